@@ -1,0 +1,153 @@
+"""The core space of one module: coordinates in, exact low-rank update out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import MergeError
+from ..lora_utils import LoraFactors, ModuleKind
+from .bases import align_bases, shared_bases
+
+__all__ = ["CoreSpace", "Truncation", "common_layout"]
+
+
+@dataclass(frozen=True)
+class Truncation:
+    """What a cut to fewer singular values cost.
+
+    Attributes:
+        rank: rank of the lifted update.
+        kept_energy: share of ‖ΔW‖²_F that is left, 1.0 where nothing was cut.
+        singular_values: of the whole update, descending.
+    """
+
+    rank: int
+    kept_energy: float
+    singular_values: Tensor
+
+
+@dataclass(frozen=True)
+class CoreSpace:
+    """Shared orthonormal bases of one module's updates (design, section 2): ΔW = U M Vᵀ.
+
+    Attributes:
+        left: U, (d_out, p), orthonormal columns.
+        right: V, (d_in, q), or (d_in + 1, q) where ``bias`` is set.
+        kind: how the base stores the weight, carried to the lifted update.
+        bias: whether the last input is the constant 1 of a LoRA bias.
+    """
+
+    left: Tensor
+    right: Tensor
+    kind: ModuleKind = "linear"
+    bias: bool = False
+
+    @classmethod
+    def spanned_by(cls, factors: Sequence[LoraFactors], *, aligned: bool = True) -> "CoreSpace":
+        """The core space of several updates of one module.
+
+        Args:
+            factors: updates of the same module (any ranks, all with or all without bias column).
+            aligned: rotate onto the principal directions (:func:`~.bases.align_bases`); methods that only need
+                *some* basis save a few small SVDs without it.
+
+        Returns:
+            Bases in which every one of ``factors`` is exact.
+
+        Raises:
+            MergeError: no factors, or factors of different layouts.
+        """
+        kind, bias = common_layout(factors)
+        left, right = shared_bases(factors)
+        if aligned:
+            left, right = align_bases(left, right, [(left.T @ f.b) @ (f.a @ right) for f in factors])
+        return cls(left, right, kind, bias)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(p, q): the shape of a core."""
+        return self.left.shape[1], self.right.shape[1]
+
+    @property
+    def d_in(self) -> int:
+        """Inputs of the layer, the constant one not counted."""
+        return self.right.shape[0] - int(self.bias)
+
+    def coordinates(self, factors: LoraFactors | None) -> Tensor:
+        """M = Uᵀ ΔW V; a layer that an adapter does not touch (None) is M = 0.
+
+        Args:
+            factors: an update inside the span of this space, or None.
+
+        Returns:
+            (p, q).
+        """
+        if factors is None:
+            return self.left.new_zeros(self.shape)
+        return (self.left.T @ factors.b) @ (factors.a @ self.right)
+
+    def lift(
+        self, core: Tensor, *, rank: int | None = None, energy: float | None = None
+    ) -> tuple[LoraFactors, Truncation]:
+        """Back from coordinates to factors, by a thin SVD of the core: B = U P √S, A = √S Qᵀ Vᵀ.
+
+        Args:
+            core: M, (p, q).
+            rank: keep at most this many singular values; all that are not numerically 0 by default.
+            energy: keep the fewest singular values that hold this share of ‖M‖²_F (0 < energy ≤ 1).
+
+        Returns:
+            The update (rank ≥ 1, so that it can be stored) and what the cut cost.
+
+        Raises:
+            MergeError: the core has another shape than this space, or holds NaN or Inf.
+        """
+        if tuple(core.shape) != self.shape:
+            raise MergeError(f"core matrix has shape {tuple(core.shape)}, this core space needs {self.shape}")
+        if not bool(torch.isfinite(core).all()):
+            raise MergeError("core matrix holds NaN or Inf; check the adapters and the Fisher statistics")
+        vectors, values, covectors = torch.linalg.svd(core, full_matrices=False)
+        kept = _kept_rank(values, core, rank, energy)
+        total = float(values.square().sum())
+        kept_energy = float(values[:kept].square().sum()) / total if total > 0 else 1.0
+        root = values[:kept].sqrt()
+        b = self.left @ (vectors[:, :kept] * root)
+        a = (root[:, None] * covectors[:kept]) @ self.right.T
+        return LoraFactors(b, a, self.kind, self.bias), Truncation(kept, kept_energy, values)
+
+
+def _kept_rank(values: Tensor, core: Tensor, rank: int | None, energy: float | None) -> int:
+    floor = values[0] * max(core.shape) * torch.finfo(values.dtype).eps
+    kept = int((values > floor).sum())
+    if energy is not None:
+        share = values.square().cumsum(0) / values.square().sum().clamp_min(torch.finfo(values.dtype).tiny)
+        # A rounding slack, or energy=1.0 would never be reached by a float cumulative sum.
+        kept = min(kept, int((share < energy - 1e-12).sum()) + 1)
+    if rank is not None:
+        kept = min(kept, rank)
+    return max(1, kept)
+
+
+def common_layout(factors: Sequence[LoraFactors]) -> tuple[ModuleKind, bool]:
+    """The one layout that all updates of a module share.
+
+    Args:
+        factors: updates of the same module.
+
+    Returns:
+        ``(kind, bias)``.
+
+    Raises:
+        MergeError: no factors, or different shapes, kinds or bias columns.
+    """
+    if not factors:
+        raise MergeError("a core space needs at least one update")
+    layouts = {(f.d_out, f.d_in, f.kind, f.bias) for f in factors}
+    if len(layouts) > 1:
+        raise MergeError(
+            f"updates of one module have different layouts (d_out, d_in, kind, bias): {sorted(layouts)}; "
+            "these adapters were trained on different base models"
+        )
+    return factors[0].kind, factors[0].bias

@@ -1,0 +1,58 @@
+"""Every error that the package raises on purpose.
+
+Each message names the file or module, what was found, what was expected and what to do; the classes only say
+which part of the input is at fault, so that a caller can tell them apart.
+"""
+
+__all__ = [
+    "AdapterError",
+    "BaseModelError",
+    "ConfigError",
+    "DataError",
+    "FisherError",
+    "MergeError",
+    "OptionError",
+    "OutputExistsError",
+    "SSTMergeError",
+    "UnknownMethodError",
+]
+
+
+class SSTMergeError(Exception):
+    """Base class of all errors raised on purpose by this package."""
+
+
+class ConfigError(SSTMergeError, ValueError):
+    """A configuration file, flag or field is wrong."""
+
+
+class AdapterError(SSTMergeError, ValueError):
+    """An adapter folder cannot be read exactly, or two adapters do not belong together."""
+
+
+class BaseModelError(SSTMergeError, ValueError):
+    """The base model is missing, or an adapter does not fit it."""
+
+
+class DataError(SSTMergeError, ValueError):
+    """A data set is missing, empty, or lacks a field."""
+
+
+class FisherError(SSTMergeError, ValueError):
+    """Fisher statistics are not finite, not symmetric, empty, or do not belong together."""
+
+
+class MergeError(SSTMergeError, ValueError):
+    """A merge cannot be carried out as asked."""
+
+
+class UnknownMethodError(MergeError):
+    """No merge method of that name is registered."""
+
+
+class OptionError(MergeError):
+    """An option of a merge method is unknown or out of range."""
+
+
+class OutputExistsError(SSTMergeError, FileExistsError):
+    """The output exists already and may not be overwritten."""

@@ -1,0 +1,118 @@
+"""One linear layer's exact low-rank update, every scale baked in.
+
+Layout that the whole package assumes: ΔW = B·A is d_out × d_in, whatever orientation the base model stores its
+weight in. A LoRA bias (PEFT ``lora_bias``) is one more input that is always 1: the last column of A belongs to
+it, so that every merge method, basis and Fisher treats it like any other input and stays exact.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..errors import AdapterError
+
+__all__ = ["LoraFactors", "ModuleKind"]
+
+ModuleKind = Literal["linear", "conv1d", "embedding"]
+
+
+@dataclass(frozen=True)
+class LoraFactors:
+    """The update of one module as two factors.
+
+    Attributes:
+        b: B with the scale s baked in, (d_out, r).
+        a: A, (r, d_in), or (r, d_in + 1) where ``bias`` is set.
+        kind: how the base stores the weight: ``linear`` (d_out, d_in), ``conv1d`` (d_in, d_out; GPT-2's
+            ``fan_in_fan_out``) or ``embedding`` (d_in = vocabulary, d_out = hidden; stored (d_in, d_out)).
+        bias: whether the last column of ``a`` multiplies a constant 1 and so updates the layer's bias.
+
+    Raises:
+        AdapterError: the shapes do not fit together.
+    """
+
+    b: Tensor
+    a: Tensor
+    kind: ModuleKind = "linear"
+    bias: bool = False
+
+    def __post_init__(self) -> None:
+        if self.b.ndim != 2 or self.a.ndim != 2 or self.b.shape[1] != self.a.shape[0]:
+            raise AdapterError(
+                f"LoRA factors must be B (d_out, r) and A (r, d_in); found B {tuple(self.b.shape)} and "
+                f"A {tuple(self.a.shape)}"
+            )
+        if self.bias and self.kind == "embedding":
+            raise AdapterError("an embedding has no bias: PEFT cannot represent a LoRA bias on an embedding")
+
+    @property
+    def rank(self) -> int:
+        """Number of columns of B: an upper bound of the rank of ΔW."""
+        return self.b.shape[1]
+
+    @property
+    def d_out(self) -> int:
+        """Outputs of the layer."""
+        return self.b.shape[0]
+
+    @property
+    def d_in(self) -> int:
+        """Inputs of the layer, the constant one not counted."""
+        return self.a.shape[1] - int(self.bias)
+
+    def delta(self, dtype: torch.dtype | None = None) -> Tensor:
+        """ΔW = B·A.
+
+        Args:
+            dtype: type to compute in; the factors' own type by default.
+
+        Returns:
+            (d_out, d_in), without the bias column.
+        """
+        b, a = (self.b, self.a) if dtype is None else (self.b.to(dtype), self.a.to(dtype))
+        return b @ a[:, : self.d_in]
+
+    def bias_delta(self, dtype: torch.dtype | None = None) -> Tensor | None:
+        """The update of the layer's bias.
+
+        Args:
+            dtype: type to compute in; the factors' own type by default.
+
+        Returns:
+            (d_out,), or None where the update has no bias.
+        """
+        if not self.bias:
+            return None
+        b, a = (self.b, self.a) if dtype is None else (self.b.to(dtype), self.a.to(dtype))
+        return b @ a[:, -1]
+
+    def stored_delta(self, dtype: torch.dtype | None = None) -> Tensor:
+        """ΔW in the orientation in which the base model stores the weight.
+
+        Args:
+            dtype: type to compute in; the factors' own type by default.
+
+        Returns:
+            (d_out, d_in) for ``linear``, (d_in, d_out) for ``conv1d`` and ``embedding``.
+        """
+        delta = self.delta(dtype)
+        return delta if self.kind == "linear" else delta.T
+
+    def with_bias(self) -> "LoraFactors":
+        """The same update with a (zero) bias column, to stand beside updates that have one."""
+        if self.bias:
+            return self
+        column = self.a.new_zeros(self.a.shape[0], 1)
+        return LoraFactors(self.b, torch.cat([self.a, column], dim=1), self.kind, bias=True)
+
+    def to(self, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "LoraFactors":
+        """The same update on another device or in another type.
+
+        Args:
+            device: target device, unchanged by default.
+            dtype: target type, unchanged by default.
+        """
+        b, a = self.b.to(device=device, dtype=dtype), self.a.to(device=device, dtype=dtype)
+        return LoraFactors(b, a, self.kind, self.bias)
