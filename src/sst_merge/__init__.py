@@ -33,7 +33,11 @@ __all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604 (names are strings; 
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name from its room on first use."""
+    """Import a public name from its room on first use.
+
+    Raises:
+        AttributeError: the package has no such name.
+    """
     if name not in _HOMES:
         raise AttributeError(f"module 'sst_merge' has no attribute {name!r}; it offers {', '.join(sorted(_HOMES))}")
     return getattr(import_module(_HOMES[name]), name)
