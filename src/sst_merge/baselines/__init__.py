@@ -1,0 +1,1 @@
+"""One published method, one file, its paper's symbols. Files here do not import each other."""
