@@ -1,5 +1,21 @@
 """A PEFT folder is a dict of exact low-rank updates; every format quirk ends in this room."""
 
+from .adapter import Adapter, Role
+from .atomic import atomic_folder
+from .base_index import BaseModelIndex, ModuleShape
+from .checks import check_against_base, check_compatible
 from .factors import LoraFactors, ModuleKind
+from .writing import write_adapter
 
-__all__ = ["LoraFactors", "ModuleKind"]
+__all__ = [
+    "Adapter",
+    "BaseModelIndex",
+    "LoraFactors",
+    "ModuleKind",
+    "ModuleShape",
+    "Role",
+    "atomic_folder",
+    "check_against_base",
+    "check_compatible",
+    "write_adapter",
+]

@@ -1,0 +1,361 @@
+"""One LoRA adapter: a header in memory, exact factors on demand.
+
+The file is opened anew for every module and its tensors are copied out, so that the pages of a mapped file leave
+the process with the mapping: twenty 7B-size adapters stay at the size of one layer each.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal, Protocol, get_args
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ..errors import AdapterError
+from .factors import LoraFactors, ModuleKind
+from .header import WEIGHTS_NAME, ModuleEntry, ModuleLayout, natural_key, read_header
+from .settings import CONFIG_NAME, read_settings
+from .writing import write_adapter
+
+__all__ = ["Adapter", "Role"]
+
+Role = Literal["utility", "safety"]
+
+
+class _Source(Protocol):
+    """Where factors come from."""
+
+    def read(self, module: str, dtype: torch.dtype | None) -> LoraFactors: ...
+
+    def check(self, module: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class _FileSource:
+    file: Path
+    entries: Mapping[str, ModuleEntry]
+
+    def _tensors(self, keys: list[str]) -> list[Tensor]:
+        try:
+            with safe_open(self.file, framework="pt") as handle:
+                return [handle.get_tensor(key) for key in keys]
+        except (SafetensorError, OSError) as error:
+            raise AdapterError(f"{self.file}: cannot read {keys[0]!r} any more ({error}); was it replaced?") from error
+
+    def read(self, module: str, dtype: torch.dtype | None) -> LoraFactors:
+        entry = self.entries[module]
+        keys = [key for key in (entry.a_key, entry.b_key, entry.bias_key) if key is not None]
+        mapped = self._tensors(keys)
+        # Half types are widened before the scale goes in, or s·B would be rounded once more.
+        target = dtype or torch.promote_types(torch.float32, torch.promote_types(mapped[0].dtype, mapped[1].dtype))
+        working = target if target in {torch.float32, torch.float64} else torch.float32
+        a, b, *bias = (tensor.to(working, copy=True) for tensor in mapped)
+        if bias:
+            b = torch.cat([b, bias[0][:, None]], dim=1)
+            a = _bordered(a)
+        factors = LoraFactors(b.mul_(entry.scale), a, entry.layout.kind, bool(bias))
+        return factors if working == target else factors.to(dtype=target)
+
+    def check(self, module: str) -> None:
+        entry = self.entries[module]
+        keys = [key for key in (entry.a_key, entry.b_key, entry.bias_key) if key is not None]
+        for key, tensor in zip(keys, self._tensors(keys), strict=True):
+            _check_finite(tensor, f"{self.file}: tensor {key!r}")
+
+
+@dataclass(frozen=True)
+class _MemorySource:
+    name: str
+    entries: Mapping[str, LoraFactors]
+
+    def read(self, module: str, dtype: torch.dtype | None) -> LoraFactors:
+        factors = self.entries[module]
+        return factors if dtype is None else factors.to(dtype=dtype)
+
+    def check(self, module: str) -> None:
+        _check_finite(self.entries[module].a, f"adapter {self.name!r}: A of module {module!r}")
+        _check_finite(self.entries[module].b, f"adapter {self.name!r}: B of module {module!r}")
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A PEFT LoRA adapter as exact low-rank updates, read one module at a time.
+
+    Made by :meth:`load` or :meth:`from_factors`.
+
+    Attributes:
+        name: how messages and reports call it.
+        role: ``utility`` (a skill) or ``safety``.
+        weight: factor in a weighted merge; not part of ΔW.
+        path: folder that it was loaded from, or None.
+        base_model: ``base_model_name_or_path`` of its configuration.
+        task_type: PEFT's task type, such as ``CAUSAL_LM``.
+        modules: canonical names of the modules that it touches, in natural order.
+        left_out: tensors of the file that are no part of ΔW (see :class:`~.header.Header`).
+
+    Raises:
+        AdapterError: unknown role, or a weight that is not finite.
+    """
+
+    name: str
+    role: Role
+    weight: float
+    path: Path | None
+    base_model: str | None
+    task_type: str | None
+    modules: tuple[str, ...]
+    left_out: tuple[str, ...]
+    _layouts: Mapping[str, ModuleLayout] = field(repr=False)
+    _source: _Source = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if self.role not in get_args(Role):
+            raise AdapterError(f"adapter {self.name!r}: role is {self.role!r}, expected one of {get_args(Role)}")
+        if isinstance(self.weight, bool) or not math.isfinite(self.weight):
+            raise AdapterError(f"adapter {self.name!r}: weight is {self.weight!r}, expected a finite number")
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        name: str | None = None,
+        role: Role = "utility",
+        weight: float = 1.0,
+        drop_modules_to_save: bool = False,
+    ) -> "Adapter":
+        """Open a PEFT LoRA folder; reads its configuration and the header of its safetensors file.
+
+        Args:
+            path: the folder.
+            name: the folder's own name by default.
+            role: ``utility`` or ``safety``.
+            weight: factor in a weighted merge.
+            drop_modules_to_save: leave whole trained weights (``modules_to_save``, saved embeddings) out; they are
+                refused otherwise.
+
+        Raises:
+            AdapterError: anything under which ΔW = s·B·A would not be exact (:mod:`.settings`, :mod:`.header`).
+        """
+        folder = Path(path)
+        settings = read_settings(folder)
+        header = read_header(folder, settings, drop_modules_to_save=drop_modules_to_save)
+        return cls(
+            name=folder.resolve().name if name is None else name,
+            role=role,
+            weight=weight,
+            path=folder,
+            base_model=settings.base_model,
+            task_type=settings.task_type,
+            modules=tuple(header.modules),
+            left_out=header.left_out,
+            _layouts=MappingProxyType({module: entry.layout for module, entry in header.modules.items()}),
+            _source=_FileSource(folder / WEIGHTS_NAME, header.modules),
+        )
+
+    @classmethod
+    def from_factors(
+        cls,
+        factors: Mapping[str, LoraFactors],
+        *,
+        name: str,
+        role: Role = "utility",
+        weight: float = 1.0,
+        base_model: str | None = None,
+        task_type: str | None = None,
+    ) -> "Adapter":
+        """An adapter that lives in memory.
+
+        Args:
+            factors: canonical module name → its update; the tensors are kept, not copied.
+            name: how messages and reports call it.
+            role: ``utility`` or ``safety``.
+            weight: factor in a weighted merge.
+            base_model: id or folder of the base model.
+            task_type: PEFT's task type.
+
+        Raises:
+            AdapterError: no modules.
+        """
+        if not factors:
+            raise AdapterError(f"adapter {name!r}: no modules; expected the factors of at least one")
+        kept = {module: factors[module] for module in sorted(factors, key=natural_key)}
+        layouts = {m: ModuleLayout(f.d_out, f.d_in, f.rank, f.kind, f.bias) for m, f in kept.items()}
+        return cls(
+            name=name,
+            role=role,
+            weight=weight,
+            path=None,
+            base_model=base_model,
+            task_type=task_type,
+            modules=tuple(kept),
+            left_out=(),
+            _layouts=MappingProxyType(layouts),
+            _source=_MemorySource(name, MappingProxyType(kept)),
+        )
+
+    def with_(self, *, name: str | None = None, role: Role | None = None, weight: float | None = None) -> "Adapter":
+        """The same update under another name, role or weight (those that are None stay).
+
+        Args:
+            name: new name.
+            role: new role.
+            weight: new weight.
+        """
+        return replace(
+            self,
+            name=self.name if name is None else name,
+            role=self.role if role is None else role,
+            weight=self.weight if weight is None else weight,
+        )
+
+    def with_kinds(self, kinds: Mapping[str, ModuleKind]) -> "Adapter":
+        """The same update with the kinds that the base model really has.
+
+        PEFT keeps one ``fan_in_fan_out`` for a whole adapter and corrects it layer by layer when it loads, so the
+        flag on disk may be wrong for some modules. The factors do not depend on it; only ``kind`` does.
+
+        Args:
+            kinds: canonical module name → kind; modules that are missing keep theirs.
+
+        Raises:
+            AdapterError: an embedding would become a linear layer or the other way round.
+        """
+        layouts = {m: replace(layout, kind=kinds.get(m, layout.kind)) for m, layout in self._layouts.items()}
+        for module, layout in layouts.items():
+            if (layout.kind == "embedding") != (self.kind(module) == "embedding"):
+                raise AdapterError(
+                    f"adapter {self.name!r}: module {module!r} is {self.kind(module)} in the adapter and "
+                    f"{layout.kind} in the base model; check that the adapter belongs to this base"
+                )
+        return replace(self, _layouts=MappingProxyType(layouts))
+
+    def __contains__(self, module: object) -> bool:
+        return module in self._layouts
+
+    def shape(self, module: str) -> tuple[int, int]:
+        """(d_out, d_in) of a module."""
+        layout = self._layout(module)
+        return layout.d_out, layout.d_in
+
+    def rank(self, module: str) -> int:
+        """Rank of a module's factors; with a LoRA bias one more than in the file."""
+        return self._layout(module).rank
+
+    def kind(self, module: str) -> ModuleKind:
+        """How the base stores the module's weight."""
+        return self._layout(module).kind
+
+    def has_bias(self, module: str) -> bool:
+        """Whether the module's update moves its bias too."""
+        return self._layout(module).bias
+
+    def factors(self, module: str, *, dtype: torch.dtype | None = None) -> LoraFactors:
+        """A module's exact factors, the scale baked into B, as a copy that outlives the file.
+
+        Args:
+            module: canonical module name.
+            dtype: type to return; by default float32, or float64 where the file has float64, and for an adapter in
+                memory the type it has.
+
+        Raises:
+            AdapterError: the adapter does not touch the module, or its file is gone.
+        """
+        kind = self._layout(module).kind
+        factors = self._source.read(module, dtype)
+        return factors if factors.kind == kind else replace(factors, kind=kind)
+
+    def delta(self, module: str, *, dtype: torch.dtype | None = None) -> Tensor:
+        """ΔW = s·B·A of a module.
+
+        Args:
+            module: canonical module name.
+            dtype: type to compute in and return; as in :meth:`factors` by default.
+
+        Returns:
+            (d_out, d_in), whatever orientation the base stores, without the bias column.
+        """
+        return self.factors(module, dtype=dtype).delta()
+
+    def check_values(self) -> None:
+        """Look at every factor once.
+
+        Raises:
+            AdapterError: NaN or Inf, with the tensor's name.
+        """
+        for module in self.modules:
+            self._source.check(module)
+
+    def fingerprints(self) -> dict[str, str]:
+        """SHA-256 of the files that decide ΔW, by file name; empty for an adapter in memory."""
+        if self.path is None:
+            return {}
+        return {name: _sha256(self.path / name) for name in (CONFIG_NAME, WEIGHTS_NAME)}
+
+    def save(
+        self,
+        path: str | Path,
+        *,
+        dtype: torch.dtype | None = None,
+        force: bool = False,
+        extra_files: Mapping[str, str] = MappingProxyType({}),
+    ) -> Path:
+        """Write a PEFT folder (see :func:`~.writing.write_adapter`); ``weight`` and ``role`` are not part of it.
+
+        Args:
+            path: folder to make.
+            dtype: float16, bfloat16, float32 or float64; that of :meth:`factors` by default.
+            force: replace an existing folder.
+            extra_files: file name → text, written into the same folder.
+
+        Returns:
+            The folder.
+        """
+        return write_adapter(
+            path,
+            ((module, self.factors(module)) for module in self.modules),
+            base_model=self.base_model,
+            task_type=self.task_type,
+            dtype=dtype,
+            force=force,
+            extra_files=extra_files,
+        )
+
+    def _layout(self, module: str) -> ModuleLayout:
+        try:
+            return self._layouts[module]
+        except KeyError:
+            raise AdapterError(
+                f"adapter {self.name!r} does not touch module {module!r}; it touches {len(self.modules)} modules, "
+                f"such as {self.modules[0]!r}"
+            ) from None
+
+
+def _bordered(a: Tensor) -> Tensor:
+    """[[A, 0], [0, 1]]: A beside a constant input of its own, (r + 1, d_in + 1)."""
+    bordered = a.new_zeros(a.shape[0] + 1, a.shape[1] + 1)
+    bordered[:-1, :-1] = a
+    bordered[-1, -1] = 1
+    return bordered
+
+
+def _check_finite(tensor: Tensor, what: str) -> None:
+    bad = int((~torch.isfinite(tensor)).sum())
+    if bad:
+        raise AdapterError(
+            f"{what} holds {bad} NaN or Inf of {tensor.numel()} values, expected finite numbers; the training "
+            f"diverged or the file is damaged: use another checkpoint"
+        )
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,135 @@
+"""Names and shapes of a base model's layers, from its config.json; no weight is read."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import BaseModelError
+from .factors import ModuleKind
+
+__all__ = ["BaseModelIndex", "ModuleShape"]
+
+
+@dataclass(frozen=True)
+class ModuleShape:
+    """One layer of the base model that LoRA can adapt.
+
+    Attributes:
+        kind: how its weight is stored.
+        d_out: outputs (of an embedding: its dimension).
+        d_in: inputs (of an embedding: the vocabulary).
+        bias: whether it has a bias.
+    """
+
+    kind: ModuleKind
+    d_out: int
+    d_in: int
+    bias: bool
+
+
+@dataclass(frozen=True)
+class BaseModelIndex:
+    """All adaptable layers of a base model.
+
+    Attributes:
+        name: hub id or folder that it was made from.
+        modules: module name, as in ``model.named_modules()``, → shape.
+        others: names of modules that are neither linear, Conv1D nor embedding, with their class, for messages.
+    """
+
+    name: str
+    modules: Mapping[str, ModuleShape]
+    others: Mapping[str, str]
+
+    @classmethod
+    def load(cls, base: str | Path) -> "BaseModelIndex":
+        """Build the model that a configuration describes on the meta device, which holds no data.
+
+        Args:
+            base: folder with config.json, or a hub id.
+
+        Raises:
+            BaseModelError: no configuration there, or transformers cannot build the architecture.
+        """
+        from transformers import AutoConfig
+
+        folder = Path(base)
+        if folder.is_dir() and not (folder / "config.json").is_file():
+            found = "a PEFT adapter" if (folder / "adapter_config.json").is_file() else "no config.json"
+            raise BaseModelError(f"{folder}: found {found}, expected the folder of a base model with config.json")
+        try:
+            config = AutoConfig.from_pretrained(str(base))
+        except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+            raise BaseModelError(
+                f"base model {str(base)!r}: no usable configuration ({_first_line(error)}); expected a folder with "
+                f"config.json or a hub id that can be reached. Name the base with base_model (--base-model)"
+            ) from error
+        with torch.device("meta"):
+            model = _build(str(base), config)
+        return cls.of(model, name=str(base))
+
+    @classmethod
+    def of(cls, model: nn.Module, *, name: str = "model") -> "BaseModelIndex":
+        """Index a model that is already there (on any device, without adapters).
+
+        Args:
+            model: a transformers model.
+            name: how messages call it.
+        """
+        from transformers.pytorch_utils import Conv1D
+
+        modules: dict[str, ModuleShape] = {}
+        others: dict[str, str] = {}
+        # A layer used under two names is adapted under both, so duplicates stay.
+        for path, module in model.named_modules(remove_duplicate=False):
+            if isinstance(module, nn.Linear):
+                modules[path] = ModuleShape("linear", module.out_features, module.in_features, module.bias is not None)
+            elif isinstance(module, Conv1D):
+                d_in, d_out = module.weight.shape
+                modules[path] = ModuleShape("conv1d", d_out, d_in, module.bias is not None)
+            elif isinstance(module, nn.Embedding):
+                modules[path] = ModuleShape("embedding", module.embedding_dim, module.num_embeddings, bias=False)
+            else:
+                others[path] = type(module).__name__
+        return cls(name, MappingProxyType(modules), MappingProxyType(others))
+
+    @property
+    def kinds(self) -> dict[str, ModuleKind]:
+        """Module name → kind, as :meth:`~.adapter.Adapter.with_kinds` takes it."""
+        return {name: shape.kind for name, shape in self.modules.items()}
+
+    def has_bias(self, module: str) -> bool:
+        """Whether a layer of the base has a bias.
+
+        Raises:
+            BaseModelError: the base has no such layer.
+        """
+        if module not in self.modules:
+            raise BaseModelError(f"base model {self.name!r} has no layer {module!r}; see its named_modules()")
+        return self.modules[module].bias
+
+
+def _build(base: str, config: Any) -> nn.Module:
+    import transformers
+
+    for architecture in config.architectures or ():
+        found = getattr(transformers, architecture, None)
+        if found is not None:
+            return found(config)
+    try:
+        return transformers.AutoModelForCausalLM.from_config(config)
+    except (ValueError, KeyError) as error:
+        raise BaseModelError(
+            f"base model {base!r}: transformers cannot build {config.architectures or config.model_type!r} "
+            f"({_first_line(error)}); expected an architecture of the installed transformers, without remote code"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

@@ -1,0 +1,245 @@
+"""adapter_config.json: every field of PEFT's LoraConfig, and what it does to ΔW.
+
+The rule of this file: a field is read, or known to leave ΔW = s·B·A as it is, or refused. Fields that this version
+does not know (a newer PEFT) pass while they are switched off (null, false, empty) or are bare numbers, which by
+PEFT's habit only parametrise a switch; a truthy switch, text, list or object of unknown meaning is refused. The
+check of the tensors (:mod:`.header`) is the second net: an unknown variant that brings tensors of its own is
+refused there.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import AdapterError
+
+__all__ = ["CONFIG_NAME", "LoraSettings", "RefusedField", "pattern_value", "read_settings"]
+
+CONFIG_NAME = "adapter_config.json"
+
+# Fields that pick modules, steer training or describe; ΔW is in the tensors either way. `velora_config` changes the
+# backward pass only, `monteclora_config` samples during training only, and `ensure_weight_tying` writes the tied
+# module's factors out like any other's; the `*_config` of an initialisation act through `init_lora_weights`.
+_HARMLESS = {
+    *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "ensure_weight_tying"),
+    *("lora_dropout", "inference_mode", "merge_weights", "velora_config", "monteclora_config"),
+    *("loftq_config", "eva_config", "corda_config", "lora_ga_config"),
+    *("auto_mapping", "peft_version", "revision", "runtime_config", "megatron_core", "qalora_group_size"),
+}
+_READ = {
+    *("peft_type", "base_model_name_or_path", "task_type", "bias", "init_lora_weights", "modules_to_save"),
+    *("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "fan_in_fan_out", "lora_bias"),
+}
+
+
+@dataclass(frozen=True)
+class RefusedField:
+    """Why a switched-on field cannot be read exactly.
+
+    Attributes:
+        reason: what the field does to the model.
+        way_out: what the user can do.
+    """
+
+    reason: str
+    way_out: str
+
+
+_RETRAIN = "train or export a plain LoRA adapter"
+_REFUSED: Mapping[str, RefusedField] = {
+    "use_dora": RefusedField(
+        "DoRA rescales every row of the merged weight by a learnt magnitude, which no B·A can hold",
+        "merge the adapter into its base (PEFT's merge_and_unload) and extract a plain LoRA from the difference",
+    ),
+    "target_parameters": RefusedField(
+        "LoRA on bare parameters (fused experts) is one factor pair for a stack of matrices",
+        "train on nn.Linear modules (target_modules) instead",
+    ),
+    "trainable_token_indices": RefusedField(
+        "trainable tokens replace rows of the embedding beside the LoRA update",
+        "train without trainable_token_indices, or with an embedding LoRA",
+    ),
+    "alora_invocation_tokens": RefusedField(
+        "activated LoRA acts only after its invocation tokens, so it is no fixed ΔW", _RETRAIN
+    ),
+    "layer_replication": RefusedField(
+        "layer replication changes the base model's layers, so module names mean other weights", _RETRAIN
+    ),
+    "use_qalora": RefusedField("QA-LoRA pools the inputs into groups before A", _RETRAIN),
+    "use_bdlora": RefusedField("BD-LoRA stores block-diagonal factors in a compact form", _RETRAIN),
+    "kasa_config": RefusedField("KaSA truncates the base weight itself and scales the rank directions", _RETRAIN),
+    "arrow_config": RefusedField("Arrow routes each token to other experts, so there is no fixed ΔW", _RETRAIN),
+    "megatron_config": RefusedField(
+        "Megatron adapters may hold one tensor-parallel shard under Megatron's names",
+        "export the adapter for the Hugging Face model",
+    ),
+}
+# Initialisations that subtract something from the base weight: ΔW is relative to a base that is not on disk.
+_BASE_CHANGING_INITS = ("pissa", "olora", "corda", "lora_ga", "loftq")
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """What of adapter_config.json decides ΔW.
+
+    Attributes:
+        r: default rank.
+        alpha: default lora_alpha.
+        rank_pattern: PEFT's exceptions from ``r``, regular expression → rank.
+        alpha_pattern: PEFT's exceptions from ``alpha``.
+        rslora: scale by alpha/√r instead of alpha/r.
+        fan_in_fan_out: the base stores its weights transposed (GPT-2's Conv1D).
+        lora_bias: B has a bias.
+        modules_to_save: modules of which the folder holds whole trained copies.
+        base_model: ``base_model_name_or_path``.
+        task_type: PEFT's task, such as ``CAUSAL_LM``.
+    """
+
+    r: int
+    alpha: float
+    rank_pattern: Mapping[str, int]
+    alpha_pattern: Mapping[str, float]
+    rslora: bool
+    fan_in_fan_out: bool
+    lora_bias: bool
+    modules_to_save: tuple[str, ...]
+    base_model: str | None
+    task_type: str | None
+
+    def rank(self, module: str) -> int:
+        """The rank that the configuration gives a module (canonical name)."""
+        return int(pattern_value(self.rank_pattern, module, self.r))
+
+    def scale(self, module: str) -> float:
+        """The scale s of ΔW = s·B·A: alpha/r, or alpha/√r for rsLoRA (Kalajdzievski 2023, 2312.03732)."""
+        alpha, rank = pattern_value(self.alpha_pattern, module, self.alpha), self.rank(module)
+        return alpha / math.sqrt(rank) if self.rslora else alpha / rank
+
+
+def pattern_value(patterns: Mapping[str, float], module: str, default: float) -> float:
+    """PEFT's lookup in rank_pattern and alpha_pattern: the first key that matches the end of the module name.
+
+    Args:
+        patterns: regular expression → value.
+        module: canonical module name.
+        default: value where no key matches.
+    """
+    for key, value in patterns.items():
+        if re.match(rf"(.*\.)?({key})$", module):
+            return value
+    return patterns.get(module, default)
+
+
+def read_settings(folder: Path) -> LoraSettings:
+    """Read and judge a folder's adapter_config.json.
+
+    Args:
+        folder: a PEFT adapter folder.
+
+    Raises:
+        AdapterError: no such file, not JSON, not LoRA, or a field under which ΔW = s·B·A is not exact.
+    """
+    file = folder / CONFIG_NAME
+    if not folder.is_dir():
+        raise AdapterError(f"{folder}: no such folder; expected a PEFT adapter folder with {CONFIG_NAME}")
+    if not file.is_file():
+        raise AdapterError(f"{folder}: no {CONFIG_NAME}; expected a folder written by PEFT's save_pretrained")
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise AdapterError(f"{file}: not valid JSON ({error}); save the adapter again") from error
+    if not isinstance(raw, dict):
+        raise AdapterError(f"{file}: found {type(raw).__name__}, expected a JSON object")
+    if raw.get("peft_type") != "LORA":
+        raise AdapterError(f"{file}: peft_type is {raw.get('peft_type')!r}, expected 'LORA'; {_RETRAIN}")
+    _refuse_variants(file, raw)
+    return LoraSettings(
+        r=_rank(file, "r", raw.get("r", 8)),
+        alpha=_number(file, "lora_alpha", raw.get("lora_alpha", 8)),
+        rank_pattern={k: _rank(file, f"rank_pattern[{k!r}]", v) for k, v in _pattern(file, raw, "rank_pattern")},
+        alpha_pattern={k: _number(file, f"alpha_pattern[{k!r}]", v) for k, v in _pattern(file, raw, "alpha_pattern")},
+        rslora=_flag(file, raw, "use_rslora"),
+        fan_in_fan_out=_flag(file, raw, "fan_in_fan_out"),
+        lora_bias=_flag(file, raw, "lora_bias"),
+        modules_to_save=_names(file, raw, "modules_to_save"),
+        base_model=_text(file, raw, "base_model_name_or_path"),
+        task_type=_text(file, raw, "task_type"),
+    )
+
+
+def _refuse_variants(file: Path, raw: Mapping[str, Any]) -> None:
+    for field, refusal in _REFUSED.items():
+        if raw.get(field):
+            raise AdapterError(
+                f"{file}: {field} is {raw[field]!r}, expected it to be off: {refusal.reason}; {refusal.way_out}"
+            )
+    init = raw.get("init_lora_weights", True)
+    if isinstance(init, str) and init.lower().startswith(_BASE_CHANGING_INITS):
+        raise AdapterError(
+            f"{file}: init_lora_weights is {init!r}, which changed the base weights, so ΔW is not relative to the base "
+            f"on disk; expected an adapter relative to the plain base: save it with PEFT's "
+            f"save_pretrained(path_initial_model_for_weight_conversion=...)"
+            + ("; for loftq, extract the difference to the plain base" if init.lower() == "loftq" else "")
+        )
+    if raw.get("bias", "none") not in ("none", None):
+        raise AdapterError(
+            f"{file}: bias is {raw['bias']!r}, expected 'none': such a file holds whole biases of the base model, not "
+            f"updates; train with bias='none', or with lora_bias=True where biases must move"
+        )
+    for field in sorted(raw.keys() - _HARMLESS - _READ - _REFUSED.keys()):
+        value = raw[field]
+        if value is True or (value and isinstance(value, (str, list, dict))):
+            raise AdapterError(
+                f"{file}: {field} is {value!r}, a field that this version does not know (peft_version "
+                f"{raw.get('peft_version')!r}); it may change what ΔW is. Upgrade sst-merge, or remove the field if "
+                f"you know that ΔW = scale·B·A all the same"
+            )
+
+
+def _rank(file: Path, field: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise AdapterError(f"{file}: {field} is {value!r}, expected a whole number of at least 1")
+    return value
+
+
+def _number(file: Path, field: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise AdapterError(f"{file}: {field} is {value!r}, expected a finite number")
+    return float(value)
+
+
+def _flag(file: Path, raw: Mapping[str, Any], field: str) -> bool:
+    value = raw.get(field) or False
+    if not isinstance(value, bool):
+        raise AdapterError(f"{file}: {field} is {value!r}, expected true or false")
+    return value
+
+
+def _text(file: Path, raw: Mapping[str, Any], field: str) -> str | None:
+    value = raw.get(field) or None
+    if value is not None and not isinstance(value, str):
+        raise AdapterError(f"{file}: {field} is {value!r}, expected text or null")
+    return value
+
+
+def _names(file: Path, raw: Mapping[str, Any], field: str) -> tuple[str, ...]:
+    value = raw.get(field) or []
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise AdapterError(f"{file}: {field} is {value!r}, expected a list of module names or null")
+    return tuple(value)
+
+
+def _pattern(file: Path, raw: Mapping[str, Any], field: str) -> list[tuple[str, object]]:
+    value = raw.get(field) or {}
+    if not isinstance(value, dict):
+        raise AdapterError(f"{file}: {field} is {value!r}, expected an object of module pattern → number")
+    for key in value:
+        try:
+            re.compile(rf"(.*\.)?({key})$")
+        except re.error as error:
+            raise AdapterError(f"{file}: {field} has the key {key!r}, no regular expression ({error})") from error
+    return list(value.items())
