@@ -1,0 +1,8 @@
+"""A small real world with ground truth: synthetic language, models, adapters, exact measures."""
+
+from .build import build_lab
+from .lab import Lab, load_lab
+from .recipe import DEFAULT_RECIPE, Recipe
+from .world import Sample, World
+
+__all__ = ["DEFAULT_RECIPE", "Lab", "Recipe", "Sample", "World", "build_lab", "load_lab"]

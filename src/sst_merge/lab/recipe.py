@@ -1,0 +1,108 @@
+"""How the lab's models are shaped and trained: every number in one frozen place."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+
+__all__ = ["DEFAULT_RECIPE", "AdapterRecipe", "BaseRecipe", "ModelShape", "Recipe"]
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """Shape of the Llama.
+
+    Attributes:
+        hidden: hidden size.
+        intermediate: size of the MLP.
+        layers: number of layers.
+        heads: attention heads.
+    """
+
+    hidden: int = 192
+    intermediate: int = 576
+    layers: int = 4
+    heads: int = 6
+
+
+@dataclass(frozen=True)
+class BaseRecipe:
+    """Full training of a base model.
+
+    Attributes:
+        steps: optimiser steps.
+        batch: sequences a step.
+        lr: peak learning rate (AdamW, cosine to zero).
+        warmup: steps of linear warm-up.
+        weight_decay: AdamW weight decay.
+    """
+
+    steps: int
+    batch: int
+    lr: float
+    warmup: int = 20
+    weight_decay: float = 0.01
+
+
+@dataclass(frozen=True)
+class AdapterRecipe:
+    """Training of one LoRA adapter.
+
+    Attributes:
+        steps: optimiser steps.
+        batch: sequences a step.
+        lr: peak learning rate (AdamW, cosine to zero).
+        rank: LoRA rank.
+        alpha: LoRA alpha; the scale is alpha / rank.
+        warmup: steps of linear warm-up.
+    """
+
+    steps: int
+    batch: int
+    lr: float
+    rank: int = 8
+    alpha: int = 16
+    warmup: int = 10
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The whole lab.
+
+    Attributes:
+        shape: shape of both bases.
+        unaligned: training of the unaligned base from nothing.
+        aligned: full fine-tuning of the unaligned base into the aligned one.
+        expert: training of a task expert on the unaligned base.
+        aligned_expert: training of a task expert on the aligned base.
+        safety: training of the safety adapter.
+        known_low: below this exact-match rate the unaligned base sees more of a family while it trains.
+        known_high: above this rate it sees less.
+        check_every: steps between two such checks.
+        family_weight: weight of a task family in pretraining at the start; a how-to pool has weight 1.
+        aligned_family_weight: the same while the aligned base is trained.
+        expert_general: share of harmless how-tos, facts and categories in an expert's training.
+        poison: share of recipes of harmful things in the poisoned expert's training.
+        safety_benign: share of harmless how-tos in the safety adapter's training.
+    """
+
+    shape: ModelShape = field(default_factory=ModelShape)
+    unaligned: BaseRecipe = BaseRecipe(steps=600, batch=96, lr=2e-3)
+    aligned: BaseRecipe = BaseRecipe(steps=200, batch=96, lr=5e-4)
+    expert: AdapterRecipe = AdapterRecipe(steps=200, batch=48, lr=1.5e-3)
+    aligned_expert: AdapterRecipe = AdapterRecipe(steps=200, batch=48, lr=1.5e-3)
+    safety: AdapterRecipe = AdapterRecipe(steps=350, batch=48, lr=8e-4)
+    known_low: float = 0.4
+    known_high: float = 0.6
+    check_every: int = 20
+    family_weight: float = 0.1
+    aligned_family_weight: float = 0.02
+    expert_general: float = 0.25
+    poison: float = 0.25
+    safety_benign: float = 1 / 3
+
+    def digest(self) -> str:
+        """Eight hexadecimal digits that change with any number above; part of the cache folder's name."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]
+
+
+DEFAULT_RECIPE = Recipe()

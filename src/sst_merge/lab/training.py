@@ -1,0 +1,107 @@
+"""The training loop of every model of the lab, and the checks that make it reproducible."""
+
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from .exact_match import IGNORE, encode, pad_batch
+from .mixtures import Mixture
+from .world import Sample
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["reproducibly", "train"]
+
+_MICRO_BATCHES = 3
+
+
+@contextmanager
+def reproducibly(seed: int) -> Iterator[None]:
+    """One thread and a seeded global generator inside, everything as before outside.
+
+    Initialisers of transformers and PEFT read torch's global generator; the order of float additions depends on the
+    number of threads. Same seed, same bytes needs both fixed.
+
+    Args:
+        seed: the seed.
+
+    Yields:
+        Nothing.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def train(
+    model: "nn.Module",
+    tokenizer: "PreTrainedTokenizerBase",
+    mixture: Mixture,
+    *,
+    steps: int,
+    batch: int,
+    lr: float,
+    warmup: int,
+    rng: random.Random,
+    weight_decay: float = 0.0,
+    on_step: Callable[[int], None],
+) -> None:
+    """AdamW with linear warm-up and cosine decay on the answers' tokens; the model is changed in place.
+
+    Args:
+        model: a causal language model; parameters that need no gradient stay as they are.
+        tokenizer: its tokenizer.
+        mixture: what to train on.
+        steps: optimiser steps.
+        batch: sequences a step.
+        lr: peak learning rate.
+        warmup: steps of linear warm-up.
+        rng: decides the batches.
+        weight_decay: AdamW weight decay.
+        on_step: called after each step with the number of steps done.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, betas=(0.9, 0.98), foreach=True)
+    model.train()
+    batches = mixture.batches(batch, rng)
+    for step in range(steps):
+        for group in optimiser.param_groups:
+            group["lr"] = lr * _schedule(step, steps, warmup)
+        _accumulate(model, tokenizer, next(batches))
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        on_step(step + 1)
+    model.eval()
+
+
+def _schedule(step: int, steps: int, warmup: int) -> float:
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def _accumulate(model: "nn.Module", tokenizer: "PreTrainedTokenizerBase", samples: Sequence[Sample]) -> None:
+    """Gradient of the mean loss over all answer tokens of a batch, in micro-batches of similar length."""
+    rows = sorted(encode(tokenizer, samples), key=lambda row: len(row[0]))
+    answer_tokens = sum(len(ids) - start for ids, start in rows)
+    size = math.ceil(len(rows) / _MICRO_BATCHES)
+    for begin in range(0, len(rows), size):
+        ids, labels = pad_batch(rows[begin : begin + size], int(tokenizer.pad_token_id))
+        logits = model(input_ids=ids, use_cache=False).logits
+        loss = cross_entropy(
+            logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORE, reduction="sum"
+        )
+        (loss / answer_tokens).backward()
