@@ -33,7 +33,7 @@ def check_against_base(adapter: Adapter, index: BaseModelIndex) -> None:
         if adapter.shape(module) != (shape.d_out, shape.d_in):
             raise BaseModelError(
                 f"{where}: module {module!r} is {adapter.shape(module)} (d_out, d_in), the base model {index.name!r} "
-                f"has {(shape.d_out, shape.d_in)} there; the adapter was trained on another base (or another vocabulary)"
+                f"has {(shape.d_out, shape.d_in)} there; the adapter was trained on another base (or vocabulary)"
             )
         if (adapter.kind(module) == "embedding") != (shape.kind == "embedding"):
             raise BaseModelError(

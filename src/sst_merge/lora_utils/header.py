@@ -23,7 +23,7 @@ PREFIX = "base_model.model."
 _FLOATS = ("F16", "BF16", "F32", "F64")
 _KEY = re.compile(r"(?P<module>.+)\.(?P<part>lora_A|lora_B|lora_embedding_A|lora_embedding_B)(?P<rest>(?:\.[^.]+)*)")
 # Tensors of training-time variants that leave ΔW alone: MonteCLoRA's sampler, VeLoRA's projection.
-_TRAINING_ONLY = (".lora_monteclora_sampler.", ".lora_velora_embed.")
+_TRAINING_ONLY = frozenset({"lora_monteclora_sampler", "lora_velora_embed"})
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def read_header(folder: Path, settings: LoraSettings, *, drop_modules_to_save: b
     left_out: list[str] = []
     adapter_names: set[str] = set()
     for key in tensors:
-        if any(mark in key for mark in _TRAINING_ONLY):
+        if not _TRAINING_ONLY.isdisjoint(key.split(".")):
             left_out.append(key)
             continue
         if not key.startswith(PREFIX):

@@ -123,6 +123,9 @@ class LoraSettings:
 def pattern_value(patterns: Mapping[str, float], module: str, default: float) -> float:
     """PEFT's lookup in rank_pattern and alpha_pattern: the first key that matches the end of the module name.
 
+    First in the order of the file; PEFT sorts the keys when it saves, so of two that overlap another one may win after
+    loading than during training. What PEFT makes of the folder counts.
+
     Args:
         patterns: regular expression → value.
         module: canonical module name.
