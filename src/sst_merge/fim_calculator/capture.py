@@ -1,0 +1,310 @@
+"""A frozen model seen through its core spaces: y = W x + U M Vᵀ x, and the gradients with respect to M.
+
+For one token the gradient of a log-likelihood with respect to M is (Uᵀδ)(Vᵀx)ᵀ with the layer's input x and output
+gradient δ. Both projections are taken where they arise, in the forward and the backward pass, so that neither a
+weight gradient nor an update of the weight's size is ever formed. Projections run in the type of the activations
+(two thin matrix products a layer, far cheaper than the layer itself) and are handed on in float32, or in float64
+for a float64 model.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from typing_extensions import Self
+
+from ..core_space import CoreSpace
+from ..errors import BaseModelError, FisherError
+from .batch import Batch
+
+__all__ = ["CoreModel", "GradientCallback"]
+
+GradientCallback = Callable[[str, Tensor, Tensor], None]
+"""Called as (module, e (b, t, p), z (b, t, q)) with e = Uᵀδ and z = Vᵀx of every token, 0 on padding."""
+
+
+@dataclass
+class _Layer:
+    """One hooked module: its bases on its device, and the current core (None stands for M = 0)."""
+
+    name: str
+    space: CoreSpace
+    left: Tensor
+    right: Tensor
+    core: Tensor | None = None
+
+
+class CoreModel:
+    """Context manager around a Hugging Face causal language model.
+
+    Inside the context all parameters are frozen and dropout is off; both are restored at the end, and all hooks
+    removed, also after an error. The base weights are only read.
+
+    Example:
+        >>> with CoreModel(model, spaces) as core_model:
+        ...     core_model.set_point(cores)
+        ...     with torch.no_grad():
+        ...         logits = core_model.logits(batch)
+    """
+
+    def __init__(self, model: nn.Module, spaces: Mapping[str, CoreSpace]) -> None:
+        self.model = model
+        self.spaces = dict(spaces)
+        self._layers: dict[str, _Layer] = {}
+        self._handles: list[RemovableHandle] = []
+        self._callback: GradientCallback | None = None
+        self._leaves: list[Tensor] = []
+        self._batch_shape = (0, 0)
+        self._padding: Tensor | None = None
+        self._trained: list[nn.Parameter] = []
+        self._training: list[nn.Module] = []
+
+    def __enter__(self) -> Self:
+        """Freeze the model and attach the hooks.
+
+        Raises:
+            BaseModelError: a core space does not fit the module of its name.
+        """
+        if self._handles:
+            raise BaseModelError("this CoreModel is already active; leave its context first")
+        modules = {name: self._module(name) for name in self.spaces}
+        self._trained = [p for p in self.model.parameters() if p.requires_grad]
+        self._training = [m for m in self.model.modules() if m.training]
+        for parameter in self._trained:
+            parameter.requires_grad_(False)
+        self.model.eval()
+        # First, so that the gradient path already exists when the embedding is itself a target.
+        self._handles.append(self._embedding().register_forward_hook(self._start_gradients))
+        for name, module in modules.items():
+            weight = module.weight
+            assert isinstance(weight, Tensor)
+            space = self.spaces[name]
+            kind = weight.dtype if weight.is_floating_point() else torch.float32
+            layer = _Layer(name, space, space.left.to(weight.device, kind), space.right.to(weight.device, kind))
+            self._layers[name] = layer
+            self._handles.append(module.register_forward_hook(self._hook(layer)))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove the hooks and give the model back as it was."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._layers.clear()
+        self._leaves.clear()
+        self._callback = None
+        for parameter in self._trained:
+            parameter.requires_grad_(True)
+        for module in self._training:
+            module.training = True
+
+    def set_point(self, cores: Mapping[str, Tensor] | None) -> None:
+        """Choose the cores at which the model computes; nothing is copied into the weights, so this is cheap.
+
+        Args:
+            cores: module name to M (p, q); a missing module, or None for all, is M = 0. Cores that require gradients
+                receive them when the caller differentiates through :meth:`logits`.
+
+        Raises:
+            FisherError: a module without core space, or a core of another shape.
+        """
+        cores = cores or {}
+        unknown = sorted(set(cores) - set(self._layers))
+        if unknown:
+            raise FisherError(f"module {unknown[0]}: no core space here; known are {len(self._layers)} modules")
+        for name, layer in self._layers.items():
+            core = cores.get(name)
+            if core is not None and tuple(core.shape) != layer.space.shape:
+                raise FisherError(
+                    f"module {name}: core of shape {tuple(core.shape)}, its space needs {layer.space.shape}"
+                )
+            layer.core = None if core is None else core.to(layer.left.device)
+
+    def device_of(self, module: str) -> torch.device:
+        """Where a module computes.
+
+        Args:
+            module: name of one of the core spaces.
+        """
+        return self._layers[module].left.device
+
+    @contextmanager
+    def recording(self, callback: GradientCallback) -> Iterator[None]:
+        """Let forward passes inside this context hand their gradients to a callback during :meth:`backward`.
+
+        Args:
+            callback: see :data:`GradientCallback`. A module that runs twice in a forward pass calls twice.
+
+        Yields:
+            Nothing.
+        """
+        self._callback = callback
+        try:
+            yield
+        finally:
+            self._callback = None
+            self._leaves.clear()
+
+    def logits(self, batch: Batch) -> Tensor:
+        """One forward pass.
+
+        Position ids count tokens, not padding, so that the side of the padding makes no difference.
+
+        Args:
+            batch: of b samples.
+
+        Returns:
+            (b, t, vocabulary): the logits at t predict the token at t + 1.
+        """
+        device = self._embedding_weight().device
+        self._batch_shape = (batch.input_ids.shape[0], batch.input_ids.shape[1])
+        padded = bool((batch.attention_mask == 0).any())
+        moved = batch.to(device)
+        self._padding = (moved.attention_mask == 0).unsqueeze(-1) if padded else None
+        self._leaves.clear()
+        accepted = inspect.signature(self.model.forward).parameters
+        extra: dict[str, Any] = {}
+        if "use_cache" in accepted:
+            extra["use_cache"] = False
+        if "position_ids" in accepted:
+            extra["position_ids"] = (moved.attention_mask.cumsum(1) - 1).clamp_min(0)
+        output = self.model(input_ids=moved.input_ids, attention_mask=moved.attention_mask, **extra)
+        logits = output.logits
+        assert isinstance(logits, Tensor)
+        return logits
+
+    def backward(self, objective: Tensor) -> None:
+        """Send the gradient of a scalar back through the last recorded forward pass; no ``.grad`` is written.
+
+        Args:
+            objective: a sum over samples of each sample's own log-likelihood.
+
+        Raises:
+            FisherError: no recorded forward pass.
+        """
+        if not self._leaves:
+            raise FisherError("backward without a forward pass inside recording(); nothing to differentiate")
+        torch.autograd.grad(objective, self._leaves, allow_unused=True)
+        self._leaves.clear()
+
+    def _embedding(self) -> nn.Module:
+        getter = getattr(self.model, "get_input_embeddings", None)
+        embedding = getter() if callable(getter) else None
+        if not isinstance(embedding, nn.Module):
+            raise BaseModelError(f"{type(self.model).__name__} has no input embeddings; a Hugging Face model is needed")
+        return embedding
+
+    def _embedding_weight(self) -> Tensor:
+        weight = self._embedding().weight
+        assert isinstance(weight, Tensor)
+        return weight
+
+    def _module(self, name: str) -> nn.Module:
+        try:
+            module = self.model.get_submodule(name)
+        except AttributeError as error:
+            raise BaseModelError(f"module {name}: not in {type(self.model).__name__}; wrong base model?") from error
+        space = self.spaces[name]
+        weight = getattr(module, "weight", None)
+        found = tuple(weight.shape) if isinstance(weight, Tensor) else None
+        outputs, inputs = space.left.shape[0], space.d_in
+        expected = (outputs, inputs) if space.kind == "linear" else (inputs, outputs)
+        if found != expected:
+            raise BaseModelError(
+                f"module {name} ({type(module).__name__}): weight of shape {found}, the adapters need {expected} "
+                f"({space.kind}); these adapters were trained on another base model"
+            )
+        return module
+
+    def _start_gradients(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        if self._callback is not None:
+            self._leaves.append(output.requires_grad_(True))
+
+    def _hook(self, layer: _Layer) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor | None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+            if self._callback is None and layer.core is None:
+                return None
+            x: Tensor = args[0]
+            if self._callback is not None:
+                if x.shape[0] == 1 < self._batch_shape[0]:
+                    # One row for the whole batch (position embeddings): give every sample its own gradient.
+                    x = x.expand(self._batch_shape[0], *x.shape[1:])
+                    output = output.expand(self._batch_shape[0], *output.shape[1:])
+                if not output.requires_grad:
+                    output = output.detach().requires_grad_(True)
+                    self._leaves.append(output)
+            y: Tensor = _CorePath.apply(output, x, layer.core, layer, self._recorder(layer))  # type: ignore[no-untyped-call]
+            return y
+
+        return hook
+
+    def _recorder(self, layer: _Layer) -> Callable[[Tensor, Tensor], None] | None:
+        if self._callback is None:
+            return None
+        callback, padding, shape = self._callback, self._padding, self._batch_shape
+
+        def record(e: Tensor, z: Tensor) -> None:
+            e, z = self._by_sample(layer.name, e, shape), self._by_sample(layer.name, z, shape)
+            if padding is not None:
+                e, z = e.masked_fill(padding.to(e.device), 0.0), z.masked_fill(padding.to(z.device), 0.0)
+            callback(layer.name, e, z)
+
+        return record
+
+    @staticmethod
+    def _by_sample(name: str, tokens: Tensor, shape: tuple[int, int]) -> Tensor:
+        if tuple(tokens.shape[:-1]) != shape and tokens.numel() != shape[0] * shape[1] * tokens.shape[-1]:
+            raise FisherError(
+                f"module {name}: activations of shape {tuple(tokens.shape)} cannot be split into {shape[0]} samples of "
+                f"{shape[1]} tokens; routed experts and the like have no per-sample gradient here: leave the module out"
+            )
+        wide = tokens.reshape(*shape, tokens.shape[-1])
+        return wide if wide.dtype == torch.float64 else wide.float()
+
+
+class _CorePath(torch.autograd.Function):
+    """y + U M Vᵀ x, which hands (Uᵀδ, Vᵀx) on during the backward pass and shares Uᵀδ with the gradient of x."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        y: Tensor,
+        x: Tensor,
+        core: Tensor | None,
+        layer: _Layer,
+        record: Callable[[Tensor, Tensor], None] | None,
+    ) -> Tensor:
+        if layer.space.kind == "embedding":
+            z = layer.right[x]
+        elif layer.space.bias:
+            z = x.to(layer.right.dtype) @ layer.right[:-1] + layer.right[-1]
+        else:
+            z = x.to(layer.right.dtype) @ layer.right
+        ctx.layer, ctx.record = layer, record
+        ctx.save_for_backward(z, core)
+        if core is None:
+            return y.view_as(y)
+        update = (z @ core.to(z.dtype).T) @ layer.left.T
+        return y + update.to(y.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = grads
+        layer: _Layer = ctx.layer
+        z, core = ctx.saved_tensors
+        e = grad.to(layer.left.dtype) @ layer.left
+        if ctx.record is not None:
+            ctx.record(e, z)
+        grad_x = grad_core = None
+        if core is not None and ctx.needs_input_grad[1]:
+            right = layer.right[:-1] if layer.space.bias else layer.right
+            grad_x = ((e @ core.to(e.dtype)) @ right.T).to(grad.dtype)
+        if core is not None and ctx.needs_input_grad[2]:
+            wide = torch.promote_types(e.dtype, torch.float32)
+            grad_core = (e.flatten(0, -2).to(wide).T @ z.flatten(0, -2).to(wide)).to(core.dtype)
+        return grad, grad_x, grad_core, None, None
