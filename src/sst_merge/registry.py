@@ -132,6 +132,7 @@ class MergeProblem:
         model: base model in evaluation mode, or None.
         harm: calibration batches (harmful prompt, refusal).
         benign: calibration batches (benign prompt, good answer).
+        adapter_benign: benign batches of single adapters' own data, by adapter name.
         seed: seed of every random choice.
         progress: called with (stage, done, total) while long work runs.
     """
@@ -141,6 +142,7 @@ class MergeProblem:
     model: "PreTrainedModel | None" = None
     harm: "Sequence[Batch]" = ()
     benign: "Sequence[Batch]" = ()
+    adapter_benign: "Mapping[str, Sequence[Batch]]" = field(default_factory=dict)
     seed: int = 0
     progress: Callable[[str, int, int], None] | None = None
 

@@ -1,0 +1,19 @@
+"""The safety subspace: the span of the k directions with the highest safety efficiency."""
+
+from .result import GEVPResult
+
+__all__ = ["select_safety_subspace"]
+
+
+def select_safety_subspace(result: GEVPResult, k: int) -> GEVPResult:
+    """The k best directions, F_b-orthonormal.
+
+    Args:
+        result: of :func:`~sst_merge.gevp_solver.solve_gevp` on one layer.
+        k: how many, 1 to the number of directions.
+
+    Returns:
+        The same kind of result with k directions; its ``eigenvectors`` (n, k) are the basis, its
+        ``coefficients`` and ``expand`` make up the F_b-orthogonal projector.
+    """
+    return result.top(k)

@@ -1,0 +1,22 @@
+"""SST-Merge: the formula of the design's section 4, in files a reader can check against it."""
+
+from .api import merge_lora_adapters
+from .coefficients import CoefficientChoice, optimize_merge_coefficients
+from .likelihood import Candidate
+from .method import SSTMerge, sst
+from .options import FisherOptions, HardFilter, SSTOptions, VilaOptions
+from .projection import project_to_safety_subspace
+
+__all__ = [
+    "Candidate",
+    "CoefficientChoice",
+    "FisherOptions",
+    "HardFilter",
+    "SSTMerge",
+    "SSTOptions",
+    "VilaOptions",
+    "merge_lora_adapters",
+    "optimize_merge_coefficients",
+    "project_to_safety_subspace",
+    "sst",
+]

@@ -1,0 +1,58 @@
+"""``merge_lora_adapters``: SST-Merge in one call."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from transformers import PreTrainedModel
+
+from ..fim_calculator import Batch
+from ..lora_utils import Adapter
+
+if TYPE_CHECKING:
+    from ..merging import MergeResult
+
+__all__ = ["merge_lora_adapters"]
+
+
+def merge_lora_adapters(
+    model: PreTrainedModel,
+    adapters: Sequence[Adapter],
+    harm: Sequence[Batch],
+    benign: Sequence[Batch],
+    *,
+    adapter_benign: Mapping[str, Sequence[Batch]] | None = None,
+    seed: int = 0,
+    rank: int | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+    **options: object,
+) -> "MergeResult":
+    """SST-Merge, the whole flow: Fishers, GEVP, filter, coefficients, merged adapter.
+
+    Args:
+        model: the base model the adapters were trained on.
+        adapters: at least one of role ``utility``, and one of role ``safety`` unless ``aligned_base=True``.
+        harm: batches of harmful prompts with refusals.
+        benign: batches of benign prompts with good answers.
+        adapter_benign: benign data of single adapters, for ``utility="fisher"``.
+        seed: of every random choice.
+        rank: rank of the output; exact by default.
+        progress: called with (stage, done, total).
+        options: fields of :class:`~sst_merge.sst.SSTOptions`.
+
+    Returns:
+        The merged adapter and its report.
+    """
+    from ..merging import merge
+
+    return merge(
+        adapters,
+        "sst",
+        model=model,
+        harm=harm,
+        benign=benign,
+        adapter_benign=adapter_benign or {},
+        seed=seed,
+        rank=rank,
+        progress=progress,
+        **options,
+    )

@@ -1,0 +1,222 @@
+"""What one merge is computed from: the roles' patches, the two Fishers on one scale, data set aside.
+
+The calibration samples are split once: one part makes the Fishers, the other never meets them and decides μ and the
+held-out quotients.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from ..errors import DataError, FisherError
+from ..fim_calculator import Batch, CoreModel, Fisher, compute_fim, point_cores
+from ..registry import MergeProblem
+from .options import FisherOptions
+from .region import Region
+
+__all__ = ["Collector", "RolePatches", "equalised", "merged_cores", "require_data", "role_patches", "split_batches"]
+
+
+@dataclass(frozen=True)
+class RolePatches:
+    """Weighted sums of the adapters' cores, by role and module.
+
+    Attributes:
+        utility: Σ w M over role ``utility``.
+        safety: Σ w M over role ``safety``; zeros where there is none.
+        each: every adapter's own core, by name and module, unweighted.
+    """
+
+    utility: dict[str, Tensor]
+    safety: dict[str, Tensor]
+    each: dict[str, dict[str, Tensor]]
+
+    def point(self, where: str, role: str) -> dict[str, Tensor] | None:
+        """Cores of the model at which a role's gradients are taken (design, section 3).
+
+        Args:
+            where: ``merged``, ``own`` or ``base``.
+            role: whose Fisher it is.
+
+        Returns:
+            Cores per module, or None for the base itself.
+        """
+        if where == "base":
+            return None
+        if where == "own":
+            return self.safety if role == "safety" else self.utility
+        return {m: self.utility[m] + self.safety[m] for m in self.utility}
+
+
+def role_patches(problem: MergeProblem) -> RolePatches:
+    """Coordinates of every adapter in the shared spaces, and their sums by role.
+
+    Args:
+        problem: adapters and spaces.
+
+    Returns:
+        Cores on the spaces' device and type.
+    """
+    zeros = {m: space.coordinates(None) for m, space in problem.spaces.items()}
+    sums = {role: zeros | point_cores(problem.adapters, problem.spaces, role=role) for role in ("utility", "safety")}
+    each = {a.name: zeros | point_cores([a.with_(weight=1.0)], problem.spaces) for a in problem.adapters}
+    return RolePatches(sums["utility"], sums["safety"], each)
+
+
+def split_batches(batches: Sequence[Batch], share: float, seed: int) -> tuple[tuple[Batch, ...], tuple[Batch, ...]]:
+    """Set aside a share of the samples, at least one on each side.
+
+    Args:
+        batches: with distinct prompts (the data loader removes duplicates).
+        share: of the samples to set aside, between 0 and 1.
+        seed: which ones.
+
+    Returns:
+        (kept, set aside), rows in their old order and batches.
+
+    Raises:
+        DataError: fewer than two samples.
+    """
+    total = sum(len(b) for b in batches)
+    if total < 2:
+        raise DataError(f"{total} calibration samples cannot be split into Fisher and held-out parts; give at least 2")
+    n_aside = min(total - 1, max(1, round(share * total)))
+    chosen = torch.zeros(total, dtype=torch.bool)
+    chosen[torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:n_aside]] = True
+    kept, aside, start = [], [], 0
+    for batch in batches:
+        mask = chosen[start : start + len(batch)].to(batch.input_ids.device)
+        start += len(batch)
+        kept.extend(_rows(batch, ~mask))
+        aside.extend(_rows(batch, mask))
+    return tuple(kept), tuple(aside)
+
+
+def _rows(batch: Batch, mask: Tensor) -> list[Batch]:
+    if not bool(mask.any()):
+        return []
+    return [Batch(batch.input_ids[mask], batch.attention_mask[mask], batch.labels[mask])]
+
+
+def require_data(problem: MergeProblem) -> PreTrainedModel:
+    """The model, after a check that calibration data are there too.
+
+    Args:
+        problem: the merge.
+
+    Returns:
+        The base model.
+
+    Raises:
+        DataError: no model, or no harm or benign batches.
+    """
+    if problem.model is None or not problem.harm or not problem.benign:
+        raise DataError(
+            "method 'sst' needs base_model, data.harm and data.benign; found model: "
+            f"{problem.model is not None}, harm batches: {len(problem.harm)}, benign batches: {len(problem.benign)}"
+        )
+    return problem.model
+
+
+@dataclass(frozen=True)
+class Collector:
+    """Collects Fishers of one merge with the same settings.
+
+    Attributes:
+        problem: model, full spaces, seed, progress.
+        patches: the adapters' cores.
+        options: structure, estimator, point.
+    """
+
+    problem: MergeProblem
+    patches: RolePatches
+    options: FisherOptions
+
+    def fisher(
+        self,
+        batches: Sequence[Batch],
+        role: str,
+        stage: str,
+        *,
+        structure: str,
+        region: Region | None = None,
+        point: Mapping[str, Tensor] | None = None,
+    ) -> Fisher:
+        """One Fisher.
+
+        Args:
+            batches: what it is taken over.
+            role: ``safety`` for harm, ``utility`` for benign; decides ``own`` points and the label seed.
+            stage: name for the progress bar.
+            structure: which correlations are kept.
+            region: collect only there; everywhere by default.
+            point: cores at which gradients are taken; by the options' ``point`` and the role by default.
+
+        Returns:
+            The statistics, unscaled.
+        """
+        model, spaces = require_data(self.problem), self.problem.spaces
+        where = self.patches.point(self.options.point, role) if point is None else point
+        generator = torch.Generator().manual_seed(self.problem.seed * 2 + (role == "safety"))
+        total = sum(len(b) for b in batches)
+        progress = self.problem.progress
+        tick = None if progress is None else lambda done: progress(stage, done, total)
+        if region is None or region.kept is None:
+            return compute_fim(
+                model,
+                spaces,
+                batches,
+                point=where,
+                structure=structure,
+                estimator=self.options.estimator,
+                generator=generator,
+                progress=tick,
+            )
+        # A region's bases cannot express the point, so the point is held in the full spaces around it.
+        with CoreModel(model, spaces) as around:
+            around.set_point(where)
+            return compute_fim(
+                model,
+                region.spaces,
+                batches,
+                structure=structure,
+                estimator=self.options.estimator,
+                generator=generator,
+                progress=tick,
+            )
+
+
+def equalised(f_harm: Fisher, f_benign: Fisher) -> tuple[Fisher, float]:
+    """Scale F_h so that both traces agree over all layers; μ and λ then mean the same on every model.
+
+    Args:
+        f_harm: F_h.
+        f_benign: F_b.
+
+    Returns:
+        The scaled F_h and the factor.
+
+    Raises:
+        FisherError: a trace is zero, so that there is nothing to compare.
+    """
+    harm, benign = f_harm.trace(), f_benign.trace()
+    if harm <= 0 or benign <= 0:
+        which = "harm" if harm <= 0 else "benign"
+        raise FisherError(f"the {which} Fisher is zero: no gradient reaches any merged module; check data and labels")
+    return f_harm.scaled(benign / harm), benign / harm
+
+
+def merged_cores(utility: Mapping[str, Tensor], change: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """M_U + change; modules without a change stay at M_U.
+
+    Args:
+        utility: M_U per module.
+        change: filtered patch per module.
+
+    Returns:
+        Merged cores per module.
+    """
+    return {m: core + change[m] if m in change else core for m, core in utility.items()}

@@ -1,0 +1,107 @@
+"""Settings of SST-Merge: what a configuration's ``merge:`` section may hold for ``method: sst``."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from ..registry import MethodOptions
+
+__all__ = ["FisherOptions", "HardFilter", "SSTOptions", "VilaOptions"]
+
+Structure = Literal["auto", "diagonal", "kronecker", "block", "lowrank"]
+
+
+class FisherOptions(MethodOptions):
+    """How the two Fishers are estimated (design, section 3).
+
+    Attributes:
+        structure: which correlations are kept; ``auto`` takes ``block`` while it fits, else ``kronecker``.
+        estimator: ``empirical`` (labels of the data) or ``sampled`` (labels drawn from the model).
+        point: where gradients are taken: the plain sum of all adapters, each role's own sum, or the base.
+    """
+
+    structure: Structure = "auto"
+    estimator: Literal["empirical", "sampled"] = "empirical"
+    point: Literal["merged", "own", "base"] = "merged"
+
+
+class HardFilter(MethodOptions):
+    """Keep the ``hard`` = k best directions, whole; per layer, or across layers for structure ``lowrank``.
+
+    Attributes:
+        hard: k.
+    """
+
+    hard: int = Field(ge=1)
+
+
+class VilaOptions(MethodOptions):
+    """Solve only what VILA-style identification finds worth it; everything else stays at the utility patch.
+
+    Attributes:
+        keep_layers: share of the modules.
+        keep_directions: share of each kept module's rank directions, on both sides.
+    """
+
+    keep_layers: float = Field(default=1.0, gt=0.0, le=1.0)
+    keep_directions: float = Field(default=1.0, gt=0.0, le=1.0)
+
+
+class SSTOptions(MethodOptions):
+    """Options of SST-Merge (design, sections 4 and 5).
+
+    Attributes:
+        fisher: how the Fishers are estimated.
+        filter: ``soft`` h = λ/(λ+μ), or ``{hard: k}``.
+        combine: move from M_U towards M_S (``interpolate``), or add the filtered M_S (``add``).
+        mu: μ; leave it out to have it chosen under ``tax_budget``.
+        tax_budget: largest mean KL divergence (nats per benign answer token) from the skilled model; chooses μ on
+            calibration prompts that the Fishers do not see. 0.02 where neither it nor μ is given.
+        strength: multiplies M_S before it is filtered.
+        tune_strengths: strengths tried beside μ under the budget; ``strength`` alone by default.
+        utility: how several utility adapters become M_U: their weighted ``sum``, or ``fisher``:
+            argmin Σ w (M − M_i)ᵀF_i(M − M_i), which needs benign data for each adapter.
+        aligned_base: no safety adapter is given because the base itself is aligned: M_S = 0.
+        damping: ρ of F_benign relative to its mean diagonal.
+        harm_damping: ρ of F_harm; None takes ``damping``.
+        calibration_holdout: share of the calibration samples kept from the Fishers, to choose μ and to report
+            held-out quotients.
+        refine: gradient steps that re-learn the coefficients inside the subspace afterwards; 0 for none.
+        vila: restrict to the layers and directions worth solving for.
+    """
+
+    fisher: FisherOptions = FisherOptions()
+    filter: Literal["soft"] | HardFilter = "soft"
+    combine: Literal["interpolate", "add"] = "interpolate"
+    mu: float | None = Field(default=None, gt=0.0)
+    tax_budget: float | None = Field(default=None, gt=0.0)
+    strength: float = Field(default=1.0, ge=0.0)
+    tune_strengths: tuple[float, ...] = ()
+    utility: Literal["sum", "fisher"] = "sum"
+    aligned_base: bool = False
+    damping: float = Field(default=1e-2, gt=0.0)
+    harm_damping: float | None = Field(default=None, ge=0.0)
+    calibration_holdout: float = Field(default=0.25, gt=0.0, lt=1.0)
+    refine: int = Field(default=0, ge=0)
+    vila: VilaOptions | None = None
+
+    @model_validator(mode="after")
+    def _one_way_to_choose(self) -> "SSTOptions":
+        if self.mu is not None and self.tax_budget is not None:
+            raise ValueError("give either mu or tax_budget (which chooses mu), not both")
+        if isinstance(self.filter, HardFilter) and self.mu is not None:
+            raise ValueError("mu belongs to the soft filter; a hard filter has k and strength")
+        if isinstance(self.filter, HardFilter) and self.tax_budget is not None and not self.tune_strengths:
+            raise ValueError("with a hard filter tax_budget chooses the strength: list candidates in tune_strengths")
+        if self.aligned_base and self.combine == "add":
+            raise ValueError("aligned_base means M_S = 0, so there is nothing to add; use combine: interpolate")
+        return self
+
+    @property
+    def budget(self) -> float | None:
+        """The tax budget in force, or None where μ (or k) is fixed and nothing is tuned."""
+        if self.tax_budget is not None:
+            return self.tax_budget
+        if isinstance(self.filter, HardFilter):
+            return None
+        return None if self.mu is not None else 0.02
