@@ -106,7 +106,8 @@ def randomise(module: nn.Module, *, seed: int, scale: float = 0.3, only: str = "
     with torch.no_grad():
         for name, parameter in sorted(module.named_parameters()):
             if only in name:
-                parameter += scale * torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
+                noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
+                parameter.add_(scale * noise.to(parameter.dtype))
 
 
 def peft_model(model: nn.Module, *, seed: int = 0, targets: Sequence[str] | str, **options: Any) -> Any:
@@ -123,7 +124,9 @@ def peft_model(model: nn.Module, *, seed: int = 0, targets: Sequence[str] | str,
     return adapted.eval()
 
 
-def adapter_folder(model: nn.Module, folder: Path, *, seed: int = 0, targets: Sequence[str] | str, **options: Any) -> Path:
+def adapter_folder(
+    model: nn.Module, folder: Path, *, seed: int = 0, targets: Sequence[str] | str, **options: Any
+) -> Path:
     """Save such an adapter the way PEFT does; returns the folder."""
     peft_model(model, seed=seed, targets=targets, **options).save_pretrained(folder)
     return folder
@@ -181,4 +184,5 @@ def logits(model: nn.Module, *, seed: int = 0) -> Tensor:
 
 def relative_error(found: Tensor, expected: Tensor) -> float:
     """‖found − expected‖ / ‖expected‖ in float64."""
-    return float((found.double() - expected.double()).norm() / expected.double().norm())
+    found, expected = found.detach().double(), expected.detach().double()
+    return float((found - expected).norm() / expected.norm())

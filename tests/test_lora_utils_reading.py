@@ -1,13 +1,24 @@
 """Adapter.load against PEFT itself: every variant that is read must give PEFT's own ΔW."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from builders import ARCHITECTURES, adapter_folder, peft_model, relative_error, tiny_model
 from safetensors.torch import load_file, save_file
 
+from builders import (
+    ARCHITECTURES,
+    adapter_folder,
+    add_deltas,
+    logits,
+    peft_model,
+    randomise,
+    relative_error,
+    tiny_config,
+    tiny_model,
+)
 from sst_merge.lora_utils import Adapter
 
 ALL = sorted(ARCHITECTURES)
@@ -20,7 +31,11 @@ def variant(name: str, architecture: str) -> dict[str, Any]:
     return {
         "plain": {"targets": arch.linears, **fan},
         "rslora": {"targets": arch.linears, "use_rslora": True, "r": 3, "lora_alpha": 5, **fan},
-        "rank_pattern": {"targets": arch.linears, "rank_pattern": dict(sorted({arch.first_layer: 2, first: 7}.items())), **fan},
+        "rank_pattern": {
+            "targets": arch.linears,
+            "rank_pattern": dict(sorted({arch.first_layer: 2, first: 7}.items())),
+            **fan,
+        },
         "alpha_pattern": {"targets": arch.linears, "alpha_pattern": {first: 11, arch.first_layer: 1}, **fan},
         "patterns_rslora": {
             "targets": arch.linears,
@@ -133,12 +148,9 @@ def test_keys_with_an_adapter_name(part: str, tmp_path: Path) -> None:
     file = tmp_path / "adapter_model.safetensors"
     renamed = {}
     for key, tensor in load_file(file).items():
-        for end in ("lora_A.weight", "lora_B.weight", "lora_embedding_A", "lora_embedding_B"):
-            if key.endswith(end):
-                head, _, leaf = end.partition(".")
-                key = key.removesuffix(end) + f"{head}.default" + (f".{leaf}" if leaf else "")
-                break
-        renamed[key] = tensor
+        named = re.sub(r"\.(lora_(?:embedding_)?[AB])(\.weight)?$", r".\1.default\2", key)
+        assert named != key or key.endswith("base_layer.weight")
+        renamed[named] = tensor
     save_file(renamed, file)
     after = Adapter.load(tmp_path)
     assert after.modules == before.modules
@@ -160,8 +172,6 @@ def test_tied_adapters_are_read_one_by_one(tmp_path: Path) -> None:
     from peft import LoraConfig, get_peft_model
     from transformers import LlamaForCausalLM
 
-    from builders import randomise, tiny_config
-
     config = tiny_config("llama")
     config.tie_word_embeddings = True
     options = {"target_modules": ["embed_tokens", "lm_head"], "ensure_weight_tying": True}
@@ -182,16 +192,12 @@ def test_variants_that_only_change_training_are_read(name: str, tmp_path: Path) 
     adapted.save_pretrained(tmp_path)
     adapter = Adapter.load(tmp_path)
     assert_equals_peft(adapter, adapted, 1e-6, None)
-    from builders import add_deltas, logits
-
     assert relative_error(logits(add_deltas(model, adapter)), logits(adapted)) <= 1e-5
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_the_way_out_for_pissa_works(tmp_path: Path) -> None:
     from peft import LoraConfig, get_peft_model
-
-    from builders import randomise
 
     model = tiny_model("llama")
     original = {name: weight.detach().clone() for name, weight in model.named_parameters()}
