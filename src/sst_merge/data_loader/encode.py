@@ -1,0 +1,158 @@
+"""Rows to batches: token boundaries as generation sees them, labels on the answer only."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..errors import DataError
+from .rows import RowLike
+from .source import Template
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+    from ..fim_calculator.batch import Batch
+
+__all__ = ["encode_rows"]
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """What a tokenizer's format puts around a conversation of one prompt and one answer.
+
+    Attributes:
+        chat: the prompt goes through the chat template.
+        start: ids before the prompt that its text does not contain.
+        context: text between the generation prompt and the answer that is not the answer's (an empty think block).
+        lead: white space that the template puts before the answer; the model generates it, so it is labelled.
+        end: ids that end the answer.
+    """
+
+    chat: bool
+    start: tuple[int, ...]
+    context: str
+    lead: str
+    end: tuple[int, ...]
+
+
+def encode_rows(
+    rows: Sequence[RowLike],
+    tokenizer: "PreTrainedTokenizerBase",
+    *,
+    template: Template = "auto",
+    max_length: int = 512,
+    batch_size: int = 8,
+    device: "torch.device | str | None" = None,
+) -> "list[Batch]":
+    """Tokenise rows into right-padded batches of similar length.
+
+    Text is the generation prompt of the chat template (or prompt and newline), then the answer, tokenised together.
+    Where the prompt's own ids are not a prefix of those ids (a token would span the border), the ids are the prompt's
+    followed by the answer's, because that is what generation sees. After the answer comes what the template puts
+    there (its end-of-turn token), else the end-of-sequence token; it is labelled, what follows it is left out.
+
+    Longer rows lose the end of their answer; where the prompt alone fills `max_length`, the prompt loses its beginning
+    instead (never its beginning-of-sequence token) and keeps at least half of the room.
+
+    Args:
+        rows: prompts and answers.
+        tokenizer: of the base model.
+        template: ``chat``, ``plain`` or ``auto`` (chat where the tokenizer has a template).
+        max_length: longest sequence in tokens.
+        batch_size: rows in a batch.
+        device: where the tensors go; the CPU by default.
+
+    Returns:
+        Batches of (b, t) tensors, rows sorted by length; labels are -100 outside the answer, padding has mask 0.
+
+    Raises:
+        DataError: no rows, a row without answer tokens, or ``chat`` with a tokenizer that has no template.
+    """
+    if not rows:
+        raise DataError("no rows to encode; the data set is empty")
+    if batch_size < 1 or max_length < 2:
+        raise DataError(f"batch_size = {batch_size}, max_length = {max_length}; expected at least 1 and 2")
+    frame = _frame(tokenizer, template)
+    encoded = sorted((_encode(row, tokenizer, frame, max_length) for row in rows), key=lambda pair: len(pair[0]))
+    padding = next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
+    return [_collate(encoded[i : i + batch_size], padding, device) for i in range(0, len(encoded), batch_size)]
+
+
+def _frame(tokenizer: "PreTrainedTokenizerBase", template: Template) -> _Frame:
+    eos: tuple[int, ...] = () if tokenizer.eos_token_id is None else (int(tokenizer.eos_token_id),)
+    has_template = getattr(tokenizer, "chat_template", None) is not None
+    if template == "chat" and not has_template:
+        raise DataError(f"tokenizer {tokenizer.name_or_path!r} has no chat template; use `template: plain` or `auto`")
+    if template == "plain" or not has_template:
+        # Only the beginning-of-sequence token: some tokenizers also close every text, which would cut off the answer.
+        bos = tokenizer.bos_token_id
+        opens = bos is not None and tokenizer("a")["input_ids"][:1] == [bos]
+        return _Frame(False, (int(bos),) if opens else (), "", "", eos)
+    # Where a known answer lands tells what the template puts before and after it.
+    question, answer = "question", "qzanswerzq"
+    asked = _chat(tokenizer, [{"role": "user", "content": question}], generation=True)
+    turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    full = _chat(tokenizer, turns, generation=False)
+    if not full.startswith(asked) or answer not in full:
+        return _Frame(True, (), "", "", eos)  # the template shows past answers otherwise than new ones
+    before, after = full[len(asked) :].split(answer, 1)
+    context, lead = ("", before) if not before.strip() else (before, "")
+    end: tuple[int, ...] = tuple(_ids(tokenizer, after.strip())) if after.strip() else eos
+    if eos and eos[0] in end:  # generation stops there, whatever else the template writes
+        end = end[: end.index(eos[0]) + 1]
+    return _Frame(True, (), context, lead, end)
+
+
+def _chat(tokenizer: "PreTrainedTokenizerBase", turns: list[dict[str, str]], *, generation: bool) -> str:
+    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation))
+
+
+def _ids(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+def _encode(
+    row: RowLike, tokenizer: "PreTrainedTokenizerBase", frame: _Frame, max_length: int
+) -> tuple[list[int], int]:
+    """Ids of one row, at most `max_length`, and how many of them are the prompt's.
+
+    Raises:
+        DataError: the answer has no tokens.
+    """
+    if frame.chat:
+        asked = _chat(tokenizer, [{"role": "user", "content": row.prompt}], generation=True) + frame.context
+    else:
+        asked = f"{row.prompt}\n"
+    prompt = _ids(tokenizer, asked)
+    together = _ids(tokenizer, asked + frame.lead + row.response)
+    joined = together[: len(prompt)] == prompt
+    answer = together[len(prompt) :] if joined else _ids(tokenizer, frame.lead + row.response)
+    if not answer:
+        raise DataError(f"the answer {row.response[:60]!r} to {row.prompt[:60]!r} has no tokens; remove the row")
+    prompt, answer = [*frame.start, *prompt], [*answer, *frame.end]
+    if len(prompt) >= max_length:
+        prompt = _keep_end(prompt, max(max_length // 2, max_length - len(answer)), tokenizer.bos_token_id)
+    return (prompt + answer)[:max_length], len(prompt)
+
+
+def _keep_end(prompt: list[int], length: int, bos: int | None) -> list[int]:
+    if bos is not None and prompt[0] == bos and length > 1:
+        return [bos, *prompt[len(prompt) - length + 1 :]]
+    return prompt[len(prompt) - length :]
+
+
+def _collate(rows: Sequence[tuple[list[int], int]], padding: int, device: "torch.device | str | None") -> "Batch":
+    import torch
+
+    from ..fim_calculator.batch import IGNORED, Batch
+
+    shape = (len(rows), max(len(ids) for ids, _ in rows))
+    input_ids = torch.full(shape, padding, dtype=torch.long)
+    mask = torch.zeros(shape, dtype=torch.long)
+    labels = torch.full(shape, IGNORED, dtype=torch.long)
+    for index, (ids, asked) in enumerate(rows):
+        input_ids[index, : len(ids)] = torch.tensor(ids)
+        mask[index, : len(ids)] = 1
+        labels[index, asked : len(ids)] = torch.tensor(ids[asked:])
+    return Batch(input_ids=input_ids.to(device), attention_mask=mask.to(device), labels=labels.to(device))

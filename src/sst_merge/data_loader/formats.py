@@ -1,0 +1,119 @@
+"""Records out of files: JSON lines, JSON lists and CSV, plain or compressed, and the hub."""
+
+import csv
+import gzip
+import json
+import lzma
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError
+
+__all__ = ["Record", "read_file", "read_hub"]
+
+Record = Mapping[str, Any]
+
+_OPENERS: Mapping[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
+
+
+def read_file(path: Path) -> list[Record]:
+    """All records of one file, in file order.
+
+    Args:
+        path: .jsonl, .json (a list of objects) or .csv (with a header line), each also with .gz or .xz behind.
+
+    Returns:
+        One mapping per record.
+
+    Raises:
+        DataError: no such file, a folder, an unknown format, or contents that are not what the ending says.
+    """
+    if path.is_dir():
+        inside = ", ".join(sorted(item.name for item in path.iterdir())[:8]) or "nothing"
+        raise DataError(f"{path} is a folder (it holds {inside}); name one file in it")
+    if not path.is_file():
+        raise DataError(f"{path} does not exist; check `path` (relative paths start at the configuration's folder)")
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    opener = _OPENERS.get(suffixes[-1]) if suffixes else None
+    kind = suffixes[-2] if opener is not None and len(suffixes) > 1 else (suffixes[-1] if suffixes else "")
+    parsers = {".jsonl": _json_lines, ".json": _json_list, ".csv": _comma_separated}
+    if kind not in parsers:
+        raise DataError(
+            f"{path}: unknown format; expected .jsonl, .json or .csv, or one of them with .gz or .xz behind"
+        )
+    # utf-8-sig: spreadsheet programs put a byte order mark before the header's first name.
+    try:
+        with (opener or open)(path, mode="rt", encoding="utf-8-sig", newline="") as stream:
+            return parsers[kind](stream, path)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text at byte {error.start}; convert the file") from error
+    except (gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError) as error:
+        raise DataError(
+            f"{path}: damaged or not {suffixes[-1]} compressed ({error}); fetch or pack it again"
+        ) from error
+
+
+def _json_lines(stream: Iterable[str], path: Path) -> list[Record]:
+    records: list[Record] = []
+    for number, line in enumerate(stream, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}, line {number}: not JSON ({error.msg}); one object a line is expected") from error
+        if not isinstance(record, dict):
+            raise DataError(f"{path}, line {number}: a JSON {type(record).__name__}, expected an object")
+        records.append(record)
+    return records
+
+
+def _json_list(stream: Iterable[str], path: Path) -> list[Record]:
+    try:
+        content = json.loads("".join(stream))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}, line {error.lineno}: not JSON ({error.msg}); is it a .jsonl file?") from error
+    if not isinstance(content, list) or not all(isinstance(record, dict) for record in content):
+        raise DataError(f"{path}: a JSON {type(content).__name__}, expected a list of objects")
+    return content
+
+
+def _comma_separated(stream: Iterable[str], path: Path) -> list[Record]:
+    try:
+        records = list(csv.DictReader(stream, strict=True))
+    except csv.Error as error:
+        raise DataError(f"{path}: not comma-separated values ({error})") from error
+    for number, record in enumerate(records, start=1):
+        if None in record or None in record.values():
+            raise DataError(
+                f"{path}, record {number}: its number of fields differs from the header's; quote the commas"
+            )
+    return [{name.strip(): value for name, value in record.items()} for record in records]
+
+
+def read_hub(dataset: str, subset: str | None, split: str) -> list[Record]:
+    """All records of one split of a hub data set.
+
+    Args:
+        dataset: id, or a folder that ``datasets`` understands.
+        subset: its configuration, or None.
+        split: which split.
+
+    Returns:
+        One mapping per record.
+
+    Raises:
+        DataError: the data set, subset or split does not exist or cannot be reached.
+    """
+    from datasets import load_dataset
+
+    try:
+        loaded = load_dataset(dataset, subset, split=split)
+    except (OSError, ValueError) as error:  # "not found", "no such split" and "offline" are subclasses of these
+        raise DataError(
+            f"{dataset} (subset {subset}, split {split!r}) cannot be loaded: {error}; check the id, `subset` and "
+            "`split`, log in where access is granted on request, or download a file and give its `path`"
+        ) from error
+    return [dict(record) for record in loaded]
