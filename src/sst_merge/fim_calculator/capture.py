@@ -27,6 +27,8 @@ __all__ = ["CoreModel", "GradientCallback"]
 GradientCallback = Callable[[str, Tensor, Tensor], None]
 """Called as (module, e (b, t, p), z (b, t, q)) with e = Uᵀδ and z = Vᵀx of every token, 0 on padding."""
 
+_PLAIN_TYPES = {torch.float64, torch.float32, torch.bfloat16, torch.float16}
+
 
 @dataclass
 class _Layer:
@@ -84,7 +86,7 @@ class CoreModel:
             weight = module.weight
             assert isinstance(weight, Tensor)
             space = self.spaces[name]
-            kind = weight.dtype if weight.is_floating_point() else torch.float32
+            kind = weight.dtype if weight.dtype in _PLAIN_TYPES else torch.float32
             layer = _Layer(name, space, space.left.to(weight.device, kind), space.right.to(weight.device, kind))
             self._layers[name] = layer
             self._handles.append(module.register_forward_hook(self._hook(layer)))
@@ -211,7 +213,13 @@ class CoreModel:
             raise BaseModelError(f"module {name}: not in {type(self.model).__name__}; wrong base model?") from error
         space = self.spaces[name]
         weight = getattr(module, "weight", None)
-        found = tuple(weight.shape) if isinstance(weight, Tensor) else None
+        if not isinstance(weight, Tensor) or weight.device.type == "meta":
+            raise BaseModelError(
+                f"module {name} ({type(module).__name__}): its weight is absent or offloaded; load it first"
+            )
+        found = tuple(weight.shape)
+        if isinstance(module, nn.Linear):
+            found = module.out_features, module.in_features  # quantised weights are packed into other shapes
         outputs, inputs = space.left.shape[0], space.d_in
         expected = (outputs, inputs) if space.kind == "linear" else (inputs, outputs)
         if found != expected:
@@ -229,7 +237,8 @@ class CoreModel:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
             if self._callback is None and layer.core is None:
                 return None
-            x: Tensor = args[0]
+            # Where a model is spread over devices, the input may still be on the previous layer's.
+            x: Tensor = args[0].to(layer.left.device)
             if self._callback is not None:
                 if x.shape[0] == 1 < self._batch_shape[0]:
                     # One row for the whole batch (position embeddings): give every sample its own gradient.
@@ -258,7 +267,8 @@ class CoreModel:
 
     @staticmethod
     def _by_sample(name: str, tokens: Tensor, shape: tuple[int, int]) -> Tensor:
-        if tuple(tokens.shape[:-1]) != shape and tokens.numel() != shape[0] * shape[1] * tokens.shape[-1]:
+        # Some models flatten (b, t) to one dimension around their feed-forward part.
+        if tuple(tokens.shape[:-1]) not in {shape, (shape[0] * shape[1],)}:
             raise FisherError(
                 f"module {name}: activations of shape {tuple(tokens.shape)} cannot be split into {shape[0]} samples of "
                 f"{shape[1]} tokens; routed experts and the like have no per-sample gradient here: leave the module out"

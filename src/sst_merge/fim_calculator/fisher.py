@@ -185,8 +185,8 @@ class Fisher:
         for module, entry in header["layers"].items():
             try:
                 layers[module] = kind.from_tensors(by_module[module], entry["counts"], entry["weight"])
-            except FisherError as error:
-                raise FisherError(f"{path}: module {module}: {error}") from error
+            except (FisherError, KeyError, TypeError) as error:
+                raise FisherError(f"{path}: module {module}: damaged statistics ({error})") from error
         return cls(header["structure"], layers, header["samples"], header["fingerprint"], header["origin"])
 
 
