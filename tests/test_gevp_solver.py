@@ -115,7 +115,7 @@ def test_gram_form_equals_dense_across_layers() -> None:
     flat = torch.cat([patch["a"].reshape(-1), patch["b"].reshape(-1)])
     for gains, expected in (
         (soft_filter(mu), torch.linalg.solve(dense_h + mu * dense_b, dense_h @ flat)),
-        (lambda x: torch.ones_like(x), flat),
+        (torch.ones_like, flat),
     ):
         found = gevp.apply(patch, gains)
         found_flat = torch.cat([found["a"].reshape(-1), found["b"].reshape(-1)])
