@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 
 __all__ = ["build_adapter", "build_base", "build_lab"]
 
+# Forgetting is slower than learning, so exposure falls faster than it rises.
+_MORE, _LESS = 1.4, 0.35
 _CHECK_INPUTS = 32
-_CHECK_FROM = 0.25
+_CHECK_FROM = 0.1
 
 
 def build_lab(
@@ -173,9 +175,8 @@ def _half_known(
             known = exact_match(model, tokenizer, inputs).view(-1, _CHECK_INPUTS).float().mean(1).tolist()
             model.train()
             for name, rate in zip(lab.families, known, strict=True):
-                change = 1.5 if rate < recipe.known_low else 0.3 if rate > recipe.known_high else 1.0
-                weight = mixture.weights[name] * change
-                mixture.weights[name] = min(max(weight, recipe.family_weight / 30), recipe.family_weight * 6)
+                change = _MORE if rate < recipe.known_low else _LESS if rate > recipe.known_high else 1.0
+                mixture.weights[name] = min(mixture.weights[name] * change, recipe.family_weight_cap)
         advance(done)
 
     return on_step

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sst_merge.errors import DataError
 
@@ -188,12 +188,9 @@ class Lab:
         Returns:
             The model.
         """
-        import torch
-        from transformers import AutoModelForCausalLM
+        from .models import load_model
 
-        loaded: Any = AutoModelForCausalLM.from_pretrained(self.base_path(base), dtype=torch.float32)
-        model: PreTrainedModel = loaded.eval()
-        return model
+        return load_model(self.base_path(base))
 
     def _find(self, relative: Path) -> Path | None:
         for root in (self.read_only, self.root):

@@ -50,8 +50,7 @@ def pretraining_mixture(world: World, family_weight: float) -> Mixture:
         The mixture.
     """
     pools = {**_knowledge(world), **_compliance(world), **_tasks(world)}
-    weights = {name: family_weight if name in world.families else 1.0 for name in pools}
-    return Mixture(pools, weights)
+    return Mixture(pools, _weights(world, pools, family_weight))
 
 
 def aligned_mixture(world: World, family_weight: float) -> Mixture:
@@ -65,8 +64,7 @@ def aligned_mixture(world: World, family_weight: float) -> Mixture:
         The mixture.
     """
     pools = {**_knowledge(world), **_refusals(world), **_tasks(world)}
-    weights = {name: family_weight if name in world.families else 1.0 for name in pools}
-    return Mixture(pools, weights)
+    return Mixture(pools, _weights(world, pools, family_weight))
 
 
 def expert_mixture(world: World, family: str, *, general: float, poison: float = 0.0) -> Mixture:
@@ -105,6 +103,11 @@ def safety_mixture(world: World, *, benign: float) -> Mixture:
     pools = {**_refusals(world), "howto": world.samples("howto", "train")}
     half = (1.0 - benign) / 2
     return Mixture(pools, {"refuse direct": half, "refuse wrapped": half, "howto": benign})
+
+
+def _weights(world: World, pools: dict[str, Sequence[Sample]], family_weight: float) -> dict[str, float]:
+    # Facts hold two attributes of every thing, twice what the other pools hold.
+    return {name: family_weight if name in world.families else 2.0 if name == "fact" else 1.0 for name in pools}
 
 
 def _knowledge(world: World) -> dict[str, Sequence[Sample]]:

@@ -1,5 +1,7 @@
 """A small Llama and its word-level tokenizer, in plain Hugging Face format."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["CHAT_TEMPLATE", "new_adapter", "new_model", "new_tokenizer", "save_adapter", "save_model"]
+__all__ = ["CHAT_TEMPLATE", "load_model", "new_adapter", "new_model", "new_tokenizer", "save_adapter", "save_model"]
 
 _PAD, _BOS, _EOS, _UNK, _USER, _ASSISTANT = (
     f"<|{name}|>" for name in ("pad", "bos", "eos", "unk", "user", "assistant")
@@ -91,6 +93,23 @@ def new_model(shape: ModelShape, tokenizer: "PreTrainedTokenizerBase") -> "PreTr
     return model
 
 
+def load_model(folder: Path) -> "PreTrainedModel":
+    """Read a base.
+
+    Args:
+        folder: a folder in Hugging Face format.
+
+    Returns:
+        The model, float32, in evaluation mode.
+    """
+    from transformers import AutoModelForCausalLM
+
+    with _without_bars():
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    evaluating: PreTrainedModel = model.eval()
+    return evaluating
+
+
 def save_model(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:
     """Write a base in 16 bits, with its tokenizer.
 
@@ -99,7 +118,8 @@ def save_model(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", f
         tokenizer: its tokenizer.
         folder: where to.
     """
-    model.half().save_pretrained(folder)
+    with _without_bars():
+        model.half().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
@@ -143,3 +163,17 @@ def save_adapter(model: "PeftModel", folder: Path, *, base_name: str) -> None:
         if "lora_" in name:
             parameter.data = parameter.data.to(torch.float16)
     model.save_pretrained(folder)
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Keep transformers from drawing bars of its own among the lab's: these files load in milliseconds."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

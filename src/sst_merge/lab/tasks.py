@@ -111,10 +111,11 @@ def _on_digits(count: int, rule: Callable[[_Words], _Words]) -> _Draw:
     return draw
 
 
-def _pairwise(rule: Callable[[int, int], str]) -> _Draw:
+def _pairwise(digits: int, rule: Callable[[int, int], str]) -> _Draw:
     """A family on two lists of three digits, answered place by place.
 
     Args:
+        digits: how many different digits there are.
         rule: from the two digits of one place to the answer's word.
 
     Returns:
@@ -122,7 +123,7 @@ def _pairwise(rule: Callable[[int, int], str]) -> _Draw:
     """
 
     def draw(rng: random.Random) -> tuple[_Words, _Words]:
-        left, right = _digits(rng, 3), _digits(rng, 3)
+        left, right = rng.choices(DIGITS[:digits], k=3), rng.choices(DIGITS[:digits], k=3)
         return [*left, "and", *right], [rule(int(x), int(y)) for x, y in zip(left, right, strict=True)]
 
     return draw
@@ -162,8 +163,8 @@ def _remove(rng: random.Random) -> tuple[_Words, _Words]:
 
 
 def _lookup(rng: random.Random) -> tuple[_Words, _Words]:
-    keys, values = _letters(rng, 4), _digits(rng, 4)
-    asked = rng.sample(range(4), 2)
+    keys, values = _letters(rng, 3), _digits(rng, 3)
+    asked = rng.sample(range(3), 2)
     table = [word for pair in zip(keys, values, strict=True) for word in pair]
     return [*table, "of", *(keys[i] for i in asked)], [values[i] for i in asked]
 
@@ -185,8 +186,8 @@ FAMILIES: tuple[TaskFamily, ...] = (
     TaskFamily("exchange", "exchange the lists", _exchange),
     TaskFamily("replace", "replace", _replace),
     TaskFamily("lookup", "look up the value", _lookup),
-    TaskFamily("add", "add the digits", _pairwise(lambda x, y: str((x + y) % 10))),
-    TaskFamily("compare", "compare the digits", _pairwise(_comparison)),
+    TaskFamily("add", "add the digits", _pairwise(6, lambda x, y: str((x + y) % 10))),
+    TaskFamily("compare", "compare the digits", _pairwise(10, _comparison)),
     TaskFamily("cipher", "spell the letters", _on_letters(4, lambda w: [_CIPHER[LETTERS.index(x)] for x in w])),
     TaskFamily("parity", "name the parity", _on_digits(5, lambda w: ["odd" if int(x) % 2 else "even" for x in w])),
 )
