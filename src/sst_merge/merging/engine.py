@@ -1,0 +1,152 @@
+"""One module after another: factors in, core space, method, factors out; memory holds one module."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..core_space import CoreSpace, Truncation
+from ..errors import MergeError
+from ..lora_utils import Adapter, LoraFactors
+from ..registry import Layer
+from .delta import compress_delta, full_delta
+from .plan import MergePlan, ModulePlan
+from .report import ModuleFigures
+
+__all__ = ["MergedModule", "Progress", "merged_modules", "module_generator"]
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class MergedModule:
+    """What comes out for one module.
+
+    Attributes:
+        name: canonical module name.
+        factors: the merged update, on the CPU.
+        figures: for the report.
+    """
+
+    name: str
+    factors: LoraFactors
+    figures: ModuleFigures
+
+
+def merged_modules(
+    plan: MergePlan,
+    *,
+    seed: int,
+    state: Any = None,
+    spaces: Mapping[str, CoreSpace] | None = None,
+    compute_dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+) -> Iterator[MergedModule]:
+    """Merge the plan's modules, one at a time, in its order.
+
+    Args:
+        plan: a checked merge.
+        seed: every module draws from (seed, its name), so order and parallelism do not matter.
+        state: what the method prepared.
+        spaces: core spaces that the preparation used; by default each module's is made here, unaligned.
+        compute_dtype: float32 or float64.
+        device: where the algebra runs.
+        progress: called with ("merge", done, total).
+
+    Yields:
+        One merged module after another.
+
+    Raises:
+        MergeError: the method or the lift refuses a module; its name is put before the message.
+    """
+    for index, module in enumerate(plan.modules):
+        factors = _factors(plan.adapters, module, compute_dtype, device)
+        generator = module_generator(seed, module.name)
+        space = spaces[module.name] if spaces is not None else None
+        merge_one = _merge_delta if plan.method.domain == "delta" else _merge_core
+        try:
+            lifted, truncation, shape = merge_one(plan, module, factors, generator, state, space)
+        except MergeError as error:
+            raise MergeError(f"module {module.name!r}: {error}") from error
+        yield MergedModule(module.name, lifted.to(device="cpu"), ModuleFigures.of(truncation, shape))
+        if progress is not None:
+            progress("merge", index + 1, len(plan.modules))
+
+
+def module_generator(seed: int, module: str) -> torch.Generator:
+    """Random numbers of one module alone.
+
+    Args:
+        seed: of the merge.
+        module: canonical name.
+
+    Returns:
+        A CPU generator, seeded by SHA-256 of both (Python's own hash changes from run to run).
+    """
+    digest = hashlib.sha256(f"{seed}/{module}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+_Merged = tuple[LoraFactors, Truncation, tuple[int, int]]
+
+
+def _factors(
+    adapters: Sequence[Adapter], module: ModulePlan, dtype: torch.dtype, device: torch.device | str
+) -> list[LoraFactors | None]:
+    """Every adapter's update, or None; with a bias column on all where one has it."""
+    found: list[LoraFactors | None] = []
+    for adapter in adapters:
+        if module.name not in adapter:
+            found.append(None)
+            continue
+        factors = adapter.factors(module.name, dtype=dtype).to(device=device)
+        found.append(factors.with_bias() if module.bias else factors)
+    return found
+
+
+def _merge_core(
+    plan: MergePlan,
+    module: ModulePlan,
+    factors: Sequence[LoraFactors | None],
+    generator: torch.Generator,
+    state: Any,
+    space: CoreSpace | None,
+) -> _Merged:
+    if space is None:
+        space = CoreSpace.spanned_by([f for f in factors if f is not None], aligned=False)
+    patches = tuple(space.coordinates(f) for f in factors)
+    merged = plan.method.merge_layer(_layer(plan, module, patches, generator), plan.options, state)
+    lifted, truncation = space.lift(merged, rank=plan.rank, energy=plan.energy)
+    return lifted, truncation, space.shape
+
+
+def _merge_delta(
+    plan: MergePlan,
+    module: ModulePlan,
+    factors: Sequence[LoraFactors | None],
+    generator: torch.Generator,
+    state: Any,
+    space: CoreSpace | None,
+) -> _Merged:
+    present = next(f for f in factors if f is not None)
+    shape = (module.d_out, present.a.shape[1])
+    patches = tuple(present.b.new_zeros(shape) if f is None else full_delta(f) for f in factors)
+    merged = plan.method.merge_layer(_layer(plan, module, patches, generator), plan.options, state)
+    if tuple(merged.shape) != shape:
+        raise MergeError(f"method {plan.method.name!r} returned shape {tuple(merged.shape)}, expected {shape}")
+    lifted, truncation = compress_delta(merged, kind=module.kind, bias=module.bias, rank=plan.rank, energy=plan.energy)
+    return lifted, truncation, shape
+
+
+def _layer(plan: MergePlan, module: ModulePlan, patches: tuple[Tensor, ...], generator: torch.Generator) -> Layer:
+    return Layer(
+        module=module.name,
+        patches=patches,
+        weights=tuple(adapter.weight for adapter in plan.adapters),
+        roles=tuple(adapter.role for adapter in plan.adapters),
+        generator=generator,
+    )

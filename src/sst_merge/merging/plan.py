@@ -1,0 +1,282 @@
+"""Everything that can be refused before heavy work, and what the work will cost.
+
+A plan is made from configurations and safetensors headers alone; ``--dry-run`` prints it.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+import torch
+
+from ..errors import BaseModelError, DataError, MergeError
+from ..lora_utils import Adapter, BaseModelIndex, ModuleKind, check_against_base, check_compatible
+from ..lora_utils.header import natural_key
+from ..registry import MergeMethod, MethodOptions, get_method, parse_options
+
+__all__ = ["MergePlan", "ModulePlan", "plan_merge"]
+
+_DATA_INPUTS = ("model", "harm", "benign")
+
+
+@dataclass(frozen=True)
+class ModulePlan:
+    """One module of the merge.
+
+    Attributes:
+        name: canonical module name.
+        d_out: outputs.
+        d_in: inputs, a bias' constant one not counted.
+        kind: how the base stores the weight.
+        bias: whether the update has a bias column.
+        ranks: of the adapters that touch it.
+        rank: upper bound of the merged update's rank.
+    """
+
+    name: str
+    d_out: int
+    d_in: int
+    kind: ModuleKind
+    bias: bool
+    ranks: tuple[int, ...]
+    rank: int
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that the merged factors hold at most."""
+        return self.rank * (self.d_out + self.d_in + int(self.bias))
+
+
+@dataclass(frozen=True)
+class MergePlan:
+    """A merge that passed every check.
+
+    Attributes:
+        method: the method.
+        options: its options, checked.
+        adapters: what is merged, with the base's module kinds where a base was given.
+        modules: in merging order (natural order of their names).
+        rank: largest rank of the output, or None for exact.
+        energy: share of ‖ΔW‖² to keep, or None for all.
+        base_model: name of the base written into the output.
+        warnings: sentences for the user.
+    """
+
+    method: MergeMethod
+    options: MethodOptions
+    adapters: tuple[Adapter, ...]
+    modules: tuple[ModulePlan, ...]
+    rank: int | None
+    energy: float | None
+    base_model: str | None
+    warnings: tuple[str, ...]
+
+    @property
+    def output_rank(self) -> int:
+        """Upper bound of the output's r."""
+        return max(module.rank for module in self.modules)
+
+    @property
+    def task_type(self) -> str | None:
+        """PEFT's task type of the output: that of the first adapter that names one."""
+        return next((a.task_type for a in self.adapters if a.task_type is not None), None)
+
+    def output_bytes(self, dtype: torch.dtype) -> int:
+        """Upper bound of the output's weight file.
+
+        Args:
+            dtype: type it is written in.
+        """
+        return sum(module.parameters for module in self.modules) * dtype.itemsize
+
+    def peak_bytes(self, compute_dtype: torch.dtype) -> int:
+        """Working memory of the largest module, roughly; a model and Fisher statistics come on top.
+
+        Args:
+            compute_dtype: type of the computation.
+        """
+        return max(self._module_bytes(module) for module in self.modules) * compute_dtype.itemsize
+
+    def _module_bytes(self, module: ModulePlan) -> int:
+        d_in = module.d_in + int(module.bias)
+        total = sum(module.ranks)
+        factors = total * (module.d_out + d_in)
+        if self.method.domain == "delta":
+            # One ΔW per adapter, the merged one, and what an SVD of it needs.
+            return factors + (len(self.adapters) + 4) * module.d_out * d_in
+        # Factors, their concatenation, the bases and LAPACK's copy; one core per adapter.
+        return 4 * factors + (len(self.adapters) + 3) * total * total
+
+    def describe(self, *, dtype: torch.dtype = torch.float32, compute_dtype: torch.dtype = torch.float32) -> str:
+        """The plan as text.
+
+        Args:
+            dtype: type that the output will be written in.
+            compute_dtype: type of the computation.
+
+        Returns:
+            Several lines, without a trailing newline.
+        """
+        cut = "exact" if self.rank is None and self.energy is None else f"rank {self.rank}, energy {self.energy}"
+        lines = [f"method   {self.method.name}: {self.method.summary} ({self.method.paper})"]
+        lines += [f"option   {name} = {value}" for name, value in self.options.model_dump(mode="json").items()]
+        for adapter in self.adapters:
+            ranks = sorted({adapter.rank(module) for module in adapter.modules})
+            lines.append(
+                f"adapter  {adapter.name}: role {adapter.role}, weight {adapter.weight:g}, {len(adapter.modules)} "
+                f"modules, rank {'/'.join(map(str, ranks))}"
+            )
+        lines.append(f"base     {self.base_model or 'not named by any adapter'}")
+        lines.append(
+            f"output   {len(self.modules)} modules, rank at most {self.output_rank} ({cut}), at most "
+            f"{_size(self.output_bytes(dtype))} in {str(dtype).removeprefix('torch.')}"
+        )
+        lines.append(f"memory   about {_size(self.peak_bytes(compute_dtype))} at once for the largest module")
+        lines += [f"warning  {warning}" for warning in self.warnings]
+        return "\n".join(lines)
+
+
+def plan_merge(
+    adapters: Sequence[Adapter],
+    method: str = "task_arithmetic",
+    *,
+    options: Mapping[str, object] = MappingProxyType({}),
+    given: Collection[str] = (),
+    base: BaseModelIndex | None = None,
+    rank: int | None = None,
+    energy: float | None = None,
+    assume_same_base: bool = False,
+) -> MergePlan:
+    """Check a merge and lay out its work; no tensor is read.
+
+    Args:
+        adapters: what to merge, with distinct names.
+        method: name of a registered method.
+        options: its options, plain values.
+        given: which of ``model``, ``harm`` and ``benign`` the merge will have.
+        base: layers of the base model; module names are checked against them and their kinds are taken over.
+        rank: largest rank of the output.
+        energy: keep the fewest singular values that hold this share of ‖ΔW‖² per module.
+        assume_same_base: do not compare the adapters' base names.
+
+    Returns:
+        The plan.
+
+    Raises:
+        MergeError: adapters, roles, rank or energy do not fit the merge.
+        DataError: the method reads data that are not given.
+        BaseModelError: the method reads the base's weights and no model is given.
+    """
+    chosen = get_method(method)
+    parsed = parse_options(chosen, options)
+    _check_list(adapters)
+    _check_needs(chosen, adapters, given)
+    if base is not None:
+        for adapter in adapters:
+            check_against_base(adapter, base)
+        adapters = [adapter.with_kinds(base.kinds) for adapter in adapters]
+    check_compatible(adapters, assume_same_base=assume_same_base)
+    modules = _modules(adapters)
+    _check_cut(rank, energy, modules)
+    _check_bias(modules)
+    if rank is not None:
+        modules = [replace(module, rank=min(module.rank, rank)) for module in modules]
+    base_model = next((a.base_model for a in adapters if a.base_model is not None), base.name if base else None)
+    warnings = tuple(_warnings(adapters, base))
+    return MergePlan(chosen, parsed, tuple(adapters), tuple(modules), rank, energy, base_model, warnings)
+
+
+def _check_list(adapters: Sequence[Adapter]) -> None:
+    if not adapters:
+        raise MergeError("no adapters to merge; give at least one")
+    names: set[str] = set()
+    for index, adapter in enumerate(adapters):
+        if not isinstance(adapter, Adapter):
+            raise MergeError(
+                f"adapters[{index}] is a {type(adapter).__name__}, expected an Adapter; open it with Adapter.load(path)"
+            )
+        if adapter.name in names:
+            raise MergeError(
+                f"two adapters are called {adapter.name!r}; give each its own name (Adapter.load(path, name=...), or "
+                f"`name:` in the configuration)"
+            )
+        names.add(adapter.name)
+
+
+def _check_needs(method: MergeMethod, adapters: Sequence[Adapter], given: Collection[str]) -> None:
+    roles = {adapter.role for adapter in adapters}
+    missing = sorted(method.needs.roles - roles)
+    if missing:
+        raise MergeError(
+            f"method {method.name!r} needs at least one adapter of role {missing[0]!r}; found only "
+            f"{', '.join(sorted(roles))}. Set the roles of the adapters, or choose another method"
+        )
+    absent = [name for name in _DATA_INPUTS if name not in given]
+    if method.needs.data and absent:
+        found = ", ".join(sorted(given)) or "none of them"
+        raise DataError(
+            f"method {method.name!r} reads calibration data and needs model, harm and benign; found {found}. Give "
+            f"base_model, data.harm and data.benign (model=, harm=, benign= in Python), or choose a method without data"
+        )
+    if method.needs.base and "model" not in given:
+        raise BaseModelError(f"method {method.name!r} reads the base model's weights; give base_model (model=)")
+
+
+def _modules(adapters: Sequence[Adapter]) -> list[ModulePlan]:
+    names = sorted({module for adapter in adapters for module in adapter.modules}, key=natural_key)
+    plans = []
+    for name in names:
+        touching = [adapter for adapter in adapters if name in adapter]
+        d_out, d_in = touching[0].shape(name)
+        bias = any(adapter.has_bias(name) for adapter in touching)
+        ranks = tuple(adapter.rank(name) for adapter in touching)
+        bound = min(d_out, d_in + int(bias), sum(ranks))
+        plans.append(ModulePlan(name, d_out, d_in, touching[0].kind(name), bias, ranks, bound))
+    return plans
+
+
+def _check_cut(rank: int | None, energy: float | None, modules: Sequence[ModulePlan]) -> None:
+    largest = max(module.rank for module in modules)
+    if rank is not None and not 1 <= rank <= largest:
+        raise MergeError(
+            f"rank = {rank} does not fit: these adapters' merge has at most rank {largest} in any module; give 1 to "
+            f"{largest}, or leave rank out for the exact result"
+        )
+    if energy is not None and not 0.0 < energy <= 1.0:
+        raise MergeError(f"energy = {energy} does not fit: expected a share of ‖ΔW‖² above 0 and at most 1")
+
+
+def _check_bias(modules: Sequence[ModulePlan]) -> None:
+    embeddings = [module.name for module in modules if module.kind == "embedding"]
+    biased = [module.name for module in modules if module.bias]
+    if embeddings and biased:
+        raise MergeError(
+            f"module {embeddings[0]!r} is an embedding and module {biased[0]!r} has a LoRA bias: PEFT cannot hold both "
+            f"in one adapter, so this merge could not be saved; leave the adapter with one of them out"
+        )
+
+
+def _warnings(adapters: Sequence[Adapter], base: BaseModelIndex | None) -> list[str]:
+    found = []
+    if base is None:
+        found.append("no base model was given, so module names were not checked against its layers")
+    for adapter in adapters:
+        if adapter.left_out:
+            found.append(
+                f"adapter {adapter.name!r}: {len(adapter.left_out)} tensors are no part of its low-rank update and "
+                f"are left out, such as {adapter.left_out[0]!r}"
+            )
+        if adapter.weight == 0:
+            found.append(f"adapter {adapter.name!r} has weight 0")
+    types = sorted({adapter.task_type for adapter in adapters if adapter.task_type is not None})
+    if len(types) > 1:
+        found.append(f"the adapters name different task types ({', '.join(types)}); the first one's is written")
+    return found
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"

@@ -1,0 +1,182 @@
+"""What a merge says about itself: deterministic provenance and figures, no clock and no machine in it."""
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import __version__
+from ..core_space import Truncation
+from ..lora_utils import Adapter
+
+__all__ = ["AdapterRecord", "MergeReport", "ModuleFigures", "package_versions", "recorded_path"]
+
+_FORMAT = "sst_merge.merge_report/1"
+
+
+@dataclass(frozen=True)
+class AdapterRecord:
+    """One input of the merge.
+
+    Attributes:
+        name: as in the configuration.
+        role: ``utility`` or ``safety``.
+        weight: factor in the merge.
+        path: folder as given where that was relative, else its last name; None for an adapter in memory.
+        base_model: base that its configuration names.
+        files: file name → SHA-256.
+    """
+
+    name: str
+    role: str
+    weight: float
+    path: str | None
+    base_model: str | None
+    files: Mapping[str, str]
+
+    @classmethod
+    def of(cls, adapter: Adapter) -> "AdapterRecord":
+        """Describe an adapter; reads its files once for their SHA-256.
+
+        Args:
+            adapter: the input.
+        """
+        return cls(
+            name=adapter.name,
+            role=adapter.role,
+            weight=adapter.weight,
+            path=recorded_path(adapter.path),
+            base_model=adapter.base_model,
+            files=adapter.fingerprints(),
+        )
+
+
+@dataclass(frozen=True)
+class ModuleFigures:
+    """One merged module in numbers.
+
+    Attributes:
+        rank: of the written update.
+        kept_energy: share of the merged ‖ΔW‖²_F that is written; 1 where nothing was cut.
+        norm: ‖ΔW‖_F of the written update.
+        effective_rank: exp(entropy of σ/Σσ) of the merged update (Roy and Vetterli, EUSIPCO 2007).
+        core_shape: shape of the matrix that the method saw, (p, q) or (d_out, d_in).
+    """
+
+    rank: int
+    kept_energy: float
+    norm: float
+    effective_rank: float
+    core_shape: tuple[int, int]
+
+    @classmethod
+    def of(cls, truncation: Truncation, core_shape: tuple[int, int]) -> "ModuleFigures":
+        """Figures of one module.
+
+        Args:
+            truncation: what the cut to its rank cost.
+            core_shape: shape of the matrix that the method saw.
+        """
+        values = truncation.singular_values.double().cpu()
+        norm = float(values[: truncation.rank].square().sum().sqrt())
+        return cls(truncation.rank, truncation.kept_energy, norm, _effective_rank(values), core_shape)
+
+
+@dataclass(frozen=True)
+class MergeReport:
+    """``merge_report.json``: same inputs and seed, same text.
+
+    Attributes:
+        method: name of the method.
+        paper: where it comes from.
+        options: all its options, defaults included.
+        seed: of every random choice.
+        rank: largest rank asked for, or None.
+        energy: share of ‖ΔW‖² asked for, or None.
+        compute_dtype: type of the computation.
+        base_model: base that the output names.
+        adapters: the inputs.
+        modules: module name → figures.
+        method_report: what the method says about its own work (Fisher figures, path of μ, ...).
+        warnings: sentences for the user.
+        versions: of the packages that decide the numbers.
+        output: type, largest rank and SHA-256 of the written files; empty before writing.
+    """
+
+    method: str
+    paper: str
+    options: Mapping[str, Any]
+    seed: int
+    rank: int | None
+    energy: float | None
+    compute_dtype: str
+    base_model: str | None
+    adapters: tuple[AdapterRecord, ...]
+    modules: Mapping[str, ModuleFigures]
+    method_report: Mapping[str, Any]
+    warnings: tuple[str, ...]
+    versions: Mapping[str, str]
+    output: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON.
+
+        Returns:
+            One key per attribute, after ``format``.
+        """
+        plain: dict[str, Any] = {"format": _FORMAT}
+        for item in fields(self):
+            plain[item.name] = _plain(getattr(self, item.name))
+        return plain
+
+
+def recorded_path(path: Path | None) -> str | None:
+    """A path as a report may hold it: an absolute one would tell where it lay on one machine.
+
+    Args:
+        path: folder of an input, or None.
+
+    Returns:
+        The path itself where it is relative, else its last name.
+    """
+    if path is None:
+        return None
+    return path.name if path.is_absolute() else path.as_posix()
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of what decides the numbers.
+
+    Returns:
+        Name → version.
+    """
+    return {
+        "sst_merge": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "safetensors": version("safetensors"),
+        "pydantic": version("pydantic"),
+    }
+
+
+def _effective_rank(values: Tensor) -> float:
+    total = values.sum()
+    if total <= 0:
+        return 0.0
+    shares = values / total
+    return float(torch.exp(torch.special.entr(shares).sum()))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, AdapterRecord | ModuleFigures):
+        return _plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(inner) for inner in value]
+    return value

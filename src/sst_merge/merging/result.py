@@ -1,0 +1,150 @@
+"""The merged adapter in memory, and its folder on disk."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+from ..errors import MergeError
+from ..lora_utils import Adapter, LoraFactors, atomic_folder, write_adapter
+from .report import MergeReport
+
+__all__ = ["REPORT_NAME", "FileText", "MergeResult", "write_merge"]
+
+REPORT_NAME = "merge_report.json"
+
+FileText = str | Callable[[Mapping[str, Any]], str]
+"""Text of a file, or a function that makes it from the finished report (:meth:`MergeReport.to_dict`)."""
+
+
+@dataclass(frozen=True)
+class MergeResult:
+    """What :func:`~sst_merge.merging.merge` returns.
+
+    Attributes:
+        adapter: the merged adapter, in memory.
+        report: figures and provenance; the same for the same inputs and seed.
+        timings: seconds by stage; kept apart because they never repeat.
+        inputs: folders that were read, which the output must not replace.
+    """
+
+    adapter: Adapter
+    report: MergeReport
+    timings: Mapping[str, float] = field(default_factory=dict)
+    inputs: tuple[Path, ...] = ()
+
+    def save(
+        self,
+        path: str | Path,
+        *,
+        dtype: torch.dtype | None = None,
+        force: bool = False,
+        extra_files: Mapping[str, FileText] = MappingProxyType({}),
+    ) -> Path:
+        """Write adapter, ``merge_report.json`` and further files into one new folder, all or nothing.
+
+        Args:
+            path: folder to make.
+            dtype: type to write; that of the computation by default.
+            force: replace an existing folder.
+            extra_files: file name → text, or a function of the finished report.
+
+        Returns:
+            The folder.
+        """
+        modules = ((module, self.adapter.factors(module)) for module in self.adapter.modules)
+        write_merge(
+            path,
+            modules,
+            lambda: self.report,
+            base_model=self.adapter.base_model,
+            task_type=self.adapter.task_type,
+            dtype=dtype,
+            force=force,
+            extra_files=extra_files,
+            inputs=self.inputs,
+        )
+        return Path(path)
+
+
+def write_merge(
+    path: str | Path,
+    modules: Iterable[tuple[str, LoraFactors]],
+    report: Callable[[], MergeReport],
+    *,
+    base_model: str | None,
+    task_type: str | None,
+    dtype: torch.dtype | None,
+    force: bool,
+    extra_files: Mapping[str, FileText],
+    inputs: Sequence[Path],
+) -> MergeReport:
+    """Stream modules to disk, then ask for the report, add the hashes of what was written, and finish the folder.
+
+    Args:
+        path: folder to make.
+        modules: (name, factors), consumed one at a time.
+        report: called when all modules are written.
+        base_model: written as ``base_model_name_or_path``.
+        task_type: PEFT's task type.
+        dtype: type to write; the factors' own by default.
+        force: replace an existing folder.
+        extra_files: file name → text, or a function of the finished report.
+        inputs: folders that were read.
+
+    Returns:
+        The report as written.
+
+    Raises:
+        MergeError: the output is, holds or lies in a folder that is read, or an extra file has a name in use.
+    """
+    target = Path(path).resolve()
+    for folder in inputs:
+        source = folder.resolve()
+        if target == source or target.is_relative_to(source) or source.is_relative_to(target):
+            raise MergeError(f"output {target} and input {source} share a folder; choose another output")
+    with atomic_folder(path, force=force) as folder:
+        adapter = write_adapter(folder / "adapter", modules, base_model=base_model, task_type=task_type, dtype=dtype)
+        written = sorted(adapter.iterdir())
+        names = {file.name for file in written} | {REPORT_NAME}
+        if clash := sorted(names & extra_files.keys()):
+            raise MergeError(f"extra file {clash[0]!r} is written by the merge itself; use another name")
+        hashes = {}
+        for file in written:
+            hashes[file.name] = _sha256(file)
+            file.rename(folder / file.name)
+        adapter.rmdir()
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        output = {"dtype": _dtype_name(folder), "rank": config["r"], "files": hashes}
+        finished = replace(report(), output=output)
+        plain = finished.to_dict()
+        text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        (folder / REPORT_NAME).write_text(text, encoding="utf-8")
+        for name, content in extra_files.items():
+            if Path(name).name != name:
+                raise MergeError(f"extra file {name!r} is no plain file name; expected a name without a folder")
+            (folder / name).write_text(content if isinstance(content, str) else content(plain), encoding="utf-8")
+    return finished
+
+
+def _dtype_name(folder: Path) -> str:
+    from safetensors import safe_open
+
+    with safe_open(folder / "adapter_model.safetensors", framework="pt") as handle:
+        first = next(iter(handle.keys()))
+        return {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}[
+            handle.get_slice(first).get_dtype()
+        ]
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
