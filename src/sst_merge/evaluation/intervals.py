@@ -1,0 +1,171 @@
+"""How sure a figure is: intervals for rates, for paired differences, and over seeds."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataError
+
+__all__ = ["Estimate", "mcnemar", "paired_bootstrap", "seed_interval", "wilson_interval"]
+
+Vector = NDArray[np.float64]
+
+
+class Estimate(NamedTuple):
+    """A figure with its interval.
+
+    Attributes:
+        value: the estimate itself.
+        low: lower end.
+        high: upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+def wilson_interval(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson score interval of a rate k / n (Wilson 1927): the p with |k/n − p| ≤ z √(p(1−p)/n).
+
+    Unlike the textbook interval it keeps its coverage at rates near 0 and 1, where refusal rates live.
+
+    Args:
+        k: successes.
+        n: trials.
+        level: coverage.
+
+    Returns:
+        Lower and upper end, within [0, 1]; 0 and 1 are reached at k = 0 and k = n.
+
+    Raises:
+        DataError: not 0 ≤ k ≤ n with n ≥ 1, or a level outside (0, 1).
+    """
+    if not 0 <= k <= n or n < 1:
+        raise DataError(f"wilson_interval: {k} successes of {n} trials; expected 0 ≤ k ≤ n and n ≥ 1")
+    z = _quantile(level, None)
+    rate, shrink = k / n, 1 + z**2 / n
+    centre = (rate + z**2 / (2 * n)) / shrink
+    half = z / shrink * math.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
+    return (0.0 if k == 0 else centre - half), (1.0 if k == n else centre + half)
+
+
+def _mean_difference(a: Vector, b: Vector) -> float:
+    return float(a.mean() - b.mean())
+
+
+def paired_bootstrap(
+    a: Sequence[float],
+    b: Sequence[float],
+    *,
+    seed: int,
+    statistic: Callable[[Vector, Vector], float] = _mean_difference,
+    n_resamples: int = 10_000,
+    level: float = 0.95,
+) -> Estimate:
+    """Percentile bootstrap of a statistic of two methods on the same samples (Efron 1979).
+
+    Pairs are drawn together, so what makes a prompt hard for both methods cancels out of a difference.
+
+    Args:
+        a: one figure per sample of the first method (a truth value counts as 0 or 1).
+        b: the same samples, in the same order, of the second.
+        seed: of the draws.
+        statistic: (a, b) → number; the difference of means, a − b, by default.
+        n_resamples: how many draws.
+        level: coverage.
+
+    Returns:
+        The statistic and its interval, in the statistic's units.
+
+    Raises:
+        DataError: different lengths, no samples, or values that are not finite.
+    """
+    first, second = _pair(a, b)
+    if n_resamples < 1:
+        raise DataError(f"paired_bootstrap: n_resamples = {n_resamples}, expected at least 1")
+    tail = 50 * (1 - _checked(level))
+    rng = np.random.default_rng(seed)
+    drawn = np.empty(n_resamples)
+    for i in range(n_resamples):
+        chosen = rng.integers(0, len(first), len(first))
+        drawn[i] = statistic(first[chosen], second[chosen])
+    low, high = np.percentile(drawn, (tail, 100 - tail))
+    return Estimate(float(statistic(first, second)), float(low), float(high))
+
+
+def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> float:
+    """Exact two-sided McNemar test that two methods succeed equally often on the same samples (McNemar 1947).
+
+    Only samples on which they differ count: under the hypothesis each of them is a fair coin.
+
+    Args:
+        a: success of the first method on each sample.
+        b: success of the second, same samples in the same order.
+
+    Returns:
+        The p-value; 1 where the methods never differ.
+
+    Raises:
+        DataError: different lengths, no samples, or values other than 0 and 1.
+    """
+    from scipy.stats import binomtest
+
+    first, second = _pair(a, b)
+    if not np.isin(np.concatenate((first, second)), (0.0, 1.0)).all():
+        raise DataError(
+            "mcnemar: expected success or failure (0 or 1) for each sample; for scores use paired_bootstrap"
+        )
+    only_a, only_b = int((first > second).sum()), int((second > first).sum())
+    if only_a + only_b == 0:
+        return 1.0
+    return float(binomtest(only_a, only_a + only_b, 0.5).pvalue)
+
+
+def seed_interval(values: Sequence[float], level: float = 0.95) -> Estimate:
+    """Mean over seeds with Student's t-interval: mean ± t_{n−1} · s / √n.
+
+    Args:
+        values: one figure per seed, at least 2.
+        level: coverage, under roughly normal scatter between seeds.
+
+    Returns:
+        Mean and interval, in the units of the values; the ends may leave [0, 1] for rates.
+
+    Raises:
+        DataError: fewer than 2 values, or values that are not finite.
+    """
+    figures = np.asarray(values, dtype=np.float64)
+    if figures.ndim != 1 or len(figures) < 2 or not np.isfinite(figures).all():
+        raise DataError(f"seed_interval: {list(values)}; expected at least 2 finite values, one per seed")
+    mean = float(figures.mean())
+    half = _quantile(level, len(figures) - 1) * float(figures.std(ddof=1)) / math.sqrt(len(figures))
+    return Estimate(mean, mean - half, mean + half)
+
+
+def _checked(level: float) -> float:
+    if not 0 < level < 1:
+        raise DataError(f"level = {level}, expected a coverage between 0 and 1, such as 0.95")
+    return level
+
+
+def _quantile(level: float, freedom: int | None) -> float:
+    """Two-sided quantile of the normal distribution, or of Student's t with that many degrees of freedom."""
+    from scipy.stats import norm, t
+
+    upper = (1 + _checked(level)) / 2
+    return float(norm.ppf(upper) if freedom is None else t.ppf(upper, freedom))
+
+
+def _pair(a: Sequence[float], b: Sequence[float]) -> tuple[Vector, Vector]:
+    first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if first.shape != second.shape or first.ndim != 1 or len(first) == 0:
+        raise DataError(
+            f"paired figures of shapes {first.shape} and {second.shape}; expected equal lengths, at least 1"
+        )
+    if not (np.isfinite(first).all() and np.isfinite(second).all()):
+        raise DataError("paired figures contain NaN or infinite values; every sample needs a figure in both methods")
+    return first, second
