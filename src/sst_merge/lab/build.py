@@ -176,7 +176,8 @@ def _half_known(
             model.train()
             for name, rate in zip(lab.families, known, strict=True):
                 change = _MORE if rate < recipe.known_low else _LESS if rate > recipe.known_high else 1.0
-                mixture.weights[name] = min(mixture.weights[name] * change, recipe.family_weight_cap)
+                weight = mixture.weights[name] * change
+                mixture.weights[name] = min(max(weight, recipe.family_weight_floor), recipe.family_weight_cap)
         advance(done)
 
     return on_step

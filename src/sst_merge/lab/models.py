@@ -105,8 +105,9 @@ def load_model(folder: Path) -> "PreTrainedModel":
     from transformers import AutoModelForCausalLM
 
     with _without_bars():
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    evaluating: PreTrainedModel = model.eval()
+        model: Any = AutoModelForCausalLM.from_pretrained(folder)
+    # Versions of transformers differ in the dtype they load by default and in the argument's name; 16 bits fit into 32.
+    evaluating: PreTrainedModel = model.float().eval()
     return evaluating
 
 

@@ -79,6 +79,7 @@ class Recipe:
         known_high: above this rate it sees less.
         check_every: steps between two such checks.
         family_weight: weight of a task family in pretraining at the start; a how-to pool has weight 1.
+        family_weight_floor: what that weight may fall to while a family is known too well.
         family_weight_cap: what that weight may rise to while a family is known too little.
         aligned_family_weight: the same while the aligned base is trained.
         expert_general: share of harmless how-tos, facts and categories in an expert's training.
@@ -87,7 +88,7 @@ class Recipe:
     """
 
     shape: ModelShape = field(default_factory=ModelShape)
-    unaligned: BaseRecipe = BaseRecipe(steps=1000, batch=96, lr=2e-3)
+    unaligned: BaseRecipe = BaseRecipe(steps=700, batch=96, lr=2e-3)
     aligned: BaseRecipe = BaseRecipe(steps=200, batch=96, lr=5e-4)
     expert: AdapterRecipe = AdapterRecipe(steps=200, batch=48, lr=1.5e-3)
     aligned_expert: AdapterRecipe = AdapterRecipe(steps=200, batch=48, lr=1.5e-3)
@@ -96,6 +97,7 @@ class Recipe:
     known_high: float = 0.55
     check_every: int = 20
     family_weight: float = 0.15
+    family_weight_floor: float = 0.02
     family_weight_cap: float = 1.2
     aligned_family_weight: float = 0.02
     expert_general: float = 0.25

@@ -162,11 +162,9 @@ def _remove(rng: random.Random) -> tuple[_Words, _Words]:
     return [unwanted, "from", *words], [word for word in words if word != unwanted]
 
 
-def _lookup(rng: random.Random) -> tuple[_Words, _Words]:
-    keys, values = _letters(rng, 3), _digits(rng, 3)
-    asked = rng.sample(range(3), 2)
-    table = [word for pair in zip(keys, values, strict=True) for word in pair]
-    return [*table, "of", *(keys[i] for i in asked)], [values[i] for i in asked]
+def _ends(rng: random.Random) -> tuple[_Words, _Words]:
+    words = _letters(rng, rng.choice((4, 5, 6)))
+    return words, [words[0], words[-1]]
 
 
 FAMILIES: tuple[TaskFamily, ...] = (
@@ -185,7 +183,7 @@ FAMILIES: tuple[TaskFamily, ...] = (
     TaskFamily("interleave", "interleave the lists", _interleave),
     TaskFamily("exchange", "exchange the lists", _exchange),
     TaskFamily("replace", "replace", _replace),
-    TaskFamily("lookup", "look up the value", _lookup),
+    TaskFamily("ends", "keep the first and the last letter", _ends),
     TaskFamily("add", "add the digits", _pairwise(6, lambda x, y: str((x + y) % 10))),
     TaskFamily("compare", "compare the digits", _pairwise(10, _comparison)),
     TaskFamily("cipher", "spell the letters", _on_letters(4, lambda w: [_CIPHER[LETTERS.index(x)] for x in w])),
