@@ -40,11 +40,12 @@ def answer_log_probabilities(attached: CoreModel, batch: Batch) -> Tensor:
         batch: with labels on answer tokens.
 
     Returns:
-        (answer tokens, vocabulary), float32.
+        (answer tokens, vocabulary), float32, or float64 for a float64 model.
     """
     logits = attached.logits(batch)[:, :-1]
     rows, columns = (batch.labels[:, 1:] != IGNORED).nonzero(as_tuple=True)
-    return log_softmax(logits[rows.to(logits.device), columns.to(logits.device)].float(), dim=-1)
+    chosen = logits[rows.to(logits.device), columns.to(logits.device)]
+    return log_softmax(chosen if chosen.dtype == torch.float64 else chosen.float(), dim=-1)
 
 
 def refusal_log_probability(attached: CoreModel, batch: Batch) -> Tensor:
