@@ -26,27 +26,19 @@ class Architecture:
     first_layer: str
     embedding: str
     head: str
-    task_type: str
     conv1d: bool = False
     biases: bool = False
 
 
 ARCHITECTURES: Mapping[str, Architecture] = {
-    "llama": Architecture(
-        ("q_proj", "v_proj", "down_proj"), r"model\.layers\.0\..*", "model.embed_tokens", "lm_head", "CAUSAL_LM"
-    ),
-    "mistral": Architecture(
-        ("k_proj", "o_proj", "up_proj"), r"model\.layers\.0\..*", "model.embed_tokens", "lm_head", "CAUSAL_LM"
-    ),
-    "gpt2": Architecture(
-        ("c_attn", "c_fc"), r"h\.0\..*", "transformer.wte", "lm_head", "CAUSAL_LM", conv1d=True, biases=True
-    ),
+    "llama": Architecture(("q_proj", "v_proj", "down_proj"), r"model\.layers\.0\..*", "model.embed_tokens", "lm_head"),
+    "mistral": Architecture(("k_proj", "o_proj", "up_proj"), r"model\.layers\.0\..*", "model.embed_tokens", "lm_head"),
+    "gpt2": Architecture(("c_attn", "c_fc"), r"h\.0\..*", "transformer.wte", "lm_head", conv1d=True, biases=True),
     "distilbert": Architecture(
         ("q_lin", "out_lin", "lin1"),
         r"transformer\.layer\.0\..*",
         "distilbert.embeddings.word_embeddings",
         "vocab_projector",
-        "FEATURE_EXTRACTION",
         biases=True,
     ),
 }

@@ -121,6 +121,7 @@ A, B = f"{PRE}m.q.lora_A.weight", f"{PRE}m.q.lora_B.weight"
         (add(f"{PRE}m.q.lora_A.other.weight", torch.ones(3, 6)), "has lora_A twice"),
         (add(f"{PRE}m.q.lora_A.bias", torch.ones(3)), "is no key of PEFT"),
         (add(f"{PRE}m.q.lora_B.bias", torch.ones(4)), "has lora_A and lora_B and lora_B.bias, expected"),
+        (add(f"{PRE}moe.experts.base_layer.lora_A.weight", torch.ones(3, 6)), "LoRA inside a LoRA"),
         (add(f"{PRE}m.q.lora_magnitude_vector", torch.ones(4)), "no plain LoRA factor"),
         (add(f"{PRE}m.q.lora_diag", torch.ones(4)), "no plain LoRA factor"),
         (add(f"{PRE}e.token_adapter.trainable_tokens_delta", torch.ones(4)), "no plain LoRA factor"),
@@ -263,6 +264,17 @@ def test_real_adapters_fit_their_base(architecture: str, tmp_path: Path) -> None
         weight = model.get_submodule(module).weight
         assert right.factors(module).stored_delta().shape == weight.shape
         assert right.kind(module) == index.modules[module].kind
+
+
+def test_the_task_decides_the_head(tmp_path: Path) -> None:
+    config = tiny_config("distilbert")
+    config.architectures = ["DistilBertModel"]
+    config.save_pretrained(tmp_path)
+    assert "transformer.layer.0.attention.q_lin" in BaseModelIndex.load(tmp_path).modules
+    classifier = BaseModelIndex.load(tmp_path, task_type="SEQ_CLS").modules
+    assert {"distilbert.transformer.layer.0.attention.q_lin", "pre_classifier"} <= set(classifier)
+    with pytest.raises(BaseModelError, match=r"cannot build .*DistilBertModel.* for task 'SEQ_2_SEQ_LM'"):
+        BaseModelIndex.load(tmp_path, task_type="SEQ_2_SEQ_LM")
 
 
 def test_adapters_that_do_not_fit(tmp_path: Path) -> None:

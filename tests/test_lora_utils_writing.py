@@ -116,7 +116,9 @@ def test_full_names_are_told_apart_although_peft_matches_suffixes(tmp_path: Path
 
 def test_safetensors_reads_the_streamed_file_and_bytes_repeat(tmp_path: Path) -> None:
     adapter = random_adapter({"a.0.x": (5, 3), "a.10.x": (4, 6), "a.2.x": (1, 1)}, name="three", dtype=torch.float32)
+    assert adapter.modules == ("a.0.x", "a.2.x", "a.10.x")
     first, second = adapter.save(tmp_path / "1"), adapter.save(tmp_path / "2")
+    assert Adapter.load(first).modules == adapter.modules
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         assert (first / name).read_bytes() == (second / name).read_bytes()
     assert sorted(path.name for path in first.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]

@@ -256,7 +256,9 @@ class Adapter:
         return self._layout(module).bias
 
     def factors(self, module: str, *, dtype: torch.dtype | None = None) -> LoraFactors:
-        """A module's exact factors, the scale baked into B, as a copy that outlives the file.
+        """A module's exact factors, the scale baked into B.
+
+        Read from the file each time, as tensors of their own; an adapter in memory hands out the tensors it keeps.
 
         Args:
             module: canonical module name.

@@ -51,7 +51,7 @@ def _take_name(temporary: Path, target: Path) -> None:
         old = target.rename(Path(aside) / "old")
         try:
             temporary.rename(target)
-        except OSError:
+        except BaseException:  # an interrupt as well: otherwise the old folder would go with `aside`
             old.rename(target)
             raise
 

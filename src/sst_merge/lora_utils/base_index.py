@@ -16,6 +16,16 @@ from .factors import ModuleKind
 __all__ = ["BaseModelIndex", "ModuleShape"]
 
 
+_AUTO_CLASSES = {
+    "CAUSAL_LM": "AutoModelForCausalLM",
+    "FEATURE_EXTRACTION": "AutoModel",
+    "QUESTION_ANS": "AutoModelForQuestionAnswering",
+    "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
+    "SEQ_CLS": "AutoModelForSequenceClassification",
+    "TOKEN_CLS": "AutoModelForTokenClassification",
+}
+
+
 @dataclass(frozen=True)
 class ModuleShape:
     """One layer of the base model that LoRA can adapt.
@@ -48,11 +58,13 @@ class BaseModelIndex:
     others: Mapping[str, str]
 
     @classmethod
-    def load(cls, base: str | Path) -> "BaseModelIndex":
+    def load(cls, base: str | Path, *, task_type: str | None = None) -> "BaseModelIndex":
         """Build the model that a configuration describes on the meta device, which holds no data.
 
         Args:
             base: folder with config.json, or a hub id.
+            task_type: PEFT's task type of the adapters. Module names depend on the head that the model carries
+                (``bert.encoder…`` or ``encoder…``); without it, the architecture that config.json names decides.
 
         Raises:
             BaseModelError: no configuration there, or transformers cannot build the architecture.
@@ -71,7 +83,7 @@ class BaseModelIndex:
                 f"config.json or a hub id that can be reached. Name the base with base_model (--base-model)"
             ) from error
         with torch.device("meta"):
-            model = _build(str(base), config)
+            model = _build(str(base), config, task_type)
         return cls.of(model, name=str(base))
 
     @classmethod
@@ -115,19 +127,22 @@ class BaseModelIndex:
         return self.modules[module].bias
 
 
-def _build(base: str, config: Any) -> nn.Module:
+def _build(base: str, config: Any, task_type: str | None) -> nn.Module:
     import transformers
 
-    for architecture in config.architectures or ():
-        found = getattr(transformers, architecture, None)
-        if found is not None:
-            return found(config)
+    auto = _AUTO_CLASSES.get(task_type or "")
+    if auto is None:
+        for architecture in config.architectures or ():
+            found = getattr(transformers, architecture, None)
+            if found is not None:
+                return found(config)
     try:
-        return transformers.AutoModelForCausalLM.from_config(config)
+        return getattr(transformers, auto or "AutoModelForCausalLM").from_config(config)
     except (ValueError, KeyError) as error:
         raise BaseModelError(
-            f"base model {base!r}: transformers cannot build {config.architectures or config.model_type!r} "
-            f"({_first_line(error)}); expected an architecture of the installed transformers, without remote code"
+            f"base model {base!r}: transformers cannot build {config.architectures or config.model_type!r} for task "
+            f"{task_type!r} ({_first_line(error)}); expected an architecture of the installed transformers, without "
+            f"remote code, that has this task"
         ) from error
 
 

@@ -125,6 +125,11 @@ def read_header(folder: Path, settings: LoraSettings, *, drop_modules_to_save: b
         name = key.removeprefix(PREFIX)
         match = _KEY.fullmatch(name)
         if match is not None:
+            if "base_layer" in match["module"].split("."):
+                raise AdapterError(
+                    f"{file}: tensor {key!r} belongs to a LoRA inside a LoRA (fused experts, nn.MultiheadAttention), "
+                    "which is not supported; expected LoRA of linear layers. Train on nn.Linear modules instead"
+                )
             part, adapter_name = _part(file, key, match["part"], match["rest"])
             if part in parts.setdefault(match["module"], {}):
                 raise AdapterError(f"{file}: module {match['module']!r} has {part} twice; expected one adapter a file")
