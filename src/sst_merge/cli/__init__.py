@@ -1,1 +1,1 @@
-"""Command line."""
+"""Command line. Commands are imported when they run, so that help costs nothing."""

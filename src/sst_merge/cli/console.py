@@ -1,0 +1,63 @@
+"""What commands show on a terminal: progress on stderr, tables on stdout."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import click
+
+__all__ = ["Progress", "print_table", "progress_bars", "warn"]
+
+Progress = Callable[[str, int, int], None]
+
+
+@contextmanager
+def progress_bars() -> Iterator[Progress]:
+    """One progress bar per stage on stderr, while the block runs; silent where stderr is no terminal.
+
+    Yields:
+        A function of (stage, done, total).
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Bars(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bars:
+        stages: dict[str, object] = {}
+
+        def advance(stage: str, done: int, total: int) -> None:
+            if stage not in stages:
+                stages[stage] = bars.add_task(stage, total=total)
+            bars.update(stages[stage], completed=done, total=total)  # type: ignore[arg-type]
+
+        yield advance
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on stdout.
+
+    Args:
+        title: above it.
+        columns: headings.
+        rows: cells.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    # Where nobody looks at a terminal, lines must not break at 80 columns.
+    Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False).print(table)
+
+
+def warn(message: str) -> None:
+    """A warning on stderr.
+
+    Args:
+        message: one sentence.
+    """
+    click.secho(f"Warning: {message}", fg="yellow", err=True)

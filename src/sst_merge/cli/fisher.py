@@ -1,0 +1,117 @@
+"""``sst-merge fisher``: statistics that are collected once, kept, and added up."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import ConfigError, OutputExistsError
+from .console import progress_bars
+from .flags import config_from_flags
+from .merge import with_config_flags
+
+__all__ = ["fisher"]
+
+
+@click.group(help="Collect Fisher statistics, and add them up.")
+def fisher() -> None:
+    """Group of commands."""
+
+
+@fisher.command(
+    help="Collect the statistics of harmful or benign prompts over the adapters of CONFIG, and save them. Takes the "
+    "flags of `merge`; structure, estimator and point are those of merge.fisher."
+)
+@with_config_flags
+@click.option("--kind", type=click.Choice(["harm", "benign"]), required=True, help="which prompts")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="file to write, .safetensors")
+def collect(
+    config: Path | None, adapters: Sequence[str], settings: Sequence[str], kind: str, out: Path, **values: Any
+) -> None:
+    """Collect and save.
+
+    Args:
+        config: YAML file.
+        adapters: values of ``--adapter``.
+        settings: values of ``--set``.
+        kind: ``harm`` or ``benign``.
+        out: file to write.
+        values: the configuration's flags.
+
+    Raises:
+        ConfigError: no data of that kind.
+    """
+    # The output folder of a merge is not needed here, but one model checks both commands.
+    values = {**values, "output__path": values.get("output__path") or str(out.absolute().with_suffix(".merged"))}
+    checked = config_from_flags(config, values, adapters, settings)
+    _refuse_existing(out, checked.force)
+    source = checked.data.harm if kind == "harm" else checked.data.benign
+    if source is None:
+        raise ConfigError(f"data.{kind}: missing; give the prompts whose statistics are to be collected")
+    import torch
+
+    from ..fim_calculator import build_spaces, compute_fim_benign, compute_fim_harm
+    from ..lora_utils import BaseModelIndex, check_against_base, check_compatible
+    from ..registry import get_method, parse_options
+    from .inputs import load_adapters, load_model_and_data, resolve_device
+
+    given = checked.merge.options.get("fisher", {})
+    settings_of = parse_options(get_method("sst"), {"fisher": given})
+    how = settings_of.model_dump()["fisher"]
+    opened = load_adapters(checked)
+    check_compatible(opened, assume_same_base=checked.assume_same_base)
+    loaded = load_model_and_data(checked)
+    index = BaseModelIndex.of(loaded.model, name=str(checked.base_model))
+    for adapter in opened:
+        check_against_base(adapter, index)
+        adapter.check_values()
+    opened = [adapter.with_kinds(index.kinds) for adapter in opened]
+    batches = loaded.harm if kind == "harm" else loaded.benign
+    total = sum(len(batch) for batch in batches)
+    compute = compute_fim_harm if kind == "harm" else compute_fim_benign
+    with progress_bars() as progress:
+        found = compute(
+            loaded.model,
+            opened,
+            batches,
+            structure=how["structure"],
+            estimator=how["estimator"],
+            point=how["point"],
+            spaces=build_spaces(opened, device=resolve_device(checked.device)),
+            generator=torch.Generator().manual_seed(checked.seed),
+            progress=lambda done: progress(f"Fisher of {kind} prompts", done, total),
+        )
+    found.save(out)
+    click.echo(f"{found.structure}, {found.samples} samples, {len(found.layers)} modules")
+    click.echo(str(out))
+
+
+@fisher.command(help="Add statistics of the same adapters and settings: the same as one run over all samples.")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="file to write, .safetensors")
+@click.option("--force", is_flag=True, help="replace an existing file")
+def add(files: Sequence[Path], out: Path, force: bool) -> None:
+    """Sum saved statistics.
+
+    Args:
+        files: what `collect` wrote.
+        out: file to write.
+        force: replace an existing file.
+    """
+    _refuse_existing(out, force)
+    from ..fim_calculator import Fisher
+
+    total = Fisher.load(files[0])
+    for file in files[1:]:
+        total = total + Fisher.load(file)
+    total.save(out)
+    click.echo(f"{total.structure}, {total.samples} samples, {len(total.layers)} modules")
+    click.echo(str(out))
+
+
+def _refuse_existing(out: Path, force: bool) -> None:
+    if out.exists() and not force:
+        raise OutputExistsError(f"{out} exists already; choose another --out, or replace it with --force")
+    if not out.absolute().parent.is_dir():
+        raise ConfigError(f"--out {out}: the folder {out.absolute().parent} does not exist; make it first")

@@ -1,0 +1,174 @@
+"""From a configuration to adapters, model and batches in memory."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..config import DataConfig, MergeConfig
+from ..errors import BaseModelError, ConfigError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from ..fim_calculator import Batch
+    from ..lora_utils import Adapter, BaseModelIndex
+
+__all__ = ["ModelAndData", "load_adapters", "load_base_index", "load_model_and_data", "resolve_device", "torch_type"]
+
+
+@dataclass(frozen=True)
+class ModelAndData:
+    """What a method that reads data gets.
+
+    Attributes:
+        model: base model in evaluation mode.
+        harm: harmful prompts with refusals.
+        benign: benign prompts with good answers.
+        adapter_benign: adapter name → its own benign data.
+    """
+
+    model: "PreTrainedModel"
+    harm: "list[Batch]"
+    benign: "list[Batch]"
+    adapter_benign: "dict[str, list[Batch]]"
+
+
+def load_adapters(config: MergeConfig) -> "list[Adapter]":
+    """Open every adapter of the configuration; headers only.
+
+    Args:
+        config: the configuration.
+
+    Returns:
+        Adapters in the configuration's order.
+    """
+    from ..lora_utils import Adapter
+
+    return [
+        Adapter.load(
+            item.path,
+            name=item.label,
+            role=item.role,
+            weight=item.weight,
+            drop_modules_to_save=config.drop_modules_to_save,
+        )
+        for item in config.adapters
+    ]
+
+
+def load_base_index(config: MergeConfig, adapters: "list[Adapter]") -> "BaseModelIndex | None":
+    """Layers of the base model, to check the adapters against.
+
+    Args:
+        config: names the base, or does not.
+        adapters: their own base is used where it is a folder on this machine.
+
+    Returns:
+        The layers, or None where no base is at hand.
+    """
+    from ..lora_utils import BaseModelIndex
+
+    base = config.base_model
+    if base is None:
+        named = {adapter.base_model for adapter in adapters if adapter.base_model is not None}
+        base = next((name for name in sorted(named) if (Path(name) / "config.json").is_file()), None)
+    return None if base is None else BaseModelIndex.load(base)
+
+
+def load_model_and_data(config: MergeConfig) -> ModelAndData:
+    """Load the base model and tokenise the calibration data.
+
+    Args:
+        config: the configuration.
+
+    Returns:
+        Model and batches.
+
+    Raises:
+        ConfigError: no base model.
+        BaseModelError: transformers cannot load it.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if config.base_model is None:
+        raise ConfigError("base_model: missing; a command that reads data needs the base model's folder or hub id")
+    options: dict[str, Any] = {"dtype": "auto" if config.model_dtype == "auto" else torch_type(config.model_dtype)}
+    if config.device_map is not None:
+        options["device_map"] = config.device_map
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(config.base_model)
+        model = AutoModelForCausalLM.from_pretrained(config.base_model, **options)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().partition("\n")[0]
+        raise BaseModelError(
+            f"base_model {config.base_model!r}: transformers cannot load model and tokenizer ({first}); expected a "
+            f"folder or hub id of a causal language model with its tokenizer"
+        ) from error
+    if config.device_map is None:
+        model = model.to(resolve_device(config.device))
+    model.eval()
+    device = model.get_input_embeddings().weight.device
+    data = config.data
+
+    def batches(source: DataConfig | None) -> "list[Batch]":
+        return [] if source is None else _batches(source, tokenizer, config, device)
+
+    own = {item.label: batches(item.data) for item in config.adapters if item.data is not None}
+    return ModelAndData(model, batches(data.harm), batches(data.benign), own)
+
+
+def resolve_device(name: str) -> str:
+    """``auto`` as a device of this machine.
+
+    Args:
+        name: as in the configuration.
+
+    Returns:
+        A device that torch knows.
+
+    Raises:
+        ConfigError: no such device here.
+    """
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).strip().partition("\n")[0]
+        raise ConfigError(f"device: {name!r} cannot be used here ({first}); take cpu, cuda or auto") from error
+    return name
+
+
+def torch_type(name: str) -> "torch.dtype":
+    """A type by its name.
+
+    Args:
+        name: one of the configuration's type names.
+
+    Returns:
+        Torch's type.
+    """
+    import torch
+
+    found = getattr(torch, name)
+    assert isinstance(found, torch.dtype)
+    return found
+
+
+def _batches(
+    source: DataConfig, tokenizer: "PreTrainedTokenizerBase", config: MergeConfig, device: "torch.device"
+) -> "list[Batch]":
+    from ..data_loader import encode_rows, load_rows
+
+    rows = load_rows(source.to_source(), seed=config.seed)
+    return encode_rows(
+        rows,
+        tokenizer,
+        template=source.template,
+        max_length=source.max_length,
+        batch_size=config.data.batch_size,
+        device=device,
+    )

@@ -1,0 +1,113 @@
+"""``sst-merge lab``: thin wrappers around :mod:`sst_merge.lab`."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from .console import print_table
+
+__all__ = ["lab"]
+
+_BASE = click.Choice(["unaligned", "aligned"])
+
+
+@click.group(help="The small world with ground truth: build it, find its files, evaluate.")
+def lab() -> None:
+    """Group of commands."""
+
+
+@lab.command(help="Train both bases and all adapters of a seed from nothing; what is there already is kept.")
+@click.option("--seed", default=0, show_default=True, help="of the world and of all training")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="folder to fill")
+@click.option("--adapter-seeds", default=1, show_default=True, help="seeds of every adapter")
+def build(seed: int, out: Path, adapter_seeds: int) -> None:
+    """Build the lab.
+
+    Args:
+        seed: of the lab.
+        out: folder to fill.
+        adapter_seeds: how many seeds of each adapter.
+    """
+    from ..lab import build_lab
+
+    build_lab(seed, out, adapter_seeds=adapter_seeds)
+    click.echo(str(out))
+
+
+@lab.command(help="Print the folder of a base (unaligned, aligned) or of an adapter; trains it first where missing.")
+@click.argument("name")
+@click.option("--base", type=_BASE, default=None, help="base that the adapter was trained on")
+@click.option("--seed", default=0, show_default=True, help="of the lab")
+@click.option("--adapter-seed", default=0, show_default=True, help="of the adapter")
+def path(name: str, base: str | None, seed: int, adapter_seed: int) -> None:
+    """Print where an artefact lies.
+
+    Args:
+        name: a base, a task family, ``safety`` or ``poisoned``.
+        base: which base's adapter.
+        seed: of the lab.
+        adapter_seed: of the adapter.
+    """
+    from ..lab import load_lab
+    from ..lab.lab import BASES
+
+    world = load_lab(seed)
+    found = world.base_path(name) if name in BASES else world.adapter_path(name, base=base, seed=adapter_seed)
+    click.echo(str(found))
+
+
+@lab.command(help="Measure a base, or a base with ADAPTERS (folders in PEFT format, simply added), on test prompts.")
+@click.argument("adapters", nargs=-1, type=click.Path(path_type=Path, exists=True))
+@click.option("--base", type=_BASE, default="unaligned", show_default=True, help="base model")
+@click.option("--family", "families", multiple=True, help="task family to measure; repeatable, all by default")
+@click.option("--split", default="test", show_default=True, help="which prompts")
+@click.option("--n", default=256, show_default=True, help="prompts per measure")
+@click.option("--seed", default=0, show_default=True, help="of the lab")
+@click.option("--json", "as_json", is_flag=True, help="print JSON instead of a table")
+def evaluate(
+    adapters: Sequence[Path], base: str, families: Sequence[str], split: str, n: int, seed: int, as_json: bool
+) -> None:
+    """Measure.
+
+    Args:
+        adapters: folders, added with weight 1.
+        base: base model.
+        families: task families.
+        split: which prompts.
+        n: prompts per measure.
+        seed: of the lab.
+        as_json: for programs.
+    """
+    from ..lab import load_lab
+    from ..lab.measures import evaluate_lab
+
+    world = load_lab(seed)
+    model = world.model(base)
+    for folder in adapters:
+        _add(model, folder)
+    scores = asdict(evaluate_lab(model, world, families=families or world.families, split=split, n=n))
+    utility = scores.pop("utility")
+    rates = scores | {f"task {family}": rate for family, rate in utility.items()}
+    if as_json:
+        click.echo(json.dumps(rates, indent=2))
+        return
+    rows = [[name, f"{rate['k'] / rate['n']:.3f}", f"{rate['k']}/{rate['n']}"] for name, rate in rates.items()]
+    print_table(f"{base} base with {len(adapters)} adapters, {split} prompts", ["measure", "rate", "count"], rows)
+
+
+def _add(model: object, folder: Path) -> None:
+    """W += ΔW for every module of an adapter."""
+    import torch
+    from torch import nn
+
+    from ..lora_utils import Adapter, BaseModelIndex, check_against_base
+
+    assert isinstance(model, nn.Module)
+    adapter = Adapter.load(folder)
+    check_against_base(adapter, BaseModelIndex.of(model, name="lab"))
+    with torch.no_grad():
+        for module in adapter.modules:
+            model.get_submodule(module).weight += adapter.factors(module).stored_delta()  # type: ignore[operator]

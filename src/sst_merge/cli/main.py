@@ -1,0 +1,83 @@
+"""``sst-merge``: the group of commands; each lives in its own file and is imported when it is called."""
+
+import errno
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+from .. import __version__
+from ..errors import SSTMergeError
+
+__all__ = ["cli", "main"]
+
+_COMMANDS = {
+    "merge": ("sst_merge.cli.merge:merge", "Merge adapters into one, by any method."),
+    "methods": ("sst_merge.cli.methods:methods", "List the merge methods and their options."),
+    "fisher": ("sst_merge.cli.fisher:fisher", "Collect Fisher statistics, and add them up."),
+    "lab": ("sst_merge.cli.lab:lab", "The small world with ground truth: build it, find its files, evaluate."),
+    "demo": ("sst_merge.cli.demo:demo", "Merge skill and safety in the lab and plot what came out."),
+}
+
+
+class _LazyGroup(click.Group):
+    """Knows its commands by name and imports one when it is called; turns expected errors into one message."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, name = _COMMANDS[cmd_name][0].split(":")
+        command = getattr(import_module(module), name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
+            ctx.fail(f"no such command {args[0]!r}; there are {', '.join(_COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # Click's own version imports every command to ask for its short help.
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in _COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (SSTMergeError, OSError) as error:
+            broken_pipe = isinstance(error, OSError) and error.errno == errno.EPIPE
+            if ctx.params.get("debug") or broken_pipe:
+                raise
+            click.secho(f"Error: {error}", fg="red", err=True)
+            ctx.exit(2)
+
+
+@click.group(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="SST-Merge: merge LoRA adapters so that safety arrives and skills stay.",
+)
+@click.version_option(__version__, prog_name="sst-merge")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """The command itself; everything happens in its subcommands.
+
+    Args:
+        debug: show tracebacks; read where errors are caught.
+    """
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal without UTF-8 must not turn a report about ΔW into a crash.
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="replace")
+    cli(prog_name="sst-merge")
