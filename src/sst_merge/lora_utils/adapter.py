@@ -1,8 +1,4 @@
-"""One LoRA adapter: a header in memory, exact factors on demand.
-
-The file is opened anew for every module and its tensors are copied out, so that the pages of a mapped file leave
-the process with the mapping: twenty 7B-size adapters stay at the size of one layer each.
-"""
+"""One LoRA adapter: a header in memory, exact factors on demand."""
 
 import hashlib
 import math
@@ -10,76 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, Protocol, get_args
+from typing import Literal, get_args
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import AdapterError
 from .factors import LoraFactors, ModuleKind
-from .header import WEIGHTS_NAME, ModuleEntry, ModuleLayout, natural_key, read_header
+from .header import WEIGHTS_NAME, ModuleLayout, natural_key, read_header
 from .settings import CONFIG_NAME, read_settings
+from .sources import FileSource, MemorySource, Source
 from .writing import write_adapter
 
 __all__ = ["Adapter", "Role"]
 
 Role = Literal["utility", "safety"]
-
-
-class _Source(Protocol):
-    """Where factors come from."""
-
-    def read(self, module: str, dtype: torch.dtype | None) -> LoraFactors: ...
-
-    def check(self, module: str) -> None: ...
-
-
-@dataclass(frozen=True)
-class _FileSource:
-    file: Path
-    entries: Mapping[str, ModuleEntry]
-
-    def _tensors(self, keys: list[str]) -> list[Tensor]:
-        try:
-            with safe_open(self.file, framework="pt") as handle:
-                return [handle.get_tensor(key) for key in keys]
-        except (SafetensorError, OSError) as error:
-            raise AdapterError(f"{self.file}: cannot read {keys[0]!r} any more ({error}); was it replaced?") from error
-
-    def read(self, module: str, dtype: torch.dtype | None) -> LoraFactors:
-        entry = self.entries[module]
-        keys = [key for key in (entry.a_key, entry.b_key, entry.bias_key) if key is not None]
-        mapped = self._tensors(keys)
-        # Half types are widened before the scale goes in, or s·B would be rounded once more.
-        target = dtype or torch.promote_types(torch.float32, torch.promote_types(mapped[0].dtype, mapped[1].dtype))
-        working = target if target in {torch.float32, torch.float64} else torch.float32
-        a, b, *bias = (tensor.to(working, copy=True) for tensor in mapped)
-        if bias:
-            b = torch.cat([b, bias[0][:, None]], dim=1)
-            a = _bordered(a)
-        factors = LoraFactors(b.mul_(entry.scale), a, entry.layout.kind, bool(bias))
-        return factors if working == target else factors.to(dtype=target)
-
-    def check(self, module: str) -> None:
-        entry = self.entries[module]
-        keys = [key for key in (entry.a_key, entry.b_key, entry.bias_key) if key is not None]
-        for key, tensor in zip(keys, self._tensors(keys), strict=True):
-            _check_finite(tensor, f"{self.file}: tensor {key!r}")
-
-
-@dataclass(frozen=True)
-class _MemorySource:
-    name: str
-    entries: Mapping[str, LoraFactors]
-
-    def read(self, module: str, dtype: torch.dtype | None) -> LoraFactors:
-        factors = self.entries[module]
-        return factors if dtype is None else factors.to(dtype=dtype)
-
-    def check(self, module: str) -> None:
-        _check_finite(self.entries[module].a, f"adapter {self.name!r}: A of module {module!r}")
-        _check_finite(self.entries[module].b, f"adapter {self.name!r}: B of module {module!r}")
 
 
 @dataclass(frozen=True)
@@ -111,7 +52,7 @@ class Adapter:
     modules: tuple[str, ...]
     left_out: tuple[str, ...]
     _layouts: Mapping[str, ModuleLayout] = field(repr=False)
-    _source: _Source = field(repr=False)
+    _source: Source = field(repr=False)
 
     def __post_init__(self) -> None:
         if self.role not in get_args(Role):
@@ -155,7 +96,7 @@ class Adapter:
             modules=tuple(header.modules),
             left_out=header.left_out,
             _layouts=MappingProxyType({module: entry.layout for module, entry in header.modules.items()}),
-            _source=_FileSource(folder / WEIGHTS_NAME, header.modules),
+            _source=FileSource(folder / WEIGHTS_NAME, header.modules),
         )
 
     @classmethod
@@ -196,7 +137,7 @@ class Adapter:
             modules=tuple(kept),
             left_out=(),
             _layouts=MappingProxyType(layouts),
-            _source=_MemorySource(name, MappingProxyType(kept)),
+            _source=MemorySource(name, MappingProxyType(kept)),
         )
 
     def with_(self, *, name: str | None = None, role: Role | None = None, weight: float | None = None) -> "Adapter":
@@ -336,23 +277,6 @@ class Adapter:
                 f"adapter {self.name!r} does not touch module {module!r}; it touches {len(self.modules)} modules, "
                 f"such as {self.modules[0]!r}"
             ) from None
-
-
-def _bordered(a: Tensor) -> Tensor:
-    """[[A, 0], [0, 1]]: A beside a constant input of its own, (r + 1, d_in + 1)."""
-    bordered = a.new_zeros(a.shape[0] + 1, a.shape[1] + 1)
-    bordered[:-1, :-1] = a
-    bordered[-1, -1] = 1
-    return bordered
-
-
-def _check_finite(tensor: Tensor, what: str) -> None:
-    bad = int((~torch.isfinite(tensor)).sum())
-    if bad:
-        raise AdapterError(
-            f"{what} holds {bad} NaN or Inf of {tensor.numel()} values, expected finite numbers; the training "
-            f"diverged or the file is damaged: use another checkpoint"
-        )
 
 
 def _sha256(file: Path) -> str:

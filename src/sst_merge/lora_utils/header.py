@@ -63,6 +63,11 @@ class ModuleEntry:
     scale: float
     layout: ModuleLayout
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Keys of A, B and, where there is one, B's bias."""
+        return (self.a_key, self.b_key) if self.bias_key is None else (self.a_key, self.b_key, self.bias_key)
+
 
 @dataclass(frozen=True)
 class Header:

@@ -1,0 +1,112 @@
+"""Where an adapter's factors come from: a safetensors file, or memory.
+
+The file is opened anew for every module and its tensors are copied out, so that the pages of a mapped file leave
+the process with the mapping: twenty 7B-size adapters stay at the size of one layer each.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ..errors import AdapterError
+from .factors import LoraFactors
+from .header import ModuleEntry
+
+__all__ = ["FileSource", "MemorySource", "Source"]
+
+
+class Source(Protocol):
+    """Where factors come from."""
+
+    def read(self, module: str, dtype: torch.dtype | None) -> LoraFactors:
+        """A module's factors in a type, or in the source's own."""
+        ...
+
+    def check(self, module: str) -> None:
+        """Refuse NaN and Inf in a module's tensors."""
+        ...
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """A safetensors file.
+
+    Attributes:
+        file: the file.
+        entries: canonical module name → where its factors lie.
+    """
+
+    file: Path
+    entries: Mapping[str, ModuleEntry]
+
+    def _tensors(self, keys: tuple[str, ...]) -> list[Tensor]:
+        try:
+            with safe_open(self.file, framework="pt") as handle:
+                return [handle.get_tensor(key) for key in keys]
+        except (SafetensorError, OSError) as error:
+            raise AdapterError(f"{self.file}: cannot read {keys[0]!r} any more ({error}); was it replaced?") from error
+
+    def read(self, module: str, dtype: torch.dtype | None) -> LoraFactors:
+        """Copy a module's tensors out of the file; float32, or float64 where the file has it, by default."""
+        entry = self.entries[module]
+        mapped = self._tensors(entry.keys)
+        # Half types are widened before the scale goes in, or s·B would be rounded once more.
+        target = dtype or torch.promote_types(torch.float32, torch.promote_types(mapped[0].dtype, mapped[1].dtype))
+        working = target if target in {torch.float32, torch.float64} else torch.float32
+        a, b, *bias = (tensor.to(working, copy=True) for tensor in mapped)
+        if bias:
+            b = torch.cat([b, bias[0][:, None]], dim=1)
+            a = _bordered(a)
+        factors = LoraFactors(b.mul_(entry.scale), a, entry.layout.kind, bool(bias))
+        return factors if working == target else factors.to(dtype=target)
+
+    def check(self, module: str) -> None:
+        """Refuse NaN and Inf in a module's tensors."""
+        keys = self.entries[module].keys
+        for key, tensor in zip(keys, self._tensors(keys), strict=True):
+            _check_finite(tensor, f"{self.file}: tensor {key!r}")
+
+
+@dataclass(frozen=True)
+class MemorySource:
+    """Factors that are there already.
+
+    Attributes:
+        name: of the adapter, for messages.
+        entries: canonical module name → its factors.
+    """
+
+    name: str
+    entries: Mapping[str, LoraFactors]
+
+    def read(self, module: str, dtype: torch.dtype | None) -> LoraFactors:
+        """The tensors themselves, converted where a type is asked for."""
+        factors = self.entries[module]
+        return factors if dtype is None else factors.to(dtype=dtype)
+
+    def check(self, module: str) -> None:
+        """Refuse NaN and Inf in a module's factors."""
+        _check_finite(self.entries[module].a, f"adapter {self.name!r}: A of module {module!r}")
+        _check_finite(self.entries[module].b, f"adapter {self.name!r}: B of module {module!r}")
+
+
+def _bordered(a: Tensor) -> Tensor:
+    """[[A, 0], [0, 1]]: A beside a constant input of its own, (r + 1, d_in + 1)."""
+    bordered = a.new_zeros(a.shape[0] + 1, a.shape[1] + 1)
+    bordered[:-1, :-1] = a
+    bordered[-1, -1] = 1
+    return bordered
+
+
+def _check_finite(tensor: Tensor, what: str) -> None:
+    bad = int((~torch.isfinite(tensor)).sum())
+    if bad:
+        raise AdapterError(
+            f"{what} holds {bad} NaN or Inf of {tensor.numel()} values, expected finite numbers; the training "
+            f"diverged or the file is damaged: use another checkpoint"
+        )
