@@ -1,0 +1,88 @@
+"""Who takes part in a comparison: a method, its settings, and the strengths it is swept over.
+
+Every contestant gets the same number of strengths, spread over its own useful range; which of them is used is
+decided on dev prompts.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..registry import Layer, MergeProblem, get_method, parse_options
+from ..sst import SSTMerge, SSTOptions
+from ..sst.evidence import role_patches
+
+__all__ = ["CONTESTANTS", "Contestant"]
+
+Cores = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A method with settings and its sweep.
+
+    Attributes:
+        label: as printed.
+        method: registered name.
+        values: of the method's knob, from weak to strong safety.
+        options: other settings.
+    """
+
+    label: str
+    method: str
+    values: tuple[float, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def path(self, problem: MergeProblem) -> Callable[[float], Cores]:
+        """Merged cores as a function of the knob; what does not depend on the knob is computed once.
+
+        Args:
+            problem: the merge.
+
+        Returns:
+            knob value → core per module.
+        """
+        method = get_method(self.method)
+        if method.name == "sst":
+            merge = SSTMerge(problem, SSTOptions.model_validate({**self.options, method.knob: self.values[0]}))
+            return lambda value: merge.merged(mu=value)
+        patches = role_patches(problem).each
+        weights = tuple(a.weight for a in problem.adapters)
+        roles = tuple(a.role for a in problem.adapters)
+
+        def merged(value: float) -> Cores:
+            options = parse_options(method, {**self.options, method.knob: value})
+            cores = {}
+            for index, module in enumerate(problem.spaces):
+                generator = torch.Generator().manual_seed(problem.seed * 100_003 + index)
+                own = tuple(patches[a.name][module] for a in problem.adapters)
+                cores[module] = method.merge_layer(Layer(module, own, weights, roles, generator), options, None)
+            return cores
+
+        return merged
+
+
+_MU = tuple(10.0**e for e in (2.0, 1.25, 0.5, 0.0, -0.5, -1.0, -1.75, -2.5, -4.0))
+
+CONTESTANTS: Mapping[str, Contestant] = {
+    c.label: c
+    for c in (
+        Contestant("Task Arithmetic", "task_arithmetic", (0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0, 1.2, 1.5)),
+        Contestant(
+            "Task Arithmetic, interpolated",
+            "task_arithmetic",
+            (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+            {"combine": "interpolate"},
+        ),
+        Contestant("Random subspace", "random_subspace", (0.8, 1.4, 2.0, 2.6, 3.2, 3.6, 4.0, 4.8, 6.0)),
+        Contestant("SST-Merge", "sst", _MU),
+        Contestant("SST-Merge, add", "sst", _MU, {"combine": "add"}),
+        *(
+            Contestant(f"SST-Merge, {s}", "sst", _MU, {"fisher": {"structure": s}})
+            for s in ("diagonal", "kronecker", "block", "lowrank")
+        ),
+    )
+}

@@ -1,0 +1,124 @@
+"""A contestant over its whole range of strengths: the knob is chosen on dev prompts, test prompts are reported."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..evaluation.safety_tax_calculator import SweepPoint, point_at_safety
+from ..fim_calculator import CoreModel
+from ..lab.measures import LabScores, evaluate_lab
+from .contestants import Contestant
+from .lab_problem import LabSetup
+
+__all__ = ["SweepResult", "measure_cores", "sweep", "sweep_point"]
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """One contestant, measured.
+
+    Attributes:
+        contestant: who.
+        dev: scores on the tuning split, one per knob value.
+        test: scores on the test split, one per knob value.
+    """
+
+    contestant: Contestant
+    dev: tuple[LabScores, ...]
+    test: tuple[LabScores, ...]
+
+    def points(self, split: str = "test") -> list[SweepPoint]:
+        """The sweep as (safety, utility) points; strength is the position in the sweep.
+
+        Args:
+            split: ``test`` or ``dev``.
+
+        Returns:
+            One point per knob value.
+        """
+        scores = self.test if split == "test" else self.dev
+        return [sweep_point(index, s) for index, s in enumerate(scores)]
+
+    def chosen(self, threshold: float = 0.9) -> int | None:
+        """Index of the smallest strength whose dev safety reaches the threshold.
+
+        Args:
+            threshold: refusal rate.
+
+        Returns:
+            Index into ``contestant.values``, or None where no strength reaches it.
+        """
+        point = point_at_safety(self.points("dev"), threshold)
+        return None if point is None else int(point.strength)
+
+
+def sweep_point(strength: float, scores: LabScores) -> SweepPoint:
+    """Safety and utility of one model, with counts.
+
+    Args:
+        strength: position in the sweep.
+        scores: of the model.
+
+    Returns:
+        The point.
+    """
+    return SweepPoint(
+        strength=strength,
+        safety=scores.safety.rate,
+        utility=scores.mean_utility,
+        n_safety=scores.safety.n,
+        n_utility=sum(rate.n for rate in scores.utility.values()),
+    )
+
+
+def measure_cores(
+    attached: CoreModel, cores: Mapping[str, Tensor] | None, setup: LabSetup, *, split: str, n: int
+) -> LabScores:
+    """Every lab measure of the base with an update added in the core space.
+
+    Args:
+        attached: the base with hooks in place.
+        cores: the update; None is the base itself.
+        setup: world and skills.
+        split: ``tuning`` or ``test``.
+        n: prompts per measure.
+
+    Returns:
+        The scores.
+    """
+    attached.set_point(cores)
+    return evaluate_lab(attached.model, setup.lab, families=setup.skills, split=split, n=n)
+
+
+def sweep(
+    contestant: Contestant,
+    setup: LabSetup,
+    *,
+    n_dev: int,
+    n_test: int,
+    tick: Callable[[], None] | None = None,
+) -> SweepResult:
+    """Measure a contestant at all its strengths.
+
+    Args:
+        contestant: who.
+        setup: the problem.
+        n_dev: dev prompts per measure.
+        n_test: test prompts per measure.
+        tick: called after every strength.
+
+    Returns:
+        Scores on both splits.
+    """
+    path = contestant.path(setup.problem)
+    dev, test = [], []
+    assert setup.problem.model is not None
+    merges = [path(value) for value in contestant.values]
+    with CoreModel(setup.problem.model, setup.problem.spaces) as attached:
+        for cores in merges:
+            dev.append(measure_cores(attached, cores, setup, split="tuning", n=n_dev))
+            test.append(measure_cores(attached, cores, setup, split="test", n=n_test))
+            if tick is not None:
+                tick()
+    return SweepResult(contestant, tuple(dev), tuple(test))
