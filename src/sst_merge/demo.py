@@ -24,6 +24,7 @@ from .reporting import (
 )
 
 if TYPE_CHECKING:
+    import torch
     from rich.console import Console
     from rich.progress import Progress
 
