@@ -275,6 +275,19 @@ def test_one_row_of_positions_for_the_whole_batch() -> None:
         assert relative(fisher.layers[name].dense(), dense_fisher(rows)) < EXACT, name
 
 
+def test_embeddings_that_scale_their_output() -> None:
+    from transformers.models.gemma3.modeling_gemma3 import Gemma3TextScaledWordEmbedding
+
+    model = tiny_model("llama", dtype=torch.float64)
+    name, weight = "model.embed_tokens", model.model.embed_tokens.weight
+    model.model.embed_tokens = Gemma3TextScaledWordEmbedding(*weight.shape, None, embed_scale=4.0).double()
+    spaces, samples = make_spaces(model, [name]), random_samples(4)
+    point = {name: torch.ones(3, 2, dtype=torch.float64)}
+    expected = sample_gradients(model, spaces, samples, point)[name]
+    fisher = compute_fim(model, spaces, batched(samples, 2), structure="block", point=point)
+    assert relative(fisher.layers[name].dense(), dense_fisher(expected)) < EXACT
+
+
 def test_modules_restricts_what_is_collected_but_not_the_point(llama: Case) -> None:
     name = "model.layers.0.mlp.down_proj"
     fisher = llama.fisher("block", modules=[name])

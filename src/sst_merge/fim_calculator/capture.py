@@ -74,22 +74,19 @@ class CoreModel:
         """
         if self._handles:
             raise BaseModelError("this CoreModel is already active; leave its context first")
+        # All that can fail comes before the model is touched, for without __enter__ there is no __exit__.
         modules = {name: self._module(name) for name in self.spaces}
+        self._layers = {name: self._layer(name, module) for name, module in modules.items()}
+        embedding = self._embedding()
         self._trained = [p for p in self.model.parameters() if p.requires_grad]
         self._training = [m for m in self.model.modules() if m.training]
         for parameter in self._trained:
             parameter.requires_grad_(False)
         self.model.eval()
         # First, so that the gradient path already exists when the embedding is itself a target.
-        self._handles.append(self._embedding().register_forward_hook(self._start_gradients))
+        self._handles.append(embedding.register_forward_hook(self._start_gradients))
         for name, module in modules.items():
-            weight = module.weight
-            assert isinstance(weight, Tensor)
-            space = self.spaces[name]
-            kind = weight.dtype if weight.dtype in _PLAIN_TYPES else torch.float32
-            layer = _Layer(name, space, space.left.to(weight.device, kind), space.right.to(weight.device, kind))
-            self._layers[name] = layer
-            self._handles.append(module.register_forward_hook(self._hook(layer)))
+            self._handles.append(module.register_forward_hook(self._hook(self._layers[name])))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -229,6 +226,16 @@ class CoreModel:
             )
         return module
 
+    def _layer(self, name: str, module: nn.Module) -> _Layer:
+        weight, space = module.weight, self.spaces[name]
+        assert isinstance(weight, Tensor)
+        kind = weight.dtype if weight.dtype in _PLAIN_TYPES else torch.float32
+        right = space.right
+        if space.kind == "embedding":
+            # Some models (Gemma) multiply the looked-up row, and with it the row's update, by a constant.
+            right = right * float(getattr(module, "embed_scale", 1.0))
+        return _Layer(name, space, space.left.to(weight.device, kind), right.to(weight.device, kind))
+
     def _start_gradients(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         if self._callback is not None:
             self._leaves.append(output.requires_grad_(True))
@@ -299,8 +306,10 @@ class _CorePath(torch.autograd.Function):
         ctx.save_for_backward(z, core)
         if core is None:
             return y.view_as(y)
-        update = (z @ core.to(z.dtype).T) @ layer.left.T
-        return y + update.to(y.dtype)
+        # One fused product and sum: this runs in every layer and is bound by memory traffic.
+        inner = (z @ core.to(z.dtype).T).flatten(0, -2)
+        moved = torch.addmm(y.to(inner.dtype).flatten(0, -2), inner, layer.left.T)
+        return moved.to(y.dtype).view_as(y)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
