@@ -5,6 +5,7 @@ A plan is made from configurations and safetensors headers alone; ``--dry-run`` 
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import MappingProxyType
 
 import torch
@@ -17,6 +18,7 @@ from ..registry import MergeMethod, MethodOptions, get_method, parse_options
 __all__ = ["MergePlan", "ModulePlan", "plan_merge"]
 
 _DATA_INPUTS = ("model", "harm", "benign")
+_UNNAMED = "model"  # what BaseModelIndex.of calls a model that comes without a name
 
 
 @dataclass(frozen=True)
@@ -261,6 +263,10 @@ def _warnings(adapters: Sequence[Adapter], base: BaseModelIndex | None) -> list[
     if base is None:
         found.append("no base model was given, so module names were not checked against its layers")
     for adapter in adapters:
+        named, checked = adapter.base_model, None if base is None else base.name
+        # The same base may lie in several places, so only another last name is worth a word.
+        if named and checked and checked != _UNNAMED and Path(named).name != Path(checked).name:
+            found.append(f"adapter {adapter.name!r} names base {named!r}, it was checked against {checked!r}")
         if adapter.left_out:
             found.append(
                 f"adapter {adapter.name!r}: {len(adapter.left_out)} tensors are no part of its low-rank update and "

@@ -123,7 +123,7 @@ class MergeTask:
                 f"written file is set apart (dtype)"
             )
         if base is None and inputs.model is not None:
-            base = BaseModelIndex.of(inputs.model)
+            base = BaseModelIndex.of(inputs.model, name=inputs.model.name_or_path or "model")
         plan = plan_merge(
             adapters,
             method,
