@@ -172,7 +172,9 @@ class MergeConfig(_Section):
     seed: int = Field(default=0, ge=0, description="of every random choice")
     device: str = Field(default="auto", description="cpu, cuda, cuda:1, ...; auto takes a GPU where there is one")
     compute_dtype: Literal["float32", "float64"] = Field(default="float32", description="type of the algebra")
-    model_dtype: FloatType | Literal["auto"] = Field(default="auto", description="type the base model is loaded in")
+    model_dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = Field(
+        default="auto", description="type the base model is loaded in"
+    )
     device_map: str | None = Field(default=None, description="how transformers spreads the base model, such as auto")
     force: bool = Field(default=False, description="replace an existing output")
     assume_same_base: bool = Field(default=False, description="merge adapters that name different bases")

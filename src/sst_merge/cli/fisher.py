@@ -61,7 +61,8 @@ def collect(
     how = settings_of.model_dump()["fisher"]
     opened = load_adapters(checked)
     check_compatible(opened, assume_same_base=checked.assume_same_base)
-    loaded = load_model_and_data(checked)
+    device = resolve_device(checked.device)
+    loaded = load_model_and_data(checked, device)
     index = BaseModelIndex.of(loaded.model, name=str(checked.base_model))
     for adapter in opened:
         check_against_base(adapter, index)
@@ -78,7 +79,7 @@ def collect(
             structure=how["structure"],
             estimator=how["estimator"],
             point=how["point"],
-            spaces=build_spaces(opened, device=resolve_device(checked.device)),
+            spaces=build_spaces(opened, device=device),
             generator=torch.Generator().manual_seed(checked.seed),
             progress=lambda done: progress(f"Fisher of {kind} prompts", done, total),
         )

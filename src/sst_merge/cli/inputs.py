@@ -1,5 +1,7 @@
 """From a configuration to adapters, model and batches in memory."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +13,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from ..data_loader import Row
     from ..fim_calculator import Batch
     from ..lora_utils import Adapter, BaseModelIndex
 
@@ -76,46 +79,51 @@ def load_base_index(config: MergeConfig, adapters: "list[Adapter]") -> "BaseMode
     return None if base is None else BaseModelIndex.load(base)
 
 
-def load_model_and_data(config: MergeConfig) -> ModelAndData:
-    """Load the base model and tokenise the calibration data.
+def load_model_and_data(config: MergeConfig, device: str) -> ModelAndData:
+    """Read and tokenise the calibration data, then load the base model: what is cheap to refuse comes first.
 
     Args:
         config: the configuration.
+        device: where the model goes, unless the configuration has a ``device_map``.
 
     Returns:
         Model and batches.
 
     Raises:
         ConfigError: no base model.
-        BaseModelError: transformers cannot load it.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     if config.base_model is None:
         raise ConfigError("base_model: missing; a command that reads data needs the base model's folder or hub id")
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    sources = {"harm": config.data.harm, "benign": config.data.benign}
+    own = {item.label: item.data for item in config.adapters if item.data is not None}
+    rows = {name: _rows(source, config.seed) for name, source in sources.items()}
+    own_rows = {name: _rows(source, config.seed) for name, source in own.items()}
+    with _loading(config.base_model):
+        tokenizer = AutoTokenizer.from_pretrained(config.base_model)
+    size = config.data.batch_size
+    batches = {name: _batches(rows[name], source, tokenizer, size) for name, source in sources.items()}
+    own_batches = {name: _batches(own_rows[name], source, tokenizer, size) for name, source in own.items()}
     options: dict[str, Any] = {"dtype": "auto" if config.model_dtype == "auto" else torch_type(config.model_dtype)}
     if config.device_map is not None:
         options["device_map"] = config.device_map
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(config.base_model)
+    with _loading(config.base_model):
         model = AutoModelForCausalLM.from_pretrained(config.base_model, **options)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().partition("\n")[0]
-        raise BaseModelError(
-            f"base_model {config.base_model!r}: transformers cannot load model and tokenizer ({first}); expected a "
-            f"folder or hub id of a causal language model with its tokenizer"
-        ) from error
     if config.device_map is None:
-        model = model.to(resolve_device(config.device))
+        model = model.to(device)
     model.eval()
-    device = model.get_input_embeddings().weight.device
-    data = config.data
+    where = model.get_input_embeddings().weight.device
 
-    def batches(source: DataConfig | None) -> "list[Batch]":
-        return [] if source is None else _batches(source, tokenizer, config, device)
+    def moved(found: "list[Batch]") -> "list[Batch]":
+        return [batch.to(where) for batch in found]
 
-    own = {item.label: batches(item.data) for item in config.adapters if item.data is not None}
-    return ModelAndData(model, batches(data.harm), batches(data.benign), own)
+    return ModelAndData(
+        model=model,
+        harm=moved(batches["harm"]),
+        benign=moved(batches["benign"]),
+        adapter_benign={name: moved(found) for name, found in own_batches.items()},
+    )
 
 
 def resolve_device(name: str) -> str:
@@ -158,17 +166,29 @@ def torch_type(name: str) -> "torch.dtype":
     return found
 
 
-def _batches(
-    source: DataConfig, tokenizer: "PreTrainedTokenizerBase", config: MergeConfig, device: "torch.device"
-) -> "list[Batch]":
-    from ..data_loader import encode_rows, load_rows
+@contextmanager
+def _loading(base: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        first = str(error).strip().partition("\n")[0]
+        raise BaseModelError(
+            f"base_model {base!r}: transformers cannot load model and tokenizer ({first}); expected a folder or hub id "
+            f"of a causal language model with its tokenizer"
+        ) from error
 
-    rows = load_rows(source.to_source(), seed=config.seed)
-    return encode_rows(
-        rows,
-        tokenizer,
-        template=source.template,
-        max_length=source.max_length,
-        batch_size=config.data.batch_size,
-        device=device,
-    )
+
+def _rows(source: DataConfig | None, seed: int) -> "list[Row]":
+    from ..data_loader import load_rows
+
+    return [] if source is None else load_rows(source.to_source(), seed=seed)
+
+
+def _batches(
+    rows: "list[Row]", source: DataConfig | None, tokenizer: "PreTrainedTokenizerBase", batch_size: int
+) -> "list[Batch]":
+    from ..data_loader import encode_rows
+
+    if source is None:
+        return []
+    return encode_rows(rows, tokenizer, template=source.template, max_length=source.max_length, batch_size=batch_size)

@@ -65,9 +65,10 @@ def merge(config: Path | None, adapters: Sequence[str], settings: Sequence[str],
         raise OutputExistsError(
             f"{checked.output.path} exists already; choose another --output, or replace it with --force"
         )
-    from .inputs import load_adapters, load_base_index, torch_type
+    from .inputs import load_adapters, load_base_index, resolve_device, torch_type
 
     opened = load_adapters(checked)
+    device = resolve_device(checked.device)
     base = load_base_index(checked, opened)
     plan = _plan(checked, opened, base, "command line" if config is None else str(config))
     if dry_run:
@@ -77,7 +78,7 @@ def merge(config: Path | None, adapters: Sequence[str], settings: Sequence[str],
             click.echo(line)
         click.echo(f"nothing written; without --dry-run the result goes to {checked.output.path}")
         return
-    report = _carry_out(checked, plan, base)
+    report = _carry_out(checked, plan, base, device)
     for warning in report.warnings:
         warn(warning)
     click.echo(
@@ -108,12 +109,12 @@ def _plan(config: MergeConfig, adapters: "list[Adapter]", base: "BaseModelIndex 
         raise ConfigError(f"{source}: merge: {error}") from error
 
 
-def _carry_out(config: MergeConfig, plan: "MergePlan", base: "BaseModelIndex | None") -> "MergeReport":
+def _carry_out(config: MergeConfig, plan: "MergePlan", base: "BaseModelIndex | None", device: str) -> "MergeReport":
     from ..merging import merge_to_folder
-    from .inputs import load_model_and_data, resolve_device, torch_type
+    from .inputs import load_model_and_data, torch_type
 
     needs = plan.method.needs
-    data = load_model_and_data(config) if needs.data or needs.base else None
+    data = load_model_and_data(config, device) if needs.data or needs.base else None
     with progress_bars() as progress:
         return merge_to_folder(
             plan.adapters,
@@ -128,7 +129,7 @@ def _carry_out(config: MergeConfig, plan: "MergePlan", base: "BaseModelIndex | N
             rank=plan.rank,
             energy=plan.energy,
             compute_dtype=torch_type(config.compute_dtype),
-            device=resolve_device(config.device),
+            device=device,
             assume_same_base=config.assume_same_base,
             progress=progress,
             dtype=torch_type(config.output.dtype) if config.output.dtype else None,
