@@ -1,0 +1,118 @@
+"""``merge_report.json`` as pages and cards read it: required fields checked, tables prepared."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..errors import DataError
+from .tables import cell_text
+
+__all__ = ["base_name", "checked_report", "hub_id", "input_rows", "option_rows", "output_rank"]
+
+INPUT_COLUMNS = ("Adapter", "Role", "Weight", "Base model", "File", "SHA-256")
+
+_REQUIRED = ("method", "options", "seed", "adapters", "modules", "versions")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+def checked_report(report: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The report itself, if it is one.
+
+    Args:
+        report: contents of a ``merge_report.json``.
+
+    Returns:
+        The same mapping.
+
+    Raises:
+        DataError: a required field is missing, or there are no adapters.
+    """
+    missing = [name for name in _REQUIRED if name not in report]
+    if missing or not report["adapters"]:
+        lacking = ", ".join(missing) or "an entry in adapters"
+        raise DataError(
+            f"merge report without {lacking} (it has: {', '.join(report) or 'nothing'}); is it a merge_report.json?"
+        )
+    return report
+
+
+def hub_id(base_model: str | None) -> str | None:
+    """The base model where it reads like an id of the hub; a folder on one machine helps nobody else.
+
+    Args:
+        base_model: as recorded.
+
+    Returns:
+        The id, or None.
+    """
+    return base_model if base_model is not None and _HUB_ID.fullmatch(base_model) else None
+
+
+def base_name(base_model: str | None) -> str:
+    """How a page calls the base model: its id, or the last part of its path.
+
+    Args:
+        base_model: as recorded.
+
+    Returns:
+        A name without folders of one machine.
+    """
+    if base_model is None:
+        return "not recorded"
+    return hub_id(base_model) or base_model.rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1]
+
+
+def input_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """One row per input file, headed by :data:`INPUT_COLUMNS`.
+
+    Args:
+        report: a checked report.
+
+    Returns:
+        Cells as text; an adapter that was never on disk has one row without file.
+    """
+    rows: list[tuple[str, ...]] = []
+    for adapter in report["adapters"]:
+        about = (
+            str(adapter["name"]),
+            str(adapter["role"]),
+            cell_text(adapter["weight"]),
+            base_name(adapter.get("base_model")),
+        )
+        files = adapter.get("files") or {"in memory": None}
+        rows += [(*about, name, cell_text(digest)) for name, digest in sorted(files.items())]
+    return rows
+
+
+def option_rows(options: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested options as one row per value, with dotted names.
+
+    Args:
+        options: of the method, or any nested mapping of plain values.
+        prefix: put before every name.
+
+    Returns:
+        (name, value) pairs in the order given.
+    """
+    rows: list[tuple[str, str]] = []
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            rows += option_rows(value, f"{prefix}{name}.")
+        elif isinstance(value, Sequence) and not isinstance(value, str):
+            rows.append((f"{prefix}{name}", ", ".join(map(cell_text, value)) or "none"))
+        else:
+            rows.append((f"{prefix}{name}", cell_text(value)))
+    return rows
+
+
+def output_rank(report: Mapping[str, Any]) -> int:
+    """Largest rank of the written adapter.
+
+    Args:
+        report: a checked report.
+
+    Returns:
+        As recorded with the output, else the largest of the modules.
+    """
+    recorded = report.get("output", {}).get("rank")
+    return int(recorded or max((figures["rank"] for figures in report["modules"].values()), default=0))

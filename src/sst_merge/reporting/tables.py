@@ -1,0 +1,112 @@
+"""Figures as text: a rate with its interval, a table in Markdown, a table in the terminal."""
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..errors import DataError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["cell_text", "markdown_table", "numeric_columns", "rate_with_interval", "rich_table"]
+
+_NUMBER = re.compile(r"[-+−]?\d[\d.,\s]*(e[-+]?\d+)?\s*(%|×|s|MiB|GiB)?(\s*\[.*\])?")
+_ABSENT = "–"
+
+
+def rate_with_interval(value: float | None, interval: tuple[float, float] | None = None, *, digits: int = 2) -> str:
+    """A figure with its 95 % interval, as in ``0.93 [0.90, 0.95]``.
+
+    Args:
+        value: the figure; None prints a dash.
+        interval: lower and upper end, where known.
+        digits: after the decimal point.
+
+    Returns:
+        Text of one line.
+    """
+    if value is None:
+        return _ABSENT
+    if interval is None:
+        return f"{value:.{digits}f}"
+    return f"{value:.{digits}f} [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
+
+
+def cell_text(value: object) -> str:
+    """One cell: None as a dash, floats with four significant digits, everything else as it prints.
+
+    Args:
+        value: any cell.
+
+    Returns:
+        Text.
+    """
+    if value is None:
+        return _ABSENT
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def numeric_columns(rows: Sequence[Sequence[object]], columns: Sequence[str]) -> list[bool]:
+    """Which columns hold only numbers, with or without interval and unit, and so read better right-aligned.
+
+    Args:
+        rows: cells, one sequence a row.
+        columns: headings.
+
+    Returns:
+        One truth value per column; False for a table without rows.
+
+    Raises:
+        DataError: a row has another number of cells than there are headings.
+    """
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(columns):
+            raise DataError(f"table row {number} has {len(row)} cells for {len(columns)} columns: {', '.join(columns)}")
+    texts = [[cell_text(cell) for cell in row] for row in rows]
+    return [
+        bool(texts) and all(row[i] == _ABSENT or _NUMBER.fullmatch(row[i]) for row in texts)
+        for i in range(len(columns))
+    ]
+
+
+def markdown_table(rows: Sequence[Sequence[object]], columns: Sequence[str]) -> str:
+    """A table in GitHub's Markdown; columns of numbers are right-aligned.
+
+    Args:
+        rows: cells, one sequence a row.
+        columns: headings.
+
+    Returns:
+        Lines, each with its line break.
+    """
+
+    def line(cells: Sequence[object]) -> str:
+        texts = (" ".join(cell_text(cell).split()).replace("|", "\\|") for cell in cells)
+        return f"| {' | '.join(texts)} |\n"
+
+    rule = ["---:" if numeric else "---" for numeric in numeric_columns(rows, columns)]
+    return "".join([line(columns), line(rule), *map(line, rows)])
+
+
+def rich_table(rows: Sequence[Sequence[object]], columns: Sequence[str], *, title: str | None = None) -> "Table":
+    """A table for the terminal.
+
+    Args:
+        rows: cells, one sequence a row.
+        columns: headings.
+        title: printed above.
+
+    Returns:
+        A table that a rich console prints; square brackets in cells are text, not markup.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for name, numeric in zip(columns, numeric_columns(rows, columns), strict=True):
+        table.add_column(Text(name), justify="right" if numeric else "left")
+    for row in rows:
+        table.add_row(*(Text(cell_text(cell)) for cell in row))
+    return table
