@@ -206,7 +206,7 @@ def test_refine_raises_refusal_within_the_budget(model, adapters) -> None:
     end = sst.refined(start)
     cores = [{m: sst.utility[m] + c[m] for m in c} for c in (start, end)]
     with CoreModel(model, problem.spaces) as attached:
-        before, after = score_candidates(attached, cores, sst.utility, sst._fit_harm, sst._fit_benign)
+        before, after = score_candidates(attached, cores, sst.utility, sst.fit_harm, sst.fit_benign)
     assert after[0] > before[0] + 1e-3
     assert after[1] < 2 * budget
 

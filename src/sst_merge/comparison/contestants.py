@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from ..merging.engine import module_generator
 from ..registry import Layer, MergeProblem, get_method, parse_options
 from ..sst import SSTMerge, SSTOptions
 from ..sst.evidence import role_patches
@@ -56,8 +56,8 @@ class Contestant:
         def merged(value: float) -> Cores:
             options = parse_options(method, {**self.options, method.knob: value})
             cores = {}
-            for index, module in enumerate(problem.spaces):
-                generator = torch.Generator().manual_seed(problem.seed * 100_003 + index)
+            for module in problem.spaces:
+                generator = module_generator(problem.seed, module)
                 own = tuple(patches[a.name][module] for a in problem.adapters)
                 cores[module] = method.merge_layer(Layer(module, own, weights, roles, generator), options, None)
             return cores

@@ -2,8 +2,9 @@
 
 from .api import merge_lora_adapters
 from .coefficients import CoefficientChoice, optimize_merge_coefficients
+from .flow import SSTMerge
 from .likelihood import Candidate
-from .method import SSTMerge, sst
+from .method import sst
 from .options import FisherOptions, HardFilter, SSTOptions, VilaOptions
 from .projection import project_to_safety_subspace
 

@@ -1,0 +1,272 @@
+"""The flow of SST-Merge, from adapters and calibration data to merged cores.
+
+    M = M_U + V h(Λ) Vᵀ F_b (M_S − M_U)        F_h v = λ F_b v        h(λ) = λ/(λ+μ), or 1 for the k best
+
+(design, section 4). Everything happens in the core space; layers are independent except through the common scale of
+the two Fishers, the choice of μ, and structure ``lowrank``.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+
+from ..errors import MergeError
+from ..fim_calculator import Batch, Fisher, auto_structure, vila_parameter_identification
+from ..gevp_solver import LayeredGEVP, solve_gevp
+from ..registry import MergeProblem
+from .coefficients import CoefficientChoice, optimize_merge_coefficients
+from .evidence import Collector, equalised, merged_cores, require_data, role_patches, split_batches
+from .filtering import SafetyFilter, SpectralFilter, SumFilter, fisher_weighted_utility
+from .held_out import HeldOutQuotients, held_out_quotients
+from .options import HardFilter, SSTOptions
+from .refine import refine_coefficients
+from .region import Region
+
+__all__ = ["Cores", "SSTMerge"]
+
+Cores = dict[str, Tensor]
+
+
+class SSTMerge:
+    """One merge in progress: every stage is computed once, when first asked for.
+
+    Experiments that sweep μ reuse the Fishers and the eigenvectors: build one object, call :meth:`merged` often.
+
+    Args:
+        problem: model, adapters, spaces, batches, seed.
+        options: all settings.
+
+    Raises:
+        MergeError: the adapters' roles do not fit the options.
+    """
+
+    def __init__(self, problem: MergeProblem, options: SSTOptions) -> None:
+        roles = [a.role for a in problem.adapters]
+        if "utility" not in roles:
+            raise MergeError("method 'sst' needs at least one adapter of role utility; found only safety adapters")
+        if "safety" not in roles and not options.aligned_base:
+            raise MergeError(
+                "method 'sst' found no adapter of role safety: add one, or set aligned_base: true if the base model "
+                "itself is aligned and its safety is to be kept"
+            )
+        if "safety" in roles and options.aligned_base:
+            raise MergeError("aligned_base: true means that there is no safety adapter, but one is given; drop either")
+        require_data(problem)
+        self.problem, self.options = problem, options
+        self.patches = role_patches(problem)
+        self.fit_harm, self.held_harm = split_batches(problem.harm, options.calibration_holdout, problem.seed)
+        self.fit_benign, self.held_benign = split_batches(problem.benign, options.calibration_holdout, problem.seed + 1)
+        self._collector = Collector(problem, self.patches, options.fisher)
+
+    @cached_property
+    def structure(self) -> str:
+        """The Fishers' structure, ``auto`` resolved; a sum over utility adapters is never formed densely."""
+        if self.options.fisher.structure != "auto":
+            return self.options.fisher.structure
+        return "kronecker" if self.options.utility == "fisher" else auto_structure(self.region.spaces)
+
+    @cached_property
+    def region(self) -> Region:
+        """Where the problem is solved: everywhere, or what VILA identification keeps."""
+        vila = self.options.vila
+        if vila is None:
+            return Region(self.problem.spaces)
+        collect = self._collector.fisher
+        harm = collect(self.fit_harm, "safety", "identification, harmful prompts", structure="diagonal")
+        benign = collect(self.fit_benign, "utility", "identification, benign prompts", structure="diagonal")
+        return Region.identified(
+            self.problem.spaces,
+            vila_parameter_identification(
+                harm, benign, keep_layers=vila.keep_layers, keep_directions=vila.keep_directions
+            ),
+        )
+
+    @cached_property
+    def fishers(self) -> tuple[Fisher, Fisher, float]:
+        """F_h on F_b's scale, F_b, and the factor between them."""
+        collect = self._collector.fisher
+        harm = collect(
+            self.fit_harm, "safety", "Fisher of harmful prompts", structure=self.structure, region=self.region
+        )
+        benign = collect(
+            self.fit_benign, "utility", "Fisher of benign prompts", structure=self.structure, region=self.region
+        )
+        harm, scale = equalised(harm, benign)
+        return harm, benign, scale
+
+    @cached_property
+    def gevp(self) -> Any:
+        """Ordered directions of the whole model (layer by layer, or across layers for ``lowrank``)."""
+        harm, benign, _ = self.fishers
+        return solve_gevp(harm, benign, damping=self.options.damping, harm_damping=self._harm_damping)
+
+    @cached_property
+    def utility(self) -> Cores:
+        """M_U: the skills, as one patch."""
+        if self.options.utility == "sum":
+            return self.patches.utility
+        names = [a.name for a in self._utility_adapters]
+        return fisher_weighted_utility(
+            {m: tuple(self.patches.each[n][m] for n in names) for m in self.problem.spaces},
+            self._adapter_fishers,
+            tuple(a.weight for a in self._utility_adapters),
+            damping=self.options.damping,
+        )
+
+    @cached_property
+    def filter(self) -> SafetyFilter:
+        """V h(Λ) VᵀF_b as a function of h."""
+        if self.options.utility == "sum":
+            return SpectralFilter(self.gevp)
+        harm = self._collector.fisher(self.fit_harm, "safety", "Fisher of harmful prompts", structure=self.structure)
+        weights = tuple(a.weight for a in self._utility_adapters)
+        benign_trace = sum(
+            w * f.trace() for fishers in self._adapter_fishers.values() for w, f in zip(weights, fishers, strict=True)
+        )
+        scaled = harm.scaled(benign_trace / harm.trace())
+        return SumFilter(scaled.layers, self._adapter_fishers, weights, self.options.damping, self._harm_damping)
+
+    def merged(self, *, mu: float | None = None, strength: float | None = None) -> Cores:
+        """The merge at one point of the path.
+
+        Args:
+            mu: μ of the soft filter; not used by a hard one.
+            strength: multiplies M_S; the options' by default.
+
+        Returns:
+            M per module.
+
+        Raises:
+            MergeError: a soft filter without μ.
+        """
+        return merged_cores(self.utility, self.change(mu=mu, strength=strength))
+
+    def change(self, *, mu: float | None = None, strength: float | None = None) -> Cores:
+        """The filtered patch M − M_U at one point of the path.
+
+        Args:
+            mu: μ of the soft filter; not used by a hard one.
+            strength: multiplies M_S; the options' by default.
+
+        Returns:
+            M − M_U per module.
+
+        Raises:
+            MergeError: a soft filter without μ.
+        """
+        patch = self.region.restrict(self.difference(strength))
+        if isinstance(self.options.filter, HardFilter):
+            filtered = self.filter.hard(patch, self.options.filter.hard)
+        elif mu is None:
+            raise MergeError("the soft filter needs mu")
+        else:
+            filtered = self.filter.soft(patch, mu)
+        return self.region.embed(filtered, self.utility)
+
+    def difference(self, strength: float | None = None) -> Cores:
+        """What is filtered: s·M_S − M_U (interpolate) or s·M_S (add).
+
+        Args:
+            strength: s; the options' by default.
+
+        Returns:
+            D per module.
+        """
+        s = self.options.strength if strength is None else strength
+        if self.options.combine == "add":
+            return {m: s * core for m, core in self.patches.safety.items()}
+        return {m: s * core - self.utility[m] for m, core in self.patches.safety.items()}
+
+    def choose(self) -> CoefficientChoice | None:
+        """μ and strength under the tax budget, or None where the options fix them."""
+        if self.options.budget is None:
+            return None
+        hard = isinstance(self.options.filter, HardFilter)
+        return optimize_merge_coefficients(
+            lambda mu, strength: self.merged(mu=mu, strength=strength),
+            require_data(self.problem),
+            self.problem.spaces,
+            self.utility,
+            self.held_harm,
+            self.held_benign,
+            tax_budget=self.options.budget,
+            strengths=self.options.tune_strengths or (self.options.strength,),
+            tune_mu=not hard,
+            progress=self.problem.progress,
+        )
+
+    def refined(self, change: Cores) -> Cores:
+        """Re-learn the patch inside the subspace by gradient.
+
+        Args:
+            change: the filtered patch.
+
+        Returns:
+            The new patch, M − M_U per module.
+
+        Raises:
+            MergeError: the structure has no per-layer basis, or no budget is set.
+        """
+        if not isinstance(self.filter, SpectralFilter) or not isinstance(self.gevp, LayeredGEVP):
+            raise MergeError("refine needs per-layer directions: structure diagonal, kronecker or block, utility: sum")
+        hard = self.options.filter
+        refined = refine_coefficients(
+            require_data(self.problem),
+            self.problem.spaces,
+            self.gevp.top(hard.hard) if isinstance(hard, HardFilter) else self.gevp,
+            self.utility,
+            self.region.restrict(change),
+            self.fit_harm,
+            self.fit_benign,
+            steps=self.options.refine,
+            tax_budget=self.options.budget or 0.02,
+            embed=lambda cores: self.region.embed(cores, self.utility),
+            progress=self.problem.progress,
+        )
+        return self.region.embed(refined, self.utility)
+
+    def held_out(self) -> HeldOutQuotients | None:
+        """λ in-sample against the same directions' quotients on the samples set aside."""
+        if self.options.utility == "fisher":
+            return None
+        collect = self._collector.fisher
+        harm = collect(self.held_harm, "safety", "held-out, harmful", structure="lowrank", region=self.region)
+        benign = collect(self.held_benign, "utility", "held-out, benign", structure="lowrank", region=self.region)
+        return held_out_quotients(self.gevp, harm.scaled(self.fishers[2]), benign)
+
+    @property
+    def _harm_damping(self) -> float:
+        given = self.options.harm_damping
+        return self.options.damping if given is None else given
+
+    @property
+    def _utility_adapters(self) -> list[Any]:
+        return [a for a in self.problem.adapters if a.role == "utility"]
+
+    @cached_property
+    def _adapter_fishers(self) -> dict[str, tuple[Any, ...]]:
+        """Every utility adapter's own Fisher, at its own optimum, on its own benign data.
+
+        Raises:
+            MergeError: an adapter without data.
+        """
+        collected = []
+        for adapter in self._utility_adapters:
+            batches: Sequence[Batch] = self.problem.adapter_benign.get(adapter.name, ())
+            if not batches:
+                raise MergeError(
+                    f"utility: fisher needs benign data of each utility adapter; adapter {adapter.name!r} has none. "
+                    "Give it a `data:` section, or use utility: sum"
+                )
+            collected.append(
+                self._collector.fisher(
+                    batches,
+                    "utility",
+                    f"Fisher of adapter {adapter.name}",
+                    structure=self.structure,
+                    point=self.patches.each[adapter.name],
+                )
+            )
+        return {m: tuple(f.layers[m] for f in collected) for m in self.problem.spaces}
