@@ -165,6 +165,9 @@ class MergeConfig(_Section):
     base_model: ModelReference | None = Field(
         default=None, description="hub id or folder; needed by methods that read data"
     )
+    aligned_base_model: ModelReference | None = Field(
+        default=None, description="local folder of the aligned base; for methods that compare it with base_model"
+    )
     adapters: tuple[AdapterConfig, ...] = Field(min_length=1, description="what is merged")
     data: DataSection = DataSection()
     merge: MergeSection = MergeSection()
@@ -197,8 +200,9 @@ class MergeConfig(_Section):
     def _output_apart(self) -> "MergeConfig":
         target = self.output.path.resolve()
         folders = [("adapter", adapter.path) for adapter in self.adapters]
-        if self.base_model is not None and Path(self.base_model).is_dir():
-            folders.append(("base model", Path(self.base_model)))
+        for base in (self.base_model, self.aligned_base_model):
+            if base is not None and Path(base).is_dir():
+                folders.append(("base model", Path(base)))
         for what, path in folders:
             source = path.resolve()
             if target.is_relative_to(source) or source.is_relative_to(target):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from .core_space import CoreSpace
     from .fim_calculator import Batch
-    from .lora_utils import Adapter
+    from .lora_utils import Adapter, BaseWeights
 
 __all__ = [
     "ENTRY_POINT_GROUP",
@@ -60,11 +60,14 @@ class Needs:
     Attributes:
         data: a model and calibration batches (harm and benign).
         base: weights of the base model, read layer by layer.
+        aligned_base: what alignment changed: the weights of an unaligned and of an aligned base, read layer by layer,
+            or adapters of role ``safety``, which stand for that change where no pair of bases is given.
         roles: roles of which at least one adapter must be present.
     """
 
     data: bool = False
     base: bool = False
+    aligned_base: bool = False
     roles: frozenset[str] = frozenset()
 
 
@@ -135,6 +138,8 @@ class MergeProblem:
         adapter_benign: benign batches of single adapters' own data, by adapter name.
         seed: seed of every random choice.
         progress: called with (stage, done, total) while long work runs.
+        base_weights: weights of the (unaligned) base, read one module at a time, or None.
+        aligned_weights: weights of the same base after alignment, or None.
     """
 
     adapters: "Sequence[Adapter]"
@@ -145,6 +150,8 @@ class MergeProblem:
     adapter_benign: "Mapping[str, Sequence[Batch]]" = field(default_factory=dict)
     seed: int = 0
     progress: Callable[[str, int, int], None] | None = None
+    base_weights: "BaseWeights | None" = None
+    aligned_weights: "BaseWeights | None" = None
 
 
 @dataclass(frozen=True)
@@ -155,11 +162,14 @@ class Prepared:
         state: anything the method's layer function wants; opaque to everybody else.
         report: plain figures for ``merge_report.json``.
         warnings: sentences for the user.
+        spaces: core spaces to merge in, where the result leaves those of the problem; they must contain every
+            adapter's update. None keeps the problem's.
     """
 
     state: Any = None
     report: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    spaces: "Mapping[str, CoreSpace] | None" = None
 
 
 @dataclass(frozen=True)

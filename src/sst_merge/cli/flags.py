@@ -85,7 +85,7 @@ class Flag:
         """
         if self.kind == "yaml":
             return _yaml_value(given, self.option)
-        if self.kind == "path" or (self.field == "base_model" and Path(given).is_dir()):
+        if self.kind == "path" or (self.field in {"base_model", "aligned_base_model"} and Path(given).is_dir()):
             # The file's relative paths start at its own folder, those of flags at the current one.
             return str(Path(given).expanduser().absolute())
         return tuple(given) if self.kind == "several" else given

@@ -15,9 +15,17 @@ if TYPE_CHECKING:
 
     from ..data_loader import Row
     from ..fim_calculator import Batch
-    from ..lora_utils import Adapter, BaseModelIndex
+    from ..lora_utils import Adapter, BaseModelIndex, BaseWeights
 
-__all__ = ["ModelAndData", "load_adapters", "load_base_index", "load_model_and_data", "resolve_device", "torch_type"]
+__all__ = [
+    "ModelAndData",
+    "load_adapters",
+    "load_base_index",
+    "load_model_and_data",
+    "open_weights",
+    "resolve_device",
+    "torch_type",
+]
 
 
 @dataclass(frozen=True)
@@ -124,6 +132,27 @@ def load_model_and_data(config: MergeConfig, device: str) -> ModelAndData:
         benign=moved(batches["benign"]),
         adapter_benign={name: moved(found) for name, found in own_batches.items()},
     )
+
+
+def open_weights(config: MergeConfig) -> "tuple[BaseWeights | None, BaseWeights | None]":
+    """Open the weights of the unaligned and the aligned base, for methods that compare them; nothing is read yet.
+
+    Args:
+        config: the configuration.
+
+    Returns:
+        Both, or None twice where no aligned base is named.
+
+    Raises:
+        ConfigError: an aligned base without a base to compare it with.
+    """
+    from ..lora_utils import BaseWeights
+
+    if config.aligned_base_model is None:
+        return None, None
+    if config.base_model is None:
+        raise ConfigError("base_model: missing; aligned_base_model is compared with it, so give its local folder too")
+    return BaseWeights.load(config.base_model), BaseWeights.load(config.aligned_base_model)
 
 
 def resolve_device(name: str) -> str:

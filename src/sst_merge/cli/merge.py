@@ -91,7 +91,13 @@ def merge(config: Path | None, adapters: Sequence[str], settings: Sequence[str],
 def _plan(config: MergeConfig, adapters: "list[Adapter]", base: "BaseModelIndex | None", source: str) -> "MergePlan":
     from ..merging import plan_merge
 
-    present = {"model": config.base_model, "harm": config.data.harm, "benign": config.data.benign}
+    present = {
+        "model": config.base_model,
+        "harm": config.data.harm,
+        "benign": config.data.benign,
+        "base_weights": config.base_model,
+        "aligned_weights": config.aligned_base_model,
+    }
     try:
         return plan_merge(
             adapters,
@@ -111,10 +117,11 @@ def _plan(config: MergeConfig, adapters: "list[Adapter]", base: "BaseModelIndex 
 
 def _carry_out(config: MergeConfig, plan: "MergePlan", base: "BaseModelIndex | None", device: str) -> "MergeReport":
     from ..merging import merge_to_folder
-    from .inputs import load_model_and_data, torch_type
+    from .inputs import load_model_and_data, open_weights, torch_type
 
     needs = plan.method.needs
     data = load_model_and_data(config, device) if needs.data or needs.base else None
+    unaligned, aligned = open_weights(config) if needs.aligned_base else (None, None)
     with progress_bars() as progress:
         return merge_to_folder(
             plan.adapters,
@@ -125,6 +132,8 @@ def _carry_out(config: MergeConfig, plan: "MergePlan", base: "BaseModelIndex | N
             benign=data.benign if data else (),
             adapter_benign=data.adapter_benign if data else {},
             base=base,
+            base_weights=unaligned,
+            aligned_weights=aligned,
             seed=config.seed,
             rank=plan.rank,
             energy=plan.energy,

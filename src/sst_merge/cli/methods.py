@@ -40,6 +40,7 @@ def methods(name: str | None, as_json: bool) -> None:
 def _needs(method: "MergeMethod") -> str:
     needs = [f"role {role}" for role in sorted(method.needs.roles)]
     needs += ["model and data"] if method.needs.data else ["base weights"] if method.needs.base else []
+    needs += ["aligned base or role safety"] if method.needs.aligned_base else []
     return ", ".join(needs) or "adapters only"
 
 
@@ -56,6 +57,7 @@ def _record(method: "MergeMethod") -> dict[str, Any]:
         "needs": {
             "data": method.needs.data,
             "base": method.needs.base,
+            "aligned_base": method.needs.aligned_base,
             "roles": sorted(method.needs.roles),
         },
         "promises": {

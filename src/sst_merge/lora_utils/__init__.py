@@ -3,6 +3,7 @@
 from .adapter import Adapter, Role
 from .atomic import atomic_folder
 from .base_index import BaseModelIndex, ModuleShape
+from .base_weights import BaseWeights
 from .checks import check_against_base, check_compatible
 from .factors import LoraFactors, ModuleKind
 from .writing import write_adapter
@@ -10,6 +11,7 @@ from .writing import write_adapter
 __all__ = [
     "Adapter",
     "BaseModelIndex",
+    "BaseWeights",
     "LoraFactors",
     "ModuleKind",
     "ModuleShape",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..lora_utils import Adapter, BaseModelIndex, LoraFactors
+from ..lora_utils import Adapter, BaseModelIndex, BaseWeights, LoraFactors
 from .engine import Progress
 from .report import MergeReport
 from .result import FileText, MergeResult, write_merge
@@ -30,6 +30,8 @@ def merge(
     benign: "Sequence[Batch]" = (),
     adapter_benign: "Mapping[str, Sequence[Batch]]" = MappingProxyType({}),
     base: BaseModelIndex | None = None,
+    base_weights: BaseWeights | None = None,
+    aligned_weights: BaseWeights | None = None,
     seed: int = 0,
     rank: int | None = None,
     energy: float | None = None,
@@ -49,6 +51,8 @@ def merge(
         benign: batches of benign prompts with good answers.
         adapter_benign: benign batches of single adapters' own data, by adapter name.
         base: layers of the base model to check the adapters against; those of ``model`` by default.
+        base_weights: weights of the unaligned base, for methods that compare it with an aligned one.
+        aligned_weights: weights of the aligned base.
         seed: of every random choice.
         rank: largest rank of the output; exact by default.
         energy: share of ‖ΔW‖² to keep per module; all by default.
@@ -65,7 +69,14 @@ def merge(
         adapters,
         method,
         options,
-        MergeInputs(model=model, harm=harm, benign=benign, adapter_benign=adapter_benign),
+        MergeInputs(
+            model=model,
+            harm=harm,
+            benign=benign,
+            adapter_benign=adapter_benign,
+            base_weights=base_weights,
+            aligned_weights=aligned_weights,
+        ),
         base=base,
         seed=seed,
         rank=rank,
@@ -91,6 +102,8 @@ def merge_to_folder(
     benign: "Sequence[Batch]" = (),
     adapter_benign: "Mapping[str, Sequence[Batch]]" = MappingProxyType({}),
     base: BaseModelIndex | None = None,
+    base_weights: BaseWeights | None = None,
+    aligned_weights: BaseWeights | None = None,
     seed: int = 0,
     rank: int | None = None,
     energy: float | None = None,
@@ -114,6 +127,8 @@ def merge_to_folder(
         benign: batches of benign prompts with good answers.
         adapter_benign: benign batches of single adapters' own data, by adapter name.
         base: layers of the base model to check the adapters against; those of ``model`` by default.
+        base_weights: weights of the unaligned base, for methods that compare it with an aligned one.
+        aligned_weights: weights of the aligned base.
         seed: of every random choice.
         rank: largest rank of the output; exact by default.
         energy: share of ‖ΔW‖² to keep per module; all by default.
@@ -133,7 +148,14 @@ def merge_to_folder(
         adapters,
         method,
         options,
-        MergeInputs(model=model, harm=harm, benign=benign, adapter_benign=adapter_benign),
+        MergeInputs(
+            model=model,
+            harm=harm,
+            benign=benign,
+            adapter_benign=adapter_benign,
+            base_weights=base_weights,
+            aligned_weights=aligned_weights,
+        ),
         base=base,
         seed=seed,
         rank=rank,

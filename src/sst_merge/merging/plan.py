@@ -155,7 +155,7 @@ def plan_merge(
         adapters: what to merge, with distinct names.
         method: name of a registered method.
         options: its options, plain values.
-        given: which of ``model``, ``harm`` and ``benign`` the merge will have.
+        given: which of ``model``, ``harm``, ``benign``, ``base_weights`` and ``aligned_weights`` the merge will have.
         base: layers of the base model; module names are checked against them and their kinds are taken over.
         rank: largest rank of the output.
         energy: keep the fewest singular values that hold this share of ‖ΔW‖² per module.
@@ -222,6 +222,14 @@ def _check_needs(method: MergeMethod, adapters: Sequence[Adapter], given: Collec
         )
     if method.needs.base and "model" not in given:
         raise BaseModelError(f"method {method.name!r} reads the base model's weights; give base_model (model=)")
+    pair = {"base_weights", "aligned_weights"} & set(given)
+    if method.needs.aligned_base and len(pair) < 2 and "safety" not in roles:
+        found = f"only {pair.pop()}" if pair else "neither of them, and no adapter of role 'safety'"
+        raise MergeError(
+            f"method {method.name!r} needs to know what alignment changed; found {found}. Give base_model and "
+            f"aligned_base_model as local folders (base_weights=, aligned_weights= in Python), or an adapter of role "
+            f"safety in their place"
+        )
 
 
 def _modules(adapters: Sequence[Adapter]) -> list[ModulePlan]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..errors import MergeError
-from ..lora_utils import Adapter, BaseModelIndex
+from ..lora_utils import Adapter, BaseModelIndex, BaseWeights
 from ..registry import MergeProblem, Prepared
 from .engine import MergedModule, Progress, merged_modules
 from .plan import MergePlan, plan_merge
@@ -35,17 +35,27 @@ class MergeInputs:
         harm: batches of harmful prompts with refusals.
         benign: batches of benign prompts with good answers.
         adapter_benign: benign batches of single adapters' own data, by adapter name.
+        base_weights: weights of the unaligned base, or None.
+        aligned_weights: weights of the aligned base, or None.
     """
 
     model: "PreTrainedModel | None"
     harm: "Sequence[Batch]"
     benign: "Sequence[Batch]"
     adapter_benign: "Mapping[str, Sequence[Batch]]"
+    base_weights: BaseWeights | None = None
+    aligned_weights: BaseWeights | None = None
 
     @property
     def given(self) -> tuple[str, ...]:
         """Names of what is there, as :func:`~.plan.plan_merge` takes them."""
-        present = {"model": self.model is not None, "harm": len(self.harm) > 0, "benign": len(self.benign) > 0}
+        present = {
+            "model": self.model is not None,
+            "harm": len(self.harm) > 0,
+            "benign": len(self.benign) > 0,
+            "base_weights": self.base_weights is not None,
+            "aligned_weights": self.aligned_weights is not None,
+        }
         return tuple(name for name, there in present.items() if there)
 
 
@@ -199,7 +209,7 @@ class MergeTask:
         )
 
     def _prepare(self) -> "dict[str, CoreSpace] | None":
-        """Let the method look at the whole merge; returns the core spaces that it saw, if it did."""
+        """Let the method look at the whole merge; returns the core spaces to merge in, if it did."""
         prepare = self.plan.method.prepare
         if prepare is None:
             return None
@@ -216,9 +226,11 @@ class MergeTask:
             adapter_benign=self.inputs.adapter_benign,
             seed=self.seed,
             progress=self.progress,
+            base_weights=self.inputs.base_weights,
+            aligned_weights=self.inputs.aligned_weights,
         )
         self.prepared = prepare(problem, self.plan.options)
-        return spaces
+        return spaces if self.prepared.spaces is None else dict(self.prepared.spaces)
 
 
 def _warnings(figures: Mapping[str, ModuleFigures]) -> list[str]:
