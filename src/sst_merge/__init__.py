@@ -24,7 +24,7 @@ _HOMES = {
     "select_safety_subspace": "sst_merge.gevp_solver",
     "MergeResult": "sst_merge.merging",
     "merge": "sst_merge.merging",
-    "merge_lora_adapters": "sst_merge.sst",
+    "merge_lora_adapters": "sst_merge.merging.lora_adapters",
     "optimize_merge_coefficients": "sst_merge.sst",
     "project_to_safety_subspace": "sst_merge.sst",
 }
@@ -62,6 +62,6 @@ if TYPE_CHECKING:
     from .lora_utils import LoraFactors as LoraFactors
     from .merging import MergeResult as MergeResult
     from .merging import merge as merge
-    from .sst import merge_lora_adapters as merge_lora_adapters
+    from .merging.lora_adapters import merge_lora_adapters as merge_lora_adapters
     from .sst import optimize_merge_coefficients as optimize_merge_coefficients
     from .sst import project_to_safety_subspace as project_to_safety_subspace

@@ -1,6 +1,5 @@
 """SST-Merge: the formula of the design's section 4, in files a reader can check against it."""
 
-from .api import merge_lora_adapters
 from .coefficients import CoefficientChoice, optimize_merge_coefficients
 from .flow import SSTMerge
 from .likelihood import Candidate
@@ -16,7 +15,6 @@ __all__ = [
     "SSTMerge",
     "SSTOptions",
     "VilaOptions",
-    "merge_lora_adapters",
     "optimize_merge_coefficients",
     "project_to_safety_subspace",
     "sst",

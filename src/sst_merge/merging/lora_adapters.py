@@ -1,31 +1,33 @@
 """``merge_lora_adapters``: SST-Merge in one call."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
-from transformers import PreTrainedModel
-
-from ..fim_calculator import Batch
 from ..lora_utils import Adapter
+from .api import merge
+from .result import MergeResult
 
 if TYPE_CHECKING:
-    from ..merging import MergeResult
+    from transformers import PreTrainedModel
+
+    from ..fim_calculator import Batch
 
 __all__ = ["merge_lora_adapters"]
 
 
 def merge_lora_adapters(
-    model: PreTrainedModel,
+    model: "PreTrainedModel",
     adapters: Sequence[Adapter],
-    harm: Sequence[Batch],
-    benign: Sequence[Batch],
+    harm: "Sequence[Batch]",
+    benign: "Sequence[Batch]",
     *,
-    adapter_benign: Mapping[str, Sequence[Batch]] | None = None,
+    adapter_benign: "Mapping[str, Sequence[Batch]]" = MappingProxyType({}),
     seed: int = 0,
     rank: int | None = None,
     progress: Callable[[str, int, int], None] | None = None,
-    **options: object,
-) -> "MergeResult":
+    **options: Any,
+) -> MergeResult:
     """SST-Merge, the whole flow: Fishers, GEVP, filter, coefficients, merged adapter.
 
     Args:
@@ -42,15 +44,13 @@ def merge_lora_adapters(
     Returns:
         The merged adapter and its report.
     """
-    from ..merging import merge
-
     return merge(
         adapters,
         "sst",
         model=model,
         harm=harm,
         benign=benign,
-        adapter_benign=adapter_benign or {},
+        adapter_benign=adapter_benign,
         seed=seed,
         rank=rank,
         progress=progress,
