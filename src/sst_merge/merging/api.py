@@ -56,7 +56,8 @@ def merge(
         seed: of every random choice.
         rank: largest rank of the output; exact by default.
         energy: share of ‖ΔW‖² to keep per module; all by default.
-        compute_dtype: float32 or float64; the merged factors have this type.
+        compute_dtype: float32 or float64: type of the merged factors, and of ΔW for methods that work on it; core
+            matrices are float64 either way and rounded once.
         device: where the algebra runs.
         assume_same_base: merge adapters that name different bases.
         progress: called with (stage, done, total).
@@ -132,7 +133,7 @@ def merge_to_folder(
         seed: of every random choice.
         rank: largest rank of the output; exact by default.
         energy: share of ‖ΔW‖² to keep per module; all by default.
-        compute_dtype: float32 or float64.
+        compute_dtype: as in :func:`merge`.
         device: where the algebra runs.
         assume_same_base: merge adapters that name different bases.
         progress: called with (stage, done, total).

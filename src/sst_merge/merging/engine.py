@@ -20,6 +20,9 @@ __all__ = ["MergedModule", "Progress", "merged_modules", "module_generator"]
 
 Progress = Callable[[str, int, int], None]
 
+# Cores and thin bases cost little in float64, and their rounding would otherwise eat up float32's last digit.
+_CORE_DTYPE = torch.float64
+
 
 @dataclass(frozen=True)
 class MergedModule:
@@ -53,7 +56,8 @@ def merged_modules(
         seed: every module draws from (seed, its name), so order and parallelism do not matter.
         state: what the method prepared.
         spaces: core spaces that the preparation used; by default each module's is made here, unaligned.
-        compute_dtype: float32 or float64.
+        compute_dtype: float32 or float64: type of the merged factors, and of ΔW where a method works on ΔW. Core
+            matrices are always float64.
         device: where the algebra runs.
         progress: called with ("merge", done, total).
 
@@ -63,16 +67,19 @@ def merged_modules(
     Raises:
         MergeError: the method or the lift refuses a module; its name is put before the message.
     """
+    core = plan.method.domain == "core"
+    merge_one = _merge_core if core else _merge_delta
     for index, module in enumerate(plan.modules):
-        factors = _factors(plan.adapters, module, compute_dtype, device)
+        factors = _factors(plan.adapters, module, _CORE_DTYPE if core else compute_dtype, device)
         generator = module_generator(seed, module.name)
         space = spaces[module.name] if spaces is not None else None
-        merge_one = _merge_delta if plan.method.domain == "delta" else _merge_core
         try:
             lifted, truncation, shape = merge_one(plan, module, factors, generator, state, space)
         except MergeError as error:
             raise MergeError(f"module {module.name!r}: {error}") from error
-        yield MergedModule(module.name, lifted.to(device="cpu"), ModuleFigures.of(truncation, shape))
+        yield MergedModule(
+            module.name, lifted.to(device="cpu", dtype=compute_dtype), ModuleFigures.of(truncation, shape)
+        )
         if progress is not None:
             progress("merge", index + 1, len(plan.modules))
 
@@ -118,6 +125,8 @@ def _merge_core(
 ) -> _Merged:
     if space is None:
         space = CoreSpace.spanned_by([f for f in factors if f is not None], aligned=False)
+    else:
+        space = CoreSpace(space.left.to(_CORE_DTYPE), space.right.to(_CORE_DTYPE), space.kind, space.bias)
     patches = tuple(space.coordinates(f) for f in factors)
     merged = plan.method.merge_layer(_layer(plan, module, patches, generator), plan.options, state)
     lifted, truncation = space.lift(merged, rank=plan.rank, energy=plan.energy)

@@ -95,19 +95,19 @@ class MergePlan:
         """Working memory of the largest module, roughly; a model and Fisher statistics come on top.
 
         Args:
-            compute_dtype: type of the computation.
+            compute_dtype: type of ΔW where the method works on ΔW; core matrices are float64.
         """
-        return max(self._module_bytes(module) for module in self.modules) * compute_dtype.itemsize
+        return max(self._module_bytes(module, compute_dtype) for module in self.modules)
 
-    def _module_bytes(self, module: ModulePlan) -> int:
+    def _module_bytes(self, module: ModulePlan, compute_dtype: torch.dtype) -> int:
         d_in = module.d_in + int(module.bias)
         total = sum(module.ranks)
         factors = total * (module.d_out + d_in)
         if self.method.domain == "delta":
             # One ΔW per adapter, the merged one, and what an SVD of it needs.
-            return factors + (len(self.adapters) + 4) * module.d_out * d_in
-        # Factors, their concatenation, the bases and LAPACK's copy; one core per adapter.
-        return 4 * factors + (len(self.adapters) + 3) * total * total
+            return compute_dtype.itemsize * (factors + (len(self.adapters) + 4) * module.d_out * d_in)
+        # In float64: factors, their concatenation, the bases and LAPACK's copy; one core per adapter.
+        return 8 * (4 * factors + (len(self.adapters) + 3) * total * total)
 
     def describe(self, *, dtype: torch.dtype = torch.float32, compute_dtype: torch.dtype = torch.float32) -> str:
         """The plan as text.

@@ -132,6 +132,8 @@ class MergeTask:
                 f"compute_dtype = {compute_dtype}: factorisations need torch.float32 or torch.float64; the type of the "
                 f"written file is set apart (dtype)"
             )
+        if torch.device(device).type == "mps":
+            raise MergeError(f"device = {device}: core matrices need float64, which it does not have; take cpu or cuda")
         if base is None and inputs.model is not None:
             base = BaseModelIndex.of(inputs.model, name=inputs.model.name_or_path or "model")
         plan = plan_merge(
