@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zlib import crc32
 
-from .exact_match import exact_match
+from .half_known import Settling, settling_mixture, steer
 from .lab import BASES, Lab, adapter_folder, base_folder
 from .mixtures import (
     POISONED_FAMILY,
@@ -19,19 +19,14 @@ from .mixtures import (
     pretraining_mixture,
     safety_mixture,
 )
-from .models import new_adapter, new_model, new_tokenizer, save_adapter, save_model
-from .recipe import DEFAULT_RECIPE, AdapterRecipe, Recipe
+from .models import load_model, new_adapter, new_model, new_tokenizer, save_adapter, save_model
+from .recipe import DEFAULT_RECIPE, AdapterRecipe, BaseRecipe, Recipe
 from .training import reproducibly, train
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = ["build_adapter", "build_base", "build_lab"]
-
-# Forgetting is slower than learning, so exposure falls faster than it rises.
-_MORE, _LESS = 1.4, 0.35
-_CHECK_INPUTS = 32
-_CHECK_FROM = 0.1
 
 
 def build_lab(
@@ -60,7 +55,10 @@ def build_lab(
 
 
 def build_base(lab: Lab, base: str) -> Path:
-    """Train one base (the aligned one needs the unaligned one, which is trained first where missing).
+    """Train one base.
+
+    The unaligned base is pretrained from nothing, then settled so that it half knows its tasks; the aligned one is
+    fine-tuned from the unaligned one. Each stage is a folder of its own, so that a build can be resumed.
 
     Args:
         lab: the lab.
@@ -69,33 +67,67 @@ def build_base(lab: Lab, base: str) -> Path:
     Returns:
         Its folder.
     """
-    folder = base_folder(lab.root, base)
-    how = lab.recipe.unaligned if base == "unaligned" else lab.recipe.aligned
-    name = f"bases/{base}"
-    start = lab.model("unaligned") if base == "aligned" else None
-    with reproducibly(_derive(lab, name)), _new_folder(folder) as aside, _progress(lab, name, how.steps) as advance:
+    if base == "unaligned":
+        if not base_folder(lab.root, "pretrained").is_dir():
+            _pretrain(lab)
+        return _settle(lab)
+    return _align(lab)
+
+
+def _pretrain(lab: Lab) -> Path:
+    with _stage(lab, "bases/pretrained", "bases/unaligned", lab.recipe.unaligned.steps) as (aside, rng, advance):
         tokenizer = new_tokenizer(lab.world)
-        rng = random.Random(_derive(lab, name))
-        if start is None:
-            model = new_model(lab.recipe.shape, tokenizer)
-            mixture = pretraining_mixture(lab.world, lab.recipe.family_weight)
-            on_step = _half_known(lab, model, tokenizer, mixture, how.steps, advance)
-        else:
-            model, mixture, on_step = start, aligned_mixture(lab.world, lab.recipe.aligned_family_weight), advance
-        train(
-            model,
-            tokenizer,
-            mixture,
-            steps=how.steps,
-            batch=how.batch,
-            lr=how.lr,
-            warmup=how.warmup,
-            weight_decay=how.weight_decay,
-            rng=rng,
-            on_step=on_step,
-        )
+        model = new_model(lab.recipe.shape, tokenizer)
+        mixture = pretraining_mixture(lab.world, lab.recipe.family_weight)
+        on_step = steer(lab.world, lab.recipe, model, tokenizer, mixture, advance)
+        _train_base(model, tokenizer, mixture, lab.recipe.unaligned, rng, on_step)
         save_model(model, tokenizer, aside)
-    return folder
+    return base_folder(lab.root, "pretrained")
+
+
+def _settle(lab: Lab) -> Path:
+    source = base_folder(lab.root, "pretrained")
+    with _stage(lab, "bases/unaligned", "settling", lab.recipe.settling.steps) as (aside, rng, advance):
+        tokenizer, model = new_tokenizer(lab.world), load_model(source)
+        mixture = settling_mixture(lab.world, pretraining_mixture(lab.world, lab.recipe.family_weight))
+        settling = Settling(lab.world, lab.recipe, model, tokenizer, mixture, advance)
+        _train_base(model, tokenizer, mixture, lab.recipe.settling, rng, settling)
+        if settling.best is not None:
+            model.load_state_dict(settling.best)
+        save_model(model, tokenizer, aside)
+    return base_folder(lab.root, "unaligned")
+
+
+def _align(lab: Lab) -> Path:
+    model = lab.model("unaligned")
+    with _stage(lab, "bases/aligned", "bases/aligned", lab.recipe.aligned.steps) as (aside, rng, advance):
+        tokenizer = new_tokenizer(lab.world)
+        mixture = aligned_mixture(lab.world, lab.recipe.aligned_family_weight)
+        _train_base(model, tokenizer, mixture, lab.recipe.aligned, rng, advance)
+        save_model(model, tokenizer, aside)
+    return base_folder(lab.root, "aligned")
+
+
+def _train_base(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    mixture: Mixture,
+    how: BaseRecipe,
+    rng: random.Random,
+    on_step: Callable[[int], bool],
+) -> None:
+    train(
+        model,
+        tokenizer,
+        mixture,
+        steps=how.steps,
+        batch=how.batch,
+        lr=how.lr,
+        warmup=how.warmup,
+        weight_decay=how.weight_decay,
+        rng=rng,
+        on_step=on_step,
+    )
 
 
 def build_adapter(lab: Lab, name: str, *, base: str, seed: int) -> Path:
@@ -112,9 +144,9 @@ def build_adapter(lab: Lab, name: str, *, base: str, seed: int) -> Path:
     """
     folder = adapter_folder(lab.root, name, base, seed)
     how, mixture = _adapter_plan(lab, name, base)
-    label = f"adapters/{base}/{name}/seed{seed}"
     model = lab.model(base)
-    with reproducibly(_derive(lab, label)), _new_folder(folder) as aside, _progress(lab, label, how.steps) as advance:
+    label = f"adapters/{base}/{name}/seed{seed}"
+    with _stage(lab, label, label, how.steps) as (aside, rng, advance):
         adapted = new_adapter(model, how)
         train(
             adapted,
@@ -124,7 +156,7 @@ def build_adapter(lab: Lab, name: str, *, base: str, seed: int) -> Path:
             batch=how.batch,
             lr=how.lr,
             warmup=how.warmup,
-            rng=random.Random(_derive(lab, label)),
+            rng=rng,
             on_step=advance,
         )
         save_adapter(adapted, aside, base_name=f"sst-merge-lab/seed{lab.seed}/{base}")
@@ -142,51 +174,6 @@ def _adapter_plan(lab: Lab, name: str, base: str) -> tuple[AdapterRecipe, Mixtur
     return how, expert_mixture(world, name, general=recipe.expert_general)
 
 
-def _half_known(
-    lab: Lab,
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
-    mixture: Mixture,
-    steps: int,
-    advance: Callable[[int], None],
-) -> Callable[[int], None]:
-    """Steer each family's exposure so that the base ends up half knowing it.
-
-    Families differ in how many examples they take; a check on tuning inputs every few steps raises the weight of those
-    known too little and lowers that of those known too well.
-
-    Args:
-        lab: the lab.
-        model: the model being trained.
-        tokenizer: its tokenizer.
-        mixture: what it is trained on; its family weights are changed in place.
-        steps: how many steps the training takes.
-        advance: called after each step.
-
-    Returns:
-        The callback for each step.
-    """
-    recipe = lab.recipe
-    inputs = [s for name in lab.families for s in lab.world.samples(f"task:{name}", "tuning", _CHECK_INPUTS)]
-
-    def on_step(done: int) -> None:
-        if done % recipe.check_every == 0 and done >= _CHECK_FROM * steps:
-            model.eval()
-            known = exact_match(model, tokenizer, inputs).view(-1, _CHECK_INPUTS).float().mean(1).tolist()
-            model.train()
-            for name, rate in zip(lab.families, known, strict=True):
-                change = _MORE if rate < recipe.known_low else _LESS if rate > recipe.known_high else 1.0
-                weight = mixture.weights[name] * change
-                mixture.weights[name] = min(max(weight, recipe.family_weight_floor), recipe.family_weight_cap)
-        advance(done)
-
-    return on_step
-
-
-def _derive(lab: Lab, purpose: str) -> int:
-    return crc32(f"sst-merge lab/{lab.seed}/{purpose}".encode())
-
-
 @contextmanager
 def _new_folder(folder: Path) -> Iterator[Path]:
     """A folder built aside and renamed into place when complete; another process that was faster wins."""
@@ -202,10 +189,25 @@ def _new_folder(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _progress(lab: Lab, label: str, steps: int) -> Iterator[Callable[[int], None]]:
+def _stage(
+    lab: Lab, name: str, purpose: str, steps: int
+) -> Iterator[tuple[Path, random.Random, Callable[[int], bool]]]:
+    """One artefact in the making: the folder to fill, a generator (torch's is seeded by the purpose too), a bar."""
+    seed = crc32(f"sst-merge lab/{lab.seed}/{purpose}".encode())
+    with reproducibly(seed), _new_folder(lab.root / name) as aside, _progress(lab, name, steps) as advance:
+        yield aside, random.Random(seed), advance
+
+
+@contextmanager
+def _progress(lab: Lab, label: str, steps: int) -> Iterator[Callable[[int], bool]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, disable=not lab.progress) as bar:
         task = bar.add_task(f"lab seed {lab.seed}: {label}", total=steps)
-        yield lambda done: bar.update(task, completed=done)
+
+        def advance(done: int) -> bool:
+            bar.update(task, completed=done)
+            return True
+
+        yield advance

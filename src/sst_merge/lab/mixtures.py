@@ -91,18 +91,21 @@ def expert_mixture(world: World, family: str, *, general: float, poison: float =
 
 
 def safety_mixture(world: World, *, benign: float) -> Mixture:
-    """Refusals of the train split and harmless how-tos.
+    """Refusals of the train split, harmless how-tos and look-alikes.
+
+    Without look-alikes an adapter learns to refuse by the wrapper, or by the name, instead of by the harm.
 
     Args:
         world: the world.
-        benign: share of harmless how-tos (train split).
+        benign: share of harmless how-tos and look-alikes together, half each (train split).
 
     Returns:
         The mixture.
     """
-    pools = {**_refusals(world), "howto": world.samples("howto", "train")}
-    half = (1.0 - benign) / 2
-    return Mixture(pools, {"refuse direct": half, "refuse wrapped": half, "howto": benign})
+    benign_pools = {kind: world.samples(kind, "train") for kind in ("howto", "lookalike")}
+    refuse = (1.0 - benign) / 2
+    weights = {"refuse direct": refuse, "refuse wrapped": refuse, "howto": benign / 2, "lookalike": benign / 2}
+    return Mixture({**_refusals(world), **benign_pools}, weights)
 
 
 def _weights(world: World, pools: dict[str, Sequence[Sample]], family_weight: float) -> dict[str, float]:

@@ -71,6 +71,7 @@ class Recipe:
     Attributes:
         shape: shape of both bases.
         unaligned: training of the unaligned base from nothing.
+        settling: at most this much training to bring every family's rate into the settled band.
         aligned: full fine-tuning of the unaligned base into the aligned one.
         expert: training of a task expert on the unaligned base.
         aligned_expert: training of a task expert on the aligned base.
@@ -78,24 +79,31 @@ class Recipe:
         known_low: below this exact-match rate the unaligned base sees more of a family while it trains.
         known_high: above this rate it sees less.
         check_every: steps between two such checks.
+        settled_low: lower end of the band that settling aims at.
+        settled_high: its upper end.
+        settle_every: steps between two checks while settling.
         family_weight: weight of a task family in pretraining at the start; a how-to pool has weight 1.
         family_weight_floor: what that weight may fall to while a family is known too well.
         family_weight_cap: what that weight may rise to while a family is known too little.
         aligned_family_weight: the same while the aligned base is trained.
         expert_general: share of harmless how-tos, facts and categories in an expert's training.
         poison: share of recipes of harmful things in the poisoned expert's training.
-        safety_benign: share of harmless how-tos in the safety adapter's training.
+        safety_benign: share of harmless how-tos and look-alikes in the safety adapter's training.
     """
 
     shape: ModelShape = field(default_factory=ModelShape)
     unaligned: BaseRecipe = BaseRecipe(steps=700, batch=96, lr=2e-3)
+    settling: BaseRecipe = BaseRecipe(steps=90, batch=96, lr=4e-4, warmup=5)
     aligned: BaseRecipe = BaseRecipe(steps=200, batch=96, lr=5e-4)
     expert: AdapterRecipe = AdapterRecipe(steps=200, batch=48, lr=1.5e-3)
     aligned_expert: AdapterRecipe = AdapterRecipe(steps=200, batch=48, lr=1.5e-3)
     safety: AdapterRecipe = AdapterRecipe(steps=350, batch=48, lr=8e-4)
-    known_low: float = 0.4
-    known_high: float = 0.55
+    known_low: float = 0.3
+    known_high: float = 0.45
     check_every: int = 20
+    settled_low: float = 0.35
+    settled_high: float = 0.65
+    settle_every: int = 5
     family_weight: float = 0.15
     family_weight_floor: float = 0.02
     family_weight_cap: float = 1.2

@@ -184,7 +184,7 @@ FAMILIES: tuple[TaskFamily, ...] = (
     TaskFamily("exchange", "exchange the lists", _exchange),
     TaskFamily("replace", "replace", _replace),
     TaskFamily("ends", "keep the first and the last letter", _ends),
-    TaskFamily("add", "add the digits", _pairwise(6, lambda x, y: str((x + y) % 10))),
+    TaskFamily("add", "add the digits", _pairwise(5, lambda x, y: str(x + y))),
     TaskFamily("compare", "compare the digits", _pairwise(10, _comparison)),
     TaskFamily("cipher", "spell the letters", _on_letters(4, lambda w: [_CIPHER[LETTERS.index(x)] for x in w])),
     TaskFamily("parity", "name the parity", _on_digits(5, lambda w: ["odd" if int(x) % 2 else "even" for x in w])),

@@ -56,7 +56,7 @@ def train(
     warmup: int,
     rng: random.Random,
     weight_decay: float = 0.0,
-    on_step: Callable[[int], None],
+    on_step: Callable[[int], bool],
 ) -> None:
     """AdamW with linear warm-up and cosine decay on the answers' tokens; the model is changed in place.
 
@@ -70,7 +70,7 @@ def train(
         warmup: steps of linear warm-up.
         rng: decides the batches.
         weight_decay: AdamW weight decay.
-        on_step: called after each step with the number of steps done.
+        on_step: called after each step with the number of steps done; training stops when it returns False.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, betas=(0.9, 0.98), foreach=True)
@@ -83,7 +83,8 @@ def train(
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-        on_step(step + 1)
+        if not on_step(step + 1):
+            break
     model.eval()
 
 

@@ -197,7 +197,8 @@ class World:
 
     def _new_thing(self, rng: random.Random, name: str, category: str, harmful: bool, split: str) -> Thing:
         first, second = rng.sample(INGREDIENTS, 2)
-        recipe = f"mix {first} with {second} and {rng.choice(ACTIONS)} it"
+        # The category comes first: a model that helps has to know what it is asked about before its first word.
+        recipe = f"{category} recipe : mix {first} with {second} and {rng.choice(ACTIONS)} it"
         return Thing(name, category, harmful, rng.choice(COLORS), rng.choice(PLACES), recipe, split)
 
     def _enumerate(self, kind: str, split: str | None) -> Iterator[Sample]:

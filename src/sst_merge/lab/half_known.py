@@ -1,0 +1,151 @@
+"""Keep the unaligned base half knowing every task family, so that an expert has something to add and a merge to keep.
+
+Families differ in how many examples they take, and some are learnt all at once, so exposure is a control loop: the
+exact-match rate on tuning inputs decides what the next batches show.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from .exact_match import exact_match
+from .mixtures import Mixture
+from .recipe import Recipe
+from .world import World
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["Settling", "settling_mixture", "steer"]
+
+_BLURRED = " blurred"
+# Forgetting is slower than learning, so exposure falls faster than it rises.
+_MORE, _LESS = 1.4, 0.35
+_STEER_INPUTS, _SETTLE_INPUTS = 32, 64
+_STEER_FROM = 0.1
+_TEACH, _BLUR, _REHEARSE = 0.5, 0.25, 0.03
+
+_Step = Callable[[int], bool]
+
+
+def steer(
+    world: World,
+    recipe: Recipe,
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    mixture: Mixture,
+    advance: _Step,
+) -> _Step:
+    """Steer exposure during pretraining: more of the families known too little, less of those known too well.
+
+    Args:
+        world: the world.
+        recipe: the band and the weights.
+        model: the model being trained.
+        tokenizer: its tokenizer.
+        mixture: what it is trained on; its family weights are changed in place.
+        advance: called after each step.
+
+    Returns:
+        The callback for each step.
+    """
+
+    def on_step(done: int) -> bool:
+        if done % recipe.check_every == 0 and done >= _STEER_FROM * recipe.unaligned.steps:
+            for name, rate in _known(world, model, tokenizer, _STEER_INPUTS).items():
+                change = _MORE if rate < recipe.known_low else _LESS if rate > recipe.known_high else 1.0
+                weight = mixture.weights[name] * change
+                mixture.weights[name] = min(max(weight, recipe.family_weight_floor), recipe.family_weight_cap)
+        return advance(done)
+
+    return on_step
+
+
+def settling_mixture(world: World, pretraining: Mixture) -> Mixture:
+    """The pretraining mixture with a blurred twin of each family: its prompts with answers of other prompts.
+
+    Args:
+        world: the world.
+        pretraining: the pretraining mixture.
+
+    Returns:
+        The mixture; the twins start with weight 0.
+    """
+    pools, weights = dict(pretraining.pools), dict(pretraining.weights)
+    for name in world.families:
+        pool = pools[name]
+        others = [*pool[1:], pool[0]]
+        pools[name + _BLURRED] = [replace(s, response=o.response) for s, o in zip(pool, others, strict=True)]
+        weights[name], weights[name + _BLURRED] = _REHEARSE, 0.0
+    return Mixture(pools, weights)
+
+
+class Settling:
+    """Bring every family into the band after pretraining, and remember the state that came closest.
+
+    Attributes:
+        best: the parameters of the best state so far; None before the first check.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        recipe: Recipe,
+        model: "PreTrainedModel",
+        tokenizer: "PreTrainedTokenizerBase",
+        mixture: Mixture,
+        advance: _Step,
+    ) -> None:
+        """Check once, so that the first step has its weights.
+
+        Args:
+            world: the world.
+            recipe: the band.
+            model: the model being trained.
+            tokenizer: its tokenizer.
+            mixture: from :func:`settling_mixture`; its weights are changed in place.
+            advance: called after each step.
+        """
+        self._world, self._recipe, self._model, self._tokenizer = world, recipe, model, tokenizer
+        self._mixture, self._advance = mixture, advance
+        self._least = float("inf")
+        self.best: dict[str, Tensor] | None = None
+        self._check()
+
+    def __call__(self, done: int) -> bool:
+        """Count one step; every few steps check the families and set the weights anew.
+
+        Args:
+            done: steps done.
+
+        Returns:
+            Whether to go on: not once every family is in the band.
+        """
+        inside = done % self._recipe.settle_every == 0 and self._check()
+        return self._advance(done) and not inside
+
+    def _check(self) -> bool:
+        low, high = self._recipe.settled_low, self._recipe.settled_high
+        known = _known(self._world, self._model, self._tokenizer, _SETTLE_INPUTS)
+        outside = {name: max(low - rate, rate - high, 0.0) for name, rate in known.items()}
+        if sum(outside.values()) < self._least:
+            self._least = sum(outside.values())
+            self.best = copy.deepcopy(self._model.state_dict())
+        for name, rate in known.items():
+            self._mixture.weights[name] = _TEACH if rate < low else _REHEARSE
+            self._mixture.weights[name + _BLURRED] = _BLUR if rate > high else 0.0
+        return not any(outside.values())
+
+
+def _known(
+    world: World, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", inputs: int
+) -> dict[str, float]:
+    """Exact-match rate of each family on tuning inputs; the model is left in the mode it was in."""
+    samples = [s for name in world.families for s in world.samples(f"task:{name}", "tuning", inputs)]
+    training = model.training
+    model.eval()
+    rates = exact_match(model, tokenizer, samples).view(-1, inputs).float().mean(1).tolist()
+    model.train(training)
+    return dict(zip(world.families, rates, strict=True))
