@@ -1,0 +1,50 @@
+"""Linear: the weighted average of the updates, exact (model soups, Wortsman et al., arXiv:2203.05482).
+
+    ΔW = λ Σᵢ wᵢ ΔWᵢ / Σᵢ |wᵢ|
+
+Linear in ΔW, so the core form is lossless. |wᵢ|, not wᵢ, in the divisor: an adapter that is subtracted must not make
+the rest larger. With ``normalize: false`` it is Task Arithmetic.
+
+Others: mergekit's ``linear`` divides by Σ wᵢ. PEFT's ``linear`` averages A and B apart, Σ √wᵢ B · Σ √wᵢ A, whose cross
+terms BᵢAⱼ are as large as the answer; its ``svd`` is the faithful one.
+"""
+
+from torch import Tensor
+
+from ..registry import Layer, MethodOptions, Promises, merge_method
+
+__all__ = ["LinearOptions", "linear"]
+
+
+class LinearOptions(MethodOptions):
+    """Options of the weighted average.
+
+    Attributes:
+        strength: λ, multiplies the average.
+        normalize: divide by Σ|wᵢ|.
+    """
+
+    strength: float = 1.0
+    normalize: bool = True
+
+
+@merge_method(
+    name="linear",
+    summary="weighted average of the updates, exact",
+    paper="arXiv:2203.05482",
+    options=LinearOptions,
+    promises=Promises(),
+)
+def linear(layer: Layer, options: LinearOptions, state: None) -> Tensor:
+    """λ Σ wᵢ Mᵢ / Σ|wᵢ|.
+
+    Args:
+        layer: core matrices of one module.
+        options: λ, and whether to divide.
+        state: unused.
+
+    Returns:
+        The merged core, (p, q).
+    """
+    total = sum(abs(weight) for weight in layer.weights) if options.normalize else 1.0
+    return layer.weighted_sum() * (options.strength / total if total > 0 else 0.0)
