@@ -1,0 +1,102 @@
+"""DARE (Yu et al., arXiv:2311.03099): drop entries of every ΔW at random, rescale, then add or merge by TIES.
+
+    mᵢ ~ Bernoulli(density) per entry,   τ̃ᵢ = mᵢ ⊙ τᵢ / density,   density = 1 − p
+    dare_linear:  ΔW = λ Σᵢ wᵢ τ̃ᵢ
+    dare_ties:    ΔW = λ · disjoint mean of wᵢ τ̃ᵢ (signs elected as in TIES, no trimming)
+
+Default of the paper: p = 0.9, so density 0.1. E[τ̃ᵢ] = τᵢ, so ``dare_linear`` averages to the weighted sum over seeds.
+One adapter alone comes back in expectation only: not ``exact``. The draws of a module depend on the seed, the module's
+name and the position of the adapter, not on the weights.
+
+Others: mergekit rescales by the sum of magnitudes (``rescale: l1``) and its ``dare_ties`` adds the agreeing entries
+without dividing (``normalize: none``); PEFT's ``dare_linear`` and ``dare_ties`` drop entries of A and B apart
+(``dare_linear_svd`` and ``dare_ties_svd`` are the faithful ones).
+"""
+
+from collections.abc import Iterator
+
+from pydantic import Field
+from torch import Tensor
+
+from ..registry import Layer, MethodOptions, Promises, merge_method
+from ._entrywise import Normalization, Rescaling, disjoint_merge, drop, rescaled
+
+__all__ = ["DareLinearOptions", "DareTiesOptions", "dare_linear", "dare_ties"]
+
+
+class DareLinearOptions(MethodOptions):
+    """Options of drop and rescale.
+
+    Attributes:
+        strength: λ, multiplies the merged update.
+        density: probability to keep an entry, 1 − p.
+        rescale: divide by the density, restore the sum of magnitudes, or neither.
+    """
+
+    strength: float = 1.0
+    density: float = Field(default=0.1, gt=0.0, le=1.0)
+    rescale: Rescaling = "paper"
+
+
+class DareTiesOptions(DareLinearOptions):
+    """Options of drop and rescale followed by sign election.
+
+    Attributes:
+        normalize: what the sum of agreeing entries is divided by.
+    """
+
+    normalize: Normalization = "count"
+
+
+@merge_method(
+    name="dare_linear",
+    summary="drop entries at random, rescale, add",
+    paper="arXiv:2311.03099",
+    options=DareLinearOptions,
+    domain="delta",
+    promises=Promises(exact=False, deterministic=False, homogeneous=True),
+)
+def dare_linear(layer: Layer, options: DareLinearOptions, state: None) -> Tensor:
+    """λ Σ wᵢ τ̃ᵢ.
+
+    Args:
+        layer: ΔW of every adapter, one module.
+        options: λ, density, rescaling.
+        state: unused.
+
+    Returns:
+        The merged ΔW, (d_out, d_in).
+    """
+    total = layer.patches[0].new_zeros(layer.patches[0].shape)
+    for update in _dropped(layer, options):
+        total += update
+    return options.strength * total
+
+
+@merge_method(
+    name="dare_ties",
+    summary="drop entries at random, rescale, elect signs, average the entries that agree",
+    paper="arXiv:2311.03099",
+    options=DareTiesOptions,
+    domain="delta",
+    promises=Promises(exact=False, deterministic=False, homogeneous=True),
+)
+def dare_ties(layer: Layer, options: DareTiesOptions, state: None) -> Tensor:
+    """λ · disjoint mean of wᵢ τ̃ᵢ.
+
+    Args:
+        layer: ΔW of every adapter, one module.
+        options: λ, density, rescaling, divisor.
+        state: unused.
+
+    Returns:
+        The merged ΔW, (d_out, d_in).
+    """
+    merged = disjoint_merge(_dropped(layer, options), layer.weights, normalize=options.normalize)
+    return options.strength * merged
+
+
+def _dropped(layer: Layer, options: DareLinearOptions) -> Iterator[Tensor]:
+    for tau, weight in zip(layer.patches, layer.weights, strict=True):
+        kept = drop(tau, options.density, layer.generator)
+        yield weight * rescaled(kept, tau, options.density, options.rescale)
