@@ -1,0 +1,98 @@
+"""DELLA-Merging (Deep et al., arXiv:2406.11617): drop small entries more often than large ones, rescale, elect, fuse.
+
+Per row of n entries of τᵢ, r = 0 … n − 1 by falling magnitude (MAGPRUNE):
+
+    p_r = p − ε/2 + (ε/n)·r,   p = 1 − density,   τ̃ = m τ / (1 − p_r),   m ~ Bernoulli(1 − p_r)
+    ΔW = λ · disjoint mean of wᵢ τ̃ᵢ (signs elected as in TIES)
+
+Defaults: ε 0.15 (the authors' and mergekit's), density 0.3; the paper sweeps p from 0.1 to 0.9. E[τ̃ᵢ] = τᵢ. One adapter
+alone comes back in expectation only: not ``exact``. ``elect: false`` adds the τ̃ᵢ instead ("DELLA linear").
+
+Others: mergekit keeps with probabilities from density − ε to density + ε (twice this spread), rescales by the sum of
+magnitudes (``rescale: l1``) and divides by Σ wᵢ of the agreeing entries (``normalize: weights``).
+"""
+
+from collections.abc import Iterator
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+from typing_extensions import Self
+
+from ..registry import Layer, MethodOptions, Promises, merge_method
+from ._entrywise import Normalization, Rescaling, disjoint_merge, drop, rescaled
+
+__all__ = ["DellaOptions", "della"]
+
+
+class DellaOptions(MethodOptions):
+    """Options of DELLA-Merging.
+
+    Attributes:
+        strength: λ, multiplies the merged update.
+        density: mean probability to keep an entry, 1 − p.
+        epsilon: ε, spread of the probabilities between the smallest and the largest entry of a row.
+        rescale: divide by the probabilities, restore the sum of magnitudes, or neither.
+        elect: elect signs and average what agrees; add everything otherwise.
+        normalize: what the sum of agreeing entries is divided by; without ``elect`` nothing is.
+    """
+
+    strength: float = 1.0
+    density: float = Field(default=0.3, gt=0.0, le=1.0)
+    epsilon: float = Field(default=0.15, ge=0.0, lt=1.0)
+    rescale: Rescaling = "paper"
+    elect: bool = True
+    normalize: Normalization = "count"
+
+    @model_validator(mode="after")
+    def _probabilities(self) -> Self:
+        low, high = self.density - self.epsilon / 2, self.density + self.epsilon / 2
+        if low <= 0.0 or high > 1.0:
+            raise ValueError(
+                f"density ± epsilon/2 must lie in (0, 1], found {low:g} … {high:g}: "
+                "choose a smaller epsilon or another density"
+            )
+        return self
+
+
+@merge_method(
+    name="della",
+    summary="drop small entries more often than large ones, rescale, elect signs, average",
+    paper="arXiv:2406.11617",
+    options=DellaOptions,
+    domain="delta",
+    promises=Promises(exact=False, deterministic=False, homogeneous=True),
+)
+def della(layer: Layer, options: DellaOptions, state: None) -> Tensor:
+    """λ · disjoint mean (or sum) of wᵢ τ̃ᵢ.
+
+    Args:
+        layer: ΔW of every adapter, one module.
+        options: λ, density, ε, rescaling, divisor.
+        state: unused.
+
+    Returns:
+        The merged ΔW, (d_out, d_in).
+    """
+    if options.elect:
+        merged = disjoint_merge(_dropped(layer, options), layer.weights, normalize=options.normalize)
+        return options.strength * merged
+    total = layer.patches[0].new_zeros(layer.patches[0].shape)
+    for update in _dropped(layer, options):
+        total += update
+    return options.strength * total
+
+
+def _dropped(layer: Layer, options: DellaOptions) -> Iterator[Tensor]:
+    for tau, weight in zip(layer.patches, layer.weights, strict=True):
+        probability = _keep_probability(tau, options)
+        yield weight * rescaled(drop(tau, probability, layer.generator), tau, probability, options.rescale)
+
+
+def _keep_probability(tau: Tensor, options: DellaOptions) -> Tensor:
+    """1 − p_r for every entry, (d_out, d_in)."""
+    n = tau.shape[1]
+    rank = torch.arange(n, dtype=tau.dtype, device=tau.device)
+    by_rank = options.density + options.epsilon / 2 - options.epsilon / n * rank
+    order = tau.abs().argsort(dim=1, descending=True, stable=True)
+    return torch.empty_like(tau).scatter_(1, order, by_rank.expand_as(tau))
