@@ -1,0 +1,64 @@
+"""Core-Space DARE (Panariello et al., arXiv:2509.17786): DARE on core matrices instead of on ΔW.
+
+    wᵢ ΔWᵢ = U Mᵢ Vᵀ with U, V the joint principal directions of both sides,   M̃ᵢ = mᵢ ⊙ Mᵢ / density
+    ΔW = λ U · merge(M̃₁, …, M̃_T) · Vᵀ,   merge = their sum, or TIES' sign election and disjoint mean
+
+Another method than ``dare_linear`` and ``dare_ties``: whole strengths between principal directions are dropped, so the
+result stays low-rank. With the sum the expectation over seeds is the weighted sum. The bases are those of
+``core_ties``: independent of how an adapter factors its ΔW. Default: p = 0.9 as in DARE, density 0.1. One adapter alone
+comes back in expectation only: not ``exact``.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from ..registry import Layer, MethodOptions, Promises, merge_method
+from ._entrywise import Rescaling, disjoint_merge, drop, rescaled, weighted_updates
+from ._spectral import aligned_cores
+
+__all__ = ["CoreDareOptions", "core_dare"]
+
+
+class CoreDareOptions(MethodOptions):
+    """Options of Core-Space DARE.
+
+    Attributes:
+        strength: λ, multiplies the merged update.
+        density: probability to keep an entry, 1 − p.
+        rescale: divide by the density, restore the sum of magnitudes, or neither.
+        merge: add the cores, or elect signs and average the entries that agree.
+    """
+
+    strength: float = 1.0
+    density: float = Field(default=0.1, gt=0.0, le=1.0)
+    rescale: Rescaling = "paper"
+    merge: Literal["linear", "ties"] = "linear"
+
+
+@merge_method(
+    name="core_dare",
+    summary="DARE on core matrices in their joint principal directions",
+    paper="arXiv:2509.17786",
+    options=CoreDareOptions,
+    promises=Promises(exact=False, deterministic=False, homogeneous=True),
+)
+def core_dare(layer: Layer, options: CoreDareOptions, state: None) -> Tensor:
+    """λ · DARE of the aligned cores, turned back.
+
+    Args:
+        layer: core matrices of one module.
+        options: λ, density, rescaling, how to merge.
+        state: unused.
+
+    Returns:
+        The merged core, (p, q).
+    """
+    cores, left, right = aligned_cores(weighted_updates(layer))
+    kept = [rescaled(drop(c, options.density, layer.generator), c, options.density, options.rescale) for c in cores]
+    if options.merge == "ties":
+        merged = disjoint_merge(kept, layer.weights, normalize="count")
+    else:
+        merged = sum(kept, start=cores[0].new_zeros(cores[0].shape))
+    return options.strength * (left @ merged @ right.T)
