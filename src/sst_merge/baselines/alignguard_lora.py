@@ -1,0 +1,256 @@
+"""AlignGuard-LoRA as a merge: a re-implementation after arXiv:2508.02079, whose public code lacks the method.
+
+With F the Fisher of the safety data in the core, and P_A the projector onto its top-m eigenvectors (one *single*
+Fisher, unlike SST-Merge's quotient of two):
+
+    project:  M = Σᵢ wᵢ (Mᵢ − t P_A Mᵢ) + s Σ_safety w M
+    penalty:  Mᵢ ← argmin_M ‖M − Mᵢ‖² + t (λ_A ⟨P_A M, F P_A M⟩ + λ_T ⟨P_T M, H P_T M⟩ + λ_NC ⟨P_A M, η∘c∘P_A M⟩)
+
+with P_T = I − P_A, H the Fisher of the benign data, both Fishers scaled to a mean diagonal of 1,
+η = 1 + β σ(|Mᵢ| − τ) and c = |P_T Mᵢ| / max |P_T Mᵢ|: where the task part is large, the alignment part is dear.
+
+Deviations. The paper regularises *training*; here finished updates are moved, so the task loss is replaced by the
+distance to the update. Its Riemannian collision term Σ η |ΔW_A||ΔW_T| is no quadratic form; it is replaced by a
+quadratic one with the task part held at its start. Its geodesic term is 0 for an orthogonal projector and left out.
+The entries of η and c are those of the core in its principal directions. Defaults λ_A = 0.25, λ_T = 0.5, λ_NC = 0.1,
+β = 4, τ = 0.01.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ..errors import MergeError
+from ..fim_calculator import KroneckerFisher, LayerFisher, auto_structure, compute_fim, point_cores
+from ..gevp_solver import solve_linear
+from ..registry import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
+from ._evidence import required_model, ticker
+
+__all__ = ["AlignGuardOptions", "SafetyDirections", "alignguard_lora"]
+
+
+class AlignGuardOptions(MethodOptions):
+    """Options of AlignGuard-LoRA.
+
+    Attributes:
+        strength: t, share of the alignment part that is removed, or factor of all penalties; 0 is Task Arithmetic.
+        safety_strength: s, multiplies the safety adapters that are added.
+        mode: remove the alignment part (``project``), or solve the penalised least squares (``penalty``).
+        m: number of eigenvectors per module; overrides ``share``.
+        share: take the fewest eigenvectors per module that hold this share of the Fisher's trace.
+        structure: of the Fishers; ``auto`` takes ``block`` while it fits, else ``kronecker``.
+        point: where the safety Fisher is taken: at the safety adapters' sum (``own``; the base itself where there is
+            none), at the sum of all adapters (``merged``) or at the base.
+        aligned_base: no safety adapter is given because the base itself is aligned.
+        lambda_a: λ_A of ``penalty``.
+        lambda_t: λ_T of ``penalty``.
+        lambda_nc: λ_NC of ``penalty``.
+        beta: β of ``penalty``.
+        tau: τ of ``penalty``.
+    """
+
+    strength: float = Field(default=1.0, ge=0.0)
+    safety_strength: float = Field(default=1.0, ge=0.0)
+    mode: Literal["project", "penalty"] = "project"
+    m: int | None = Field(default=None, ge=0)
+    share: float = Field(default=0.5, ge=0.0, le=1.0)
+    structure: Literal["auto", "kronecker", "block"] = "auto"
+    point: Literal["own", "merged", "base"] = "own"
+    aligned_base: bool = False
+    lambda_a: float = Field(default=0.25, ge=0.0)
+    lambda_t: float = Field(default=0.5, ge=0.0)
+    lambda_nc: float = Field(default=0.1, ge=0.0)
+    beta: float = Field(default=4.0, ge=0.0)
+    tau: float = Field(default=0.01, ge=0.0)
+
+
+@dataclass(frozen=True)
+class SafetyDirections:
+    """P_A of one module: the span of the top eigenvectors of a Fisher.
+
+    Attributes:
+        left: eigenvectors of the output side, (p, a); for a block Fisher all of them, (pq, n).
+        right: eigenvectors of the input side, (q, b), or None for a block Fisher.
+        mask: which products of them span P_A, (a, b); for a block Fisher (n,).
+    """
+
+    left: Tensor
+    right: Tensor | None
+    mask: Tensor
+
+    @classmethod
+    def of(cls, fisher: LayerFisher, *, m: int | None, share: float) -> "SafetyDirections":
+        """The top eigenvectors of a layer's Fisher.
+
+        Args:
+            fisher: F.
+            m: how many; overrides ``share``.
+            share: the fewest that hold this share of the trace.
+        """
+        if isinstance(fisher, KroneckerFisher):
+            left_values, left = torch.linalg.eigh(fisher.grad_factor)
+            right_values, right = torch.linalg.eigh(fisher.input_factor)
+            values = torch.outer(left_values.clamp_min(0.0), right_values.clamp_min(0.0))
+            return cls(left, right, _top(values.flatten(), m, share).reshape(values.shape))
+        values, vectors = torch.linalg.eigh(fisher.dense())
+        return cls(vectors, None, _top(values.clamp_min(0.0), m, share))
+
+    @property
+    def count(self) -> int:
+        """How many eigenvectors span P_A."""
+        return int(self.mask.sum())
+
+    def project(self, core: Tensor) -> Tensor:
+        """P_A M.
+
+        Args:
+            core: M, (p, q), float64 on the CPU.
+
+        Returns:
+            (p, q).
+        """
+        if self.right is not None:
+            return self.left @ (self.mask * (self.left.T @ core @ self.right)) @ self.right.T
+        chosen = self.left[:, self.mask]
+        return (chosen @ (chosen.T @ core.reshape(-1))).reshape(core.shape)
+
+
+def _top(values: Tensor, m: int | None, share: float) -> Tensor:
+    """The m largest, or the fewest that hold a share of the sum; none where all are 0."""
+    ordered, order = torch.sort(values, descending=True, stable=True)
+    total = ordered.sum()
+    if m is None:
+        m = int((ordered.cumsum(0) < (share - 1e-12) * total).sum()) + 1 if share > 0 else 0
+    chosen = torch.zeros_like(values, dtype=torch.bool)
+    chosen[order[: min(m, int((ordered > 0).sum()))]] = True
+    return chosen
+
+
+@dataclass(frozen=True)
+class _Module:
+    """What one module's merge needs: P_A, and F and H for the penalty."""
+
+    directions: SafetyDirections
+    safety: LayerFisher
+    benign: LayerFisher | None
+
+
+def _prepare(problem: MergeProblem, options: AlignGuardOptions) -> Prepared:
+    model = required_model(problem, "alignguard_lora")
+    safety = [a for a in problem.adapters if a.role == "safety"]
+    if not safety and not options.aligned_base:
+        raise MergeError(
+            "method 'alignguard_lora' found no adapter of role safety; give one, or set aligned_base: true where the "
+            "base itself is aligned and the tasks must only keep out of its way"
+        )
+    structure = auto_structure(problem.spaces) if options.structure == "auto" else options.structure
+    everything = point_cores(problem.adapters, problem.spaces)
+    points = {"own": point_cores(safety, problem.spaces), "merged": everything, "base": {}}
+    harm = compute_fim(
+        model,
+        problem.spaces,
+        problem.harm,
+        point=points[options.point],
+        structure=structure,
+        progress=ticker(problem, "Fisher of harmful prompts", problem.harm),
+    )
+    benign = None
+    if options.mode == "penalty":
+        benign = compute_fim(
+            model,
+            problem.spaces,
+            problem.benign,
+            point=everything,
+            structure=structure,
+            progress=ticker(problem, "Fisher of benign prompts", problem.benign),
+        )
+    state = {
+        module: _Module(
+            SafetyDirections.of(layer, m=options.m, share=options.share),
+            layer,
+            None if benign is None else benign.layers[module],
+        )
+        for module, layer in harm.layers.items()
+    }
+    counts = {m: found.directions.count for m, found in state.items()}
+    return Prepared(state, {"structure": structure, "directions": counts, "trace": harm.trace()})
+
+
+@dataclass(frozen=True)
+class _Penalised:
+    """I + t (λ_A P F P + λ_T Q H Q + λ_NC P (η c) P), symmetric positive definite, on cores."""
+
+    module: _Module
+    options: AlignGuardOptions
+    start: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.start.shape[0], self.start.shape[1]
+
+    @property
+    def diagonal(self) -> Tensor:
+        """Only a preconditioner: that of the identity."""
+        return torch.ones_like(self.start)
+
+    def matvec(self, core: Tensor) -> Tensor:
+        options, project = self.options, self.module.directions.project
+        aligned = project(core)
+        penalty = options.lambda_a * project(_normalised(self.module.safety, aligned))
+        if self.module.benign is not None:
+            bent = _normalised(self.module.benign, core - aligned)
+            penalty = penalty + options.lambda_t * (bent - project(bent))
+        penalty = penalty + options.lambda_nc * project(self._collision() * aligned)
+        return core + options.strength * penalty
+
+    def _collision(self) -> Tensor:
+        """η ∘ c at the start."""
+        task = (self.start - self.module.directions.project(self.start)).abs()
+        largest = float(task.max())
+        if largest == 0:
+            return torch.zeros_like(task)
+        eta = 1.0 + self.options.beta * torch.sigmoid(self.start.abs() - self.options.tau)
+        return eta * task / largest
+
+
+def _normalised(fisher: LayerFisher, core: Tensor) -> Tensor:
+    """F M with F at a mean diagonal of 1."""
+    mean = fisher.trace() / core.numel()
+    return fisher.matvec(core) / mean if mean > 0 else torch.zeros_like(core)
+
+
+@merge_method(
+    name="alignguard_lora",
+    summary="task updates avoid the top directions of one safety Fisher (re-implementation)",
+    paper="arXiv:2508.02079",
+    options=AlignGuardOptions,
+    needs=Needs(data=True, roles=frozenset({"utility"})),
+    promises=Promises(exact=False),
+    prepare=_prepare,
+)
+def alignguard_lora(layer: Layer, options: AlignGuardOptions, state: dict[str, _Module]) -> Tensor:
+    """Every utility core without its alignment part, plus the safety cores.
+
+    Args:
+        layer: core matrices of one module.
+        options: mode, t and s.
+        state: P_A and the Fishers of every module.
+
+    Returns:
+        The merged core, (p, q).
+    """
+    module = state[layer.module]
+    merged = options.safety_strength * layer.weighted_sum("safety")
+    for patch, weight, role in zip(layer.patches, layer.weights, layer.roles, strict=True):
+        if role != "utility":
+            continue
+        core = patch.double().cpu()
+        if options.mode == "project":
+            moved = core - options.strength * module.directions.project(core)
+        else:
+            moved = solve_linear(_Penalised(module, options, core), core)
+        merged = merged + weight * moved.to(merged)
+    return merged
