@@ -3,14 +3,16 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ..core_space import CoreSpace
 from ..errors import DataError, MergeError
 from ..fim_calculator import Batch, point_cores
 from ..registry import Layer, MergeProblem
 
-__all__ = ["OwnData", "own_data", "required_model", "signed_patches", "ticker"]
+__all__ = ["OwnData", "own_data", "required_model", "signed_patches", "ticker", "widened"]
 
 
 @dataclass(frozen=True)
@@ -112,3 +114,18 @@ def ticker(problem: MergeProblem, stage: str, batches: Sequence[Batch]) -> Calla
     """
     progress, total = problem.progress, sum(len(b) for b in batches)
     return None if progress is None else lambda done: progress(stage, done, total)
+
+
+def widened(space: CoreSpace, rows: Tensor) -> CoreSpace:
+    """A core space whose right basis also spans further rows.
+
+    Args:
+        space: U and V.
+        rows: (n, d_in), or (n, d_in + 1) with a bias.
+
+    Returns:
+        The same U, and orthonormal columns that span V and the rows.
+    """
+    scale = rows.double().norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
+    columns = torch.cat([space.right.double(), (rows.double() / scale).T.to(space.right.device)], dim=1)
+    return CoreSpace(space.left, torch.linalg.qr(columns)[0].to(space.right), space.kind, space.bias)
