@@ -140,8 +140,9 @@ def disjoint_merge(updates: Iterable[Tensor], weights: Iterable[float], *, norma
         sums[0] += update.clamp_min(0)
         sums[1] += update.clamp_max(0)
         if shares:
-            shares[0] += share * (update > 0)
-            shares[1] += share * (update < 0)
+            # A number times a mask would be float32, whatever the update is.
+            shares[0].add_((update > 0).to(update.dtype), alpha=share)
+            shares[1].add_((update < 0).to(update.dtype), alpha=share)
     positive, negative = sums
     elected = positive + negative
     if shares:

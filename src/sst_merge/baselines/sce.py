@@ -77,7 +77,8 @@ def sce(layer: Layer, options: SceOptions, state: None) -> Tensor:
         eta = energy / sum(energies)
         agrees = (tau.sign() == elected) & (tau != 0)
         merged += eta * torch.where(agrees, tau, 0.0)
-        share += eta * agrees
+        # A number times a mask would be float32, whatever the update is.
+        share.add_(agrees.to(share.dtype), alpha=eta)
     if options.normalize:
         merged = torch.where(share > 0, merged / share, 0.0)
     return options.strength * merged
