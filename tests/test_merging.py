@@ -151,6 +151,14 @@ def test_peft_agrees(how: str, tmp_path: Path) -> None:
         assert relative_error(ours.delta(module), layer.get_delta_weight("both")) <= 1e-5
 
 
+def test_float32_is_rounded_once_however_wide_the_layer() -> None:
+    wide = Adapter.from_factors({"m": random_factors(1024, 1536, 16, dtype=torch.float32)}, name="wide")
+    merged = merge([wide]).adapter
+    assert merged.factors("m").b.dtype == torch.float32
+    # Factorising in float32 already loses five times as much.
+    assert relative_error(merged.delta("m", dtype=torch.float64), wide.delta("m", dtype=torch.float64)) <= 1e-7
+
+
 def test_badly_scaled_factors_keep_six_digits() -> None:
     plain = random_factors(40, 30, 8)
     b, a = plain.b, plain.a
@@ -237,9 +245,12 @@ def test_method_on_whole_updates_sees_one_layer_and_is_compressed_exactly() -> N
     assert figures.core_shape == (7, 15)
     assert figures.rank == np.linalg.matrix_rank(expected.numpy()) == 7
     assert result.report.modules["model.layers.2.a"].rank == 2
-    cut = merge([one, two], "largest", rank=3, compute_dtype=torch.float64).report.modules["model.layers.2.b"]
     squares = np.linalg.svd(expected.numpy(), compute_uv=False) ** 2
-    assert cut.kept_energy == pytest.approx(squares[:3].sum() / squares.sum())
+    share = squares.cumsum() / squares.sum()
+    cut = merge([one, two], "largest", strength=3.0, rank=3, compute_dtype=torch.float64)
+    assert cut.report.modules["model.layers.2.b"].kept_energy == pytest.approx(share[2])
+    kept = merge([one, two], "largest", strength=3.0, energy=0.9, compute_dtype=torch.float64)
+    assert kept.report.modules["model.layers.2.b"].rank == int((share < 0.9).sum()) + 1 < 7
 
 
 @pytest.mark.usefixtures("extra_methods")

@@ -1,6 +1,7 @@
 """``sst-merge methods``: what is registered."""
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -74,6 +75,4 @@ def _record(method: "MergeMethod") -> dict[str, Any]:
 def _readable(annotation: str) -> str:
     """``typing.Literal['a', 'b'] | None`` without module names."""
     plain = annotation.removeprefix("<class '").removesuffix("'>")
-    for prefix in ("typing.", "sst_merge.sst.options.", "sst_merge."):
-        plain = plain.replace(prefix, "")
-    return plain
+    return re.sub(r"\b(?:\w+\.)+(?=[A-Za-z])", "", plain)
