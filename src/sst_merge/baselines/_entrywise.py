@@ -137,14 +137,26 @@ def disjoint_merge(updates: Iterable[Tensor], weights: Iterable[float], *, norma
             sums = [torch.zeros_like(update) for _ in range(2)]
             shares = [torch.zeros_like(update) for _ in range(2)] if normalize != "none" else []
         share = abs(weight) if normalize == "weights" else 1.0
-        sums[0] += update.clamp_min(0)
-        sums[1] += update.clamp_max(0)
-        if shares:
-            # A number times a mask would be float32, whatever the update is.
-            shares[0].add_((update > 0).to(update.dtype), alpha=share)
-            shares[1].add_((update < 0).to(update.dtype), alpha=share)
+        for rows in _row_blocks(update):
+            entries = update[rows]
+            sums[0][rows] += entries.clamp_min(0)
+            sums[1][rows] += entries.clamp_max(0)
+            if shares:
+                # A number times a mask would be float32, whatever the update is.
+                shares[0][rows].add_((entries > 0).to(entries.dtype), alpha=share)
+                shares[1][rows].add_((entries < 0).to(entries.dtype), alpha=share)
     positive, negative = sums
-    elected = positive + negative
-    if shares:
-        positive, negative = positive / shares[0], negative / shares[1]
-    return torch.where(elected > 0, positive, torch.where(elected < 0, negative, 0.0))
+    for rows in _row_blocks(positive):
+        elected = positive[rows] + negative[rows]
+        if shares:
+            positive[rows] /= shares[0][rows]
+            negative[rows] /= shares[1][rows]
+        positive[rows] = torch.where(elected > 0, positive[rows], torch.where(elected < 0, negative[rows], 0.0))
+    return positive
+
+
+def _row_blocks(matrix: Tensor) -> Iterator[slice]:
+    """Rows in blocks of about a megabyte: the allocator reuses temporaries of that size and maps larger ones anew."""
+    step = max(1, (1 << 18) // max(1, matrix[0].numel()))
+    for start in range(0, matrix.shape[0], step):
+        yield slice(start, start + step)

@@ -10,7 +10,8 @@ sign flip of a column of U flips a row of every Pᵢ, so the result does not dep
 the stack: random probes (fixed seed), as many as the rank needs, and no SVD of a d_out × T·d_in matrix.
 One adapter alone is trimmed too: not ``exact``.
 
-Others: the authors' code trims all modules as one vector, not per module, and drops singular values below 1e-5.
+Others: the authors' code trims all modules as one vector, not per module, and drops singular values below 1e-5; here
+those go that are rounding noise beside the largest one (about 1e-5 of it in float32).
 """
 
 from typing import Literal
