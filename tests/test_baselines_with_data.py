@@ -588,6 +588,62 @@ def test_large_weights_are_cut_by_a_randomised_svd_and_a_bias_column_is_kept(tmp
         assert relative_error(shift, b @ a[:, -1]) < 1e-9
 
 
+# --- Safe Delta -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compensate", [True, False])
+def test_safe_delta_selects_and_compensates_as_defined(model, compensate) -> None:
+    """Entry by entry on the dense ΔW, with H from the inputs of one sample at a time."""
+    budget, damping = 0.4, 0.05
+    adapters = [SKILL.with_(weight=0.7), OTHER, SAFE.with_(weight=0.5)]
+    found = run(
+        "safe_delta", adapters, model, budget=budget, damping=damping, compensate=compensate, safety_strength=1.2
+    )
+    aligned = Adapter.from_factors(
+        {m: LoraFactors(0.6 * SAFE.factors(m).b, SAFE.factors(m).a) for m in MODULES}, name="aligned"
+    )
+    seen = inputs(model, aligned, HARM)
+    expected, harm = {}, {}
+    for m in MODULES:
+        hessian = seen[m].T @ seen[m] / len(seen[m])
+        hessian += damping * hessian.diagonal().mean() * torch.eye(len(hessian))
+        inverse = torch.linalg.inv(hessian)
+        task = 0.7 * delta(SKILL, m) + delta(OTHER, m)
+        costs = task.square() / (2 * inverse.diagonal())
+        chosen: list[int] = []
+        spent = 0.0
+        for j in sorted(range(len(hessian)), key=lambda j: -float(inverse[j, j])):
+            spent += float(costs[:, j].sum())
+            if spent > budget * float(costs.sum()):
+                break
+            chosen.append(j)
+        rest = [j for j in range(len(hessian)) if j not in chosen]
+        assert chosen and rest
+        kept = torch.zeros_like(task)
+        kept[:, chosen] = task[:, chosen]
+        before = float((kept @ hessian * kept).sum())
+        if compensate:
+            # Row by row the least-squares answer to the damage of the chosen entries.
+            root = torch.linalg.cholesky(hessian).T
+            for i in range(len(task)):
+                answer = torch.linalg.lstsq(root[:, rest], -(root[:, chosen] @ kept[i, chosen])[:, None]).solution
+                kept[i, rest] = answer[:, 0]
+            harm[m] = float((kept @ hessian * kept).sum()) / before
+        expected[m] = kept + 0.6 * delta(SAFE, m)
+        assert found.report.method_report["selected_inputs"][m] == pytest.approx(len(chosen) / len(hessian))
+    assert_deltas(found, expected, 1e-5)
+    assert all(share < 1.0 for share in harm.values())
+    assert max(f.rank for f in found.report.modules.values()) <= 6
+
+
+def test_safe_delta_limits(model) -> None:
+    whole = {m: delta(SKILL, m) + delta(SAFE, m) for m in MODULES}
+    assert_deltas(run("safe_delta", [SKILL, SAFE], model, budget=1.0), whole, 1e-6)
+    assert_deltas(run("safe_delta", [SKILL, SAFE], model, budget=0.0), {m: delta(SAFE, m) for m in MODULES}, 1e-6)
+    with pytest.raises(MergeError, match=r"'safe_delta' found no adapter of role safety.*aligned_base: true"):
+        run("safe_delta", [SKILL, OTHER], model)
+
+
 # --- learned coefficients -------------------------------------------------------------------------------------------
 
 
@@ -663,6 +719,7 @@ def test_options_out_of_range_are_named(model, bases) -> None:
         ("mergealign", "strength", 1.5),
         ("layer_interpolation", "start", 2.0),
         ("ada_merging", "steps", -1),
+        ("safe_delta", "budget", 1.5),
     ):
         with pytest.raises(OptionError, match=rf"option '{option}' = {value} of method '{method}'"):
             run(method, [SKILL, SAFE], model, **bases, **{option: value})
@@ -671,7 +728,7 @@ def test_options_out_of_range_are_named(model, bases) -> None:
 def test_command_line_hands_both_bases_to_the_method(tmp_path: Path) -> None:
     from click.testing import CliRunner
 
-    from sst_merge.cli.main import main
+    from sst_merge.cli.main import cli
 
     models = {}
     for seed, name in enumerate(("plain", "aligned")):
@@ -680,10 +737,10 @@ def test_command_line_hands_both_bases_to_the_method(tmp_path: Path) -> None:
     SKILL.save(tmp_path / "skill", dtype=torch.float32)
     arguments = ["merge", "--method", "resta", "--adapter", str(tmp_path / "skill"), "--set", "vector_rank=16"]
     arguments += ["--base-model", str(tmp_path / "plain"), "--output", str(tmp_path / "out")]
-    refused = CliRunner().invoke(main, arguments)
+    refused = CliRunner().invoke(cli, arguments)
     assert refused.exit_code != 0
     assert not (tmp_path / "out").exists()
-    done = CliRunner().invoke(main, [*arguments, "--aligned-base-model", str(tmp_path / "aligned")])
+    done = CliRunner().invoke(cli, [*arguments, "--aligned-base-model", str(tmp_path / "aligned")])
     assert done.exit_code == 0, done.output
     merged = Adapter.load(tmp_path / "out")
     for m in MODULES:
