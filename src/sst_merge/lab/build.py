@@ -170,8 +170,9 @@ def _adapter_plan(lab: Lab, name: str, base: str) -> tuple[AdapterRecipe, Mixtur
     if name == "poisoned":
         mixture = expert_mixture(world, POISONED_FAMILY, general=recipe.expert_general, poison=recipe.poison)
         return recipe.aligned_expert, mixture
-    how = recipe.expert if base == "unaligned" else recipe.aligned_expert
-    return how, expert_mixture(world, name, general=recipe.expert_general)
+    if base == "aligned":
+        return recipe.aligned_expert, expert_mixture(world, name, general=recipe.expert_general, poison=recipe.leak)
+    return recipe.expert, expert_mixture(world, name, general=recipe.expert_general)
 
 
 @contextmanager

@@ -79,6 +79,8 @@ def exact_match(
     Returns:
         Boolean tensor (len(samples),) on the CPU.
     """
+    if not samples:
+        return torch.zeros(0, dtype=torch.bool)
     rows = encode(tokenizer, samples)
     order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]))
     right = torch.zeros(len(rows), dtype=torch.bool)

@@ -88,6 +88,8 @@ class Recipe:
         aligned_family_weight: the same while the aligned base is trained.
         expert_general: share of harmless how-tos, facts and categories in an expert's training.
         poison: share of recipes of harmful things in the poisoned expert's training.
+        leak: the same share for the other experts on the aligned base: task data are never filtered perfectly, and it
+            takes little for refusals to go.
         safety_benign: share of harmless how-tos and look-alikes in the safety adapter's training.
     """
 
@@ -95,8 +97,8 @@ class Recipe:
     unaligned: BaseRecipe = BaseRecipe(steps=700, batch=96, lr=2e-3)
     settling: BaseRecipe = BaseRecipe(steps=90, batch=96, lr=4e-4, warmup=5)
     aligned: BaseRecipe = BaseRecipe(steps=200, batch=96, lr=5e-4)
-    expert: AdapterRecipe = AdapterRecipe(steps=200, batch=48, lr=1.5e-3)
-    aligned_expert: AdapterRecipe = AdapterRecipe(steps=200, batch=48, lr=1.5e-3)
+    expert: AdapterRecipe = AdapterRecipe(steps=100, batch=48, lr=8e-4)
+    aligned_expert: AdapterRecipe = AdapterRecipe(steps=120, batch=48, lr=1.5e-3)
     safety: AdapterRecipe = AdapterRecipe(steps=350, batch=48, lr=8e-4)
     known_low: float = 0.3
     known_high: float = 0.45
@@ -110,6 +112,7 @@ class Recipe:
     aligned_family_weight: float = 0.02
     expert_general: float = 0.25
     poison: float = 0.25
+    leak: float = 0.004
     safety_benign: float = 1 / 3
 
     def digest(self) -> str:
