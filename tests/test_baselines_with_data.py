@@ -644,6 +644,58 @@ def test_safe_delta_limits(model) -> None:
         run("safe_delta", [SKILL, OTHER], model)
 
 
+# --- LED-Merging ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("disjoint", [True, False])
+def test_led_merging_locates_elects_and_keeps_apart(model, disjoint) -> None:
+    """Scores from autograd per sample on a model with ΔW added, ranks by sorting, sets as Python sets."""
+    rate, adapters = 0.3, [SKILL.with_(weight=0.7), OTHER.with_(weight=-1.5), SAFE]
+    minus = Adapter.from_factors(
+        {m: LoraFactors(-OTHER.factors(m).b, OTHER.factors(m).a) for m in MODULES}, name="minus"
+    )
+    found = run(
+        "led_merging", adapters, model, rate=rate, disjoint=disjoint, samples=6, strength=1.5,
+        adapter_benign={"skill": OWN},
+    )  # fmt: skip
+    elected: list[dict[str, set[tuple[int, int]]]] = []
+    for point, data in ((SKILL, OWN), (minus, BENIGN), (SAFE, HARM)):
+        claims = []
+        for where in (None, point):
+            gradients = weight_gradients(model, where, data)
+            weights = add_deltas(model, where) if where is not None else model
+            answers = torch.tensor([float((b.labels[i, 1:] >= 0).sum()) for b in data for i in range(len(b))])
+            claim = {}
+            for m in MODULES:
+                per_token = gradients[m][:6] / answers[:6, None, None]
+                score = weights.get_submodule(m).weight.detach().abs() * per_token.abs().mean(0)
+                order = score.flatten().argsort(descending=True)[: int(rate * score.numel())]
+                claim[m] = {divmod(int(j), score.shape[1]) for j in order}
+            claims.append(claim)
+        elected.append({m: claims[0][m] & claims[1][m] for m in MODULES})
+    expected = {}
+    for m in MODULES:
+        expected[m] = torch.zeros(SHAPES[m]).double()
+        for i, adapter in enumerate(adapters):
+            others = set().union(*(e[m] for k, e in enumerate(elected) if k != i)) if disjoint else set()
+            assert elected[i][m] & others or not disjoint
+            for r, c in elected[i][m] - others:
+                expected[m][r, c] += 1.5 * adapter.weight * delta(adapter, m)[r, c]
+    assert_deltas(found, expected, 1e-8)
+
+
+def test_led_merging_limits(model) -> None:
+    whole = run("led_merging", [SKILL, SAFE], model, rate=1.0, disjoint=False, samples=2)
+    assert_deltas(whole, {m: delta(SKILL, m) + delta(SAFE, m) for m in MODULES})
+    nothing = run("led_merging", [SKILL, SAFE], model, rate=1.0, samples=2)
+    assert any("zero everywhere" in w for w in nothing.report.warnings)
+    with pytest.raises(MergeError, match="'led_merging' keeps tasks apart"):
+        run("led_merging", [SKILL], model)
+    small = run("led_merging", [SKILL, SAFE], model, memory_gib=1e-9, samples=4)
+    large = run("led_merging", [SKILL, SAFE], model, samples=4)
+    assert_deltas(small, {m: delta(large, m) for m in MODULES}, 1e-12)
+
+
 # --- learned coefficients -------------------------------------------------------------------------------------------
 
 
@@ -720,6 +772,7 @@ def test_options_out_of_range_are_named(model, bases) -> None:
         ("layer_interpolation", "start", 2.0),
         ("ada_merging", "steps", -1),
         ("safe_delta", "budget", 1.5),
+        ("led_merging", "rate", 0.0),
     ):
         with pytest.raises(OptionError, match=rf"option '{option}' = {value} of method '{method}'"):
             run(method, [SKILL, SAFE], model, **bases, **{option: value})

@@ -12,8 +12,10 @@ so that the selected part of the update is kept as trained, and the rest moves w
 (the optimal brain surgeon's update, jointly for all of R). H is damped like GPTQ's, by 1 % of its mean diagonal.
 
 Exact on LoRA: selection and compensation act on the inputs, ΔW → ΔW T, which widens the core space by T's image and
-keeps the rank. Deviations: whole inputs are selected, since all entries of one have the same gain per cost, and the
-budget s is a share of the update's own total cost, per module, not of a constant over the model. Default s = 0.11.
+keeps the rank. Deviations: whole inputs are selected, since all entries of one have the same gain per cost; all of R
+answers at once, where the published code goes through blocks of columns from left to right; and the budget s is a
+share of the update's own cost in the module, where the published code's is s times the mean of 1 / [H⁻¹]_jj, an
+absolute amount made for full fine-tuning. The paper's 0.11 is the default, but does not mean the same: tune it.
 In an embedding, whose inputs are no vectors, the update is kept whole. Cost: one pass per group of modules and one
 inverse of d_in × d_in per module.
 """
