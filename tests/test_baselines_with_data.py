@@ -758,6 +758,54 @@ def test_layer_interpolation_follows_the_weight_of_safety(model) -> None:
     assert refusals[1] > refusals[0]
 
 
+def test_other_orientations_and_bias_columns() -> None:
+    """GPT-2 stores (d_in, d_out); one adapter has a LoRA bias, whose input is the constant 1."""
+    gpt2 = tiny_model("gpt2", dtype=torch.float64)
+    shapes = {"transformer.h.0.attn.c_attn": (48, 16), "transformer.h.1.mlp.c_fc": (64, 16)}
+    generator = torch.Generator().manual_seed(4)
+
+    def make(name: str, bias: bool) -> Adapter:
+        factors = {
+            m: LoraFactors(
+                0.1 * torch.randn(d_out, 2, generator=generator, dtype=torch.float64),
+                torch.randn(2, d_in + bias, generator=generator, dtype=torch.float64),
+                "conv1d",
+                bias,
+            )
+            for m, (d_out, d_in) in shapes.items()
+        }
+        return Adapter.from_factors(factors, name=name, role="safety" if name == "safe" else "utility")
+
+    def wide(adapter: Adapter, m: str) -> Tensor:
+        factors = adapter.factors(m).with_bias()
+        return factors.b @ factors.a
+
+    skill, safe = make("skill", True), make("safe", False)
+    first = next(iter(shapes))
+    for method, options, expected in (
+        ("led_merging", {"rate": 1.0, "disjoint": False}, lambda m: wide(skill, m) + wide(safe, m)),
+        ("safe_delta", {"budget": 1.0}, lambda m: wide(skill, m) + wide(safe, m)),
+        ("alignguard_lora", {"m": 0}, lambda m: wide(skill, m) + wide(safe, m)),
+        ("fisher_merging", {"damping": 1e9}, lambda m: (wide(skill, m) + wide(safe, m)) / 2),
+        # The first layer's inputs are those of the base in both models, and here the data are the same too.
+        ("regmean", {"adapter_benign": {"skill": OWN, "safe": OWN}}, lambda m: (wide(skill, m) + wide(safe, m)) / 2),
+    ):
+        found = run(method, [skill, safe], gpt2, **options)
+        for m in shapes if method != "regmean" else [first]:
+            assert relative_error(wide(found.adapter, m), expected(m)) < 1e-6, (method, m)
+    # A normalised input always has a null direction beside the constant 1: there, and only there, safety is kept.
+    seen: list[Tensor] = []
+    handle = gpt2.get_submodule(first).register_forward_hook(lambda _, args, __: seen.append(args[0].flatten(0, 1)))
+    for batch in BENIGN:
+        gpt2(input_ids=batch.input_ids)
+    handle.remove()
+    unpadded = torch.cat(seen)[torch.cat([b.attention_mask.flatten() for b in BENIGN]).bool()].detach()
+    added = wide(run("benign_null_space", [skill, safe], gpt2, threshold=0.0).adapter, first) - wide(skill, first)
+    reached = added @ torch.cat([unpadded, torch.ones(len(unpadded), 1)], dim=1).T
+    assert float(added.norm()) > 1e-3
+    assert float(reached.norm()) < 1e-9 * float(unpadded.norm())
+
+
 def test_options_out_of_range_are_named(model, bases) -> None:
     for method, option, value in (
         ("fisher_merging", "damping", 0.0),

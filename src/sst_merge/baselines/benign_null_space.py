@@ -79,7 +79,7 @@ def _prepare(problem: MergeProblem, options: BenignNullSpaceOptions) -> Prepared
 
 
 def used_directions(gram: Tensor, threshold: float) -> Tensor:
-    """Eigenvectors whose eigenvalue is at least a share of the largest; none where all are 0.
+    """Eigenvectors whose eigenvalue is at least a share of the largest, and not numerically 0.
 
     Args:
         gram: (d, d), symmetric.
@@ -89,7 +89,8 @@ def used_directions(gram: Tensor, threshold: float) -> Tensor:
         Q (d, k).
     """
     values, vectors = torch.linalg.eigh(gram)
-    return vectors[:, (values >= threshold * values[-1]) & (values > 0)]
+    floor = max(threshold, len(gram) * torch.finfo(gram.dtype).eps) * values[-1]
+    return vectors[:, (values >= floor) & (values > 0)]
 
 
 @merge_method(
