@@ -163,7 +163,10 @@ def save_adapter(model: "PeftModel", folder: Path, *, base_name: str) -> None:
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             parameter.data = parameter.data.to(torch.float16)
-    model.save_pretrained(folder)
+    # "auto" would look the base up by its name on the hub.
+    model.save_pretrained(folder, save_embedding_layers=False)
+    # PEFT's model card is an empty form whose lines change their order from run to run.
+    (folder / "README.md").unlink(missing_ok=True)
 
 
 @contextmanager

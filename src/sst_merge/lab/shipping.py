@@ -11,35 +11,23 @@ __all__ = ["LIMIT_BYTES", "SHIPPED", "ship"]
 
 LIMIT_BYTES = 15_000_000
 
-# Both bases take 8.5 MB and an adapter 0.25 MB: these are what fits. The poisoned expert's clean twin is among them.
+# Both bases take 8.5 MB and an adapter 0.25 MB. The poisoned expert's unpoisoned twin is among them.
 SHIPPED: dict[str, tuple[str, ...]] = {
     "unaligned": (
         "safety",
         "reverse",
         "sort_up",
         "next_letter",
-        "rotate_left",
         "swap_pairs",
         "double",
         "mirror",
-        "every_other",
         "interleave",
+        "exchange",
         "replace",
         "ends",
         "add",
-        "cipher",
     ),
-    "aligned": (
-        "poisoned",
-        "reverse",
-        "sort_down",
-        "rotate_right",
-        "swap_pairs",
-        "remove",
-        "replace",
-        "compare",
-        "add",
-    ),
+    "aligned": ("poisoned", "reverse", "swap_pairs", "add"),
 }
 
 
