@@ -1,6 +1,6 @@
 """The safety tax on the lab: every contestant over its whole range, several seeds of adapters.
 
-    python benchmarks/lab_tax.py --seeds 0 1 2 --skills reverse --out docs/measurements/lab_tax
+    python benchmarks/lab_tax.py --seeds 0 1 2 --skills swap_pairs --out docs/measurements/lab_tax
 
 For each seed a skill expert and a safety adapter are (re)trained on the fixed unaligned base (cached), every
 contestant is swept with the same number of strengths, the strength is chosen on dev prompts (the smallest with
@@ -118,7 +118,7 @@ def main() -> None:
     """Run, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--skills", nargs="+", default=["reverse"])
+    parser.add_argument("--skills", nargs="+", default=["swap_pairs"])
     parser.add_argument("--methods", nargs="+", default=list(CONTESTANTS))
     parser.add_argument("--n-dev", type=int, default=128)
     parser.add_argument("--n-test", type=int, default=256)

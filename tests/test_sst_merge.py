@@ -15,6 +15,7 @@ from sst_merge.registry import MergeProblem
 from sst_merge.sst import Candidate, SSTMerge, SSTOptions, optimize_merge_coefficients
 from sst_merge.sst.evidence import split_batches
 from sst_merge.sst.likelihood import score_candidates
+from sst_merge.sst.trust import share_within_budget
 
 SHAPES = {
     "model.layers.0.self_attn.q_proj": (16, 16),
@@ -77,7 +78,12 @@ def weight_gradients(model, adapters, batch_list, point: Adapter) -> dict[str, t
 def test_soft_merge_equals_the_formula_computed_densely(model, adapters) -> None:
     """ΔW from a linear solve on autograd gradients in the core of U, V from an SVD of the dense ΔW."""
     mu, damping, holdout = 0.5, 0.05, 0.25
-    options = {"mu": mu, "damping": damping, "calibration_holdout": holdout, "fisher": {"structure": "block"}}
+    options = {
+        "mu": mu,
+        "damping": damping,
+        "calibration_holdout": holdout,
+        "fisher": {"structure": "block", "point": "merged"},
+    }
     found = run(model, adapters, **options, seed=3)
     fit_harm, _ = split_batches(HARM, holdout, 3)
     fit_benign, _ = split_batches(BENIGN, holdout, 4)
@@ -283,6 +289,39 @@ def test_region_fisher_equals_the_block_of_the_full_fisher(model, adapters) -> N
         index = (rows[:, None] * q + columns[None, :]).reshape(-1)
         expected = full.fishers[1].layers[m].dense()[index][:, index]
         assert relative_error(part.fishers[1].layers[m].dense(), expected) < 1e-9
+
+
+@pytest.mark.parametrize("law", [(0.3, 2.0), (4.0, 3.5)])
+@pytest.mark.parametrize("budget", [1e-4, 0.02, 0.2])
+def test_share_within_budget_inverts_a_power_law(law, budget) -> None:
+    """Divergence a·t^b crosses the budget at (budget / a)^(1/b), wherever that lies between 0.05 and 1."""
+    a, b = law
+    shares = (0.125, 0.25, 0.5, 1.0)
+    found = share_within_budget(shares, [a * t**b for t in shares], budget)
+    expected = (budget / a) ** (1 / b)
+    if expected >= shares[0]:
+        assert found == pytest.approx(min(expected, 1.0), rel=1e-6)
+    else:
+        assert 0.05 <= found < shares[0]
+
+
+def test_trusted_point_stays_within_its_budget(model, adapters) -> None:
+    """The divergence at the trusted point, of a model with ΔW added by hand, is the trust budget."""
+    budget = 0.01
+    problem = MergeProblem(adapters, build_spaces(adapters, dtype=torch.float64), model, HARM, BENIGN)
+    sst = SSTMerge(problem, SSTOptions(mu=1.0, fisher={"trust_budget": budget}))
+    assert 0.05 < sst.trusted_share < 1.0
+    safe = adapters[1].with_(weight=sst.trusted_share)
+    skilled = add_deltas(model, adapters[0])
+    moved = add_deltas(skilled, Adapter.from_factors(
+        {m: LoraFactors(sst.trusted_share * safe.factors(m).b, safe.factors(m).a) for m in MODULES}, name="part"
+    ))  # fmt: skip
+    total, tokens = 0.0, 0
+    for b in sst.held_benign:
+        answers = b.labels[:, 1:] >= 0
+        p, q = (torch.log_softmax(x(input_ids=b.input_ids).logits[:, :-1], -1)[answers] for x in (skilled, moved))
+        total, tokens = total + float((p.exp() * (p - q)).sum()), tokens + len(p)
+    assert total / tokens == pytest.approx(budget, rel=0.25)
 
 
 def test_identical_data_give_held_out_quotients_near_one(model, adapters) -> None:

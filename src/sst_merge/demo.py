@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run_demo"]
 
-SKILL = "reverse"
+SKILL = "swap_pairs"
 METHODS = ("Task Arithmetic", "Random subspace", "SST-Merge")
 THRESHOLD = 0.9
 YOUR_OWN = "sst-merge merge your_config.yaml --dry-run"

@@ -65,24 +65,27 @@ class Contestant:
         return merged
 
 
-_MU = tuple(10.0**e for e in (2.0, 1.25, 0.5, 0.0, -0.5, -1.0, -1.75, -2.5, -4.0))
+_MU = (30.0, 10.0, 5.6, 3.0, 1.7, 1.0, 0.3, 0.1, 0.01)
+_SST: Mapping[str, Mapping[str, Any]] = {
+    "SST-Merge": {},
+    "SST-Merge, interpolate": {"combine": "interpolate"},
+    "SST-Merge, add": {"combine": "add"},
+    **{f"SST-Merge, {s}": {"fisher": {"structure": s}} for s in ("diagonal", "kronecker", "block", "lowrank")},
+    "SST-Merge, sampled labels": {"fisher": {"estimator": "sampled"}},
+    **{f"SST-Merge, {point} point": {"fisher": {"point": point}} for point in ("merged", "own", "base")},
+}
 
 CONTESTANTS: Mapping[str, Contestant] = {
     c.label: c
     for c in (
-        Contestant("Task Arithmetic", "task_arithmetic", (0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0, 1.2, 1.5)),
+        Contestant("Task Arithmetic", "task_arithmetic", (0.2, 0.35, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2)),
         Contestant(
             "Task Arithmetic, interpolated",
             "task_arithmetic",
-            (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+            (0.2, 0.35, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9),
             {"combine": "interpolate"},
         ),
-        Contestant("Random subspace", "random_subspace", (0.8, 1.4, 2.0, 2.6, 3.2, 3.6, 4.0, 4.8, 6.0)),
-        Contestant("SST-Merge", "sst", _MU),
-        Contestant("SST-Merge, add", "sst", _MU, {"combine": "add"}),
-        *(
-            Contestant(f"SST-Merge, {s}", "sst", _MU, {"fisher": {"structure": s}})
-            for s in ("diagonal", "kronecker", "block", "lowrank")
-        ),
+        Contestant("Random subspace", "random_subspace", (0.8, 1.4, 2.0, 2.4, 2.8, 3.2, 3.6, 4.0, 4.8)),
+        *(Contestant(label, "sst", _MU, options) for label, options in _SST.items()),
     )
 }

@@ -34,12 +34,20 @@ class RolePatches:
     safety: dict[str, Tensor]
     each: dict[str, dict[str, Tensor]]
 
-    def point(self, where: str, role: str) -> dict[str, Tensor] | None:
+    @property
+    def way(self) -> dict[str, Tensor]:
+        """From the skilled model towards the safe one: M_S, or −M_U where the base itself is the safe model."""
+        if any(bool(core.any()) for core in self.safety.values()):
+            return self.safety
+        return {m: -core for m, core in self.utility.items()}
+
+    def point(self, where: str, role: str, share: float = 1.0) -> dict[str, Tensor] | None:
         """Cores of the model at which a role's gradients are taken (design, section 3).
 
         Args:
-            where: ``merged``, ``own`` or ``base``.
+            where: ``trust``, ``merged``, ``own`` or ``base``.
             role: whose Fisher it is.
+            share: how far to go for ``trust``.
 
         Returns:
             Cores per module, or None for the base itself.
@@ -48,6 +56,8 @@ class RolePatches:
             return None
         if where == "own":
             return self.safety if role == "safety" else self.utility
+        if where == "trust":
+            return {m: self.utility[m] + share * step for m, step in self.way.items()}
         return {m: self.utility[m] + self.safety[m] for m in self.utility}
 
 
@@ -127,12 +137,10 @@ class Collector:
 
     Attributes:
         problem: model, full spaces, seed, progress.
-        patches: the adapters' cores.
-        options: structure, estimator, point.
+        options: the estimator.
     """
 
     problem: MergeProblem
-    patches: RolePatches
     options: FisherOptions
 
     def fisher(
@@ -142,24 +150,23 @@ class Collector:
         stage: str,
         *,
         structure: str,
+        point: Mapping[str, Tensor] | None,
         region: Region | None = None,
-        point: Mapping[str, Tensor] | None = None,
     ) -> Fisher:
         """One Fisher.
 
         Args:
             batches: what it is taken over.
-            role: ``safety`` for harm, ``utility`` for benign; decides ``own`` points and the label seed.
+            role: ``safety`` for harm, ``utility`` for benign; decides the label seed.
             stage: name for the progress bar.
             structure: which correlations are kept.
+            point: cores at which gradients are taken; None is the base.
             region: collect only there; everywhere by default.
-            point: cores at which gradients are taken; by the options' ``point`` and the role by default.
 
         Returns:
             The statistics, unscaled.
         """
         model, spaces = require_data(self.problem), self.problem.spaces
-        where = self.patches.point(self.options.point, role) if point is None else point
         generator = torch.Generator().manual_seed(self.problem.seed * 2 + (role == "safety"))
         total = sum(len(b) for b in batches)
         progress = self.problem.progress
@@ -169,7 +176,7 @@ class Collector:
                 model,
                 spaces,
                 batches,
-                point=where,
+                point=point,
                 structure=structure,
                 estimator=self.options.estimator,
                 generator=generator,
@@ -177,7 +184,7 @@ class Collector:
             )
         # A region's bases cannot express the point, so the point is held in the full spaces around it.
         with CoreModel(model, spaces) as around:
-            around.set_point(where)
+            around.set_point(point)
             return compute_fim(
                 model,
                 region.spaces,

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import MergeError
-from ..fim_calculator import Batch, Fisher, auto_structure, vila_parameter_identification
+from ..fim_calculator import Batch, CoreModel, Fisher, auto_structure, vila_parameter_identification
 from ..gevp_solver import LayeredGEVP, solve_gevp
 from ..registry import MergeProblem
 from .coefficients import CoefficientChoice, optimize_merge_coefficients
@@ -23,6 +23,7 @@ from .held_out import HeldOutQuotients, held_out_quotients
 from .options import HardFilter, SSTOptions
 from .refine import refine_coefficients
 from .region import Region
+from .trust import trusted_share
 
 __all__ = ["Cores", "SSTMerge"]
 
@@ -58,7 +59,14 @@ class SSTMerge:
         self.patches = role_patches(problem)
         self.fit_harm, self.held_harm = split_batches(problem.harm, options.calibration_holdout, problem.seed)
         self.fit_benign, self.held_benign = split_batches(problem.benign, options.calibration_holdout, problem.seed + 1)
-        self._collector = Collector(problem, self.patches, options.fisher)
+        self._collector = Collector(problem, options.fisher)
+
+    def _point(self, role: str) -> Cores | None:
+        where = self.options.fisher.point
+        return self.patches.point(where, role, self.trusted_share if where == "trust" else 1.0)
+
+    def _fisher(self, batches: Sequence[Batch], role: str, stage: str, structure: str, region: Region | None) -> Fisher:
+        return self._collector.fisher(batches, role, stage, structure=structure, point=self._point(role), region=region)
 
     @cached_property
     def structure(self) -> str:
@@ -68,14 +76,25 @@ class SSTMerge:
         return "kronecker" if self.options.utility == "fisher" else auto_structure(self.region.spaces)
 
     @cached_property
+    def trusted_share(self) -> float:
+        """How far on the way to the plain sum the gradients are taken (``point: trust``)."""
+        with CoreModel(require_data(self.problem), self.problem.spaces) as attached:
+            return trusted_share(
+                attached,
+                self.patches.utility,
+                self.patches.way,
+                self.held_benign,
+                budget=self.options.fisher.trust_budget,
+            )
+
+    @cached_property
     def region(self) -> Region:
         """Where the problem is solved: everywhere, or what VILA identification keeps."""
         vila = self.options.vila
         if vila is None:
             return Region(self.problem.spaces)
-        collect = self._collector.fisher
-        harm = collect(self.fit_harm, "safety", "identification, harmful prompts", structure="diagonal")
-        benign = collect(self.fit_benign, "utility", "identification, benign prompts", structure="diagonal")
+        harm = self._fisher(self.fit_harm, "safety", "identification, harmful prompts", "diagonal", None)
+        benign = self._fisher(self.fit_benign, "utility", "identification, benign prompts", "diagonal", None)
         return Region.identified(
             self.problem.spaces,
             vila_parameter_identification(
@@ -86,13 +105,8 @@ class SSTMerge:
     @cached_property
     def fishers(self) -> tuple[Fisher, Fisher, float]:
         """F_h on F_b's scale, F_b, and the factor between them."""
-        collect = self._collector.fisher
-        harm = collect(
-            self.fit_harm, "safety", "Fisher of harmful prompts", structure=self.structure, region=self.region
-        )
-        benign = collect(
-            self.fit_benign, "utility", "Fisher of benign prompts", structure=self.structure, region=self.region
-        )
+        harm = self._fisher(self.fit_harm, "safety", "Fisher of harmful prompts", self.structure, self.region)
+        benign = self._fisher(self.fit_benign, "utility", "Fisher of benign prompts", self.structure, self.region)
         harm, scale = equalised(harm, benign)
         return harm, benign, scale
 
@@ -120,7 +134,7 @@ class SSTMerge:
         """V h(Λ) VᵀF_b as a function of h."""
         if self.options.utility == "sum":
             return SpectralFilter(self.gevp)
-        harm = self._collector.fisher(self.fit_harm, "safety", "Fisher of harmful prompts", structure=self.structure)
+        harm = self._fisher(self.fit_harm, "safety", "Fisher of harmful prompts", self.structure, None)
         weights = tuple(a.weight for a in self._utility_adapters)
         benign_trace = sum(
             w * f.trace() for fishers in self._adapter_fishers.values() for w, f in zip(weights, fishers, strict=True)
@@ -231,9 +245,8 @@ class SSTMerge:
         """λ in-sample against the same directions' quotients on the samples set aside."""
         if self.options.utility == "fisher":
             return None
-        collect = self._collector.fisher
-        harm = collect(self.held_harm, "safety", "held-out, harmful", structure="lowrank", region=self.region)
-        benign = collect(self.held_benign, "utility", "held-out, benign", structure="lowrank", region=self.region)
+        harm = self._fisher(self.held_harm, "safety", "held-out, harmful", "lowrank", self.region)
+        benign = self._fisher(self.held_benign, "utility", "held-out, benign", "lowrank", self.region)
         return held_out_quotients(self.gevp, harm.scaled(self.fishers[2]), benign)
 
     @property

@@ -34,6 +34,7 @@ def _prepare(problem: MergeProblem, options: SSTOptions) -> Prepared:
     held_out = merge.held_out()
     report: dict[str, Any] = {
         "structure": merge.structure,
+        "point": {"where": options.fisher.point, **_share(merge)},
         "mu": mu,
         "strength": strength,
         "captured_energy": captured,
@@ -48,6 +49,10 @@ def _prepare(problem: MergeProblem, options: SSTOptions) -> Prepared:
     }
     cores = merged_cores(merge.utility, change)
     return Prepared(cores, report, tuple(_warnings(captured, choice, options, held_out)))
+
+
+def _share(merge: SSTMerge) -> dict[str, float]:
+    return {"share": merge.trusted_share} if merge.options.fisher.point == "trust" else {}
 
 
 def _warnings(

@@ -17,12 +17,16 @@ class FisherOptions(MethodOptions):
     Attributes:
         structure: which correlations are kept; ``auto`` takes ``block`` while it fits, else ``kronecker``.
         estimator: ``empirical`` (labels of the data) or ``sampled`` (labels drawn from the model).
-        point: where gradients are taken: the plain sum of all adapters, each role's own sum, or the base.
+        point: where gradients are taken: ``trust``, the furthest point on the way to the plain sum whose benign
+            divergence stays within ``trust_budget``; ``merged``, the plain sum of all adapters; each role's ``own``
+            sum; or the ``base``.
+        trust_budget: nats per benign answer token, for ``point: trust``.
     """
 
     structure: Structure = "auto"
     estimator: Literal["empirical", "sampled"] = "empirical"
-    point: Literal["merged", "own", "base"] = "merged"
+    point: Literal["trust", "merged", "own", "base"] = "trust"
+    trust_budget: float = Field(default=0.02, gt=0.0)
 
 
 class HardFilter(MethodOptions):
@@ -79,7 +83,7 @@ class SSTOptions(MethodOptions):
     tune_strengths: tuple[float, ...] = ()
     utility: Literal["sum", "fisher"] = "sum"
     aligned_base: bool = False
-    damping: float = Field(default=1e-2, gt=0.0)
+    damping: float = Field(default=0.1, gt=0.0)
     harm_damping: float | None = Field(default=None, ge=0.0)
     calibration_holdout: float = Field(default=0.25, gt=0.0, lt=1.0)
     refine: int = Field(default=0, ge=0)
