@@ -240,6 +240,12 @@ def test_fisher_of_two_halves_adds_up_to_one_run(place: Path, tmp_path: Path) ->
     )
 
 
+def test_fisher_collect_at_a_point_that_depends_on_the_data_is_refused(place: Path, tmp_path: Path) -> None:
+    arguments = ("fisher", "collect", place / "config.yaml", "--kind", "harm", "--out", tmp_path / "f.safetensors")
+    assert "'trust' depends on the data" in refused(*arguments, "--set", "fisher.point=trust")
+    assert "option 'fisher.point' = 'top'" in refused(*arguments, "--set", "fisher.point=top")
+
+
 def test_fisher_collect_needs_the_data_it_is_asked_for(place: Path, tmp_path: Path) -> None:
     arguments = ("fisher", "collect", "--adapter", place / "code", "--base-model", place / "base")
     assert "data.benign: missing" in refused(*arguments, "--kind", "benign", "--out", tmp_path / "f.safetensors")

@@ -1,17 +1,21 @@
 """``sst-merge fisher``: statistics that are collected once, kept, and added up."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ..config import MergeConfig
 from ..errors import ConfigError, OutputExistsError
 from .console import progress_bars
 from .flags import config_from_flags
 from .merge import with_config_flags
 
 __all__ = ["fisher"]
+
+# Points that the adapters alone decide.
+_POINTS = ("merged", "own", "base")
 
 
 @click.group(help="Collect Fisher statistics, and add them up.")
@@ -21,7 +25,7 @@ def fisher() -> None:
 
 @fisher.command(
     help="Collect the statistics of harmful or benign prompts over the adapters of CONFIG, and save them. Takes the "
-    "flags of `merge`; structure, estimator and point are those of merge.fisher."
+    "flags of `merge`; structure, estimator and point are those of merge.fisher, the point `merged` by default."
 )
 @with_config_flags
 @click.option("--kind", type=click.Choice(["harm", "benign"]), required=True, help="which prompts")
@@ -53,12 +57,9 @@ def collect(
 
     from ..fim_calculator import build_spaces, compute_fim_benign, compute_fim_harm
     from ..lora_utils import BaseModelIndex, check_against_base, check_compatible
-    from ..registry import get_method, parse_options
     from .inputs import load_adapters, load_model_and_data, resolve_device
 
-    given = checked.merge.options.get("fisher", {})
-    settings_of = parse_options(get_method("sst"), {"fisher": given})
-    how = settings_of.model_dump()["fisher"]
+    how = _how(checked)
     opened = load_adapters(checked)
     check_compatible(opened, assume_same_base=checked.assume_same_base)
     device = resolve_device(checked.device)
@@ -109,6 +110,22 @@ def add(files: Sequence[Path], out: Path, force: bool) -> None:
     total.save(out)
     click.echo(f"{total.structure}, {total.samples} samples, {len(total.layers)} modules")
     click.echo(str(out))
+
+
+def _how(config: MergeConfig) -> dict[str, Any]:
+    """Structure, estimator and point, as ``sst`` checks them."""
+    from ..registry import get_method, parse_options
+
+    given = config.merge.options.get("fisher", {})
+    how: dict[str, Any] = parse_options(get_method("sst"), {"fisher": given}).model_dump()["fisher"]
+    if not isinstance(given, Mapping) or "point" not in given:
+        how["point"] = "merged"
+    if how["point"] not in _POINTS:
+        raise ConfigError(
+            f"merge.fisher.point: {how['point']!r} depends on the data, so statistics taken there would not add up; "
+            f"expected one of {', '.join(_POINTS)}"
+        )
+    return how
 
 
 def _refuse_existing(out: Path, force: bool) -> None:
