@@ -113,7 +113,11 @@ def add(files: Sequence[Path], out: Path, force: bool) -> None:
 
 
 def _how(config: MergeConfig) -> dict[str, Any]:
-    """Structure, estimator and point, as ``sst`` checks them."""
+    """Structure, estimator and point, as ``sst`` checks them.
+
+    Raises:
+        ConfigError: a point that depends on the data.
+    """
     from ..registry import get_method, parse_options
 
     given = config.merge.options.get("fisher", {})
