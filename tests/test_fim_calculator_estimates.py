@@ -13,6 +13,7 @@ from fisher_oracle import (
     dense_fisher,
     gradients_of,
     pad,
+    project,
     random_samples,
     relative,
     sample_gradients,
@@ -21,6 +22,7 @@ from fisher_oracle import (
 from sst_merge.core_space import CoreSpace
 from sst_merge.errors import BaseModelError, DataError, FisherError
 from sst_merge.fim_calculator import (
+    IGNORED,
     Batch,
     BlockFisher,
     CoreModel,
@@ -28,6 +30,7 @@ from sst_merge.fim_calculator import (
     KroneckerFisher,
     SampleGradients,
     compute_fim,
+    token_log_odds,
     token_logprobs,
 )
 
@@ -188,6 +191,36 @@ def test_batches_and_padding_side_make_no_difference(case: Case, structure: str)
         for name, layer in reference.layers.items():
             assert relative(other.layers[name].dense(), layer.dense()) < EXACT, (name, size, side)
             assert other.layers[name].counts() == layer.counts()
+
+
+def test_log_odds_is_the_fisher_of_log_p_over_one_minus_p(llama: Case) -> None:
+    """Every sample's gradient of Σ log p − log(1 − p), by autograd, one sample at a time."""
+    moved = with_update(llama.model, llama.spaces, llama.point).requires_grad_(True)
+    rows: dict[str, list[Tensor]] = {name: [] for name in llama.spaces}
+    for ids, prompt in llama.samples:
+        moved.zero_grad(set_to_none=True)
+        p = torch.softmax(moved(input_ids=torch.tensor([ids])).logits[0], dim=-1)
+        chosen = torch.stack([p[i - 1, ids[i]] for i in range(prompt, len(ids))])
+        (chosen.log() - (1 - chosen).log()).sum().backward()
+        for name, space in llama.spaces.items():
+            rows[name].append(project(moved.get_submodule(name), space))
+    found = llama.fisher("block", estimator="log_odds")
+    for name, layer in found.layers.items():
+        assert relative(layer.dense(), dense_fisher(torch.stack(rows[name]))) < EXACT
+        assert relative(layer.dense(), dense_fisher(llama.rows[name])) > 1e-3
+
+
+def test_log_odds_keep_their_gradient_where_the_model_is_certain() -> None:
+    """Float32 logits so large that log p rounds to 0: its gradient is gone, that of the log-odds is 1."""
+    logits = torch.zeros(1, 2, 5)
+    logits[0, 0, 3] = 60.0
+    logits.requires_grad_(True)
+    batch = Batch(torch.tensor([[1, 3]]), torch.ones(1, 2, dtype=torch.int64), torch.tensor([[IGNORED, 3]]))
+    plain = torch.autograd.grad(token_logprobs(logits, batch)[0].sum(), logits)[0]
+    odds = torch.autograd.grad(token_log_odds(logits, batch)[0].sum(), logits)[0]
+    assert float(plain.abs().max()) == 0.0
+    assert float(odds[0, 0, 3]) == 1.0
+    torch.testing.assert_close(odds[0, 0, [0, 1, 2, 4]], torch.full((4,), -0.25))
 
 
 def test_sampled_labels_do_not_depend_on_batches(llama: Case) -> None:

@@ -6,6 +6,7 @@ decided on dev prompts.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch import Tensor
 from ..merging.engine import module_generator
 from ..registry import Layer, MergeProblem, get_method, parse_options
 from ..sst import SSTMerge, SSTOptions
-from ..sst.evidence import role_patches
+from ..sst.evidence import merged_cores, role_patches
 
 __all__ = ["CONTESTANTS", "Contestant"]
 
@@ -27,14 +28,16 @@ class Contestant:
     Attributes:
         label: as printed.
         method: registered name.
-        values: of the method's knob, from weak to strong safety.
+        values: of the knob, from weak to strong safety.
         options: other settings.
+        knob: the option that is swept; the method's own by default.
     """
 
     label: str
     method: str
     values: tuple[float, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
+    knob: str | None = None
 
     def path(self, problem: MergeProblem) -> Callable[[float], Cores]:
         """Merged cores as a function of the knob; what does not depend on the knob is computed once.
@@ -46,15 +49,18 @@ class Contestant:
             knob value → core per module.
         """
         method = get_method(self.method)
+        knob = self.knob or method.knob
         if method.name == "sst":
-            merge = SSTMerge(problem, SSTOptions.model_validate({**self.options, method.knob: self.values[0]}))
+            merge = SSTMerge(problem, SSTOptions.model_validate({**self.options, knob: self.values[0]}))
+            if knob == "tax_budget":
+                return partial(_refined, merge)
             return lambda value: merge.merged(mu=value)
         patches = role_patches(problem).each
         weights = tuple(a.weight for a in problem.adapters)
         roles = tuple(a.role for a in problem.adapters)
 
         def merged(value: float) -> Cores:
-            options = parse_options(method, {**self.options, method.knob: value})
+            options = parse_options(method, {**self.options, knob: value})
             cores = {}
             for module in problem.spaces:
                 generator = module_generator(problem.seed, module)
@@ -65,15 +71,22 @@ class Contestant:
         return merged
 
 
-_MU = (30.0, 10.0, 5.6, 3.0, 1.7, 1.0, 0.3, 0.1, 0.01)
+def _refined(merge: SSTMerge, budget: float) -> Cores:
+    """μ chosen under the budget, then refined under it."""
+    choice = merge.choose(budget)
+    start = merge.change(mu=choice.best.mu, strength=choice.best.strength)
+    return merged_cores(merge.utility, merge.refined(start, budget))
+
+
+_MU = (3.0, 1.0, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.005)
 _SST: Mapping[str, Mapping[str, Any]] = {
     "SST-Merge": {},
     "SST-Merge, interpolate": {"combine": "interpolate"},
-    "SST-Merge, add": {"combine": "add"},
-    **{f"SST-Merge, {s}": {"fisher": {"structure": s}} for s in ("diagonal", "kronecker", "block", "lowrank")},
-    "SST-Merge, sampled labels": {"fisher": {"estimator": "sampled"}},
+    **{f"SST-Merge, {s}": {"fisher": {"structure": s}} for s in ("diagonal", "kronecker", "lowrank")},
+    **{f"SST-Merge, {e} labels": {"fisher": {"estimator": e}} for e in ("empirical", "sampled")},
     **{f"SST-Merge, {point} point": {"fisher": {"point": point}} for point in ("merged", "own", "base")},
 }
+_BUDGETS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2)
 
 CONTESTANTS: Mapping[str, Contestant] = {
     c.label: c
@@ -87,5 +100,6 @@ CONTESTANTS: Mapping[str, Contestant] = {
         ),
         Contestant("Random subspace", "random_subspace", (0.8, 1.4, 2.0, 2.4, 2.8, 3.2, 3.6, 4.0, 4.8)),
         *(Contestant(label, "sst", _MU, options) for label, options in _SST.items()),
+        Contestant("SST-Merge, refined", "sst", _BUDGETS, {"refine": 60}, knob="tax_budget"),
     )
 }

@@ -8,6 +8,7 @@ from .estimate import (
     compute_fim_benign,
     compute_fim_harm,
     lora_gradient_variance_approximation,
+    token_log_odds,
     token_logprobs,
 )
 from .fisher import Fisher, fingerprint
@@ -39,6 +40,7 @@ __all__ = [
     "lora_gradient_variance_approximation",
     "point_cores",
     "restrict_spaces",
+    "token_log_odds",
     "token_logprobs",
     "vila_parameter_identification",
 ]

@@ -6,6 +6,7 @@ share a batch only to share a pass: squaring a batch's mean gradient would under
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from math import isfinite
 from typing import Literal, get_args
 
@@ -27,10 +28,11 @@ __all__ = [
     "compute_fim_benign",
     "compute_fim_harm",
     "lora_gradient_variance_approximation",
+    "token_log_odds",
     "token_logprobs",
 ]
 
-Estimator = Literal["empirical", "sampled"]
+Estimator = Literal["empirical", "sampled", "log_odds"]
 Progress = Callable[[int], None]
 """Called with the number of samples done, after every batch."""
 
@@ -49,6 +51,44 @@ def token_logprobs(logits: Tensor, batch: Batch, *, generator: torch.Generator |
     Raises:
         DataError: a sample without response token.
     """
+    chosen, targets, sample = _response_logits(logits, batch)
+    logs = torch.log_softmax(chosen, dim=-1)
+    if generator is not None:
+        # By the inverse distribution function: the same draws on every device, whatever the batch size.
+        draws = torch.rand(len(sample), 1, generator=generator, dtype=torch.float64).to(logits.device)
+        cumulated = logs.detach().double().exp().cumsum(-1)
+        targets = torch.searchsorted(cumulated, draws * cumulated[:, -1:]).squeeze(-1).clamp_max(logs.shape[-1] - 1)
+    return logs.gather(-1, targets[:, None]).squeeze(-1), sample
+
+
+def token_log_odds(logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Log-odds log p/(1-p) of every response token, next-token shift included.
+
+    Its gradient is that of log p divided by 1-p: it does not vanish where the model is already certain, so a
+    well-known answer still says which directions would break it.
+
+    Args:
+        logits: (b, t, vocabulary).
+        batch: the samples that they belong to.
+
+    Returns:
+        Log-odds, (n,), in float32 or float64, and the sample (0 … b-1) that each belongs to, (n,), int64.
+
+    Raises:
+        DataError: a sample without response token.
+    """
+    chosen, targets, sample = _response_logits(logits, batch)
+    own = chosen.gather(-1, targets[:, None])
+    others = chosen.scatter(-1, targets[:, None], float("-inf")).logsumexp(-1)
+    return own.squeeze(-1) - others, sample
+
+
+def _response_logits(logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits that predict a response token (n, vocabulary), the token (n,), its sample (n,).
+
+    Raises:
+        DataError: a sample without response token.
+    """
     labels = batch.labels[:, 1:]
     sample, position = (labels != IGNORED).nonzero(as_tuple=True)
     counts = torch.bincount(sample, minlength=len(batch))
@@ -56,15 +96,8 @@ def token_logprobs(logits: Tensor, batch: Batch, *, generator: torch.Generator |
         raise DataError(f"sample {int((counts == 0).nonzero()[0])} of a batch has no response token after the first")
     # Only response positions are normalised: the float32 copy stays small for large vocabularies.
     chosen = logits[sample.to(logits.device), position.to(logits.device)]
-    logs = torch.log_softmax(chosen if chosen.dtype == torch.float64 else chosen.float(), dim=-1)
-    if generator is None:
-        targets = labels[sample, position].to(logits.device)
-    else:
-        # By the inverse distribution function: the same draws on every device, whatever the batch size.
-        draws = torch.rand(len(sample), 1, generator=generator, dtype=torch.float64).to(logits.device)
-        cumulated = logs.detach().double().exp().cumsum(-1)
-        targets = torch.searchsorted(cumulated, draws * cumulated[:, -1:]).squeeze(-1).clamp_max(logs.shape[-1] - 1)
-    return logs.gather(-1, targets[:, None]).squeeze(-1), sample
+    chosen = chosen if chosen.dtype == torch.float64 else chosen.float()
+    return chosen, labels[sample, position].to(logits.device), sample
 
 
 def compute_fim(
@@ -88,7 +121,7 @@ def compute_fim(
         point: cores M at which the gradients are taken, by module; 0 by default.
         structure: ``diagonal``, ``kronecker``, ``block``, ``lowrank`` or ``auto`` (:func:`~.points.auto_structure`).
         estimator: ``empirical`` takes the labels of the data, ``sampled`` draws them from the model (the true
-            Fisher, one draw a sample).
+            Fisher, one draw a sample), ``log_odds`` takes the data's labels and the gradient of log p/(1-p).
         generator: on the CPU, required by ``sampled``.
         modules: collect for these modules only; the point still holds for all.
         progress: called with the number of samples done.
@@ -119,8 +152,9 @@ def compute_fim(
 
         for index, batch in enumerate(batches):
             with core_model.recording(collect):
-                logprobs, _ = token_logprobs(core_model.logits(batch), batch, generator=draws)
-                loss = logprobs.sum()
+                logits = core_model.logits(batch)
+                score = token_log_odds if estimator == "log_odds" else partial(token_logprobs, generator=draws)
+                loss = score(logits, batch)[0].sum()
                 core_model.backward(loss)
             _close(sums, batch, index, float(loss.detach()))
             samples += len(batch)

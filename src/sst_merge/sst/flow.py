@@ -189,14 +189,19 @@ class SSTMerge:
             D per module.
         """
         s = self.options.strength if strength is None else strength
-        if self.options.combine == "add":
+        if self.options.combine == "add" and not self.options.aligned_base:
             return {m: s * core for m, core in self.patches.safety.items()}
         return {m: s * core - self.utility[m] for m, core in self.patches.safety.items()}
 
-    def choose(self) -> CoefficientChoice | None:
-        """μ and strength under the tax budget, or None where the options fix them."""
-        if self.options.budget is None:
-            return None
+    def choose(self, budget: float) -> CoefficientChoice:
+        """μ and strength under a tax budget, on the samples set aside.
+
+        Args:
+            budget: nats of KL per benign answer token.
+
+        Returns:
+            The choice and everything that was tried.
+        """
         hard = isinstance(self.options.filter, HardFilter)
         return optimize_merge_coefficients(
             lambda mu, strength: self.merged(mu=mu, strength=strength),
@@ -205,23 +210,24 @@ class SSTMerge:
             self.utility,
             self.held_harm,
             self.held_benign,
-            tax_budget=self.options.budget,
+            tax_budget=budget,
             strengths=self.options.tune_strengths or (self.options.strength,),
             tune_mu=not hard,
             progress=self.problem.progress,
         )
 
-    def refined(self, change: Cores) -> Cores:
+    def refined(self, change: Cores, budget: float) -> Cores:
         """Re-learn the patch inside the subspace by gradient.
 
         Args:
             change: the filtered patch.
+            budget: nats of KL per benign answer token.
 
         Returns:
             The new patch, M − M_U per module.
 
         Raises:
-            MergeError: the structure has no per-layer basis, or no budget is set.
+            MergeError: the structure has no per-layer basis.
         """
         if not isinstance(self.filter, SpectralFilter) or not isinstance(self.gevp, LayeredGEVP):
             raise MergeError("refine needs per-layer directions: structure diagonal, kronecker or block, utility: sum")
@@ -235,7 +241,7 @@ class SSTMerge:
             self.fit_harm,
             self.fit_benign,
             steps=self.options.refine,
-            tax_budget=self.options.budget or 0.02,
+            tax_budget=budget,
             embed=lambda cores: self.region.embed(cores, self.utility),
             progress=self.problem.progress,
         )

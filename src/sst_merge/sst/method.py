@@ -17,20 +17,20 @@ from .coefficients import CoefficientChoice
 from .evidence import merged_cores
 from .flow import Cores, SSTMerge
 from .held_out import HeldOutQuotients
-from .options import SSTOptions
+from .options import DEFAULT_BUDGET, SSTOptions
 
 __all__ = ["sst"]
 
 
 def _prepare(problem: MergeProblem, options: SSTOptions) -> Prepared:
     merge = SSTMerge(problem, options)
-    choice = merge.choose()
+    choice = merge.choose(options.budget) if options.budget is not None else None
     mu = choice.best.mu if choice else options.mu
     strength = choice.best.strength if choice else options.strength
     change = merge.change(mu=mu, strength=strength)
     captured = _energy(change) / max(_energy(merge.difference(strength)), 1e-30)
     if options.refine:
-        change = merge.refined(change)
+        change = merge.refined(change, options.budget or DEFAULT_BUDGET)
     held_out = merge.held_out()
     report: dict[str, Any] = {
         "structure": merge.structure,

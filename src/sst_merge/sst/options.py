@@ -6,7 +6,10 @@ from pydantic import Field, model_validator
 
 from ..registry import MethodOptions
 
-__all__ = ["FisherOptions", "HardFilter", "SSTOptions", "VilaOptions"]
+__all__ = ["DEFAULT_BUDGET", "FisherOptions", "HardFilter", "SSTOptions", "VilaOptions"]
+
+DEFAULT_BUDGET = 0.02
+"""Tax budget where neither it nor μ is given, nats per benign answer token."""
 
 Structure = Literal["auto", "diagonal", "kronecker", "block", "lowrank"]
 
@@ -16,7 +19,8 @@ class FisherOptions(MethodOptions):
 
     Attributes:
         structure: which correlations are kept; ``auto`` takes ``block`` while it fits, else ``kronecker``.
-        estimator: ``empirical`` (labels of the data) or ``sampled`` (labels drawn from the model).
+        estimator: ``log_odds`` (gradient of log p/(1−p), which does not vanish on answers the model is certain of),
+            ``empirical`` (gradient of log p) or ``sampled`` (the same with labels drawn from the model).
         point: where gradients are taken: ``trust``, the furthest point on the way to the plain sum whose benign
             divergence stays within ``trust_budget``; ``merged``, the plain sum of all adapters; each role's ``own``
             sum; or the ``base``.
@@ -24,7 +28,7 @@ class FisherOptions(MethodOptions):
     """
 
     structure: Structure = "auto"
-    estimator: Literal["empirical", "sampled"] = "empirical"
+    estimator: Literal["log_odds", "empirical", "sampled"] = "log_odds"
     point: Literal["trust", "merged", "own", "base"] = "trust"
     trust_budget: float = Field(default=0.02, gt=0.0)
 
@@ -57,7 +61,8 @@ class SSTOptions(MethodOptions):
     Attributes:
         fisher: how the Fishers are estimated.
         filter: ``soft`` h = λ/(λ+μ), or ``{hard: k}``.
-        combine: move from M_U towards M_S (``interpolate``), or add the filtered M_S (``add``).
+        combine: add the filtered M_S (``add``), or move from M_U towards M_S (``interpolate``, the only way with
+            ``aligned_base``).
         mu: μ; leave it out to have it chosen under ``tax_budget``.
         tax_budget: largest mean KL divergence (nats per benign answer token) from the skilled model; chooses μ on
             calibration prompts that the Fishers do not see. 0.02 where neither it nor μ is given.
@@ -76,7 +81,7 @@ class SSTOptions(MethodOptions):
 
     fisher: FisherOptions = FisherOptions()
     filter: Literal["soft"] | HardFilter = "soft"
-    combine: Literal["interpolate", "add"] = "interpolate"
+    combine: Literal["interpolate", "add"] = "add"
     mu: float | None = Field(default=None, gt=0.0)
     tax_budget: float | None = Field(default=None, gt=0.0)
     strength: float = Field(default=1.0, ge=0.0)
@@ -97,7 +102,7 @@ class SSTOptions(MethodOptions):
             raise ValueError("mu belongs to the soft filter; a hard filter has k and strength")
         if isinstance(self.filter, HardFilter) and self.tax_budget is not None and not self.tune_strengths:
             raise ValueError("with a hard filter tax_budget chooses the strength: list candidates in tune_strengths")
-        if self.aligned_base and self.combine == "add":
+        if self.aligned_base and self.combine == "add" and "combine" in self.model_fields_set:
             raise ValueError("aligned_base means M_S = 0, so there is nothing to add; use combine: interpolate")
         return self
 
@@ -108,4 +113,4 @@ class SSTOptions(MethodOptions):
             return self.tax_budget
         if isinstance(self.filter, HardFilter):
             return None
-        return None if self.mu is not None else 0.02
+        return None if self.mu is not None else DEFAULT_BUDGET
