@@ -6,7 +6,6 @@ decided on dev prompts.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -53,7 +52,7 @@ class Contestant:
         if method.name == "sst":
             merge = SSTMerge(problem, SSTOptions.model_validate({**self.options, knob: self.values[0]}))
             if knob == "tax_budget":
-                return partial(_refined, merge)
+                return _refined_path(merge)
             return lambda value: merge.merged(mu=value)
         patches = role_patches(problem).each
         weights = tuple(a.weight for a in problem.adapters)
@@ -71,11 +70,11 @@ class Contestant:
         return merged
 
 
-def _refined(merge: SSTMerge, budget: float) -> Cores:
-    """μ chosen under the budget, then refined under it."""
-    choice = merge.choose(budget)
+def _refined_path(merge: SSTMerge) -> Callable[[float], Cores]:
+    """Refined merges under different budgets, all from the filtered patch that the middle budget chooses."""
+    choice = merge.choose(_BUDGETS[len(_BUDGETS) // 2])
     start = merge.change(mu=choice.best.mu, strength=choice.best.strength)
-    return merged_cores(merge.utility, merge.refined(start, budget))
+    return lambda budget: merged_cores(merge.utility, merge.refined(start, budget))
 
 
 _MU = (3.0, 1.0, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.005)
