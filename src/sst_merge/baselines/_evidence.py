@@ -2,15 +2,18 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from ..core_space import CoreSpace
 from ..errors import DataError, MergeError
 from ..fim_calculator import Batch, point_cores
 from ..registry import Layer, MergeProblem
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 __all__ = ["OwnData", "own_data", "required_model", "signed_patches", "ticker", "widened"]
 
@@ -68,7 +71,7 @@ def own_data(problem: MergeProblem, method: str) -> tuple[tuple[OwnData, ...], t
     return tuple(found), tuple(warnings)
 
 
-def required_model(problem: MergeProblem, method: str) -> PreTrainedModel:
+def required_model(problem: MergeProblem, method: str) -> "PreTrainedModel":
     """The model, after a check that calibration data are there too.
 
     Args:

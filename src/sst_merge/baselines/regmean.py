@@ -15,17 +15,20 @@ refusals), an adapter without data of its own on the common benign data, with a 
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from pydantic import Field
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from ..core_space import CoreSpace
 from ..errors import MergeError
 from ..registry import Layer, MergeProblem, MethodOptions, Needs, Prepared, merge_method
 from ._activations import input_moments, module_groups
 from ._evidence import OwnData, own_data, required_model, signed_patches, ticker, widened
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 __all__ = ["RegMeanOptions", "regmean"]
 
@@ -62,7 +65,7 @@ def _prepare(problem: MergeProblem, options: RegMeanOptions) -> Prepared:
 
 def _merged_rows(
     problem: MergeProblem,
-    model: PreTrainedModel,
+    model: "PreTrainedModel",
     adapters: Sequence[OwnData],
     modules: Sequence[str],
     options: RegMeanOptions,

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..errors import MergeError
 from ..merging.engine import module_generator
 from ..registry import Layer, MergeProblem, get_method, parse_options
 from ..sst import SSTMerge, SSTOptions
@@ -46,6 +47,9 @@ class Contestant:
 
         Returns:
             knob value → core per module.
+
+        Raises:
+            MergeError: the method has a preparation of its own that depends on its options.
         """
         method = get_method(self.method)
         knob = self.knob or method.knob
@@ -54,6 +58,10 @@ class Contestant:
             if knob == "tax_budget":
                 return _refined_path(merge)
             return lambda value: merge.merged(mu=value)
+        if method.prepare is not None:
+            raise MergeError(
+                f"method {method.name!r} prepares the whole model for one setting; it has no cheap sweep yet"
+            )
         patches = role_patches(problem).each
         weights = tuple(a.weight for a in problem.adapters)
         roles = tuple(a.role for a in problem.adapters)

@@ -9,15 +9,18 @@ finer grid inside the bracket that the budget falls into decide it; forward pass
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from ..core_space import CoreSpace
 from ..errors import DataError, OptionError
 from ..fim_calculator import Batch, CoreModel
 from .likelihood import Candidate, score_candidates
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 __all__ = ["CoefficientChoice", "optimize_merge_coefficients"]
 
@@ -43,7 +46,7 @@ class CoefficientChoice:
 
 def optimize_merge_coefficients(
     path: Path,
-    model: PreTrainedModel,
+    model: "PreTrainedModel",
     spaces: Mapping[str, CoreSpace],
     skilled: Mapping[str, Tensor],
     harm: Sequence[Batch],

@@ -6,16 +6,19 @@ held-out quotients.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from ..errors import DataError, FisherError
 from ..fim_calculator import Batch, CoreModel, Fisher, compute_fim, point_cores
 from ..registry import MergeProblem
 from .options import FisherOptions
 from .region import Region
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 __all__ = ["Collector", "RolePatches", "equalised", "merged_cores", "require_data", "role_patches", "split_batches"]
 
@@ -111,7 +114,7 @@ def _rows(batch: Batch, mask: Tensor) -> list[Batch]:
     return [Batch(batch.input_ids[mask], batch.attention_mask[mask], batch.labels[mask])]
 
 
-def require_data(problem: MergeProblem) -> PreTrainedModel:
+def require_data(problem: MergeProblem) -> "PreTrainedModel":
     """The model, after a check that calibration data are there too.
 
     Args:

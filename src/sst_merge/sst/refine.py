@@ -6,10 +6,10 @@ F_b-orthonormal, equal steps in c cost equally much benign divergence: the basis
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from ..core_space import CoreSpace
 from ..errors import OptionError
@@ -17,11 +17,14 @@ from ..fim_calculator import Batch, CoreModel
 from ..gevp_solver import LayeredGEVP
 from .likelihood import answer_log_probabilities, mean_divergence, refusal_log_probability
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 __all__ = ["refine_coefficients"]
 
 
 def refine_coefficients(
-    model: PreTrainedModel,
+    model: "PreTrainedModel",
     spaces: Mapping[str, CoreSpace],
     subspace: LayeredGEVP,
     utility: Mapping[str, Tensor],
