@@ -33,6 +33,7 @@ __all__ = ["run_demo"]
 SKILL = "swap_pairs"
 METHODS = ("Task Arithmetic", "Random subspace", "SST-Merge")
 THRESHOLD = 0.9
+TAX_BUDGET, REFINE = 0.05, 60
 YOUR_OWN = "sst-merge merge your_config.yaml --dry-run"
 COLUMNS = ("model", "skill", "safety direct", "safety jailbreak", "over-refusal", "knowledge", "safety tax")
 
@@ -78,7 +79,7 @@ def run_demo(out: Path, seed: int = 0, quick: bool = False) -> None:
         "test prompts per measure": f"{size.test} (safety: direct and jailbroken, {size.test} each)",
         "dev prompts per measure": size.dev,
         "calibration": f"{sum(map(len, setup.problem.harm))} harmful, {sum(map(len, setup.problem.benign))} benign",
-        "merge chosen by the tax budget": f"mu = {merged['mu']:.4g}",
+        "saved adapter": f"mu = {merged['mu']:.4g} under tax_budget = {TAX_BUDGET}, refine = {REFINE}",
         "versions": f"sst-merge {__version__}, torch {torch.__version__}, Python {platform.python_version()}",
     }
     page = DemoPage(
@@ -99,8 +100,9 @@ def run_demo(out: Path, seed: int = 0, quick: bool = False) -> None:
         notes=(
             "The lab is a synthetic world: safety and skills are exact matches, not judged. One seed of adapters; "
             "docs/measurements has several.",
-            "“SST-Merge, saved adapter” is the merge in merged/: the command line's own flow, mu chosen under "
-            "tax_budget on calibration prompts alone, read back from disk by PEFT.",
+            "“SST-Merge, saved adapter” is the merge in merged/: the command line's own flow with "
+            f"tax_budget = {TAX_BUDGET} and refine = {REFINE}, which sees calibration prompts alone, read back from disk "
+            "by PEFT.",
         ),
         facts=facts,
         command=YOUR_OWN,
@@ -154,7 +156,7 @@ def _merge(progress: "Progress", setup: LabSetup, folder: Path, size: _Size) -> 
     from .lab.measures import evaluate_lab
     from .merging import merge
 
-    bar = progress.add_task("merging for real, μ under the tax budget", total=1)
+    bar = progress.add_task("merging for real: μ under a tax budget, then refined", total=1)
     problem = setup.problem
     result = merge(
         problem.adapters,
@@ -163,6 +165,8 @@ def _merge(progress: "Progress", setup: LabSetup, folder: Path, size: _Size) -> 
         harm=problem.harm,
         benign=problem.benign,
         seed=problem.seed,
+        tax_budget=TAX_BUDGET,
+        refine=REFINE,
     )
     result.save(folder, force=True, extra_files={"README.md": model_card, "report.html": merge_page})
     model = PeftModel.from_pretrained(setup.lab.model("unaligned"), folder).eval()
