@@ -101,8 +101,8 @@ def run_demo(out: Path, seed: int = 0, quick: bool = False) -> None:
             "The lab is a synthetic world: safety and skills are exact matches, not judged. One seed of adapters; "
             "docs/measurements has several.",
             "“SST-Merge, saved adapter” is the merge in merged/: the command line's own flow with "
-            f"tax_budget = {TAX_BUDGET} and refine = {REFINE}, which sees calibration prompts alone, read back from disk "
-            "by PEFT.",
+            f"tax_budget = {TAX_BUDGET} and refine = {REFINE}, which sees calibration prompts alone, read back "
+            "from disk by PEFT.",
         ),
         facts=facts,
         command=YOUR_OWN,
