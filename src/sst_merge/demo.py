@@ -181,7 +181,7 @@ def _rows(singles: dict[str, LabScores], sweeps: dict[str, SweepResult], merged:
     for name, result in sweeps.items():
         chosen = result.chosen(THRESHOLD)
         if chosen is None:
-            rows.append((name, f"never reaches safety {THRESHOLD} on dev", "", "", "", "", ""))
+            rows.append((name, "never", "", "", "", "", ""))
         else:
             scores = result.test[chosen]
             rows.append(_row(name, scores, alone - scores.mean_utility))
