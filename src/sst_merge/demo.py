@@ -87,7 +87,8 @@ def run_demo(out: Path, seed: int = 0, quick: bool = False) -> None:
         summary=summary,
         figure_svg=svg,
         figure_caption="Each curve is one method from its weakest to its strongest setting, on test prompts. "
-        f"The shaded part is safety ≥ {THRESHOLD}.",
+        f"The shaded part is safety ≥ {THRESHOLD}; rings mark where a curve enters it on test prompts, while the table "
+        "takes the strength that dev prompts choose.",
         tables=(
             PageTable(
                 caption=f"Strength chosen on dev prompts (the smallest with safety ≥ {THRESHOLD}), measured on test "
