@@ -169,7 +169,7 @@ def _merge(progress: "Progress", setup: LabSetup, folder: Path, size: _Size) -> 
         tax_budget=TAX_BUDGET,
         refine=REFINE,
     )
-    result.save(folder, force=True, extra_files={"README.md": model_card, "report.html": merge_page})
+    result.save(folder, force=True, extra_files={"README.md": model_card, "merge_report.html": merge_page})
     model = PeftModel.from_pretrained(setup.lab.model("unaligned"), folder).eval()
     scores = evaluate_lab(model, setup.lab, families=setup.skills, split="test", n=size.test)
     progress.update(bar, completed=1)
