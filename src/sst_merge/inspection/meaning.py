@@ -86,7 +86,11 @@ def _shared(verb: str, side: str, spaces: SharedDirections) -> str:
         judged = "clearly less than"
     else:
         judged = "about"
-    return f"{verb} {overlap:.0%} common {side} directions, {judged} unrelated updates would ({chance:.0%})"
+    return f"{verb} {_percent(overlap)} common {side} directions, {judged} unrelated updates would ({_percent(chance)})"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _about_signs(total: Collision) -> Iterator[str]:
@@ -94,19 +98,19 @@ def _about_signs(total: Collision) -> Iterator[str]:
     if signs is None or signs.share is None or signs.weighted_share is None:
         return
     yield (
-        f"Where both move an entry, they move it in opposite directions in {signs.share:.0%} of the entries, "
-        f"{signs.weighted_share:.0%} when large entries count more; unrelated updates give 50 %."
+        f"Where both move an entry, they move it in opposite directions in {_percent(signs.share)} of the entries, "
+        f"{_percent(signs.weighted_share)} when large entries count more; unrelated updates give 50 %."
     )
 
 
 def _about_many(pairs: Sequence[PairFigures]) -> Iterator[str]:
-    measures: tuple[tuple[str, Callable[[Collision], float | None], str], ...] = (
-        ("cosine", lambda total: total.cosine, ".3f"),
-        ("overlap of output directions", lambda total: total.left.overlap, ".0%"),
-        ("overlap of input directions", lambda total: total.right.overlap, ".0%"),
-        ("share of opposite signs, weighted by size", lambda total: total.conflict, ".0%"),
+    measures: tuple[tuple[str, Callable[[Collision], float | None], Callable[[float], str]], ...] = (
+        ("cosine", lambda total: total.cosine, "{:.3f}".format),
+        ("overlap of output directions", lambda total: total.left.overlap, _percent),
+        ("overlap of input directions", lambda total: total.right.overlap, _percent),
+        ("share of opposite signs, weighted by size", lambda total: total.conflict, _percent),
     )
-    for name, measure, form in measures:
+    for name, measure, text in measures:
         found = [
             (value, f"{pair.first!r} and {pair.second!r}")
             for pair in pairs
@@ -114,7 +118,7 @@ def _about_many(pairs: Sequence[PairFigures]) -> Iterator[str]:
         ]
         if found:
             (low, lowest), (high, highest) = min(found), max(found)
-            yield f"The {name} runs from {low:{form}} ({lowest}) to {high:{form}} ({highest}) over {len(found)} pairs."
+            yield f"The {name} runs from {text(low)} ({lowest}) to {text(high)} ({highest}) over {len(found)} pairs."
 
 
 def _about_sum(adapters: Sequence[AdapterFigures], total: SumFigures) -> Iterator[str]:
@@ -129,12 +133,12 @@ def _about_sum(adapters: Sequence[AdapterFigures], total: SumFigures) -> Iterato
         return
     if len(adapters) > 1:
         yield (
-            f"Their weighted sum has {total.norm / total.perpendicular_norm:.2f} times the size of a sum of "
-            f"perpendicular updates: above 1 they reinforce one another, below 1 they cancel."
+            f"The weighted sum has {total.norm / total.perpendicular_norm:.2f} times the size that perpendicular updates "
+            f"would give: above 1 adapters reinforce one another, below 1 they cancel, at 1 they do neither on balance."
         )
     most, full = (total.spread(energy) for energy in ENERGIES)
     yield (
-        f"The exact sum needs rank {total.rank}. Rank {full.largest} keeps at least {ENERGIES[1]:.0%} of the energy of "
-        f"every module, rank {most.largest} at least {ENERGIES[0]:.0%}; of the energy of all modules together, rank "
-        f"{full.together} keeps {ENERGIES[1]:.0%}."
+        f"The exact sum needs rank {total.rank}. Rank {full.largest} keeps at least {_percent(ENERGIES[1])} of the energy of "
+        f"every module, rank {most.largest} at least {_percent(ENERGIES[0])}; of the energy of all modules together, rank "
+        f"{full.together} keeps {_percent(ENERGIES[1])}."
     )

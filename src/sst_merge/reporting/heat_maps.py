@@ -1,0 +1,144 @@
+"""Tables of numbers as one picture of coloured tiles, one table above the other."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import shorten
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..errors import DataError
+from .style import FAINT, INK, STYLE, save_picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["HeatMap", "heat_maps"]
+
+# Both are told apart with every common colour vision: cividis grows in lightness alone, and the other goes from blue
+# over near-white to orange (the ends are Okabe and Ito's).
+_GROWING = "cividis"
+_TWO_SIDED = ("#0072B2", "#7fb8d8", "#f7f7f7", "#eaae7f", "#D55E00")
+_ABSENT = "#d9d9d9"
+_LABEL_WIDTH = 34  # characters
+_NUMBERED = 16  # columns up to which tiles carry their numbers
+_LEFT, _RIGHT, _ABOVE, _BELOW, _WIDTH = 2.6, 1.0, 0.55, 0.65, 8.6  # inches
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """One table.
+
+    Attributes:
+        title: above it.
+        rows: names of the rows, from the top.
+        columns: names of the columns.
+        values: one sequence a row; None where there is no figure.
+        limits: ends of the colour scale; values beyond them take the colour of the end.
+        scale: ``growing`` from the lower limit, or ``two-sided`` around the middle of the limits.
+        column_label: below the columns.
+    """
+
+    title: str
+    rows: Sequence[str]
+    columns: Sequence[str]
+    values: Sequence[Sequence[float | None]]
+    limits: tuple[float, float]
+    scale: Literal["growing", "two-sided"]
+    column_label: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.rows or not self.columns:
+            raise DataError(f"heat map {self.title!r}: nothing to draw; expected at least one row and one column")
+        if len(self.values) != len(self.rows) or any(len(row) != len(self.columns) for row in self.values):
+            shape = f"{len(self.values)} rows of {sorted({len(row) for row in self.values})} values"
+            raise DataError(f"heat map {self.title!r}: {shape} for {len(self.rows)} × {len(self.columns)} names")
+
+
+def heat_maps(maps: Sequence[HeatMap], *, path_stem: Path, title: str) -> tuple[Path, Path]:
+    """Draw tables below one another and write them as PNG and SVG.
+
+    Narrow tables carry their numbers in the tiles. Same input and matplotlib, same bytes.
+
+    Args:
+        maps: at least one.
+        path_stem: path without suffix; missing folders are made.
+        title: above the picture.
+
+    Returns:
+        Paths of the PNG (200 dpi) and the SVG.
+
+    Raises:
+        DataError: no maps.
+    """
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    if not maps:
+        raise DataError("heat_maps: nothing to draw; pass at least one map")
+    heights = [max(0.5, 0.3 * len(item.rows)) for item in maps]
+    with rc_context(STYLE):
+        total = 0.45 + sum(heights) + len(maps) * (_ABOVE + _BELOW)
+        figure = Figure(figsize=(_WIDTH, total), dpi=200, facecolor="white")
+        FigureCanvasAgg(figure)
+        figure.text(0.15 / _WIDTH, 1 - 0.12 / total, title, ha="left", va="top", fontsize=11, fontweight="bold")
+        top = total - 0.45
+        for item, height in zip(maps, heights, strict=True):
+            top -= _ABOVE
+            _draw(figure, item, (_LEFT, top - height, _WIDTH - _LEFT - _RIGHT, height), total)
+            top -= height + _BELOW
+        return save_picture(figure, path_stem)
+
+
+def _draw(figure: "Figure", item: HeatMap, box: tuple[float, float, float, float], total: float) -> None:
+    """One table in a box of inches from the lower left: its axes, its tiles, its colour bar."""
+    import numpy as np
+
+    left, bottom, width, height = box
+    width = min(width, max(0.9, 0.62 * len(item.columns)))
+    axes = figure.add_axes((left / _WIDTH, bottom / total, width / _WIDTH, height / total))
+    table = np.array([[np.nan if value is None else value for value in row] for row in item.values], dtype=float)
+    image = axes.imshow(
+        np.ma.masked_invalid(table), cmap=_colors(item.scale), vmin=item.limits[0], vmax=item.limits[1],
+        aspect="auto", interpolation="nearest",
+    )  # fmt: skip
+    axes.set_title(item.title, loc="left", fontsize=9.5, pad=6)
+    axes.set_xlabel(item.column_label)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    axes.tick_params(length=0)
+    axes.set_yticks(range(len(item.rows)), [shorten(name, _LABEL_WIDTH, placeholder="…") for name in item.rows])
+    step = -(-len(item.columns) // 32)
+    places = range(0, len(item.columns), step)
+    names = [item.columns[place] for place in places]
+    slanted = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if max(map(len, names)) > 4 else {}
+    axes.set_xticks(places, [shorten(name, _LABEL_WIDTH, placeholder="…") for name in names], **slanted)
+    if len(item.columns) <= _NUMBERED:
+        _number(axes, item, image)
+    bar = figure.add_axes(((left + width + 0.15) / _WIDTH, bottom / total, 0.12 / _WIDTH, height / total))
+    scale = figure.colorbar(image, cax=bar)
+    scale.outline.set_visible(False)  # type: ignore[operator]
+    scale.set_ticks([item.limits[0], sum(item.limits) / 2, item.limits[1]])
+    bar.tick_params(length=2, color=FAINT, labelsize=8)
+
+
+def _number(axes: "Axes", item: HeatMap, image: Any) -> None:
+    for row, values in enumerate(item.values):
+        for column, value in enumerate(values):
+            if value is None:
+                axes.text(column, row, "–", ha="center", va="center", fontsize=8, color=INK)
+                continue
+            red, green, blue, _ = image.cmap(image.norm(value))
+            dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
+            axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color="white" if dark else INK)
+
+
+def _colors(scale: str) -> Any:
+    from matplotlib import colormaps
+    from matplotlib.colors import LinearSegmentedColormap
+
+    chosen = colormaps[_GROWING] if scale == "growing" else LinearSegmentedColormap.from_list("two-sided", _TWO_SIDED)
+    chosen = chosen.copy()
+    chosen.set_bad(_ABSENT)
+    return chosen
