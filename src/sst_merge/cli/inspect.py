@@ -63,8 +63,9 @@ def inspect(
     stem = None if heatmap is None else heatmap.with_suffix("") if heatmap.suffix in {".png", ".svg"} else heatmap
     if json_file is not None:
         check_target(json_file, option="--json-file", force=force)
-    for suffix in () if stem is None else (".png", ".svg"):
-        check_target(stem.with_name(f"{stem.name}{suffix}"), option="--heatmap", force=force)
+    if stem is not None:
+        for suffix in (".png", ".svg"):
+            check_target(stem.with_name(f"{stem.name}{suffix}"), option="--heatmap", force=force)
     opened = _open(adapters, drop_modules_to_save)
     from ..inspection import inspect_adapters
 
@@ -88,13 +89,17 @@ def inspect(
     if stem is not None:
         from ..reporting import heat_maps
 
-        names = ", ".join(adapter.name for adapter in opened)
-        for path in heat_maps(inspection_maps(found), path_stem=stem, title=f"Adapters before a merge: {names}"):
+        names = " and ".join(adapter.name for adapter in opened) if len(opened) < 3 else f"{len(opened)} adapters"
+        for path in heat_maps(inspection_maps(found), path_stem=stem, title=f"Before a merge: {names}"):
             click.echo(str(path), err=as_json)
 
 
 def _open(texts: Sequence[str], drop_modules_to_save: bool) -> "list[Adapter]":
-    """Load every adapter; those without a name get the shortest end of their path that tells them apart."""
+    """Load every adapter; those without a name get the shortest end of their path that tells them apart.
+
+    Raises:
+        ConfigError: no path, or a key that means nothing here.
+    """
     from ..lora_utils import Adapter
     from .flags import parse_adapter
 
@@ -120,14 +125,16 @@ def _open(texts: Sequence[str], drop_modules_to_save: bool) -> "list[Adapter]":
 
 
 def _short_names(paths: Sequence[Path]) -> list[str]:
-    """The last parts of every path, as many as it takes until no two different paths are called the same."""
+    """The last parts of every path, as many as tell different paths apart, without an end that all have in common."""
     parts = [path.parts for path in paths]
-    longest = max(map(len, parts))
-    for count in range(1, longest + 1):
-        names = ["/".join(part[-count:]) for part in parts]
-        if len(set(names)) == len(set(paths)):
-            break
-    return names
+    if len(set(paths)) == 1:
+        return [path.name for path in paths]
+    while len({part[-1:] for part in parts}) == 1:
+        parts = [part[:-1] for part in parts]
+    count = 1
+    while len({part[-count:] for part in parts}) < len(set(paths)):
+        count += 1
+    return ["/".join(part[-count:]) for part in parts]
 
 
 def _weight(value: object, text: str) -> float:

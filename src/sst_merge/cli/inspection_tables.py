@@ -1,6 +1,8 @@
 """An inspection as tables for the terminal and as maps for a picture; figures are only chosen and named here."""
 
+import math
 from collections.abc import Callable, Sequence
+from statistics import median
 from typing import TYPE_CHECKING
 
 from ..inspection import ENERGIES, AdapterFigures, Collision, Inspection, PairFigures, layer_of, shortened
@@ -11,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["inspection_maps", "inspection_tables"]
 
-_PAIRS_SHOWN = 30
+_PAIRS_SHOWN, _PAIRS_IN_DETAIL = 30, 5
 _Measure = Callable[[Collision], float | None]
 
 
@@ -25,14 +27,23 @@ def inspection_tables(inspection: Inspection, *, top: int) -> "list[Table]":
     Returns:
         Tables in reading order; those that have no rows are left out.
     """
-    pairs = _strongest(inspection.pairs)
-    more = "" if len(pairs) == len(inspection.pairs) else f", the {len(pairs)} of {len(inspection.pairs)} that overlap most"
     tables = [_form_table(inspection), _size_table(inspection)]
-    if pairs:
-        tables += [_pair_table(pairs, more)]
+    if inspection.pairs:
+        pairs = _strongest(inspection.pairs, _PAIRS_SHOWN)
+        tables.append(_pair_table(pairs, f"Pairs{_of_all(pairs, inspection)}"))
+    pairs = _strongest(inspection.pairs, _PAIRS_IN_DETAIL)
     if rows := _collision_rows(pairs, inspection, top):
-        columns = ["pair", "most", "module", "cosine", "outputs shared", "inputs shared", "opposite signs, weighted"]
-        tables.append(rich_table(rows, columns, title=f"Where they collide: {top} modules per pair and reason{more}"))
+        columns = [
+            "pair",
+            "listed for",
+            "module",
+            "cosine",
+            "outputs shared",
+            "inputs shared",
+            "opposite signs, weighted",
+        ]
+        title = f"Where they collide: the first {top} modules by either measure{_of_all(pairs, inspection)}"
+        tables.append(rich_table(rows, columns, title=title))
     return [*tables, _rank_table(inspection)]
 
 
@@ -47,12 +58,14 @@ def inspection_maps(inspection: Inspection) -> list[HeatMap]:
     """
     names = [adapter.name for adapter in inspection.adapters]
     maps = [HeatMap("Cosine of ΔW over the shared modules", names, names, inspection.cosines(), (-1, 1), "two-sided")]
-    pairs = [pair for pair in _strongest(inspection.pairs) if pair.modules]
+    pairs = [pair for pair in _strongest(inspection.pairs, _PAIRS_SHOWN) if pair.modules]
     if not pairs:
         return maps
     layers = list(dict.fromkeys(layer_of(module) for module in inspection.weighted_sum.modules))
-    short = shortened(layers)
-    more = f" (the {len(pairs)} pairs that overlap most)" if len(pairs) < len(inspection.pairs) else ""
+    numbered = [layer for layer in layers if layer[-1:].isdecimal()]
+    # Blocks are called by their numbers even where an lm_head stands beside them.
+    short = shortened(numbered) | shortened(layer for layer in layers if layer not in numbered)
+    more = _of_all(pairs, inspection)
 
     def by_layer(title: str, measure: _Measure, limits: tuple[float, float] | None) -> HeatMap:
         values = []
@@ -62,7 +75,7 @@ def inspection_maps(inspection: Inspection) -> list[HeatMap]:
         known = [value for row in values for value in row if value is not None]
         return HeatMap(
             title + more, [_pair_name(pair) for pair in pairs], [short[layer] for layer in layers], values,
-            limits or (0.0, max([*known, 0.01])), "two-sided" if limits else "growing", "layer",
+            limits or (0.0, math.ceil(10 * max([*known, 0.05])) / 10), "two-sided" if limits else "growing", "layer",
         )  # fmt: skip
 
     maps.append(by_layer("Shared directions: mean cos² of the principal angles", lambda c: c.overlap, None))
@@ -104,9 +117,9 @@ def _size_table(inspection: Inspection) -> "Table":
     return rich_table(rows, columns, title="Size and shape of the updates")
 
 
-def _pair_table(pairs: Sequence[PairFigures], more: str) -> "Table":
+def _pair_table(pairs: Sequence[PairFigures], title: str) -> "Table":
     columns = [
-        "pair", "shared modules", "cosine", "outputs shared", "by chance", "inputs shared", "by chance ",
+        "pair", "shared modules", "cosine", "outputs shared", "outputs by chance", "inputs shared", "inputs by chance",
         "opposite signs", "weighted",
     ]  # fmt: skip
     rows: list[list[object]] = []
@@ -120,7 +133,7 @@ def _pair_table(pairs: Sequence[PairFigures], more: str) -> "Table":
                 *(_percent(None if total.signs is None else share) for share in _sign_shares(total)),
             ]
         rows.append(row + [None] * (len(columns) - len(row)))
-    return rich_table(rows, columns, title=f"Pairs{more}")
+    return rich_table(rows, columns, title=title)
 
 
 def _sign_shares(total: Collision) -> tuple[float | None, float | None]:
@@ -152,21 +165,25 @@ def _rank_table(inspection: Inspection) -> "Table":
         spread = total.spread(energy)
         rows.append([_percent(energy, 0), spread.smallest, spread.median, spread.largest, spread.together])
     exact = sorted(module.rank for module in total.modules.values())
-    rows.append(["all (exact)", exact[0], float(exact[len(exact) // 2]), exact[-1], exact[-1]])
+    rows.append(["all (exact)", exact[0], float(median(exact)), exact[-1], exact[-1]])
     columns = ["energy kept", "smallest module", "median", "largest: --rank", "of all modules together"]
     return rich_table(rows, columns, title="Rank that the weighted sum needs")
 
 
-def _strongest(pairs: Sequence[PairFigures]) -> list[PairFigures]:
-    """All pairs, or the ones that share most directions where a screen cannot hold all; in their order."""
-    if len(pairs) <= _PAIRS_SHOWN:
+def _strongest(pairs: Sequence[PairFigures], most: int) -> list[PairFigures]:
+    """All pairs, or the ones that share most directions where there are too many; in their order."""
+    if len(pairs) <= most:
         return list(pairs)
 
     def overlap(place: int) -> float:
         total = pairs[place].total
         return -1.0 if total is None or total.overlap is None else total.overlap
 
-    return [pairs[place] for place in sorted(sorted(range(len(pairs)), key=overlap, reverse=True)[:_PAIRS_SHOWN])]
+    return [pairs[place] for place in sorted(sorted(range(len(pairs)), key=overlap, reverse=True)[:most])]
+
+
+def _of_all(pairs: Sequence[PairFigures], inspection: Inspection) -> str:
+    return f" ({len(pairs)} of {len(inspection.pairs)} pairs)" if len(pairs) < len(inspection.pairs) else ""
 
 
 def _pair_name(pair: PairFigures) -> str:
@@ -174,7 +191,8 @@ def _pair_name(pair: PairFigures) -> str:
 
 
 def _cosine(value: float | None) -> str | None:
-    return None if value is None else f"{value:.3f}"
+    # Rounding first: no cell shall say -0.000.
+    return None if value is None else f"{round(value, 3) + 0.0:.3f}"
 
 
 def _percent(value: float | None, digits: int = 1) -> str | None:

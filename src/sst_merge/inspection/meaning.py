@@ -62,7 +62,7 @@ def _about_pair(pair: PairFigures) -> Iterator[str]:
     if total.cosine is None:
         return
     yield f"{names} {_direction(total.cosine)} (cosine {total.cosine:.3f})."
-    yield f"They {_shared('write to', 'output', total.left)} and {_shared('read', 'input', total.right)}."
+    yield f"They {_shared('write to', 'output', total.left)}, and {_shared('read', 'input', total.right)}."
     yield from _about_signs(total)
 
 
@@ -125,20 +125,21 @@ def _about_sum(adapters: Sequence[AdapterFigures], total: SumFigures) -> Iterato
     apart = [name for name, module in total.modules.items() if len(module.touched_by) < len(adapters)]
     if apart:
         yield (
-            f"{len(total.modules) - len(apart)} of {len(total.modules)} modules are touched by all adapters; the others, "
-            f"such as {apart[0]!r}, only by some, and nothing can collide where one stands alone."
+            f"{len(total.modules) - len(apart)} of {len(total.modules)} modules are touched by all adapters; the "
+            f"others, such as {apart[0]!r}, only by some, and nothing can collide where one stands alone."
         )
     if total.norm == 0:
         yield "The weighted sum is zero: the adapters cancel."
         return
     if len(adapters) > 1:
         yield (
-            f"The weighted sum has {total.norm / total.perpendicular_norm:.2f} times the size that perpendicular updates "
-            f"would give: above 1 adapters reinforce one another, below 1 they cancel, at 1 they do neither on balance."
+            f"The weighted sum has {total.norm / total.perpendicular_norm:.2f} times the size that perpendicular "
+            f"updates would give: above 1 adapters reinforce one another, below 1 they cancel, at 1 they do neither on "
+            f"balance."
         )
-    most, full = (total.spread(energy) for energy in ENERGIES)
+    low, high = ENERGIES
     yield (
-        f"The exact sum needs rank {total.rank}. Rank {full.largest} keeps at least {_percent(ENERGIES[1])} of the energy of "
-        f"every module, rank {most.largest} at least {_percent(ENERGIES[0])}; of the energy of all modules together, rank "
-        f"{full.together} keeps {_percent(ENERGIES[1])}."
+        f"The exact sum needs rank {total.rank}. Rank {total.spread(high).largest} keeps at least {_percent(high)} of "
+        f"the energy of every module, rank {total.spread(low).largest} at least {_percent(low)}; of the energy of all "
+        f"modules together, rank {total.spread(high).together} keeps {_percent(high)}."
     )

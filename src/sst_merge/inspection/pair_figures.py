@@ -190,9 +190,7 @@ def _shared(first: Tensor, second: Tensor, cosines: Tensor) -> SharedDirections:
     if directions == 0:
         return SharedDirections(0.0, 0.0, 0, None)
     chance = cosines.shape[0] * cosines.shape[1] / first.shape[0]
-    return SharedDirections(
-        float(cosines.square().sum()), chance, directions, _smallest_angle(first, second, cosines)
-    )
+    return SharedDirections(float(cosines.square().sum()), chance, directions, _smallest_angle(first, second, cosines))
 
 
 def _smallest_angle(first: Tensor, second: Tensor, cosines: Tensor) -> float:

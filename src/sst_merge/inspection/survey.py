@@ -78,7 +78,14 @@ class Inspection:
 
 @dataclass(frozen=True)
 class _Module:
-    """One module, read and decomposed: position in the list of adapters → its part."""
+    """One module, read and decomposed; every mapping is from the position in the list of adapters.
+
+    Attributes:
+        name: canonical name.
+        factors: in the adapters' own types, for entries.
+        exact: in float64, for everything else.
+        svds: of the exact factors.
+    """
 
     name: str
     factors: dict[int, LoraFactors]
@@ -147,10 +154,14 @@ def inspect_adapters(
 
 
 def _read(adapters: Sequence[Adapter], name: str) -> _Module:
-    factors = {index: adapter.factors(name) for index, adapter in enumerate(adapters) if name in adapter}
+    # Read twice: in float64 the scale of ΔW = s·B·A goes in without rounding, while entries are formed in the type that
+    # a merge would give them, which is half the work.
+    touching = {index: adapter for index, adapter in enumerate(adapters) if name in adapter}
+    factors = {index: adapter.factors(name) for index, adapter in touching.items()}
+    exact = {index: adapter.factors(name, dtype=torch.float64) for index, adapter in touching.items()}
     if any(update.bias for update in factors.values()):
         factors = {index: update.with_bias() for index, update in factors.items()}
-    exact = {index: update.to(dtype=torch.float64) for index, update in factors.items()}
+        exact = {index: update.with_bias() for index, update in exact.items()}
     return _Module(name, factors, exact, {index: thin_svd(update) for index, update in exact.items()})
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import DataError
@@ -20,9 +19,12 @@ __all__ = ["HeatMap", "heat_maps"]
 _GROWING = "cividis"
 _TWO_SIDED = ("#0072B2", "#7fb8d8", "#f7f7f7", "#eaae7f", "#D55E00")
 _ABSENT = "#d9d9d9"
-_LABEL_WIDTH = 34  # characters
-_NUMBERED = 16  # columns up to which tiles carry their numbers
-_LEFT, _RIGHT, _ABOVE, _BELOW, _WIDTH = 2.6, 1.0, 0.55, 0.65, 8.6  # inches
+_LABEL_WIDTH, _TITLE_WIDTH = 36, 84  # characters
+_NUMBERED = 12  # columns up to which tiles carry their numbers
+_MOST_LABELS = 32  # columns; of more, only some are named
+_UPRIGHT = 4  # characters up to which a column's name stands upright
+_LEFT, _RIGHT, _ABOVE, _WIDTH, _HEAD = 2.7, 1.0, 0.5, 8.6, 0.4  # inches
+_TALLEST_BAR = 2.4  # inches
 
 
 @dataclass(frozen=True)
@@ -79,15 +81,17 @@ def heat_maps(maps: Sequence[HeatMap], *, path_stem: Path, title: str) -> tuple[
         raise DataError("heat_maps: nothing to draw; pass at least one map")
     heights = [max(0.5, 0.3 * len(item.rows)) for item in maps]
     with rc_context(STYLE):
-        total = 0.45 + sum(heights) + len(maps) * (_ABOVE + _BELOW)
+        total = _HEAD + sum(heights) + sum(_ABOVE + _below(item) for item in maps)
         figure = Figure(figsize=(_WIDTH, total), dpi=200, facecolor="white")
         FigureCanvasAgg(figure)
-        figure.text(0.15 / _WIDTH, 1 - 0.12 / total, title, ha="left", va="top", fontsize=11, fontweight="bold")
-        top = total - 0.45
+        figure.text(
+            0.15 / _WIDTH, 1 - 0.12 / total, _cut(title, _TITLE_WIDTH), va="top", fontsize=11, fontweight="bold"
+        )
+        top = total - _HEAD
         for item, height in zip(maps, heights, strict=True):
             top -= _ABOVE
             _draw(figure, item, (_LEFT, top - height, _WIDTH - _LEFT - _RIGHT, height), total)
-            top -= height + _BELOW
+            top -= height + _below(item)
         return save_picture(figure, path_stem)
 
 
@@ -108,30 +112,52 @@ def _draw(figure: "Figure", item: HeatMap, box: tuple[float, float, float, float
     for spine in axes.spines.values():
         spine.set_visible(False)
     axes.tick_params(length=0)
-    axes.set_yticks(range(len(item.rows)), [shorten(name, _LABEL_WIDTH, placeholder="…") for name in item.rows])
-    step = -(-len(item.columns) // 32)
-    places = range(0, len(item.columns), step)
-    names = [item.columns[place] for place in places]
-    slanted = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if max(map(len, names)) > 4 else {}
-    axes.set_xticks(places, [shorten(name, _LABEL_WIDTH, placeholder="…") for name in names], **slanted)
+    axes.set_yticks(range(len(item.rows)), [_cut(name, _LABEL_WIDTH) for name in item.rows])
+    slanted: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if _slanted(item) else {}
+    places = range(0, len(item.columns), -(-len(item.columns) // _MOST_LABELS))
+    axes.set_xticks(places, [_cut(item.columns[place], _LABEL_WIDTH) for place in places], **slanted)
     if len(item.columns) <= _NUMBERED:
-        _number(axes, item, image)
-    bar = figure.add_axes(((left + width + 0.15) / _WIDTH, bottom / total, 0.12 / _WIDTH, height / total))
+        _write_numbers(axes, item, image)
+    tall = min(height, _TALLEST_BAR)
+    bar = figure.add_axes((
+        (left + width + 0.15) / _WIDTH,
+        (bottom + height - tall) / total,
+        0.12 / _WIDTH,
+        tall / total,
+    ))
     scale = figure.colorbar(image, cax=bar)
-    scale.outline.set_visible(False)  # type: ignore[operator]
-    scale.set_ticks([item.limits[0], sum(item.limits) / 2, item.limits[1]])
+    scale.outline.set_visible(False)
+    ticks = [item.limits[0], sum(item.limits) / 2, item.limits[1]]
+    scale.set_ticks(ticks, labels=[_number(tick) for tick in ticks])
     bar.tick_params(length=2, color=FAINT, labelsize=8)
 
 
-def _number(axes: "Axes", item: HeatMap, image: Any) -> None:
+def _write_numbers(axes: "Axes", item: HeatMap, image: Any) -> None:
     for row, values in enumerate(item.values):
         for column, value in enumerate(values):
-            if value is None:
-                axes.text(column, row, "–", ha="center", va="center", fontsize=8, color=INK)
-                continue
-            red, green, blue, _ = image.cmap(image.norm(value))
+            text = "–" if value is None else _number(value)
+            red, green, blue, _ = (1, 1, 1, 1) if value is None else image.cmap(image.norm(value))
             dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
-            axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color="white" if dark else INK)
+            axes.text(column, row, text, ha="center", va="center", fontsize=8, color="white" if dark else INK)
+
+
+def _number(value: float) -> str:
+    # Rounding first: no tile shall say −0.00.
+    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
+
+
+def _slanted(item: HeatMap) -> bool:
+    return max(map(len, item.columns)) > _UPRIGHT
+
+
+def _below(item: HeatMap) -> float:
+    """Inches that the columns' names and label need."""
+    longest = min(_LABEL_WIDTH, max(map(len, item.columns)))
+    return 0.3 + (0.045 * longest if _slanted(item) else 0.0) + (0.2 if item.column_label else 0.0)
+
+
+def _cut(name: str, width: int) -> str:
+    return name if len(name) <= width else f"{name[: width - 1]}…"
 
 
 def _colors(scale: str) -> Any:
