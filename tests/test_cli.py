@@ -101,7 +101,7 @@ def test_help_of_merge_does_not_import_torch() -> None:
 def test_commands_and_their_help() -> None:
     shown = call("--help")
     assert shown.exit_code == 0
-    for name in ("merge", "methods", "fisher", "lab", "demo"):
+    for name in ("merge", "inspect", "methods", "fisher", "lab", "demo"):
         assert name in shown.stdout
         assert call(name, "--help").exit_code == 0
     assert "no such command 'marge'; there are merge" in call("marge").stderr

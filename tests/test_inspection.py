@@ -131,7 +131,8 @@ def test_two_adapters_against_dense(two: tuple[Adapter, Adapter], block: int, mo
         assert (one.signs.opposite, one.signs.both) == wanted[:2]
         assert one.signs.share == pytest.approx(wanted[0] / wanted[1])
         assert one.conflict == pytest.approx(wanted[2] / wanted[3], rel=1e-9)
-        inner, squares, counts = inner + (x * y).sum(), squares + [(x**2).sum(), (y**2).sum()], counts + wanted
+        inner, counts = inner + (x * y).sum(), counts + wanted
+        squares += (x**2).sum(), (y**2).sum()
     total = pair.total
     assert total is not None
     assert total.cosine == pytest.approx(inner / math.sqrt(squares.prod()), rel=1e-9)
@@ -376,7 +377,7 @@ def test_many_adapters_are_summed_up_by_their_extremes() -> None:
 def test_overlap_is_judged_against_chance() -> None:
     shared = random_factors(40, 30, 2, seed=0)
     spread = [random_factors(40, 30, 2, seed=s) for s in (1, 2)]
-    same_outputs = [Adapter.from_factors({"m": LoraFactors(shared.b, f.a)}, name=n) for f, n in zip(spread, "ab")]
+    same_outputs = [Adapter.from_factors({"m": LoraFactors(shared.b, spread[i].a)}, name="ab"[i]) for i in range(2)]
     (sentence,) = [text for text in inspect_adapters(same_outputs).meaning if text.startswith("They write to")]
     assert sentence.startswith(
         "They write to 100 % common output directions, clearly more than unrelated updates would (5 %), and read "

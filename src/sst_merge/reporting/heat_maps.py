@@ -165,6 +165,4 @@ def _colors(scale: str) -> Any:
     from matplotlib.colors import LinearSegmentedColormap
 
     chosen = colormaps[_GROWING] if scale == "growing" else LinearSegmentedColormap.from_list("two-sided", _TWO_SIDED)
-    chosen = chosen.copy()
-    chosen.set_bad(_ABSENT)
-    return chosen
+    return chosen.with_extremes(bad=_ABSENT)
