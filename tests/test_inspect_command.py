@@ -1,6 +1,9 @@
 """``sst-merge inspect``: what it prints, writes and refuses."""
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -143,3 +146,28 @@ def test_refusals(place: Path, tmp_path: Path) -> None:
     (tmp_path / "i.json").write_text("kept")
     assert "i.json exists already; choose another --json-file" in refused(code, "--json-file", tmp_path / "i.json")
     assert (tmp_path / "i.json").read_text() == "kept"
+
+
+def test_help_costs_nothing() -> None:
+    code = "import sys; from sst_merge.cli.main import cli; cli(['inspect', '--help'], standalone_mode=False); "
+    code += "found = {'torch', 'matplotlib', 'rich', 'scipy'} & set(sys.modules); sys.exit(str(found) if found else 0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--heatmap" in done.stdout
+
+
+def test_the_example_in_the_docs_is_what_the_command_prints() -> None:
+    """Word by word; numbers may differ in their last digit from one machine to another."""
+    root = Path(__file__).parents[1]
+    page = (root / "docs" / "inspecting.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```text\n(.*?)```", page, flags=re.DOTALL)
+    adapters = root / "src/sst_merge/lab/artefacts/seed0/adapters/unaligned"
+    shown = call(adapters / "swap_pairs" / "seed0", adapters / "safety" / "seed0").stdout
+    expected, found = ([word.strip("(),.") for word in re.sub("─+", "", text).split()] for text in (example, shown))
+    assert len(expected) == len(found) > 200
+    for one, other in zip(expected, found, strict=True):
+        if re.fullmatch(r"-?\d+(\.\d+)?", one):
+            last_digit = 10.0 ** -len(one.partition(".")[2])
+            assert float(other) == pytest.approx(float(one), abs=1.01 * last_digit)
+        else:
+            assert one == other

@@ -1,7 +1,7 @@
 """The plain weighted sum of all adapters: its exact spectrum, and the rank that holds a share of its energy."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
@@ -87,12 +87,7 @@ class RankSpread:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
-        return {
-            "smallest": self.smallest,
-            "median": self.median,
-            "largest": self.largest,
-            "together": self.together,
-        }
+        return asdict(self)
 
 
 @dataclass(frozen=True)
