@@ -234,6 +234,8 @@ def test_nothing_in_common() -> None:
     assert found.pairs[0].total is None
     assert found.pairs[0].shared_energy == (0.0, 0.0)
     assert found.cosines() == [[1.0, None], [None, 1.0]]
+    assert found.partial_modules() == {"x": ("a",), "y": ("b",)}
+    assert found.to_dict()["shared_modules"] == 0
     assert any("touch no module in common" in sentence for sentence in found.meaning)
     assert any(sentence.startswith("0 of 2 modules are touched by all") for sentence in found.meaning)
 

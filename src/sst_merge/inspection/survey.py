@@ -63,10 +63,18 @@ class Inspection:
             table[i][j] = table[j][i] = None if pair.total is None else pair.total.cosine
         return table
 
+    def partial_modules(self) -> dict[str, tuple[str, ...]]:
+        """Modules that only some of the adapters touch → the names of those that do."""
+        modules = self.weighted_sum.modules.items()
+        return {name: one.touched_by for name, one in modules if len(one.touched_by) < len(self.adapters)}
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
+        partial = {name: list(touching) for name, touching in self.partial_modules().items()}
         return {
             "format": _FORMAT,
+            "shared_modules": len(self.weighted_sum.modules) - len(partial),
+            "partial_modules": partial,
             "adapters": [adapter.to_dict() for adapter in self.adapters],
             "pairs": [pair.to_dict() for pair in self.pairs],
             "weighted_sum": self.weighted_sum.to_dict(),
@@ -116,6 +124,8 @@ def inspect_adapters(
 
     Raises:
         OptionError: negligible is below 0.
+        MergeError: no adapters, or two of one name.
+        AdapterError: NaN or Inf, or two adapters disagree on a module's shape or kind.
     """
     if not 0.0 <= negligible < float("inf"):
         raise OptionError(f"negligible = {negligible!r}, expected a number of at least 0, such as 0.1")
