@@ -82,6 +82,7 @@ HEAVY = "{'torch', 'transformers', 'peft', 'pydantic', 'numpy', 'scipy', 'matplo
         "import sst_merge",
         "from sst_merge.cli.main import cli; cli(['--help'], standalone_mode=False)",
         "from sst_merge.cli.main import cli; cli(['--version'], standalone_mode=False)",
+        "from sst_merge.cli.main import cli; cli(['inspect', '--help'], standalone_mode=False)",
     ],
 )
 def test_start_up_imports_nothing_heavy(code: str) -> None:

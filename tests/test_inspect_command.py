@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -146,14 +144,6 @@ def test_refusals(place: Path, tmp_path: Path) -> None:
     (tmp_path / "i.json").write_text("kept")
     assert "i.json exists already; choose another --json-file" in refused(code, "--json-file", tmp_path / "i.json")
     assert (tmp_path / "i.json").read_text() == "kept"
-
-
-def test_help_costs_nothing() -> None:
-    code = "import sys; from sst_merge.cli.main import cli; cli(['inspect', '--help'], standalone_mode=False); "
-    code += "found = {'torch', 'matplotlib', 'rich', 'scipy'} & set(sys.modules); sys.exit(str(found) if found else 0)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "--heatmap" in done.stdout
 
 
 def test_the_example_in_the_docs_is_what_the_command_prints() -> None:
