@@ -1,5 +1,6 @@
 """Records in, pictures and pages out; nothing here computes a measure."""
 
+from .heat_maps import HeatMap, heat_maps
 from .model_card import model_card
 from .pages import DemoPage, PageTable, demo_page, merge_page
 from .plots import safety_utility_plot
@@ -7,8 +8,10 @@ from .tables import markdown_table, rate_with_interval, rich_table
 
 __all__ = [
     "DemoPage",
+    "HeatMap",
     "PageTable",
     "demo_page",
+    "heat_maps",
     "markdown_table",
     "merge_page",
     "model_card",
