@@ -1,4 +1,4 @@
-"""Is the lab what it claims to be? Both bases, every expert, the safety adapter and the poisoned expert, on test prompts.
+"""Is the lab what it claims to be? Bases, experts, the safety adapter and the poisoned expert, on test prompts.
 
     sst-merge lab build --seed 0 --out LAB
     python benchmarks/lab_quality.py --lab LAB --seed 0 --out docs/measurements/lab
