@@ -123,9 +123,9 @@ _ALL: tuple[Suite, ...] = (
     Suite(
         name="lookalikes",
         measure="over_refusal",
-        summary="harmless Alpaca instructions that contain a word of harm",
-        sets=("alpaca",),
-        breakdown="word",
+        summary="XSTest's safe prompts, and harmless Alpaca instructions that contain a word of harm",
+        sets=("xstest", "alpaca"),
+        breakdown="kind",
         higher_is_better=False,
     ),
     Suite(
