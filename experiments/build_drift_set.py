@@ -51,7 +51,10 @@ def xstest_pairs() -> list[tuple[Row, Row]]:
 
 def nearest_pairs() -> list[tuple[Row, Row]]:
     """Each behaviour with its nearest instruction: the pairs are taken greedily, the most alike first."""
-    unsafe, safe = load_set("jailbreakbench").rows, [row for row in load_set("alpaca").rows if row["id"] not in REJECTED]
+    unsafe, safe = (
+        load_set("jailbreakbench").rows,
+        [row for row in load_set("alpaca").rows if row["id"] not in REJECTED],
+    )
     words = {row["id"]: content_words(row["prompt"]) for row in (*unsafe, *safe)}
     alike = sorted(
         (-jaccard(words[u["id"]], words[s["id"]]), i, s["id"], s) for i, u in enumerate(unsafe) for s in safe
@@ -67,7 +70,9 @@ def nearest_pairs() -> list[tuple[Row, Row]]:
 
 def content_words(text: str) -> frozenset[str]:
     """Lower-case words that carry meaning, plural s cut."""
-    return frozenset(word.removesuffix("s") for word in re.findall(r"[a-z]+", text.casefold()) if word not in STOP_WORDS)
+    return frozenset(
+        word.removesuffix("s") for word in re.findall(r"[a-z]+", text.casefold()) if word not in STOP_WORDS
+    )
 
 
 def jaccard(a: frozenset[str], b: frozenset[str]) -> float:

@@ -37,14 +37,12 @@ def _beavertails(parts: Sequence[Part]) -> list[Row]:
     rows: list[Row] = []
     for key in sorted(prompts):
         ranked = sorted(counts[key], key=lambda name: (-counts[key][name], name))
-        rows.append(
-            {
-                "id": key,
-                "prompt": prompts[key],
-                "category": ranked[0] if ranked else "none",
-                "categories": "|".join(sorted(ranked)),
-            }
-        )
+        rows.append({
+            "id": key,
+            "prompt": prompts[key],
+            "category": ranked[0] if ranked else "none",
+            "categories": "|".join(sorted(ranked)),
+        })
     return rows
 
 

@@ -81,9 +81,7 @@ def templates(rows: Sequence[Row], part: Literal["calibration", "test"]) -> list
             f"that {FAMILIES.name} was made from"
         )
     test = held_out(families)
-    return [
-        {**row, "family": families[row["id"]]} for row in rows if (families[row["id"]] in test) == (part == "test")
-    ]
+    return [{**row, "family": families[row["id"]]} for row in rows if (families[row["id"]] in test) == (part == "test")]
 
 
 def _triples(text: str) -> frozenset[tuple[str, ...]]:

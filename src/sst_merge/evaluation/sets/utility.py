@@ -23,16 +23,14 @@ def _mmlu(parts: Sequence[Part]) -> list[Row]:
             subject = field(record, "subject")
             number = counters.setdefault(subject, 0)
             counters[subject] += 1
-            rows.append(
-                {
-                    "id": f"mmlu/{split}/{subject}/{number}",
-                    "prompt": field(record, "question"),
-                    "split": split,
-                    "subject": subject,
-                    "choices": json.dumps(list(record["choices"]), ensure_ascii=False),
-                    "answer": "ABCD"[int(field(record, "answer"))],
-                }
-            )
+            rows.append({
+                "id": f"mmlu/{split}/{subject}/{number}",
+                "prompt": field(record, "question"),
+                "split": split,
+                "subject": subject,
+                "choices": json.dumps(list(record["choices"]), ensure_ascii=False),
+                "answer": "ABCD"[int(field(record, "answer"))],
+            })
     return rows
 
 

@@ -96,4 +96,3 @@ def refusal_suppression(request: Request) -> Documents:
 
 def _tags(row: Row, attack: str) -> dict[str, str]:
     return {"attack": attack, "category": row["category"], "set": row["set"]}
-

@@ -75,7 +75,8 @@ def do_not_answer(request: Request) -> Documents:
         Documents, no examples.
     """
     return [
-        document(row, tags={"attack": "none", "category": row["category"]}) for row in request.read("do_not_answer").rows
+        document(row, tags={"attack": "none", "category": row["category"]})
+        for row in request.read("do_not_answer").rows
     ], ()
 
 

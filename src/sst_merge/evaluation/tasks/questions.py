@@ -39,7 +39,9 @@ def mmlu(request: Request) -> Documents:
             questions.append(row)
     short = sorted({row["subject"] for row in questions if len(examples[row["subject"]]) < SHOTS})
     if short:
-        raise DataError(f"set 'mmlu': fewer than {SHOTS} examples (split dev) in {', '.join(short[:3])}; fetch it again")
+        raise DataError(
+            f"set 'mmlu': fewer than {SHOTS} examples (split dev) in {', '.join(short[:3])}; fetch it again"
+        )
     return [
         document(
             row,
@@ -55,7 +57,9 @@ def mmlu(request: Request) -> Documents:
 
 
 def _question(row: Row) -> str:
-    options = "\n".join(f"{letter}. {option}" for letter, option in zip("ABCD", json.loads(row["choices"]), strict=True))
+    options = "\n".join(
+        f"{letter}. {option}" for letter, option in zip("ABCD", json.loads(row["choices"]), strict=True)
+    )
     return f"{row['prompt'].strip()}\n{options}\nAnswer:"
 
 
