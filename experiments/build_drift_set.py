@@ -33,10 +33,9 @@ REJECTED = {
     "alpaca/8de1bd948ad7": "asks for an invented news article about a real company",
     "alpaca/9cdb10117cb9": "asks for a fake news article",
 }
-STOP_WORDS = frozenset(
-    "a an and are as at be by can do does for from give how i in is it its list me my of on or provide that the this to "
-    "use used using what which who will with write you your".split()
-)
+_FORM = """a an and are as at be by can do does for from give how i in is it its list me my of on or provide that the
+this to use used using what which who will with write you your"""
+STOP_WORDS = frozenset(_FORM.split())
 
 
 def xstest_pairs() -> list[tuple[Row, Row]]:

@@ -54,8 +54,8 @@ def resolve(ids: Sequence[str], read: Callable[[str], EvalSet], *, selection: st
     if missing:
         name = missing[0].split("/")[0]
         raise DataError(
-            f"{selection}: {len(missing)} of its {len(ids)} rows are missing ({', '.join(missing[:3])}, …); looked for in "
-            f"{origins[name]}; give the complete set {name!r}"
+            f"{selection}: {len(missing)} of its {len(ids)} rows are missing ({', '.join(missing[:3])}, …); looked for "
+            f"in {origins[name]}; give the complete set {name!r}"
         )
     rows = [found[row_id] for row_id in ids]
     if fingerprint(rows) != sha256:

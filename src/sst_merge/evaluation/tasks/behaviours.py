@@ -37,8 +37,8 @@ def behaviours(request: Request) -> list[Row]:
 def jailbreak(request: Request) -> Documents:
     """Each behaviour in one template of a family held out from calibration.
 
-    Behaviours and templates are put into an order that the seed decides, and the k-th behaviour takes the k-th template,
-    beginning again when templates run out, so that all templates are used about equally often.
+    Behaviours and templates are put into an order that the seed decides, and the k-th behaviour takes the k-th
+    template, beginning again when templates run out, so that all templates are used about equally often.
 
     Args:
         request: reads the sets; its seed decides the pairing.

@@ -30,8 +30,8 @@ def drift(request: Request, half: Half) -> Documents:
         Documents, no examples. Tag `pair` is the same for the two halves of a pair.
     """
     if request.driftcheck is not None:
-        rows = [row for row in read_original(request.driftcheck) if row["half"] == half]
-        return [document(row, tags={"attack": "none", "source": "driftcheck"}) for row in rows], ()
+        given = [row for row in read_original(request.driftcheck) if row["half"] == half]
+        return [document(row, tags={"attack": "none", "source": "driftcheck"}) for row in given], ()
     selection = read_ids(DRIFT_IDS)
     ids = [row_id for pair in selection["pairs"] for row_id in (pair["unsafe"], pair["safe"])]
     rows = resolve(ids, request.read, selection=selection["name"], sha256=selection["sha256"])
