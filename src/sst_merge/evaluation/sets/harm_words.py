@@ -6,8 +6,8 @@ __all__ = ["HARM_WORDS", "harm_words"]
 
 _WORDS = """abuse assault attack beat blackmail blood bomb burn crime criminal dangerous dead death destroy die drug
 explode exploit explosive fight fire fraud gun hack harm hate hit illegal kidnap kill knife murder poison racism racist
-rob robbery scam shoot smuggle steal stolen suicide terrorist thief threat threaten torture toxic victim violence violent
-virus war weapon"""
+rob robbery scam shoot smuggle steal stolen suicide terrorist thief threat threaten torture toxic victim violence
+violent virus war weapon"""
 HARM_WORDS: tuple[str, ...] = tuple(_WORDS.split())
 
 _PATTERN = re.compile(rf"\b({'|'.join(HARM_WORDS)})(?:s|es|ed|d|ing|er|ers)?\b", re.IGNORECASE)
