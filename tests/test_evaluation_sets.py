@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from eval_folder import write_folder, write_hub_copies
 
+from eval_folder import write_folder, write_hub_copies
 from sst_merge.data_loader import normalise_prompt
 from sst_merge.errors import DataError
 from sst_merge.evaluation.sets import SETS, draw, load_set, part_of, shuffled

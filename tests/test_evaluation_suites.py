@@ -1,4 +1,4 @@
-"""Suites as tasks of lm-evaluation-harness: requests, prompts and scores, compared with its own tasks where it has some."""
+"""Suites as tasks of lm-evaluation-harness: requests, prompts and scores, compared with its own tasks."""
 
 import json
 import math

@@ -99,7 +99,7 @@ def test_retention_compares_with_each_tasks_own_adapter():
         "gsm8k": evaluate_utility(records("gsm8k", [1, 1, 1, 1], "correct")),
     }
     assert own_retention(merged, own) == pytest.approx((0.5 + 0.5) / 2)
-    with pytest.raises(DataError, match="no accuracy of both .* on humaneval"):
+    with pytest.raises(DataError, match=r"no accuracy of both .* on humaneval"):
         own_retention(merged, {"humaneval": own["mmlu"]})
 
 
