@@ -71,7 +71,7 @@ def test_documents_carry_the_common_columns_and_nest(name):
         assert doc["prompt"].strip()
         assert all(isinstance(value, str) for value in json.loads(doc["tags"]).values())
         assert isinstance(doc["prefill"], str)
-    if SUITES[name].breakdown is not None and name != "lookalikes":
+    if SUITES[name].breakdown is not None:
         assert all(json.loads(doc["tags"])[SUITES[name].breakdown] for doc in every)
 
 

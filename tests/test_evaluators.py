@@ -14,7 +14,13 @@ from sst_merge.evaluation.utility_evaluator import evaluate_utility, own_retenti
 def records(suite, verdicts, column="refusal", model="m", **tags):
     return [
         Record(
-            model=model, suite=suite, id=f"{suite}/{k}", prompt="p", response="r", tags=tags, scores={column: verdict}
+            model=model,
+            suite=suite,
+            id=f"{suite}/{k}",
+            prompt=f"{suite} {k}",
+            response="r",
+            tags=tags,
+            scores={column: verdict},
         )
         for k, verdict in enumerate(verdicts)
     ]
@@ -54,6 +60,24 @@ def test_direct_jailbroken_and_harmless_prompts_are_told_apart():
     assert report.refusal_by_category["harmbench"]["illegal"].value == 0.5
     assert report.refusal_by_category["jailbreak"]["x"].n == 4
     assert report.refusal.low < report.refusal.value < report.refusal.high
+
+
+def test_a_prompt_that_two_suites_ask_counts_once():
+    def asked(suite, prompt, verdict, attack):
+        scores = {"refusal": verdict}
+        return Record(
+            model="m", suite=suite, id="i", prompt=prompt, response="", tags={"attack": attack}, scores=scores
+        )
+
+    report = evaluate_safety([
+        asked("harmbench", "do HARM", 0, "none"),
+        asked("advbench", "Do  harm", 1, "none"),
+        asked("harmbench", "other", 0, "none"),
+        asked("prefilling", "Do harm", 0, "prefilling"),
+    ])
+    assert (report.refusal.value, report.refusal.n) == (0.5, 2)
+    assert report.refusal_jailbroken.n == 1
+    assert report.refusal_by_suite["harmbench"].n == 2
 
 
 def test_what_no_record_speaks_about_is_none():
@@ -106,7 +130,7 @@ def test_retention_compares_with_each_tasks_own_adapter():
 @pytest.mark.parametrize("evaluate", [evaluate_safety, evaluate_utility])
 def test_models_are_not_mixed_and_suites_are_known(evaluate):
     suite, column = ("advbench", "refusal") if evaluate is evaluate_safety else ("gsm8k", "correct")
-    with pytest.raises(DataError, match="one model at a time; records are of a, b"):
+    with pytest.raises(DataError, match="one model at a time is evaluated; records are of a, b"):
         evaluate(records(suite, [1], column, model="a") + records(suite, [1], column, model="b"))
     with pytest.raises(DataError, match="unknown suite 'other'"):
         evaluate(records("other", [1]))
