@@ -53,7 +53,7 @@ class Suite:
         return self.task if self.config is None else dict(self.config)
 
 
-# Filled below, one line a suite, in the order in which tables show them.
+# In the order in which tables show them.
 _ALL: tuple[Suite, ...] = (
     Suite(
         name="beavertails",
