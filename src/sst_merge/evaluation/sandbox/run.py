@@ -55,7 +55,7 @@ def run_program(
             "Linux container or virtual machine (docs/code_sandbox.md)"
         )
     limits = limits or Limits()
-    with tempfile.TemporaryDirectory(prefix="sst-merge-jail-") as stage:
+    with tempfile.TemporaryDirectory(prefix=f"sst-merge-jail-{os.getpid()}-") as stage:
         settings = {
             "parent": os.getpid(),
             "stage": os.path.realpath(stage),

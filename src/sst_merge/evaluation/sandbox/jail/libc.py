@@ -24,9 +24,9 @@ class JailError(Exception):
     """A part of the isolation could not be set up; nothing has been run."""
 
 
-def _fail(name: str, purpose: str) -> JailError:
+def _why(name: str, purpose: str) -> str:
     number = ctypes.get_errno()
-    return JailError(f"{name} failed with {os.strerror(number)} (errno {number}) while {purpose}")
+    return f"{name} failed with {os.strerror(number)} (errno {number}) while {purpose}"
 
 
 def libc_call(name: str, *arguments: object, purpose: str) -> int:
@@ -45,7 +45,7 @@ def libc_call(name: str, *arguments: object, purpose: str) -> int:
     """
     result = int(getattr(_libc, name)(*arguments))
     if result < 0:
-        raise _fail(name, purpose)
+        raise JailError(_why(name, purpose))
     return result
 
 
@@ -67,7 +67,7 @@ def system_call(name: str, *arguments: object, purpose: str) -> int:
         raise JailError(f"system call numbers are not known for the processor {platform.machine()!r}")
     result = int(_libc.syscall(ctypes.c_long(_NUMBERS[name][ARCHITECTURE]), *arguments))
     if result < 0:
-        raise _fail(name, purpose)
+        raise JailError(_why(name, purpose))
     return result
 
 

@@ -34,14 +34,15 @@ def enter_root(stage: str, libraries: Sequence[str], scratch_bytes: int) -> None
     for source in _outermost([*_SYSTEM, *libraries]):
         target = Path(stage + source)
         target.parent.mkdir(parents=True, exist_ok=True)
-        if os.path.islink(source) and source in _SYSTEM:
-            target.symlink_to(os.readlink(source))
+        if Path(source).is_symlink() and source in _SYSTEM:
+            target.symlink_to(Path(source).readlink())
             continue
         _bind(source, target)
         _restrict(str(target), _ATTRIBUTE_READ_ONLY | _ATTRIBUTE_NOSUID | _ATTRIBUTE_NODEV)
     Path(stage, "dev").mkdir()
-    for source in filter(os.path.exists, _DEVICES):
-        _bind(source, Path(stage + source))
+    for source in _DEVICES:
+        if Path(source).exists():
+            _bind(source, Path(stage + source))
     scratch = Path(stage + SCRATCH)
     scratch.mkdir(exist_ok=True)
     os.chdir(stage)
@@ -56,14 +57,14 @@ def enter_root(stage: str, libraries: Sequence[str], scratch_bytes: int) -> None
 
 def _outermost(paths: Sequence[str]) -> list[str]:
     kept: list[str] = []
-    for path in sorted({os.path.normpath(path) for path in paths if os.path.exists(path)}):
-        if not any(path.startswith(f"{outer}/") for outer in kept if not os.path.islink(outer)):
+    for path in sorted({os.path.normpath(path) for path in paths if Path(path).exists()}):
+        if not any(path.startswith(f"{outer}/") for outer in kept if not Path(outer).is_symlink()):
             kept.append(path)
     return kept
 
 
 def _bind(source: str, target: Path) -> None:
-    if os.path.isdir(source):
+    if Path(source).is_dir():
         target.mkdir(parents=True, exist_ok=True)
     else:
         target.touch()
@@ -72,9 +73,7 @@ def _bind(source: str, target: Path) -> None:
 
 def _mount(source: str, target: str, kind: str | None, flags: int, options: str | None) -> None:
     words = [None if word is None else os.fsencode(word) for word in (source, target, kind, options)]
-    libc_call(
-        "mount", *words[:3], ctypes.c_ulong(flags), words[3], purpose=f"mounting {kind or source} on {target}"
-    )
+    libc_call("mount", *words[:3], ctypes.c_ulong(flags), words[3], purpose=f"mounting {kind or source} on {target}")
 
 
 def _restrict(target: str, attributes: int, *, recursive: bool = True) -> None:

@@ -6,7 +6,7 @@ that is always true, gets to the checker; objects of other classes do not travel
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from fractions import Fraction
 from itertools import islice
@@ -45,9 +45,9 @@ def encode(value: Any) -> Any:
         return str.__str__(value)
     if isinstance(value, float):
         return float.__float__(value)
-    for kind, tag in _SEQUENCES.items():
+    for kind, tag, iterate in _SEQUENCES:
         if isinstance(value, kind):
-            return {tag: [encode(item) for item in kind.__iter__(value)]}
+            return {tag: [encode(item) for item in iterate(value)]}
     if isinstance(value, dict):
         return {"dict": [[encode(key), encode(item)] for key, item in dict.items(value)]}
     if isinstance(value, (bytes, bytearray)):
@@ -126,7 +126,12 @@ def receive(stream: BinaryIO) -> Any:
         raise WireError(f"a message that is not JSON ({type(error).__name__})") from error
 
 
-_SEQUENCES: dict[type, str] = {list: "list", tuple: "tuple", set: "set", frozenset: "frozenset"}
+_SEQUENCES: tuple[tuple[type, str, Callable[[Any], Iterator[Any]]], ...] = (
+    (list, "list", list.__iter__),
+    (tuple, "tuple", tuple.__iter__),
+    (set, "set", set.__iter__),
+    (frozenset, "frozenset", frozenset.__iter__),
+)
 
 
 def _items(content: Any) -> list[Any]:
