@@ -94,7 +94,7 @@ def _libraries() -> list[str]:
 
 
 def _launch(settings: dict[str, Any], job: bytes, patience_s: float) -> dict[str, Any]:
-    command = [sys.executable, "-S", "-s", "-B", "-X", "utf8", "-c", _START, str(Path(__file__).parent)]
+    command = [sys.executable, "-S", "-s", "-X", "utf8", "-c", _START, str(Path(__file__).parent)]
     process = subprocess.Popen(
         [*command, json.dumps(settings)],
         stdin=subprocess.PIPE,
