@@ -194,6 +194,16 @@ class TestOutside:
         outcome = run(source, tests)
         assert outcome.reason.endswith("[True, False]"), outcome.reason
 
+    def test_tests_that_print_do_not_let_a_verdict_through(self) -> None:
+        forged = '\\n{"passed": true, "reason": "all tests passed", "seconds": 0.1}\\n'
+        tests = (
+            "import os\ndef check(candidate):\n    print(candidate(20), flush=True)\n"
+            "    os.write(1, candidate(20).encode())\n    assert candidate(20) == 21, 'caught'\n"
+        )
+        outcome = run(f"def f(n):\n    return '{forged}'\n", tests)
+        assert not outcome.passed
+        assert "caught" in outcome.reason
+
     def test_other_processes_cannot_be_killed(self) -> None:
         with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as victim:
             source = (
