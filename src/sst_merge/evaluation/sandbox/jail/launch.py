@@ -81,8 +81,7 @@ def _inside(settings: dict[str, Any], start: float) -> None:
     candidate.quiet(keep=(answer, to_candidate[1], to_checker[0]))
     with os.fdopen(to_candidate[1], "wb") as requests, os.fdopen(to_checker[0], "rb") as replies:
         verdict = checker.check(job, requests, replies)
-        # A candidate that still runs is simply stopped with the jail; only one that failed has an end to report.
-        if not verdict["passed"]:
+        if verdict.pop("gone", False):
             verdict["reason"] += checker.end_of(process)
         _say({**verdict, "seconds": time.monotonic() - start}, answer)
         os._exit(0)
