@@ -17,7 +17,6 @@ from sst_merge.errors import DataError, SandboxError
 from sst_merge.evaluation.completions import program_from_answer, program_from_continuation
 from sst_merge.evaluation.human_eval import (
     ALLOW_VARIABLE,
-    HUMANEVAL_SUITES,
     Problem,
     read_problems,
     refuse_unless_allowed,
@@ -186,12 +185,6 @@ class TestReading:
         for environment in ({}, {ALLOW_VARIABLE: "0"}, {ALLOW_VARIABLE: ""}):
             with pytest.raises(SandboxError, match="--allow-code-execution"):
                 refuse_unless_allowed(environment)
-
-    def test_every_suite_has_its_task_file(self) -> None:
-        for suite in HUMANEVAL_SUITES:
-            assert suite.runs_code
-            text = (tasks_folder() / f"{suite.name}.yaml").read_text()
-            assert f"task: sst_{suite.name}\n" in text
 
 
 @pytest.fixture

@@ -9,11 +9,9 @@ from pathlib import Path
 from ..data_loader.formats import read_file
 from ..errors import DataError, SandboxError
 from .sandbox import Limits, Outcome, require_sandbox, run_program
-from .suites import Suite
 
 __all__ = [
     "ALLOW_VARIABLE",
-    "HUMANEVAL_SUITES",
     "Problem",
     "read_problems",
     "refuse_unless_allowed",
@@ -25,36 +23,6 @@ ALLOW_VARIABLE = "SST_MERGE_ALLOW_CODE_EXECUTION"
 
 _FILE = Path("humaneval", "HumanEval.jsonl.gz")
 _FIELDS = ("task_id", "prompt", "canonical_solution", "test", "entry_point")
-
-HUMANEVAL_SUITES: tuple[Suite, ...] = (
-    Suite(
-        name="humaneval",
-        measure="utility",
-        summary="Python functions to go on with, run against their tests in a sandbox (pass@1)",
-        sets=("humaneval",),
-        judged=False,
-        score="correct",
-        runs_code=True,
-    ),
-    Suite(
-        name="humaneval_instruct",
-        measure="utility",
-        summary="the same functions as a request in a chat (pass@1)",
-        sets=("humaneval",),
-        judged=False,
-        score="correct",
-        runs_code=True,
-    ),
-    Suite(
-        name="humaneval_samples",
-        measure="utility",
-        summary="the same functions, ten samples each (pass@10)",
-        sets=("humaneval",),
-        judged=False,
-        score="pass_at_10",
-        runs_code=True,
-    ),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
