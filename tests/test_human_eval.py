@@ -169,16 +169,11 @@ class TestPrograms:
 
 
 class TestReading:
-    def test_without_folder(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.delenv("SST_MERGE_DATA", raising=False)
-        with pytest.raises(DataError, match="licence: MIT"):
-            read_problems()
-
     def test_lacking_column(self, tmp_path: Path) -> None:
         (tmp_path / "humaneval").mkdir()
         with gzip.open(tmp_path / "humaneval" / "HumanEval.jsonl.gz", "wt") as stream:
             stream.write('{"task_id": "x", "prompt": "y", "test": "z"}\n')
-        with pytest.raises(DataError, match="record 1: lacks canonical_solution, entry_point"):
+        with pytest.raises(DataError, match="canonical_solution"):
             read_problems(tmp_path)
 
     def test_off_unless_asked_for(self) -> None:

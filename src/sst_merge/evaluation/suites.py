@@ -163,6 +163,7 @@ _ALL: tuple[Suite, ...] = (
         judged=False,
         score="pass_at_10",
         runs_code=True,
+        rate=False,
     ),
     Suite(
         name="gsm8k",
