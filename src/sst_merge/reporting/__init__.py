@@ -1,5 +1,6 @@
 """Records in, pictures and pages out; nothing here computes a measure."""
 
+from .heatmap import heatmap
 from .model_card import model_card
 from .pages import DemoPage, PageTable, demo_page, merge_page
 from .plots import safety_utility_plot
@@ -9,6 +10,7 @@ __all__ = [
     "DemoPage",
     "PageTable",
     "demo_page",
+    "heatmap",
     "markdown_table",
     "merge_page",
     "model_card",
