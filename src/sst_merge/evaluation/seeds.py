@@ -1,0 +1,104 @@
+"""Several training seeds: a rate over seeds, and the difference of two methods over seeds and prompts."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..errors import DataError
+from .intervals import Estimate, seed_interval, wilson_interval
+from .resampling import sample_matrix
+
+__all__ = ["hierarchical_bootstrap", "seed_rate_interval"]
+
+
+def seed_rate_interval(counts: Sequence[tuple[int, int]], level: float = 0.95) -> Estimate:
+    """Mean rate over seeds with an interval that stays within [0, 1].
+
+    Student's t-interval on the logit scale, each seed's rate taken as (k + ½) / (n + 1) there so that 0 and 1 have a
+    logit (Haldane 1956), widened where needed to contain Wilson's interval of the pooled counts: seeds that agree by
+    luck do not know more than their prompts. Chosen by simulation over 3 to 8 seeds and rates from 0.02 to 0.99
+    (tests): the t-interval on the rates, clipped to [0, 1], falls to 90 % coverage at skewed rates; this one stays
+    above 92 %.
+
+    Args:
+        counts: (successes, trials) of each seed, at least 2 seeds.
+        level: coverage.
+
+    Returns:
+        Mean of the seeds' rates, and its interval.
+
+    Raises:
+        DataError: fewer than 2 seeds, or counts that are not 0 ≤ k ≤ n with n ≥ 1.
+    """
+    if len(counts) < 2 or not all(0 <= k <= n and n >= 1 for k, n in counts):
+        raise DataError(
+            f"seed_rate_interval: counts {list(counts)}; expected (k, n) with 0 ≤ k ≤ n and n ≥ 1 for at least 2 seeds"
+        )
+    mean = math.fsum(k / n for k, n in counts) / len(counts)
+    logits = seed_interval([math.log((k + 0.5) / (n - k + 0.5)) for k, n in counts], level)
+    pooled = wilson_interval(sum(k for k, _ in counts), sum(n for _, n in counts), level)
+    return Estimate(mean, min(mean, _expit(logits.low), pooled[0]), max(mean, _expit(logits.high), pooled[1]))
+
+
+def _expit(logit: float) -> float:
+    return 1 / (1 + math.exp(-logit)) if logit > -700 else 0.0
+
+
+def hierarchical_bootstrap(
+    a: Sequence[Sequence[float]],
+    b: Sequence[Sequence[float]],
+    *,
+    seed: int,
+    crossed: bool = True,
+    n_resamples: int = 10_000,
+    level: float = 0.95,
+) -> Estimate:
+    """Mean difference a − b of two methods over training seeds and prompts, with a paired bootstrap of both levels.
+
+    Training seeds are drawn with replacement, then prompts. Two methods are paired at both levels: the same seed means
+    the same experts to merge, the same column the same prompt. So few seeds make the plain percentile interval too
+    short; its tails are moved out to Φ(−t_{S−1} √(S/(S−1))), which gives it the length of the t-interval (Hesterberg
+    2015, expanded percentile).
+
+    Args:
+        a: scores of the first method, training seeds × prompts.
+        b: the same of the second.
+        seed: of the draws.
+        crossed: whether every training seed is asked the same prompts, so that one draw of prompts serves them all;
+            else each seed draws its own.
+        n_resamples: how many draws.
+        level: coverage.
+
+    Returns:
+        The difference and its interval, in the scores' units.
+
+    Raises:
+        DataError: different shapes, fewer than 2 seeds, no prompts, scores that are not finite, or no draws.
+    """
+    from scipy.stats import norm, t
+
+    first, second = sample_matrix(a, "hierarchical_bootstrap"), sample_matrix(b, "hierarchical_bootstrap")
+    if first.shape != second.shape or len(first) < 2:
+        raise DataError(f"hierarchical_bootstrap: scores of shapes {first.shape} and {second.shape}; expected the same "
+                        "training seeds × prompts for both methods, at least 2 seeds")  # fmt: skip
+    if n_resamples < 1 or not 0 < level < 1:
+        raise DataError(f"hierarchical_bootstrap: n_resamples = {n_resamples}, level = {level}; expected at least 1 "
+                        "draw and a coverage between 0 and 1")  # fmt: skip
+    differences = first - second
+    seeds, prompts = differences.shape
+    rng = np.random.default_rng(seed)
+    drawn = np.empty(n_resamples)
+    for i in range(n_resamples):
+        chosen = rng.integers(0, seeds, seeds)
+        if crossed:
+            # The mean over drawn seeds × drawn prompts factorises: no need to build the drawn matrix.
+            weights = np.bincount(chosen, minlength=seeds) @ differences
+            drawn[i] = weights[rng.integers(0, prompts, prompts)].mean() / seeds
+        else:
+            columns = rng.integers(0, prompts, (seeds, prompts))
+            drawn[i] = np.take_along_axis(differences[chosen], columns, axis=1).mean()
+    reach = float(t.ppf((1 + level) / 2, seeds - 1)) * math.sqrt(seeds / (seeds - 1))
+    tail = 100 * float(norm.cdf(-reach))
+    low, high = np.percentile(drawn, (tail, 100 - tail))
+    return Estimate(float(differences.mean()), float(low), float(high))
