@@ -46,8 +46,8 @@ def _expit(logit: float) -> float:
 
 
 def hierarchical_bootstrap(
-    a: Sequence[Sequence[float]],
-    b: Sequence[Sequence[float]],
+    a: Rows,
+    b: Rows,
     *,
     seed: int,
     crossed: bool = True,

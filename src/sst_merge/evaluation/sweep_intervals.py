@@ -112,10 +112,9 @@ def sweep_intervals(
         raise DataError(f"sweep_intervals: only {sorted(with_dev)} have dev prompts; expected all methods or none")
     dev = _safeties(with_dev, orders, rng, n_resamples, "dev_safety") if with_dev else safety
     draws = {name: _choose(dev[name], safety[name], utility[name], reference, threshold) for name in sweeps}
-    return {
-        name: _estimates(draws[name], draws.get(against or ""), np.sort(np.asarray(sweep.strengths, float)), level)
-        for name, sweep in sweeps.items()
-    }
+    other = None if against is None else draws[against]
+    strengths = {name: np.sort(np.asarray(sweep.strengths, float)) for name, sweep in sweeps.items()}
+    return {name: _estimates(draws[name], other, strengths[name], level) for name in sweeps}
 
 
 def _order(name: str, strengths: Sequence[float]) -> list[int]:
