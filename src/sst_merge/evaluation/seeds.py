@@ -7,7 +7,7 @@ import numpy as np
 
 from ..errors import DataError
 from .intervals import Estimate, seed_interval, wilson_interval
-from .resampling import sample_matrix
+from .resampling import Rows, sample_matrix
 
 __all__ = ["hierarchical_bootstrap", "seed_rate_interval"]
 

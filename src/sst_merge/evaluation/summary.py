@@ -1,7 +1,6 @@
 """The summary of an evaluation: every rate with its interval, every comparison, as plain JSON."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
+from .written_aside import written_aside
 
 __all__ = ["Comparison", "Rate", "Summary", "read_summary", "write_summary"]
 
@@ -195,13 +195,8 @@ def write_summary(path: Path, summary: Summary) -> None:
         path: the file; an existing one is replaced.
         summary: to write.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with written_aside(path) as aside:
         aside.write_text(json.dumps(summary.to_json(), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def read_summary(path: Path) -> Summary:

@@ -1,10 +1,11 @@
 """How every picture looks, and how it is written: print-ready, told apart without colour, the same bytes every time."""
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
+
+from ..evaluation.written_aside import written_aside
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,19 +68,14 @@ def write_picture(path_stem: Path, size: tuple[float, float], draw: Callable[["F
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    path_stem.parent.mkdir(parents=True, exist_ok=True)
     png, svg = (path_stem.with_name(f"{path_stem.name}{suffix}") for suffix in (".png", ".svg"))
     with rc_context(_STYLE):
         figure = Figure(figsize=size, dpi=200, facecolor="white")
         FigureCanvasAgg(figure)
         draw(figure)
         for path, metadata in ((png, {"Software": None}), (svg, {"Date": None, "Creator": None})):
-            aside = path.with_name(f".{path.name}.{os.getpid()}")
-            try:
+            with written_aside(path) as aside:
                 figure.savefig(aside, format=path.suffix[1:], metadata=metadata)
-                aside.replace(path)
-            finally:
-                aside.unlink(missing_ok=True)
     return png, svg
 
 
