@@ -44,14 +44,17 @@ class RowFrame:
         names: row labels, from top to bottom.
         title: above the picture.
         row: height of one row in inches.
+        beside: room to the right of the axes, in inches.
         legend: room for a legend below the axes, in inches.
     """
 
-    def __init__(self, names: Sequence[str], title: str, *, row: float, legend: float = 0.0) -> None:
+    def __init__(
+        self, names: Sequence[str], title: str, *, row: float, beside: float = 0.2, legend: float = 0.0
+    ) -> None:
         self._names, self._title, self._legend = names, title, legend
         self._left = 0.3 + label_size(names, _LABEL_SIZE)[0]
         self._height = row * len(names) + 0.1
-        width = self._left + _PANEL + 0.95
+        width = self._left + _PANEL + beside
         self.size = (width, title_height(title, width) + self._height + 0.62 + legend)
 
     def axes(self, figure: "Figure", label: str) -> "Axes":
@@ -84,5 +87,5 @@ def write_beside(axes: "Axes", row: float, text: str) -> None:
         row: height.
         text: short.
     """
-    axes.annotate(text, (1.0, row), xycoords=("axes fraction", "data"), xytext=(6, 0), textcoords="offset points",
+    axes.annotate(text, (1.0, row), xycoords=("axes fraction", "data"), xytext=(9, 0), textcoords="offset points",
                   va="center", fontsize=8, color=INK if text != "–" else FAINT, annotation_clip=False)  # fmt: skip

@@ -54,7 +54,7 @@ def retention_plot(
         ends = [end for points in curves.values() for figures in points.values() for end in figures if end is not None]
         for index, (name, points) in enumerate(curves.items()):
             color, strong = COLORS[index % len(COLORS)], name == highlight
-            known = [(n, *points[n]) for n in sorted(points) if points[n][0] is not None]
+            known = [(n, value, low, high) for n, (value, low, high) in sorted(points.items()) if value is not None]
             band = [(n, low, high) for n, _, low, high in known if low is not None and high is not None]
             if len(band) > 1:
                 axes.fill_between([n for n, _, _ in band], [low for _, low, _ in band], [high for *_, high in band],
@@ -66,7 +66,7 @@ def retention_plot(
                       linestyle=LINES[(index + 2 * (index // len(COLORS))) % len(LINES)],
                       linewidth=2.4 if strong else 1.5, marker=MARKERS[index % len(MARKERS)],
                       markersize=6.5 if strong else 5.5, markeredgecolor="white", markeredgewidth=0.7,
-                      label=fill(name, _LEGEND_WIDTH), zorder=4.0 if strong else 3.0)  # type: ignore[arg-type]  # fmt: skip
+                      label=fill(name, _LEGEND_WIDTH), zorder=4.0 if strong else 3.0)  # fmt: skip
         axes.axhline(1.0, color=FAINT, linewidth=1.0, linestyle=(0, (4, 2)), zorder=1)
         axes.set_ylim(min(0.0, *ends), max(1.0, *ends) + 0.05)
         axes.set_xlim(numbers[0] - 0.3, numbers[-1] + 0.3)

@@ -84,13 +84,13 @@ def latex_text(text: str) -> str:
 def latex_table(
     rows: Sequence[Sequence[object]], columns: Sequence[str], *, caption: str = "", label: str | None = None
 ) -> str:
-    """A table for a paper; needs the packages ``booktabs`` and, for names that are not English, UTF-8.
+    r"""A table for a paper; needs the packages ``booktabs`` and, for names that are not English, UTF-8.
 
     Args:
         rows: cells, one sequence a row.
         columns: headings.
         caption: below the table, escaped; empty for none.
-        label: for ``\\ref``, put in as it is.
+        label: for ``\ref``, put in as it is.
 
     Returns:
         A ``table`` environment; columns of numbers are right-aligned.

@@ -41,7 +41,7 @@ def tax_bars(
     checked_figures("tax_bars", {name: [tax] for name, tax in taxes.items()})
     if highlight is not None and highlight not in taxes:
         raise DataError(f"tax_bars: highlight = {highlight!r} is none of the methods {', '.join(taxes)}")
-    frame = RowFrame(list(taxes), title, row=0.36)
+    frame = RowFrame(list(taxes), title, row=0.36, beside=0.7)
     known = [end for tax in taxes.values() if tax[0] is not None for end in tax if end is not None]
     least, most = min(0.0, *known), max(0.0, *known)
     margin = 0.06 * (most - least) or 0.1
@@ -51,13 +51,12 @@ def tax_bars(
         axes.set_xlim(least - (margin if least < 0 else 0), most + margin)
         for row, (name, (value, low, high)) in enumerate(taxes.items()):
             if value is None:
-                axes.text(least + margin / 4, row, "never reaches the safety asked for", va="center", fontsize=8.5,
+                axes.text(margin / 4, row, "never reaches the safety asked for", va="center", fontsize=8.5,
                           color=FAINT, style="italic")  # fmt: skip
                 write_beside(axes, row, "–")
                 continue
             strong = name == highlight
-            axes.barh(row, value, height=0.62, color=COLORS[0] if strong else COLORS[5], edgecolor=INK, linewidth=0.6,
-                      hatch=None if strong else "///" if highlight is not None else None)  # fmt: skip
+            axes.barh(row, value, height=0.62, color=COLORS[0] if strong else COLORS[5], edgecolor=INK, linewidth=0.6)
             left, right = (end if end is not None else limit for end, limit in zip((low, high), axes.get_xlim(),
                                                                                     strict=True))  # fmt: skip
             axes.plot((left, right), (row, row), color=INK, linewidth=1.3, solid_capstyle="butt")
