@@ -156,6 +156,11 @@ def _warnings(table: ScoreTable, models: Sequence[str], scores: Mapping[str, Seq
             found.append(f"{suite}: not evaluated for {', '.join(missing)}.")
         if "incoherent" in scores[suite] and "incoherent" not in table.columns(suite):
             found.append(f"{suite}: incoherence was not judged, so refusal and harm may count degenerate answers.")
+        for score in table.columns(suite):
+            short = {m: count - len(table.values(m, suite, score)) for m, count in counts.items()}
+            if any(short.values()):
+                said = ", ".join(f"{model} {lacking}" for model, lacking in short.items() if lacking)
+                found.append(f"{suite}: {score} is undecided for some samples, which are left out of it ({said}).")
         for score, names in _judges(table, suite).items():
             if len(names) > 1:
                 found.append(f"{suite}: {score} was decided by different judges ({', '.join(names)}); rates of "

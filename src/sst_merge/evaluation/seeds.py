@@ -7,7 +7,7 @@ import numpy as np
 
 from ..errors import DataError
 from .intervals import Estimate, seed_interval, wilson_interval
-from .resampling import Rows, sample_matrix
+from .resampling import Rows, resampled_means, sample_matrix
 
 __all__ = ["hierarchical_bootstrap", "seed_rate_interval"]
 
@@ -50,23 +50,24 @@ def hierarchical_bootstrap(
     b: Rows,
     *,
     seed: int,
-    crossed: bool = True,
     n_resamples: int = 10_000,
     level: float = 0.95,
 ) -> Estimate:
-    """Mean difference a − b of two methods over training seeds and prompts, with a paired bootstrap of both levels.
+    """Mean difference a − b of two methods over training seeds and prompts, by a paired bootstrap of both levels.
 
-    Training seeds are drawn with replacement, then prompts. Two methods are paired at both levels: the same seed means
-    the same experts to merge, the same column the same prompt. So few seeds make the plain percentile interval too
-    short; its tails are moved out to Φ(−t_{S−1} √(S/(S−1))), which gives it the length of the t-interval (Hesterberg
-    2015, expanded percentile).
+    Two methods are paired at both levels: the same seed means the same experts to merge, the same column the same
+    prompt. A draw is the mean plus what it changes by with seeds drawn with replacement, plus what it changes by with
+    prompts drawn with replacement. Drawing only 5 seeds understates how much they scatter, so the seeds' part is
+    stretched by t_{S−1} / z · √(S / (S−1)) to the length of Student's interval (Hesterberg 2015); drawing the cells
+    of both levels at once and stretching the whole covers 99 to 100 % where 95 % was asked for.
+
+    Every seed is asked the same prompts. Where each has its own, the prompts' luck is in the seeds' means already: use
+    :func:`.intervals.seed_interval` on the differences per seed.
 
     Args:
         a: scores of the first method, training seeds × prompts.
         b: the same of the second.
         seed: of the draws.
-        crossed: whether every training seed is asked the same prompts, so that one draw of prompts serves them all;
-            else each seed draws its own.
         n_resamples: how many draws.
         level: coverage.
 
@@ -74,7 +75,8 @@ def hierarchical_bootstrap(
         The difference and its interval, in the scores' units.
 
     Raises:
-        DataError: different shapes, fewer than 2 seeds, no prompts, scores that are not finite, or no draws.
+        DataError: different shapes, fewer than 2 seeds, no prompts, scores that are not finite, no draws, or a level
+            outside (0, 1).
     """
     from scipy.stats import norm, t
 
@@ -82,23 +84,15 @@ def hierarchical_bootstrap(
     if first.shape != second.shape or len(first) < 2:
         raise DataError(f"hierarchical_bootstrap: scores of shapes {first.shape} and {second.shape}; expected the same "
                         "training seeds × prompts for both methods, at least 2 seeds")  # fmt: skip
-    if n_resamples < 1 or not 0 < level < 1:
-        raise DataError(f"hierarchical_bootstrap: n_resamples = {n_resamples}, level = {level}; expected at least 1 "
-                        "draw and a coverage between 0 and 1")  # fmt: skip
+    if not 0 < level < 1:
+        raise DataError(f"hierarchical_bootstrap: level = {level}; expected a coverage between 0 and 1")
     differences = first - second
-    seeds, prompts = differences.shape
+    seeds = len(differences)
+    upper = (1 + level) / 2
+    stretch = float(t.ppf(upper, seeds - 1) / norm.ppf(upper)) * math.sqrt(seeds / (seeds - 1))
     rng = np.random.default_rng(seed)
-    drawn = np.empty(n_resamples)
-    for i in range(n_resamples):
-        chosen = rng.integers(0, seeds, seeds)
-        if crossed:
-            # The mean over drawn seeds × drawn prompts factorises: no need to build the drawn matrix.
-            weights = np.bincount(chosen, minlength=seeds) @ differences
-            drawn[i] = weights[rng.integers(0, prompts, prompts)].mean() / seeds
-        else:
-            columns = rng.integers(0, prompts, (seeds, prompts))
-            drawn[i] = np.take_along_axis(differences[chosen], columns, axis=1).mean()
-    reach = float(t.ppf((1 + level) / 2, seeds - 1)) * math.sqrt(seeds / (seeds - 1))
-    tail = 100 * float(norm.cdf(-reach))
-    low, high = np.percentile(drawn, (tail, 100 - tail))
-    return Estimate(float(differences.mean()), float(low), float(high))
+    mean = float(differences.mean())
+    by_seed = resampled_means(differences.mean(axis=1)[None], rng, n_resamples)[0, 1:] - mean
+    by_prompt = resampled_means(differences.mean(axis=0)[None], rng, n_resamples)[0, 1:] - mean
+    low, high = np.percentile(mean + stretch * by_seed + by_prompt, (100 * (1 - upper), 100 * upper))
+    return Estimate(mean, float(low), float(high))

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Sequence
 
 from .tables import cell_text, numeric_columns
@@ -34,6 +35,8 @@ _LATEX = {
     "Δ": r"$\Delta$",
     "°": r"$^\circ$",
 }
+
+_MINUS = re.compile(r"(?<![\w.,)-])-(?=\d)")
 
 
 def csv_table(rows: Sequence[Sequence[object]], columns: Sequence[str]) -> str:
@@ -76,9 +79,10 @@ def latex_text(text: str) -> str:
         text: any, line breaks become spaces.
 
     Returns:
-        Text with special characters escaped.
+        Text with special characters escaped, and a minus sign where a number has a hyphen for it.
     """
-    return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
+    signed = _MINUS.sub("−", " ".join(text.split()))
+    return "".join(_LATEX.get(character, character) for character in signed)
 
 
 def latex_table(
