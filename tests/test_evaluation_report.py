@@ -12,9 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sst_merge.errors import DataError
-from sst_merge.evaluation import read_summary, summarize
+from sst_merge.evaluation import (
+    Measured,
+    SweepSamples,
+    composite,
+    drift_intervals,
+    read_summary,
+    summarize,
+    sweep_intervals,
+)
 from sst_merge.reporting import (
+    PageTable,
     csv_table,
+    drift_table,
     evaluation_markdown,
     evaluation_page,
     heatmap,
@@ -23,6 +33,7 @@ from sst_merge.reporting import (
     rate_plot,
     rate_with_interval,
     retention_plot,
+    sweep_table,
     tax_bars,
     write_evaluation_report,
 )
@@ -35,15 +46,17 @@ from sst_merge.reporting.evaluation_tables import (
     rate_rows,
     suite_table,
 )
+from sst_merge.reporting.sweep_tables import measured_text
 from sst_merge.reporting.table_formats import latex_text
 from test_metrics_reporter import BREAKDOWN, record, some_records
 from test_reporting import Page
+from test_sweep_intervals import draw_sweep
 
 ROWS = [("a_b & 50 %", -0.123456789, None), ("[x] {y} $z$ #1", 2.0, "0.93 [0.90, 0.95]"), ("*~^\\<>|", None, "–")]
 COLUMNS = ("name", "a value", "rate [95 %]")
 UNESCAPED = {r"\textbackslash{}": "\\", r"\textasciitilde{}": "~", r"\textasciicircum{}": "^", r"\textless{}": "<",
              r"\textgreater{}": ">", r"\textbar{}": "|", "$-$": "−", r"$\pm$": "±", r"$\times$": "×", r"$\leq$": "≤",
-             r"$\geq$": "≥", r"$\rightarrow$": "→", r"$\kappa$": "κ", r"$\Delta$": "Δ", r"$^\circ$": "°",
+             r"$\geq$": "≥", r"$\rightarrow$": "→", r"$\kappa$": "κ", r"$\Delta$": "Δ", r"$^\circ$": "°", r"$\infty$": "∞",
              "--": "–"}  # fmt: skip
 
 
@@ -160,6 +173,28 @@ def test_rates_in_full_precision(summary):
         assert (row["model"], row["group"] or None, int(row["n"])) == (rate.model, rate.group, rate.n)
 
 
+def test_sweep_and_drift_tables():
+    sweep, alone = draw_sweep(np.random.default_rng(0))
+    weak = SweepSamples(strengths=(1.0,), safety=sweep.safety[:1], utility={"maths": sweep.utility["maths"][:1]})
+    found = sweep_intervals({"ours": sweep, "weak": weak}, alone, seed=0, against="ours")
+    table = sweep_table(found, against="ours", pareto_shares={"ours": 1.0, "weak": 0.5})
+    assert table.columns[-1] == "Pareto share"
+    ours, none = (dict(zip(table.columns, row, strict=True)) for row in table.cells)
+    tax = found["ours"].tax
+    assert ours["Safety tax"] == f"{tax.value:.3f} [{tax.low:.3f}, {tax.high:.3f}]"
+    assert ours["Tax reduction vs ours"] == "0.000 [0.000, 0.000]"
+    figures = composite(found["ours"].safety.value, found["ours"].utility.value)
+    assert ours["Composite (angle)"] == f"{figures.value:.3f} ({figures.angle:.0f}°)"
+    for column in ("Strength", "Safety", "Safety tax", "Composite (angle)"):
+        assert none[column] == "–"
+    assert none["Hypervolume"] != "–"
+    assert measured_text(Measured(0.1, None, 0.25, 0.9)) == "0.100 [−∞, 0.250]"
+    assert measured_text(Measured(0.1, -0.05, None, 0.9), digits=1) == "0.1 [-0.1, ∞]"
+    before, after = np.ones(50), np.repeat([0.0, 1.0], 25)
+    drifts = drift_table(drift_intervals(before, {"TA": after, "ours": before}, plain="TA", seed=0), plain="TA")
+    assert drifts.rows[1] == ("ours", "0.000 [0.000, 0.000]", "1.000 [1.000, 1.000]")
+
+
 # --- pictures ----------------------------------------------------------------------------------------------------
 
 LONG = "a model with a name that is much longer than others"
@@ -236,7 +271,7 @@ def test_pictures_refuse_nonsense(tmp_path):
         (lambda: tax_bars({}, path_stem=stem, title="t"), "no values to draw"),
         (lambda: tax_bars({"a": (None, None, None)}, path_stem=stem, title="t"), "no values to draw for a"),
         (lambda: tax_bars({"a": (1, 2, 3)}, path_stem=stem, title="t"), "outside its interval"),
-        (lambda: tax_bars({"a": (1, 0, 3)}, path_stem=stem, title="t", highlight="b"), "none of the methods"),
+        (lambda: tax_bars({"a": (1, 0, 3)}, path_stem=stem, title="t", highlight="b"), "none of the names"),
         (lambda: rate_plot({"a": {"x": (1, 0, 1)}, "b": {}}, path_stem=stem, title="t"), "the same for every model"),
         (lambda: retention_plot({}, path_stem=stem, title="t"), "no values to draw"),
         (
@@ -297,5 +332,12 @@ def test_report_of_little(tmp_path):
     text = evaluation_markdown(summary)
     assert text.startswith("# Evaluation\n\n1 model on 1 suite.\n")
     assert "Pictures" not in text
-    [picture] = draw_summary(summary, tmp_path)
+    more = PageTable(caption="More", columns=("x",), rows=[("cell of more",)])
+    [picture] = draw_summary(summary, tmp_path / "elsewhere")
+    page = write_evaluation_report(summary, tmp_path / "report", more_tables=[more], more_pictures=[picture])
+    assert "cell of more" in Page(page.read_text()).text
+    report = (tmp_path / "report" / "report.md").read_text()
+    assert "## More" in report
+    assert "(../elsewhere/s.png)" in report
+    assert (tmp_path / "report" / "tables" / "more_1.tex").is_file()
     assert picture.caption == "s: correct, n = 1, 95 % intervals"

@@ -7,6 +7,7 @@ from .pages import DemoPage, PageTable, demo_page, merge_page
 from .plots import safety_utility_plot
 from .rate_plot import rate_plot
 from .retention_plot import retention_plot
+from .sweep_tables import drift_table, sweep_table
 from .table_formats import csv_table, json_table, latex_table
 from .tables import markdown_table, rate_with_interval, rich_table
 from .tax_bars import tax_bars
@@ -16,6 +17,7 @@ __all__ = [
     "PageTable",
     "csv_table",
     "demo_page",
+    "drift_table",
     "evaluation_markdown",
     "evaluation_page",
     "heatmap",
@@ -29,6 +31,7 @@ __all__ = [
     "retention_plot",
     "rich_table",
     "safety_utility_plot",
+    "sweep_table",
     "tax_bars",
     "write_evaluation_report",
 ]
