@@ -56,8 +56,8 @@ ROWS = [("a_b & 50 %", -0.123456789, None), ("[x] {y} $z$ #1", 2.0, "0.93 [0.90,
 COLUMNS = ("name", "a value", "rate [95 %]")
 UNESCAPED = {r"\textbackslash{}": "\\", r"\textasciitilde{}": "~", r"\textasciicircum{}": "^", r"\textless{}": "<",
              r"\textgreater{}": ">", r"\textbar{}": "|", "$-$": "−", r"$\pm$": "±", r"$\times$": "×", r"$\leq$": "≤",
-             r"$\geq$": "≥", r"$\rightarrow$": "→", r"$\kappa$": "κ", r"$\Delta$": "Δ", r"$^\circ$": "°", r"$\infty$": "∞",
-             "--": "–"}  # fmt: skip
+             r"$\geq$": "≥", r"$\rightarrow$": "→", r"$\kappa$": "κ", r"$\Delta$": "Δ", r"$^\circ$": "°",
+             r"$\infty$": "∞", "--": "–"}  # fmt: skip
 
 
 def from_latex(text):
@@ -276,7 +276,7 @@ def test_pictures_refuse_nonsense(tmp_path):
         (lambda: retention_plot({}, path_stem=stem, title="t"), "no values to draw"),
         (
             lambda: retention_plot({"a": {1: (1, 1, 1)}}, path_stem=stem, title="t", highlight="b"),
-            "none of the methods",
+            "none of the names",
         ),
     )
     for draw, message in cases:

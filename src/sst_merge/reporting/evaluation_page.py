@@ -92,7 +92,7 @@ def evaluation_page(
 
 def evaluation_markdown(
     summary: Summary,
-    pictures: Mapping[str, str] | None = None,
+    pictures: Sequence[tuple[str, str]] = (),
     *,
     more_tables: Sequence[PageTable] = (),
     title: str = "Evaluation",
@@ -102,7 +102,7 @@ def evaluation_markdown(
 
     Args:
         summary: of an evaluation.
-        pictures: caption → path or address of a picture.
+        pictures: caption, and path or address, of each picture.
         more_tables: put after the overview.
         title: heading.
         facts: decoding, versions, prompt template and what else was recorded: name → value.
@@ -116,7 +116,7 @@ def evaluation_markdown(
         parts += [f"## {table.caption}\n", markdown_table(table.rows, table.columns)]
     if pictures:
         parts.append("## Pictures\n")
-        parts += [f"![{caption}]({path})\n" for caption, path in pictures.items()]
+        parts += [f"![{caption}]({path})\n" for caption, path in pictures]
     parts += ["## Definitions\n", "\n".join(f"- **{name}**: {text}" for name, text in DEFINITIONS) + "\n"]
     if facts:
         parts += ["## Settings\n", markdown_table(option_rows(facts), ("Setting", "Value"))]
@@ -172,7 +172,7 @@ def write_evaluation_report(
     rates = rate_rows(summary)
     _write(folder / "tables" / "rates.csv", csv_table(rates, RATE_COLUMNS))
     _write(folder / "tables" / "rates.json", json_table(rates, RATE_COLUMNS))
-    beside = {picture.caption: Path(os.path.relpath(picture.png, folder)).as_posix() for picture in pictures}
+    beside = [(picture.caption, Path(os.path.relpath(picture.png, folder)).as_posix()) for picture in pictures]
     _write(
         folder / "report.md", evaluation_markdown(summary, beside, more_tables=more_tables, title=title, facts=facts)
     )
