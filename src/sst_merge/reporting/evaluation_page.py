@@ -66,7 +66,7 @@ def evaluation_page(
     Args:
         summary: of an evaluation.
         pictures: put into the page.
-        more_tables: such as :func:`.evaluation_tables.sweep_table`, put after the overview.
+        more_tables: such as :func:`.sweep_tables.sweep_table`, put after the overview.
         title: heading.
         facts: decoding, versions, prompt template and what else was recorded: name → value.
         highlight: model to set in bold.
@@ -149,7 +149,7 @@ def write_evaluation_report(
     Args:
         summary: of an evaluation.
         folder: existing files of these names are replaced.
-        more_tables: such as :func:`.evaluation_tables.sweep_table`, put after the overview.
+        more_tables: such as :func:`.sweep_tables.sweep_table`, put after the overview.
         more_pictures: such as of :func:`.tax_bars.tax_bars`, already drawn; put before the summary's own.
         title: heading.
         facts: decoding, versions, prompt template and what else was recorded: name → value.
