@@ -1,6 +1,7 @@
 """Records in, pictures and pages out; nothing here computes a measure."""
 
 from .evaluation_page import evaluation_markdown, evaluation_page, write_evaluation_report
+from .heat_maps import HeatMap, heat_maps
 from .heatmap import heatmap
 from .model_card import model_card
 from .pages import DemoPage, PageTable, demo_page, merge_page
@@ -14,12 +15,14 @@ from .tax_bars import tax_bars
 
 __all__ = [
     "DemoPage",
+    "HeatMap",
     "PageTable",
     "csv_table",
     "demo_page",
     "drift_table",
     "evaluation_markdown",
     "evaluation_page",
+    "heat_maps",
     "heatmap",
     "json_table",
     "latex_table",
