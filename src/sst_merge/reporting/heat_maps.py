@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import DataError
-from .style import FAINT, INK, STYLE, save_picture
+from .style import FAINT, INK, SEQUENTIAL, write_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,9 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["HeatMap", "heat_maps"]
 
-# Both are told apart with every common colour vision: cividis grows in lightness alone, and the other goes from blue
+# Told apart with every common colour vision, as the map of values that only grow is: from blue
 # over near-white to orange (the ends are Okabe and Ito's).
-_GROWING = "cividis"
 _TWO_SIDED = ("#0072B2", "#7fb8d8", "#f7f7f7", "#eaae7f", "#D55E00")
 _ABSENT = "#d9d9d9"
 _LABEL_WIDTH, _TITLE_WIDTH = 36, 84  # characters
@@ -73,17 +72,12 @@ def heat_maps(maps: Sequence[HeatMap], *, path_stem: Path, title: str) -> tuple[
     Raises:
         DataError: no maps.
     """
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     if not maps:
         raise DataError("heat_maps: nothing to draw; pass at least one map")
     heights = [max(0.5, 0.3 * len(item.rows)) for item in maps]
-    with rc_context(STYLE):
-        total = _HEAD + sum(heights) + sum(_ABOVE + _below(item) for item in maps)
-        figure = Figure(figsize=(_WIDTH, total), dpi=200, facecolor="white")
-        FigureCanvasAgg(figure)
+    total = _HEAD + sum(heights) + sum(_ABOVE + _below(item) for item in maps)
+
+    def draw(figure: "Figure") -> None:
         figure.text(
             0.15 / _WIDTH, 1 - 0.12 / total, _cut(title, _TITLE_WIDTH), va="top", fontsize=11, fontweight="bold"
         )
@@ -92,7 +86,8 @@ def heat_maps(maps: Sequence[HeatMap], *, path_stem: Path, title: str) -> tuple[
             top -= _ABOVE
             _draw(figure, item, (_LEFT, top - height, _WIDTH - _LEFT - _RIGHT, height), total)
             top -= height + _below(item)
-        return save_picture(figure, path_stem)
+
+    return write_picture(path_stem, (_WIDTH, total), draw)
 
 
 def _draw(figure: "Figure", item: HeatMap, box: tuple[float, float, float, float], total: float) -> None:
@@ -164,5 +159,5 @@ def _colors(scale: str) -> Any:
     from matplotlib import colormaps
     from matplotlib.colors import LinearSegmentedColormap
 
-    chosen = colormaps[_GROWING] if scale == "growing" else LinearSegmentedColormap.from_list("two-sided", _TWO_SIDED)
+    chosen = colormaps[SEQUENTIAL] if scale == "growing" else LinearSegmentedColormap.from_list("two-sided", _TWO_SIDED)
     return chosen.with_extremes(bad=_ABSENT)

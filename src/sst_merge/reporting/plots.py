@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
 from ..evaluation.safety_tax_calculator import SweepPoint, point_at_safety
-from .style import COLORS, FAINT, INK, STYLE, save_picture
+from .style import COLORS, FAINT, GRID, INK, LINES, MARKERS, write_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = ["safety_utility_plot"]
 
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 _ANCHORS = ("*", "d", "h", "p", "8")
-_LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (5, 1.5, 1.5, 1.5)))
 _LEGEND_WIDTH = 24  # characters
 
 
@@ -54,18 +53,13 @@ def safety_utility_plot(
     Raises:
         DataError: nothing to draw, an empty curve, or a highlighted name that is no curve.
     """
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     if not curves or not all(curves.values()):
         empty = ", ".join(name for name, points in curves.items() if not points) or "all"
         raise DataError(f"safety_utility_plot: no points to draw ({empty}); pass at least one measured point per curve")
     if highlight is not None and highlight not in curves:
         raise DataError(f"safety_utility_plot: highlight = {highlight!r} is none of the curves {', '.join(curves)}")
-    with rc_context(STYLE):
-        figure = Figure(figsize=(7.6, _height([*curves, *anchors])), dpi=200, facecolor="white")
-        FigureCanvasAgg(figure)
+
+    def draw(figure: "Figure") -> None:
         axes = figure.add_axes((0.085, 0.125, 0.605, 0.765))
         _draw_frame(axes, title, safety_label, utility_label)
         handles = [
@@ -78,7 +72,8 @@ def safety_utility_plot(
             handles.append(_draw_threshold(axes, threshold))
         axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.02, 1.0), frameon=False,
                     handlelength=2.6, labelspacing=0.8, borderaxespad=0)  # fmt: skip
-        return save_picture(figure, path_stem)
+
+    return write_picture(path_stem, (7.6, _height([*curves, *anchors])), draw)
 
 
 def _height(names: Sequence[str]) -> float:
@@ -91,7 +86,7 @@ def _draw_frame(axes: "Axes", title: str, safety_label: str, utility_label: str)
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold", pad=10)
     axes.set_xlabel(safety_label)
     axes.set_ylabel(utility_label)
-    axes.grid(color="#e6e6e6", linewidth=0.7)
+    axes.grid(color=GRID, linewidth=0.7)
     axes.set_axisbelow(True)
 
 
@@ -121,9 +116,9 @@ def _draw_curve(
         [point.safety for point in ordered],
         [point.utility for point in ordered],
         color=color,
-        linestyle=_LINES[(index + 2 * (index // len(COLORS))) % len(_LINES)],
+        linestyle=LINES[(index + 2 * (index // len(COLORS))) % len(LINES)],
         linewidth=2.4 if strong else 1.5,
-        marker=_MARKERS[index % len(_MARKERS)],
+        marker=MARKERS[index % len(MARKERS)],
         markersize=6.5 if strong else 5.5,
         markeredgecolor="white",
         markeredgewidth=0.7,
