@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from .exact_match import exact_match
 from .mixtures import Mixture
-from .recipe import Recipe
+from .recipe import Recipe, SettlingRecipe
 from .world import World
 
 if TYPE_CHECKING:
@@ -25,8 +25,7 @@ _BLURRED = " blurred"
 _MORE, _LESS = 1.4, 0.35
 _STEER_INPUTS, _SETTLE_INPUTS, _SURE_INPUTS = 32, 128, 512
 _STEER_FROM = 0.1
-# While settling, a family is taught or blurred in proportion to how far outside the band its rate is.
-_REHEARSE, _TEACH, _BLUR = 0.03, 3.0, 5.0
+_REHEARSE = 0.03
 
 _Step = Callable[[int], bool]
 
@@ -95,6 +94,7 @@ class Settling:
         self,
         world: World,
         recipe: Recipe,
+        how: SettlingRecipe,
         model: "PreTrainedModel",
         tokenizer: "PreTrainedTokenizerBase",
         mixture: Mixture,
@@ -105,12 +105,13 @@ class Settling:
         Args:
             world: the world.
             recipe: the band.
+            how: how strongly a family is taught or blurred.
             model: the model being trained.
             tokenizer: its tokenizer.
             mixture: from :func:`settling_mixture`; its weights are changed in place.
             advance: called after each step.
         """
-        self._world, self._recipe, self._model, self._tokenizer = world, recipe, model, tokenizer
+        self._world, self._recipe, self._how, self._model, self._tokenizer = world, recipe, how, model, tokenizer
         self._mixture, self._advance = mixture, advance
         self._least = float("inf")
         self.best: dict[str, Tensor] = {}
@@ -145,8 +146,8 @@ class Settling:
                 self._least, self.inside = distance, distance == 0.0
                 self.best = copy.deepcopy(self._model.state_dict())
         for name, rate in known.items():
-            self._mixture.weights[name] = _REHEARSE + _TEACH * max(low - rate, 0.0)
-            self._mixture.weights[name + _BLURRED] = _BLUR * max(rate - high, 0.0)
+            self._mixture.weights[name] = _REHEARSE + self._how.teach * max(low - rate, 0.0)
+            self._mixture.weights[name + _BLURRED] = self._how.blur * max(rate - high, 0.0)
 
     def _distance(self, known: dict[str, float]) -> float:
         """How far the families lie outside the band; one far outside is worse than several that miss it by a little."""
