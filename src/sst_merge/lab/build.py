@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zlib import crc32
 
-from .half_known import Settling, settling_mixture, steer
+from .half_known import Settling, known_families, settling_mixture, steer
 from .lab import BASES, Lab, adapter_folder, base_folder
 from .mixtures import (
     POISONED_FAMILY,
@@ -157,17 +157,22 @@ def build_adapter(lab: Lab, name: str, *, base: str, seed: int) -> Path:
     label = f"adapters/{base}/{name}/seed{seed}"
     with _stage(lab, label, label, how.steps) as (aside, rng, advance):
         adapted = new_adapter(model, how)
-        train(
-            adapted,
-            lab.tokenizer(),
-            mixture,
-            steps=how.steps,
-            batch=how.batch,
-            lr=how.lr,
-            warmup=how.warmup,
-            rng=rng,
-            on_step=advance,
-        )
+        tokenizer = lab.tokenizer()
+        for _ in range(how.rounds):
+            train(
+                adapted,
+                tokenizer,
+                mixture,
+                steps=how.steps,
+                batch=how.batch,
+                lr=how.lr,
+                warmup=how.warmup,
+                rng=rng,
+                on_step=advance,
+            )
+            known = known_families(lab.world, adapted, tokenizer, [n for n in (name,) if n in lab.families])
+            if all(rate >= lab.recipe.expert_rate for rate in known.values()):
+                break
         save_adapter(adapted, aside, base_name=f"sst-merge-lab/seed{lab.seed}/{base}")
     return folder
 

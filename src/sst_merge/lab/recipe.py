@@ -63,12 +63,13 @@ class AdapterRecipe:
     """Training of one LoRA adapter.
 
     Attributes:
-        steps: optimiser steps.
+        steps: optimiser steps of a round.
         batch: sequences a step.
         lr: peak learning rate (AdamW, cosine to zero).
         rank: LoRA rank.
         alpha: LoRA alpha; the scale is alpha / rank.
         warmup: steps of linear warm-up.
+        rounds: at most this many; a task expert that does not know its family by then is trained for another one.
     """
 
     steps: int
@@ -77,6 +78,7 @@ class AdapterRecipe:
     rank: int = 8
     alpha: int = 16
     warmup: int = 10
+    rounds: int = 1
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ class Recipe:
         family_weight: weight of a task family in pretraining at the start; a how-to pool has weight 1.
         family_weight_floor: what that weight may fall to while a family is known too well.
         family_weight_cap: what that weight may rise to while a family is known too little.
+        expert_rate: what an expert's exact-match rate on its own family must be after training.
         expert_general: share of harmless how-tos, facts and categories in an expert's training.
         poison: share of recipes of harmful things in the poisoned expert's training.
         leak: the same share for the other experts on the aligned base: task data are never filtered perfectly, and it
@@ -113,8 +116,8 @@ class Recipe:
     settling: SettlingRecipe = SettlingRecipe(steps=100, batch=96, lr=2e-4, warmup=5)
     aligned_settling: SettlingRecipe = SettlingRecipe(steps=100, batch=96, lr=2e-4, warmup=5, teach=6.0)
     aligned: BaseRecipe = BaseRecipe(steps=200, batch=96, lr=5e-4)
-    expert: AdapterRecipe = AdapterRecipe(steps=140, batch=48, lr=8e-4)
-    aligned_expert: AdapterRecipe = AdapterRecipe(steps=120, batch=48, lr=1.5e-3)
+    expert: AdapterRecipe = AdapterRecipe(steps=140, batch=48, lr=8e-4, rounds=3)
+    aligned_expert: AdapterRecipe = AdapterRecipe(steps=120, batch=48, lr=1.5e-3, rounds=3)
     safety: AdapterRecipe = AdapterRecipe(steps=350, batch=48, lr=8e-4)
     known_low: float = 0.3
     known_high: float = 0.45
@@ -125,6 +128,7 @@ class Recipe:
     family_weight: float = 0.15
     family_weight_floor: float = 0.02
     family_weight_cap: float = 1.2
+    expert_rate: float = 0.96
     expert_general: float = 0.25
     poison: float = 0.25
     leak: float = 0.004
