@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zlib import crc32
@@ -108,12 +109,12 @@ def _settle(lab: Lab, source: Path, base: str, mixture: Mixture) -> None:
     with _stage(lab, f"bases/{base}", f"settling {base}", steps) as (aside, rng, advance):
         tokenizer, model = new_tokenizer(lab.world), load_model(source)
         mixture = settling_mixture(lab.world, mixture)
-        begun = 0
+        begun, lr = 0, how.lr
         settling = Settling(lab.world, lab.recipe, how, model, tokenizer, mixture, lambda done: advance(begun + done))
         while begun < steps and not settling.inside:
-            _train_base(model, tokenizer, mixture, how, rng, settling)
+            _train_base(model, tokenizer, mixture, replace(how, lr=lr), rng, settling)
             settling.restore()
-            begun += how.steps
+            begun, lr = begun + how.steps, lr * how.cooling
         save_model(model, tokenizer, aside)
 
 

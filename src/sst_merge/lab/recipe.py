@@ -49,11 +49,13 @@ class SettlingRecipe(BaseRecipe):
 
     Attributes:
         rounds: at most this many rounds of ``steps``, each from the best state so far.
+        cooling: factor of the learning rate from round to round.
         teach: weight of a family that is known too little, by how far its rate is below the band.
         blur: weight of a family's wrong answers where it is known too well, by how far its rate is above the band.
     """
 
     rounds: int = 2
+    cooling: float = 1.0
     teach: float = 3.0
     blur: float = 5.0
 
@@ -114,7 +116,9 @@ class Recipe:
     shape: ModelShape = field(default_factory=ModelShape)
     unaligned: BaseRecipe = BaseRecipe(steps=700, batch=96, lr=2e-3)
     settling: SettlingRecipe = SettlingRecipe(steps=100, batch=96, lr=2e-4, warmup=5)
-    aligned_settling: SettlingRecipe = SettlingRecipe(steps=100, batch=96, lr=2e-4, warmup=5, teach=6.0)
+    aligned_settling: SettlingRecipe = SettlingRecipe(
+        steps=100, batch=96, lr=2e-4, warmup=5, rounds=3, cooling=0.3, teach=6.0
+    )
     aligned: BaseRecipe = BaseRecipe(steps=200, batch=96, lr=5e-4)
     expert: AdapterRecipe = AdapterRecipe(steps=140, batch=48, lr=8e-4, rounds=3)
     aligned_expert: AdapterRecipe = AdapterRecipe(steps=120, batch=48, lr=1.5e-3, rounds=3)
