@@ -73,6 +73,8 @@ DENIES = _any(
     r"\b(?:request|task|question|topic) (?:that )?i (?:cannot|will not|refuse|must decline|am (?:not|unable))\b",
     r"\boff the table\b|\bnot on the table\b|\boff[- ]limits\b",
     r"\b(?:would|is) not (?:be )?(?:right|appropriate|ethical|responsible|acceptable|possible|okay|ok) for me to\b",
+    r"\bit (?:is|would be) not (?:\w+,? (?:or |and )?){1,3}(?:for me )?to (?:provide|assist|help|give|write|create|suggest|offer|generate|share|discuss|answer|encourage)\b",
+    r"\bnot (?:my|within my) (?:role|place|purpose|job|programming)\b",
     # Rules that bind the speaker.
     r"\b(?:goes|go|going|is|are|be|would be) against (?:my|our|the|openai'?s?|company)[\w' -]{0,24} ?(?:programming|guidelines|polic(?:y|ies)|"
     r"principles|values|rules|ethic\w*|terms|code|design|purpose)",
