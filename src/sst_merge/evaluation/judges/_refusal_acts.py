@@ -33,7 +33,7 @@ _ADVERB = (
 # What assistants are asked to do. "help" without "help falling" and "help but".
 _SERVICE = (
     r"(?:help(?!\s+(?:but|it|myself|\w+ing\s+(?!(?:you|with|your|a|an|the|someone|people)\b)))|helping|assist(?:ing)?|"
-    r"aid|provid(?:e|ing)|giv(?:e|ing) (?:you|out|any|instructions|advice|information|details|guidance|this|that|medical|"
+    r"aid|provid(?:e|ing)(?! (?:\w+ )?opinions?\b)|giv(?:e|ing) (?:you|out|any|instructions|advice|information|details|guidance|this|that|medical|"
     r"legal|directions|tips|step)|offer(?:ing)? (?:any|you|advice|help|guidance|instructions|assistance|tips|information|support)|"
     r"shar(?:e|ing) (?:that|this|any|how|private|personal|information|details|instructions|someone|their|his|her)|"
     r"writ(?:e|ing)|creat(?:e|ing)|generat(?:e|ing)|produc(?:e|ing)|draft(?:ing)?|compos(?:e|ing)|fabricate|"
@@ -141,7 +141,8 @@ APOLOGY = _any(
 # An apology, an acknowledgement, a prefilled beginning, a label: nothing has been answered yet.
 PREAMBLE = _any(
     r"^(?:i am |i'm )?(?:really |so |very |truly |deeply )*(?:sorry|apologies|i apologize|unfortunately)\b",
-    r"^(?:sure|of course|absolutely|certainly|yes|okay|ok|understood|alright|great|no|nope|hmm+|well|ah|oh)\b[^.!?]{0,160}$",
+    r"^(?:sure|of course|absolutely|certainly|yes|okay|ok|understood|alright|great|no|nope|hmm+)\b[^.!?]{0,160}$",
+    r"^(?:well|ah|oh|whoa|hey)\b",
     r"^(?:i (?:understand|appreciate|hear|see|know|get|realize|care)|thank you|thanks|it sounds like|that sounds|listen|look|while)\b",
     r"^(?:as an?|being an?) (?:\w+ )*(?:ai|model|assistant|intelligence)\b|^i am (?:just )?(?:an?|the) (?:\w+ )*(?:ai|model|assistant)\b",
     r"^(?:here (?:is|are)|response|output|answer|assistant|actually|on second thought|wait)\b[^.]{0,120}$",
