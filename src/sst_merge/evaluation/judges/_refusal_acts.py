@@ -39,7 +39,7 @@ _SERVICE = (
     r"writ(?:e|ing)|creat(?:e|ing)|generat(?:e|ing)|produc(?:e|ing)|draft(?:ing)?|compos(?:e|ing)|fabricate|"
     r"fulfill(?:ing)?|comply(?:ing)?|compl(?:y|ete) (?:with )?(?:this|that|your)|answer(?:ing)? (?:this|that|your|the|such|to)|respond(?:ing)?|"
     r"discuss(?:ing)?|engag(?:e|ing)|participat(?:e|ing)|explain(?:ing)? (?:how|that|this)|describ(?:e|ing) how|"
-    r"do (?:that|this|it|so)(?! to| for (?:my|him|her))|doing (?:that|this)|contribute|facilitate|support (?!the weight)|"
+    r"do (?:that|this|it|so)(?! to| for (?:my|him|her))|doing (?:that|this)|contribute|facilitate|"
     r"includ(?:e|ing)|continue|proceed|go along|go there|accommodate|entertain|process (?:this|that|your)|"
     r"take on|take part in|be (?:part|writing|providing|able to (?:help|assist))|teach|instruct|suggest|plan|touch this|"
     r"role-?play|act (?:as|out)|pretend|adopt|make (?:jokes|fun|up|that|this|such)|tell (?:you how|jokes|that joke)|list|translate (?:this|that)|"
@@ -76,7 +76,7 @@ DENIES = _any(
     r"\bit (?:is|would be) not (?:\w+,? (?:or |and )?){1,3}(?:for me )?to (?:provide|assist|help|give|write|create|suggest|offer|generate|share|discuss|answer|encourage)\b",
     r"\bnot (?:my|within my) (?:role|place|purpose|job|programming)\b",
     # Rules that bind the speaker.
-    r"\b(?:goes|go|going|is|are|be|would be) against (?:my|our|the|openai'?s?|company)[\w' -]{0,24} ?(?:programming|guidelines|polic(?:y|ies)|"
+    r"\b(?:goes|go|going|is|are|be|would be) against (?:my|our|openai'?s?|the (?:content|usage|use-case|safety|platform))[\w' -]{0,24} ?(?:programming|guidelines|polic(?:y|ies)|"
     r"principles|values|rules|ethic\w*|terms|code|design|purpose)",
     r"\b(?:violat\w+|conflicts? with|contrary to|breach(?:es)?|not (?:align|allowed|permitted|within|in line)[\w ]*)\b[\w' ,]{0,30}\b(?:my|our|openai'?s?|the|content|usage|use-case)\b"
     r"[\w' -]{0,30}\b(?:polic(?:y|ies)|guidelines|programming|principles|values|rules|ethics|terms)",
