@@ -150,8 +150,8 @@ def check_judge(
     labels = np.array([row.label for row in rows])
     if columns != {judge.column} or len(set(labels.tolist())) != 2:
         raise DataError(
-            f"check of {judge.name}: {len(rows)} answers labelled {', '.join(sorted(columns)) or 'nothing'} with labels "
-            f"{sorted(set(labels.tolist()))}; expected labels 0 and 1 of {judge.column}"
+            f"check of {judge.name}: {len(rows)} answers labelled {', '.join(sorted(columns)) or 'nothing'} with "
+            f"labels {sorted(set(labels.tolist()))}; expected labels 0 and 1 of {judge.column}"
         )
     scores = judge([row.prompt for row in rows], [row.response for row in rows])
     verdicts = (np.asarray(scores) >= 0.5).astype(int)
