@@ -126,7 +126,7 @@ def test_rules_on_answers_of_real_models(data: Path) -> None:
     labels = json.loads((Path(__file__).parents[1] / "experiments/real_refusal_labels.json").read_text("utf-8"))
     name = "safety_sft/safe_responses_2483.json"
     rows = json.loads((data / name).read_text("utf-8"))
-    found = [(label, read_answer(rows[int(i)]["output"]).refuses) for i, label in labels[name].items()]
+    found = [(label, read_answer(rows[int(i)]["output"]).refuses) for i, label in labels["unseen"][name].items()]
     assert np.mean([refuses for label, refuses in found if label]) > 0.88
     assert np.mean([refuses for label, refuses in found if not label]) < 0.05
     unsafe = [json.loads(line) for line in (data / "beavertails/unsafe_14_categories.jsonl").open(encoding="utf-8")]
