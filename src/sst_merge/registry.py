@@ -97,14 +97,15 @@ class Layer:
     Attributes:
         module: canonical name.
         patches: one matrix per adapter: its core M (p, q) or its ΔW (d_out, d_in), by the method's domain; 0
-            where the adapter does not touch the module.
+            where the adapter does not touch the module. A ΔW is formed when it is asked for and only the last one is
+            kept: go through them one after the other, twice if need be, and do not change them in place.
         weights: one per adapter.
         roles: one per adapter, ``utility`` or ``safety``.
         generator: random numbers of this module alone, so that order and parallelism do not matter.
     """
 
     module: str
-    patches: "tuple[Tensor, ...]"
+    patches: "Sequence[Tensor]"
     weights: tuple[float, ...]
     roles: tuple[str, ...]
     generator: "torch.Generator"
