@@ -1,10 +1,10 @@
 """Pieces that several entry-wise methods share: thresholds, trimming, dropping, sign election.
 
-Updates are taken one after the other and never stacked, so that a method needs a handful of matrices however many
-adapters there are.
+Updates are taken one after the other and never stacked, and where a rule allows it they are formed in blocks of rows
+only, so that a method needs a handful of matrices, or of blocks, however many adapters there are.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -16,12 +16,17 @@ __all__ = [
     "Normalization",
     "Rescaling",
     "at_least",
+    "by_rows",
     "disjoint_merge",
     "drop",
     "magnitude_threshold",
     "rescaled",
+    "row_blocks",
     "scaled",
+    "sum_of",
     "trim",
+    "trimmed_rows",
+    "update_thresholds",
     "weighted_updates",
 ]
 
@@ -57,12 +62,24 @@ def scaled(update: Tensor, weight: float) -> Tensor:
     return update if weight == 1.0 else weight * update
 
 
+def sum_of(updates: Iterable[Tensor]) -> Tensor:
+    """Σᵢ uᵢ, one update after the other.
+
+    Args:
+        updates: of one shape, at least one; none of them is changed.
+
+    Returns:
+        A matrix of the updates' shape.
+    """
+    parts = iter(updates)
+    total = next(parts).clone()
+    for update in parts:
+        total += update
+    return total
+
+
 def magnitude_threshold(values: Tensor, keep: int) -> Tensor:
     """The ``keep``-th largest magnitude, exactly, in linear time.
-
-    On the CPU a sample brackets it and one pass takes out what lies in the bracket (:func:`_bracketed`). Elsewhere, and
-    where a bracket misses, the bits of a non-negative float, read as an integer, are ordered as the float is: a
-    histogram of the leading bits finds the bin of the wanted value, and only that bin is searched.
 
     Args:
         values: any shape, float32 or float64.
@@ -71,52 +88,88 @@ def magnitude_threshold(values: Tensor, keep: int) -> Tensor:
     Returns:
         A scalar t with |{v: |v| ≥ t}| ≥ keep > |{v: |v| > t}|.
     """
-    if values.device.type == "cpu" and (found := _bracketed(values.reshape(-1), keep)) is not None:
-        return values.new_tensor(found)
-    magnitudes = values.abs().reshape(-1)
+    flat = values.reshape(-1)
+    if flat.device.type == "cpu":
+        sample, blocks = flat[_sample_positions(flat.numel())], (flat[r] for r in _blocks(flat.numel(), _BLOCK))
+        if (found := _bracketed(sample, blocks, flat.numel(), keep)) is not None:
+            return found
+    return _histogram(flat, keep)
+
+
+def update_thresholds(layer: Layer, keeps: Sequence[int]) -> list[Tensor]:
+    """The ``keep``-th largest magnitude of every update, from blocks of rows: no ΔW is formed whole.
+
+    Args:
+        layer: one module.
+        keeps: one per update, 1 … number of entries.
+
+    Returns:
+        Scalars as :func:`magnitude_threshold` gives them.
+    """
+    d_out, d_in = layer.shape
+    positions = _sample_positions(d_out * d_in)
+    found: list[Tensor] = []
+    for index, keep in enumerate(keeps):
+        sample = layer.entries(index, positions)
+        threshold = None
+        if sample.device.type == "cpu":
+            blocks = (layer.rows(index, rows).reshape(-1) for rows in row_blocks(layer.shape))
+            threshold = _bracketed(sample, blocks, d_out * d_in, keep)
+        found.append(_histogram(layer.patches[index].reshape(-1), keep) if threshold is None else threshold)
+    return found
+
+
+def _sample_positions(size: int) -> Tensor:
+    # An odd step is rarely a divisor of a row's length; where it is, a bracket may miss, and that only costs time.
+    return torch.arange(0, size, max(1, size >> 13) | 1)
+
+
+def _bracketed(sample: Tensor, blocks: Iterable[Tensor], size: int, keep: int) -> Tensor | None:
+    """The ``keep``-th largest magnitude of a CPU vector that comes in blocks, or None where the bracket does not hold it.
+
+    A sample brackets it and one pass takes out what lies in the bracket. NumPy compares, counts and selects several
+    times as fast as PyTorch does on a CPU.
+    """
+    import numpy as np
+
+    known = np.abs(sample.numpy())
+    share = keep / size
+    slack = 4.0 * (known.size * share * (1.0 - share)) ** 0.5 + 2.0
+    wanted = (1.0 - share) * known.size
+    first, last = max(0, int(wanted - slack)), min(known.size - 1, int(wanted + slack) + 1)
+    known.partition((first, last))
+    low = known[first] if first > 0 else known.dtype.type(0)
+    high = known[last] if last < known.size - 1 else known.dtype.type(np.inf)
+    above, inside = 0, []
+    for block in blocks:
+        magnitudes = np.abs(block.numpy())
+        beyond = magnitudes > high
+        above += int(np.count_nonzero(beyond))
+        inside.append(magnitudes[np.flatnonzero(np.logical_xor(magnitudes >= low, beyond, out=beyond))])
+    candidates = np.concatenate(inside)
+    if not above < keep <= above + candidates.size:
+        return None
+    position = candidates.size - (keep - above)
+    candidates.partition(position)
+    return sample.new_tensor(candidates[position])
+
+
+def _histogram(flat: Tensor, keep: int) -> Tensor:
+    """The ``keep``-th largest magnitude in two passes on any device.
+
+    The bits of a non-negative float, read as an integer, are ordered as the float is: a histogram of the leading bits
+    finds the bin of the wanted value, and only that bin is searched.
+    """
+    magnitudes = flat.abs()
     # 16 leading bits of float32 and 19 of float64 hold the exponent and 7 or 8 bits of the mantissa.
-    kind, low, bins = (torch.int64, 45, 1 << 18) if values.dtype == torch.float64 else (torch.int32, 16, 1 << 15)
+    kind, low, bins = (torch.int64, 45, 1 << 18) if flat.dtype == torch.float64 else (torch.int32, 16, 1 << 15)
     bits = magnitudes.view(kind)
     leading = bits >> low
     at_least = torch.bincount(leading, minlength=bins).flip(0).cumsum(0)
     above = int((at_least < keep).sum())
     remaining = keep - (int(at_least[above - 1]) if above else 0)
     bin_values = bits[leading == bins - 1 - above]
-    return bin_values.kthvalue(bin_values.numel() - remaining + 1).values.view(values.dtype)
-
-
-def _bracketed(flat: Tensor, keep: int) -> float | None:
-    """The ``keep``-th largest magnitude of a CPU vector, or None where the sample's bracket does not hold it.
-
-    NumPy compares, counts and compresses several times as fast as PyTorch does on a CPU.
-    """
-    import numpy as np
-
-    values = flat.detach().numpy()
-    # An odd step is rarely a divisor of a row's length; where it is, a miss only costs time.
-    sample = np.abs(values[:: max(1, values.size >> 14) | 1])
-    share = keep / values.size
-    slack = 4.0 * (sample.size * share * (1.0 - share)) ** 0.5 + 2.0
-    wanted = (1.0 - share) * sample.size
-    first, last = max(0, int(wanted - slack)), min(sample.size - 1, int(wanted + slack) + 1)
-    sample.partition((first, last))
-    low = sample[first] if first > 0 else sample.dtype.type(0)
-    high = sample[last] if last < sample.size - 1 else sample.dtype.type(np.inf)
-    space = np.empty(min(_BLOCK, values.size), values.dtype)
-    masks = np.empty((2, space.size), bool)
-    above, inside = 0, []
-    for start in range(0, values.size, _BLOCK):
-        block = values[start : start + _BLOCK]
-        magnitudes = np.abs(block, out=space[: block.size])
-        reached = np.greater_equal(magnitudes, low, out=masks[0, : block.size])
-        beyond = np.greater(magnitudes, high, out=masks[1, : block.size])
-        above += int(np.count_nonzero(beyond))
-        inside.append(magnitudes[np.flatnonzero(np.logical_xor(reached, beyond, out=reached))])
-    candidates = np.concatenate(inside)
-    if not above < keep <= above + candidates.size:
-        return None
-    position = candidates.size - (keep - above)
-    return float(np.partition(candidates, position)[position])
+    return bin_values.kthvalue(bin_values.numel() - remaining + 1).values.view(flat.dtype)
 
 
 def trim(update: Tensor, density: float) -> Tensor:
@@ -132,6 +185,48 @@ def trim(update: Tensor, density: float) -> Tensor:
     if density >= 1.0:
         return update
     return at_least(update, magnitude_threshold(update, max(1, int(density * update.numel()))))
+
+
+def trimmed_rows(layer: Layer, density: float) -> Callable[[slice], Iterator[Tensor]]:
+    """wᵢ τ̂ᵢ, every update trimmed as a whole (:func:`trim`), in blocks of rows.
+
+    Args:
+        layer: one module.
+        density: share to keep.
+
+    Returns:
+        A function of some rows that yields them of one update after the other.
+    """
+    n = layer.shape[0] * layer.shape[1]
+    count = len(layer.patches)
+    thresholds = update_thresholds(layer, [max(1, int(density * n))] * count) if density < 1.0 else None
+
+    def of(rows: slice) -> Iterator[Tensor]:
+        for index, weight in enumerate(layer.weights):
+            block = layer.rows(index, rows)
+            yield scaled(block if thresholds is None else at_least(block, thresholds[index]), weight)
+
+    return of
+
+
+def by_rows(layer: Layer, merge: Callable[[slice], Tensor]) -> Tensor:
+    """A merged ΔW put together from blocks of rows.
+
+    Args:
+        layer: one module.
+        merge: some rows of the result.
+
+    Returns:
+        The merged ΔW, (d_out, d_in).
+    """
+    merged: Tensor | None = None
+    for rows in row_blocks(layer.shape):
+        block = merge(rows)
+        if merged is None:
+            merged = block.new_empty(layer.shape)
+        merged[rows] = block
+    assert merged is not None
+    return merged
 
 
 def at_least(update: Tensor, threshold: Tensor) -> Tensor:
@@ -192,7 +287,7 @@ def disjoint_merge(updates: Iterable[Tensor], weights: Iterable[float], *, norma
     γ = sgn(Σᵢ uᵢ), A = {i : sgn(uᵢ) = γ}, result Σ_A uᵢ / |A| per entry; 0 where the updates cancel exactly.
 
     Args:
-        updates: wᵢ τ̂ᵢ, all of one shape, at least one.
+        updates: wᵢ τ̂ᵢ, all of one shape, at least one; whole or the same rows of each.
         weights: wᵢ, only their magnitudes matter, and only for ``weights``.
         normalize: divide by the number of agreeing entries, by the sum of their |wᵢ|, or not at all.
 
@@ -202,40 +297,42 @@ def disjoint_merge(updates: Iterable[Tensor], weights: Iterable[float], *, norma
     sums: list[Tensor] = []
     shares: list[Tensor] = []
     for update, weight in zip(updates, weights, strict=True):
-        first = not sums
-        if first:
-            sums = [torch.empty_like(update) for _ in range(2)]
-            shares = [torch.empty_like(update) for _ in range(2)] if normalize != "none" else []
         share = abs(weight) if normalize == "weights" else 1.0
-        for rows in _row_blocks(update):
-            for side, entries in enumerate((update[rows].clamp_min(0), update[rows].clamp_max(0))):
-                signed = -share if side else share
-                if first:
-                    sums[side][rows] = entries
-                    if shares:
-                        torch.mul(entries.sign_(), signed, out=shares[side][rows])
-                    continue
-                sums[side][rows] += entries
-                if shares:
-                    shares[side][rows].add_(entries.sign_(), alpha=signed)
+        first = not sums
+        for side, entries in enumerate((update.clamp_min(0), update.clamp_max(0))):
+            signed = -share if side else share
+            if first:
+                sums.append(entries)
+                if normalize != "none":
+                    shares.append(entries.sign().mul_(signed))
+                continue
+            sums[side] += entries
+            if shares:
+                shares[side].add_(entries.sign_(), alpha=signed)
     positive, negative = sums
-    for rows in _row_blocks(positive):
-        elected = (positive[rows] + negative[rows]).sign_()
-        positive[rows] *= elected.clamp_min(0)
-        negative[rows] *= elected.clamp_max(0).neg_()
-        if not shares:
-            positive[rows] += negative[rows]
-            continue
-        # Sides without a vote are 0 and stay 0: 0 / 0 would not.
-        for share in shares:
-            share[rows].clamp_min_(torch.finfo(share.dtype).tiny)
-        positive[rows] /= shares[0][rows]
-        positive[rows].addcdiv_(negative[rows], shares[1][rows])
-    return positive
+    elected = (positive + negative).sign_()
+    positive *= elected.clamp_min(0)
+    negative *= elected.clamp_max(0).neg_()
+    if not shares:
+        return positive.add_(negative)
+    # Sides without a vote are 0 and stay 0: 0 / 0 would not.
+    for share in shares:
+        share.clamp_min_(torch.finfo(share.dtype).tiny)
+    return positive.div_(shares[0]).addcdiv_(negative, shares[1])
 
 
-def _row_blocks(matrix: Tensor) -> Iterator[slice]:
-    """Rows in blocks of half a megabyte of float32: temporaries stay in the processor's cache."""
-    step = max(1, _BLOCK // max(1, matrix[0].numel()))
-    for start in range(0, matrix.shape[0], step):
+def row_blocks(shape: tuple[int, int]) -> Iterator[slice]:
+    """Rows in blocks of half a megabyte of float32: temporaries stay in the processor's cache and are not mapped anew.
+
+    Args:
+        shape: of the whole matrix.
+
+    Yields:
+        Slices of rows.
+    """
+    yield from _blocks(shape[0], max(1, _BLOCK // max(1, shape[1])))
+
+
+def _blocks(size: int, step: int) -> Iterator[slice]:
+    for start in range(0, size, step):
         yield slice(start, start + step)

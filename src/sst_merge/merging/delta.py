@@ -9,6 +9,7 @@ from torch import Tensor
 from ..core_space import Truncation, all_triplets, leading_triplets
 from ..errors import MergeError
 from ..lora_utils import LoraFactors, ModuleKind
+from ..registry import PartlyFormed
 
 __all__ = ["FormedUpdates", "compress_delta", "full_delta", "keep_freed_memory"]
 
@@ -34,7 +35,7 @@ def full_delta(factors: LoraFactors) -> Tensor:
     return factors.b @ factors.a
 
 
-class FormedUpdates(Sequence[Tensor]):
+class FormedUpdates(PartlyFormed, Sequence[Tensor]):
     """The ΔW of every adapter for one layer, each formed when it is asked for.
 
     Twenty ΔW of a 4096 × 11008 layer are 3.4 GiB, their factors 23 MiB. The last one formed is kept, so that asking for
@@ -55,6 +56,37 @@ class FormedUpdates(Sequence[Tensor]):
     def shape(self) -> tuple[int, int]:
         """(d_out, d_in), or (d_out, d_in + 1) with a bias: the shape of every ΔW."""
         return self._like.b.shape[0], self._like.a.shape[1]
+
+    def rows(self, index: int, rows: slice) -> Tensor:
+        """Some rows of one ΔW, without forming the rest.
+
+        Args:
+            index: of the adapter.
+            rows: which rows.
+
+        Returns:
+            (number of rows, d_in).
+        """
+        factors = self._factors[index]
+        if factors is None:
+            return self._like.b.new_zeros(self._like.b[rows].shape[0], self.shape[1])
+        return factors.b[rows] @ factors.a
+
+    def entries(self, index: int, positions: Tensor) -> Tensor:
+        """Single entries of one ΔW.
+
+        Args:
+            index: of the adapter.
+            positions: in row-major order, (c,).
+
+        Returns:
+            (c,), up to rounding what :meth:`rows` gives.
+        """
+        factors = self._factors[index]
+        if factors is None:
+            return self._like.b.new_zeros(positions.shape)
+        row, column = positions // self.shape[1], positions % self.shape[1]
+        return (factors.b[row] * factors.a.T.contiguous()[column]).sum(1)
 
     def hint(self, probes: Tensor) -> Tensor:
         """Σᵢ ΔWᵢᵀ Ω with the columns of Ω in another order for every adapter, so that opposed updates do not cancel.
