@@ -1,18 +1,21 @@
 """Time and memory of every data-free merge method, against PEFT and mergekit on the same adapters in the same run.
 
-(a) Llama with hidden size 1024, all linear layers, r = 16, n adapters: every registered data-free method by ``merge`` with
-    output rank 16, beside PEFT's ``add_weighted_adapter`` on ΔW with ``svd_rank`` 16, where PEFT has the same rule. Time
-    grows in proportion to the layers, so a few are enough; both sides get the same.
-(b) mergekit on full weights followed by ``mergekit-extract-lora`` to rank 16, from disk to disk, beside ``merge_to_folder``
-    from disk to disk. Needs ``--mergekit-python``, the Python of an environment with mergekit (``make mergekit``).
+(a) Llama with hidden size 1024, all linear layers, r = 16, n adapters: every registered data-free method by ``merge``
+    with output rank 16, beside PEFT's ``add_weighted_adapter`` on ΔW with ``svd_rank`` 16, where PEFT has the same rule.
+    Time grows in proportion to the layers, so a few are enough; both sides get the same.
+(b) mergekit on full weights followed by ``mergekit-extract-lora`` to rank 16, from disk to disk, beside
+    ``merge_to_folder`` from disk to disk. Needs ``--mergekit-python``, the Python of an environment with mergekit
+    (``make mergekit``).
 (c) The exact weighted sum: two adapters beside PEFT's ``svd`` of full rank, with the largest difference of ΔW.
 (d) Twenty adapters at Llama-2-7B shapes: peak memory of every data-free method at output rank 16, one module of the
     largest shape (memory holds one module at a time), and the exact weighted sum (rank 320) of several layers.
 
-Every contestant runs in a process of its own (``merging_children.py``), so that peak resident memory is its own; seconds
-are CPU seconds of one thread, without start-up and imports.
+Contestants run in processes of their own (``merging_children.py``), in (b) and (d) one process for every method, so
+that peak resident memory is its own; seconds are CPU seconds of one thread, without start-up and imports.
 
     python benchmarks/merging.py --out docs/measurements [--parts abcd] [--mergekit-python PATH]
+
+A run on a busy machine can be made in pieces: ``--keep`` keeps the rows that it does not measure.
 """
 
 import argparse
@@ -80,30 +83,30 @@ def measured(command: list[str], *, threads: int) -> tuple[float, float]:
 
 
 def against_peft(methods: list[str], given: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
-    """Part (a): one row per number of adapters and method."""
+    """Part (a): one row per number of adapters and method, all of one number and one side in one process."""
     rows = []
     for count in given.counts:
         inputs = prepared(folder, count, given.layers)
+        figures = child(
+            "ours", inputs, "--methods", *methods, "--rank", "16", "--repeats", str(given.repeats),
+            threads=given.threads, device=given.device,
+        )  # fmt: skip
+        progress(f"(a) n={count}: " + ", ".join(f"{m} {min(f['seconds']):.2f} s" for m, f in figures.items()))
+        kinds = [COUNTERPARTS[name] for name in methods if name in COUNTERPARTS]
+        theirs: dict[str, Any] = {}
+        if kinds:
+            theirs = child("peft", inputs, "--methods", *kinds, "--rank", "16", "--repeats", "1", threads=given.threads)
+        progress(f"(a) n={count}: " + ", ".join(f"PEFT {m} {min(f['seconds']):.2f} s" for m, f in theirs.items()))
         for name in methods:
-            figures = child(
-                "ours", inputs, "--method", name, "--rank", "16", "--repeats", str(given.repeats),
-                threads=given.threads, device=given.device,
-            )  # fmt: skip
-            row = {"adapters": count, "method": name, "ours": figures}
+            row = {"adapters": count, "method": name, "ours": figures[name]}
             if name in COUNTERPARTS:
-                kind = COUNTERPARTS[name]
-                row["peft"] = child(
-                    "peft", inputs, "--method", kind, "--rank", "16", "--repeats", "2", "--budget", "15",
-                    threads=given.threads,
-                )  # fmt: skip
-                row["peft"]["kind"] = kind
+                row["peft"] = {"kind": COUNTERPARTS[name], **theirs[COUNTERPARTS[name]]}
             rows.append(row)
-            progress(f"(a) n={count} {name}: {min(figures['seconds']):.2f} s, {figures['peak_gib']:.2f} GiB")
     return rows
 
 
-def against_mergekit(rows: list[dict[str, Any]], given: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Part (b): mergekit's figures beside the rows of part (a)."""
+def against_mergekit(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Part (b)."""
     programs = given.mergekit_python.parent
     merge_program, extract_program = str(programs / "mergekit-yaml"), str(programs / "mergekit-extract-lora")
     idle = sum(measured([program, "--help"], threads=given.threads)[0] for program in (merge_program, extract_program))
@@ -129,9 +132,10 @@ def against_mergekit(rows: list[dict[str, Any]], given: argparse.Namespace, fold
             for needed in ("merged/model.safetensors", "lora/adapter_model.safetensors"):
                 if not (work / needed).exists():
                     raise SystemExit(f"mergekit wrote no {needed} under {work}")
-            ours = next((r["ours"] for r in rows if (r["adapters"], r["method"]) == (count, name)), None)
-            if ours is None:
-                raise SystemExit(f"(b) compares {name} with part (a), which did not run it; leave --methods out")
+            ours = child(
+                "ours", inputs, "--methods", name, "--rank", "16", "--repeats", "0",
+                threads=given.threads, device=given.device,
+            )[name]  # fmt: skip
             found.append({
                 "adapters": count, "method": name, "seconds": sum(s for s, _ in steps) - idle,
                 "peak_gib": max(gib for _, gib in steps), "ours_seconds": ours["disk_seconds"],
@@ -152,17 +156,17 @@ def at_7b_shapes(methods: list[str], given: argparse.Namespace, folder: Path) ->
     rows = []
     for name in methods:
         figures = child(
-            "ours", folder / "one", "--method", name, "--rank", "16", "--repeats", "0",
+            "ours", folder / "one", "--methods", name, "--rank", "16", "--repeats", "0",
             threads=given.threads, device=given.device,
-        )  # fmt: skip
+        )[name]  # fmt: skip
         rows.append({"method": name, **figures})
         progress(f"(d) {name}: {figures['peak_gib']:.2f} GiB, {figures['disk_seconds']:.1f} s")
     shapes = module_shapes(4096, 11008, given.layers_7b)
     write_adapters(folder / "sum", shapes, count=20, rank=16, base="llama-2-7b-shapes", dtype=torch.bfloat16)
     exact = child(
-        "ours", folder / "sum", "--method", "task_arithmetic", "--repeats", "0",
+        "ours", folder / "sum", "--methods", "task_arithmetic", "--repeats", "0",
         threads=given.threads, device=given.device,
-    )  # fmt: skip
+    )["task_arithmetic"]  # fmt: skip
     return {"rows": rows, "exact_sum": {"layers": given.layers_7b, **exact}}
 
 
@@ -193,6 +197,17 @@ def earlier(out: Path | None, settings: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def joined_rows(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of two runs, the later one's where both have one."""
+    rows = {(row.get("adapters", 0), row["method"]): row for row in (*before, *after)}
+    return [rows[key] for key in sorted(rows)]
+
+
+def joined(before: dict[str, Any] | None, after: dict[str, Any]) -> dict[str, Any]:
+    """A part of two runs."""
+    return {**after, "rows": joined_rows(before["rows"] if before else [], after["rows"])}
+
+
 def machine(given: argparse.Namespace, before: dict[str, Any]) -> dict[str, Any]:
     """What ran where; one entry per run for what runs differ in."""
     names = {"sst_merge": "sst-merge", "torch": "torch", "peft": "peft", "transformers": "transformers"}
@@ -219,7 +234,7 @@ def _environment(threads: int) -> dict[str, str]:
 def main() -> None:
     """Run the parts asked for and write ``merging.md`` and ``merging.json``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", default="abcd", help="which of a, b, c and d; b needs a")
+    parser.add_argument("--parts", default="abcd", help="which of a, b, c and d")
     parser.add_argument("--counts", type=int, nargs="+", default=[2, 8, 20], help="numbers of adapters")
     parser.add_argument("--layers", type=int, default=1, help="layers in (a), (b) and (c), 16 in the model meant")
     parser.add_argument("--layers-7b", type=int, default=2, help="layers of the exact sum in (d), 32 in Llama-2-7B")
@@ -230,7 +245,9 @@ def main() -> None:
     parser.add_argument("--mergekit-methods", nargs="+", default=list(MERGEKIT), choices=list(MERGEKIT))
     parser.add_argument("--device", default="cpu", help="of ours; the others run on the CPU")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--keep", action="store_true", help="keep the parts of an earlier run that this one leaves out")
+    parser.add_argument(
+        "--keep", action="store_true", help="keep the rows of an earlier run that this one does not measure"
+    )
     parser.add_argument("--out", type=Path, default=None, help="folder for merging.md and merging.json")
     given = parser.parse_args()
     began = time.perf_counter()
@@ -245,15 +262,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         if "a" in given.parts:
-            results["a"] = against_peft(methods, given, folder)
+            results["a"] = joined_rows(results.get("a", []), against_peft(methods, given, folder))
         if "b" in given.parts and given.mergekit_python is None:
-            progress("(b) left out: give --mergekit-python, the Python of an environment with mergekit (make mergekit)")
+            progress("(b) left out: give --mergekit-python, the Python of an environment with mergekit")
         elif "b" in given.parts:
-            results["b"] = against_mergekit(results["a"], given, folder)
+            results["b"] = joined(results.get("b"), against_mergekit(given, folder))
         if "c" in given.parts:
             results["c"] = child("agreement", prepared(folder, 2, given.layers), threads=given.threads)
         if "d" in given.parts:
-            results["d"] = at_7b_shapes(methods, given, folder / "7b")
+            results["d"] = joined(results.get("d"), at_7b_shapes(methods, given, folder / "7b"))
     results["machine"]["load_average"].append(round(os.getloadavg()[0], 1))
     results["machine"]["minutes"].append(round((time.perf_counter() - began) / 60, 1))
     text = page(results)

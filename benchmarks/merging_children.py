@@ -1,6 +1,6 @@
-"""One contestant of ``benchmarks/merging.py`` in a process of its own: prints its figures as one line of JSON.
+"""Contestants of ``benchmarks/merging.py`` in a process of their own: prints their figures as one line of JSON.
 
-    python benchmarks/merging_children.py ours|peft|agreement FOLDER --method NAME ...
+    python benchmarks/merging_children.py ours|peft|agreement FOLDER --methods NAME ...
 
 FOLDER holds ``adapter00``, ``adapter01``, … and, for PEFT, ``base``. Seconds are CPU seconds of this process.
 """
@@ -50,44 +50,59 @@ def load(folder: Path, method: str) -> list[Adapter]:
     ]
 
 
-def ours(folder: Path, method: str, *, rank: int | None, repeats: int, budget: float, device: str) -> dict[str, object]:
-    """From disk to disk once, then from memory to memory.
+def ours(
+    folder: Path, methods: list[str], *, rank: int | None, repeats: int, budget: float, device: str
+) -> dict[str, dict[str, object]]:
+    """Every method from disk to disk once, then from memory to memory.
 
     Args:
         folder: adapters.
-        method: registered name.
+        methods: registered names.
         rank: of the output, None for the exact result.
-        repeats: runs in memory after one that warms up, fewer where the budget is spent.
-        budget: CPU seconds for those runs together.
+        repeats: runs in memory, fewer where the budget is spent.
+        budget: CPU seconds for those runs of one method together.
         device: where the algebra runs.
 
     Returns:
-        Seconds, peak memory and the share of energy that the output keeps.
+        Per method seconds, this process's peak memory so far, and the share of energy that the output keeps.
     """
-    get_method(method)  # imports all methods
+    get_method(methods[0])  # imports all methods
     start = peak_gib()
-    options: dict[str, Any] = dict(OPTIONS.get(method, {}))
-    adapters = load(folder, method)
-    cpu, wall, report = timed(
-        lambda: merge_to_folder(adapters, folder / f"merged-{method}", method, rank=rank, device=device, **options)
-    )
-    peak = peak_gib()
-    in_memory = [
-        Adapter.from_factors({m: a.factors(m) for m in a.modules}, name=a.name, role=a.role) for a in adapters
-    ]
+    found: dict[str, dict[str, object]] = {}
+    for method in methods:
+        options: dict[str, Any] = dict(OPTIONS.get(method, {}))
+        adapters = load(folder, method)
+        cpu, wall, report = timed(
+            lambda a=adapters, m=method, o=options: merge_to_folder(
+                a, folder / f"merged-{m}", m, rank=rank, device=device, force=True, **o
+            )
+        )
+        peak = peak_gib()
+        in_memory = [
+            Adapter.from_factors({m: a.factors(m) for m in a.modules}, name=a.name, role=a.role) for a in adapters
+        ]
+        seconds = repeated(
+            lambda a=in_memory, m=method, o=options: merge(a, m, rank=rank, device=device, **o), repeats, budget
+        )
+        found[method] = {
+            "seconds": seconds,
+            "disk_seconds": cpu,
+            "disk_wall_seconds": wall,
+            "start_gib": start,
+            "peak_gib": peak,
+            "kept_energy": min(figures.kept_energy for figures in report.modules.values()),
+            "output_rank": report.output["rank"],
+            "peak_gpu_gib": torch.cuda.max_memory_allocated() / 2**30 if device.startswith("cuda") else None,
+        }
+    return found
+
+
+def repeated(run: Callable[[], Any], repeats: int, budget: float) -> list[float]:
+    """CPU seconds of several runs; the first one is not cut short by the budget."""
     seconds: list[float] = []
     while len(seconds) < repeats and (not seconds or sum(seconds) + seconds[-1] < budget):
-        seconds.append(timed(lambda: merge(in_memory, method, rank=rank, device=device, **options))[0])
-    return {
-        "seconds": seconds,
-        "disk_seconds": cpu,
-        "disk_wall_seconds": wall,
-        "start_gib": start,
-        "peak_gib": peak,
-        "kept_energy": min(figures.kept_energy for figures in report.modules.values()),
-        "output_rank": report.output["rank"],
-        "peak_gpu_gib": torch.cuda.max_memory_allocated() / 2**30 if device.startswith("cuda") else None,
-    }
+        seconds.append(timed(run)[0])
+    return seconds
 
 
 def peft_model(folder: Path) -> Any:
@@ -103,34 +118,33 @@ def peft_model(folder: Path) -> Any:
     return model
 
 
-def peft_merge(folder: Path, kind: str, *, rank: int, repeats: int, budget: float) -> dict[str, object]:
+def peft_merge(folder: Path, kinds: list[str], *, rank: int, repeats: int, budget: float) -> dict[str, Any]:
     """PEFT's ``add_weighted_adapter`` on the same adapters, which are in memory already.
 
     Args:
         folder: base and adapters.
-        kind: ``combination_type``.
+        kinds: ``combination_type``.
         rank: ``svd_rank``.
         repeats: runs, fewer where the budget is spent.
-        budget: CPU seconds.
+        budget: CPU seconds of one kind.
 
     Returns:
-        Seconds and peak memory.
+        Seconds per kind and this process's peak memory so far.
     """
     model = peft_model(folder)
     start = peak_gib()
     names = list(model.peft_config)
-    options: dict[str, Any] = {} if kind == "svd" else {"density": 0.2}
-    seconds: list[float] = []
-    while len(seconds) < repeats and (not seconds or sum(seconds) + seconds[-1] < budget):
-        weights = [1.0] * len(names)
-        cpu, _, _ = timed(
-            lambda w=weights: model.add_weighted_adapter(
-                names, w, "merged", combination_type=kind, svd_rank=rank, **options
-            )
-        )
-        seconds.append(cpu)
-        model.delete_adapter("merged")
-    return {"seconds": seconds, "start_gib": start, "peak_gib": peak_gib()}
+    found: dict[str, Any] = {}
+    for kind in kinds:
+        options: dict[str, Any] = {} if kind == "svd" else {"density": 0.2}
+
+        def run(kind: str = kind, options: dict[str, Any] = options) -> None:
+            weights = [1.0] * len(names)
+            model.add_weighted_adapter(names, weights, "merged", combination_type=kind, svd_rank=rank, **options)
+            model.delete_adapter("merged")
+
+        found[kind] = {"seconds": repeated(run, repeats, budget), "start_gib": start, "peak_gib": peak_gib()}
+    return found
 
 
 def agreement(folder: Path) -> dict[str, object]:
@@ -164,27 +178,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("who", choices=["ours", "peft", "agreement"])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--method", default="task_arithmetic")
+    parser.add_argument("--methods", nargs="+", default=["task_arithmetic"])
     parser.add_argument("--rank", type=int, default=None)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--budget", type=float, default=5.0, help="CPU seconds for the repeats")
+    parser.add_argument("--budget", type=float, default=1.0, help="CPU seconds for the repeats")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
+    limits = {"rank": given.rank, "repeats": given.repeats, "budget": given.budget}
+    figures: dict[str, Any]
     if given.who == "ours":
-        figures = ours(
-            given.folder,
-            given.method,
-            rank=given.rank,
-            repeats=given.repeats,
-            budget=given.budget,
-            device=given.device,
-        )
+        figures = ours(given.folder, given.methods, device=given.device, **limits)
     elif given.who == "peft":
-        figures = peft_merge(
-            given.folder, given.method, rank=given.rank, repeats=given.repeats, budget=given.budget
-        )
+        figures = peft_merge(given.folder, given.methods, **limits)
     else:
         figures = agreement(given.folder)
     print(json.dumps(figures))

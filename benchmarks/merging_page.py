@@ -9,14 +9,14 @@ __all__ = ["page"]
 
 _HEAD = """# Time and memory of merging
 
-Written by `benchmarks/merging.py`; every single figure is in `merging.json`. Seconds are CPU seconds of {threads} thread
-on {processor}, without start-up and imports; every contestant ran in a process of its own. Other jobs ran on the machine
-(load averages before and after: {load_average}), so ratios, taken minutes apart, say more than seconds. Python {python},
-torch {torch}, PEFT {peft}, transformers {transformers}{mergekit}, sst-merge {sst_merge}; {runs}.
+Written by `benchmarks/merging.py`; every figure is in `merging.json`. Seconds are CPU seconds of {threads} thread on
+{processor}, without start-up and imports. Other jobs ran on the machine (load averages before and
+after: {load_average}), so ratios, taken minutes apart, say more than seconds.
+Python {python}, torch {torch}, PEFT {peft}, transformers {transformers}{mergekit}, sst-merge {sst_merge}. Runs: {runs}.
 
-Adapters: normally distributed factors (the flattest spectra there are, where iterative truncation is slowest), r = 16, all
-linear layers, {layers} of the 16 layers of a Llama with hidden size {hidden} and inner size {inner}, output rank {rank};
-both sides merged the same layers, and time is proportional to them. Densities 0.2 where a rule has one.
+Adapters: normally distributed factors (the flattest spectra there are, where iterative truncation is slowest), r = 16,
+all linear layers, {layers} of the 16 layers of a Llama with hidden size {hidden} and inner size {inner}, output rank
+{rank}; both sides merged the same layers, and time is proportional to them. Densities 0.2 where a rule has one.
 """
 
 
@@ -65,13 +65,13 @@ def _peft(rows: list[dict[str, Any]]) -> str:
         ratio = median(theirs["seconds"]) / median(ours["seconds"])
         cells.append((
             row["method"], row["adapters"], spread(ours["seconds"]), theirs["kind"], spread(theirs["seconds"]),
-            f"{ratio:.0f} ×" if ratio >= 10 else f"{ratio:.1f} ×", f"{ours['peak_gib']:.2f} GiB",
-            f"{theirs['peak_gib']:.2f} GiB", f"{ours['kept_energy']:.3f}",
+            f"{ratio:.0f} ×" if ratio >= 10 else f"{ratio:.1f} ×", f"{ours['kept_energy']:.3f}",
         ))  # fmt: skip
-    columns = ("method", "n", "ours, s", "PEFT", "PEFT, s", "ratio", "ours, peak", "PEFT, peak", "least energy kept")
+    columns = ("method", "n", "ours, s", "PEFT", "PEFT, s", "ratio", "least energy kept")
     return (
-        "## Against PEFT, both in memory\n\nMedian (range) of the runs. PEFT holds the base model as well, which it "
-        "needs and we do not.\n\n" + markdown_table(cells, columns)
+        "## Against PEFT, both in memory\n\nMedian (range) of the runs. Of a result that is not low-rank, output rank "
+        "16 keeps only the share of the energy in the last column, with either library.\n\n"
+        + markdown_table(cells, columns)
     )
 
 
@@ -82,10 +82,8 @@ def _all_methods(rows: list[dict[str, Any]]) -> str:
         by_method.setdefault(row["method"], {})[row["adapters"]] = row["ours"]
     cells = []
     for name, found in by_method.items():
-        largest = found[counts[-1]]
-        grown = f"{largest['start_gib']:.2f} → {largest['peak_gib']:.2f} GiB"
-        cells.append((name, *(spread(found[count]["seconds"]) for count in counts), grown))
-    columns = ("method", *(f"n = {count}, s" for count in counts), f"memory after imports → peak, n = {counts[-1]}")
+        cells.append((name, *(spread(found[count]["seconds"]) if count in found else None for count in counts)))
+    columns = ("method", *(f"n = {count}, s" for count in counts))
     return "## Every data-free method\n\n" + markdown_table(cells, columns)
 
 
@@ -105,11 +103,12 @@ def _mergekit(part: dict[str, Any]) -> str:
     ]
     columns = ("method", "n", "ours, s", "mergekit, s", "ratio", "ours, peak", "mergekit, peak", "memory")
     return (
-        "## Against mergekit, from disk to disk\n\nmergekit merges full weights (adapters are first merged into the base, "
-        "one full model each) and `mergekit-extract-lora` makes an adapter of the result; ours is `merge_to_folder` with "
-        f"its checks and hashes, one run of each. mergekit's start-up ({part['idle_seconds']:.1f} CPU seconds of "
-        "`--help` of both programs) is taken off. Its memory holds the whole model of few layers, so the ratio of memory "
-        "grows with the layers, and ours does not.\n\n" + markdown_table(cells, columns)
+        "## Against mergekit, from disk to disk\n\nmergekit merges full weights (adapters are first merged into the "
+        "base, one full model each) and `mergekit-extract-lora` makes an adapter of the result; ours is "
+        "`merge_to_folder` with its checks and hashes, one run of each. mergekit's start-up "
+        f"({part['idle_seconds']:.1f} CPU seconds of `--help` of both programs) is taken off. Its memory holds the "
+        "whole model, here one of few layers, so the ratio of memory grows with the layers, and ours does not.\n\n"
+        + markdown_table(cells, columns)
     )
 
 
@@ -129,9 +128,9 @@ def _memory(part: dict[str, Any]) -> str:
     ]
     exact = part["exact_sum"]
     return (
-        "## Twenty adapters at Llama-2-7B shapes\n\nbfloat16 on disk, one module of the largest shape, 4096 × 11008, output "
-        "rank 16, from disk to disk; memory holds one module at a time, so this is the peak of the whole model, but for "
-        f"the output's tensors on their way to disk. The exact sum (rank {exact['output_rank']}) of {exact['layers']} of "
-        f"the 32 layers took {exact['disk_seconds']:.3g} CPU seconds and {exact['peak_gib']:.2f} GiB.\n\n"
+        "## Twenty adapters at Llama-2-7B shapes\n\nbfloat16 on disk, one module of the largest shape, 4096 × 11008, "
+        "output rank 16, from disk to disk; memory holds one module at a time, so this is the peak of the whole model "
+        f"but for what is read and written. The exact sum (rank {exact['output_rank']}) of {exact['layers']} of the 32 "
+        f"layers took {exact['disk_seconds']:.3g} CPU seconds and {exact['peak_gib']:.2f} GiB.\n\n"
         + markdown_table(cells, ("method", "memory after imports", "peak", "CPU seconds"))
     )

@@ -125,7 +125,7 @@ def _sample_positions(size: int) -> Tensor:
 
 
 def _bracketed(sample: Tensor, blocks: Iterable[Tensor], size: int, keep: int) -> Tensor | None:
-    """The ``keep``-th largest magnitude of a CPU vector that comes in blocks, or None where the bracket does not hold it.
+    """The ``keep``-th largest magnitude of a CPU vector that comes in blocks, or None where the bracket misses it.
 
     A sample brackets it and one pass takes out what lies in the bracket. NumPy compares, counts and selects several
     times as fast as PyTorch does on a CPU.
@@ -316,8 +316,8 @@ def disjoint_merge(updates: Iterable[Tensor], weights: Iterable[float], *, norma
     if not shares:
         return positive.add_(negative)
     # Sides without a vote are 0 and stay 0: 0 / 0 would not.
-    for share in shares:
-        share.clamp_min_(torch.finfo(share.dtype).tiny)
+    for divisor in shares:
+        divisor.clamp_min_(torch.finfo(divisor.dtype).tiny)
     return positive.div_(shares[0]).addcdiv_(negative, shares[1])
 
 

@@ -35,8 +35,8 @@ def leading_triplets(
         matrix: M, (m, n), finite.
         rank: number of triplets.
         norm: ‖M‖_F, which the caller knows.
-        hint: maps a random (m, c) to (n, c) columns near M's leading right singular vectors, such as Nᵀ of a matrix N that
-            M was made from; saves a step or two and decides nothing: a tenth of the start stays random.
+        hint: maps a random (m, c) to (n, c) columns near M's leading right singular vectors, such as Nᵀ of a matrix N
+            that M was made from; saves a step or two and decides nothing: a tenth of the start stays random.
 
     Returns:
         U (m, rank), S (rank,) descending in float64, Vᵀ (rank, n); or None where the rank is too large for this to pay,

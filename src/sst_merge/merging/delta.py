@@ -17,8 +17,8 @@ __all__ = ["FormedUpdates", "compress_delta", "full_delta", "keep_freed_memory"]
 def keep_freed_memory() -> None:
     """Let the C library keep up to 64 MiB that were freed, so that the next ΔW need not be mapped page by page again.
 
-    glibc raises its thresholds to the largest block of up to 32 MiB that a process has given back. Without this, mapping
-    ΔW of a few megabytes anew takes about as long as everything that an entry-wise method does to them.
+    glibc raises its thresholds to the largest block of up to 32 MiB that a process has given back. Without this,
+    mapping ΔW of a few megabytes anew takes about as long as everything that an entry-wise method does to them.
     """
     torch.empty((32 << 20) - 8192, dtype=torch.uint8)
 

@@ -100,8 +100,8 @@ def merge_page(report: Mapping[str, Any]) -> str:
     modules = report["modules"]
     columns = ("Module", "Rank", "Kept energy", "‖ΔW‖", "Effective rank", "Shape merged")
     figures = [
-        (name, m["rank"], f"{m['kept_energy']:.4f}", f"{m['norm']:.4g}", rate_with_interval(m["effective_rank"], digits=1),
-         "×".join(map(str, m["core_shape"])))
+        (name, m["rank"], f"{m['kept_energy']:.4f}", f"{m['norm']:.4g}",
+         rate_with_interval(m["effective_rank"], digits=1), "×".join(map(str, m["core_shape"])))
         for name, m in modules.items()
     ]  # fmt: skip
     kept = [float(m["kept_energy"]) for m in modules.values()]
