@@ -1,8 +1,8 @@
 """Time and memory of every data-free merge method, against PEFT and mergekit on the same adapters in the same run.
 
 (a) Llama with hidden size 1024, all linear layers, r = 16, n adapters: every registered data-free method by ``merge``
-    with output rank 16, beside PEFT's ``add_weighted_adapter`` on ΔW with ``svd_rank`` 16, where PEFT has the same rule.
-    Time grows in proportion to the layers, so a few are enough; both sides get the same.
+    with output rank 16, beside PEFT's ``add_weighted_adapter`` on ΔW with ``svd_rank`` 16, where PEFT has the same
+    rule. Time grows in proportion to the layers, so a few are enough; both sides get the same.
 (b) mergekit on full weights followed by ``mergekit-extract-lora`` to rank 16, from disk to disk, beside
     ``merge_to_folder`` from disk to disk. Needs ``--mergekit-python``, the Python of an environment with mergekit
     (``make mergekit``).
@@ -221,8 +221,8 @@ def machine(given: argparse.Namespace, before: dict[str, Any]) -> dict[str, Any]
         **{name: version(package) for name, package in names.items()},
         "threads": str(given.threads),
         "device": given.device,
-        "load_average": [*before.get("load_average", []), round(os.getloadavg()[0], 1)],
-        "runs": [*before.get("runs", []), f"--parts {given.parts}"],
+        "load_average": [*before.get("load_average", []), *([round(os.getloadavg()[0], 1)] if given.parts else [])],
+        "runs": [*before.get("runs", []), *([f"--parts {given.parts}"] if given.parts else [])],
         "minutes": before.get("minutes", []),
     }
 
@@ -234,7 +234,7 @@ def _environment(threads: int) -> dict[str, str]:
 def main() -> None:
     """Run the parts asked for and write ``merging.md`` and ``merging.json``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", default="abcd", help="which of a, b, c and d")
+    parser.add_argument("--parts", default="abcd", help="which of a, b, c and d; none with --keep writes the page anew")
     parser.add_argument("--counts", type=int, nargs="+", default=[2, 8, 20], help="numbers of adapters")
     parser.add_argument("--layers", type=int, default=1, help="layers in (a), (b) and (c), 16 in the model meant")
     parser.add_argument("--layers-7b", type=int, default=2, help="layers of the exact sum in (d), 32 in Llama-2-7B")
@@ -271,8 +271,9 @@ def main() -> None:
             results["c"] = child("agreement", prepared(folder, 2, given.layers), threads=given.threads)
         if "d" in given.parts:
             results["d"] = joined(results.get("d"), at_7b_shapes(methods, given, folder / "7b"))
-    results["machine"]["load_average"].append(round(os.getloadavg()[0], 1))
-    results["machine"]["minutes"].append(round((time.perf_counter() - began) / 60, 1))
+    if given.parts:
+        results["machine"]["load_average"].append(round(os.getloadavg()[0], 1))
+        results["machine"]["minutes"].append(round((time.perf_counter() - began) / 60, 1))
     text = page(results)
     print(text)
     if given.out is not None:

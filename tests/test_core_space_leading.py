@@ -10,7 +10,7 @@ from torch import Tensor
 from builders import relative_error
 from sst_merge.core_space import all_triplets, leading_triplets
 
-SHAPE = (320, 400)
+SHAPE = (512, 600)
 
 
 def normal(*shape: int, seed: int) -> Tensor:
@@ -35,8 +35,8 @@ MATRICES: dict[str, Callable[[], Tensor]] = {
     "trimmed sum": lambda: sum((trimmed(low_rank(16, 10 * i)) for i in range(3)), torch.zeros(SHAPE)),
     "sparse": lambda: low_rank(16, 5) * (normal(*SHAPE, seed=9) > 1.3),
     "noise": lambda: normal(*SHAPE, seed=3),
-    "slow decay": lambda: with_spectrum(torch.arange(1, 321, dtype=torch.float64) ** -0.5),
-    "fast decay": lambda: with_spectrum(torch.logspace(0, -8, 320, dtype=torch.float64)),
+    "slow decay": lambda: with_spectrum(torch.arange(1, 513, dtype=torch.float64) ** -0.5),
+    "fast decay": lambda: with_spectrum(torch.logspace(0, -8, 512, dtype=torch.float64)),
     "two parts": lambda: low_rank(8, 1) + 0.3 * normal(*SHAPE, seed=2),
     "gap at the rank": lambda: low_rank(16, 1) + 1e-3 * normal(*SHAPE, seed=2),
 }

@@ -12,8 +12,8 @@ from torch import Tensor
 from builders import random_factors, relative_error
 from sst_merge.baselines._entrywise import magnitude_threshold, row_blocks, update_thresholds
 from sst_merge.lora_utils import Adapter, LoraFactors
-from sst_merge.merging import merge
 from sst_merge.merging import delta as delta_room
+from sst_merge.merging import merge
 from sst_merge.merging.delta import FormedUpdates, compress_delta
 from sst_merge.registry import Layer, MergeMethod, available_methods
 from sst_merge.reporting.pages import merge_page
