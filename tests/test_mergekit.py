@@ -60,8 +60,8 @@ def ours(paths: list[Path], method: str, **options: Any) -> dict[str, Tensor]:
 
 
 def difference(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
-    """Largest relative difference of a ΔW; what no adapter touches must not have changed."""
-    assert all(float(expected[name].abs().max()) == 0.0 for name in expected.keys() - found.keys())
+    """Largest relative difference of a ΔW; what no adapter touches changes at most by the rounding of an average."""
+    assert all(float(expected[name].abs().max()) <= 1e-6 for name in expected.keys() - found.keys())
     return max(float((found[name] - expected[name]).norm() / expected[name].norm()) for name in found)
 
 
