@@ -3,6 +3,7 @@
 from statistics import median
 from typing import Any
 
+from sst_merge.registry import available_methods
 from sst_merge.reporting.tables import markdown_table
 
 __all__ = ["page"]
@@ -51,6 +52,7 @@ def page(results: dict[str, Any]) -> str:
         parts.append(_sum(part))
     if part := results.get("d"):
         parts.append(_memory(part))
+    parts.append(_targets(results))
     names = ", ".join(f"`{name}`" for name in settings["left_out"])
     parts.append(f"Left out, because they read data through a model or the base's weights: {names}.\n")
     return "\n".join(parts)
@@ -133,4 +135,43 @@ def _memory(part: dict[str, Any]) -> str:
         f"but for what is read and written. The exact sum (rank {exact['output_rank']}) of {exact['layers']} of the 32 "
         f"layers took {exact['disk_seconds']:.3g} CPU seconds and {exact['peak_gib']:.2f} GiB.\n\n"
         + markdown_table(cells, ("method", "memory after imports", "peak", "CPU seconds"))
+    )
+
+
+def _targets(results: dict[str, Any]) -> str:
+    """What was aimed at, what was found, and what was not measured."""
+    peft = {
+        (row["method"], row["adapters"]): median(row["peft"]["seconds"]) / median(row["ours"]["seconds"])
+        for row in results.get("a", [])
+        if "peft" in row
+    }
+    mergekit = results.get("b", {}).get("rows", [])
+    peaks = {row["method"]: row["peak_gib"] for row in results.get("d", {}).get("rows", [])}
+
+    def least(found: list[float], unit: str = " ×") -> str | None:
+        return f"{min(found):.1f}{unit}" if found else None
+
+    cells = [
+        ("faster than PEFT's counterpart, every method and n", "> 1 ×", least(list(peft.values()))),
+        ("weighted sum against PEFT", "≥ 100 ×", least([r for (name, _), r in peft.items() if name == "svd"])),
+        ("TIES against PEFT", "≥ 20 ×", least([r for (name, _), r in peft.items() if name == "ties"])),
+        ("against mergekit, time", "≥ 50 ×", least([r["seconds"] / r["ours_seconds"] for r in mergekit])),
+        ("against mergekit, memory", "≥ 5 ×", least([r["peak_gib"] / r["ours_peak_gib"] for r in mergekit])),
+        ("7B shapes, largest peak", "< 4 GiB", f"{max(peaks.values()):.2f} GiB" if peaks else None),
+    ]
+    wanted = [name for name in available_methods() if name not in results["settings"]["left_out"]]
+    timed = {row["method"] for row in results.get("a", [])}
+    counts = sorted({row["adapters"] for row in results.get("a", [])})
+    gaps = [
+        f"- {what}: {', '.join(f'`{name}`' for name in wanted if name not in have) or 'none'}"
+        for what, have in (("without a time", timed), ("without a peak at 7B shapes", peaks))
+    ]
+    return (
+        "## Targets, the least favourable of the rows above\n\n"
+        + markdown_table(cells, ("target", "wanted", "found"))
+        + "\nPEFT's time is mostly one SVD of every ΔW, whatever n is; ours is mostly the passes over every adapter's ΔW "
+        "(forming, trimming, electing), so the ratio falls as n grows, and it suffers more from neighbours that fill the "
+        "processor's cache. DARE's time is the drawing of its random numbers.\n\n"
+        f"Numbers of adapters measured in time: {', '.join(map(str, counts)) or 'none'}. Not measured in these runs, "
+        "methods\n\n" + "\n".join(gaps) + "\n"
     )
