@@ -170,8 +170,8 @@ def _targets(results: dict[str, Any]) -> str:
         "## Targets, the least favourable of the rows above\n\n"
         + markdown_table(cells, ("target", "wanted", "found"))
         + "\nPEFT's time is mostly one SVD of every ΔW, whatever n is; ours is mostly the passes over every adapter's "
-        "ΔW (forming, trimming, electing), so the ratio falls as n grows, and it suffers more from neighbours that fill "
-        "the processor's cache. The largest part of DARE's time is the drawing of its random numbers.\n\n"
+        "ΔW (forming, trimming, electing), so the ratio falls as n grows, and it suffers more from neighbours that "
+        "fill the processor's cache. The largest part of DARE's time is the drawing of its random numbers.\n\n"
         f"Numbers of adapters measured in time: {', '.join(map(str, counts)) or 'none'}. Not measured in these runs, "
         "methods\n\n" + "\n".join(gaps) + "\n"
     )
