@@ -5,7 +5,7 @@
     rule. Time grows in proportion to the layers, so a few are enough; both sides get the same.
 (b) mergekit on full weights followed by ``mergekit-extract-lora`` to rank 16, from disk to disk, beside
     ``merge_to_folder`` from disk to disk. Needs ``--mergekit-python``, the Python of an environment with mergekit
-    (``make mergekit``).
+    (``make test-mergekit`` makes one).
 (c) The exact weighted sum: two adapters beside PEFT's ``svd`` of full rank, with the largest difference of ΔW.
 (d) Twenty adapters at Llama-2-7B shapes: peak memory of every data-free method at output rank 16, one module of the
     largest shape (memory holds one module at a time), and the exact weighted sum (rank 320) of several layers.
