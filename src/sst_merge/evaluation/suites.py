@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import DataError
+from .lab_suites import lab_suites
 
 __all__ = ["SUITES", "Measure", "Suite", "get_suites", "tasks_folder"]
 
@@ -38,7 +39,7 @@ class Suite:
 
 
 # Filled below, one line a suite, in the order in which tables show them.
-_ALL: tuple[Suite, ...] = ()
+_ALL: tuple[Suite, ...] = (*lab_suites(Suite),)
 
 SUITES: Mapping[str, Suite] = {suite.name: suite for suite in _ALL}
 

@@ -1,0 +1,206 @@
+"""A suite as lm-evaluation-harness tasks: built once, asked of every model, answers turned into records."""
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ...errors import DataError
+from ..records import Record
+from ..suites import Suite, tasks_folder
+from .answers import digest
+
+if TYPE_CHECKING:
+    from lm_eval.api.task import Task
+
+    from .serving import ServedModel
+
+__all__ = ["LoadedSuite", "load_suites"]
+
+# What lm-evaluation-harness's own metrics are called in our records.
+_OWN_NAMES = {"acc": "correct", "exact_match": "correct"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedSuite:
+    """A suite whose data are read and whose samples are drawn.
+
+    Attributes:
+        suite: what it is.
+        tasks: lm-evaluation-harness's task name → task, those with samples only.
+        chosen: task name → indices of its rows that are asked.
+        rows: how many rows it has before the draw.
+        dataset_hash: SHA-256 over all its rows, in order.
+        decoding: task name → settings of generation; empty for option scoring.
+    """
+
+    suite: Suite
+    tasks: "Mapping[str, Task]"
+    chosen: Mapping[str, Sequence[int]]
+    rows: int
+    dataset_hash: str
+    decoding: Mapping[str, Any]
+
+    @property
+    def samples(self) -> int:
+        """How many samples are asked."""
+        return sum(map(len, self.chosen.values()))
+
+    def ask(self, model: "ServedModel", name: str, *, chat_template: bool, allow_code: bool) -> list[Record]:
+        """Ask a model.
+
+        Args:
+            model: the model, with the store open.
+            name: its name on the records.
+            chat_template: whether prompts go through it.
+            allow_code: whether code that the model wrote may run.
+
+        Returns:
+            One record a sample, in the order of the data.
+        """
+        from lm_eval.evaluator import evaluate
+
+        model.suite = self.suite.name
+        results = evaluate(
+            model,
+            {"tasks": dict(self.tasks)},
+            samples={task: list(indices) for task, indices in self.chosen.items()},
+            bootstrap_iters=0,
+            log_samples=True,
+            apply_chat_template=chat_template,
+            fewshot_as_multiturn=chat_template,
+            confirm_run_unsafe_code=allow_code,
+        )
+        assert results is not None
+        logged = results["samples"]
+        return [
+            self._record(task, sample, name)
+            for task in self.tasks
+            for sample in sorted(_last_filter(logged[task]), key=lambda sample: sample["doc_id"])
+        ]
+
+    def _record(self, task: str, sample: Mapping[str, Any], model: str) -> Record:
+        doc = sample["doc"]
+        scores: dict[str, float] = {}
+        for metric in sample["metrics"]:
+            value = sample[metric]
+            if isinstance(value, bool | int | float):
+                scores.setdefault(metric, float(value))
+        for theirs, ours in _OWN_NAMES.items():
+            if theirs in scores and ours not in scores:
+                scores[ours] = scores.pop(theirs)
+        if not self.suite.judged and self.suite.score not in scores:
+            raise DataError(
+                f"suite {self.suite.name!r}: task {task!r} gave {', '.join(scores) or 'no score'} for sample "
+                f"{doc.get('id', sample['doc_id'])!r}, expected {self.suite.score!r}; its process_results must return it"
+            )
+        return Record(
+            model=model,
+            suite=self.suite.name,
+            id=str(doc.get("id", f"{task}/{sample['doc_id']}")),
+            prompt=str(doc.get("prompt", sample["arguments"][0][0])),
+            response=str(doc.get("prefill") or "") + _response(self.tasks[task], sample),
+            tags=_tags(doc),
+            scores=scores,
+            judges=dict.fromkeys(scores, f"task {task}"),
+        )
+
+
+def load_suites(
+    suites: Sequence[Suite], *, samples: int | None, seed: int, metadata: Mapping[str, Any] | None = None
+) -> list[LoadedSuite]:
+    """Read the data of every suite and draw the samples; no model is needed.
+
+    Args:
+        suites: the suites.
+        samples: how many rows of each are asked, drawn by the seed; all by default.
+        seed: of the draw and of few-shot examples.
+        metadata: handed to the tasks' own data functions.
+
+    Returns:
+        The suites, in the order given.
+
+    Raises:
+        DataError: fewer than 1 sample, or a suite without a task file.
+    """
+    if samples is not None and samples < 1:
+        raise DataError(f"samples: {samples}, expected at least 1")
+    from lm_eval.tasks import TaskManager
+
+    manager = TaskManager(
+        include_path=str(tasks_folder()), include_defaults=False, metadata=dict(metadata) if metadata else None
+    )
+    loaded = []
+    for suite in suites:
+        try:
+            tasks = manager.load([suite.name])["tasks"]
+        except KeyError as error:
+            raise DataError(f"suite {suite.name!r}: no task of that name below {tasks_folder()}") from error
+        for task in tasks.values():
+            task.set_fewshot_seed(seed)
+            _build_once(task)
+        sizes = {name: len(task.eval_docs) for name, task in tasks.items()}
+        chosen = _draw(sizes, samples, f"{seed}/{suite.name}")
+        kept = {name: task for name, task in tasks.items() if chosen[name]}
+        loaded.append(
+            LoadedSuite(
+                suite=suite,
+                tasks=kept,
+                chosen={name: chosen[name] for name in kept},
+                rows=sum(sizes.values()),
+                dataset_hash=digest([[name, list(task.eval_docs)] for name, task in tasks.items()]),
+                decoding={
+                    name: task.config.generation_kwargs for name, task in kept.items() if task.config.generation_kwargs
+                },
+            )
+        )
+    return loaded
+
+
+def _draw(sizes: Mapping[str, int], samples: int | None, seed: str) -> dict[str, list[int]]:
+    rows = [(name, index) for name, size in sizes.items() for index in range(size)]
+    if samples is not None and samples < len(rows):
+        rows = random.Random(f"sst-merge samples/{seed}").sample(rows, samples)
+    chosen: dict[str, list[int]] = {name: [] for name in sizes}
+    for name, index in sorted(rows, key=lambda row: row[1]):
+        chosen[name].append(index)
+    return chosen
+
+
+def _build_once(task: "Task") -> None:
+    """Let a task build its requests for the first model only; for the next ones, they are emptied of answers."""
+    build, built = task.build_all_requests, False
+
+    def build_or_reuse(**options: Any) -> None:
+        nonlocal built
+        if not built:
+            build(**options)
+            built = True
+        for instance in task._instances:
+            instance.resps = []
+            instance.filtered_resps = {}
+
+    task.build_all_requests = build_or_reuse  # type: ignore[method-assign]
+
+
+def _last_filter(logged: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """A task with several filters logs a sample once for each; the last filter is the one that it ends in."""
+    last = logged[-1]["filter"]
+    return [sample for sample in logged if sample["filter"] == last]
+
+
+def _response(task: "Task", sample: Mapping[str, Any]) -> str:
+    """What was generated, or the option of the highest log-likelihood; empty where whole texts are scored."""
+    if task.OUTPUT_TYPE == "generate_until":
+        return str(sample["resps"][0][0])
+    if task.OUTPUT_TYPE == "multiple_choice":
+        scores = [float(answers[0][0]) for answers in sample["resps"]]
+        return str(sample["arguments"][scores.index(max(scores))][1]).strip()
+    return ""
+
+
+def _tags(doc: Mapping[str, Any]) -> dict[str, str]:
+    tags = doc.get("tags") or "{}"
+    found = json.loads(tags) if isinstance(tags, str) else tags
+    return {str(name): str(value) for name, value in found.items()}
