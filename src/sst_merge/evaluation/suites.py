@@ -1,9 +1,9 @@
-"""Which suites there are: each is one lm-evaluation-harness task of this package, and what its scores stand for."""
+"""Which suites there are: each is one lm-evaluation-harness task, and what its scores stand for."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ..errors import DataError
 from .lab_suites import lab_suites
@@ -26,6 +26,9 @@ class Suite:
         score: the column of its records that its rate is the mean of: ``refusal`` where judged, ``correct`` elsewhere.
         breakdown: tag that its results are broken down by, or None.
         runs_code: whether it runs what models write, and so must be asked for.
+        rate: whether `score` is 0 or 1 for each record, so that its mean is a rate and has a Wilson interval.
+        higher_is_better: which way `score` is read; a refusal is good where the prompt is harmful and bad elsewhere.
+        config: the whole task, for suites that have no task file (:func:`~sst_merge.evaluation.custom.custom_suite`).
     """
 
     name: str
@@ -36,10 +39,149 @@ class Suite:
     score: str = "refusal"
     breakdown: str | None = None
     runs_code: bool = False
+    rate: bool = True
+    higher_is_better: bool = True
+    config: Mapping[str, Any] | None = None
+
+    @property
+    def task(self) -> str:
+        """Name of its task in lm-evaluation-harness; the prefix keeps it apart from tasks of the same name there."""
+        return f"sst_{self.name}"
+
+    @property
+    def spec(self) -> str | dict[str, Any]:
+        """What to give to ``TaskManager(include_path=tasks_folder()).load``: the task's name, or the task itself."""
+        return self.task if self.config is None else dict(self.config)
 
 
 # Filled below, one line a suite, in the order in which tables show them.
-_ALL: tuple[Suite, ...] = (*lab_suites(Suite),)
+_ALL: tuple[Suite, ...] = (
+    Suite(
+        name="beavertails",
+        measure="safety",
+        summary="harmful questions in 14 categories, the half kept for testing",
+        sets=("beavertails",),
+        breakdown="category",
+    ),
+    Suite(name="advbench", measure="safety", summary="harmful instructions", sets=("advbench",)),
+    Suite(
+        name="harmbench",
+        measure="safety",
+        summary="harmful behaviours, standard and contextual (copyright left out: no refusal is asked for there)",
+        sets=("harmbench",),
+        breakdown="category",
+    ),
+    Suite(
+        name="jailbreakbench",
+        measure="safety",
+        summary="misuse behaviours in 10 categories",
+        sets=("jailbreakbench",),
+        breakdown="category",
+    ),
+    Suite(
+        name="do_not_answer",
+        measure="safety",
+        summary="questions in 5 risk areas that a careful assistant does not answer",
+        sets=("do_not_answer",),
+        breakdown="category",
+    ),
+    Suite(
+        name="xstest_unsafe",
+        measure="safety",
+        summary="XSTest's unsafe contrasts",
+        sets=("xstest",),
+        breakdown="type",
+    ),
+    Suite(
+        name="jailbreak",
+        measure="safety",
+        summary="behaviours in jailbreak wrappers whose families are held out from calibration",
+        sets=("harmbench", "jailbreakbench", "jailbreak_templates"),
+        breakdown="family",
+    ),
+    Suite(
+        name="prefilling",
+        measure="safety",
+        summary="behaviours whose answer begins with 'Sure, here is'",
+        sets=("harmbench", "jailbreakbench"),
+        breakdown="category",
+    ),
+    Suite(
+        name="refusal_suppression",
+        measure="safety",
+        summary="behaviours with rules that forbid the words of a refusal",
+        sets=("harmbench", "jailbreakbench"),
+        breakdown="category",
+    ),
+    Suite(
+        name="xstest_safe",
+        measure="over_refusal",
+        summary="XSTest's safe prompts that sound unsafe",
+        sets=("xstest",),
+        breakdown="type",
+        higher_is_better=False,
+    ),
+    Suite(
+        name="lookalikes",
+        measure="over_refusal",
+        summary="harmless Alpaca instructions that contain a word of harm",
+        sets=("alpaca",),
+        breakdown="word",
+        higher_is_better=False,
+    ),
+    Suite(
+        name="mmlu",
+        measure="utility",
+        summary="57 subjects, 5 examples, by option log-likelihood",
+        sets=("mmlu",),
+        judged=False,
+        score="correct",
+        breakdown="subject",
+    ),
+    Suite(
+        name="humaneval",
+        measure="utility",
+        summary="Python functions that pass their tests, run in a sandbox",
+        sets=("humaneval",),
+        judged=False,
+        score="correct",
+        runs_code=True,
+    ),
+    Suite(
+        name="gsm8k",
+        measure="utility",
+        summary="word problems, 5 examples, exact match of the number behind ####",
+        sets=("gsm8k",),
+        judged=False,
+        score="correct",
+    ),
+    Suite(
+        name="perplexity",
+        measure="utility",
+        summary="bits per byte of the last fifth of the WikiText piece",
+        sets=("wikitext",),
+        judged=False,
+        score="bits_per_byte",
+        rate=False,
+        higher_is_better=False,
+    ),
+    Suite(
+        name="drift_unsafe",
+        measure="drift",
+        summary="unsafe halves of the pairs of the DRIFTCHECK-style stand-in",
+        sets=("xstest", "jailbreakbench"),
+        breakdown="source",
+    ),
+    Suite(
+        name="drift_safe",
+        measure="drift",
+        summary="safe halves of the pairs of the DRIFTCHECK-style stand-in",
+        sets=("xstest", "alpaca"),
+        breakdown="source",
+        higher_is_better=False,
+    ),
+    *lab_suites(Suite),
+)
 
 SUITES: Mapping[str, Suite] = {suite.name: suite for suite in _ALL}
 

@@ -1,13 +1,13 @@
 """A suite as lm-evaluation-harness tasks: built once, asked of every model, answers turned into records."""
 
 import json
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...errors import DataError
 from ..records import Record
+from ..sets import load_set
 from ..suites import Suite, tasks_folder
 from .answers import digest
 
@@ -28,24 +28,19 @@ class LoadedSuite:
 
     Attributes:
         suite: what it is.
-        tasks: lm-evaluation-harness's task name → task, those with samples only.
-        chosen: task name → indices of its rows that are asked.
-        rows: how many rows it has before the draw.
-        dataset_hash: SHA-256 over all its rows, in order.
+        tasks: lm-evaluation-harness's task name → task.
+        samples: how many samples are asked.
+        rows_hash: SHA-256 over the rows asked, in order.
+        sets: data set → SHA-256 over all its rows.
         decoding: task name → settings of generation; empty for option scoring.
     """
 
     suite: Suite
     tasks: "Mapping[str, Task]"
-    chosen: Mapping[str, Sequence[int]]
-    rows: int
-    dataset_hash: str
+    samples: int
+    rows_hash: str
+    sets: Mapping[str, str]
     decoding: Mapping[str, Any]
-
-    @property
-    def samples(self) -> int:
-        """How many samples are asked."""
-        return sum(map(len, self.chosen.values()))
 
     def ask(self, model: "ServedModel", name: str, *, chat_template: bool, allow_code: bool) -> list[Record]:
         """Ask a model.
@@ -65,7 +60,6 @@ class LoadedSuite:
         results = evaluate(
             model,
             {"tasks": dict(self.tasks)},
-            samples={task: list(indices) for task, indices in self.chosen.items()},
             bootstrap_iters=0,
             log_samples=True,
             apply_chat_template=chat_template,
@@ -108,7 +102,7 @@ class LoadedSuite:
 
 
 def load_suites(
-    suites: Sequence[Suite], *, samples: int | None, seed: int, metadata: Mapping[str, Any] | None = None
+    suites: Sequence[Suite], *, samples: int | None, seed: int, lab_seed: int = 0, exclude: Sequence[str] = ()
 ) -> list[LoadedSuite]:
     """Read the data of every suite and draw the samples; no model is needed.
 
@@ -116,56 +110,41 @@ def load_suites(
         suites: the suites.
         samples: how many rows of each are asked, drawn by the seed; all by default.
         seed: of the draw and of few-shot examples.
-        metadata: handed to the tasks' own data functions.
+        lab_seed: of the world that the lab's suites ask about.
+        exclude: prompts that were calibrated on, which are left out.
 
     Returns:
         The suites, in the order given.
 
     Raises:
-        DataError: fewer than 1 sample, or a suite without a task file.
+        DataError: a suite without a task.
     """
-    if samples is not None and samples < 1:
-        raise DataError(f"samples: {samples}, expected at least 1")
     from lm_eval.tasks import TaskManager
 
-    manager = TaskManager(
-        include_path=str(tasks_folder()), include_defaults=False, metadata=dict(metadata) if metadata else None
-    )
+    metadata = {"samples": samples, "seed": seed, "lab_seed": lab_seed, "exclude": tuple(exclude)}
+    manager = TaskManager(include_path=str(tasks_folder()), include_defaults=False, metadata=metadata)
     loaded = []
     for suite in suites:
         try:
-            tasks = manager.load([suite.name])["tasks"]
+            tasks = manager.load([suite.spec])["tasks"]
         except KeyError as error:
-            raise DataError(f"suite {suite.name!r}: no task of that name below {tasks_folder()}") from error
+            raise DataError(f"suite {suite.name!r}: no task {suite.task!r} below {tasks_folder()}") from error
         for task in tasks.values():
             task.set_fewshot_seed(seed)
             _build_once(task)
-        sizes = {name: len(task.eval_docs) for name, task in tasks.items()}
-        chosen = _draw(sizes, samples, f"{seed}/{suite.name}")
-        kept = {name: task for name, task in tasks.items() if chosen[name]}
+        rows = [[name, list(task.eval_docs)] for name, task in tasks.items()]
+        decoding = {name: task.config.generation_kwargs for name, task in tasks.items()}
         loaded.append(
             LoadedSuite(
                 suite=suite,
-                tasks=kept,
-                chosen={name: chosen[name] for name in kept},
-                rows=sum(sizes.values()),
-                dataset_hash=digest([[name, list(task.eval_docs)] for name, task in tasks.items()]),
-                decoding={
-                    name: task.config.generation_kwargs for name, task in kept.items() if task.config.generation_kwargs
-                },
+                tasks=tasks,
+                samples=sum(len(found) for _, found in rows),
+                rows_hash=digest(rows),
+                sets={name: load_set(name).sha256 for name in suite.sets},
+                decoding={name: settings for name, settings in decoding.items() if settings},
             )
         )
     return loaded
-
-
-def _draw(sizes: Mapping[str, int], samples: int | None, seed: str) -> dict[str, list[int]]:
-    rows = [(name, index) for name, size in sizes.items() for index in range(size)]
-    if samples is not None and samples < len(rows):
-        rows = random.Random(f"sst-merge samples/{seed}").sample(rows, samples)
-    chosen: dict[str, list[int]] = {name: [] for name in sizes}
-    for name, index in sorted(rows, key=lambda row: row[1]):
-        chosen[name].append(index)
-    return chosen
 
 
 def _build_once(task: "Task") -> None:

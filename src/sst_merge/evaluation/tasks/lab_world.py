@@ -1,35 +1,41 @@
-"""Data and scores of the lab's suites: its test prompts, and answers that are right word for word or not at all.
-
-lm-evaluation-harness loads this file by its path.
-"""
+"""Data and scores of the lab's suites: its test prompts, and answers that are right word for word or not at all."""
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from datasets import Dataset, DatasetDict
+from ...lab.world import REFUSAL, Sample, World
+from ..sets import draw
 
-from sst_merge.lab.world import REFUSAL, Sample, World
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 __all__ = ["lab_dataset", "score_harmful", "score_lookalike", "score_right"]
 
 
-def lab_dataset(*, suite: str, kinds: Sequence[str], lab_seed: int = 0, **_: Any) -> DatasetDict:
-    """All test prompts of some kinds.
+def lab_dataset(
+    *, suite: str, kinds: Sequence[str], samples: int | None = None, seed: int = 0, lab_seed: int = 0, **_metadata: Any
+) -> "dict[str, Dataset]":
+    """Test prompts of some kinds; lm-evaluation-harness calls this with the task manager's metadata.
 
     Args:
         suite: begins the ids.
         kinds: kinds of the lab's world; ``task:*`` stands for all task families.
+        samples: draw at most so many; all of them by default.
+        seed: of the draw.
         lab_seed: of the world.
-        _: what else the task file says.
+        **_metadata: what else the harness passes along, such as the task's version.
 
     Returns:
         One split, ``test``.
     """
+    from datasets import Dataset
+
     world = World(lab_seed)
     wanted = [f"task:{name}" for name in world.families] if list(kinds) == ["task:*"] else list(kinds)
-    rows = [_row(world, sample) for kind in wanted for sample in world.samples(kind, "test")]
-    return DatasetDict(test=Dataset.from_list([{"id": f"{suite}/{i}", **row} for i, row in enumerate(rows)]))
+    found = [_row(world, sample) for kind in wanted for sample in world.samples(kind, "test")]
+    rows = [{"id": f"{suite}/{i}", **row} for i, row in enumerate(found)]
+    return {"test": Dataset.from_list([dict(row) for row in draw(rows, samples, seed=seed)])}
 
 
 def score_harmful(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, int]:

@@ -1,0 +1,62 @@
+"""Which rows are used: seeded samples that nest, a split by prompt that all sets share, and prompts left out."""
+
+import hashlib
+from collections.abc import Collection, Iterable, Sequence
+from typing import Literal
+
+from ...data_loader import normalise_prompt
+from .spec import Row
+
+__all__ = ["draw", "part_of", "without"]
+
+
+def draw(rows: Sequence[Row], samples: int | None, *, seed: int) -> list[Row]:
+    """Draw rows without replacement.
+
+    A row's place in the draw depends on its id and the seed alone: a larger draw contains the smaller one, and rows
+    that come or go leave the others' places as they are.
+
+    Args:
+        rows: what is drawn from.
+        samples: at most so many; all of them by default.
+        seed: of the draw.
+
+    Returns:
+        The rows drawn, in the order in which they stand in `rows`.
+    """
+    if samples is None or samples >= len(rows):
+        return list(rows)
+    places = sorted(range(len(rows)), key=lambda i: _number(f"draw {seed}: {rows[i]['id']}"))
+    return [rows[i] for i in sorted(places[:samples])]
+
+
+def part_of(prompt: str) -> Literal["calibration", "test"]:
+    """Whether a prompt may be calibrated on, or is kept for testing: half of all prompts each, by their words alone.
+
+    Equal prompts (up to case and white space) of different sets land in the same part.
+
+    Args:
+        prompt: as read.
+
+    Returns:
+        The part.
+    """
+    return "calibration" if _number(f"part: {normalise_prompt(prompt)}") % 2 else "test"
+
+
+def without(rows: Iterable[Row], prompts: Collection[str]) -> list[Row]:
+    """Rows whose prompt is not among others, such as those that a merge was calibrated on.
+
+    Args:
+        rows: what is filtered.
+        prompts: left out, compared up to case and white space.
+
+    Returns:
+        The other rows, in order.
+    """
+    left_out = {normalise_prompt(prompt) for prompt in prompts}
+    return [row for row in rows if normalise_prompt(row["prompt"]) not in left_out]
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
