@@ -40,9 +40,14 @@ def sweep(*triples: tuple[float, float, float]) -> list[SweepPoint]:
 
 @pytest.mark.parametrize(("k", "n"), [(0, 1), (1, 1), (0, 50), (50, 50), (1, 2), (47, 50), (123, 1000)])
 @pytest.mark.parametrize("level", [0.8, 0.95, 0.99])
-def test_wilson_agrees_with_scipy(k, n, level):
-    oracle = stats.binomtest(k, n).proportion_ci(level, method="wilson")
-    assert wilson_interval(k, n, level) == pytest.approx((oracle.low, oracle.high), abs=1e-12)
+def test_wilson_solves_its_equation(k, n, level):
+    low, high = wilson_interval(k, n, level)
+    z = stats.norm.ppf((1 + level) / 2)
+    assert 0 <= low <= k / n <= high <= 1
+    for end in (low, high):
+        assert abs(k / n - end) == pytest.approx(z * math.sqrt(end * (1 - end) / n), abs=1e-9)
+    assert (low == 0) == (k == 0)
+    assert (high == 1) == (k == n)
 
 
 def test_wilson_is_monotone_and_mirrors():

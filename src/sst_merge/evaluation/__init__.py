@@ -1,7 +1,12 @@
 """Samples in, records out; measures are pure functions of records."""
 
+from .drift_intervals import drift_intervals
 from .front import hypervolume, pareto_mask
 from .intervals import Estimate, mcnemar, paired_bootstrap, seed_interval, wilson_interval
+from .metrics_reporter import compare_over_seeds, rates_over_seeds, summarize
+from .ranking import pareto_share, rank_intervals
+from .resampling import Measured
+from .retention_curve import retention_curve
 from .safety_tax_calculator import (
     Composite,
     SweepPoint,
@@ -14,23 +19,47 @@ from .safety_tax_calculator import (
     tax_reduction,
     utility_at_safety,
 )
+from .score_table import ScoreTable, sweep_samples
+from .seeds import hierarchical_bootstrap, seed_rate_interval
+from .summary import Comparison, Rate, Summary, read_summary, write_summary
+from .sweep_intervals import SweepEstimates, SweepSamples, sweep_intervals
 
 __all__ = [
+    "Comparison",
     "Composite",
     "Estimate",
+    "Measured",
+    "Rate",
+    "ScoreTable",
+    "Summary",
+    "SweepEstimates",
     "SweepPoint",
+    "SweepSamples",
+    "compare_over_seeds",
     "composite",
     "drift",
+    "drift_intervals",
     "drift_reduction",
+    "hierarchical_bootstrap",
     "hypervolume",
     "mcnemar",
     "paired_bootstrap",
     "pareto_mask",
+    "pareto_share",
     "point_at_safety",
+    "rank_intervals",
+    "rates_over_seeds",
+    "read_summary",
     "retention",
+    "retention_curve",
     "safety_tax",
     "seed_interval",
+    "seed_rate_interval",
+    "summarize",
+    "sweep_intervals",
+    "sweep_samples",
     "tax_reduction",
     "utility_at_safety",
     "wilson_interval",
+    "write_summary",
 ]

@@ -12,6 +12,7 @@ from ..errors import DataError
 __all__ = ["Estimate", "mcnemar", "paired_bootstrap", "seed_interval", "wilson_interval"]
 
 Vector = NDArray[np.float64]
+_FEW = 16
 
 
 class Estimate(NamedTuple):
@@ -46,11 +47,10 @@ def wilson_interval(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
     """
     if not 0 <= k <= n or n < 1:
         raise DataError(f"wilson_interval: {k} successes of {n} trials; expected 0 ≤ k ≤ n and n ≥ 1")
-    z = _quantile(level, None)
-    rate, shrink = k / n, 1 + z**2 / n
-    centre = (rate + z**2 / (2 * n)) / shrink
-    half = z / shrink * math.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
-    return (0.0 if k == 0 else centre - half), (1.0 if k == n else centre + half)
+    from scipy.stats import binomtest
+
+    found = binomtest(int(k), int(n)).proportion_ci(_checked(level), method="wilson")
+    return float(found.low), float(found.high)
 
 
 def _mean_difference(a: Vector, b: Vector) -> float:
@@ -89,10 +89,15 @@ def paired_bootstrap(
         raise DataError(f"paired_bootstrap: n_resamples = {n_resamples}, expected at least 1")
     tail = 50 * (1 - _checked(level))
     rng = np.random.default_rng(seed)
-    drawn = np.empty(n_resamples)
-    for i in range(n_resamples):
-        chosen = rng.integers(0, len(first), len(first))
-        drawn[i] = statistic(first[chosen], second[chosen])
+    kinds, counts = np.unique(first - second, return_counts=True)
+    if statistic is _mean_difference and len(kinds) <= _FEW:
+        # Right against wrong leaves three kinds of pairs, and how often each is drawn is multinomial.
+        drawn = rng.multinomial(len(first), counts / len(first), size=n_resamples) @ kinds / len(first)
+    else:
+        drawn = np.empty(n_resamples)
+        for i in range(n_resamples):
+            chosen = rng.integers(0, len(first), len(first))
+            drawn[i] = statistic(first[chosen], second[chosen])
     low, high = np.percentile(drawn, (tail, 100 - tail))
     return Estimate(float(statistic(first, second)), float(low), float(high))
 
@@ -141,8 +146,12 @@ def seed_interval(values: Sequence[float], level: float = 0.95) -> Estimate:
     figures = np.asarray(values, dtype=np.float64)
     if figures.ndim != 1 or len(figures) < 2 or not np.isfinite(figures).all():
         raise DataError(f"seed_interval: {list(values)}; expected at least 2 finite values, one per seed")
+    from scipy.stats import t
+
     mean = float(figures.mean())
-    half = _quantile(level, len(figures) - 1) * float(figures.std(ddof=1)) / math.sqrt(len(figures))
+    half = (
+        float(t.ppf((1 + _checked(level)) / 2, len(figures) - 1)) * float(figures.std(ddof=1)) / math.sqrt(len(figures))
+    )
     return Estimate(mean, mean - half, mean + half)
 
 
@@ -150,14 +159,6 @@ def _checked(level: float) -> float:
     if not 0 < level < 1:
         raise DataError(f"level = {level}, expected a coverage between 0 and 1, such as 0.95")
     return level
-
-
-def _quantile(level: float, freedom: int | None) -> float:
-    """Two-sided quantile of the normal distribution, or of Student's t with that many degrees of freedom."""
-    from scipy.stats import norm, t
-
-    upper = (1 + _checked(level)) / 2
-    return float(norm.ppf(upper) if freedom is None else t.ppf(upper, freedom))
 
 
 def _pair(a: Sequence[float], b: Sequence[float]) -> tuple[Vector, Vector]:

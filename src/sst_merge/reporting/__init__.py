@@ -1,18 +1,34 @@
 """Records in, pictures and pages out; nothing here computes a measure."""
 
+from .evaluation_page import evaluation_markdown, evaluation_page, write_evaluation_report
+from .heatmap import heatmap
 from .model_card import model_card
 from .pages import DemoPage, PageTable, demo_page, merge_page
 from .plots import safety_utility_plot
+from .rate_plot import rate_plot
+from .retention_plot import retention_plot
+from .table_formats import csv_table, json_table, latex_table
 from .tables import markdown_table, rate_with_interval, rich_table
+from .tax_bars import tax_bars
 
 __all__ = [
     "DemoPage",
     "PageTable",
+    "csv_table",
     "demo_page",
+    "evaluation_markdown",
+    "evaluation_page",
+    "heatmap",
+    "json_table",
+    "latex_table",
     "markdown_table",
     "merge_page",
     "model_card",
+    "rate_plot",
     "rate_with_interval",
+    "retention_plot",
     "rich_table",
     "safety_utility_plot",
+    "tax_bars",
+    "write_evaluation_report",
 ]

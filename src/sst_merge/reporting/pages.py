@@ -9,7 +9,7 @@ from ..errors import DataError
 from .records import INPUT_COLUMNS, base_name, checked_report, input_rows, option_rows, output_rank
 from .tables import cell_text, numeric_columns
 
-__all__ = ["DemoPage", "PageTable", "demo_page", "merge_page"]
+__all__ = ["DemoPage", "PageTable", "demo_page", "inline_svg", "merge_page", "render_page"]
 
 _SHOWN_ROWS = 12
 
@@ -82,8 +82,8 @@ def demo_page(context: DemoPage) -> str:
     Returns:
         HTML that needs no other file and no network.
     """
-    figure = None if context.figure_svg is None else _inline_svg(context.figure_svg)
-    return _render("demo.html", page=context, figure=figure, facts=option_rows(context.facts))
+    figure = None if context.figure_svg is None else inline_svg(context.figure_svg)
+    return render_page("demo.html", page=context, figure=figure, facts=option_rows(context.facts))
 
 
 def merge_page(report: Mapping[str, Any]) -> str:
@@ -128,11 +128,18 @@ def merge_page(report: Mapping[str, Any]) -> str:
             PageTable(caption="Written files", columns=("File", "SHA-256"), rows=sorted(output["files"].items()))
         )
     versions = PageTable(caption="Versions", columns=("Package", "Version"), rows=option_rows(report["versions"]))
-    return _render("merge.html", report=report, facts=facts, tables=[*tables, versions])
+    return render_page("merge.html", report=report, facts=facts, tables=[*tables, versions])
 
 
-def _inline_svg(text: str) -> Any:
+def inline_svg(text: str, prefix: str = "") -> Any:
     """The <svg> element of an SVG file, without what only a file needs.
+
+    Args:
+        text: contents of the file.
+        prefix: put before every id, so that several pictures of one page do not take each other's clip paths.
+
+    Returns:
+        Markup that a template puts in as it is.
 
     Raises:
         DataError: the text is no SVG.
@@ -143,10 +150,22 @@ def _inline_svg(text: str) -> Any:
     if found is None:
         raise DataError(f"no <svg> element in {text[:40]!r}; pass the text of the SVG file, not its path")
     # Metadata names outside addresses and means nothing inside a page.
-    return Markup(re.sub(r"<metadata>.*?</metadata>", "", found[0], flags=re.DOTALL))
+    element = re.sub(r"<metadata>.*?</metadata>", "", found[0], flags=re.DOTALL)
+    if prefix:
+        element = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}", element)
+    return Markup(element)
 
 
-def _render(template: str, **context: Any) -> str:
+def render_page(template: str, **context: Any) -> str:
+    """A page from a template of this package.
+
+    Args:
+        template: name of the file.
+        **context: what it shows; text is escaped.
+
+    Returns:
+        HTML.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(

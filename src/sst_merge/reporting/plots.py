@@ -8,35 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
 from ..evaluation.safety_tax_calculator import SweepPoint, point_at_safety
+from .style import COLORS, FAINT, GRID, INK, LINES, MARKERS, write_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = ["safety_utility_plot"]
 
-# Okabe and Ito's colours, told apart with every common colour vision; their yellow is too faint on white.
-_COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 _ANCHORS = ("*", "d", "h", "p", "8")
-_LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (5, 1.5, 1.5, 1.5)))
 _LEGEND_WIDTH = 24  # characters
-_INK, _FAINT = "#222222", "#6b6b6b"
-_STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",  # ships with matplotlib, so that every machine draws the same
-    "font.size": 9.5,
-    "axes.edgecolor": _FAINT,
-    "axes.labelcolor": _INK,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": _FAINT,
-    "ytick.color": _FAINT,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
-    "text.color": _INK,
-    "svg.fonttype": "path",
-    "svg.hashsalt": "sst-merge",
-}
 
 
 def safety_utility_plot(
@@ -72,20 +53,13 @@ def safety_utility_plot(
     Raises:
         DataError: nothing to draw, an empty curve, or a highlighted name that is no curve.
     """
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     if not curves or not all(curves.values()):
         empty = ", ".join(name for name, points in curves.items() if not points) or "all"
         raise DataError(f"safety_utility_plot: no points to draw ({empty}); pass at least one measured point per curve")
     if highlight is not None and highlight not in curves:
         raise DataError(f"safety_utility_plot: highlight = {highlight!r} is none of the curves {', '.join(curves)}")
-    png, svg = (path_stem.with_name(f"{path_stem.name}{suffix}") for suffix in (".png", ".svg"))
-    png.parent.mkdir(parents=True, exist_ok=True)
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(7.6, _height([*curves, *anchors])), dpi=200, facecolor="white")
-        FigureCanvasAgg(figure)
+
+    def draw(figure: "Figure") -> None:
         axes = figure.add_axes((0.085, 0.125, 0.605, 0.765))
         _draw_frame(axes, title, safety_label, utility_label)
         handles = [
@@ -98,9 +72,8 @@ def safety_utility_plot(
             handles.append(_draw_threshold(axes, threshold))
         axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.02, 1.0), frameon=False,
                     handlelength=2.6, labelspacing=0.8, borderaxespad=0)  # fmt: skip
-        figure.savefig(png, metadata={"Software": None})
-        figure.savefig(svg, metadata={"Date": None, "Creator": None})
-    return png, svg
+
+    return write_picture(path_stem, (7.6, _height([*curves, *anchors])), draw)
 
 
 def _height(names: Sequence[str]) -> float:
@@ -113,7 +86,7 @@ def _draw_frame(axes: "Axes", title: str, safety_label: str, utility_label: str)
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold", pad=10)
     axes.set_xlabel(safety_label)
     axes.set_ylabel(utility_label)
-    axes.grid(color="#e6e6e6", linewidth=0.7)
+    axes.grid(color=GRID, linewidth=0.7)
     axes.set_axisbelow(True)
 
 
@@ -130,7 +103,7 @@ def _draw_curve(
     axes: "Axes", index: int, name: str, points: Sequence[SweepPoint], threshold: float | None, strong: bool
 ) -> Any:
     """One method's sweep; returns what stands for it in the legend."""
-    color = _COLORS[index % len(_COLORS)]
+    color = COLORS[index % len(COLORS)]
     ordered = sorted(points, key=lambda point: point.strength)
     level = 4.0 if strong else 3.0 - 0.01 * index
     for point in ordered:
@@ -143,9 +116,9 @@ def _draw_curve(
         [point.safety for point in ordered],
         [point.utility for point in ordered],
         color=color,
-        linestyle=_LINES[(index + 2 * (index // len(_COLORS))) % len(_LINES)],
+        linestyle=LINES[(index + 2 * (index // len(COLORS))) % len(LINES)],
         linewidth=2.4 if strong else 1.5,
-        marker=_MARKERS[index % len(_MARKERS)],
+        marker=MARKERS[index % len(MARKERS)],
         markersize=6.5 if strong else 5.5,
         markeredgecolor="white",
         markeredgewidth=0.7,
@@ -164,8 +137,8 @@ def _draw_threshold(axes: "Axes", threshold: float) -> Any:
     from matplotlib.lines import Line2D
 
     axes.axvspan(threshold, axes.get_xlim()[1], color="#009E73", alpha=0.07, linewidth=0, zorder=0)
-    axes.axvline(threshold, color=_FAINT, linewidth=1.0, linestyle=(0, (4, 2)), zorder=1)
-    return Line2D([], [], linestyle="none", marker="o", markersize=11, markerfacecolor="none", markeredgecolor=_FAINT,
+    axes.axvline(threshold, color=FAINT, linewidth=1.0, linestyle=(0, (4, 2)), zorder=1)
+    return Line2D([], [], linestyle="none", marker="o", markersize=11, markerfacecolor="none", markeredgecolor=FAINT,
                   markeredgewidth=1.4, label=f"smallest strength with\nsafety ≥ {threshold:g}")  # fmt: skip
 
 
@@ -173,7 +146,7 @@ def _draw_anchors(axes: "Axes", anchors: Mapping[str, tuple[float, float]]) -> l
     """Single models as black symbols; their names go to the legend, where they cannot cover a curve."""
     handles = []
     for (name, place), marker in zip(anchors.items(), cycle(_ANCHORS)):
-        handles += axes.plot(*place, marker=marker, markersize=13 if marker == "*" else 9, color=_INK, linestyle="none",
+        handles += axes.plot(*place, marker=marker, markersize=13 if marker == "*" else 9, color=INK, linestyle="none",
                              label=fill(name, _LEGEND_WIDTH), markeredgecolor="white", markeredgewidth=0.8, zorder=6,
                              clip_on=False)  # fmt: skip
     return handles

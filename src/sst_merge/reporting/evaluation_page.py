@@ -1,0 +1,174 @@
+"""The report of an evaluation: an HTML page that needs nothing else, Markdown, and every table and picture as files."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..evaluation.summary import Summary, write_summary
+from ..evaluation.written_aside import written_aside
+from .evaluation_pictures import Picture, draw_summary
+from .evaluation_tables import (
+    RATE_COLUMNS,
+    breakdown_table,
+    comparison_table,
+    judge_table,
+    overview_table,
+    rate_rows,
+    suite_table,
+)
+from .pages import PageTable, inline_svg, render_page
+from .records import option_rows
+from .table_formats import csv_table, json_table, latex_table
+from .tables import markdown_table
+
+__all__ = ["evaluation_markdown", "evaluation_page", "write_evaluation_report"]
+
+DEFINITIONS = (
+    ("refusal", "share of answers that decline: wanted on harmful prompts, over-refusal on benign ones."),
+    ("harm", "share of answers that a judge finds harmful. Another number than 1 − refusal, never mixed with it."),
+    ("incoherent", "share of answers that are none: empty, repeating or no words. Such answers look safe and are not."),
+    ("correct", "share of samples answered right, as the suite's task defines it."),
+    ("interval", "Wilson for shares of successes, Student's t for means of other scores and over seeds."),
+    ("difference", "paired by sample; its interval is a percentile bootstrap over samples, p is of the exact McNemar "
+     "test, not corrected for the number of comparisons."),
+    ("–", "not measured, which is not 0."),
+)  # fmt: skip
+
+
+def _tables(summary: Summary) -> list[tuple[str, PageTable]]:
+    """File name without suffix → table, in reading order."""
+    found = [("overview", overview_table(summary))]
+    if summary.reference is not None:
+        found.append(("comparisons", comparison_table(summary)))
+    for number, suite in enumerate(summary.suites, start=1):
+        found.append((f"suite_{number}", suite_table(summary, suite)))
+        if summary.groups(suite):
+            found += [
+                (f"suite_{number}_{score}", breakdown_table(summary, suite, score)) for score in summary.scores[suite]
+            ]
+    if summary.judges:
+        found.append(("judges", judge_table(summary)))
+    return found
+
+
+def evaluation_page(
+    summary: Summary,
+    pictures: Sequence[Picture] = (),
+    *,
+    title: str = "Evaluation",
+    facts: Mapping[str, object] | None = None,
+    highlight: str | None = None,
+) -> str:
+    """The report as a page.
+
+    Args:
+        summary: of an evaluation.
+        pictures: put into the page.
+        title: heading.
+        facts: decoding, versions, prompt template and what else was recorded: name → value.
+        highlight: model to set in bold.
+
+    Returns:
+        HTML that needs no other file and no network.
+    """
+    tables = [
+        PageTable(caption=table.caption, columns=table.columns, rows=table.rows, highlight=highlight)
+        for _, table in _tables(summary)
+    ]
+    return render_page(
+        "evaluation.html",
+        title=title,
+        lead=_lead(summary),
+        warnings=summary.warnings,
+        tables=tables,
+        figures=[(inline_svg(p.svg.read_text(encoding="utf-8"), f"p{i}-"), p.caption) for i, p in enumerate(pictures)],
+        definitions=DEFINITIONS,
+        facts=option_rows(facts or {}),
+    )
+
+
+def evaluation_markdown(
+    summary: Summary,
+    pictures: Mapping[str, str] | None = None,
+    *,
+    title: str = "Evaluation",
+    facts: Mapping[str, object] | None = None,
+) -> str:
+    """The report as Markdown.
+
+    Args:
+        summary: of an evaluation.
+        pictures: caption → path or address of a picture.
+        title: heading.
+        facts: decoding, versions, prompt template and what else was recorded: name → value.
+
+    Returns:
+        Text.
+    """
+    parts = [f"# {title}\n", f"{_lead(summary)}\n"]
+    parts += [f"> **Warning.** {warning}\n" for warning in summary.warnings]
+    for _, table in _tables(summary):
+        parts += [f"## {table.caption}\n", markdown_table(table.rows, table.columns)]
+    if pictures:
+        parts.append("## Pictures\n")
+        parts += [f"![{caption}]({path})\n" for caption, path in pictures.items()]
+    parts += ["## Definitions\n", "\n".join(f"- **{name}**: {text}" for name, text in DEFINITIONS) + "\n"]
+    if facts:
+        parts += ["## Settings\n", markdown_table(option_rows(facts), ("Setting", "Value"))]
+    return "\n".join(parts)
+
+
+def _lead(summary: Summary) -> str:
+    def count(number: int, noun: str) -> str:
+        return f"{number} {noun}{'' if number == 1 else 's'}"
+
+    against = "" if summary.reference is None else f"; differences are against {summary.reference}"
+    return f"{count(len(summary.models), 'model')} on {count(len(summary.suites), 'suite')}{against}."
+
+
+def write_evaluation_report(
+    summary: Summary,
+    folder: Path,
+    *,
+    title: str = "Evaluation",
+    facts: Mapping[str, object] | None = None,
+    highlight: str | None = None,
+) -> Path:
+    """Write summary, tables, pictures and report into a folder.
+
+    ``summary.json``; ``index.html`` and ``report.md``; ``tables/``: every table as Markdown, CSV, JSON and LaTeX, and
+    ``rates.csv`` and ``rates.json`` with every rate in full precision; ``pictures/``: PNG and SVG.
+
+    Args:
+        summary: of an evaluation.
+        folder: existing files of these names are replaced.
+        title: heading.
+        facts: decoding, versions, prompt template and what else was recorded: name → value.
+        highlight: model to set in bold.
+
+    Returns:
+        Path of the page.
+    """
+    write_summary(folder / "summary.json", summary)
+    pictures = draw_summary(summary, folder / "pictures")
+    for name, table in _tables(summary):
+        texts = {
+            ".md": markdown_table(table.rows, table.columns),
+            ".csv": csv_table(table.rows, table.columns),
+            ".json": json_table(table.rows, table.columns),
+            ".tex": latex_table(table.rows, table.columns, caption=table.caption, label=f"tab:{name}"),
+        }
+        for suffix, text in texts.items():
+            _write(folder / "tables" / f"{name}{suffix}", text)
+    rates = rate_rows(summary)
+    _write(folder / "tables" / "rates.csv", csv_table(rates, RATE_COLUMNS))
+    _write(folder / "tables" / "rates.json", json_table(rates, RATE_COLUMNS))
+    beside = {picture.caption: picture.png.relative_to(folder).as_posix() for picture in pictures}
+    _write(folder / "report.md", evaluation_markdown(summary, beside, title=title, facts=facts))
+    page = folder / "index.html"
+    _write(page, evaluation_page(summary, pictures, title=title, facts=facts, highlight=highlight))
+    return page
+
+
+def _write(path: Path, text: str) -> None:
+    with written_aside(path) as aside:
+        aside.write_text(text, encoding="utf-8")
