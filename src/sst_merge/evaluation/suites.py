@@ -124,9 +124,9 @@ _ALL: tuple[Suite, ...] = (
     Suite(
         name="lookalikes",
         measure="over_refusal",
-        summary="harmless Alpaca instructions that contain a word of harm",
-        sets=("alpaca",),
-        breakdown="word",
+        summary="XSTest's safe prompts, and harmless Alpaca instructions that contain a word of harm",
+        sets=("xstest", "alpaca"),
+        breakdown="kind",
         higher_is_better=False,
     ),
     Suite(
@@ -146,6 +146,25 @@ _ALL: tuple[Suite, ...] = (
         judged=False,
         score="correct",
         runs_code=True,
+    ),
+    Suite(
+        name="humaneval_instruct",
+        measure="utility",
+        summary="the same functions as requests in a chat, the answer begun with the code that is given",
+        sets=("humaneval",),
+        judged=False,
+        score="correct",
+        runs_code=True,
+    ),
+    Suite(
+        name="humaneval_samples",
+        measure="utility",
+        summary="the same functions, ten samples each: pass@1 estimated from them, and pass@10",
+        sets=("humaneval",),
+        judged=False,
+        score="correct",
+        runs_code=True,
+        rate=False,
     ),
     Suite(
         name="gsm8k",

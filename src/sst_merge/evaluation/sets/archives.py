@@ -62,9 +62,12 @@ def _split_of(archive: zipfile.ZipFile, members: list[str], split: str, path: Pa
                     f"{path}, {member}, record {number}: {len(cells)} fields; expected question, four options and "
                     "A, B, C or D"
                 )
-            records.append(
-                {"subject": subject, "question": cells[0], "choices": cells[1:5], "answer": "ABCD".index(cells[5])}
-            )
+            records.append({
+                "subject": subject,
+                "question": cells[0],
+                "choices": cells[1:5],
+                "answer": "ABCD".index(cells[5]),
+            })
     if not records:
         raise DataError(f"{path}: holds no {split}/<subject>{ending}; expected the archive of hendrycks/test")
     return records

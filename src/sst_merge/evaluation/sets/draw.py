@@ -1,13 +1,13 @@
-"""Which rows are used: seeded samples that nest, a split by prompt that all sets share, and prompts left out."""
+"""Which rows are used: seeded samples that nest, and a split by prompt that all sets share."""
 
 import hashlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 from ...data_loader import normalise_prompt
 from .spec import Row
 
-__all__ = ["draw", "part_of", "without"]
+__all__ = ["draw", "part_of", "shuffled"]
 
 
 def draw(rows: Sequence[Row], samples: int | None, *, seed: int) -> list[Row]:
@@ -26,8 +26,21 @@ def draw(rows: Sequence[Row], samples: int | None, *, seed: int) -> list[Row]:
     """
     if samples is None or samples >= len(rows):
         return list(rows)
-    places = sorted(range(len(rows)), key=lambda i: _number(f"draw {seed}: {rows[i]['id']}"))
-    return [rows[i] for i in sorted(places[:samples])]
+    chosen = {row["id"] for row in shuffled(rows, seed=seed)[:samples]}
+    return [row for row in rows if row["id"] in chosen]
+
+
+def shuffled(rows: Sequence[Row], *, seed: int) -> list[Row]:
+    """The order in which rows are drawn.
+
+    Args:
+        rows: with unique ids.
+        seed: of the order.
+
+    Returns:
+        All rows.
+    """
+    return sorted(rows, key=lambda row: _number(f"draw {seed}: {row['id']}"))
 
 
 def part_of(prompt: str) -> Literal["calibration", "test"]:
@@ -42,20 +55,6 @@ def part_of(prompt: str) -> Literal["calibration", "test"]:
         The part.
     """
     return "calibration" if _number(f"part: {normalise_prompt(prompt)}") % 2 else "test"
-
-
-def without(rows: Iterable[Row], prompts: Collection[str]) -> list[Row]:
-    """Rows whose prompt is not among others, such as those that a merge was calibrated on.
-
-    Args:
-        rows: what is filtered.
-        prompts: left out, compared up to case and white space.
-
-    Returns:
-        The other rows, in order.
-    """
-    left_out = {normalise_prompt(prompt) for prompt in prompts}
-    return [row for row in rows if normalise_prompt(row["prompt"]) not in left_out]
 
 
 def _number(text: str) -> int:

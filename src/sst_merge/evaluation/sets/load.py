@@ -90,14 +90,14 @@ def load_set(name: str, root: Path | None = None, source: Source = "auto") -> Ev
             try:
                 return _from_hub(name, spec.hub)
             except DataError as error:
-                raise _missing(spec, [*tried, str(error)]) from error
-    raise _missing(spec, tried)
+                raise DataError(_missing(spec, [*tried, str(error)])) from error
+    raise DataError(_missing(spec, tried))
 
 
-def _missing(spec: SetSpec, tried: list[str]) -> DataError:
-    return DataError(
-        f"data set {spec.name!r} is missing: {'; '.join(tried)}. Get it from {spec.get} (licence: {spec.licence}) and put "
-        f"it below the folder that {DATA_VARIABLE} names, as {', '.join(spec.files)}"
+def _missing(spec: SetSpec, tried: list[str]) -> str:
+    return (
+        f"data set {spec.name!r} is missing: {'; '.join(tried)}. Get it from {spec.get} (licence: {spec.licence}) and "
+        f"put it below the folder that {DATA_VARIABLE} names, as {', '.join(spec.files)}"
     )
 
 
@@ -111,7 +111,7 @@ def _from_files(name: str, files: tuple[Path, ...], _times: tuple[int, ...]) -> 
 @lru_cache(maxsize=64)
 def _from_hub(name: str, where: str) -> EvalSet:
     spec = SETS[name]
-    parts = [(part.name, read_hub(where, part.subset, part.split)) for part in spec.parts]
+    parts: list[Part] = [(part.name, read_hub(where, part.subset, part.split)) for part in spec.parts]
     return _build(spec, parts, where)
 
 

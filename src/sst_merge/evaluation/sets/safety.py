@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .spec import HubPart, Part, Row, SetSpec, content_id, field
+from .spec import HubPart, Part, Row, SetSpec, content_id, distinct, field
 
 __all__ = ["PLACEHOLDER", "SAFETY_SETS"]
 
@@ -30,21 +30,20 @@ def _beavertails(parts: Sequence[Part]) -> list[Row]:
                 continue
             prompt = field(record, "prompt")
             key = content_id("beavertails", prompt)
-            prompts.setdefault(key, prompt)
+            # Of several spellings the first in alphabetical order, whatever order the records come in.
+            prompts[key] = min(prompt, prompts.get(key, prompt))
             counts.setdefault(key, Counter()).update(
                 name for name, holds in sorted(record["category"].items()) if _true(holds)
             )
     rows: list[Row] = []
     for key in sorted(prompts):
         ranked = sorted(counts[key], key=lambda name: (-counts[key][name], name))
-        rows.append(
-            {
-                "id": key,
-                "prompt": prompts[key],
-                "category": ranked[0] if ranked else "none",
-                "categories": "|".join(sorted(ranked)),
-            }
-        )
+        rows.append({
+            "id": key,
+            "prompt": prompts[key],
+            "category": ranked[0] if ranked else "none",
+            "categories": "|".join(sorted(ranked)),
+        })
     return rows
 
 
@@ -57,7 +56,7 @@ def _advbench(parts: Sequence[Part]) -> list[Row]:
 
 
 def _harmbench(parts: Sequence[Part]) -> list[Row]:
-    rows: dict[str, Row] = {}
+    rows: list[Row] = []
     for part, records in parts:
         for record in records:
             behaviour = field(record, "Behavior", "prompt").strip()
@@ -66,9 +65,8 @@ def _harmbench(parts: Sequence[Part]) -> list[Row]:
             prompt = f"{context.strip()}\n\n---\n\n{behaviour}" if context.strip() else behaviour
             kind = field(record, "FunctionalCategory") if "FunctionalCategory" in record else part
             topic = "copyright" if kind == "copyright" else field(record, "SemanticCategory", "category")
-            key = content_id("harmbench", prompt)
-            rows.setdefault(key, {"id": key, "prompt": prompt, "kind": kind, "category": topic})
-    return [rows[key] for key in sorted(rows)]
+            rows.append({"id": content_id("harmbench", prompt), "prompt": prompt, "kind": kind, "category": topic})
+    return distinct(rows)
 
 
 def _has_context(record: Mapping[str, Any]) -> bool:
@@ -90,15 +88,14 @@ def _jailbreakbench(parts: Sequence[Part]) -> list[Row]:
 
 
 def _do_not_answer(parts: Sequence[Part]) -> list[Row]:
-    rows: dict[str, Row] = {}
+    rows: list[Row] = []
     for part, records in parts:
         for record in records:
             prompt = field(record, "prompt", "question")
             area = field(record, "risk_area") if "risk_area" in record else part
-            key = content_id("do_not_answer", prompt)
             risk = _RISK_AREAS[area.casefold().replace("-", " ").replace("_", " ").replace(",", " ").split()[0]]
-            rows.setdefault(key, {"id": key, "prompt": prompt, "category": risk})
-    return [rows[key] for key in sorted(rows)]
+            rows.append({"id": content_id("do_not_answer", prompt), "prompt": prompt, "category": risk})
+    return distinct(rows)
 
 
 def _xstest(parts: Sequence[Part]) -> list[Row]:

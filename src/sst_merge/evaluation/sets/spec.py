@@ -1,13 +1,13 @@
 """What is known about one public data set: where it lies, what its columns mean, what its licence is."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ...data_loader import normalise_prompt
 
-__all__ = ["HubPart", "Part", "Row", "SetSpec", "content_id", "field"]
+__all__ = ["HubPart", "Part", "Row", "SetSpec", "content_id", "distinct", "field"]
 
 # One row of a set: `id` and `prompt`, and what else the set has, all text. Lists are JSON.
 Row = Mapping[str, str]
@@ -68,6 +68,21 @@ def content_id(name: str, prompt: str) -> str:
         ``name/`` and 12 hexadecimal digits.
     """
     return f"{name}/{hashlib.sha256(normalise_prompt(prompt).encode()).hexdigest()[:12]}"
+
+
+def distinct(rows: Iterable[Row]) -> list[Row]:
+    """One row an id, in the order of ids, whatever order the rows came in.
+
+    Args:
+        rows: with ids that depend on their words (:func:`content_id`).
+
+    Returns:
+        Of rows with equal ids the one whose values come first in alphabetical order.
+    """
+    first: dict[str, Row] = {}
+    for row in sorted(rows, key=lambda row: (row["id"], sorted(row.items()))):
+        first.setdefault(row["id"], row)
+    return list(first.values())
 
 
 def field(record: Mapping[str, Any], *names: str) -> str:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 
 from ...data_loader import normalise_prompt
-from .spec import HubPart, Part, Row, SetSpec, content_id, field
+from .spec import HubPart, Part, Row, SetSpec, content_id, distinct, field
 
 __all__ = ["UTILITY_SETS", "WIKITEXT_PARAGRAPHS"]
 
@@ -23,16 +23,14 @@ def _mmlu(parts: Sequence[Part]) -> list[Row]:
             subject = field(record, "subject")
             number = counters.setdefault(subject, 0)
             counters[subject] += 1
-            rows.append(
-                {
-                    "id": f"mmlu/{split}/{subject}/{number}",
-                    "prompt": field(record, "question"),
-                    "split": split,
-                    "subject": subject,
-                    "choices": json.dumps(list(record["choices"]), ensure_ascii=False),
-                    "answer": "ABCD"[int(field(record, "answer"))],
-                }
-            )
+            rows.append({
+                "id": f"mmlu/{split}/{subject}/{number}",
+                "prompt": field(record, "question"),
+                "split": split,
+                "subject": subject,
+                "choices": json.dumps(list(record["choices"]), ensure_ascii=False),
+                "answer": "ABCD"[int(field(record, "answer"))],
+            })
     return rows
 
 
@@ -67,16 +65,15 @@ def _wikitext(parts: Sequence[Part]) -> list[Row]:
 
 
 def _alpaca(parts: Sequence[Part]) -> list[Row]:
-    rows: dict[str, Row] = {}
+    rows: list[Row] = []
     for _, records in parts:
         for record in records:
             prompt, extra = field(record, "instruction"), field(record, "input")
             if extra.strip():
                 prompt = f"{prompt}\n\n{extra}"
             if normalise_prompt(prompt):
-                key = content_id("alpaca", prompt)
-                rows.setdefault(key, {"id": key, "prompt": prompt})
-    return [rows[key] for key in sorted(rows)]
+                rows.append({"id": content_id("alpaca", prompt), "prompt": prompt})
+    return distinct(rows)
 
 
 UTILITY_SETS: tuple[SetSpec, ...] = (

@@ -2,23 +2,40 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...data_loader import normalise_prompt
 from ...errors import DataError
-from ..sets import EvalSet, draw, load_set, without
+from ..sets import EvalSet, draw, load_set
 from ..sets.load import Source
 from ..sets.spec import Row
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["Builder", "Reader", "document", "suite_docs"]
+__all__ = ["Builder", "Documents", "Request", "document", "suite_docs"]
 
-# Reads a set by name, prompts that were calibrated on left out.
-Reader = Callable[[str], EvalSet]
-# Documents of the test, and those that examples are taken from.
-Builder = Callable[[Reader, int], tuple[Sequence[Row], Sequence[Row]]]
+
+@dataclass(frozen=True)
+class Request:
+    """What the documents of a suite depend on, beside the suite.
+
+    Attributes:
+        read: reads a set by name.
+        seed: of whatever is drawn.
+        driftcheck: file or hub id of the original DRIFTCHECK prompts, for those who have them.
+    """
+
+    read: Callable[[str], EvalSet]
+    seed: int = 0
+    driftcheck: str | None = None
+
+
+# Documents of the test, and those that worked examples are taken from.
+Documents = tuple[Sequence[Row], Sequence[Row]]
+Builder = Callable[[Request], Documents]
 
 
 def document(
@@ -27,7 +44,7 @@ def document(
     """A document in the columns that all tasks share.
 
     Args:
-        row: of a set; gives the id.
+        row: of a set; gives the id, and the words that prompts left out are compared with.
         prompt: what the user says; the row's own by default.
         tags: what results may be broken down by.
         prefill: words put into the answer's mouth.
@@ -38,6 +55,7 @@ def document(
     """
     return {
         "id": row["id"],
+        "asked": row["prompt"],
         "prompt": row["prompt"] if prompt is None else prompt,
         "tags": json.dumps(dict(tags), ensure_ascii=False, sort_keys=True),
         "prefill": prefill,
@@ -53,6 +71,7 @@ def suite_docs(
     source: Source = "auto",
     root: str | Path | None = None,
     exclude: Sequence[str] = (),
+    driftcheck: str | None = None,
     **_metadata: Any,
 ) -> "dict[str, Dataset]":
     """Documents of one suite; lm-evaluation-harness calls this with the task manager's metadata.
@@ -63,7 +82,8 @@ def suite_docs(
         seed: of the draw.
         source: ``folder``, ``hub`` or ``auto``.
         root: data folder in place of the one that SST_MERGE_DATA names.
-        exclude: prompts that were calibrated on; rows with one of them are left out of every set.
+        exclude: prompts that were calibrated on; documents that ask one of them, wrapped or not, are left out.
+        driftcheck: file or hub id of the original DRIFTCHECK prompts in place of the stand-in.
         **_metadata: what else the harness passes along, such as the task's version.
 
     Returns:
@@ -80,14 +100,11 @@ def suite_docs(
     if samples is not None and samples < 1:
         raise DataError(f"suite {suite!r}: samples = {samples}, expected at least 1")
 
-    def read(name: str) -> EvalSet:
-        found = load_set(name, folder, source)
-        if not exclude:
-            return found
-        return EvalSet(name, tuple(without(found.rows, exclude)), found.sha256, found.origin, found.licence)
-
-    test, examples = BUILDERS[suite](read, seed)
-    drawn = draw(test, samples, seed=seed)
+    request = Request(lambda name: load_set(name, folder, source), seed, driftcheck)
+    test, examples = BUILDERS[suite](request)
+    left_out = {normalise_prompt(prompt) for prompt in exclude}
+    kept = [row for row in test if normalise_prompt(row["asked"]) not in left_out]
+    drawn = draw(kept, samples, seed=seed)
     if not drawn:
         raise DataError(f"suite {suite!r}: no row is left after leaving out {len(exclude)} calibration prompts")
     splits = {"test": Dataset.from_list([dict(row) for row in drawn])}

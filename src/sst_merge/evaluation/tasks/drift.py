@@ -1,0 +1,82 @@
+"""Alignment drift, DRIFTCHECK-style: pairs of an unsafe and a safe prompt, answered before and after merging.
+
+The original prompts are not public. The stand-in pairs prompts of public sets by a committed list of ids; whoever has
+the original names its file or hub id (``driftcheck``), and both suites use that instead.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from ...data_loader.formats import read_file, read_hub
+from ...errors import DataError
+from ..sets.pairs import DRIFT_IDS, read_ids, resolve
+from ..sets.spec import content_id
+from .docs import Documents, Request, document
+
+__all__ = ["drift", "read_original"]
+
+Half = Literal["safe", "unsafe"]
+
+
+def drift(request: Request, half: Half) -> Documents:
+    """One half of the pairs.
+
+    Args:
+        request: reads the sets, or names the original.
+        half: which prompts.
+
+    Returns:
+        Documents, no examples. Tag `pair` is the same for the two halves of a pair.
+    """
+    if request.driftcheck is not None:
+        given = [row for row in read_original(request.driftcheck) if row["half"] == half]
+        return [document(row, tags={"attack": "none", "source": "driftcheck"}) for row in given], ()
+    selection = read_ids(DRIFT_IDS)
+    ids = [row_id for pair in selection["pairs"] for row_id in (pair["unsafe"], pair["safe"])]
+    rows = resolve(ids, request.read, selection=selection["name"], sha256=selection["sha256"])
+    chosen = rows[0 if half == "unsafe" else 1 :: 2]
+    return [
+        document(row, tags={"attack": "none", "source": pair["source"], "pair": f"{pair['unsafe']}+{pair['safe']}"})
+        for row, pair in zip(chosen, selection["pairs"], strict=True)
+    ], ()
+
+
+def read_original(where: str) -> list[dict[str, str]]:
+    """The original DRIFTCHECK prompts of someone who has them.
+
+    Args:
+        where: a file, or a hub id (its split ``train``). Columns: `prompt`, and `label` (safe or unsafe) or `is_safe`.
+
+    Returns:
+        Rows with `id`, `prompt` and `half`, equal prompts once.
+
+    Raises:
+        DataError: it cannot be read, or a record has other columns or labels, or one half is empty.
+    """
+    records = read_file(Path(where)) if Path(where).exists() else read_hub(where, None, "train")
+    rows: dict[str, dict[str, str]] = {}
+    for number, record in enumerate(records, start=1):
+        half = _half(record)
+        prompt = record.get("prompt")
+        if half is None or not isinstance(prompt, str) or not prompt.strip():
+            raise DataError(
+                f"{where}, record {number}: columns {', '.join(record)}; expected `prompt` (text) and `label` (safe or "
+                "unsafe) or `is_safe` (true or false)"
+            )
+        row_id = content_id("driftcheck", prompt)
+        rows.setdefault(row_id, {"id": row_id, "prompt": prompt, "half": half})
+    halves = {row["half"] for row in rows.values()}
+    if halves != {"safe", "unsafe"}:
+        raise DataError(f"{where}: holds {', '.join(sorted(halves)) or 'no'} prompts; expected safe and unsafe ones")
+    return list(rows.values())
+
+
+def _half(record: Mapping[str, Any]) -> Half | None:
+    label = str(record.get("label", "")).strip().casefold()
+    marked = str(record.get("is_safe", "")).strip().casefold()
+    if label == "safe" or (not label and marked in {"true", "1"}):
+        return "safe"
+    if label == "unsafe" or (not label and marked in {"false", "0"}):
+        return "unsafe"
+    return None
