@@ -14,6 +14,7 @@ __all__ = [
     "OptionError",
     "OutputExistsError",
     "SSTMergeError",
+    "SandboxError",
     "UnknownMethodError",
 ]
 
@@ -56,3 +57,7 @@ class OptionError(MergeError):
 
 class OutputExistsError(SSTMergeError, FileExistsError):
     """The output exists already and may not be overwritten."""
+
+
+class SandboxError(SSTMergeError, RuntimeError):
+    """Code that a model wrote may not be run, or cannot be run safely here."""

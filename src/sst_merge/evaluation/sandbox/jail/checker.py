@@ -1,0 +1,145 @@
+"""Process 1 of the jail: runs the tests against a function that lives in another process, and decides.
+
+The tests call a stand-in that sends its arguments to the candidate and returns plain data that came back. No code of
+the program ever runs here, so nothing it does to its own interpreter can reach an ``assert`` of the tests.
+"""
+
+import builtins
+import os
+import signal
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+from .wire import WireError, decode, encode, receive, send
+
+__all__ = ["check", "end_of"]
+
+
+class CandidateGone(BaseException):
+    """The candidate cannot answer any more; not an Exception, so that no test can swallow it."""
+
+
+def check(job: dict[str, str], requests: BinaryIO, replies: BinaryIO) -> dict[str, Any]:
+    """Run the tests of a job.
+
+    Args:
+        job: ``source`` (program), ``entry_point``, ``context`` (trusted code that the tests may use) and ``tests``
+            (trusted code that defines ``check(candidate)``).
+        requests: to the candidate.
+        replies: from the candidate.
+
+    Returns:
+        The verdict: ``passed`` and ``reason``.
+    """
+    calls = 0
+
+    def ask(message: dict[str, Any]) -> Any:
+        try:
+            send(requests, message)
+            reply = receive(replies)
+        except (EOFError, OSError) as error:
+            raise CandidateGone("the program ended before its tests did") from error
+        except WireError as error:
+            raise CandidateGone(f"the program sent {error}") from error
+        if not isinstance(reply, dict):
+            raise CandidateGone("the program sent a message of another kind")
+        if "error" in reply:
+            raise _as_exception(reply["error"])
+        return reply
+
+    def candidate(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        reply = ask({"args": encode(args), "kwargs": encode(kwargs)})
+        calls += 1
+        try:
+            value, after = decode(reply.get("value")), decode(reply.get("args"))
+        except (WireError, RecursionError) as error:
+            raise CandidateGone(f"the program sent {error}") from error
+        if isinstance(after, list) and len(after) == len(args):
+            for argument, changed in zip(args, after, strict=True):
+                _follow(argument, changed)
+        return value
+
+    try:
+        ask({"source": job["source"], "entry_point": job["entry_point"]})
+    except (Exception, CandidateGone) as error:
+        return _failed("the program does not run", error)
+    try:
+        _run_tests(job, candidate)
+    except AssertionError as error:
+        return _failed(f"a test fails{_where(error, job['tests'])}", error)
+    except BaseException as error:
+        return _failed(f"a test stops{_where(error, job['tests'])}", error)
+    if not calls:
+        return {"passed": False, "reason": "the tests never called the function; they decide nothing"}
+    return {"passed": True, "reason": "all tests passed"}
+
+
+def end_of(process: int) -> str:
+    """Kill the candidate and say how it had ended, if it had.
+
+    Args:
+        process: its id.
+
+    Returns:
+        A remark for the reason, or nothing.
+    """
+    # Its pipe closes a moment before it can be waited for; and a program may close the pipe and live on.
+    for _ in range(20):
+        ended, status = os.waitpid(process, os.WNOHANG)
+        if ended:
+            break
+        time.sleep(0.005)
+    else:
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        return ""
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f" (it left with status {code})"
+    remark = {signal.SIGXCPU: ": out of processor time", signal.SIGKILL: ": out of processor time, or killed"}
+    return f" (killed by {signal.Signals(-code).name}{remark.get(signal.Signals(-code), '')})"
+
+
+def _run_tests(job: dict[str, str], candidate: Callable[..., Any]) -> None:
+    namespace: dict[str, Any] = {"__name__": "tests"}
+    for part in ("context", "tests"):
+        exec(compile(job[part], f"<{part}>", "exec", dont_inherit=True), namespace)
+        # Tests may also use the function by its name.
+        namespace[job["entry_point"]] = candidate
+    namespace["check"](candidate)
+
+
+def _as_exception(error: Any) -> BaseException:
+    try:
+        name, message = map(str, error)
+    except (TypeError, ValueError):
+        return CandidateGone("the program sent a message of another kind")
+    kind = getattr(builtins, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, Exception)) or issubclass(kind, (AssertionError, UnicodeError)):
+        return RuntimeError(f"{name}: {message}")
+    return kind(message)
+
+
+def _follow(argument: Any, changed: Any) -> None:
+    # A function that changes its arguments changes them for the tests as well, as it would in one process.
+    if isinstance(argument, list) and isinstance(changed, list):
+        if argument != changed:
+            argument[:] = changed
+    elif isinstance(argument, (dict, set)) and type(argument) is type(changed) and argument != changed:
+        argument.clear()
+        argument.update(changed)
+
+
+def _where(error: BaseException, tests: str) -> str:
+    lines = tests.splitlines()
+    numbers = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "<tests>"]
+    if not numbers or not 0 < (numbers[-1] or 0) <= len(lines):
+        return ""
+    return f" at {lines[(numbers[-1] or 1) - 1].strip()[:200]!r}"
+
+
+def _failed(what: str, error: BaseException) -> dict[str, Any]:
+    return {"passed": False, "reason": f"{what}: {type(error).__name__}: {str(error)[:300]}"}

@@ -1,0 +1,149 @@
+"""HumanEval as lm-evaluation-harness wants it: documents, programs run by a filter, scores a document."""
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ...errors import DataError
+from ..completions import program_from_answer, program_from_continuation
+from ..human_eval import Problem, read_problems, refuse_unless_allowed, run_programs
+from ..pass_at_k import pass_at_k
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+__all__ = ["documents", "documents_instruct", "run_answers", "run_continuations", "score"]
+
+_TRIES = (10, 100)
+_REQUEST = "Complete the following Python function so that it does what its docstring says.\n\n```python\n{}```\n"
+_BEGINNING = "Here is the completed function:\n\n```python\n"
+
+
+def documents(*, samples: int | None = None, seed: int = 0, **_metadata: Any) -> "dict[str, Dataset]":
+    """Problems for a model that goes on with a text.
+
+    Args:
+        samples: draw at most so many, in file order; all of them by default.
+        seed: of the draw.
+        **_metadata: what else the harness passes along, such as the task's version.
+
+    Returns:
+        Split → documents.
+    """
+    return _dataset([_document(problem, problem.prompt, "") for problem in _drawn(samples, seed)])
+
+
+def documents_instruct(*, samples: int | None = None, seed: int = 0, **_metadata: Any) -> "dict[str, Dataset]":
+    """Problems as requests in a chat, whose answer is begun with the code that is given.
+
+    Args:
+        samples: draw at most so many, in file order; all of them by default.
+        seed: of the draw.
+        **_metadata: what else the harness passes along, such as the task's version.
+
+    Returns:
+        Split → documents.
+    """
+    rows = []
+    for problem in _drawn(samples, seed):
+        code = problem.prompt.rstrip("\n") + "\n"
+        rows.append(_document(problem, _REQUEST.format(code), _BEGINNING + code))
+    return _dataset(rows)
+
+
+def run_continuations(
+    responses: Sequence[Sequence[str]], docs: Sequence[Mapping[str, str]]
+) -> list[list[dict[str, Any]]]:
+    """Run what a model went on with.
+
+    Args:
+        responses: samples of each document.
+        docs: the documents.
+
+    Returns:
+        For each sample ``passed`` and ``reason``.
+    """
+    programs = [
+        [program_from_continuation(doc["code"], text) for text in texts]
+        for texts, doc in zip(responses, docs, strict=True)
+    ]
+    return _run(programs, docs)
+
+
+def run_answers(responses: Sequence[Sequence[str]], docs: Sequence[Mapping[str, str]]) -> list[list[dict[str, Any]]]:
+    """Run what a model answered in a chat.
+
+    Args:
+        responses: samples of each document.
+        docs: the documents.
+
+    Returns:
+        For each sample ``passed`` and ``reason``.
+    """
+    programs = [
+        [program_from_answer(doc["code"], doc["entry_point"], text, open_fence=bool(doc["prefill"])) for text in texts]
+        for texts, doc in zip(responses, docs, strict=True)
+    ]
+    return _run(programs, docs)
+
+
+def score(doc: Mapping[str, str], results: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, float]:
+    """Scores of one document.
+
+    Args:
+        doc: the document.
+        results: for its one request, the verdict of each sample.
+
+    Returns:
+        ``correct``: the share of samples that passed, 0 or 1 where there is one; and ``pass_at_10``, ``pass_at_100``
+        where there are as many samples.
+
+    Raises:
+        DataError: the samples did not come through one of the filters above.
+    """
+    verdicts = results[0]
+    if not verdicts or not all(isinstance(verdict, Mapping) for verdict in verdicts):
+        raise DataError(f"{doc['id']}: not run yet; the task's filter must be run_continuations or run_answers")
+    samples, passed = len(verdicts), sum(bool(verdict["passed"]) for verdict in verdicts)
+    tries = {f"pass_at_{k}": pass_at_k(samples, passed, k) for k in _TRIES if k <= samples}
+    return {"correct": pass_at_k(samples, passed, 1), **tries}
+
+
+def _run(programs: Sequence[Sequence[str]], docs: Sequence[Mapping[str, str]]) -> list[list[dict[str, Any]]]:
+    refuse_unless_allowed()
+    jobs = []
+    for candidates, doc in zip(programs, docs, strict=True):
+        problem = Problem(id=doc["id"], prompt=doc["code"], test=doc["test"], entry_point=doc["entry_point"])
+        jobs += [(problem, program) for program in candidates]
+    outcomes = iter(run_programs(jobs))
+    return [
+        [{"passed": outcome.passed, "reason": outcome.reason} for _, outcome in zip(candidates, outcomes, strict=False)]
+        for candidates in programs
+    ]
+
+
+def _drawn(samples: int | None, seed: int) -> list[Problem]:
+    problems = read_problems()
+    if samples is None or samples >= len(problems):
+        return problems
+    if samples < 1:
+        raise DataError(f"HumanEval: samples = {samples}, expected at least 1")
+    return [problems[index] for index in sorted(random.Random(seed).sample(range(len(problems)), samples))]
+
+
+def _document(problem: Problem, prompt: str, prefill: str) -> dict[str, str]:
+    return {
+        "id": problem.id,
+        "prompt": prompt,
+        "tags": "{}",
+        "prefill": prefill,
+        "code": problem.prompt,
+        "test": problem.test,
+        "entry_point": problem.entry_point,
+    }
+
+
+def _dataset(rows: list[dict[str, str]]) -> "dict[str, Dataset]":
+    from datasets import Dataset
+
+    return {"test": Dataset.from_list(rows)}
