@@ -11,7 +11,6 @@ from .console import print_table, progress_bars, warn
 
 if TYPE_CHECKING:
     from ..evaluation.harness import EvaluationRun
-    from ..evaluation.suites import Suite
 
 __all__ = ["evaluate"]
 
@@ -37,8 +36,8 @@ def _list_suites(context: click.Context, _option: click.Parameter, wanted: bool)
     "folder of them; repeatable")  # fmt: skip
 @click.option("--adapters-dir", "folders", multiple=True, type=click.Path(path_type=Path), help="folder with many "
     "adapters, named by their paths below it; repeatable")  # fmt: skip
-@click.option("--suite", "names", multiple=True, metavar="NAME", help="suite or group (safety, over_refusal, utility, "
-    "drift, all); repeatable, or separated by commas")  # fmt: skip
+@click.option("--suite", "names", multiple=True, metavar="NAME|FILE.jsonl", help="suite, group (safety, "
+    "over_refusal, utility, drift, all), or a file of own questions; repeatable, or separated by commas")  # fmt: skip
 @click.option("--list-suites", is_flag=True, is_eager=True, expose_value=False, callback=_list_suites,
     help="show all suites and stop")  # fmt: skip
 @click.option("--samples", type=click.IntRange(min=1), help="samples per suite, drawn by the seed; all by default")
@@ -84,13 +83,18 @@ def evaluate(
         if not value:
             raise ConfigError(f"{flag}: missing; see sst-merge evaluate --help")
     assert base is not None and out is not None
+    from ..evaluation.custom import custom_suite
     from ..evaluation.harness import ModelSettings, evaluate_models, find_adapters
     from ..evaluation.harness.lab_names import LabNames, is_lab_name
     from ..evaluation.suite_groups import expand_suites
 
     lab = LabNames.of(base) if is_lab_name(base) else None
     asked = [name.strip() for text in names for name in text.split(",") if name.strip()]
-    suites, left_out = expand_suites(asked, lab=lab is not None, allow_code=allow_code)
+    files = [name for name in asked if name.endswith(".jsonl")]
+    suites, left_out = expand_suites(
+        [name for name in asked if name not in files], lab=lab is not None, allow_code=allow_code
+    )
+    suites += [custom_suite(Path(file)) for file in files]
     for name in left_out:
         warn(f"suite {name} runs code that the models write and is left out; --allow-code-execution lets it run")
     found = find_adapters([_adapter(text, lab) for text in adapters], folders)
@@ -120,7 +124,7 @@ def evaluate(
             force=options["force"],
             progress=progress,
         )
-    _print(run, suites)
+    _print(run)
     click.echo(str(out))
 
 
@@ -151,16 +155,10 @@ def _batch_size(text: str) -> Any:
     return text if text == "auto" else int(text)
 
 
-def _print(run: "EvaluationRun", suites: "Sequence[Suite]") -> None:
-    from ..reporting import rate_with_interval
+def _print(run: "EvaluationRun") -> None:
+    from ..reporting.evaluation_tables import overview_table
 
-    models = list(dict.fromkeys(model for model, _ in run.records))
-    cells = {(entry["model"], entry["suite"]): entry for entry in run.summary}
-    rows = []
-    for model in models:
-        row = [model]
-        for suite in suites:
-            figures = cells[model, suite.name]["scores"][suite.score]
-            row.append(rate_with_interval(figures["mean"], figures["interval"]))
-        rows.append(row)
-    print_table("Means with 95 % intervals", ["model", *(f"{s.name}: {s.score}" for s in suites)], rows)
+    table = overview_table(run.summary)
+    print_table(table.caption, table.columns, table.cells)
+    for warning in run.summary.warnings:
+        warn(warning)

@@ -170,9 +170,10 @@ def _last_filter(logged: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]
 
 
 def _response(task: "Task", sample: Mapping[str, Any]) -> str:
-    """What was generated, or the option of the highest log-likelihood; empty where whole texts are scored."""
+    """What was generated (several samples as a JSON list), or the likeliest option; empty where texts are scored."""
     if task.OUTPUT_TYPE == "generate_until":
-        return str(sample["resps"][0][0])
+        answers = sample["resps"][0]
+        return str(answers[0]) if len(answers) == 1 else json.dumps(answers, ensure_ascii=False)
     if task.OUTPUT_TYPE == "multiple_choice":
         scores = [float(answers[0][0]) for answers in sample["resps"]]
         return str(sample["arguments"][scores.index(max(scores))][1]).strip()

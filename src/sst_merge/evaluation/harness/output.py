@@ -4,16 +4,19 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ...errors import OutputExistsError
 from ..records import Record, write_records
+from ..summary import Summary
+from .provenance import sha256
 
-__all__ = ["ANSWERS", "SUMMARY", "check_output", "file_name", "write_results"]
+__all__ = ["ANSWERS", "RUN", "SUMMARY", "check_output", "file_name", "write_results"]
 
 SUMMARY = "summary.json"
+RUN = "run.json"
 ANSWERS = "answers"
 
 
@@ -55,29 +58,29 @@ def file_name(name: str) -> str:
 
 
 def write_results(
-    out: Path,
-    records: Mapping[tuple[str, str], Sequence[Record]],
-    files: Mapping[str, str | dict[str, Any] | list[Any]],
-    extra: Sequence[Callable[[Path], object]] = (),
+    out: Path, records: Mapping[tuple[str, str], Sequence[Record]], summary: Summary, provenance: Mapping[str, Any]
 ) -> None:
     """Write everything into a folder beside, then rename it piece by piece; ``summary.json`` comes last.
 
     Args:
         out: the output folder.
         records: (model, suite) → records.
-        files: file name → text, or values written as JSON.
-        extra: called with the unfinished folder, to add tables and plots.
+        summary: of the records.
+        provenance: goes into ``run.json``, with the SHA-256 of every file of records.
     """
+    from ...reporting import write_evaluation_report
+
     out.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=".results.", dir=out))
     try:
+        hashes = {}
         for (model, suite), found in records.items():
-            write_records(aside / "records" / file_name(model) / f"{file_name(suite)}.jsonl", found)
-        for name, content in files.items():
-            text = content if isinstance(content, str) else json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-            (aside / name).write_text(text, encoding="utf-8")
-        for write in extra:
-            write(aside)
+            file = aside / "records" / file_name(model) / f"{file_name(suite)}.jsonl"
+            write_records(file, found)
+            hashes[file.relative_to(aside).as_posix()] = sha256(file)
+        facts = {**provenance, "records": hashes}
+        (aside / RUN).write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_evaluation_report(summary, aside, facts=_shown(provenance))
         (out / SUMMARY).unlink(missing_ok=True)
         for piece in sorted(aside.iterdir(), key=lambda piece: piece.name == SUMMARY):
             target = out / piece.name
@@ -86,3 +89,15 @@ def write_results(
             piece.replace(target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _shown(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """What a reader of the page wants to know; every hash is in ``run.json``."""
+    names = ("samples", "seed", "backend", "batch_size", "model", "judges", "versions")
+    template = provenance["chat_template"]
+    return {
+        "base": provenance["base"]["name"],
+        "chat template": f"used, SHA-256 {template['sha256'][:16]}" if template["used"] else "not used",
+        **{name.replace("_", " "): provenance[name] for name in names},
+        "decoding": {name: facts["decoding"] or "option scoring" for name, facts in provenance["suites"].items()},
+    }

@@ -8,7 +8,7 @@ from typing import Any
 
 from .answers import digest
 
-__all__ = ["base_fingerprint", "library_versions", "template_fingerprint"]
+__all__ = ["base_fingerprint", "library_versions", "sha256", "template_fingerprint"]
 
 _LIBRARIES = ("lm_eval", "transformers", "peft", "tokenizers", "datasets", "accelerate", "scikit-learn", "vllm")
 _DECIDING = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja")
@@ -28,7 +28,7 @@ def base_fingerprint(base: str, commit: str | None = None) -> Mapping[str, Any]:
     if not folder.is_dir():
         return {"name": base, "commit": commit}
     files = sorted(file for file in folder.iterdir() if file.suffix in _DECIDING)
-    return {"name": folder.resolve().name, "files": {file.name: _sha256(file) for file in files}}
+    return {"name": folder.resolve().name, "files": {file.name: sha256(file) for file in files}}
 
 
 def template_fingerprint(tokenizer: Any, used: bool) -> Mapping[str, Any]:
@@ -61,7 +61,15 @@ def library_versions() -> dict[str, str]:
     return found
 
 
-def _sha256(file: Path) -> str:
+def sha256(file: Path) -> str:
+    """SHA-256 of a file.
+
+    Args:
+        file: the file, of any size.
+
+    Returns:
+        64 hexadecimal digits.
+    """
     result = hashlib.sha256()
     with file.open("rb") as stream:
         while chunk := stream.read(1 << 20):

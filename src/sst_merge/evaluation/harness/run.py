@@ -1,5 +1,6 @@
 """The whole evaluation: check, load, ask every model every suite, judge, count, write."""
 
+import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -10,17 +11,18 @@ from typing import Any
 from ...errors import ConfigError, DataError
 from ..judges import Judge
 from ..lab_suites import is_lab_suite
+from ..metrics_reporter import summarize
 from ..records import Record
 from ..suites import Suite
+from ..summary import Summary
 from .adapters import BASE_NAME, EvaluatedAdapter, check_adapters
 from .answers import AnswerStore, digest
 from .judging import judge_records
 from .loading import LoadedSuite, load_suites
-from .output import ANSWERS, SUMMARY, check_output, file_name, write_results
+from .output import ANSWERS, check_output, file_name, write_results
 from .provenance import base_fingerprint, library_versions, template_fingerprint
 from .quiet import quiet_libraries
 from .settings import ModelSettings
-from .summary import summarise
 
 __all__ = ["EvaluationRun", "evaluate_models"]
 
@@ -34,14 +36,14 @@ class EvaluationRun:
     Attributes:
         out: the folder it was written into.
         records: (model, suite) → records, the base first.
-        summary: entries as in ``summary.json``.
+        summary: every rate with its interval, and every adapter against the base.
         provenance: contents of ``run.json``.
         generated: answers that were computed in this run; the others were there already.
     """
 
     out: Path
     records: Mapping[tuple[str, str], Sequence[Record]]
-    summary: Sequence[Mapping[str, Any]]
+    summary: Summary
     provenance: Mapping[str, Any]
     generated: int
 
@@ -114,7 +116,13 @@ def evaluate_models(
     found = iter(flat)
     for key in judged:
         records[key] = [next(found) for _ in records[key]]
-    summary = summarise(records, suites)
+    summary = summarize(
+        (record for group in records.values() for record in group),
+        required=(BASE_NAME, *adapters),
+        reference=BASE_NAME if adapters else None,
+        breakdown={suite.name: suite.breakdown for suite in suites if suite.breakdown is not None},
+        seed=settings.seed,
+    )
     provenance = {
         "format": "sst_merge.evaluation/1",
         "samples": samples,
@@ -122,10 +130,8 @@ def evaluate_models(
         "judges": {judge.column: [j.name for j in judges if j.column == judge.column] for judge in judges},
         **facts,
     }
-    write_results(out, records, {"run.json": provenance, SUMMARY: {"run": digest(provenance), "entries": summary}})
-    return EvaluationRun(
-        out=out, records=records, summary=summary, provenance=provenance, generated=generated
-    )
+    write_results(out, records, summary, provenance)
+    return EvaluationRun(out=out, records=records, summary=summary, provenance=provenance, generated=generated)
 
 
 def _ask_all(
@@ -199,12 +205,17 @@ def _advance(progress: Progress, name: str, before: int, samples: int, total: in
 def _check_request(suites: Sequence[Suite], judges: Sequence[Judge], *, allow_code: bool) -> None:
     if not suites:
         raise ConfigError("no suite to evaluate; name some with --suite, see --list-suites")
+    from ..human_eval import ALLOW_VARIABLE, refuse_unless_allowed
+
     running = [suite.name for suite in suites if suite.runs_code]
     if running and not allow_code:
         raise ConfigError(
             f"suite {', '.join(running)} runs code that the models write, in a sandbox; allow it with "
             f"--allow-code-execution, or leave it out"
         )
+    if running:
+        os.environ[ALLOW_VARIABLE] = "1"
+        refuse_unless_allowed()
     columns = {judge.column for judge in judges}
     for suite in suites:
         if suite.judged and suite.score not in columns:

@@ -83,6 +83,8 @@ def _row(world: World, sample: Sample) -> dict[str, str]:
     tags = dict(tag.split(":", 1) for tag in sample.tags)
     if sample.kind.startswith("task:"):
         tags["family"] = sample.kind.removeprefix("task:")
+    if sample.kind == "jailbreak":
+        tags["attack"] = "template"
     harmful = sample.kind in {"harmful", "jailbreak"}
     return {
         "prompt": sample.prompt,
