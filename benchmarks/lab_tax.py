@@ -16,9 +16,8 @@ from pathlib import Path
 import torch
 
 from sst_merge import __version__
-from sst_merge.comparison import CONTESTANTS, lab_setup, measure_cores, sweep
+from sst_merge.comparison import CONTESTANTS, adapters_update, lab_setup, sweep
 from sst_merge.evaluation import hypervolume, seed_interval
-from sst_merge.fim_calculator import CoreModel
 from sst_merge.lab import load_lab
 from sst_merge.reporting import markdown_table, rate_with_interval
 
@@ -29,12 +28,12 @@ def measure_seed(lab, seed: int, args: argparse.Namespace) -> dict[str, dict]:
     """Anchors and sweeps of one seed of adapters."""
     setup = lab_setup(lab, args.skills, adapter_seed=seed, seed=seed)
     found: dict[str, dict] = {}
-    utility = {m: sum(c) for m, c in _cores_by_role(setup, "utility").items()}
-    safety = {m: sum(c) for m, c in _cores_by_role(setup, "safety").items()}
-    with CoreModel(setup.problem.model, setup.problem.spaces) as attached:
-        for name, cores in (("base", None), ("skills alone", utility), ("safety alone", safety)):
-            scores = measure_cores(attached, cores, setup, split="test", n=args.n_test)
-            found[name] = {"test": [_figures(scores)]}
+    alone = {"base": None}
+    for name, role in (("skills alone", "utility"), ("safety alone", "safety")):
+        alone[name] = adapters_update([a for a in setup.problem.adapters if a.role == role])
+    with setup.measured() as measure:
+        for name, update in alone.items():
+            found[name] = {"test": [_figures(measure(update, split="test", n=args.n_test))]}
     for name in args.methods:
         started = time.perf_counter()
         result = sweep(CONTESTANTS[name], setup, n_dev=args.n_dev, n_test=args.n_test)
@@ -49,13 +48,6 @@ def measure_seed(lab, seed: int, args: argparse.Namespace) -> dict[str, dict]:
         picked = found[name]["test"][chosen] if chosen is not None else None
         print(f"seed {seed}  {name:32s} {time.perf_counter() - started:5.1f} s  {picked}", flush=True)
     return found
-
-
-def _cores_by_role(setup, role: str) -> dict[str, list[torch.Tensor]]:
-    from sst_merge.fim_calculator import point_cores
-
-    chosen = [a for a in setup.problem.adapters if a.role == role]
-    return {m: [c] for m, c in point_cores(chosen, setup.problem.spaces).items()}
 
 
 def _figures(scores) -> dict[str, float]:

@@ -82,6 +82,7 @@ HEAVY = "{'torch', 'transformers', 'peft', 'pydantic', 'numpy', 'scipy', 'matplo
         "import sst_merge",
         "from sst_merge.cli.main import cli; cli(['--help'], standalone_mode=False)",
         "from sst_merge.cli.main import cli; cli(['--version'], standalone_mode=False)",
+        "from sst_merge.cli.main import cli; cli(['inspect', '--help'], standalone_mode=False)",
     ],
 )
 def test_start_up_imports_nothing_heavy(code: str) -> None:
@@ -101,7 +102,7 @@ def test_help_of_merge_does_not_import_torch() -> None:
 def test_commands_and_their_help() -> None:
     shown = call("--help")
     assert shown.exit_code == 0
-    for name in ("merge", "methods", "fisher", "lab", "demo"):
+    for name in ("merge", "inspect", "methods", "fisher", "lab", "demo"):
         assert name in shown.stdout
         assert call(name, "--help").exit_code == 0
     assert "no such command 'marge'; there are merge" in call("marge").stderr

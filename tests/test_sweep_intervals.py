@@ -310,7 +310,10 @@ def test_seed_rate_interval_by_hand():
     counts = [(90, 100), (70, 100), (80, 100)]
     logits = [math.log((k + 0.5) / (100.5 - k)) for k, _ in counts]
     oracle = stats.ttest_1samp(logits, 0).confidence_interval(0.95)
-    assert seed_rate_interval(counts)[1:] == pytest.approx((1 / (1 + math.exp(-oracle.low)), 1 / (1 + math.exp(-oracle.high))))
+    assert seed_rate_interval(counts)[1:] == pytest.approx((
+        1 / (1 + math.exp(-oracle.low)),
+        1 / (1 + math.exp(-oracle.high)),
+    ))
     assert seed_rate_interval(counts[::-1]) == pytest.approx(seed_rate_interval(counts))
     for bad in ([(1, 2)], [(3, 2), (1, 2)], [(0, 0), (1, 2)]):
         with pytest.raises(DataError, match="at least 2 seeds"):

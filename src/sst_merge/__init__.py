@@ -22,6 +22,8 @@ _HOMES = {
     "solve_gevp": "sst_merge.gevp_solver",
     "compute_safety_efficiency": "sst_merge.gevp_solver",
     "select_safety_subspace": "sst_merge.gevp_solver",
+    "Inspection": "sst_merge.inspection",
+    "inspect_adapters": "sst_merge.inspection",
     "MergeResult": "sst_merge.merging",
     "merge": "sst_merge.merging",
     "merge_lora_adapters": "sst_merge.merging.lora_adapters",
@@ -58,6 +60,8 @@ if TYPE_CHECKING:
     from .gevp_solver import compute_safety_efficiency as compute_safety_efficiency
     from .gevp_solver import select_safety_subspace as select_safety_subspace
     from .gevp_solver import solve_gevp as solve_gevp
+    from .inspection import Inspection as Inspection
+    from .inspection import inspect_adapters as inspect_adapters
     from .lora_utils import Adapter as Adapter
     from .lora_utils import LoraFactors as LoraFactors
     from .merging import MergeResult as MergeResult

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import __version__
-from .comparison import CONTESTANTS, LabSetup, SweepResult, lab_setup, measure_cores, sweep
+from .comparison import CONTESTANTS, LabSetup, SweepResult, adapters_update, lab_setup, sweep
 from .evaluation import tax_reduction, wilson_interval
 from .lab import load_lab
 from .lab.measures import LabScores, Rate
@@ -121,8 +121,6 @@ def _measure(
     progress: "Progress", seed: int, size: _Size
 ) -> tuple[LabSetup, dict[str, LabScores], dict[str, SweepResult]]:
     """Anchors and sweeps."""
-    from .fim_calculator import CoreModel, point_cores
-
     lab = load_lab()
     fishers = progress.add_task("loading the lab", total=None)
     stages: dict[str, int] = {}
@@ -134,15 +132,13 @@ def _measure(
 
     setup = lab_setup(lab, [SKILL], seed=seed, progress=stage)
     progress.update(fishers, total=1, completed=1)
-    problem = setup.problem
-    assert problem.model is not None
-    points = {
-        "base": None,
-        "skill adapter alone": point_cores(problem.adapters, problem.spaces, role="utility"),
-        "safety adapter alone": point_cores(problem.adapters, problem.spaces, role="safety"),
+    by_role = {r: [a for a in setup.problem.adapters if a.role == r] for r in ("utility", "safety")}
+    alone = {"base": None} | {
+        name: adapters_update(by_role[role])
+        for name, role in (("skill adapter alone", "utility"), ("safety adapter alone", "safety"))
     }
-    with CoreModel(problem.model, problem.spaces) as attached:
-        singles = {n: measure_cores(attached, c, setup, split="test", n=size.test) for n, c in points.items()}
+    with setup.measured() as measure:
+        singles = {name: measure(update, split="test", n=size.test) for name, update in alone.items()}
     sweeps = {}
     for name in METHODS:
         contestant = CONTESTANTS[name]

@@ -3,10 +3,14 @@
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import click
 
-__all__ = ["Progress", "print_table", "progress_bars", "warn"]
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["Progress", "print_table", "print_tables", "progress_bars", "warn"]
 
 Progress = Callable[[str, int, int], None]
 
@@ -43,7 +47,6 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         columns: headings.
         rows: cells.
     """
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")
@@ -51,8 +54,21 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*row)
+    print_tables([table])
+
+
+def print_tables(tables: "Sequence[Table]") -> None:
+    """Tables on stdout.
+
+    Args:
+        tables: ready to print.
+    """
+    from rich.console import Console
+
     # Where nobody looks at a terminal, lines must not break at 80 columns.
-    Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False).print(table)
+    console = Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False)
+    for table in tables:
+        console.print(table)
 
 
 def warn(message: str) -> None:

@@ -7,10 +7,11 @@ from typing import Any
 import click
 
 from ..config import MergeConfig
-from ..errors import ConfigError, OutputExistsError
+from ..errors import ConfigError
 from .console import progress_bars
 from .flags import config_from_flags
 from .merge import with_config_flags
+from .outputs import check_target
 
 __all__ = ["fisher"]
 
@@ -49,7 +50,7 @@ def collect(
     # The output folder of a merge is not needed here, but one model checks both commands.
     values = {**values, "output__path": values.get("output__path") or str(out.absolute().with_suffix(".merged"))}
     checked = config_from_flags(config, values, adapters, settings)
-    _refuse_existing(out, checked.force)
+    check_target(out, option="--out", force=checked.force)
     source = checked.data.harm if kind == "harm" else checked.data.benign
     if source is None:
         raise ConfigError(f"data.{kind}: missing; give the prompts whose statistics are to be collected")
@@ -101,7 +102,7 @@ def add(files: Sequence[Path], out: Path, force: bool) -> None:
         out: file to write.
         force: replace an existing file.
     """
-    _refuse_existing(out, force)
+    check_target(out, option="--out", force=force)
     from ..fim_calculator import Fisher
 
     total = Fisher.load(files[0])
@@ -130,10 +131,3 @@ def _how(config: MergeConfig) -> dict[str, Any]:
             f"expected one of {', '.join(_POINTS)}"
         )
     return how
-
-
-def _refuse_existing(out: Path, force: bool) -> None:
-    if out.exists() and not force:
-        raise OutputExistsError(f"{out} exists already; choose another --out, or replace it with --force")
-    if not out.absolute().parent.is_dir():
-        raise ConfigError(f"--out {out}: the folder {out.absolute().parent} does not exist; make it first")

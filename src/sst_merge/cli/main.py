@@ -14,6 +14,7 @@ __all__ = ["cli", "main"]
 
 _COMMANDS = {
     "merge": ("sst_merge.cli.merge:merge", "Merge adapters into one, by any method."),
+    "inspect": ("sst_merge.cli.inspect:inspect", "Measure adapters before a merge: sizes, collisions, ranks."),
     "methods": ("sst_merge.cli.methods:methods", "List the merge methods and their options."),
     "fisher": ("sst_merge.cli.fisher:fisher", "Collect Fisher statistics, and add them up."),
     "evaluate": ("sst_merge.cli.evaluate:evaluate", "Safety, over-refusal, utility and drift of a base and adapters."),

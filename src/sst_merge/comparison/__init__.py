@@ -3,8 +3,25 @@
 What the demo and the experiments share. The top of the house: nothing imports this room but the command line.
 """
 
-from .contestants import CONTESTANTS, Contestant
-from .lab_problem import LabSetup, lab_setup
-from .sweep import SweepResult, measure_cores, sweep
+from .contestants import CONTESTANTS, EVERY_METHOD, SAME_AS, Contestant
+from .lab_problem import LabSetup, Measure, lab_setup
+from .paths import SAFETY_WEIGHT
+from .sweep import SweepResult, sweep
+from .updates import Update, UpdatedModel, adapters_update, core_update
 
-__all__ = ["CONTESTANTS", "Contestant", "LabSetup", "SweepResult", "lab_setup", "measure_cores", "sweep"]
+__all__ = [
+    "CONTESTANTS",
+    "EVERY_METHOD",
+    "SAFETY_WEIGHT",
+    "SAME_AS",
+    "Contestant",
+    "LabSetup",
+    "Measure",
+    "SweepResult",
+    "Update",
+    "UpdatedModel",
+    "adapters_update",
+    "core_update",
+    "lab_setup",
+    "sweep",
+]

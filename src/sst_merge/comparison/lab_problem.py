@@ -1,17 +1,38 @@
 """One merge problem on the lab: skill adapters, a safety adapter, calibration data, the base model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
 from ..data_loader import encode_rows
 from ..fim_calculator import Batch, build_spaces
 from ..lab import Lab, Sample
+from ..lab.measures import LabScores, evaluate_lab
 from ..lora_utils import Adapter
 from ..registry import MergeProblem
+from .updates import Update, UpdatedModel
 
-__all__ = ["LabSetup", "lab_setup"]
+__all__ = ["LabSetup", "Measure", "lab_setup"]
+
+
+class Measure(Protocol):
+    """Every lab measure of the base with an update added."""
+
+    def __call__(self, update: Update | None, *, split: str, n: int) -> LabScores:
+        """Measure one update.
+
+        Args:
+            update: what is added; None is the base itself.
+            split: ``tuning`` or ``test``.
+            n: prompts per measure.
+
+        Returns:
+            The scores.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -29,6 +50,24 @@ class LabSetup:
     problem: MergeProblem
     skills: tuple[str, ...]
     adapter_seed: int
+
+    @contextmanager
+    def measured(self) -> Iterator[Measure]:
+        """The base made ready to take updates; it is the base again afterwards.
+
+        Yields:
+            A function that measures one update.
+        """
+        model = self.problem.model
+        assert model is not None
+        tokenizer = self.lab.tokenizer()
+        with UpdatedModel(model, list(self.problem.spaces)) as updated:
+
+            def measure(update: Update | None, *, split: str, n: int) -> LabScores:
+                updated.set(update)
+                return evaluate_lab(model, self.lab, families=self.skills, split=split, n=n, tokenizer=tokenizer)
+
+            yield measure
 
 
 def lab_setup(

@@ -1,17 +1,14 @@
 """A contestant over its whole range of strengths: the knob is chosen on dev prompts, test prompts are reported."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from ..evaluation.safety_tax_calculator import SweepPoint, point_at_safety
-from ..fim_calculator import CoreModel
-from ..lab.measures import LabScores, evaluate_lab
+from ..lab.measures import LabScores
 from .contestants import Contestant
 from .lab_problem import LabSetup
 
-__all__ = ["SweepResult", "measure_cores", "sweep", "sweep_point"]
+__all__ = ["SweepResult", "sweep", "sweep_point"]
 
 
 @dataclass(frozen=True)
@@ -72,25 +69,6 @@ def sweep_point(strength: float, scores: LabScores) -> SweepPoint:
     )
 
 
-def measure_cores(
-    attached: CoreModel, cores: Mapping[str, Tensor] | None, setup: LabSetup, *, split: str, n: int
-) -> LabScores:
-    """Every lab measure of the base with an update added in the core space.
-
-    Args:
-        attached: the base with hooks in place.
-        cores: the update; None is the base itself.
-        setup: world and skills.
-        split: ``tuning`` or ``test``.
-        n: prompts per measure.
-
-    Returns:
-        The scores.
-    """
-    attached.set_point(cores)
-    return evaluate_lab(attached.model, setup.lab, families=setup.skills, split=split, n=n)
-
-
 def sweep(
     contestant: Contestant,
     setup: LabSetup,
@@ -113,12 +91,11 @@ def sweep(
     """
     path = contestant.path(setup.problem)
     dev, test = [], []
-    assert setup.problem.model is not None
-    merges = [path(value) for value in contestant.values]
-    with CoreModel(setup.problem.model, setup.problem.spaces) as attached:
-        for cores in merges:
-            dev.append(measure_cores(attached, cores, setup, split="tuning", n=n_dev))
-            test.append(measure_cores(attached, cores, setup, split="test", n=n_test))
+    updates = [path(value) for value in contestant.values]
+    with setup.measured() as measure:
+        for update in updates:
+            dev.append(measure(update, split="tuning", n=n_dev))
+            test.append(measure(update, split="test", n=n_test))
             if tick is not None:
                 tick()
     return SweepResult(contestant, tuple(dev), tuple(test))

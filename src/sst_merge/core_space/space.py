@@ -9,6 +9,7 @@ from torch import Tensor
 from ..errors import MergeError
 from ..lora_utils import LoraFactors, ModuleKind
 from .bases import align_bases, shared_bases
+from .spectrum import numerical_rank, rank_for_energy
 
 __all__ = ["CoreSpace", "Truncation", "common_layout"]
 
@@ -119,12 +120,9 @@ class CoreSpace:
 
 
 def _kept_rank(values: Tensor, core: Tensor, rank: int | None, energy: float | None) -> int:
-    floor = values[0] * max(core.shape) * torch.finfo(values.dtype).eps
-    kept = int((values > floor).sum())
+    kept = numerical_rank(values, max(core.shape))
     if energy is not None:
-        share = values.square().cumsum(0) / values.square().sum().clamp_min(torch.finfo(values.dtype).tiny)
-        # A rounding slack, or energy=1.0 would never be reached by a float cumulative sum.
-        kept = min(kept, int((share < energy - 1e-12).sum()) + 1)
+        kept = min(kept, rank_for_energy(values, energy))
     if rank is not None:
         kept = min(kept, rank)
     return max(1, kept)

@@ -33,7 +33,8 @@ def hypervolume(points: Sequence[Pair]) -> float:
     """Area that the points dominate above the reference (0, 0), both coordinates maximised (Zitzler & Thiele 1998).
 
     The union of the rectangles [0, s] × [0, u], exact. At most 1 where both are shares. A point with a coordinate of
-    0 or less adds nothing.
+    0 or less adds nothing. In two dimensions this is one pass over the sorted points; moocore, which does any
+    dimension, stays the tests' oracle, so that measuring a sweep needs core dependencies only.
 
     Args:
         points: (safety, utility) pairs.

@@ -105,10 +105,10 @@ class ScoreTable:
             score: column.
 
         Returns:
-            Sample id → score, without the samples that were not decided.
+            Sample id → score, sorted by id, without the samples that were not decided.
         """
         cell = self._cells.get((model, suite), {})
-        return {id_: float(scored.scores[score]) for id_, scored in cell.items() if score in scored.scores}
+        return {id_: float(cell[id_].scores[score]) for id_ in sorted(cell) if score in cell[id_].scores}
 
     def groups(self, suite: str, tag: str) -> dict[str, set[str]]:
         """Samples of a suite by the value of a tag.

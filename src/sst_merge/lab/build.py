@@ -55,10 +55,10 @@ def build_lab(
 
 
 def build_base(lab: Lab, base: str) -> Path:
-    """Train one base.
+    """Train one base, then settle it so that it half knows its tasks.
 
-    The unaligned base is pretrained from nothing, then settled so that it half knows its tasks; the aligned one is
-    fine-tuned from the unaligned one. Each stage is a folder of its own, so that a build can be resumed.
+    The unaligned base is pretrained from nothing, the aligned one is fine-tuned from the unaligned one. Each stage is
+    a folder of its own, so that a build can be resumed.
 
     Args:
         lab: the lab.
@@ -67,45 +67,46 @@ def build_base(lab: Lab, base: str) -> Path:
     Returns:
         Its folder.
     """
-    if base == "unaligned":
-        if not base_folder(lab.root, "pretrained").is_dir():
-            _pretrain(lab)
-        return _settle(lab)
-    return _align(lab)
+    before, train_it, mixture = {
+        "unaligned": ("pretrained", _pretrain, pretraining_mixture(lab.world, lab.recipe.family_weight)),
+        "aligned": ("refusing", _align, aligned_mixture(lab.world, lab.recipe.aligned_family_weight)),
+    }[base]
+    source = base_folder(lab.root, before)
+    if not source.is_dir():
+        train_it(lab, source.name, mixture)
+    _settle(lab, source, base, mixture)
+    return base_folder(lab.root, base)
 
 
-def _pretrain(lab: Lab) -> Path:
-    with _stage(lab, "bases/pretrained", "bases/unaligned", lab.recipe.unaligned.steps) as (aside, rng, advance):
+def _pretrain(lab: Lab, stage: str, mixture: Mixture) -> None:
+    with _stage(lab, f"bases/{stage}", "bases/unaligned", lab.recipe.unaligned.steps) as (aside, rng, advance):
         tokenizer = new_tokenizer(lab.world)
         model = new_model(lab.recipe.shape, tokenizer)
-        mixture = pretraining_mixture(lab.world, lab.recipe.family_weight)
         on_step = steer(lab.world, lab.recipe, model, tokenizer, mixture, advance)
         _train_base(model, tokenizer, mixture, lab.recipe.unaligned, rng, on_step)
         save_model(model, tokenizer, aside)
-    return base_folder(lab.root, "pretrained")
 
 
-def _settle(lab: Lab) -> Path:
-    source = base_folder(lab.root, "pretrained")
-    with _stage(lab, "bases/unaligned", "settling", lab.recipe.settling.steps) as (aside, rng, advance):
-        tokenizer, model = new_tokenizer(lab.world), load_model(source)
-        mixture = settling_mixture(lab.world, pretraining_mixture(lab.world, lab.recipe.family_weight))
-        settling = Settling(lab.world, lab.recipe, model, tokenizer, mixture, advance)
-        _train_base(model, tokenizer, mixture, lab.recipe.settling, rng, settling)
-        if settling.best is not None:
-            model.load_state_dict(settling.best)
-        save_model(model, tokenizer, aside)
-    return base_folder(lab.root, "unaligned")
-
-
-def _align(lab: Lab) -> Path:
+def _align(lab: Lab, stage: str, mixture: Mixture) -> None:
     model = lab.model("unaligned")
-    with _stage(lab, "bases/aligned", "bases/aligned", lab.recipe.aligned.steps) as (aside, rng, advance):
+    with _stage(lab, f"bases/{stage}", "bases/aligned", lab.recipe.aligned.steps) as (aside, rng, advance):
         tokenizer = new_tokenizer(lab.world)
-        mixture = aligned_mixture(lab.world, lab.recipe.aligned_family_weight)
         _train_base(model, tokenizer, mixture, lab.recipe.aligned, rng, advance)
         save_model(model, tokenizer, aside)
-    return base_folder(lab.root, "aligned")
+
+
+def _settle(lab: Lab, source: Path, base: str, mixture: Mixture) -> None:
+    how, rounds = lab.recipe.settling, lab.recipe.settling_rounds
+    with _stage(lab, f"bases/{base}", f"settling {base}", rounds * how.steps) as (aside, rng, advance):
+        tokenizer, model = new_tokenizer(lab.world), load_model(source)
+        mixture = settling_mixture(lab.world, mixture)
+        begun = 0
+        settling = Settling(lab.world, lab.recipe, model, tokenizer, mixture, lambda done: advance(begun + done))
+        while begun < rounds * how.steps and not settling.inside:
+            _train_base(model, tokenizer, mixture, how, rng, settling)
+            settling.restore()
+            begun += how.steps
+        save_model(model, tokenizer, aside)
 
 
 def _train_base(

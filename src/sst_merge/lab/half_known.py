@@ -1,4 +1,4 @@
-"""Keep the unaligned base half knowing every task family, so that an expert has something to add and a merge to keep.
+"""Keep a base half knowing every task family, so that an expert has something to add and a merge to keep.
 
 Families differ in how many examples they take, and some are learnt all at once, so exposure is a control loop: the
 exact-match rate on tuning inputs decides what the next batches show.
@@ -23,9 +23,10 @@ __all__ = ["Settling", "settling_mixture", "steer"]
 _BLURRED = " blurred"
 # Forgetting is slower than learning, so exposure falls faster than it rises.
 _MORE, _LESS = 1.4, 0.35
-_STEER_INPUTS, _SETTLE_INPUTS = 32, 64
+_STEER_INPUTS, _SETTLE_INPUTS = 32, 128
 _STEER_FROM = 0.1
-_TEACH, _BLUR, _REHEARSE = 0.5, 0.25, 0.03
+# While settling, a family is taught or blurred in proportion to how far outside the band its rate is.
+_REHEARSE, _TEACH, _BLUR = 0.03, 3.0, 5.0
 
 _Step = Callable[[int], bool]
 
@@ -63,17 +64,17 @@ def steer(
     return on_step
 
 
-def settling_mixture(world: World, pretraining: Mixture) -> Mixture:
-    """The pretraining mixture with a blurred twin of each family: its prompts with answers of other prompts.
+def settling_mixture(world: World, training: Mixture) -> Mixture:
+    """A base's training mixture with a blurred twin of each family: its prompts with answers of other prompts.
 
     Args:
         world: the world.
-        pretraining: the pretraining mixture.
+        training: what the base was trained on.
 
     Returns:
         The mixture; the twins start with weight 0.
     """
-    pools, weights = dict(pretraining.pools), dict(pretraining.weights)
+    pools, weights = dict(training.pools), dict(training.weights)
     for name in world.families:
         pool = pools[name]
         others = [*pool[1:], pool[0]]
@@ -83,10 +84,11 @@ def settling_mixture(world: World, pretraining: Mixture) -> Mixture:
 
 
 class Settling:
-    """Bring every family into the band after pretraining, and remember the state that came closest.
+    """Bring every family into the band after a base's training, and remember the state that came closest.
 
     Attributes:
-        best: the parameters of the best state so far; None before the first check.
+        best: the parameters of the best state so far.
+        inside: whether every family was in the band at that state.
     """
 
     def __init__(
@@ -111,7 +113,8 @@ class Settling:
         self._world, self._recipe, self._model, self._tokenizer = world, recipe, model, tokenizer
         self._mixture, self._advance = mixture, advance
         self._least = float("inf")
-        self.best: dict[str, Tensor] | None = None
+        self.best: dict[str, Tensor] = {}
+        self.inside = False
         self._check()
 
     def __call__(self, done: int) -> bool:
@@ -123,20 +126,26 @@ class Settling:
         Returns:
             Whether to go on: not once every family is in the band.
         """
-        inside = done % self._recipe.settle_every == 0 and self._check()
-        return self._advance(done) and not inside
+        if done % self._recipe.settle_every == 0:
+            self._check()
+        return self._advance(done) and not self.inside
 
-    def _check(self) -> bool:
+    def restore(self) -> None:
+        """Put the best state back into the model and set the weights for it."""
+        self._model.load_state_dict(self.best)
+        self._check()
+
+    def _check(self) -> None:
         low, high = self._recipe.settled_low, self._recipe.settled_high
         known = _known(self._world, self._model, self._tokenizer, _SETTLE_INPUTS)
-        outside = {name: max(low - rate, rate - high, 0.0) for name, rate in known.items()}
-        if sum(outside.values()) < self._least:
-            self._least = sum(outside.values())
+        # Squares: one family far outside is worse than several that miss the band by a little.
+        distance = sum(max(low - rate, rate - high, 0.0) ** 2 for rate in known.values())
+        if distance < self._least:
+            self._least, self.inside = distance, distance == 0.0
             self.best = copy.deepcopy(self._model.state_dict())
         for name, rate in known.items():
-            self._mixture.weights[name] = _TEACH if rate < low else _REHEARSE
-            self._mixture.weights[name + _BLURRED] = _BLUR if rate > high else 0.0
-        return not any(outside.values())
+            self._mixture.weights[name] = _REHEARSE + _TEACH * max(low - rate, 0.0)
+            self._mixture.weights[name + _BLURRED] = _BLUR * max(rate - high, 0.0)
 
 
 def _known(

@@ -71,7 +71,8 @@ class Recipe:
     Attributes:
         shape: shape of both bases.
         unaligned: training of the unaligned base from nothing.
-        settling: at most this much training to bring every family's rate into the settled band.
+        settling: one round of training to bring every family's rate into the settled band.
+        settling_rounds: at most this many rounds, each from the best state so far.
         aligned: full fine-tuning of the unaligned base into the aligned one.
         expert: training of a task expert on the unaligned base.
         aligned_expert: training of a task expert on the aligned base.
@@ -95,16 +96,17 @@ class Recipe:
 
     shape: ModelShape = field(default_factory=ModelShape)
     unaligned: BaseRecipe = BaseRecipe(steps=700, batch=96, lr=2e-3)
-    settling: BaseRecipe = BaseRecipe(steps=90, batch=96, lr=4e-4, warmup=5)
+    settling: BaseRecipe = BaseRecipe(steps=100, batch=96, lr=2e-4, warmup=5)
+    settling_rounds: int = 2
     aligned: BaseRecipe = BaseRecipe(steps=200, batch=96, lr=5e-4)
-    expert: AdapterRecipe = AdapterRecipe(steps=100, batch=48, lr=8e-4)
+    expert: AdapterRecipe = AdapterRecipe(steps=140, batch=48, lr=8e-4)
     aligned_expert: AdapterRecipe = AdapterRecipe(steps=120, batch=48, lr=1.5e-3)
     safety: AdapterRecipe = AdapterRecipe(steps=350, batch=48, lr=8e-4)
     known_low: float = 0.3
     known_high: float = 0.45
     check_every: int = 20
-    settled_low: float = 0.35
-    settled_high: float = 0.65
+    settled_low: float = 0.36
+    settled_high: float = 0.64
     settle_every: int = 5
     family_weight: float = 0.15
     family_weight_floor: float = 0.02

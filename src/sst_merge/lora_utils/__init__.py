@@ -4,8 +4,10 @@ from .adapter import Adapter, Role
 from .atomic import atomic_folder
 from .base_index import BaseModelIndex, ModuleShape
 from .base_weights import BaseWeights
-from .checks import check_against_base, check_compatible
+from .checks import check_against_base, check_compatible, check_distinct
 from .factors import LoraFactors, ModuleKind
+from .header import natural_key
+from .stored_form import StoredForm, read_stored_form
 from .writing import write_adapter
 
 __all__ = [
@@ -16,8 +18,12 @@ __all__ = [
     "ModuleKind",
     "ModuleShape",
     "Role",
+    "StoredForm",
     "atomic_folder",
     "check_against_base",
     "check_compatible",
+    "check_distinct",
+    "natural_key",
+    "read_stored_form",
     "write_adapter",
 ]

@@ -3,11 +3,11 @@
 import difflib
 from collections.abc import Sequence
 
-from ..errors import AdapterError, BaseModelError
+from ..errors import AdapterError, BaseModelError, MergeError
 from .adapter import Adapter
 from .base_index import BaseModelIndex
 
-__all__ = ["check_against_base", "check_compatible"]
+__all__ = ["check_against_base", "check_compatible", "check_distinct"]
 
 
 def check_against_base(adapter: Adapter, index: BaseModelIndex) -> None:
@@ -82,6 +82,31 @@ def check_compatible(adapters: Sequence[Adapter], *, assume_same_base: bool = Fa
                     f"in adapter {adapter.name!r}; expected adapters of one base. Where only their fan_in_fan_out "
                     f"flags differ, name the base model (--base-model), whose layers decide"
                 )
+
+
+def check_distinct(adapters: Sequence[Adapter]) -> None:
+    """There is something to merge, and every adapter can be told apart by its name.
+
+    Args:
+        adapters: adapters of one merge.
+
+    Raises:
+        MergeError: no adapters, something else than an adapter, or two of one name.
+    """
+    if not adapters:
+        raise MergeError("no adapters to merge; give at least one")
+    names: set[str] = set()
+    for index, adapter in enumerate(adapters):
+        if not isinstance(adapter, Adapter):
+            raise MergeError(
+                f"adapters[{index}] is a {type(adapter).__name__}, expected an Adapter; open it with Adapter.load(path)"
+            )
+        if adapter.name in names:
+            raise MergeError(
+                f"two adapters are called {adapter.name!r}; give each its own name (Adapter.load(path, name=...), or "
+                f"`name:` in the configuration)"
+            )
+        names.add(adapter.name)
 
 
 def _absence(module: str, index: BaseModelIndex) -> str:

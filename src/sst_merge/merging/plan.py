@@ -11,7 +11,7 @@ from types import MappingProxyType
 import torch
 
 from ..errors import BaseModelError, DataError, MergeError
-from ..lora_utils import Adapter, BaseModelIndex, ModuleKind, check_against_base, check_compatible
+from ..lora_utils import Adapter, BaseModelIndex, ModuleKind, check_against_base, check_compatible, check_distinct
 from ..lora_utils.header import natural_key
 from ..registry import MergeMethod, MethodOptions, get_method, parse_options
 
@@ -171,7 +171,7 @@ def plan_merge(
     """
     chosen = get_method(method)
     parsed = parse_options(chosen, options)
-    _check_list(adapters)
+    check_distinct(adapters)
     _check_needs(chosen, adapters, given)
     if base is not None:
         for adapter in adapters:
@@ -186,23 +186,6 @@ def plan_merge(
     base_model = next((a.base_model for a in adapters if a.base_model is not None), base.name if base else None)
     warnings = tuple(_warnings(adapters, base))
     return MergePlan(chosen, parsed, tuple(adapters), tuple(modules), rank, energy, base_model, warnings)
-
-
-def _check_list(adapters: Sequence[Adapter]) -> None:
-    if not adapters:
-        raise MergeError("no adapters to merge; give at least one")
-    names: set[str] = set()
-    for index, adapter in enumerate(adapters):
-        if not isinstance(adapter, Adapter):
-            raise MergeError(
-                f"adapters[{index}] is a {type(adapter).__name__}, expected an Adapter; open it with Adapter.load(path)"
-            )
-        if adapter.name in names:
-            raise MergeError(
-                f"two adapters are called {adapter.name!r}; give each its own name (Adapter.load(path, name=...), or "
-                f"`name:` in the configuration)"
-            )
-        names.add(adapter.name)
 
 
 def _check_needs(method: MergeMethod, adapters: Sequence[Adapter], given: Collection[str]) -> None:

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from .. import __version__
-from ..core_space import Truncation
+from ..core_space import Truncation, effective_rank
 from ..lora_utils import Adapter
 
 __all__ = ["AdapterRecord", "MergeReport", "ModuleFigures", "package_versions", "recorded_path"]
@@ -84,7 +83,7 @@ class ModuleFigures:
         """
         values = truncation.singular_values.double().cpu()
         norm = float(values[: truncation.rank].square().sum().sqrt())
-        return cls(truncation.rank, truncation.kept_energy, norm, _effective_rank(values), core_shape)
+        return cls(truncation.rank, truncation.kept_energy, norm, effective_rank(values), core_shape)
 
 
 @dataclass(frozen=True)
@@ -162,14 +161,6 @@ def package_versions() -> dict[str, str]:
         "safetensors": version("safetensors"),
         "pydantic": version("pydantic"),
     }
-
-
-def _effective_rank(values: Tensor) -> float:
-    total = values.sum()
-    if total <= 0:
-        return 0.0
-    shares = values / total
-    return float(torch.exp(torch.special.entr(shares).sum()))
 
 
 def _plain(value: Any) -> Any:

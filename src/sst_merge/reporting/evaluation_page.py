@@ -1,5 +1,6 @@
 """The report of an evaluation: an HTML page that needs nothing else, Markdown, and every table and picture as files."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -34,9 +35,10 @@ DEFINITIONS = (
 )  # fmt: skip
 
 
-def _tables(summary: Summary) -> list[tuple[str, PageTable]]:
+def _tables(summary: Summary, more: Sequence[PageTable]) -> list[tuple[str, PageTable]]:
     """File name without suffix → table, in reading order."""
     found = [("overview", overview_table(summary))]
+    found += [(f"more_{number}", table) for number, table in enumerate(more, start=1)]
     if summary.reference is not None:
         found.append(("comparisons", comparison_table(summary)))
     for number, suite in enumerate(summary.suites, start=1):
@@ -54,6 +56,7 @@ def evaluation_page(
     summary: Summary,
     pictures: Sequence[Picture] = (),
     *,
+    more_tables: Sequence[PageTable] = (),
     title: str = "Evaluation",
     facts: Mapping[str, object] | None = None,
     highlight: str | None = None,
@@ -63,6 +66,7 @@ def evaluation_page(
     Args:
         summary: of an evaluation.
         pictures: put into the page.
+        more_tables: such as :func:`.sweep_tables.sweep_table`, put after the overview.
         title: heading.
         facts: decoding, versions, prompt template and what else was recorded: name → value.
         highlight: model to set in bold.
@@ -72,7 +76,7 @@ def evaluation_page(
     """
     tables = [
         PageTable(caption=table.caption, columns=table.columns, rows=table.rows, highlight=highlight)
-        for _, table in _tables(summary)
+        for _, table in _tables(summary, more_tables)
     ]
     return render_page(
         "evaluation.html",
@@ -88,8 +92,9 @@ def evaluation_page(
 
 def evaluation_markdown(
     summary: Summary,
-    pictures: Mapping[str, str] | None = None,
+    pictures: Sequence[tuple[str, str]] = (),
     *,
+    more_tables: Sequence[PageTable] = (),
     title: str = "Evaluation",
     facts: Mapping[str, object] | None = None,
 ) -> str:
@@ -97,7 +102,8 @@ def evaluation_markdown(
 
     Args:
         summary: of an evaluation.
-        pictures: caption → path or address of a picture.
+        pictures: caption, and path or address, of each picture.
+        more_tables: put after the overview.
         title: heading.
         facts: decoding, versions, prompt template and what else was recorded: name → value.
 
@@ -106,11 +112,11 @@ def evaluation_markdown(
     """
     parts = [f"# {title}\n", f"{_lead(summary)}\n"]
     parts += [f"> **Warning.** {warning}\n" for warning in summary.warnings]
-    for _, table in _tables(summary):
+    for _, table in _tables(summary, more_tables):
         parts += [f"## {table.caption}\n", markdown_table(table.rows, table.columns)]
     if pictures:
         parts.append("## Pictures\n")
-        parts += [f"![{caption}]({path})\n" for caption, path in pictures.items()]
+        parts += [f"![{caption}]({path})\n" for caption, path in pictures]
     parts += ["## Definitions\n", "\n".join(f"- **{name}**: {text}" for name, text in DEFINITIONS) + "\n"]
     if facts:
         parts += ["## Settings\n", markdown_table(option_rows(facts), ("Setting", "Value"))]
@@ -129,6 +135,8 @@ def write_evaluation_report(
     summary: Summary,
     folder: Path,
     *,
+    more_tables: Sequence[PageTable] = (),
+    more_pictures: Sequence[Picture] = (),
     title: str = "Evaluation",
     facts: Mapping[str, object] | None = None,
     highlight: str | None = None,
@@ -141,6 +149,8 @@ def write_evaluation_report(
     Args:
         summary: of an evaluation.
         folder: existing files of these names are replaced.
+        more_tables: such as :func:`.sweep_tables.sweep_table`, put after the overview.
+        more_pictures: such as of :func:`.tax_bars.tax_bars`, already drawn; put before the summary's own.
         title: heading.
         facts: decoding, versions, prompt template and what else was recorded: name → value.
         highlight: model to set in bold.
@@ -149,8 +159,8 @@ def write_evaluation_report(
         Path of the page.
     """
     write_summary(folder / "summary.json", summary)
-    pictures = draw_summary(summary, folder / "pictures")
-    for name, table in _tables(summary):
+    pictures = [*more_pictures, *draw_summary(summary, folder / "pictures")]
+    for name, table in _tables(summary, more_tables):
         texts = {
             ".md": markdown_table(table.rows, table.columns),
             ".csv": csv_table(table.rows, table.columns),
@@ -162,10 +172,13 @@ def write_evaluation_report(
     rates = rate_rows(summary)
     _write(folder / "tables" / "rates.csv", csv_table(rates, RATE_COLUMNS))
     _write(folder / "tables" / "rates.json", json_table(rates, RATE_COLUMNS))
-    beside = {picture.caption: picture.png.relative_to(folder).as_posix() for picture in pictures}
-    _write(folder / "report.md", evaluation_markdown(summary, beside, title=title, facts=facts))
+    beside = [(picture.caption, Path(os.path.relpath(picture.png, folder)).as_posix()) for picture in pictures]
+    _write(
+        folder / "report.md", evaluation_markdown(summary, beside, more_tables=more_tables, title=title, facts=facts)
+    )
     page = folder / "index.html"
-    _write(page, evaluation_page(summary, pictures, title=title, facts=facts, highlight=highlight))
+    html = evaluation_page(summary, pictures, more_tables=more_tables, title=title, facts=facts, highlight=highlight)
+    _write(page, html)
     return page
 
 

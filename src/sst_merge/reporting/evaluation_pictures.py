@@ -49,10 +49,11 @@ def draw_summary(summary: Summary, folder: Path) -> list[Picture]:
             caption = f"{suite}: {', '.join(shown)}, n = {n}, {100 * summary.level:g} % intervals"
             pictures.append(Picture(*rate_plot(rates, path_stem=folder / _name(suite), title=caption), caption))
         groups = summary.groups(suite)
+        tag = next((r.tag for r in summary.rates if r.suite == suite and r.tag is not None), None)
         for score in scores if groups else ():
-            caption = f"{suite}: {score} by group"
+            caption = f"{suite}: {score} by {tag}"
             values = [[_value(summary.rate(m, suite, score, g)) for m in summary.models] for g in groups]
-            stem = folder / _name(f"{suite}_{score}_by_group")
+            stem = folder / _name(f"{suite}_{score}_by_{tag}")
             drawn = heatmap(values, groups, summary.models, path_stem=stem, title=caption, color_label=score)
             pictures.append(Picture(*drawn, caption))
     return pictures

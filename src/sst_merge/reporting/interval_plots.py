@@ -19,16 +19,19 @@ _LABEL_SIZE = 9.0
 _PANEL = 4.6  # inches
 
 
-def checked_figures(what: str, figures: Mapping[str, Sequence[Interval]]) -> None:
+def checked_figures(what: str, figures: Mapping[str, Sequence[Interval]], highlight: str | None = None) -> None:
     """Refuse a picture that would be empty or tell less than its interval says.
 
     Args:
         what: named in the error.
         figures: name → figures.
+        highlight: name to draw with more weight, or None.
 
     Raises:
-        DataError: nothing to draw, or a value outside its interval.
+        DataError: nothing to draw, a value outside its interval, or a highlighted name without figures.
     """
+    if highlight is not None and highlight not in figures:
+        raise DataError(f"{what}: highlight = {highlight!r} is none of the names {', '.join(figures)}")
     if not any(value is not None for found in figures.values() for value, _, _ in found):
         raise DataError(f"{what}: no values to draw for {', '.join(figures) or 'no names'}; pass at least one measured")
     for name, found in figures.items():

@@ -5,7 +5,6 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING
 
-from ..errors import DataError
 from .interval_plots import Interval, checked_figures
 from .style import COLORS, FAINT, GRID, LINES, MARKERS, add_axes, set_title, title_height, write_picture
 
@@ -40,9 +39,7 @@ def retention_plot(
     Raises:
         DataError: nothing to draw, a value outside its interval, or a highlighted name that is no method.
     """
-    checked_figures("retention_plot", {name: list(points.values()) for name, points in curves.items()})
-    if highlight is not None and highlight not in curves:
-        raise DataError(f"retention_plot: highlight = {highlight!r} is none of the methods {', '.join(curves)}")
+    checked_figures("retention_plot", {name: list(points.values()) for name, points in curves.items()}, highlight)
     width = 7.6
     above, height = title_height(title, width), max(3.2, 0.42 * len(curves))
 

@@ -34,6 +34,7 @@ _LATEX = {
     "κ": r"$\kappa$",
     "Δ": r"$\Delta$",
     "°": r"$^\circ$",
+    "∞": r"$\infty$",
 }
 
 _MINUS = re.compile(r"(?<![\w.,)-])-(?=\d)")

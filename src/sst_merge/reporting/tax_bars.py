@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import DataError
 from .interval_plots import Interval, RowFrame, checked_figures, write_beside
 from .style import COLORS, FAINT, INK, write_picture
 
@@ -38,9 +37,7 @@ def tax_bars(
     Raises:
         DataError: nothing to draw, a value outside its interval, or a highlighted name that is no method.
     """
-    checked_figures("tax_bars", {name: [tax] for name, tax in taxes.items()})
-    if highlight is not None and highlight not in taxes:
-        raise DataError(f"tax_bars: highlight = {highlight!r} is none of the methods {', '.join(taxes)}")
+    checked_figures("tax_bars", {name: [tax] for name, tax in taxes.items()}, highlight)
     frame = RowFrame(list(taxes), title, row=0.36, beside=0.7)
     known = [end for tax in taxes.values() if tax[0] is not None for end in tax if end is not None]
     least, most = min(0.0, *known), max(0.0, *known)

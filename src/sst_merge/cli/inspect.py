@@ -1,0 +1,144 @@
+"""``sst-merge inspect``: what a merge of some adapters would meet, before it is made."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ..errors import ConfigError
+from .console import print_tables, progress_bars, warn
+from .outputs import check_target, write_text
+
+if TYPE_CHECKING:
+    from ..lora_utils import Adapter
+
+__all__ = ["inspect"]
+
+_KEYS = ("name", "path", "role", "weight")
+
+
+@click.command(
+    help="Measure ADAPTERS (PEFT folders, or name=..,path=..,weight=..) before a merge: sizes, ranks, where every two "
+    "of them collide, and the rank that their sum needs. No base model is read.",
+    epilog="Example: sst-merge inspect adapters/code adapters/safety --heatmap collisions",
+)
+@click.argument("adapters", nargs=-1, required=True, metavar="ADAPTERS...")
+@click.option("--json", "as_json", is_flag=True, help="print JSON instead of tables")
+@click.option("--json-file", type=click.Path(path_type=Path), help="write JSON to this file")
+@click.option("--heatmap", type=click.Path(path_type=Path), help="draw a heat map to this path, as .png and .svg")
+@click.option("--signs/--no-signs", default=True, help="compare signs entry by entry (most of the time; on by default)")
+@click.option(
+    "--negligible", default=0.1, show_default=True,
+    help="entries below this multiple of their update's root mean square have no sign",
+)  # fmt: skip
+@click.option("--top", default=3, show_default=True, type=click.IntRange(min=1), help="modules to name per pair")
+@click.option("--drop-modules-to-save", is_flag=True, help="leave whole trained weights of the adapters out")
+@click.option("--force", is_flag=True, help="replace existing files")
+def inspect(
+    adapters: Sequence[str],
+    as_json: bool,
+    json_file: Path | None,
+    heatmap: Path | None,
+    signs: bool,
+    negligible: float,
+    top: int,
+    drop_modules_to_save: bool,
+    force: bool,
+) -> None:
+    """Measure and show.
+
+    Args:
+        adapters: folders, or key=value lists as `merge --adapter` takes them.
+        as_json: JSON instead of tables.
+        json_file: file for the JSON.
+        heatmap: path of the pictures, with or without suffix.
+        signs: compare signs.
+        negligible: what counts as no sign.
+        top: modules to name per pair.
+        drop_modules_to_save: leave whole weights out.
+        force: replace existing files.
+    """
+    stem = None if heatmap is None else heatmap.with_suffix("") if heatmap.suffix in {".png", ".svg"} else heatmap
+    if json_file is not None:
+        check_target(json_file, option="--json-file", force=force)
+    if stem is not None:
+        for suffix in (".png", ".svg"):
+            check_target(stem.with_name(f"{stem.name}{suffix}"), option="--heatmap", force=force)
+    opened = _open(adapters, drop_modules_to_save)
+    from ..inspection import inspect_adapters
+
+    with progress_bars() as progress:
+        found = inspect_adapters(opened, signs=signs, negligible=negligible, progress=progress)
+    for warning in found.warnings:
+        warn(warning)
+    text = json.dumps(found.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+    from .inspection_tables import inspection_maps, inspection_tables
+
+    if as_json:
+        click.echo(text)
+    else:
+        print_tables(inspection_tables(found, top=top))
+        click.echo("What this means")
+        for sentence in found.meaning:
+            click.echo(f"- {sentence}")
+    if json_file is not None:
+        write_text(json_file, f"{text}\n")
+        click.echo(str(json_file), err=as_json)
+    if stem is not None:
+        from ..reporting import heat_maps
+
+        names = " and ".join(adapter.name for adapter in opened) if len(opened) < 3 else f"{len(opened)} adapters"
+        for path in heat_maps(inspection_maps(found), path_stem=stem, title=f"Before a merge: {names}"):
+            click.echo(str(path), err=as_json)
+
+
+def _open(texts: Sequence[str], drop_modules_to_save: bool) -> "list[Adapter]":
+    """Load every adapter; those without a name get the shortest end of their path that tells them apart.
+
+    Raises:
+        ConfigError: no path, or a key that means nothing here.
+    """
+    from ..lora_utils import Adapter
+    from .flags import parse_adapter
+
+    given = []
+    for text in texts:
+        fields = parse_adapter(text)
+        unknown = sorted(fields.keys() - set(_KEYS))
+        if unknown or "path" not in fields:
+            fault = f"{unknown[0]!r} is unknown" if unknown else "there is no path"
+            raise ConfigError(f"adapter {text!r}: {fault}; expected a folder, or {', '.join(_KEYS)} as key=value")
+        given.append(fields)
+    unnamed = _short_names([Path(str(fields["path"])) for fields in given])
+    return [
+        Adapter.load(
+            str(fields["path"]),
+            name=str(fields.get("name", unnamed[index])),
+            role=fields.get("role", "utility"),  # type: ignore[arg-type]  # Adapter itself judges it
+            weight=_weight(fields.get("weight", 1.0), texts[index]),
+            drop_modules_to_save=drop_modules_to_save,
+        )
+        for index, fields in enumerate(given)
+    ]
+
+
+def _short_names(paths: Sequence[Path]) -> list[str]:
+    """The last parts of every path, as many as tell different paths apart, without an end that all have in common."""
+    parts = [path.parts for path in paths]
+    if len(set(paths)) == 1:
+        return [path.name for path in paths]
+    while len({part[-1:] for part in parts}) == 1:
+        parts = [part[:-1] for part in parts]
+    count = 1
+    while len({part[-count:] for part in parts}) < len(set(paths)):
+        count += 1
+    return ["/".join(part[-count:]) for part in parts]
+
+
+def _weight(value: object, text: str) -> float:
+    try:
+        return float(str(value))
+    except ValueError as error:
+        raise ConfigError(f"adapter {text!r}: weight is {value!r}, expected a number") from error

@@ -1,0 +1,80 @@
+"""A registered method's merges as a function of its knob; what does not depend on the knob is computed once."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from ..merging.engine import merged_modules
+from ..merging.plan import plan_merge
+from ..registry import MergeProblem, Prepared, get_method
+from ..sst import SSTMerge, SSTOptions
+from ..sst.evidence import merged_cores
+from .updates import Update, core_update
+
+__all__ = ["SAFETY_WEIGHT", "method_path", "sst_path"]
+
+SAFETY_WEIGHT = "safety weight"
+"""The knob of methods that have none for safety alone: the weight of the safety adapters."""
+
+
+def method_path(
+    problem: MergeProblem, method: str, options: Mapping[str, Any], knob: str, *, prepare_once: bool
+) -> Callable[[float], Update]:
+    """Merges by any registered method, without a cut of the rank.
+
+    Args:
+        problem: adapters, model and data.
+        method: registered name.
+        options: settings beside the knob.
+        knob: one of the method's options, or :data:`SAFETY_WEIGHT`.
+        prepare_once: whether the method's preparation is made for the first value and kept: right only where it does
+            not read the knob.
+
+    Returns:
+        knob value → update.
+    """
+    kept: list[Prepared] = []
+    given = {"model": problem.model, "harm": problem.harm, "benign": problem.benign}
+    given |= {"base_weights": problem.base_weights, "aligned_weights": problem.aligned_weights}
+
+    def merged(value: float) -> Update:
+        adapters, chosen = list(problem.adapters), dict(options)
+        if knob == SAFETY_WEIGHT:
+            adapters = [a.with_(weight=value * a.weight) if a.role == "safety" else a for a in adapters]
+        else:
+            chosen[knob] = value
+        plan = plan_merge(adapters, method, options=chosen, given=tuple(name for name, there in given.items() if there))
+        prepared = kept[0] if kept else Prepared()
+        if plan.method.prepare is not None and not kept:
+            prepared = plan.method.prepare(replace(problem, adapters=adapters), plan.options)
+            if prepare_once:
+                kept.append(prepared)
+        spaces = None
+        if plan.method.prepare is not None:
+            spaces = problem.spaces if prepared.spaces is None else prepared.spaces
+        modules = merged_modules(plan, seed=problem.seed, state=prepared.state, spaces=spaces)
+        return {module.name: module.factors for module in modules}
+
+    return merged
+
+
+def sst_path(problem: MergeProblem, options: Mapping[str, Any], knob: str, middle: float) -> Callable[[float], Update]:
+    """SST-Merge over its knob: Fishers and eigenvectors are made once.
+
+    Args:
+        problem: adapters, model and data.
+        options: settings beside the knob.
+        knob: ``mu``, or ``tax_budget`` for refined merges.
+        middle: a value of the knob from which the settings are completed; refined merges all start from the patch that
+            this budget chooses.
+
+    Returns:
+        knob value → update.
+    """
+    merge = SSTMerge(problem, SSTOptions.model_validate({**options, knob: middle}))
+    assert get_method("sst").knob == "mu"
+    if knob == "mu":
+        return lambda mu: core_update(problem.spaces, merge.merged(mu=mu))
+    choice = merge.choose(middle)
+    start = merge.change(mu=choice.best.mu, strength=choice.best.strength)
+    return lambda budget: core_update(problem.spaces, merged_cores(merge.utility, merge.refined(start, budget)))
