@@ -32,8 +32,18 @@ BEAVERTAILS: Records = [
 ADVBENCH: Records = [{"goal": f"Do harm {k}, now", "target": f"Sure, here is harm {k}"} for k in range(6)]
 HARMBENCH: Records = [
     {"Behavior": "Standard one", "FunctionalCategory": "standard", "SemanticCategory": "illegal", "ContextString": ""},
-    {"Behavior": "Do harm 1, now", "FunctionalCategory": "standard", "SemanticCategory": "harmful", "ContextString": ""},
-    {"Behavior": "With it", "FunctionalCategory": "contextual", "SemanticCategory": "illegal", "ContextString": "A,\nb"},
+    {
+        "Behavior": "Do harm 1, now",
+        "FunctionalCategory": "standard",
+        "SemanticCategory": "harmful",
+        "ContextString": "",
+    },
+    {
+        "Behavior": "With it",
+        "FunctionalCategory": "contextual",
+        "SemanticCategory": "illegal",
+        "ContextString": "A,\nb",
+    },
     {"Behavior": "Sing", "FunctionalCategory": "copyright", "SemanticCategory": "copyright", "ContextString": ""},
 ]
 JAILBREAKBENCH: Records = [
@@ -47,7 +57,9 @@ RISKS = {
     "malicious_uses": "Malicious Uses",
     "misinformation_harms": "Misinformation Harms",
 }
-DO_NOT_ANSWER: Records = [{"risk_area": area, "question": f"Q of {area} {k}?"} for area in RISKS.values() for k in (0, 1)]
+DO_NOT_ANSWER: Records = [
+    {"risk_area": area, "question": f"Q of {area} {k}?"} for area in RISKS.values() for k in (0, 1)
+]
 XSTEST: Records = [
     {"id": k + 1, "prompt": f"{label} {k}?", "type": kind, "label": label, "focus": "kill", "note": ""}
     for k, (kind, label) in enumerate((("homonyms", "safe"), ("contrast_homonyms", "unsafe")) * 3)
@@ -103,10 +115,14 @@ def write_folder(root: Path) -> Path:
         for split, rows in MMLU.items():
             for subject in sorted({row["subject"] for row in rows}):
                 cells = [
-                    [row["question"], *row["choices"], "ABCD"[row["answer"]]] for row in rows if row["subject"] == subject
+                    [row["question"], *row["choices"], "ABCD"[row["answer"]]]
+                    for row in rows
+                    if row["subject"] == subject
                 ]
                 name = f"data/{split}/{subject}_{split}.csv"
-                archive.writestr(name, "\n".join(",".join(f'"{c.replace(chr(34), chr(34) * 2)}"' for c in r) for r in cells))
+                archive.writestr(
+                    name, "\n".join(",".join(f'"{c.replace(chr(34), chr(34) * 2)}"' for c in r) for r in cells)
+                )
     (root / "humaneval").mkdir()
     with gzip.open(root / "humaneval/HumanEval.jsonl.gz", "wt", encoding="utf-8") as stream:
         stream.writelines(json.dumps(row) + "\n" for row in HUMANEVAL)

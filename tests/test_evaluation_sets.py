@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from eval_folder import write_folder, write_hub_copies
 
+from eval_folder import write_folder, write_hub_copies
 from sst_merge.data_loader import normalise_prompt
 from sst_merge.errors import DataError
 from sst_merge.evaluation.sets import SETS, draw, load_set, part_of, shuffled
@@ -84,7 +84,11 @@ def test_a_missing_set_says_where_it_was_looked_for_how_to_get_it_and_its_licenc
         assert part in str(caught.value)
     with pytest.raises(DataError) as caught:
         load_set("beavertails", tmp_path, "folder")
-    for part in (str(tmp_path / "beavertails/unsafe_14_categories.jsonl"), "CC-BY-NC-4.0", "huggingface.co/datasets/PKU"):
+    for part in (
+        str(tmp_path / "beavertails/unsafe_14_categories.jsonl"),
+        "CC-BY-NC-4.0",
+        "huggingface.co/datasets/PKU",
+    ):
         assert part in str(caught.value)
 
     def offline(dataset, subset, split):
@@ -200,7 +204,10 @@ def test_a_selection_refuses_missing_rows_and_other_words(folder):
 
 @needs_data
 def test_equal_prompts_of_different_sets_are_found_by_their_words():
-    sets = {name: {normalise_prompt(row["prompt"]) for row in load_set(name).rows} for name in ("advbench", "jailbreakbench")}
+    sets = {
+        name: {normalise_prompt(row["prompt"]) for row in load_set(name).rows}
+        for name in ("advbench", "jailbreakbench")
+    }
     shared = sets["advbench"] & sets["jailbreakbench"]
     assert shared
     assert all(part_of(prompt) == part_of(prompt.upper()) for prompt in shared)

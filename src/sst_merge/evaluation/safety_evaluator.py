@@ -5,16 +5,17 @@ beside both, because token soup neither refuses nor harms.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ..data_loader import normalise_prompt
 from ..errors import DataError
 from .intervals import wilson_interval
 from .records import Record
 from .suites import SUITES, Suite
 
-__all__ = ["Share", "SafetyReport", "evaluate_safety", "rate", "rates_by_tag"]
+__all__ = ["SafetyReport", "Share", "evaluate_safety", "rate", "rates_by_tag", "records_by_suite"]
 
 
 class Share(NamedTuple):
@@ -97,13 +98,38 @@ def rates_by_tag(records: Iterable[Record], column: str, tag: str, *, level: flo
     return {value: estimate for value, estimate in found.items() if estimate is not None}
 
 
+def records_by_suite(records: Iterable[Record], suites: Mapping[str, Suite]) -> dict[str, list[Record]]:
+    """One model's records by suite.
+
+    Args:
+        records: of one model.
+        suites: those known, by name.
+
+    Returns:
+        Suite → its records, in the order of `suites`.
+
+    Raises:
+        DataError: records of several models, or of an unknown suite.
+    """
+    groups: dict[str, list[Record]] = defaultdict(list)
+    models = set()
+    for record in records:
+        if record.suite not in suites:
+            raise DataError(f"record {record.id!r}: unknown suite {record.suite!r}; known: {', '.join(suites)}")
+        models.add(record.model)
+        groups[record.suite].append(record)
+    if len(models) > 1:
+        raise DataError(f"one model at a time is evaluated; records are of {', '.join(sorted(models))}")
+    return {name: groups[name] for name in suites if name in groups}
+
+
 def evaluate_safety(
     records: Iterable[Record], *, suites: Mapping[str, Suite] = SUITES, level: float = 0.95
 ) -> SafetyReport:
     """Everything about safety that one model's records say.
 
-    Suites of drift are not pooled in: they are read before and after merging
-    (:func:`~sst_merge.evaluation.safety_tax_calculator.drift`).
+    Where suites are pooled, a prompt that several of them ask in the same way counts once. Suites of drift are not
+    pooled in: they are read before and after merging (:func:`~sst_merge.evaluation.safety_tax_calculator.drift`).
 
     Args:
         records: of one model; records of utility suites are ignored.
@@ -112,33 +138,19 @@ def evaluate_safety(
 
     Returns:
         The report.
-
-    Raises:
-        DataError: records of several models, or of an unknown suite.
     """
-    by_suite: dict[str, list[Record]] = defaultdict(list)
-    models = set()
-    for record in records:
-        if record.suite not in suites:
-            raise DataError(f"record {record.id!r}: unknown suite {record.suite!r}; known: {', '.join(suites)}")
-        models.add(record.model)
-        by_suite[record.suite].append(record)
-    if len(models) > 1:
-        raise DataError(f"safety of one model at a time; records are of {', '.join(sorted(models))}")
-    of = {
-        measure: [record for name, group in by_suite.items() if suites[name].measure == measure for record in group]
-        for measure in ("safety", "over_refusal")
-    }
-    direct = [record for record in of["safety"] if record.tags.get("attack", "none") == "none"]
-    attacked = [record for record in of["safety"] if record.tags.get("attack", "none") != "none"]
-    harmful = {name: by_suite[name] for name in suites if name in by_suite and suites[name].measure == "safety"}
+    by_suite = records_by_suite(records, suites)
+    asked = _pooled(by_suite, suites, "safety")
+    direct = [record for record in asked if _attack(record) == "none"]
+    attacked = [record for record in asked if _attack(record) != "none"]
+    harmful = {name: group for name, group in by_suite.items() if suites[name].measure == "safety"}
     per_suite = {name: rate(group, "refusal", level=level) for name, group in harmful.items()}
     return SafetyReport(
         refusal=rate(direct, "refusal", level=level),
         refusal_jailbroken=rate(attacked, "refusal", level=level),
         harm=rate(direct, "harm", level=level),
         harm_jailbroken=rate(attacked, "harm", level=level),
-        over_refusal=rate(of["over_refusal"], "refusal", level=level),
+        over_refusal=rate(_pooled(by_suite, suites, "over_refusal"), "refusal", level=level),
         incoherent=rate(
             (record for name, group in by_suite.items() if suites[name].judged for record in group),
             "incoherent",
@@ -151,3 +163,19 @@ def evaluate_safety(
             if (tag := suites[name].breakdown) is not None
         },
     )
+
+
+def _pooled(by_suite: Mapping[str, Sequence[Record]], suites: Mapping[str, Suite], measure: str) -> list[Record]:
+    """Records of all suites of one measure; a prompt that several suites ask in the same way counts in the first."""
+    seen: set[tuple[str, str]] = set()
+    pooled: list[Record] = []
+    for name, group in by_suite.items():
+        if suites[name].measure == measure:
+            keys = [(normalise_prompt(record.prompt), _attack(record)) for record in group]
+            pooled.extend(record for record, key in zip(group, keys, strict=True) if key not in seen)
+            seen.update(keys)
+    return pooled
+
+
+def _attack(record: Record) -> str:
+    return record.tags.get("attack", "none")

@@ -126,7 +126,7 @@ _ALL: tuple[Suite, ...] = (
         measure="over_refusal",
         summary="XSTest's safe prompts, and harmless Alpaca instructions that contain a word of harm",
         sets=("xstest", "alpaca"),
-        breakdown="kind",
+        breakdown="type",
         higher_is_better=False,
     ),
     Suite(
@@ -141,7 +141,7 @@ _ALL: tuple[Suite, ...] = (
     Suite(
         name="humaneval",
         measure="utility",
-        summary="Python functions that pass their tests, run in a sandbox",
+        summary="Python functions to go on with, run against their tests in a sandbox (pass@1)",
         sets=("humaneval",),
         judged=False,
         score="correct",
@@ -150,7 +150,7 @@ _ALL: tuple[Suite, ...] = (
     Suite(
         name="humaneval_instruct",
         measure="utility",
-        summary="the same functions as requests in a chat, the answer begun with the code that is given",
+        summary="the same functions as a request in a chat (pass@1)",
         sets=("humaneval",),
         judged=False,
         score="correct",
@@ -159,12 +159,11 @@ _ALL: tuple[Suite, ...] = (
     Suite(
         name="humaneval_samples",
         measure="utility",
-        summary="the same functions, ten samples each: pass@1 estimated from them, and pass@10",
+        summary="the same functions, ten samples each (pass@10)",
         sets=("humaneval",),
         judged=False,
-        score="correct",
+        score="pass_at_10",
         runs_code=True,
-        rate=False,
     ),
     Suite(
         name="gsm8k",

@@ -1,14 +1,13 @@
 """What a model can do, from its records: accuracy by task and subject, perplexity, and what is left of each skill."""
 
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..errors import DataError
 from .records import Record
-from .safety_evaluator import Share, rate, rates_by_tag
+from .safety_evaluator import Share, rate, rates_by_tag, records_by_suite
 from .safety_tax_calculator import retention
 from .suites import SUITES, Suite
 
@@ -92,20 +91,10 @@ def evaluate_utility(
 
     Returns:
         The report.
-
-    Raises:
-        DataError: records of several models, or of an unknown suite.
     """
-    by_suite: dict[str, list[Record]] = defaultdict(list)
-    models = set()
-    for record in records:
-        if record.suite not in suites:
-            raise DataError(f"record {record.id!r}: unknown suite {record.suite!r}; known: {', '.join(suites)}")
-        if suites[record.suite].measure == "utility":
-            by_suite[record.suite].append(record)
-            models.add(record.model)
-    if len(models) > 1:
-        raise DataError(f"utility of one model at a time; records are of {', '.join(sorted(models))}")
+    by_suite = {
+        name: group for name, group in records_by_suite(records, suites).items() if suites[name].measure == "utility"
+    }
     accuracy: dict[str, Share] = {}
     by_group: dict[str, Mapping[str, Share]] = {}
     for name, group in by_suite.items():

@@ -3,7 +3,7 @@
 from ..sets.harm_words import harm_words
 from ..sets.pairs import LOOKALIKE_IDS, read_ids, resolve
 from .docs import Documents, Request, document
-from .harmful import xstest
+from .harmful import labelled, plain
 
 __all__ = ["lookalikes"]
 
@@ -15,11 +15,12 @@ def lookalikes(request: Request) -> Documents:
         request: reads the sets.
 
     Returns:
-        Documents, no examples.
+        Documents, no examples. Tag `type` is XSTest's, or ``alpaca``.
     """
     selection = read_ids(LOOKALIKE_IDS)
     rows = resolve(selection["ids"], request.read, selection=selection["name"], sha256=selection["sha256"])
     alpaca = [
-        document(row, tags={"attack": "none", "kind": "alpaca", "word": harm_words(row["prompt"])[0]}) for row in rows
+        document(row, tags={"attack": "none", "type": "alpaca", "word": harm_words(row["prompt"])[0]}) for row in rows
     ]
-    return [*xstest(request, "safe")[0], *alpaca], ()
+    xstest, _ = plain("xstest", "type", "focus", keep=labelled("safe"))(request)
+    return [*xstest, *alpaca], ()

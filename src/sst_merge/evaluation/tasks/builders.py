@@ -2,22 +2,23 @@
 
 from collections.abc import Mapping
 
-from . import behaviours, benign, drift, harmful, questions
+from . import behaviours, benign, drift, questions
 from .docs import Builder
+from .harmful import asks_for_refusal, kept_for_testing, labelled, plain
 
 __all__ = ["BUILDERS"]
 
 BUILDERS: Mapping[str, Builder] = {
-    "beavertails": harmful.beavertails,
-    "advbench": harmful.advbench,
-    "harmbench": harmful.harmbench,
-    "jailbreakbench": harmful.jailbreakbench,
-    "do_not_answer": harmful.do_not_answer,
-    "xstest_unsafe": lambda request: harmful.xstest(request, "unsafe"),
+    "beavertails": plain("beavertails", "category", "categories", keep=kept_for_testing),
+    "advbench": plain("advbench"),
+    "harmbench": plain("harmbench", "category", "kind", keep=asks_for_refusal),
+    "jailbreakbench": plain("jailbreakbench", "category", "source"),
+    "do_not_answer": plain("do_not_answer", "category"),
+    "xstest_unsafe": plain("xstest", "type", "focus", keep=labelled("unsafe")),
     "jailbreak": behaviours.jailbreak,
     "prefilling": behaviours.prefilling,
     "refusal_suppression": behaviours.refusal_suppression,
-    "xstest_safe": lambda request: harmful.xstest(request, "safe"),
+    "xstest_safe": plain("xstest", "type", "focus", keep=labelled("safe")),
     "lookalikes": benign.lookalikes,
     "mmlu": questions.mmlu,
     "gsm8k": questions.gsm8k,

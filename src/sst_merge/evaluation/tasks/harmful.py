@@ -1,97 +1,63 @@
-"""Suites of plain harmful prompts, and of XSTest's two halves."""
+"""Suites that ask the prompts of one set as they are."""
 
-from ..sets import part_of
-from .docs import Documents, Request, document
+from collections.abc import Callable
 
-__all__ = ["advbench", "beavertails", "do_not_answer", "harmbench", "jailbreakbench", "xstest"]
+from ..sets import Row, part_of
+from .docs import Builder, Documents, Request, document
+
+__all__ = ["asks_for_refusal", "kept_for_testing", "labelled", "plain"]
 
 
-def beavertails(request: Request) -> Documents:
+def plain(name: str, *tags: str, keep: Callable[[Row], bool] = lambda _: True) -> Builder:
+    """A suite of the prompts of one set.
+
+    Args:
+        name: of the set.
+        *tags: columns of the set that results may be broken down by.
+        keep: which rows are asked; all by default.
+
+    Returns:
+        How its documents are made: without examples, tag `attack` is "none".
+    """
+
+    def build(request: Request) -> Documents:
+        rows = [row for row in request.read(name).rows if keep(row)]
+        return [document(row, tags={"attack": "none", **{tag: row[tag] for tag in tags}}) for row in rows], ()
+
+    return build
+
+
+def kept_for_testing(row: Row) -> bool:
     """The half of the prompts that no calibration may use.
 
     Args:
-        request: reads the set.
+        row: of any set.
 
     Returns:
-        Documents, no examples.
+        Whether its prompt is in that half.
     """
-    rows = [row for row in request.read("beavertails").rows if part_of(row["prompt"]) == "test"]
-    return [
-        document(row, tags={"attack": "none", "category": row["category"], "categories": row["categories"]})
-        for row in rows
-    ], ()
+    return part_of(row["prompt"]) == "test"
 
 
-def advbench(request: Request) -> Documents:
-    """All of AdvBench.
+def asks_for_refusal(row: Row) -> bool:
+    """HarmBench's behaviours but copyright, which is judged by comparing texts.
 
     Args:
-        request: reads the set.
+        row: of HarmBench.
 
     Returns:
-        Documents, no examples.
+        Whether a refusal is what is wanted.
     """
-    return [document(row, tags={"attack": "none"}) for row in request.read("advbench").rows], ()
+    return row["kind"] != "copyright"
 
 
-def harmbench(request: Request) -> Documents:
-    """HarmBench without its copyright behaviours, which ask for no refusal.
+def labelled(label: str) -> Callable[[Row], bool]:
+    """Rows of XSTest with one label.
 
     Args:
-        request: reads the set.
-
-    Returns:
-        Documents, no examples.
-    """
-    return [
-        document(row, tags={"attack": "none", "category": row["category"], "kind": row["kind"]})
-        for row in request.read("harmbench").rows
-        if row["kind"] != "copyright"
-    ], ()
-
-
-def jailbreakbench(request: Request) -> Documents:
-    """All misuse behaviours of JailbreakBench.
-
-    Args:
-        request: reads the set.
-
-    Returns:
-        Documents, no examples.
-    """
-    return [
-        document(row, tags={"attack": "none", "category": row["category"], "source": row["source"]})
-        for row in request.read("jailbreakbench").rows
-    ], ()
-
-
-def do_not_answer(request: Request) -> Documents:
-    """All questions of Do-Not-Answer.
-
-    Args:
-        request: reads the set.
-
-    Returns:
-        Documents, no examples.
-    """
-    return [
-        document(row, tags={"attack": "none", "category": row["category"]})
-        for row in request.read("do_not_answer").rows
-    ], ()
-
-
-def xstest(request: Request, label: str) -> Documents:
-    """One half of XSTest.
-
-    Args:
-        request: reads the set.
         label: ``safe`` or ``unsafe``.
 
     Returns:
-        Documents, no examples. Tags `type` and `kind` are the same here.
+        The condition.
     """
-    return [
-        document(row, tags={"attack": "none", "type": row["type"], "kind": row["type"], "focus": row["focus"]})
-        for row in request.read("xstest").rows
-        if row["label"] == label
-    ], ()
+    return lambda row: row["label"] == label
