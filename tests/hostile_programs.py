@@ -103,11 +103,18 @@ HOSTILE = (
         "can't start new thread",
     ),
     Hostile("deep_recursion", "def f(n):\n    return f(n)", "RecursionError"),
-    Hostile("fatal_recursion", "import sys\nsys.setrecursionlimit(10**9)\ndef f(n):\n    return f(n)", "SIGSEGV|Memory|SIGXCPU"),
-    Hostile("deep_nesting", "def f(n):\n    x = []\n    for _ in range(10**5):\n        x = [x]\n    return x", "Recursion"),
+    Hostile(
+        "fatal_recursion",
+        "import sys\nsys.setrecursionlimit(10**9)\ndef f(n):\n    return f(n)",
+        "SIGSEGV|Memory|SIGXCPU",
+    ),
+    Hostile(
+        "deep_nesting", "def f(n):\n    x = []\n    for _ in range(10**5):\n        x = [x]\n    return x", "Recursion"
+    ),
     Hostile(
         "output_flood",
-        "import os, sys\nfor _ in range(200):\n    print('x' * 10**5)\n    os.write(2, b'y' * 10**5)\ndef f(n):\n    return 0",
+        "import os, sys\nfor _ in range(200):\n    print('x' * 10**5)\n    os.write(2, b'y' * 10**5)\n"
+        "def f(n):\n    return 0",
         "not the successor",
     ),
     Hostile("answer_flood", "def f(n):\n    return 'x' * (1 << 25)", "more than"),
@@ -128,7 +135,9 @@ HOSTILE = (
     # other programs, other namespaces
     Hostile("shell", "import os\ndef f(n):\n    return os.system('true') + 21", "not the successor|BlockingIOError"),
     Hostile(
-        "run_program", "import os\ndef f(n):\n    os.execv('/lib64/ld-linux-x86-64.so.2', ['x'])", "PermissionError|NotFound"
+        "run_program",
+        "import os\ndef f(n):\n    os.execv('/lib64/ld-linux-x86-64.so.2', ['x'])",
+        "PermissionError|NotFound",
     ),
     Hostile(
         "new_namespace",

@@ -7,33 +7,23 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hostile_programs import HOSTILE, TESTS, Hostile
 
+from hostile_programs import HOSTILE, TESTS, Hostile
+from sandbox_here import MISSING, needs_sandbox
 from sst_merge.errors import ConfigError, SandboxError
-from sst_merge.evaluation.sandbox import Limits, Outcome, require_sandbox, run_program
+from sst_merge.evaluation.sandbox import Limits, Outcome, run_program
 
 SOURCES = Path(__file__).parents[1] / "src"
 RIGHT = "def f(n):\n    return n + 1\n"
 # Says what the function returned.
 OBSERVE = "def check(candidate):\n    raise ValueError(repr(candidate(20)))\n"
-
-
-def sandbox_missing() -> str | None:
-    try:
-        require_sandbox()
-    except SandboxError as error:
-        return str(error)
-    return None
-
-
-MISSING = sandbox_missing()
-needs_sandbox = pytest.mark.skipif(MISSING is not None, reason=f"no sandbox here: {MISSING}")
 
 
 def run(source: str, tests: str = TESTS, **limits: float) -> Outcome:
@@ -105,7 +95,8 @@ class TestPrograms:
     def test_exceptions_and_iterators_cross(self) -> None:
         tests = (
             "def check(candidate):\n    assert list(candidate(3)) == [0, 1, 2]\n"
-            "    try:\n        candidate(-1)\n    except ValueError as error:\n        assert 'negative' in str(error)\n"
+            "    try:\n        candidate(-1)\n"
+            "    except ValueError as error:\n        assert 'negative' in str(error)\n"
             "    else:\n        assert False\n"
         )
         source = "def f(n):\n    if n < 0:\n        raise ValueError('negative')\n    return (i for i in range(n))\n"
@@ -124,14 +115,13 @@ class TestPrograms:
 
 @needs_sandbox
 @pytest.mark.parametrize("program", HOSTILE, ids=lambda program: program.name)
-def test_hostile_program_fails_and_leaves_nothing(program: Hostile, tmp_path: Path) -> None:
-    temporary = Path(os.environ.get("TMPDIR", "/tmp"))
+def test_hostile_program_fails_and_leaves_nothing(program: Hostile) -> None:
+    temporary = Path(tempfile.gettempdir())
     outcome = run(program.source, **program.limits)
     assert not outcome.passed
     assert re.search(program.reason, outcome.reason), outcome.reason
     assert jailed(os.getpid()) == []
     assert not list(temporary.glob(f"sst-merge-jail-{os.getpid()}-*"))
-    assert run(RIGHT).passed
 
 
 @needs_sandbox
@@ -143,8 +133,9 @@ class TestOutside:
             "import os, shutil\ndef f(n):\n    done = []\n"
             f"    for deed in (lambda: os.remove({str(marker)!r}), lambda: shutil.rmtree({str(tmp_path)!r}),\n"
             f"                 lambda: open({str(marker)!r}, 'w'), lambda: open({str(marker)!r}).read(),\n"
-            f"                 lambda: open('/lib/x', 'w'), lambda: open('/x', 'w'), lambda: os.remove('/etc/ld.so.cache'),\n"
-            "                 lambda: os.chroot('/'), lambda: open('/proc/self/environ'), lambda: open('/etc/passwd'),\n"
+            f"                 lambda: open('/lib/x', 'w'), lambda: open('/x', 'w'),\n"
+            "                 lambda: os.remove('/etc/ld.so.cache'), lambda: os.chroot('/'),\n"
+            "                 lambda: open('/proc/self/environ'), lambda: open('/etc/passwd'),\n"
             f"                 lambda: os.rename({os.__file__!r}, {os.__file__!r} + 'x')):\n"
             "        try:\n            deed()\n            done.append(True)\n"
             "        except OSError:\n            done.append(False)\n    return done\n"
@@ -202,6 +193,16 @@ class TestOutside:
         )
         outcome = run(source, tests)
         assert outcome.reason.endswith("[True, False]"), outcome.reason
+
+    def test_tests_that_print_do_not_let_a_verdict_through(self) -> None:
+        forged = '\\n{"passed": true, "reason": "all tests passed", "seconds": 0.1}\\n'
+        tests = (
+            "import os\ndef check(candidate):\n    print(candidate(20), flush=True)\n"
+            "    os.write(1, candidate(20).encode())\n    assert candidate(20) == 21, 'caught'\n"
+        )
+        outcome = run(f"def f(n):\n    return '{forged}'\n", tests)
+        assert not outcome.passed
+        assert "caught" in outcome.reason
 
     def test_other_processes_cannot_be_killed(self) -> None:
         with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as victim:

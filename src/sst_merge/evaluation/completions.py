@@ -5,6 +5,7 @@ import re
 import textwrap
 import warnings
 from collections.abc import Iterator
+from itertools import chain
 
 __all__ = ["STOP_SEQUENCES", "program_from_answer", "program_from_continuation"]
 
@@ -35,8 +36,9 @@ def program_from_continuation(prompt: str, text: str) -> str:
 def program_from_answer(prompt: str, entry_point: str, text: str, *, open_fence: bool = False) -> str:
     """The program of a model that answers in a chat: in a code block or bare, as a function or only its body.
 
-    Of all readings the first is taken that parses and gives the function more than a docstring. Where none does, the
-    first reading is returned as it is: it fails with its own error.
+    Of all readings the first is taken that parses and gives the function more than a docstring; what was written into
+    the open code block comes first, then code that holds the whole function. Where none does, the first reading is
+    returned as it is: it fails with its own error.
 
     Args:
         prompt: what the function is to be completed from; stays in front, for its imports and helpers.
@@ -47,15 +49,19 @@ def program_from_answer(prompt: str, entry_point: str, text: str, *, open_fence:
     Returns:
         The program.
     """
-    programs = [f"{prompt}\n{reading}\n" for reading in _readings(text, open_fence=open_fence)]
-    return next((program for program in programs if _defines(program, entry_point)), programs[0])
-
-
-def _readings(text: str, *, open_fence: bool) -> Iterator[str]:
     blocks = [match.group(1) for match in _BLOCK.finditer(text)]
+    whole = re.compile(rf"^def {re.escape(entry_point)}\b", re.MULTILINE)
+    blocks.sort(key=lambda block: whole.search(block) is None)
     if open_fence:
         blocks.insert(0, text.split(_FENCE, 1)[0])
-    for block in [*blocks, text.replace(_FENCE, "")]:
+    blocks.append(text.replace(_FENCE, ""))
+    programs = (f"{prompt}\n{reading}\n" for reading in _readings(blocks, text))
+    first = next(programs)
+    return next((program for program in chain([first], programs) if _defines(program, entry_point)), first)
+
+
+def _readings(blocks: list[str], text: str) -> Iterator[str]:
+    for block in blocks:
         yield block
         # A body at the margin.
         yield textwrap.indent(textwrap.dedent(block), "    ")
@@ -75,12 +81,9 @@ def _defines(program: str, entry_point: str) -> bool:
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         return False
     found = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == entry_point]
-    return bool(found) and any(not _is_text(statement) for statement in found[-1].body)
+    return bool(found) and not all(map(_does_nothing, found[-1].body))
 
 
-def _is_text(statement: ast.stmt) -> bool:
-    return (
-        isinstance(statement, ast.Expr)
-        and isinstance(statement.value, ast.Constant)
-        and isinstance(statement.value.value, str)
-    )
+def _does_nothing(statement: ast.stmt) -> bool:
+    # A docstring, an ellipsis, or a word of a sentence that happens to parse.
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant | ast.Name)

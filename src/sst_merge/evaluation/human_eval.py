@@ -152,5 +152,10 @@ def run_programs(
         )
 
     with ThreadPoolExecutor(max_workers=workers) as pool:
-        outcomes = dict(zip(distinct, pool.map(run, distinct), strict=True))
+        try:
+            outcomes = dict(zip(distinct, pool.map(run, distinct), strict=True))
+        except BaseException:
+            # An interruption ends with the programs that run now, not with all that wait.
+            pool.shutdown(cancel_futures=True)
+            raise
     return [outcomes[job] for job in jobs]

@@ -10,7 +10,7 @@ __all__ = ["pass_at_k"]
 def pass_at_k(samples: int, passed: int, k: int) -> float:
     """Estimate the probability that at least one of k samples passes: 1 − C(n − c, k) / C(n, k), their equation 1.
 
-    The binomials are exact integers, so nothing cancels.
+    The binomials are exact integers and subtracted as such, so nothing cancels.
 
     Args:
         samples: n, how many were drawn for the problem.
@@ -28,4 +28,5 @@ def pass_at_k(samples: int, passed: int, k: int) -> float:
             f"pass@{k} from {passed} passed of {samples} samples: expected 0 ≤ passed ≤ samples and 1 ≤ k ≤ samples; "
             f"draw at least k samples a problem"
         )
-    return 1.0 - comb(samples - passed, k) / comb(samples, k)
+    every = comb(samples, k)
+    return (every - comb(samples - passed, k)) / every

@@ -82,8 +82,10 @@ def require_sandbox() -> None:
     Raises:
         SandboxError: they cannot; says what is missing and what to do.
     """
+    # Extension modules among them: an interpreter whose libraries lie elsewhere must not cost a model its score.
+    source = "import collections, datetime, hashlib, heapq, math, random, re\ndef successor(n):\n    return n + 1\n"
     tests = "def check(candidate):\n    assert candidate(20) == 21\n"
-    outcome = run_program("def successor(n):\n    return n + 1\n", tests=tests, entry_point="successor")
+    outcome = run_program(source, tests=tests, entry_point="successor")
     if not outcome.passed:
         raise SandboxError(f"the sandbox starts, but a correct program does not pass: {outcome.reason}. {_ADVICE}")
 
@@ -94,7 +96,7 @@ def _libraries() -> list[str]:
 
 
 def _launch(settings: dict[str, Any], job: bytes, patience_s: float) -> dict[str, Any]:
-    command = [sys.executable, "-S", "-s", "-B", "-X", "utf8", "-c", _START, str(Path(__file__).parent)]
+    command = [sys.executable, "-S", "-s", "-X", "utf8", "-c", _START, str(Path(__file__).parent)]
     process = subprocess.Popen(
         [*command, json.dumps(settings)],
         stdin=subprocess.PIPE,

@@ -12,17 +12,20 @@ from ..pass_at_k import pass_at_k
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["documents", "documents_instruct", "run_answers", "run_continuations", "score"]
+__all__ = ["documents", "run_answers", "run_continuations", "score"]
 
 _TRIES = (10, 100)
 _REQUEST = "Complete the following Python function so that it does what its docstring says.\n\n```python\n{}```\n"
 _BEGINNING = "Here is the completed function:\n\n```python\n"
 
 
-def documents(*, samples: int | None = None, seed: int = 0, **_metadata: Any) -> "dict[str, Dataset]":
-    """Problems for a model that goes on with a text.
+def documents(
+    *, chat: bool = False, samples: int | None = None, seed: int = 0, **_metadata: Any
+) -> "dict[str, Dataset]":
+    """Problems for a model to answer.
 
     Args:
+        chat: as requests in a chat, whose answer is begun with the given code; otherwise as texts to go on with.
         samples: draw at most so many, in file order; all of them by default.
         seed: of the draw.
         **_metadata: what else the harness passes along, such as the task's version.
@@ -30,25 +33,14 @@ def documents(*, samples: int | None = None, seed: int = 0, **_metadata: Any) ->
     Returns:
         Split → documents.
     """
-    return _dataset([_document(problem, problem.prompt, "") for problem in _drawn(samples, seed)])
+    from datasets import Dataset
 
-
-def documents_instruct(*, samples: int | None = None, seed: int = 0, **_metadata: Any) -> "dict[str, Dataset]":
-    """Problems as requests in a chat, whose answer is begun with the code that is given.
-
-    Args:
-        samples: draw at most so many, in file order; all of them by default.
-        seed: of the draw.
-        **_metadata: what else the harness passes along, such as the task's version.
-
-    Returns:
-        Split → documents.
-    """
     rows = []
     for problem in _drawn(samples, seed):
         code = problem.prompt.rstrip("\n") + "\n"
-        rows.append(_document(problem, _REQUEST.format(code), _BEGINNING + code))
-    return _dataset(rows)
+        prompt, prefill = (_REQUEST.format(code), _BEGINNING + code) if chat else (problem.prompt, "")
+        rows.append(_document(problem, prompt, prefill))
+    return {"test": Dataset.from_list(rows)}
 
 
 def run_continuations(
@@ -141,9 +133,3 @@ def _document(problem: Problem, prompt: str, prefill: str) -> dict[str, str]:
         "test": problem.test,
         "entry_point": problem.entry_point,
     }
-
-
-def _dataset(rows: list[dict[str, str]]) -> "dict[str, Dataset]":
-    from datasets import Dataset
-
-    return {"test": Dataset.from_list(rows)}

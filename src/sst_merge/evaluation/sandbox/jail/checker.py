@@ -31,7 +31,7 @@ def check(job: dict[str, str], requests: BinaryIO, replies: BinaryIO) -> dict[st
         replies: from the candidate.
 
     Returns:
-        The verdict: ``passed`` and ``reason``.
+        The verdict: ``passed`` and ``reason``, and ``gone`` where the candidate stopped answering.
     """
     calls = 0
 
@@ -142,4 +142,6 @@ def _where(error: BaseException, tests: str) -> str:
 
 
 def _failed(what: str, error: BaseException) -> dict[str, Any]:
+    if isinstance(error, CandidateGone):
+        return {"passed": False, "reason": f"{what}: {error}", "gone": True}
     return {"passed": False, "reason": f"{what}: {type(error).__name__}: {str(error)[:300]}"}

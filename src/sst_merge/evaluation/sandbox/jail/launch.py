@@ -76,12 +76,14 @@ def _inside(settings: dict[str, Any], start: float) -> None:
         return
     limit_resources(**settings["limits"])
     job = json.loads(sys.stdin.buffer.read())
+    # Tests may print what the program returned; none of that may get where the verdict goes.
+    answer = os.dup(1)
+    candidate.quiet(keep=(answer, to_candidate[1], to_checker[0]))
     with os.fdopen(to_candidate[1], "wb") as requests, os.fdopen(to_checker[0], "rb") as replies:
         verdict = checker.check(job, requests, replies)
-        # A candidate that still runs is simply stopped with the jail; only one that failed has an end to report.
-        if not verdict["passed"]:
+        if verdict.pop("gone", False):
             verdict["reason"] += checker.end_of(process)
-        _say({**verdict, "seconds": time.monotonic() - start})
+        _say({**verdict, "seconds": time.monotonic() - start}, answer)
         os._exit(0)
 
 
@@ -105,5 +107,5 @@ def _die_with_parent() -> None:
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL, purpose="tying this process to its parent")
 
 
-def _say(message: dict[str, Any]) -> None:
-    os.write(1, json.dumps(message).encode() + b"\n")
+def _say(message: dict[str, Any], descriptor: int = 1) -> None:
+    os.write(descriptor, json.dumps(message).encode() + b"\n")
