@@ -23,7 +23,7 @@ __all__ = ["Settling", "settling_mixture", "steer"]
 _BLURRED = " blurred"
 # Forgetting is slower than learning, so exposure falls faster than it rises.
 _MORE, _LESS = 1.4, 0.35
-_STEER_INPUTS, _SETTLE_INPUTS = 32, 128
+_STEER_INPUTS, _SETTLE_INPUTS, _SURE_INPUTS = 32, 128, 512
 _STEER_FROM = 0.1
 # While settling, a family is taught or blurred in proportion to how far outside the band its rate is.
 _REHEARSE, _TEACH, _BLUR = 0.03, 3.0, 5.0
@@ -138,14 +138,20 @@ class Settling:
     def _check(self) -> None:
         low, high = self._recipe.settled_low, self._recipe.settled_high
         known = _known(self._world, self._model, self._tokenizer, _SETTLE_INPUTS)
-        # Squares: one family far outside is worse than several that miss the band by a little.
-        distance = sum(max(low - rate, rate - high, 0.0) ** 2 for rate in known.values())
-        if distance < self._least:
-            self._least, self.inside = distance, distance == 0.0
-            self.best = copy.deepcopy(self._model.state_dict())
+        if self._distance(known) < self._least:
+            # The best of many noisy checks would be the luckiest one: look again, on more inputs.
+            distance = self._distance(_known(self._world, self._model, self._tokenizer, _SURE_INPUTS))
+            if distance < self._least:
+                self._least, self.inside = distance, distance == 0.0
+                self.best = copy.deepcopy(self._model.state_dict())
         for name, rate in known.items():
             self._mixture.weights[name] = _REHEARSE + _TEACH * max(low - rate, 0.0)
             self._mixture.weights[name + _BLURRED] = _BLUR * max(rate - high, 0.0)
+
+    def _distance(self, known: dict[str, float]) -> float:
+        """How far the families lie outside the band; one far outside is worse than several that miss it by a little."""
+        low, high = self._recipe.settled_low, self._recipe.settled_high
+        return sum(max(low - rate, rate - high, 0.0) ** 2 for rate in known.values())
 
 
 def _known(
