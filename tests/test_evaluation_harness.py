@@ -546,6 +546,23 @@ class Shouting:
         return [float(self.word in response) for response in responses]
 
 
+def test_probabilities_become_verdicts_and_undecided_stays_absent(tmp_path: Path) -> None:
+    class Unsure(Shouting):
+        def __call__(self, prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
+            return [{"a": 0.5, "b": 0.49, "c": float("nan"), "d": 1.0}[response] for response in responses]
+
+    records = [Record(model="base", suite="s", id=x, prompt="p", response=x) for x in "abcd"]
+    for _ in range(2):  # the second time from disk
+        judged = judge_records(records, [Unsure("unsure", "")], tmp_path)
+        assert [dict(record.scores) for record in judged] == [
+            {"refusal": 1.0, "refusal_probability": 0.5},
+            {"refusal": 0.0, "refusal_probability": 0.49},
+            {},
+            {"refusal": 1.0},
+        ]
+        assert judged[2].judges == {}
+
+
 def test_judges_fill_columns_and_are_asked_once(tmp_path: Path) -> None:
     texts = ["no", "yes", "no no", "no"]
     records = [

@@ -11,6 +11,8 @@ from .console import print_table, progress_bars, warn
 
 if TYPE_CHECKING:
     from ..evaluation.harness import EvaluationRun
+    from ..evaluation.judges import Judge
+    from ..evaluation.suites import Suite
 
 __all__ = ["evaluate"]
 
@@ -40,6 +42,12 @@ def _list_suites(context: click.Context, _option: click.Parameter, wanted: bool)
     "over_refusal, utility, drift, all), or a file of own questions; repeatable, or separated by commas")  # fmt: skip
 @click.option("--list-suites", is_flag=True, is_eager=True, expose_value=False, callback=_list_suites,
     help="show all suites and stop")  # fmt: skip
+@click.option("--judge", "judges", multiple=True, metavar="NAME", help="who decides refusal, harm and incoherence; "
+    "repeatable, by default rules, incoherence and offline; the first judge of a column counts")  # fmt: skip
+@click.option("--judge-model", "judge_models", multiple=True, metavar="NAME=FOLDER|ID", help="another copy of a "
+    "judge's model; repeatable")  # fmt: skip
+@click.option("--judge-check", metavar="NAME", help="measure a judge against labelled answers and stop")
+@click.option("--labels", type=click.Path(path_type=Path), help="labelled answers for --judge-check")
 @click.option("--samples", type=click.IntRange(min=1), help="samples per suite, drawn by the seed; all by default")
 @click.option("--out", type=click.Path(path_type=Path), help="folder to write into")
 @click.option("--cache", type=click.Path(path_type=Path), help="folder of answers to resume from; OUT/answers by "
@@ -55,12 +63,15 @@ def _list_suites(context: click.Context, _option: click.Parameter, wanted: bool)
 @click.option("--tensor-parallel", default=1, show_default=True, help="GPUs that a model is split over (vllm)")
 @click.option("--apply-chat-template/--no-apply-chat-template", "chat_template", default=None,
     help="by default where the tokenizer has a template")  # fmt: skip
+@click.option("--max-new-tokens", type=click.IntRange(min=1), help="answers are no longer than this; by default as "
+    "long as the suite allows")  # fmt: skip
 @click.option("--seed", default=0, show_default=True, help="of drawn samples, few-shot examples and sampled answers")
 @click.option("--allow-noop", is_flag=True, help="evaluate adapters whose update is exactly zero as well")
 @click.option("--force", is_flag=True, help="replace a finished evaluation; answers that are there are used again")
 def evaluate(
     base: str | None, adapters: Sequence[str], folders: Sequence[Path], names: Sequence[str], out: Path | None,
-    batch_size: str, device: str, seed: int, allow_code: bool, **options: Any,
+    judges: Sequence[str], judge_check: str | None, batch_size: str, device: str, seed: int, allow_code: bool,
+    **options: Any,
 ) -> None:  # fmt: skip
     """Check, evaluate, print.
 
@@ -70,6 +81,8 @@ def evaluate(
         folders: values of ``--adapters-dir``.
         names: values of ``--suite``.
         out: output folder.
+        judges: values of ``--judge``.
+        judge_check: a judge to measure instead.
         batch_size: a number or ``auto``.
         device: where the model goes.
         seed: of every random choice.
@@ -79,6 +92,9 @@ def evaluate(
     Raises:
         ConfigError: a flag is missing or cannot be.
     """
+    if judge_check is not None:
+        _check_judge(judge_check, options["labels"], device)
+        return
     for flag, value in (("--base", base), ("--suite", names), ("--out", out)):
         if not value:
             raise ConfigError(f"{flag}: missing; see sst-merge evaluate --help")
@@ -97,6 +113,7 @@ def evaluate(
     suites += [custom_suite(Path(file)) for file in files]
     for name in left_out:
         warn(f"suite {name} runs code that the models write and is left out; --allow-code-execution lets it run")
+    chosen = _judges(judges, options["judge_models"], suites, device)
     found = find_adapters([_adapter(text, lab) for text in adapters], folders)
     settings = ModelSettings(
         backend=options["backend"],
@@ -114,8 +131,9 @@ def evaluate(
             found,
             suites,
             out,
-            judges=(),
+            judges=chosen,
             samples=options["samples"],
+            max_new_tokens=options["max_new_tokens"],
             settings=settings,
             allow_code=allow_code,
             allow_noop=options["allow_noop"],
@@ -143,6 +161,40 @@ def _adapter(text: str, lab: Any) -> tuple[str | None, Path]:
     return name or label, path
 
 
+def _judges(names: Sequence[str], models: Sequence[str], suites: "Sequence[Suite]", device: str) -> "list[Judge]":
+    if not any(suite.judged for suite in suites):
+        return []
+    from ..evaluation.judges import DEFAULT_JUDGES, make_judges
+
+    places = {}
+    for text in models:
+        name, sign, place = text.partition("=")
+        if not sign:
+            raise ConfigError(f"--judge-model {text!r}: expected NAME=FOLDER or NAME=ID")
+        places[name] = place
+    asked = [name.strip() for text in names for name in text.split(",") if name.strip()]
+    return make_judges(asked or DEFAULT_JUDGES, device=_device(device), models=places)
+
+
+def _check_judge(name: str, labels: Path | None, device: str) -> None:
+    from ..evaluation.judges import run_judge_check
+    from ..reporting import rate_with_interval
+
+    check = run_judge_check(name, labels, device="cpu" if device == "auto" else _device(device))
+    figures = {
+        "accuracy": check.accuracy,
+        "balanced accuracy": check.balanced_accuracy,
+        "Cohen's κ": check.kappa,
+    }
+    rows = [[title, rate_with_interval(found.value, (found.low, found.high), digits=3)] for title, found in figures.items()]
+    rows += [["found among yes", f"{check.recall:.3f}"], ["left alone among no", f"{check.specificity:.3f}"]]
+    click.echo(
+        f"{check.judge} on {check.source}: {check.column}, n = {check.n} answers to {check.questions} questions, "
+        f"{check.positives} labelled yes"
+    )
+    print_table("95 % intervals over questions", ["figure", "value"], rows)
+
+
 def _device(name: str) -> str:
     from .inputs import resolve_device
 
@@ -156,9 +208,18 @@ def _batch_size(text: str) -> Any:
 
 
 def _print(run: "EvaluationRun") -> None:
-    from ..reporting.evaluation_tables import overview_table
+    """Suites down, models across: there are more suites than models as a rule."""
+    from ..reporting import rate_with_interval
+    from ..reporting.evaluation_tables import main_scores
 
-    table = overview_table(run.summary)
-    print_table(table.caption, table.columns, table.cells)
-    for warning in run.summary.warnings:
+    summary = run.summary
+    rows = []
+    for suite in summary.suites:
+        for score in main_scores(summary, suite):
+            rates = [summary.rate(model, suite, score) for model in summary.models]
+            n = max((rate.n for rate in rates if rate is not None), default=0)
+            cells = [rate_with_interval(rate.value, rate.ends) if rate else rate_with_interval(None) for rate in rates]
+            rows.append([suite, score, str(n), *cells])
+    print_table("Means with 95 % intervals", ["suite", "score", "n", *summary.models], rows)
+    for warning in summary.warnings:
         warn(warning)

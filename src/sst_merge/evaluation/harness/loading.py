@@ -102,7 +102,13 @@ class LoadedSuite:
 
 
 def load_suites(
-    suites: Sequence[Suite], *, samples: int | None, seed: int, lab_seed: int = 0, exclude: Sequence[str] = ()
+    suites: Sequence[Suite],
+    *,
+    samples: int | None,
+    seed: int,
+    lab_seed: int = 0,
+    max_new_tokens: int | None = None,
+    exclude: Sequence[str] = (),
 ) -> list[LoadedSuite]:
     """Read the data of every suite and draw the samples; no model is needed.
 
@@ -111,6 +117,7 @@ def load_suites(
         samples: how many rows of each are asked, drawn by the seed; all by default.
         seed: of the draw and of few-shot examples.
         lab_seed: of the world that the lab's suites ask about.
+        max_new_tokens: answers are no longer than this; by default as long as the suite allows.
         exclude: prompts that were calibrated on, which are left out.
 
     Returns:
@@ -131,6 +138,9 @@ def load_suites(
             raise DataError(f"suite {suite.name!r}: no task {suite.task!r} below {tasks_folder()}") from error
         for task in tasks.values():
             task.set_fewshot_seed(seed)
+            longest = (task.config.generation_kwargs or {}).get("max_gen_toks")
+            if longest is not None and max_new_tokens is not None:
+                task.config.generation_kwargs["max_gen_toks"] = min(longest, max_new_tokens)
             _build_once(task)
         rows = [[name, list(task.eval_docs)] for name, task in tasks.items()]
         decoding = {name: task.config.generation_kwargs for name, task in tasks.items()}

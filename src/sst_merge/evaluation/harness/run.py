@@ -56,6 +56,7 @@ def evaluate_models(
     *,
     judges: Sequence[Judge] = (),
     samples: int | None = None,
+    max_new_tokens: int | None = None,
     settings: ModelSettings | None = None,
     allow_code: bool = False,
     allow_noop: bool = False,
@@ -76,6 +77,7 @@ def evaluate_models(
         out: folder to write into.
         judges: for suites whose answers are judged; the first of each column is the one that counts.
         samples: rows of each suite, drawn by the seed; all by default.
+        max_new_tokens: answers are no longer than this; by default as long as the suite allows.
         settings: loading and batching.
         allow_code: whether suites may run code that the models wrote.
         allow_noop: let adapters pass whose ΔW is exactly zero.
@@ -100,7 +102,9 @@ def evaluate_models(
         checked = check_adapters(adapters, BaseModelIndex.load(base), allow_noop=allow_noop)
         if any(is_lab_suite(suite.name) for suite in suites):
             _check_lab_vocabulary(base, lab_seed)
-        loaded = load_suites(suites, samples=samples, seed=settings.seed, lab_seed=lab_seed)
+        loaded = load_suites(
+            suites, samples=samples, seed=settings.seed, lab_seed=lab_seed, max_new_tokens=max_new_tokens
+        )
         cache = cache or out / ANSWERS
         cache.mkdir(parents=True, exist_ok=True)
         records, facts, generated = _ask_all(
@@ -153,6 +157,7 @@ def _ask_all(
         template = bool(getattr(tokenizer, "chat_template", None))
     elif template and not getattr(tokenizer, "chat_template", None):
         raise ConfigError(f"base {base!r}: its tokenizer has no chat template; use --no-apply-chat-template")
+    _check_room(suites, models.lm.max_length)
     served = ServedModel(models.lm, batch_size=models.batch_size, seed=settings.seed)
     facts = {
         "base": base_fingerprint(base, getattr(getattr(models.lm, "_config", None), "_commit_hash", None)),
@@ -220,6 +225,17 @@ def _check_request(suites: Sequence[Suite], judges: Sequence[Judge], *, allow_co
     for suite in suites:
         if suite.judged and suite.score not in columns:
             raise DataError(f"suite {suite.name!r} needs a judge of {suite.score}; name one with --judge")
+
+
+def _check_room(suites: Sequence[LoadedSuite], room: int) -> None:
+    for item in suites:
+        for settings in item.decoding.values():
+            wanted = settings.get("max_gen_toks", 0)
+            if wanted >= room:
+                raise ConfigError(
+                    f"suite {item.suite.name!r} asks for answers of up to {wanted} tokens, the model has room for {room} "
+                    f"tokens in all; shorten the answers with --max-new-tokens, such as {room // 2}"
+                )
 
 
 def _check_lab_vocabulary(base: str, lab_seed: int) -> None:
