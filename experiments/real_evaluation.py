@@ -80,19 +80,19 @@ def page(found: EvaluationRun, seconds: float) -> str:
     columns, rows = table.columns, table.cells
     turned = [[columns[i], *(row[i] for row in rows)] for i in range(1, len(columns))]
     versions = facts["versions"]
+    judges = ", ".join(name for names in facts["judges"].values() for name in names)
     head = (
         "# The whole evaluation on real questions\n\n"
         "stories260K (260,032 parameters, writes children's stories) with a skill adapter (Alpaca), a safety adapter "
-        "(safe answers to harmful prompts) and their plain sum, asked rows of the real sets. **Scores are near chance, as "
-        "they must be**: four options give 0.25 on MMLU, and a model that never saw code solves nothing. No figure here "
-        "says anything about merging; the point is that loading, prompting, generation, option scoring, the code sandbox, "
-        "the judges, the applied check and the report run from end to end on real data.\n\n"
+        "(safe answers to harmful prompts) and their plain sum, asked rows of the real sets. **Scores are near chance, "
+        "as they must be**: four options give 0.25 on MMLU, and a model that never saw code solves nothing. No figure "
+        "here says anything about merging; the point is that loading, prompting, generation, option scoring, the code "
+        "sandbox, the judges, the applied check and the report run from end to end on real data.\n\n"
         f"Rows asked: {asked}; greedy answers of at most {', '.join(map(str, sorted(lengths)))} tokens, prompts longer "
         f"than the model's {facts['model']['max_length']} positions cut on the left (5-shot MMLU mostly is); seed "
-        f"{facts['seed']}. Judges: {', '.join(name for names in facts['judges'].values() for name in names)}. sst-merge "
-        f"{__version__}, lm_eval {versions['lm_eval']}, transformers {versions['transformers']}, torch "
-        f"{versions['torch']}, {platform.machine()} CPU, {seconds:.0f} s with training. Made by "
-        "`experiments/real_evaluation.py`.\n\n"
+        f"{facts['seed']}. Judges: {judges}. sst-merge {__version__}, lm_eval {versions['lm_eval']}, transformers "
+        f"{versions['transformers']}, torch {versions['torch']}, {platform.machine()} CPU, {seconds:.0f} s with "
+        "training. Made by `experiments/real_evaluation.py`.\n\n"
     )
     text = head + f"{table.caption}.\n\n" + markdown_table(turned, ["suite", *found.summary.models])
     if found.summary.warnings:

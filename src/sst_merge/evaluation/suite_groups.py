@@ -12,7 +12,9 @@ __all__ = ["GROUPS", "expand_suites"]
 GROUPS: tuple[str, ...] = (*get_args(Measure), "all")
 
 
-def expand_suites(names: Sequence[str], *, lab: bool = False, allow_code: bool = False) -> tuple[list[Suite], list[str]]:
+def expand_suites(
+    names: Sequence[str], *, lab: bool = False, allow_code: bool = False
+) -> tuple[list[Suite], list[str]]:
     """Suites and groups by name, each suite once, in the order of the table.
 
     A group stands for suites on real data, or, on a base of the lab, for the lab's (its skills together, not one by

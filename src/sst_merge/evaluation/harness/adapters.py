@@ -73,7 +73,7 @@ def find_adapters(named: Sequence[tuple[str | None, Path]], folders: Sequence[Pa
     if twice := sorted({name for name in names if names.count(name) > 1}):
         paths = ", ".join(str(path) for name, path in found if name == twice[0])
         raise ConfigError(
-            f"two adapters are called {twice[0]!r} ({paths}); give them names, as in --adapter one={paths.split(',')[0]}"
+            f"two adapters are called {twice[0]!r} ({paths}); give them names, as in --adapter NAME=FOLDER"
         )
     return dict(found)
 
@@ -84,7 +84,8 @@ def _below(folder: Path) -> list[tuple[str, Path]]:
     found = sorted(file.parent for file in folder.rglob(_CONFIG))
     if not found:
         raise AdapterError(
-            f"{folder}: neither it nor a folder below it has {_CONFIG}; expected a PEFT adapter, or a folder of adapters"
+            f"{folder}: neither it nor a folder below it has {_CONFIG}; expected a PEFT adapter, or a folder of "
+            f"adapters"
         )
     return [("/".join(path.relative_to(folder).parts) or folder.resolve().name, path) for path in found]
 

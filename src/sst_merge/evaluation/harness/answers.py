@@ -102,7 +102,11 @@ class AnswerStore:
         self._stream.close()
 
     def _read(self, head: Mapping[str, Any]) -> int:
-        """Fill the dictionary; returns the bytes up to the end of the last complete line."""
+        """Fill the dictionary; returns the bytes up to the end of the last complete line.
+
+        Raises:
+            DataError: a complete line is no answer, or the first one names another context.
+        """
         whole = 0
         with self.path.open("rb") as stream:
             for number, line in enumerate(stream, start=1):
@@ -110,23 +114,17 @@ class AnswerStore:
                     break
                 try:
                     value = json.loads(line)
-                    if number == 1:
-                        self._check_head(value, head)
-                    else:
+                    if number > 1:
                         key, answer = value
                         self._answers[key] = answer
                 except (ValueError, TypeError) as error:
-                    if isinstance(error, DataError):
-                        raise
                     raise DataError(
                         f"{self.path}, line {number}: not an answer ({error}); delete this file, and what it held is "
                         f"generated again"
                     ) from error
+                if number == 1 and value != head:
+                    raise DataError(
+                        f"{self.path}: holds answers given under other settings; delete it, or choose another --cache"
+                    )
                 whole += len(line)
         return whole
-
-    def _check_head(self, found: Any, head: Mapping[str, Any]) -> None:
-        if found != head:
-            raise DataError(
-                f"{self.path}: holds answers given under other settings; delete it, or choose another --cache"
-            )

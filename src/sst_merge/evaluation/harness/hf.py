@@ -9,7 +9,6 @@ from .adapters import EvaluatedAdapter
 from .settings import ModelSettings
 
 if TYPE_CHECKING:
-    from lm_eval.models.huggingface import HFLM
     from torch import Tensor
 
 __all__ = ["HuggingFaceModels"]
@@ -47,7 +46,7 @@ class HuggingFaceModels:
         device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
         spread = settings.device_map is not None
         try:
-            self.lm: HFLM = HFLM(
+            self.lm = HFLM(
                 pretrained=base,
                 device=device,
                 # Half types are slow and rounded on a CPU, whatever the file holds.
@@ -60,8 +59,8 @@ class HuggingFaceModels:
         except (OSError, ValueError) as error:
             first = str(error).strip().partition("\n")[0]
             raise BaseModelError(
-                f"base {base!r}: transformers cannot load model and tokenizer ({first}); expected a folder or hub id of "
-                f"a causal language model with its tokenizer"
+                f"base {base!r}: transformers cannot load model and tokenizer ({first}); expected a folder or hub "
+                f"id of a causal language model with its tokenizer"
             ) from error
         self._base_model = self.lm._model
         self.batch_size = self._batch_size(settings)
@@ -149,7 +148,11 @@ class HuggingFaceModels:
 
 
 def _check_loaded(model: Any, adapter: EvaluatedAdapter) -> None:
-    """Every tensor of the file is in the model, and every LoRA layer of the model comes from the file."""
+    """Every tensor of the file is in the model, and every LoRA layer of the model comes from the file.
+
+    Raises:
+        AdapterError: PEFT left something out, or made something up.
+    """
     import torch
 
     from ...lora_utils import Adapter
@@ -163,8 +166,8 @@ def _check_loaded(model: Any, adapter: EvaluatedAdapter) -> None:
     if layers != set(adapter.modules):
         missing, extra = sorted(set(adapter.modules) - layers), sorted(layers - set(adapter.modules))
         raise AdapterError(
-            f"adapter {adapter.name!r} ({adapter.path}): PEFT made LoRA layers for {len(layers)} modules, the file holds "
-            f"{len(adapter.modules)}; not loaded: {', '.join(missing[:3]) or 'none'}; without tensors: "
+            f"adapter {adapter.name!r} ({adapter.path}): PEFT made LoRA layers for {len(layers)} modules, the file "
+            f"holds {len(adapter.modules)}; not loaded: {', '.join(missing[:3]) or 'none'}; without tensors: "
             f"{', '.join(extra[:3]) or 'none'}. Check target_modules in its adapter_config.json"
         )
     for module in adapter.modules:
@@ -175,6 +178,6 @@ def _check_loaded(model: Any, adapter: EvaluatedAdapter) -> None:
         expected = factors.a[: held.shape[0], : held.shape[1]].to(held.dtype)
         if not torch.equal(held.detach().cpu(), expected):
             raise AdapterError(
-                f"adapter {adapter.name!r} ({adapter.path}): module {module!r} holds another A in the model than in the "
-                f"file; PEFT did not load it. Save the adapter again with the installed PEFT"
+                f"adapter {adapter.name!r} ({adapter.path}): module {module!r} holds another A in the model than in "
+                f"the file; PEFT did not load it. Save the adapter again with the installed PEFT"
             )

@@ -22,8 +22,8 @@ def judge_records(
     """Fill the judges' columns.
 
     The first judge of a column fills ``refusal``, ``harm`` or ``incoherent``; a second one of the same column fills
-    ``harm (its name)``, so that two judges can be compared. 0.5 and above is yes; a judge that gives more than yes and no
-    fills ``harm_probability`` as well, and one that could not decide (NaN) leaves the column out.
+    ``harm (its name)``, so that two judges can be compared. 0.5 and above is yes; a judge that gives more than yes and
+    no fills ``harm_probability`` as well, and one that could not decide (NaN) leaves the column out.
 
     Args:
         records: answers of judged suites, of any models.

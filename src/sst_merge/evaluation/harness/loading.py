@@ -86,8 +86,9 @@ class LoadedSuite:
                 scores[ours] = scores.pop(theirs)
         if not self.suite.judged and self.suite.score not in scores:
             raise DataError(
-                f"suite {self.suite.name!r}: task {task!r} gave {', '.join(scores) or 'no score'} for sample "
-                f"{doc.get('id', sample['doc_id'])!r}, expected {self.suite.score!r}; its process_results must return it"
+                f"suite {self.suite.name!r}: task {task!r} gave {', '.join(scores) or 'no score'} for "
+                f"sample {doc.get('id', sample['doc_id'])!r}, expected {self.suite.score!r}; its "
+                f"process_results must return it"
             )
         return Record(
             model=model,
@@ -170,7 +171,7 @@ def _build_once(task: "Task") -> None:
             instance.resps = []
             instance.filtered_resps = {}
 
-    task.build_all_requests = build_or_reuse  # type: ignore[method-assign]
+    task.build_all_requests = build_or_reuse
 
 
 def _last_filter(logged: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -30,7 +30,7 @@ def quiet_libraries() -> Iterator[None]:
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
     # Not every bar of lm-evaluation-harness has a switch, so bars are made switched off.
-    std.tqdm.__init__ = partialmethod(bar, disable=True)  # type: ignore[method-assign, assignment]
+    std.tqdm.__init__ = partialmethod(bar, disable=True)
     datasets.disable_progress_bars()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -41,7 +41,7 @@ def quiet_libraries() -> Iterator[None]:
             warnings.simplefilter("ignore", category=UserWarning)
             yield
     finally:
-        std.tqdm.__init__ = bar  # type: ignore[method-assign]
+        std.tqdm.__init__ = bar
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
         transformers.logging.set_verbosity(verbosity)

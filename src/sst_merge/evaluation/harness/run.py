@@ -233,8 +233,8 @@ def _check_room(suites: Sequence[LoadedSuite], room: int) -> None:
             wanted = settings.get("max_gen_toks", 0)
             if wanted >= room:
                 raise ConfigError(
-                    f"suite {item.suite.name!r} asks for answers of up to {wanted} tokens, the model has room for {room} "
-                    f"tokens in all; shorten the answers with --max-new-tokens, such as {room // 2}"
+                    f"suite {item.suite.name!r} asks for answers of up to {wanted} tokens, the model has room for "
+                    f"{room} tokens in all; shorten the answers with --max-new-tokens, such as {room // 2}"
                 )
 
 

@@ -8,6 +8,7 @@ and ends in the same numbers, and a sampled answer, seeded by its batch, is the 
 
 import hashlib
 import json
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -119,9 +120,8 @@ class ServedModel(LM):  # type: ignore[misc]
     def _plan(self, kind: str, requests: list[Instance], make: Callable[[list[Instance]], Plan]) -> Plan:
         """The plan of this suite, made once: adapters on one base share tokenizer, template and requests."""
         known = self._plans.get((self.suite, kind))
-        if known is not None and len(known[0]) == len(requests):
-            if all(old is new for old, new in zip(known[0], requests, strict=True)):
-                return known[1]
+        if known is not None and len(known[0]) == len(requests) and all(map(operator.is_, known[0], requests)):
+            return known[1]
         plan = make(requests)
         self._plans[self.suite, kind] = (list(requests), plan)
         return plan
