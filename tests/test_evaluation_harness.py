@@ -530,6 +530,20 @@ def test_folders_of_adapters(adapters: dict[str, Path], tmp_path: Path) -> None:
         find_adapters([], [merges, merges])
 
 
+def test_bars_and_logs_are_silent_inside_and_back_outside(capsys: pytest.CaptureFixture[str]) -> None:
+    import logging
+
+    from tqdm import tqdm
+
+    with quiet_libraries():
+        list(tqdm(range(3), disable=False))
+        logging.getLogger("lm_eval.api.task").warning("no")
+        captured = capsys.readouterr()
+        assert captured.out == captured.err == ""
+    list(tqdm(range(3)))
+    assert "3/3" in capsys.readouterr().err
+
+
 # Judges.
 
 

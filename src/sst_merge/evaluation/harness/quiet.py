@@ -3,9 +3,10 @@
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partialmethod
+from functools import wraps
+from typing import Any
 
 __all__ = ["quiet_libraries"]
 
@@ -29,8 +30,8 @@ def quiet_libraries() -> Iterator[None]:
     transformers_bars = transformers.logging.is_progress_bar_enabled()
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
-    # Not every bar of lm-evaluation-harness has a switch, so bars are made switched off.
-    std.tqdm.__init__ = partialmethod(bar, disable=True)
+    # Not every bar of lm-evaluation-harness has a switch that can be reached, so bars are made switched off.
+    std.tqdm.__init__ = _switched_off(bar)
     datasets.disable_progress_bars()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -51,3 +52,11 @@ def quiet_libraries() -> Iterator[None]:
             transformers.logging.enable_progress_bar()
         if parallelism is None:
             os.environ.pop("TOKENIZERS_PARALLELISM", None)
+
+
+def _switched_off(bar: Callable[..., None]) -> Callable[..., None]:
+    @wraps(bar)
+    def start(*arguments: Any, **options: Any) -> None:
+        bar(*arguments, **{**options, "disable": True})
+
+    return start
