@@ -592,3 +592,17 @@ def test_judges_fill_columns_and_are_asked_once(tmp_path: Path) -> None:
     assert first.asked == 3, "and never again"
     judge_records(records, [renamed := Shouting("rules 2", "no")], tmp_path)
     assert renamed.asked == 3, "a judge with another name is another judge"
+
+
+def test_automatic_batches_are_tried_on_a_prompt_that_fits(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search that a GPU makes, run on the CPU: it starts at 64 prompts, which fit."""
+    with quiet_libraries():
+        models = HuggingFaceModels(base, ModelSettings(device="cpu"))
+        assert models.batch_size == 16
+        tried = []
+        call = models.lm._model_call
+        monkeypatch.setattr(models.lm, "_model_call", lambda ids, **options: tried.append(ids.shape) or call(ids))
+        monkeypatch.setattr(models.lm, "_device", torch.device("cpu"))
+        length = models.lm.max_length - 1
+        assert models.lm._detect_batch_size([("", [1] * length, [1])], 0) == 64
+    assert set(tried) == {(64, length)}

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HuggingFaceModels"]
 
-_PROBE_ROWS, _PROBE_LENGTH, _CPU_BATCH = 2, 24, 16
+_PROBE_ROWS, _PROBE_LENGTH, _CPU_BATCH, _LONG_PROMPT = 2, 24, 16, 2048
 
 
 class HuggingFaceModels:
@@ -144,7 +144,9 @@ class HuggingFaceModels:
             return settings.batch_size
         if self.lm.device.type == "cpu":
             return _CPU_BATCH
-        return int(self.lm._detect_batch_size())
+        # Tried on a long prompt, not on all positions: those of newer models would leave room for one prompt alone.
+        length = min(_LONG_PROMPT, self.lm.max_length - 1)
+        return int(self.lm._detect_batch_size([("", [1] * length, [1])], 0))
 
 
 def _check_loaded(model: Any, adapter: EvaluatedAdapter) -> None:

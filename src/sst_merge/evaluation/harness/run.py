@@ -5,6 +5,7 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +91,14 @@ def evaluate_models(
         Records, summary and provenance, as written.
 
     Raises:
-        ConfigError: no suite, or one that runs code without being allowed to.
+        ConfigError: no suite, one that runs code without being allowed to, or the extra `eval` is not installed.
         DataError: a judged suite, and no judge that decides its score.
     """
     settings = settings or ModelSettings()
     check_output(out, force=force)
     _check_request(suites, judges, allow_code=allow_code)
+    if find_spec("lm_eval") is None:
+        raise ConfigError("evaluate needs lm-evaluation-harness: pip install 'sst-merge[eval]'")
     from ...lora_utils import BaseModelIndex
 
     with quiet_libraries():
