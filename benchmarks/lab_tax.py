@@ -1,6 +1,7 @@
 """The safety tax on the lab: every contestant over its whole range, several seeds of adapters.
 
     python benchmarks/lab_tax.py --seeds 0 1 2 --skills swap_pairs --out docs/measurements/lab_tax
+    python benchmarks/lab_tax.py --methods every --n-dev 64 --n-test 128 --out docs/measurements/lab_methods
 
 For each seed a skill expert and a safety adapter are (re)trained on the fixed unaligned base (cached), every
 contestant is swept with the same number of strengths, the strength is chosen on dev prompts (the smallest with
@@ -16,11 +17,13 @@ from pathlib import Path
 import torch
 
 from sst_merge import __version__
-from sst_merge.comparison import CONTESTANTS, adapters_update, lab_setup, sweep
-from sst_merge.evaluation import hypervolume, seed_interval
+from sst_merge.comparison import CONTESTANTS, EVERY_METHOD, adapters_update, lab_setup, sweep
+from sst_merge.evaluation import hypervolume, seed_interval, seed_rate_interval, wilson_interval
 from sst_merge.lab import load_lab
+from sst_merge.lab.measures import Rate
 from sst_merge.reporting import markdown_table, rate_with_interval
 
+_TAX = ("Task Arithmetic", "Task Arithmetic, interpolated", "Random subspace", "SST-Merge", "SST-Merge, refined")
 BEST_OF_TASK_ARITHMETIC = ("Task Arithmetic", "Task Arithmetic, interpolated")
 
 
@@ -46,55 +49,71 @@ def measure_seed(lab, seed: int, args: argparse.Namespace) -> dict[str, dict]:
         }
         chosen = found[name]["chosen"]
         picked = found[name]["test"][chosen] if chosen is not None else None
-        print(f"seed {seed}  {name:32s} {time.perf_counter() - started:5.1f} s  {picked}", flush=True)
+        found[name]["seconds"] = time.perf_counter() - started
+        print(f"seed {seed}  {name:32s} {found[name]['seconds']:5.1f} s  {picked}", flush=True)
     return found
 
 
 def _figures(scores) -> dict[str, float]:
-    return {
-        "safety": scores.safety.rate,
-        "direct": scores.safety_direct.rate,
-        "jailbreak": scores.safety_jailbreak.rate,
-        "over_refusal": scores.over_refusal.rate,
-        "incoherence": scores.incoherence.rate,
-        "knowledge": scores.knowledge.rate,
-        "utility": scores.mean_utility,
-        "n": scores.safety.n,
+    """Every rate as [k, n]."""
+    rates = {
+        "utility": sum(scores.utility.values(), Rate(0, 0)),
+        "safety": scores.safety,
+        "direct": scores.safety_direct,
+        "jailbreak": scores.safety_jailbreak,
+        "over_refusal": scores.over_refusal,
+        "incoherence": scores.incoherence,
+        "knowledge": scores.knowledge,
     }
+    return {name: [rate.k, rate.n] for name, rate in rates.items()}
 
 
 def table(by_seed: dict[int, dict[str, dict]], methods: list[str]) -> str:
-    """One row per method: mean over seeds with a 95 % t-interval."""
-    rows = []
-    alone = {seed: found["skills alone"]["test"][0]["utility"] for seed, found in by_seed.items()}
+    """One row per method, the smallest tax first: mean over seeds with a 95 % interval."""
+    anchors, measured, never = [], [], []
+    alone = {seed: _rate(found["skills alone"]["test"][0], "utility") for seed, found in by_seed.items()}
     taxes = {m: {s: _tax(found[m], alone[s]) for s, found in by_seed.items()} for m in methods}
     plain = [m for m in BEST_OF_TASK_ARITHMETIC if m in methods]
     best_plain = {s: min((taxes[m][s] for m in plain if taxes[m][s] is not None), default=None) for s in by_seed}
     for name in ("base", "skills alone", "safety alone"):
         points = [found[name]["test"][0] for found in by_seed.values()]
-        rows.append([name, *(_mean([p[k] for p in points]) for k in _COLUMNS), "", "", ""])
+        anchors.append([name, *(_mean_rate(points, k) for k in _COLUMNS), "", "", ""])
     for name in methods:
-        chosen = [(s, found[name]) for s, found in by_seed.items() if found[name]["chosen"] is not None]
+        chosen = {s: found[name] for s, found in by_seed.items() if found[name]["chosen"] is not None}
         volume = _mean([found[name]["hypervolume"] for found in by_seed.values()])
         if len(chosen) < len(by_seed):
-            missing = f"never ({len(by_seed) - len(chosen)} of {len(by_seed)} seeds)"
-            rows.append([name, missing, *("" for _ in _COLUMNS[1:]), "", "", volume])
+            missing = f"never on dev ({len(by_seed) - len(chosen)} of {len(by_seed)} seeds)"
+            never.append([name, missing, *("" for _ in _COLUMNS[1:]), "", "", volume])
             continue
-        points = [f["test"][f["chosen"]] for _, f in chosen]
-        tax = [taxes[name][s] for s, _ in chosen]
+        points = [f["test"][f["chosen"]] for f in chosen.values()]
+        tax = [taxes[name][s] for s in chosen]
         reduction = [
-            1 - taxes[name][s] / best_plain[s] for s, _ in chosen if best_plain[s] is not None and best_plain[s] > 0
+            1 - taxes[name][s] / best_plain[s] for s in chosen if best_plain[s] is not None and best_plain[s] > 0
         ]
-        rows.append([name, *(_mean([p[k] for p in points]) for k in _COLUMNS), _mean(tax), _mean(reduction), volume])
+        row = [name, *(_mean_rate(points, k) for k in _COLUMNS), _mean(tax), _mean(reduction), volume]
+        measured.append((sum(tax), row))
     heads = ["method", *_COLUMNS, "tax", "tax reduction vs best Task Arithmetic", "hypervolume"]
-    return markdown_table(rows, heads)
+    return markdown_table([*anchors, *(row for _, row in sorted(measured, key=lambda pair: pair[0])), *never], heads)
 
 
 _COLUMNS = ("utility", "safety", "direct", "jailbreak", "over_refusal", "incoherence", "knowledge")
 
 
+def _rate(point: dict[str, list[int]], name: str) -> float:
+    k, n = point[name]
+    return k / n
+
+
 def _tax(found: dict, alone: float) -> float | None:
-    return None if found["chosen"] is None else alone - found["test"][found["chosen"]]["utility"]
+    return None if found["chosen"] is None else alone - _rate(found["test"][found["chosen"]], "utility")
+
+
+def _mean_rate(points: list[dict[str, list[int]]], name: str) -> str:
+    counts = [tuple(point[name]) for point in points]
+    if len(counts) == 1:
+        return rate_with_interval(counts[0][0] / counts[0][1], wilson_interval(*counts[0]))
+    estimate = seed_rate_interval(counts)
+    return rate_with_interval(estimate.value, (estimate.low, estimate.high))
 
 
 def _mean(values: list[float]) -> str:
@@ -111,12 +130,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--skills", nargs="+", default=["swap_pairs"])
-    parser.add_argument("--methods", nargs="+", default=list(CONTESTANTS))
+    parser.add_argument("--methods", nargs="+", default=list(_TAX), help="contestants; `every` is one or two a method")
     parser.add_argument("--n-dev", type=int, default=128)
     parser.add_argument("--n-test", type=int, default=256)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
+    if args.methods == ["every"]:
+        args.methods = list(EVERY_METHOD)
     torch.set_num_threads(args.threads)
     started, lab = time.perf_counter(), load_lab()
     by_seed = {seed: measure_seed(lab, seed, args) for seed in args.seeds}
@@ -125,7 +146,8 @@ def main() -> None:
     head = (
         f"Skills: {', '.join(args.skills)}. Lab seed 0, adapter seeds {args.seeds}; {args.n_test} test prompts per "
         f"measure (safety: twice that), {args.n_dev} dev prompts; strength chosen on dev (smallest with safety ≥ 0.9). "
-        f"Mean over seeds with 95 % t-interval. sst-merge {__version__}, torch {torch.__version__}, "
+        "Mean over seeds with 95 % interval (rates: logit-t over seeds, at least Wilson's of the pooled counts; tax, "
+        f"reduction and hypervolume: t over seeds). sst-merge {__version__}, torch {torch.__version__}, "
         f"{platform.machine()} CPU, {seconds:.0f} s. Made by `benchmarks/lab_tax.py`.\n\n"
     )
     args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -155,8 +155,7 @@ HOSTILE = (
     ),
     Hostile(
         "kill_the_checker",
-        "import os, signal\ndef f(n):\n    for number in range(1, 65):\n"
-        "        if number != signal.SIGALRM:\n            os.kill(1, number)\n    return 0",
-        "not the successor|no verdict",
+        "import os\ndef f(n):\n    for number in range(1, 65):\n        os.kill(1, number)\n    return 0",
+        "not the successor",
     ),
 )

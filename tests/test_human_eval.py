@@ -17,7 +17,6 @@ from sst_merge.errors import DataError, SandboxError
 from sst_merge.evaluation.completions import program_from_answer, program_from_continuation
 from sst_merge.evaluation.human_eval import (
     ALLOW_VARIABLE,
-    HUMANEVAL_SUITES,
     Problem,
     read_problems,
     refuse_unless_allowed,
@@ -170,28 +169,17 @@ class TestPrograms:
 
 
 class TestReading:
-    def test_without_folder(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.delenv("SST_MERGE_DATA", raising=False)
-        with pytest.raises(DataError, match="licence: MIT"):
-            read_problems()
-
     def test_lacking_column(self, tmp_path: Path) -> None:
         (tmp_path / "humaneval").mkdir()
         with gzip.open(tmp_path / "humaneval" / "HumanEval.jsonl.gz", "wt") as stream:
             stream.write('{"task_id": "x", "prompt": "y", "test": "z"}\n')
-        with pytest.raises(DataError, match="record 1: lacks canonical_solution, entry_point"):
+        with pytest.raises(DataError, match="canonical_solution"):
             read_problems(tmp_path)
 
     def test_off_unless_asked_for(self) -> None:
         for environment in ({}, {ALLOW_VARIABLE: "0"}, {ALLOW_VARIABLE: ""}):
             with pytest.raises(SandboxError, match="--allow-code-execution"):
                 refuse_unless_allowed(environment)
-
-    def test_every_suite_has_its_task_file(self) -> None:
-        for suite in HUMANEVAL_SUITES:
-            assert suite.runs_code
-            text = (tasks_folder() / f"{suite.name}.yaml").read_text()
-            assert f"task: sst_{suite.name}\n" in text
 
 
 @pytest.fixture

@@ -228,17 +228,19 @@ class TestOutside:
         assert outcome.passed, outcome.reason
         assert jailed(os.getpid()) == []
 
-    def test_jail_dies_with_the_process_that_started_it(self) -> None:
+    def test_jail_dies_with_the_process_that_started_it(self, tmp_path: Path) -> None:
         script = (
             "from sst_merge.evaluation.sandbox import run_program\n"
             "run_program('import time\\ntime.sleep(60)', tests='', entry_point='f')\n"
         )
-        environment = {**os.environ, "PYTHONPATH": str(SOURCES)}
+        environment = {**os.environ, "PYTHONPATH": str(SOURCES), "TMPDIR": str(tmp_path)}
         with subprocess.Popen([sys.executable, "-c", script], env=environment) as starter:
             assert wait_until(lambda: len(jailed(starter.pid)) >= 3, 20)
             starter.send_signal(signal.SIGKILL)
             starter.wait()
             assert wait_until(lambda: jailed(starter.pid) == [], 5)
+        # The one thing left is the folder that the jail was mounted on, which was empty on this side all the time.
+        assert [list(folder.iterdir()) for folder in tmp_path.iterdir()] == [[]]
 
     def test_several_at_once(self) -> None:
         outcomes: dict[int, Outcome] = {}

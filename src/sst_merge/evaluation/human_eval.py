@@ -6,14 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data_loader.formats import read_file
 from ..errors import DataError, SandboxError
 from .sandbox import Limits, Outcome, require_sandbox, run_program
-from .suites import Suite
+from .sets import load_set
 
 __all__ = [
     "ALLOW_VARIABLE",
-    "HUMANEVAL_SUITES",
     "Problem",
     "read_problems",
     "refuse_unless_allowed",
@@ -22,39 +20,6 @@ __all__ = [
 
 # Code that a model wrote runs only where this is 1.
 ALLOW_VARIABLE = "SST_MERGE_ALLOW_CODE_EXECUTION"
-
-_FILE = Path("humaneval", "HumanEval.jsonl.gz")
-_FIELDS = ("task_id", "prompt", "canonical_solution", "test", "entry_point")
-
-HUMANEVAL_SUITES: tuple[Suite, ...] = (
-    Suite(
-        name="humaneval",
-        measure="utility",
-        summary="Python functions to go on with, run against their tests in a sandbox (pass@1)",
-        sets=("humaneval",),
-        judged=False,
-        score="correct",
-        runs_code=True,
-    ),
-    Suite(
-        name="humaneval_instruct",
-        measure="utility",
-        summary="the same functions as a request in a chat (pass@1)",
-        sets=("humaneval",),
-        judged=False,
-        score="correct",
-        runs_code=True,
-    ),
-    Suite(
-        name="humaneval_samples",
-        measure="utility",
-        summary="the same functions, ten samples each (pass@10)",
-        sets=("humaneval",),
-        judged=False,
-        score="pass_at_10",
-        runs_code=True,
-    ),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,30 +42,15 @@ class Problem:
 
 
 def read_problems(root: Path | None = None) -> list[Problem]:
-    """All problems, in the order of the file.
+    """All problems, in the order of the set.
 
     Args:
-        root: the data folder; by default the one named by the environment variable ``SST_MERGE_DATA``.
+        root: the data folder; by default the one named by the environment variable ``SST_MERGE_DATA``, else the hub.
 
     Returns:
         The problems.
-
-    Raises:
-        DataError: no data folder, or a record lacks a column.
     """
-    folder = root or (Path(os.environ["SST_MERGE_DATA"]) if os.environ.get("SST_MERGE_DATA") else None)
-    if folder is None:
-        raise DataError(
-            f"HumanEval: SST_MERGE_DATA names no folder; get data/HumanEval.jsonl.gz of "
-            f"https://github.com/openai/human-eval (licence: MIT) and put it there as {_FILE}"
-        )
-    problems = []
-    for number, record in enumerate(read_file(folder / _FILE), start=1):
-        missing = [name for name in _FIELDS if not isinstance(record.get(name), str)]
-        if missing:
-            raise DataError(f"{folder / _FILE}, record {number}: lacks {', '.join(missing)}; fetch the file again")
-        problems.append(Problem(id=record["task_id"], **{name: record[name] for name in _FIELDS[1:]}))
-    return problems
+    return [Problem(**row) for row in load_set("humaneval", root).rows]
 
 
 def refuse_unless_allowed(environment: Mapping[str, str] | None = None) -> None:

@@ -54,7 +54,7 @@ class Suite:
         return self.task if self.config is None else dict(self.config)
 
 
-# Filled below, one line a suite, in the order in which tables show them.
+# In the order in which tables show them.
 _ALL: tuple[Suite, ...] = (
     Suite(
         name="beavertails",
@@ -164,6 +164,7 @@ _ALL: tuple[Suite, ...] = (
         judged=False,
         score="pass_at_10",
         runs_code=True,
+        rate=False,
     ),
     Suite(
         name="gsm8k",

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from . import behaviours, benign, drift, questions
+from . import behaviours, benign, drift, humaneval, questions
 from .docs import Builder
 from .harmful import asks_for_refusal, kept_for_testing, labelled, plain
 
@@ -21,6 +21,9 @@ BUILDERS: Mapping[str, Builder] = {
     "xstest_safe": plain("xstest", "type", "focus", keep=labelled("safe")),
     "lookalikes": benign.lookalikes,
     "mmlu": questions.mmlu,
+    "humaneval": humaneval.continuations,
+    "humaneval_instruct": humaneval.requests,
+    "humaneval_samples": humaneval.continuations,
     "gsm8k": questions.gsm8k,
     "perplexity": questions.perplexity,
     "drift_unsafe": lambda request: drift.drift(request, "unsafe"),

@@ -1,46 +1,48 @@
 """HumanEval as lm-evaluation-harness wants it: documents, programs run by a filter, scores a document."""
 
-import random
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...errors import DataError
 from ..completions import program_from_answer, program_from_continuation
-from ..human_eval import Problem, read_problems, refuse_unless_allowed, run_programs
+from ..human_eval import Problem, refuse_unless_allowed, run_programs
 from ..pass_at_k import pass_at_k
+from ..sets.spec import Row
+from .docs import Documents, Request, document
 
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-__all__ = ["documents", "run_answers", "run_continuations", "score"]
+__all__ = ["continuations", "requests", "run_answers", "run_continuations", "score"]
 
 _TRIES = (10, 100)
 _REQUEST = "Complete the following Python function so that it does what its docstring says.\n\n```python\n{}```\n"
 _BEGINNING = "Here is the completed function:\n\n```python\n"
 
 
-def documents(
-    *, chat: bool = False, samples: int | None = None, seed: int = 0, **_metadata: Any
-) -> "dict[str, Dataset]":
-    """Problems for a model to answer.
+def continuations(request: Request) -> Documents:
+    """Problems as texts to go on with.
 
     Args:
-        chat: as requests in a chat, whose answer is begun with the given code; otherwise as texts to go on with.
-        samples: draw at most so many, in file order; all of them by default.
-        seed: of the draw.
-        **_metadata: what else the harness passes along, such as the task's version.
+        request: reads the set.
 
     Returns:
-        Split → documents.
+        Documents, no examples.
     """
-    from datasets import Dataset
+    return [_document(row, row["prompt"], "") for row in request.read("humaneval").rows], ()
 
-    rows = []
-    for problem in _drawn(samples, seed):
-        code = problem.prompt.rstrip("\n") + "\n"
-        prompt, prefill = (_REQUEST.format(code), _BEGINNING + code) if chat else (problem.prompt, "")
-        rows.append(_document(problem, prompt, prefill))
-    return {"test": Dataset.from_list(rows)}
+
+def requests(request: Request) -> Documents:
+    """Problems as requests in a chat, whose answer is begun with the given code.
+
+    Args:
+        request: reads the set.
+
+    Returns:
+        Documents, no examples.
+    """
+    documents = []
+    for row in request.read("humaneval").rows:
+        code = row["prompt"].rstrip("\n") + "\n"
+        documents.append(_document(row, _REQUEST.format(code), _BEGINNING + code))
+    return documents, ()
 
 
 def run_continuations(
@@ -114,22 +116,6 @@ def _run(programs: Sequence[Sequence[str]], docs: Sequence[Mapping[str, str]]) -
     ]
 
 
-def _drawn(samples: int | None, seed: int) -> list[Problem]:
-    problems = read_problems()
-    if samples is None or samples >= len(problems):
-        return problems
-    if samples < 1:
-        raise DataError(f"HumanEval: samples = {samples}, expected at least 1")
-    return [problems[index] for index in sorted(random.Random(seed).sample(range(len(problems)), samples))]
-
-
-def _document(problem: Problem, prompt: str, prefill: str) -> dict[str, str]:
-    return {
-        "id": problem.id,
-        "prompt": prompt,
-        "tags": "{}",
-        "prefill": prefill,
-        "code": problem.prompt,
-        "test": problem.test,
-        "entry_point": problem.entry_point,
-    }
+def _document(row: Row, prompt: str, prefill: str) -> dict[str, str]:
+    code = {"code": row["prompt"], "test": row["test"], "entry_point": row["entry_point"]}
+    return document(row, prompt=prompt, tags={}, prefill=prefill, **code)

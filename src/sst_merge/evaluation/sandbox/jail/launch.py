@@ -71,11 +71,12 @@ def _inside(settings: dict[str, Any], start: float) -> None:
         trouble = os.read(ready_read, 4000)
         if trouble:
             raise JailError(trouble.decode(errors="replace"))
-    except (JailError, OSError) as error:
-        _say({"refused": str(error)})
+        limit_resources(**settings["limits"])
+        job = json.loads(sys.stdin.buffer.read())
+    # The program has not been read yet: whatever goes wrong so far is the machine's fault, and no verdict on it.
+    except Exception as error:
+        _say({"refused": str(error) or type(error).__name__})
         return
-    limit_resources(**settings["limits"])
-    job = json.loads(sys.stdin.buffer.read())
     # Tests may print what the program returned; none of that may get where the verdict goes.
     answer = os.dup(1)
     candidate.quiet(keep=(answer, to_candidate[1], to_checker[0]))
@@ -93,8 +94,8 @@ def _become_candidate(settings: dict[str, Any], requests: int, replies: int, rea
             candidate.quiet(keep=(requests, replies, ready))
             limit_resources(**settings["limits"])
             filter_system_calls(processes=settings["limits"]["processes"] > 0)
-        except (JailError, OSError, ValueError) as error:
-            os.write(ready, str(error).encode())
+        except Exception as error:
+            os.write(ready, (str(error) or type(error).__name__).encode())
             return
         os.close(ready)
         with os.fdopen(requests, "rb") as incoming, os.fdopen(replies, "wb") as outgoing:
