@@ -1,7 +1,7 @@
 """Train and measure the offline judge of harm on GPTFuzzer's labelled responses, split by question.
 
-    SST_MERGE_DATA=... python experiments/train_offline_judge.py                # measure: 5 splits, 25 % of questions out
-    SST_MERGE_DATA=... python experiments/train_offline_judge.py --write        # and write the weights that are shipped
+    SST_MERGE_DATA=... python experiments/train_offline_judge.py                # measure: 5 splits
+    SST_MERGE_DATA=... python experiments/train_offline_judge.py --write        # and write what is shipped
     SST_MERGE_DATA=... python experiments/train_offline_judge.py --add beavertails pku --out out/offline
 
 The shipped weights learn from GPTFuzzer's labels alone (MIT). BeaverTails and PKU-SafeRLHF are CC-BY-NC-4.0: weights
@@ -36,6 +36,7 @@ class InMemory:
     column: str = "harm"
 
     def __call__(self, prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
+        """Probabilities of harm."""
         return predict(self.weights, responses)
 
 
@@ -45,6 +46,7 @@ class NotRefused:
     name, column = "not refused (rules)", "harm"
 
     def __call__(self, prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
+        """1 where the answer is not refused."""
         return [1 - score for score in RefusalRules()(prompts, responses)]
 
 
@@ -132,9 +134,7 @@ def main() -> None:
         path = SHIPPED if args.write else args.out / "offline.safetensors"
         path.parent.mkdir(parents=True, exist_ok=True)
         save_weights(weights, path)
-        print(
-            f"{path}: {path.stat().st_size} bytes; held-out questions: {_text(check_judge(InMemory(weights), held_out))}"
-        )
+        print(f"{path}: {path.stat().st_size} bytes; held out: {_text(check_judge(InMemory(weights), held_out))}")
         if args.out is not None:
             (args.out / "offline.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 

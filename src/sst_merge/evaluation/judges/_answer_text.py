@@ -33,7 +33,7 @@ _CONTRACTIONS: Sequence[tuple[re.Pattern[str], str]] = tuple(
 _QUOTED = re.compile(r'"[^"\n]{0,600}"')
 # "GPT:", "[DAN]:", "(GPT):", "[🔒CLASSIC]", "🔓": who speaks; at the start of a line, short, no sentence inside.
 _SPEAKER = re.compile(
-    r"(?m)^[ \t]*(?:[\[(][^\]\)\n]{1,24}[\])]\s*:?|[A-Za-zΣ][\w .-]{0,22}(?:\([^)\n]{1,20}\))?\s*:(?=\s)|"
+    r"(?m)^[ \t*_#>]*(?:[\[(][^\]\)\n]{1,24}[\])]\s*:?|[A-Za-zΣ][\w .-]{0,22}(?:\([^)\n]{1,20}\))?\s*:(?=[\s*_])|"
     r"[🔒🔓]\s*|[α-ωΑ-Ω] (?=\S)|"
     r"As (?!an? |the |your |for |of |with )[A-Z]\w{1,15},)"
 )

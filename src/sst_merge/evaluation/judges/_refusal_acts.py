@@ -120,7 +120,7 @@ DISAVOWS = _any(
     r"\bi (?:cannot|could not|am (?:unable|not able) to|do not have (?:access|the ability|the capability)|"
     r"have no access|lack)\b"
     r"[^.]{0,12}\b(?:tell|know|see|hear|access|process|open|play|browse|view|predict|diagnose|give|watch|"
-    r"listen|read|real|live|to|remember|recall|send|make|order|check|translate|provide)\b",
+    r"listen|read|real|live|to|send|make|order|check|translate|provide)\b",
     r"\bi (?:am not|am just|am only) (?:a|an) (?:doctor|lawyer|therapist|physician|medical|financial|legal|"
     r"attorney|ai)\b",
     r"\bi do not know\b",

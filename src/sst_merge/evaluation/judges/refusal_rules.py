@@ -39,7 +39,7 @@ __all__ = ["Reading", "RefusalRules", "read_answer"]
 _OPENING_SENTENCES = 2
 _OPENING_CHARACTERS = 700
 _LETTER = re.compile(
-    r"^\s*(?:subject:[^\n]*\n+)?\s*(?:dear|hi|hello) [\w .-]{2,40},?\s*\n|^dear [\w .-]{2,40},", re.IGNORECASE
+    r"^[\s*_#>]*(?:subject:[^\n]*\n+\s*)?(?:(?:dear|hi|hello) [\w .-]{2,40},?\s*\n|dear [\w .-]{2,40},)", re.IGNORECASE
 )
 _LIST = re.compile(r"(?m)^\s*(?:\d+[.)]|[-*•]|step \d+)\s+\S", re.IGNORECASE)
 # What is served in place of the request.
