@@ -350,7 +350,7 @@ def test_a_killed_run_goes_on_without_repeating_and_ends_in_the_same_numbers(
         os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     assert not (out / "summary.json").exists()
-    kept = sum(len(file.read_text().splitlines()) - 1 for file in (out / "answers").iterdir())
+    kept = 16 * sum(len(file.read_text().splitlines()) - 1 for file in (out / "answers").iterdir())
     assert kept in {128, 144}, "what was printed was written"
 
     asked: list[str] = []
@@ -387,18 +387,19 @@ def test_a_killed_run_goes_on_without_repeating_and_ends_in_the_same_numbers(
 def test_a_torn_line_is_cut_off_and_a_damaged_one_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     with AnswerStore(path, {"model": "m"}) as store:
-        store.add([("k1", "äöü\n"), ("k2", [-1.5, True])])
+        store.add([("k1", "äöü\n")])
+        store.add([("k2", [-1.5, True]), ("k2#2", "two")])
     whole = path.read_bytes()
-    path.write_bytes(whole + b'["k3", "half an ans')
+    path.write_bytes(whole + b'{"k3": "whole", "k4": "half an ans')
     with AnswerStore(path, {"model": "m"}) as store:
-        assert len(store) == 2 and store["k1"] == "äöü\n" and store["k2"] == [-1.5, True] and "k3" not in store
+        assert len(store) == 3 and store["k1"] == "äöü\n" and store["k2"] == [-1.5, True] and "k3" not in store
         store.add([("k3", "whole")])
     with AnswerStore(path, {"model": "m"}) as store:
         assert store["k3"] == "whole"
     with pytest.raises(DataError, match=r"a\.jsonl: holds answers given under other settings"):
         AnswerStore(path, {"model": "another"})
-    path.write_bytes(whole.replace(b'["k1"', b'"k1"'))
-    with pytest.raises(DataError, match=r"a\.jsonl, line 2: not an answer"):
+    path.write_bytes(whole.replace(b'{"k1"', b'"k1"'))
+    with pytest.raises(DataError, match=r"a\.jsonl, line 2: no answers"):
         AnswerStore(path, {"model": "m"})
     # A kill between creating the file and writing its first line.
     (tmp_path / "empty.jsonl").write_bytes(b'{"form')
@@ -411,12 +412,13 @@ def test_a_torn_line_is_cut_off_and_a_damaged_one_is_an_error(tmp_path: Path) ->
 def test_any_prefix_of_the_file_is_a_valid_store(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     with AnswerStore(path, {}) as store:
-        store.add([(f"k{i}", f"answer {i} ü") for i in range(5)])
+        for i in range(5):
+            store.add([(f"k{i}", f"answer {i} ü"), (f"l{i}", i)])
     whole = path.read_bytes()
     for cut in range(len(whole) + 1):
         path.write_bytes(whole[:cut])
         with AnswerStore(path, {}) as store:
-            assert len(store) == max(0, whole[:cut].count(b"\n") - 1)
+            assert len(store) == 2 * max(0, whole[:cut].count(b"\n") - 1), "a batch is whole or absent"
 
 
 def test_sampled_answers_are_the_same_after_a_kill(base: str, tmp_path: Path) -> None:
@@ -448,7 +450,8 @@ def test_sampled_answers_are_the_same_after_a_kill(base: str, tmp_path: Path) ->
     assert len(whole) == 24
     pairs = [(whole[key], whole[f"{key}#2"]) for key in whole if "#" not in key]
     assert len(pairs) == 12 and any(one != two for one, two in pairs), "both answers to a prompt are drawn"
-    assert answers(8) == whole
+    assert answers(1) == whole
+    assert answers(2) == whole
     assert answers(None, seed=1) != whole
 
 

@@ -1,9 +1,9 @@
-"""What a model has answered already, on disk: one appended line an answer, so that a kill costs one batch at most.
+"""What a model has answered already, on disk: one appended line a batch, so that a kill costs one batch at most.
 
 A line is written whole, flushed before the next batch starts, and never changed; so whatever kills the process, the
-file ends in complete lines or in one torn line, which is cut off when the file is opened again. lm-evaluation-harness
-has a cache of its own (SQLite behind a thread), which loses what the thread has not written yet and leaves out sampled
-answers; this one does neither.
+file ends in complete lines or in one torn line, which is cut off when the file is opened again: a batch is there whole
+or not at all. lm-evaluation-harness has a cache of its own (SQLite behind a thread), which loses what the thread has
+not written yet and leaves out sampled answers; this one does neither.
 """
 
 import hashlib
@@ -89,13 +89,11 @@ class AnswerStore:
         Args:
             answers: (key of the request, answer).
         """
-        lines = []
-        for key, answer in answers:
-            lines.append(json.dumps([key, answer], ensure_ascii=False) + "\n")
-            self._answers[key] = answer
-            self.added += 1
-        self._stream.write("".join(lines))
+        batch = dict(answers)
+        self._stream.write(json.dumps(batch, ensure_ascii=False) + "\n")
         self._stream.flush()
+        self._answers |= batch
+        self.added += len(batch)
 
     def close(self) -> None:
         """Close the file."""
@@ -115,11 +113,10 @@ class AnswerStore:
                 try:
                     value = json.loads(line)
                     if number > 1:
-                        key, answer = value
-                        self._answers[key] = answer
+                        self._answers |= dict(value)
                 except (ValueError, TypeError) as error:
                     raise DataError(
-                        f"{self.path}, line {number}: not an answer ({error}); delete this file, and what it held is "
+                        f"{self.path}, line {number}: no answers ({error}); delete this file, and what it held is "
                         f"generated again"
                     ) from error
                 if number == 1 and value != head:

@@ -82,7 +82,14 @@ class HuggingFaceModels:
             return
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(self._base_model, str(adapter.path))
+        try:
+            model = PeftModel.from_pretrained(self._base_model, str(adapter.path))
+        except (ValueError, RuntimeError, KeyError, TypeError, OSError) as error:
+            first = str(error).strip().partition("\n")[0]
+            raise AdapterError(
+                f"adapter {adapter.name!r} ({adapter.path}): PEFT cannot load it onto this base ({first}); save it "
+                f"again with the installed PEFT"
+            ) from error
         self.lm._model = model.eval()
         self._in_use = adapter.name
         _check_loaded(model, adapter)

@@ -2,8 +2,8 @@
 
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -110,9 +110,10 @@ def evaluate_models(
         )
         cache = cache or out / ANSWERS
         cache.mkdir(parents=True, exist_ok=True)
-        records, facts, generated = _ask_all(
-            base, checked, loaded, settings, cache, allow_code=allow_code, progress=progress
-        )
+        with _code_allowed(any(suite.runs_code for suite in suites)):
+            records, facts, generated = _ask_all(
+                base, checked, loaded, settings, cache, allow_code=allow_code, progress=progress
+            )
         judged = [key for key in records if next(s for s in suites if s.name == key[1]).judged]
         flat = judge_records(
             [record for key in judged for record in records[key]],
@@ -162,7 +163,7 @@ def _ask_all(
         raise ConfigError(f"base {base!r}: its tokenizer has no chat template; use --no-apply-chat-template")
     _check_room(suites, models.lm.max_length)
     served = ServedModel(models.lm, batch_size=models.batch_size, seed=settings.seed)
-    facts = {
+    facts: dict[str, Any] = {
         "base": base_fingerprint(base, getattr(getattr(models.lm, "_config", None), "_commit_hash", None)),
         "adapters": {adapter.name: {"files": adapter.files, "rank": adapter.rank} for adapter in adapters},
         "backend": settings.backend,
@@ -175,6 +176,7 @@ def _ask_all(
     }
     # With the request itself, which holds prompt, template and decoding, this is all that decides an answer.
     deciding = {key: value for key, value in facts.items() if key not in {"adapters", "chat_template"}}
+    deciding["base"] = facts["base"].get("files", facts["base"])
     records: dict[tuple[str, str], list[Record]] = {}
     generated = 0
     for adapter in (None, *adapters):
@@ -222,12 +224,28 @@ def _check_request(suites: Sequence[Suite], judges: Sequence[Judge], *, allow_co
             f"--allow-code-execution, or leave it out"
         )
     if running:
-        os.environ[ALLOW_VARIABLE] = "1"
-        refuse_unless_allowed()
+        refuse_unless_allowed({ALLOW_VARIABLE: "1"})
     columns = {judge.column for judge in judges}
     for suite in suites:
         if suite.judged and suite.score not in columns:
             raise DataError(f"suite {suite.name!r} needs a judge of {suite.score}; name one with --judge")
+
+
+@contextmanager
+def _code_allowed(wanted: bool) -> Iterator[None]:
+    """Say to the tasks that code may run, for this evaluation only."""
+    from ..human_eval import ALLOW_VARIABLE
+
+    before = os.environ.get(ALLOW_VARIABLE)
+    if wanted:
+        os.environ[ALLOW_VARIABLE] = "1"
+    try:
+        yield
+    finally:
+        if wanted and before is None:
+            del os.environ[ALLOW_VARIABLE]
+        elif wanted and before is not None:
+            os.environ[ALLOW_VARIABLE] = before
 
 
 def _check_room(suites: Sequence[LoadedSuite], room: int) -> None:
