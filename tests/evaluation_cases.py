@@ -1,37 +1,21 @@
-"""What the tests of the evaluation share: the lab's base and adapters, and a stand-in for MMLU."""
+"""What the tests of the evaluation share: a stand-in for MMLU in the lab's language, models, spoilt adapters."""
 
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
-import pytest
 from safetensors.torch import load_file, save_file
 
 from sst_merge.evaluation.harness import ModelSettings
 from sst_merge.evaluation.harness.hf import HuggingFaceModels
 from sst_merge.evaluation.harness.serving import ServedModel
 from sst_merge.evaluation.suites import Suite
-from sst_merge.lab import Lab, load_lab
+from sst_merge.lab import load_lab
 
 __all__ = ["CPU", "copy_adapter", "open_model", "stand_in"]
 
 CPU = ModelSettings(device="cpu", batch_size=16)
-
-
-@pytest.fixture(scope="session")
-def lab() -> Lab:
-    return load_lab(0)
-
-
-@pytest.fixture(scope="session")
-def base(lab: Lab) -> str:
-    return str(lab.base_path("unaligned"))
-
-
-@pytest.fixture(scope="session")
-def adapters(lab: Lab) -> dict[str, Path]:
-    return {"safety": lab.adapter_path("safety"), "reverse": lab.adapter_path("reverse")}
 
 
 def fact_options(*, samples: int | None = None, **_: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from sst_merge.evaluation.suites import get_suites
 from sst_merge.lab import Lab
 from sst_merge.lora_utils import BaseModelIndex
 
-pytest_plugins = ("evaluation_cases",)
+pytest_plugins = ("evaluation_fixtures",)
 
 
 @pytest.mark.parametrize("kind", ["options", "generation"])

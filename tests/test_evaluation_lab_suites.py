@@ -21,7 +21,7 @@ from sst_merge.lab.exact_match import exact_match
 from sst_merge.lab.measures import evaluate_lab
 from sst_merge.lab.world import REFUSAL, Sample
 
-pytest_plugins = ("evaluation_cases",)
+pytest_plugins = ("evaluation_fixtures",)
 
 
 def answered_rightly(lab: Lab, model: Any, samples: Sequence[Sample]) -> list[bool]:

@@ -22,7 +22,7 @@ from sst_merge.evaluation.harness.quiet import quiet_libraries
 from sst_merge.evaluation.records import Record, read_records
 from sst_merge.evaluation.suites import get_suites
 
-pytest_plugins = ("evaluation_cases",)
+pytest_plugins = ("evaluation_fixtures",)
 
 KILLED = """
 import sys, time
