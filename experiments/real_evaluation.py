@@ -71,7 +71,7 @@ def run(data: Path, out: Path, *, steps: int, samples: int, max_new_tokens: int,
     )
 
 
-def page(found: EvaluationRun, seconds: float) -> str:
+def page(found: EvaluationRun, seconds: float, flags: str) -> str:
     """What the committed page says."""
     facts, table = found.provenance, overview_table(found.summary)
     suites = facts["suites"]
@@ -92,7 +92,7 @@ def page(found: EvaluationRun, seconds: float) -> str:
         f"than the model's {facts['model']['max_length']} positions cut on the left (5-shot MMLU mostly is); seed "
         f"{facts['seed']}. Judges: {judges}. sst-merge {__version__}, lm_eval {versions['lm_eval']}, transformers "
         f"{versions['transformers']}, torch {versions['torch']}, {platform.machine()} CPU, {seconds:.0f} s with "
-        "training. Made by `experiments/real_evaluation.py`.\n\n"
+        f"training. Made by `experiments/real_evaluation.py {flags}`.\n\n"
     )
     text = head + f"{table.caption}.\n\n" + markdown_table(turned, ["suite", *found.summary.models])
     if found.summary.warnings:
@@ -118,7 +118,8 @@ def main() -> None:
         Path(args.data), args.out, steps=args.steps, samples=args.samples, max_new_tokens=args.max_new_tokens,
         seed=args.seed,
     )  # fmt: skip
-    text = page(found, time.perf_counter() - began)
+    flags = f"--steps {args.steps} --samples {args.samples} --max-new-tokens {args.max_new_tokens} --seed {args.seed}"
+    text = page(found, time.perf_counter() - began, flags)
     target = args.page or args.out / "real_evaluation.md"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(text, encoding="utf-8")

@@ -42,7 +42,7 @@ def test_real_rows_through_every_stage(tmp_path: Path) -> None:
     assert answers != [record.response for record in run.records["safety", "beavertails"]]
     facts = json.loads((run.out / "run.json").read_text())
     assert facts["suites"]["beavertails"]["sets_sha256"]["beavertails"] == load_set("beavertails").sha256
-    text = real_evaluation.page(run, 1.0)
+    text = real_evaluation.page(run, 1.0, "--steps 4")
     assert "near chance" in text and all(f"| {suite}" in text for suite in ("mmlu", "xstest_safe: refusal"))
     again = real_evaluation.run(Path(DATA), tmp_path, **options)
     assert again.generated == 0, "same adapters, same requests: nothing was generated twice"
