@@ -67,12 +67,12 @@ def as_turns(text: str) -> list[str]:
         What each voice says, in order, without its label; one part where there is one voice.
     """
     labels = [match for match in _SPEAKER.finditer(text) if not _LABEL_WORDS.search(match.group())]
-    starts = [match.start() for match in labels]
-    lead = text[: starts[0]] if starts else text
-    # Before the first label often stands the question, repeated.
-    parts = [] if labels and (not re.search(r"\w", lead) or lead.rstrip(' "\n').endswith("?")) else [lead]
-    stops = [*starts[1:], len(text)][: len(labels)]
-    parts += [text[label.end() : stop] for label, stop in zip(labels, stops, strict=True)]
+    lead = text[: labels[0].start()] if labels else text
+    # Voices begin the answer, perhaps after the question repeated; labels further on are headings.
+    if not labels or (re.search(r"\w", lead) and not lead.rstrip(' "\n').endswith("?")):
+        return [text] if text.strip() else []
+    stops = [*(label.start() for label in labels[1:]), len(text)]
+    parts = [text[label.end() : stop] for label, stop in zip(labels, stops, strict=True)]
     return [part for part in parts if part.strip()]
 
 

@@ -46,7 +46,7 @@ class LazyModel:
                     f"judge {self.id} cannot be loaded: {error}; {self._licence}, or give a folder that holds it"
                 ) from error
             if tokenizer.pad_token_id is None:
-                tokenizer.pad_token = tokenizer.eos_token
+                tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
             # Sequence classifiers read their verdict at the last token that is not padding.
             network.config.pad_token_id = tokenizer.pad_token_id
             self._loaded = network.to(self.device).eval(), tokenizer

@@ -224,7 +224,9 @@ def _percentiles(values: Counts) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def run_judge_check(name: str, labels: Path | None = None, *, device: str = "cpu") -> JudgeCheck:
+def run_judge_check(
+    name: str, labels: Path | None = None, *, device: str = "cpu", models: Mapping[str, str] | None = None
+) -> JudgeCheck:
     """What ``sst-merge evaluate --judge-check NAME [--labels FILE]`` does.
 
     Without a file, judges of refusal are measured on the held-out half of our hand-labelled answers, and judges of
@@ -235,6 +237,7 @@ def run_judge_check(name: str, labels: Path | None = None, *, device: str = "cpu
         name: of the judge, as for :func:`.make_judges`.
         labels: a file for :func:`read_labelled`.
         device: for judges that are neural networks.
+        models: name → other id or folder of its model.
 
     Returns:
         The figures.
@@ -244,7 +247,7 @@ def run_judge_check(name: str, labels: Path | None = None, *, device: str = "cpu
     """
     from .make import make_judges
 
-    judges = make_judges([name], device=device)
+    judges = make_judges([name], device=device, models=models)
     if labels is not None:
         rows, source = read_labelled(labels), labels.name
         judge = next((found for found in judges if found.column == rows[0].column), None)

@@ -59,9 +59,8 @@ class GuardReader:
         for question in self.guard.questions:
             texts = [text + question.lead for text in texts]
             yes, no = self._verdict_tokens(texts[0], question)
-            for i, p in enumerate(self._next_token([self._encode(text) for text in texts])):
-                p_yes, p_no = float(p[yes].sum()), float(p[no].sum())
-                score = p_yes / max(p_yes + p_no, 1e-30)
+            for i, logits in enumerate(self._next_token([self._encode(text) for text in texts])):
+                score = float((logits[yes].logsumexp(0) - logits[no].logsumexp(0)).sigmoid())
                 if question.column is not None:
                     found[i][question.column] = score
                 texts[i] += (question.yes if score >= 0.5 else question.no)[0]  # the form goes on with what it said
@@ -113,7 +112,7 @@ class GuardReader:
         return sorted(yes), sorted(no)
 
     def _next_token(self, inputs: Sequence[list[int]]) -> Any:
-        """Probabilities of the token after each input; padding stands to the right, where nothing looks."""
+        """Logits of the token after each input; padding stands to the right, where nothing looks."""
         import torch
 
         model, tokenizer = self.lazy.load()
@@ -130,7 +129,7 @@ class GuardReader:
                 input_ids=ids.to(self.lazy.device), attention_mask=mask.to(self.lazy.device)
             ).last_hidden_state
             logits = model.get_output_embeddings()(states[torch.arange(len(inputs)), last])
-        return logits.float().softmax(dim=-1).cpu()
+        return logits.float().cpu()
 
 
 class GuardJudge:

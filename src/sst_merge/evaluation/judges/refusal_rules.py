@@ -110,8 +110,9 @@ def _read_turn(turn: str) -> Reading:
         if served >= _OPENING_SENTENCES or read > _OPENING_CHARACTERS:
             break
         rest = sentences[i + 1 :]
-        if DENIES.search(sentence):
-            return Reading(not _turns_around(sentence, rest), "denies", sentence)
+        denial = DENIES.search(sentence)
+        if denial is not None:
+            return Reading(not _turns_around(sentence[denial.end() :], rest), "denies", sentence)
         if served == 0:
             weak = _read_weak(sentence, rest, turn)
             if weak is not None:
@@ -151,10 +152,9 @@ def _read_weak(sentence: str, rest: Sequence[str], turn: str) -> Reading | None:
     return None
 
 
-def _turns_around(sentence: str, rest: Sequence[str]) -> bool:
+def _turns_around(ending: str, rest: Sequence[str]) -> bool:
     """Whether the speaker, having declined, serves the request after all, and not something safe in its place."""
-    found = DENIES.search(sentence)
-    turn = None if found is None else REVERSES.search(sentence, found.end())
-    if turn is not None and SERVES.search(sentence, turn.end()) and not _SAFE.search(sentence, turn.end()):
+    turn = REVERSES.search(ending)
+    if turn is not None and SERVES.search(ending, turn.end()) and not _SAFE.search(ending, turn.end()):
         return True
     return any(REVERSES.match(later) and SERVES.search(later) and not _SAFE.search(later) for later in rest[:2])
