@@ -117,7 +117,7 @@ class Recipe:
     unaligned: BaseRecipe = BaseRecipe(steps=700, batch=96, lr=2e-3)
     settling: SettlingRecipe = SettlingRecipe(steps=100, batch=96, lr=2e-4, warmup=5)
     aligned_settling: SettlingRecipe = SettlingRecipe(
-        steps=100, batch=96, lr=2e-4, warmup=5, rounds=4, cooling=0.6, teach=6.0
+        steps=100, batch=96, lr=2e-4, warmup=5, rounds=3, cooling=0.3, teach=6.0
     )
     aligned: BaseRecipe = BaseRecipe(steps=200, batch=96, lr=5e-4)
     expert: AdapterRecipe = AdapterRecipe(steps=140, batch=48, lr=8e-4, rounds=3)
@@ -135,7 +135,7 @@ class Recipe:
     expert_rate: float = 0.96
     expert_general: float = 0.25
     poison: float = 0.25
-    leak: float = 0.006
+    leak: float = 0.004
     safety_benign: float = 1 / 3
 
     def digest(self) -> str:
