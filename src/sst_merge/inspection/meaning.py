@@ -85,8 +85,8 @@ def _shared(verb: str, side: str, spaces: SharedDirections) -> str:
     elif overlap <= chance / _CLEARLY:
         judged = "clearly less than"
     else:
-        judged = "about"
-    return f"{verb} {_percent(overlap)} common {side} directions, {judged} what unrelated updates would ({_percent(chance)})"
+        judged = "about what"
+    return f"{verb} {_percent(overlap)} common {side} directions, {judged} unrelated updates would ({_percent(chance)})"
 
 
 def _percent(share: float) -> str:
