@@ -23,6 +23,11 @@ from sst_merge.lab import load_lab
 from sst_merge.lab.measures import Rate
 from sst_merge.reporting import markdown_table, rate_with_interval
 
+_SEVERAL = (
+    "Mean over seeds with 95 % interval (rates: logit-t over seeds, at least Wilson's of the pooled counts; tax, "
+    "reduction and hypervolume: t over seeds)."
+)
+_ONE = "One seed of adapters: 95 % Wilson intervals over prompts, none for what lies between seeds."
 _TAX = ("Task Arithmetic", "Task Arithmetic, interpolated", "Random subspace", "SST-Merge", "SST-Merge, refined")
 BEST_OF_TASK_ARITHMETIC = ("Task Arithmetic", "Task Arithmetic, interpolated")
 
@@ -149,15 +154,14 @@ def main() -> None:
     if args.methods == ["every"]:
         args.methods = list(EVERY_METHOD)
     torch.set_num_threads(args.threads)
-    started, lab = time.perf_counter(), load_lab()
+    lab = load_lab()
     by_seed = {seed: measure_seed(lab, seed, args) for seed in args.seeds}
     text = table(by_seed, args.methods)
-    seconds = time.perf_counter() - started
+    seconds = sum(found[name]["seconds"] for found in by_seed.values() for name in args.methods)
     head = (
         f"Skills: {', '.join(args.skills)}. Lab seed 0, adapter seeds {args.seeds}; {args.n_test} test prompts per "
         f"measure (safety: twice that), {args.n_dev} dev prompts; strength chosen on dev (smallest with safety ≥ 0.9). "
-        "Mean over seeds with 95 % interval (rates: logit-t over seeds, at least Wilson's of the pooled counts; tax, "
-        f"reduction and hypervolume: t over seeds). sst-merge {__version__}, torch {torch.__version__}, "
+        f"{_SEVERAL if len(args.seeds) > 1 else _ONE} sst-merge {__version__}, torch {torch.__version__}, "
         f"{platform.machine()} CPU, {seconds:.0f} s. Made by `benchmarks/lab_tax.py`.\n\n"
     )
     args.out.parent.mkdir(parents=True, exist_ok=True)
