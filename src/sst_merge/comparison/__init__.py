@@ -4,7 +4,7 @@ What the demo and the experiments share. The top of the house: nothing imports t
 """
 
 from .contestants import CONTESTANTS, EVERY_METHOD, SAME_AS, Contestant
-from .lab_problem import LabSetup, Measure, lab_setup
+from .lab_problem import Answer, LabSetup, Measure, lab_setup, skill_family
 from .paths import SAFETY_WEIGHT
 from .sweep import SweepResult, sweep
 from .updates import Update, UpdatedModel, adapters_update, core_update
@@ -14,6 +14,7 @@ __all__ = [
     "EVERY_METHOD",
     "SAFETY_WEIGHT",
     "SAME_AS",
+    "Answer",
     "Contestant",
     "LabSetup",
     "Measure",
@@ -23,5 +24,6 @@ __all__ = [
     "adapters_update",
     "core_update",
     "lab_setup",
+    "skill_family",
     "sweep",
 ]
