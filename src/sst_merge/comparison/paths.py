@@ -13,7 +13,7 @@ from ..sst import SSTMerge, SSTOptions
 from ..sst.evidence import merged_cores
 from .updates import Update, core_update
 
-__all__ = ["HARD_K", "SAFETY_WEIGHT", "SkillsThenSafety", "method_path", "sst_path"]
+__all__ = ["HARD_K", "SAFETY_WEIGHT", "SkillsThenSafety", "method_path", "sst_path", "sst_problem"]
 
 SAFETY_WEIGHT = "safety weight"
 """The knob of methods that have none for safety alone: the weight of the safety adapters."""
@@ -64,29 +64,42 @@ def method_path(
     return merged
 
 
-def sst_path(problem: MergeProblem, options: Mapping[str, Any], knob: str, middle: float) -> Callable[[float], Update]:
-    """SST-Merge over its knob: Fishers and eigenvectors are made once.
+def sst_problem(problem: MergeProblem, options: Mapping[str, Any], knob: str, middle: float) -> SSTMerge:
+    """SST-Merge before its knob is turned: nothing is computed yet, everything is kept once it is.
 
     Args:
         problem: adapters, model and data.
         options: settings beside the knob.
         knob: ``mu``; :data:`HARD_K` for a hard filter; or ``tax_budget`` for refined merges.
-        middle: a value of the knob from which the settings are completed; refined merges all start from the patch that
-            this budget chooses.
+        middle: a value of the knob from which the settings are completed.
+
+    Returns:
+        The merge in progress.
+    """
+    completed = {"filter": {"hard": int(middle)}} if knob == HARD_K else {knob: middle}
+    return SSTMerge(problem, SSTOptions.model_validate({**options, **completed}))
+
+
+def sst_path(merge: SSTMerge, knob: str, middle: float) -> Callable[[float], Update]:
+    """SST-Merge over its knob: Fishers and eigenvectors are made once.
+
+    Args:
+        merge: from :func:`sst_problem`.
+        knob: as there.
+        middle: as there; refined merges all start from the patch that this budget chooses.
 
     Returns:
         knob value → update.
     """
+    spaces = merge.problem.spaces
     if knob == HARD_K:
-        hard = SSTMerge(problem, SSTOptions.model_validate({**options, "filter": {"hard": int(middle)}}))
-        return lambda k: core_update(problem.spaces, merged_cores(hard.utility, hard.change(hard=int(k))))
-    merge = SSTMerge(problem, SSTOptions.model_validate({**options, knob: middle}))
+        return lambda k: core_update(spaces, merged_cores(merge.utility, merge.change(hard=int(k))))
     assert get_method("sst").knob == "mu"
     if knob == "mu":
-        return lambda mu: core_update(problem.spaces, merge.merged(mu=mu))
+        return lambda mu: core_update(spaces, merge.merged(mu=mu))
     choice = merge.choose(middle)
     start = merge.change(mu=choice.best.mu, strength=choice.best.strength)
-    return lambda budget: core_update(problem.spaces, merged_cores(merge.utility, merge.refined(start, budget)))
+    return lambda budget: core_update(spaces, merged_cores(merge.utility, merge.refined(start, budget)))
 
 
 class SkillsThenSafety:
@@ -117,7 +130,7 @@ class SkillsThenSafety:
         return self._update({m: strength * core for m, core in self._merge.utility.items()})
 
     def safe(self, strength: float, mu: float) -> Update:
-        """λ·M_U and the filtered safety patch.
+        """λ·M_U and the filtered safety patch; on an aligned base M_S = 0 and the filter takes from λ·M_U.
 
         Args:
             strength: λ, multiplies M_U.
@@ -126,8 +139,8 @@ class SkillsThenSafety:
         Returns:
             The update.
         """
-        change = self._merge.change(mu=mu)
-        return self._update({m: strength * core + change[m] for m, core in self._merge.utility.items()})
+        change, factor = self._merge.change(mu=mu), strength if self._merge.options.aligned_base else 1.0
+        return self._update({m: strength * core + factor * change[m] for m, core in self._merge.utility.items()})
 
     def _update(self, cores: Mapping[str, Tensor]) -> Update:
         return core_update(self._merge.problem.spaces, cores)
