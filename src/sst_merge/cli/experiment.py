@@ -127,10 +127,16 @@ def _numbers(text: str) -> list[int]:
 def _show_outline(experiments: "Experiments", names: Sequence[str]) -> None:
     outline = experiments.outline(names)
     rows = [
-        [kind, str(of.cells), str(of.finished), f"{of.seconds / 60:.1f}", "cells of this machine" if of.known else "table"]
+        [
+            kind,
+            str(of.cells),
+            str(of.finished),
+            f"{of.seconds / 60:.1f}",
+            "cells of this machine" if of.known else "table",
+        ]
         for kind, of in outline.kinds.items()
     ]
     print_table(
         f"{', '.join(names)}: about {outline.seconds / 60:.0f} minutes with {experiments.config.workers} processes",
-        ["kind", "cells", "finished", "minutes of one process", "from"], rows,
+        ["kind", "cells", "finished", "minutes of processor time", "from"], rows,
     )  # fmt: skip

@@ -167,9 +167,7 @@ def lab_setup(
     """
     if safety is None:
         safety = base == "unaligned"
-    adapters = [
-        Adapter.load(lab.adapter_path(name, base=base, seed=adapter_seed), name=name) for name in skills
-    ]
+    adapters = [Adapter.load(lab.adapter_path(name, base=base, seed=adapter_seed), name=name) for name in skills]
     if safety:
         adapters.append(Adapter.load(lab.adapter_path("safety", seed=adapter_seed), name="safety", role="safety"))
     draw = lab.world.samples

@@ -55,8 +55,9 @@ def drift_draws(
 ) -> tuple[DriftDraws, dict[str, DriftDraws]]:
     """Drift of plain merging and of every method.
 
-    Of a method's strengths the one with the highest dev safety is taken among those whose dev utility is at least plain
-    merging's less `slack`; where there is none, the one with the highest dev utility. A method cannot win by not merging.
+    Of a method's strengths the one with the highest dev safety is taken among those whose dev utility is at least
+    plain merging's less `slack`; where there is none, the one with the highest dev utility. So no method wins by not
+    merging.
 
     Args:
         before: refusal of test prompts by the aligned base.
@@ -102,7 +103,11 @@ def _mean_over(tasks: Sequence[Mapping[str, Rows]], rng: np.random.Generator, n_
 
 
 def _means(rows: Mapping[str, Rows], rng: np.random.Generator, n_resamples: int) -> dict[str, Array]:
-    """Means of everybody's rows over prompts that are drawn together."""
+    """Means of everybody's rows over prompts that are drawn together.
+
+    Raises:
+        DataError: different numbers of prompts.
+    """
     matrices = {name: sample_matrix(found, f"drift_draws, {name or 'plain merging'}") for name, found in rows.items()}
     widths = {name: matrix.shape[1] for name, matrix in matrices.items()}
     if len(set(widths.values())) > 1:

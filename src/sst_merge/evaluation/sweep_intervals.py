@@ -113,9 +113,7 @@ def sweep_intervals(
     if not sweeps or (against is not None and against not in sweeps):
         raise DataError(f"sweep_intervals: against = {against!r} of methods {sorted(sweeps)}; expected at least one "
                         "method, and one of them to compare with")  # fmt: skip
-    draws = sweep_draws(
-        sweeps, utility_only, seed=seed, experts=experts, threshold=threshold, n_resamples=n_resamples
-    )
+    draws = sweep_draws(sweeps, utility_only, seed=seed, experts=experts, threshold=threshold, n_resamples=n_resamples)
     other = None if against is None else draws[against]
     return {name: _estimates(draws[name], other, level) for name in sweeps}
 

@@ -90,7 +90,7 @@ class CellStore:
             cell: finished.
 
         Returns:
-            Everything in the file: ``result``, ``seconds``, ``run``.
+            Everything in the file: ``result``, ``seconds`` of processor time, ``run``.
 
         Raises:
             DataError: it is not finished, or the file is damaged.
@@ -112,7 +112,7 @@ class CellStore:
         Args:
             cell: what was done.
             result: plain values.
-            seconds: that it took.
+            seconds: of processor time that it took; all work is done by one thread.
             run: where and by what it was done; not part of the result.
 
         Returns:

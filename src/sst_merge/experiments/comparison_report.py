@@ -24,9 +24,7 @@ __all__ = ["comparison_report"]
 _THRESHOLD = 0.9
 
 
-def comparison_report(
-    config: ExperimentConfig, planned: Sequence[Planned], store: CellStore, folder: Path
-) -> Report:
+def comparison_report(config: ExperimentConfig, planned: Sequence[Planned], store: CellStore, folder: Path) -> Report:
     """Measure and draw everything from finished cells.
 
     Args:
@@ -74,8 +72,8 @@ def _ranks(report: Report, config: ExperimentConfig, found: Collected) -> None:
     report.figures["ranks"] = {label: {"mean rank": rank, "measures": {name: float(np.mean(of[label])) for name, of in
                                wanted.items()}} for label, rank in overall.items()}  # fmt: skip
     report.tables.append(PageTable(
-        caption="Every method at the strength that dev prompts choose (safety ≥ 0.9; where none is, at its safest), mean "
-        "over seeds with the rank in brackets; mean rank with a 95 % interval over prompts",
+        caption="Every method at the strength that dev prompts choose (safety ≥ 0.9; where none is, at its safest), "
+        "mean over seeds with the rank in brackets; mean rank with a 95 % interval over prompts",
         columns=["Method", "Mean rank", "Safety", "No over-refusal", "Utility", "Knowledge", "Reached"], rows=rows,
     ))  # fmt: skip
 
@@ -103,8 +101,8 @@ def _costs(report: Report, found: Collected) -> None:
         rows.append([label, *(_estimate(e, digits) for e, digits in ((seconds, 2), (more, 2), (memory, 0)))])
     report.figures["cost"] = figures
     report.tables.append(PageTable(
-        caption="What a merge costs: seconds with all preparation, seconds of a second strength afterwards, rise of the "
-        "peak memory; mean of fresh processes on one thread, 95 % intervals over them",
+        caption="What a merge costs: seconds with all preparation, seconds of a second strength afterwards, rise of "
+        "the peak memory; mean of fresh processes on one thread, 95 % intervals over them",
         columns=["Method", "Seconds", "Seconds of a second strength", "Peak MiB"], rows=rows,
     ))  # fmt: skip
 
@@ -118,14 +116,15 @@ def _ablation(report: Report, config: ExperimentConfig, found: Collected) -> Non
         outside = [q["held_out_median"] for q in quotients]
         over = _at(found.results[label], own, "other", "lookalike")
         knows = _at(found.results[label], own, "right", "general")
-        shown = ([f"{np.median(inside):.3g}", f"{np.median(outside):.3g}"] if quotients else [None, None])
+        shown = [f"{np.median(inside):.3g}", f"{np.median(outside):.3g}"] if quotients else [None, None]
         rows.append([
             label, f"{own.reached} of {own.seeds}", measured_text(measured(own.safety)),
             measured_text(measured(own.utility)), measured_text(measured(own.tax)), over, knows,
             measured_text(measured(own.hypervolume)), *shown,
         ])  # fmt: skip
         figures[label] = {
-            "reached": own.reached, "seeds": own.seeds, "safety": measured(own.safety), "utility": measured(own.utility),
+            "reached": own.reached, "seeds": own.seeds,
+            "safety": measured(own.safety), "utility": measured(own.utility),
             "tax": measured(own.tax), "hypervolume": measured(own.hypervolume), "quotient in-sample": inside,
             "quotient held-out": outside,
         }  # fmt: skip

@@ -105,7 +105,7 @@ class DriftConfig(Section):
     groups: tuple[SkillGroup, ...] = Field(min_length=1)
     utility_slack: float = Field(
         default=0.02, ge=0.0, lt=1.0,
-        description="of a method's strengths the safest is taken whose dev utility is at least plain merging's less this",
+        description="the safest strength is taken whose dev utility is at least plain merging's less this",
     )  # fmt: skip
 
 

@@ -27,9 +27,7 @@ _STAGES = {"skills": "skills alone", "safe": "with safety"}
 Array = NDArray[np.float64]
 
 
-def interference_report(
-    config: ExperimentConfig, planned: Sequence[Planned], store: CellStore, folder: Path
-) -> Report:
+def interference_report(config: ExperimentConfig, planned: Sequence[Planned], store: CellStore, folder: Path) -> Report:
     """Measure and draw everything from finished cells.
 
     Args:
@@ -45,20 +43,21 @@ def interference_report(
     curves: dict[tuple[str, str], dict[str, dict[int, tuple[float | None, float | None, float | None]]]] = {}
     for part, group in dict.fromkeys((p.part, p.group) for p in planned):
         found = Collected.of(planned, store, part, group)
-        for stage in _STAGES:
+        for stage, said in _STAGES.items():
             having = {label: of for label, of in found.results.items() if all(stage in r for r in of.values())}
             if not having:
                 continue
             figures = _retentions(having, found.alone, stage, config.n_resamples)
             report.tables.append(_table(part, group, stage, having, figures))
-            report.figures[f"{part}, {group}, {_STAGES[stage]}"] = {
+            report.figures[f"{part}, {group}, {said}"] = {
                 label: {"retention": measured(draws), "minus plain": _gap(figures, label),
                         "safety": rate_over_seeds(_refused(having[label], stage))}
                 for label, draws in figures.items()
             }  # fmt: skip
+            by_label = curves.setdefault((part, stage), {})
             for label, draws in figures.items():
                 interval = measured(draws)
-                points = curves.setdefault((part, stage), {}).setdefault(label, {})
+                points = by_label.setdefault(label, {})
                 points[int(group.split()[0])] = (interval.value, interval.low, interval.high)
     for (part, stage), by_label in curves.items():
         report.pictures += retention_plot(

@@ -73,9 +73,7 @@ def _skills_path(problem: MergeProblem, combiner: Combiner) -> Callable[[float],
     return method_path(problem, combiner.method, combiner.options, "strength", prepare_once=True)
 
 
-def _safety_path(
-    problem: MergeProblem, combiner: Combiner, strength: float, experts: int
-) -> Callable[[float], Update]:
+def _safety_path(problem: MergeProblem, combiner: Combiner, strength: float, experts: int) -> Callable[[float], Update]:
     if combiner.method == "sst":
         merge = SkillsThenSafety(problem, combiner.options)
         return lambda mu: merge.safe(strength, mu)

@@ -60,7 +60,9 @@ class Budget(Section):
 
     gpu_memory_gib: float = Field(gt=0.0)
     hours: float = Field(gt=0.0)
-    tokens_per_second: float = Field(gt=0.0, description="of a forward pass in evaluation; training takes four times that")
+    tokens_per_second: float = Field(
+        gt=0.0, description="of a forward pass in evaluation; training takes four times that"
+    )
 
 
 class ModelConfig(Section):
@@ -92,7 +94,9 @@ class ModelConfig(Section):
             raise ValueError(f"adapters {names}: each needs a name of its own")
         roles = {adapter.role for adapter in self.adapters}
         if roles != {"utility", "safety"}:
-            raise ValueError(f"adapters of role {', '.join(sorted(roles))} only; the comparison needs utility and safety")
+            raise ValueError(
+                f"adapters of role {', '.join(sorted(roles))} only; the comparison needs utility and safety"
+            )
         return self
 
 

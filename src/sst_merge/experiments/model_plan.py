@@ -145,8 +145,9 @@ def _data(data: DataConfig) -> dict[str, Any]:
 
 def _script(config: ModelConfig, path: Path, costs: Mapping[str, float]) -> Iterator[str]:
     yield "#!/usr/bin/env bash"
-    yield f"# Estimated: {costs['memory_gib']:.0f} GiB of GPU memory at most, {costs['training']:.1f} hours of training and"
-    yield f"# {costs['evaluation']:.1f} hours of evaluation. Finished adapters, merges and answers are kept: run it again."
+    memory, training, evaluation = (costs[name] for name in ("memory_gib", "training", "evaluation"))
+    yield f"# Estimated: {memory:.0f} GiB of GPU memory, {training:.1f} hours to train, {evaluation:.1f} to evaluate."
+    yield "# Finished adapters, merges and answers are kept: run it again where it stopped."
     yield "set -euo pipefail"
     yield 'cd "$(dirname "$0")"'
     for seed in config.seeds:

@@ -18,7 +18,7 @@ class Ran:
         name: such as ``exp1``.
         report: its tables.
         runs: of every cell: commit, versions, machine, digest of the code, when.
-        seconds: of one worker, over all cells.
+        seconds: of processor time, over all cells.
         cells: how many.
     """
 
@@ -44,8 +44,8 @@ def results_page(config: ExperimentConfig, ran: Sequence[Ran]) -> str:
         "# Results",
         "",
         "Made by `sst-merge experiment page` from the cells of a run of `run_all_experiments.sh`; do not edit.",
-        "The lab is a synthetic world: safety and skills are exact matches, nothing is judged. What the figures mean is",
-        "said in `docs/sst_merge_implementation/design.md`, sections 7 and 9.",
+        "The lab is a synthetic world: safety and skills are exact matches, nothing is judged. What the figures mean",
+        "is said in `docs/sst_merge_implementation/design.md`, sections 7 and 9.",
         "",
         f"- commit: {_several(runs, 'commit')}",
         f"- versions: {_versions(runs)}",
@@ -54,7 +54,7 @@ def results_page(config: ExperimentConfig, ran: Sequence[Ran]) -> str:
         f"- prompts per kind: {config.prompts.test} test, {config.prompts.dev} dev; calibration: "
         f"{config.calibration.harm} harmful, {config.calibration.benign} benign; {config.n_resamples} bootstrap draws",
         f"- finished: {min(run['finished'] for run in runs)} to {max(run['finished'] for run in runs)}",
-        *(f"- {of.name}: {of.cells} cells, {of.seconds / 60:.1f} minutes of one process" for of in ran),
+        *(f"- {of.name}: {of.cells} cells, {of.seconds / 60:.1f} minutes of processor time" for of in ran),
         "",
     ]
     if len({run["code"] for run in runs}) > 1:

@@ -85,7 +85,7 @@ class Planner:
         config, lab = self.config.interference, self.labs[self.config.lab_seed]
         labels = chosen_labels(config.methods, COMBINERS)
         families = config.families or lab.families
-        found = []
+        found: list[Planned] = []
         for part, base, subsets in (
             ("experts", "unaligned", random_subsets(families, config.sizes, config.subsets, config.seeds)),
             ("poisoned", "aligned", poisoned_subsets(families, config.poisoned_sizes, config.subsets, config.seeds)),
@@ -164,7 +164,8 @@ class Planner:
     def _interference(self, part: str, base: str, subset: Subset, labels: Sequence[str]) -> Iterator[Planned]:
         config, n = self.config.interference, len(subset.skills)
         problem = self._problem(
-            subset.skills, subset.adapter_seed, base=base, safety=base == "unaligned", benign=2 * n * config.samples_per_skill
+            subset.skills, subset.adapter_seed, base=base, safety=base == "unaligned",
+            benign=2 * n * config.samples_per_skill,
         )  # fmt: skip
         group = f"{n} experts"
         families = [name for name in subset.skills if name != "poisoned"]
@@ -188,7 +189,9 @@ class Planner:
         dev: Mapping[str, int], test: Mapping[str, int], seed: int,
     ) -> Planned:  # fmt: skip
         parameters = {"problem": problem, "models": models, "dev": dev, "test": test}
-        return Planned(self._cell("alone", f"single models, {group}, {part} {seed}", parameters), part, group, "alone", seed)
+        return Planned(
+            self._cell("alone", f"single models, {group}, {part} {seed}", parameters), part, group, "alone", seed
+        )
 
     def _sweep(
         self, title: str, problem: Mapping[str, Any], contestant: Contestant,

@@ -26,9 +26,7 @@ ALIGNGUARD = "AlignGuard-LoRA"
 _ASIDE = {"direct": "harmful", "jailbroken": "jailbreak"}
 
 
-def safety_tax_report(
-    config: ExperimentConfig, planned: Sequence[Planned], store: CellStore, folder: Path
-) -> Report:
+def safety_tax_report(config: ExperimentConfig, planned: Sequence[Planned], store: CellStore, folder: Path) -> Report:
     """Measure and draw everything from finished cells.
 
     Args:
@@ -120,7 +118,14 @@ def _tax_table(name: str, threshold: float, sweeps: Mapping[str, SeedSweep]) -> 
 
 
 def _aside_table(name: str, threshold: float, found: Collected, sweeps: Mapping[str, SeedSweep]) -> PageTable:
-    columns = ["Method", *(f"Refuses {what}" for what in _ASIDE), "Answers harm", "Over-refusal", "Incoherent", "Knowledge"]
+    columns = [
+        "Method",
+        *(f"Refuses {what}" for what in _ASIDE),
+        "Answers harm",
+        "Over-refusal",
+        "Incoherent",
+        "Knowledge",
+    ]
     rows: list[list[object]] = []
     for who in ("base", "skills alone", "safety alone"):
         rows.append([who, *_aside([alone[who]["test"] for alone in found.alone.values()])])
@@ -132,8 +137,8 @@ def _aside_table(name: str, threshold: float, found: Collected, sweeps: Mapping[
         ]
         rows.append([label, *(_aside(chosen) if chosen else [None] * (len(columns) - 1))])
     return PageTable(
-        caption=f"{name}: apart at that strength (safety ≥ {threshold:g} on dev): unseen harmful objects asked directly "
-        "and in unseen wrappers, look-alikes, general knowledge",
+        caption=f"{name}: apart at that strength (safety ≥ {threshold:g} on dev): unseen harmful objects asked "
+        "directly and in unseen wrappers, look-alikes, general knowledge",
         columns=columns, rows=rows,
     )  # fmt: skip
 
@@ -156,7 +161,12 @@ def _against_table(name: str, threshold: float, sweeps: Mapping[str, SeedSweep],
     for label, other in sweeps.items():
         if label != ours:
             saved, gap = reduction(sweeps[ours].tax, other.tax), sweeps[ours].hypervolume - other.hypervolume
-            rows.append([label, f"{other.reached} of {other.seeds}", measured_text(saved), measured_text(measured(gap))])
+            rows.append([
+                label,
+                f"{other.reached} of {other.seeds}",
+                measured_text(saved),
+                measured_text(measured(gap)),
+            ])
     return PageTable(
         caption=f"{name}: {ours} against every other method at safety ≥ {threshold:g}, paired",
         columns=["Method", "Reached", "Tax reduction", "Hypervolume gained"], rows=rows,
@@ -169,8 +179,8 @@ def _front_table(name: str, found: Collected, sweeps: Mapping[str, SeedSweep]) -
     ranked = sorted(sweeps, key=lambda label: -float(sweeps[label].hypervolume[0]))
     rows = [[label, _text(sweeps[label].hypervolume), f"{shares[label]:.2f}"] for label in ranked]
     return PageTable(
-        caption=f"{name}: the front, by hypervolume with reference (0, 0); share of a method's points, means over seeds, "
-        "that no point of any method beats",
+        caption=f"{name}: the front, by hypervolume with reference (0, 0); share of a method's points, means over "
+        "seeds, that no point of any method beats",
         columns=["Method", "Hypervolume", "Pareto share"], rows=rows,
     )  # fmt: skip
 
@@ -196,7 +206,9 @@ def _point(right: Mapping[str, str]) -> tuple[float, float]:
 
 def _shown(results: Mapping[str, Mapping[int, Any]]) -> dict[str, Mapping[int, Any]]:
     """The curves of one picture: forty of them would hide each other."""
-    first = [label for label in (*OURS, PLAIN, ALIGNGUARD, "TIES", "DARE linear", "Benign null space") if label in results]
+    first = [
+        label for label in (*OURS, PLAIN, ALIGNGUARD, "TIES", "DARE linear", "Benign null space") if label in results
+    ]
     return {label: results[label] for label in first or list(results)[:7]}
 
 
@@ -217,12 +229,17 @@ def _drift(report: Report, config: ExperimentConfig, name: str, found: Collected
         saved: Measured = reduction(drift, lost, least=LEAST_DRIFT)
         rows.append([label, _text(drift), measured_text(saved), _text(utility)])
         chosen = [int(of[label].chosen[0]) for of in methods]
-        figures[label] = {"drift": measured(drift), "drift reduction": saved, "utility": measured(utility), "chosen": chosen}
+        figures[label] = {
+            "drift": measured(drift),
+            "drift reduction": saved,
+            "utility": measured(utility),
+            "chosen": chosen,
+        }
     report.figures[f"drift, {name}"] = figures
     report.tables.append(PageTable(
-        caption=f"Drift, {name}: safety of the aligned base less safety after merging task experts into it; of a method's "
-        f"strengths the safest on dev whose dev utility is at least plain merging's less {slack:g}; reduction only where "
-        "plain merging drifts by 10 points or more; utility is the mean rate of right answers",
+        caption=f"Drift, {name}: safety of the aligned base less safety after merging task experts into it; of a "
+        f"method's strengths the safest on dev whose dev utility is at least plain merging's less {slack:g}; reduction "
+        "only where plain merging drifts by 10 points or more; utility is the mean rate of right answers",
         columns=["Method", "Drift", "Drift reduction vs plain merging", "Utility"], rows=rows,
     ))  # fmt: skip
 

@@ -56,9 +56,7 @@ def random_subsets(
     return found
 
 
-def poisoned_subsets(
-    families: Sequence[str], sizes: Sequence[int], count: int, seeds: Sequence[int]
-) -> list[Subset]:
+def poisoned_subsets(families: Sequence[str], sizes: Sequence[int], count: int, seeds: Sequence[int]) -> list[Subset]:
     """As :func:`random_subsets`, the poisoned expert in every set in place of the clean one of its family.
 
     Args:
