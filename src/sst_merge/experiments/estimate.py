@@ -11,7 +11,7 @@ from .cells import Cell, CellStore
 __all__ = ["Estimate", "estimate", "prompts_of", "work_seconds"]
 
 # Processor time measured on two shared cores of an x86-64 server, one thread a process; it stands in where no finished
-# cell says better. A prompt is a row of a batch of 256 through the lab's model, the search for the other answer included.
+# cell says better. A prompt is a row of a batch of 256 through the lab's model, the other answer looked for included.
 _PER_PROMPT = 0.0024
 _PER_CELL: Mapping[str, float] = {"alone": 1.0, "sweep": 3.0, "interference": 4.0, "cost": 8.0, "adapter": 40.0}
 _BASE_TRAINING = 600.0
