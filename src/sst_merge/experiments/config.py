@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from ..config import Section, read_yaml, validated
 from ..errors import ConfigError
@@ -45,13 +45,18 @@ def _distinct(values: tuple[Any, ...], what: str) -> None:
         raise ValueError(f"{what} {twice[0]!r} stands twice")
 
 
-def _check_families(names: tuple[str, ...]) -> None:
+def _known_families(names: tuple[str, ...]) -> tuple[str, ...]:
     from ..lab.tasks import FAMILIES
 
     known = [family.name for family in FAMILIES]
     unknown = sorted(set(names) - set(known))
     if unknown:
         raise ValueError(f"no task family {unknown[0]!r}; the lab has {', '.join(known)}")
+    _distinct(names, "task family")
+    return names
+
+
+Families = Annotated[tuple[str, ...], AfterValidator(_known_families)]
 
 
 class Prompts(Section):
@@ -72,15 +77,8 @@ class SkillGroup(Section):
     """Skill adapters that are merged together."""
 
     name: str = Field(min_length=1)
-    skills: tuple[str, ...] = Field(min_length=1, description="task families of the lab")
+    skills: Families = Field(min_length=1, description="task families of the lab")
     methods: Names = Field(default=(), description="labels of contestants; all: every registered method")
-
-    @field_validator("skills")
-    @classmethod
-    def _known(cls, skills: tuple[str, ...]) -> tuple[str, ...]:
-        _check_families(skills)
-        _distinct(skills, "skill")
-        return skills
 
 
 class SecondBase(Section):
@@ -89,14 +87,7 @@ class SecondBase(Section):
     lab_seed: int = Field(ge=1)
     seeds: Seeds
     methods: Names = Field(min_length=1, description="labels of contestants")
-    skills: tuple[str, ...] = Field(min_length=1)
-
-    @field_validator("skills")
-    @classmethod
-    def _known(cls, skills: tuple[str, ...]) -> tuple[str, ...]:
-        _check_families(skills)
-        _distinct(skills, "skill")
-        return skills
+    skills: Families = Field(min_length=1)
 
 
 class DriftConfig(Section):
@@ -140,7 +131,7 @@ class InterferenceConfig(Section):
     subsets: int = Field(default=5, ge=1, description="random subsets per size, as far as there are different ones")
     seeds: Seeds = Field(description="of the adapters; subset r takes seed r modulo their number")
     methods: Names = ()
-    families: tuple[str, ...] = Field(default=(), description="task families to draw experts from; all by default")
+    families: Families = Field(default=(), description="task families to draw experts from; all by default")
     poisoned_sizes: tuple[int, ...] = Field(default=(), description="numbers of experts, the poisoned one among them")
     samples_per_skill: int = Field(default=32, ge=2, le=256, description="calibration prompts of every skill")
     prompts: Prompts
@@ -155,8 +146,6 @@ class InterferenceConfig(Section):
 
     @model_validator(mode="after")
     def _enough_families(self) -> "InterferenceConfig":
-        _distinct(self.families, "family")
-        _check_families(self.families)
         largest = max(*self.sizes, *self.poisoned_sizes) if self.poisoned_sizes else max(self.sizes)
         if self.families and largest > len(self.families):
             raise ValueError(f"{largest} experts are asked for, families names {len(self.families)}")
