@@ -39,7 +39,7 @@ def test_the_shipped_configuration_says_what_the_plan_asks_for() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("prompts: {dev: 96, test: 128}", "prompts: {dev: 96, tests: 128}", "did you mean 'test'"),
+        ("prompts: {dev: 64, test: 96} ", "prompts: {dev: 64, tests: 96} ", "did you mean 'test'"),
         ("seeds: [0, 1, 2, 3, 4]", "seeds: []", "seeds"),
         ("seeds: [0, 1, 2, 3, 4]", "seeds: [1, 1]", "seed 1 stands twice"),
         ("thresholds: [0.8, 0.9, 0.95]", "thresholds: [90]", "refusal rates"),
@@ -76,6 +76,9 @@ def test_every_contestant_has_valid_strengths() -> None:
     for contestant, _ in ablation.values():
         assert len(contestant.values) == 9
     assert {"1024 samples", "16 samples", "without the skills' data", "hard filter", "random subspace"} <= set(ablation)
+    variants = [(c.method, c.knob, parse_options(methods["sst"], c.options).model_dump_json(), str(o))
+                for c, o in ablation.values() if c.method == "sst"]  # fmt: skip
+    assert len(variants) == len(set(variants))
     assert ablation["without the skills' data"][1] == {"skill_share": 0.0}
 
 

@@ -33,7 +33,7 @@ def _micro(**overrides: object) -> ExperimentConfig:
         "comparison.methods": ["Task Arithmetic"],
         "comparison.ablation": {
             "seeds": [0], "prompts": {"dev": 8, "test": 8}, "structures": [], "estimators": [], "points": [],
-            "combines": [], "hard_filter": True, "samples": [], "damping": [], "cross": False,
+            "combines": [], "hard_filter": True, "samples": [], "damping": [], "cross_structures": [],
             "without_skill_data": False,
         },
     }  # fmt: skip

@@ -164,7 +164,8 @@ class AblationConfig(Section):
     hard_filter: bool = True
     samples: tuple[int, ...] = (16, 64, 256, 1024)
     damping: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0)
-    cross: bool = Field(default=True, description="structures × points")
+    cross_structures: tuple[str, ...] = Field(default=("kronecker", "block"), description="crossed with cross_points")
+    cross_points: tuple[str, ...] = ("merged", "own", "base")
     without_skill_data: bool = Field(default=True, description="calibrate without the skills' own data")
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..comparison import CONTESTANTS, EVERY_METHOD, HARD_K, Contestant
 from ..errors import ConfigError
+from .cells import canonical
 
 if TYPE_CHECKING:
     from .config import AblationConfig
@@ -175,11 +176,18 @@ def ablation_line_up(config: "AblationConfig") -> dict[str, tuple[Contestant, Ma
     Returns:
         Label → (contestant, what its problem has otherwise: numbers of calibration samples, share of skill data).
     """
-    mu = CONTESTANTS["SST-Merge"].values
+    from ..registry import get_method, parse_options
+
+    mu, method = CONTESTANTS["SST-Merge"].values, get_method("sst")
     found: dict[str, tuple[Contestant, Mapping[str, Any]]] = {}
+    seen = set[str]()
 
     def add(label: str, options: Mapping[str, Any], otherwise: Mapping[str, Any] | None = None) -> None:
-        found[label] = (Contestant(label, "sst", mu, options), otherwise or {})
+        # A value that is the default, or stands in the cross, too, is one variant.
+        same = parse_options(method, options).model_dump_json() + canonical(otherwise or {})
+        if same not in seen:
+            seen.add(same)
+            found[label] = (Contestant(label, "sst", mu, options), otherwise or {})
 
     add("defaults", {})
     for name, values in (("structure", config.structures), ("estimator", config.estimators), ("point", config.points)):
@@ -196,8 +204,7 @@ def ablation_line_up(config: "AblationConfig") -> dict[str, tuple[Contestant, Ma
         add(f"{n} samples", {}, {"harm": n, "benign": n})
     if config.without_skill_data:
         add("without the skills' data", {}, {"skill_share": 0.0})
-    if config.cross:
-        for structure, point in product(config.structures, config.points):
-            add(f"{structure}, {point} point", {"fisher": {"structure": structure, "point": point}})
+    for structure, point in product(config.cross_structures, config.cross_points):
+        add(f"{structure}, {point} point", {"fisher": {"structure": structure, "point": point}})
     found["random subspace"] = (CONTESTANTS["Random subspace"], {})
     return found
