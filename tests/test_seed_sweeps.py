@@ -124,7 +124,9 @@ def test_drift_takes_the_safest_strength_that_keeps_the_skills() -> None:
 
 
 def test_little_drift_has_no_reduction() -> None:
-    own, found = drift_draws([1.0] * 10, _models([10], [9]), {"m": _models([10], [9])}, seed=0, slack=0.0, n_resamples=50)
+    own, found = drift_draws(
+        [1.0] * 10, _models([10], [9]), {"m": _models([10], [9])}, seed=0, slack=0.0, n_resamples=50
+    )
     assert reduction(found["m"].drift, own.drift, least=0.1).value is None
 
 
