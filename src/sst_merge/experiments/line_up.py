@@ -122,7 +122,7 @@ COMBINERS: Mapping[str, Combiner] = {
         _averaged("Fisher merging, kronecker", "fisher_merging", structure="kronecker"),
         Combiner(
             "SST-Merge", "sst", (0.8, 1.0, 1.2, 1.5, 2.0),
-            {"utility": "fisher", "fisher": {"structure": "kronecker"}}, (1.0, 0.3, 0.1, 0.03, 0.01), "mu",
+            {"utility": "fisher", "fisher": {"structure": "kronecker"}}, (10.0, 3.0, 1.0, 0.3, 0.1), "mu",
         ),
     )
 }  # fmt: skip
