@@ -1,7 +1,7 @@
 """X ↦ Σ GᵢXAᵢ + ridge·X in one batched product, and a preconditioner that is exact where the terms share eigenvectors.
 
-What conjugate gradients need for many adapters: twenty Kronecker Fishers have a spectrum over many decades, of which the
-diagonal in the given basis says little. In the eigenbasis of the mean factors it says nearly everything.
+What conjugate gradients need for many adapters: twenty Kronecker Fishers have a spectrum over many decades, of which
+the diagonal in the given basis says little. In the eigenbasis of the mean factors it says nearly everything.
 """
 
 from dataclasses import dataclass
