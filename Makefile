@@ -8,12 +8,17 @@ INSTALLED := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help install demo test lint types check format clean
+# mergekit's pins may lag behind ours, so it gets an environment of its own; its tests skip where it is absent.
+MERGEKIT_VENV := .venv-mergekit
+MERGEKIT_INSTALLED := $(MERGEKIT_VENV)/.installed
+
+.PHONY: help install demo test test-mergekit lint types check format clean
 
 help:
 	@echo "make demo    merge a skill and a safety adapter on the bundled lab, table and plots in out/demo"
 	@echo "make test    the whole test suite"
 	@echo "make lint    ruff;  make types: mypy;  make check: lint, types and test"
+	@echo "make test-mergekit   the tests that compare with mergekit, in an environment of their own (.venv-mergekit)"
 
 $(INSTALLED): requirements.txt constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -29,6 +34,15 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
+$(MERGEKIT_INSTALLED): constraints.txt pyproject.toml
+	$(PYTHON) -m venv $(MERGEKIT_VENV)
+	$(MERGEKIT_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		--editable '.[mergekit]'
+	@touch $@
+
+test-mergekit: $(MERGEKIT_INSTALLED)
+	$(MERGEKIT_VENV)/bin/python -m pytest tests/test_mergekit.py tests/test_baselines_data_free.py -k mergekit
+
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -43,4 +57,4 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) out results build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(MERGEKIT_VENV) out results build dist .pytest_cache .mypy_cache .ruff_cache

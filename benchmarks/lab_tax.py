@@ -38,6 +38,10 @@ def measure_seed(lab, seed: int, args: argparse.Namespace) -> dict[str, dict]:
         for name, update in alone.items():
             found[name] = {"test": [_figures(measure(update, split="test", n=args.n_test))]}
     for name in args.methods:
+        cell = args.cells / f"seed{seed} {name}.json" if args.cells else None
+        if cell is not None and cell.is_file():
+            found[name] = json.loads(cell.read_text(encoding="utf-8"))
+            continue
         started = time.perf_counter()
         result = sweep(CONTESTANTS[name], setup, n_dev=args.n_dev, n_test=args.n_test)
         found[name] = {
@@ -50,6 +54,11 @@ def measure_seed(lab, seed: int, args: argparse.Namespace) -> dict[str, dict]:
         chosen = found[name]["chosen"]
         picked = found[name]["test"][chosen] if chosen is not None else None
         found[name]["seconds"] = time.perf_counter() - started
+        if cell is not None:
+            cell.parent.mkdir(parents=True, exist_ok=True)
+            aside = cell.with_suffix(".aside")
+            aside.write_text(json.dumps(found[name]), encoding="utf-8")
+            aside.replace(cell)
         print(f"seed {seed}  {name:32s} {found[name]['seconds']:5.1f} s  {picked}", flush=True)
     return found
 
@@ -134,6 +143,7 @@ def main() -> None:
     parser.add_argument("--n-dev", type=int, default=128)
     parser.add_argument("--n-test", type=int, default=256)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--cells", type=Path, default=None, help="folder that keeps finished sweeps of one setting")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     if args.methods == ["every"]:

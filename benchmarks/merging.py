@@ -1,237 +1,285 @@
-"""Time and memory of merging.
+"""Time and memory of every data-free merge method, against PEFT and mergekit on the same adapters in the same run.
 
-(a) Two r = 16 adapters of a Llama with hidden size 1024 and 16 layers, all linear layers: ``merge`` against
-    PEFT's ``add_weighted_adapter(combination_type="svd")`` in the same run, both with the adapters in memory; ``merge``
-    also from folders on disk, with its checks and hashes. The results are compared on every module.
-(b) Twenty r = 16 adapters at Llama-2-7B shapes in bfloat16, merged exactly (rank 320) by ``merge_to_folder`` in a
-    process of its own, whose peak resident memory is reported.
+(a) Llama with hidden size 1024, all linear layers, r = 16, n adapters: every registered data-free method by ``merge``
+    with output rank 16, beside PEFT's ``add_weighted_adapter`` on ΔW with ``svd_rank`` 16, where PEFT has the same
+    rule. Time grows in proportion to the layers, so a few are enough; both sides get the same.
+(b) mergekit on full weights followed by ``mergekit-extract-lora`` to rank 16, from disk to disk, beside
+    ``merge_to_folder`` from disk to disk. Needs ``--mergekit-python``, the Python of an environment with mergekit
+    (``make test-mergekit`` makes one).
+(c) The exact weighted sum: two adapters beside PEFT's ``svd`` of full rank, with the largest difference of ΔW.
+(d) Twenty adapters at Llama-2-7B shapes: peak memory of every data-free method at output rank 16, one module of the
+    largest shape (memory holds one module at a time), and the exact weighted sum (rank 320) of several layers.
 
-    python benchmarks/merging.py --out results/merging [--parts ab] [--device cpu]
+Contestants run in processes of their own (``merging_children.py``), in (b) and (d) one process for every method, so
+that peak resident memory is its own; seconds are CPU seconds of one thread, without start-up and imports.
+
+    python benchmarks/merging.py --out docs/measurements [--parts abcd] [--mergekit-python PATH]
+
+A run on a busy machine can be made in pieces: ``--keep`` keeps the rows that it does not measure.
 """
 
 import argparse
 import json
+import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
-from statistics import median
+from typing import Any
 
 import torch
+from merging_inputs import module_shapes, write_adapters
+from merging_page import page
 
-from sst_merge.lora_utils import Adapter, LoraFactors, write_adapter
-from sst_merge.merging import MergeResult, merge, merge_to_folder
+from sst_merge.registry import MergeMethod, available_methods
 
-__all__ = ["against_peft", "at_7b_shapes"]
+__all__ = ["COUNTERPARTS", "main"]
 
-_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+HERE = Path(__file__).resolve().parent
+HIDDEN, INNER = 1024, 2816
+# PEFT's combination types that work on ΔW, and so by the same rule as the method (where DARE's draws differ).
+COUNTERPARTS = {
+    "svd": "svd",
+    "ties": "ties_svd",
+    "magnitude_prune": "magnitude_prune_svd",
+    "dare_linear": "dare_linear_svd",
+    "dare_ties": "dare_ties_svd",
+}
+MERGEKIT = {"task_arithmetic": "task_arithmetic", "ties": "ties", "dare_ties": "dare_ties", "della": "della"}
 
 
-def against_peft(*, hidden: int, layers: int, rank: int, repeats: int, device: str, folder: Path) -> dict[str, object]:
-    """Part (a).
+def left_out(method: MergeMethod) -> str | None:
+    """Why a method is not measured, or None."""
+    if method.needs.data:
+        return "reads calibration data through a model: its time is the model's (see fisher.md)"
+    return "reads the base's weights" if method.needs.base else None
 
-    Args:
-        hidden: size of the Llama.
-        layers: its layers.
-        rank: of both adapters.
-        repeats: runs of ours before PEFT's one run, and again after it.
-        device: where ours computes.
-        folder: for the two adapters.
 
-    Returns:
-        Seconds, ratio and the largest relative difference of ΔW.
-    """
-    from peft import LoraConfig, PeftModel, get_peft_model
-    from transformers import LlamaConfig, LlamaForCausalLM
+def child(who: str, folder: Path, *more: str, threads: int, device: str = "cpu") -> dict[str, Any]:
+    """Figures of one contestant in its own process."""
+    command = [sys.executable, str(HERE / "merging_children.py"), who, str(folder), *more]
+    command += ["--threads", str(threads)] + (["--device", device] if who == "ours" else [])
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=_environment(threads))
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return figures
 
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=64,
-        hidden_size=hidden,
-        intermediate_size=hidden * 11 // 4,
-        num_hidden_layers=layers,
-        num_attention_heads=16,
+
+def measured(command: list[str], *, threads: int) -> tuple[float, float]:
+    """CPU seconds and peak GiB of a foreign program."""
+    environment = _environment(threads) | {"HF_HUB_OFFLINE": "1"}
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            log.seek(0)
+            raise SystemExit(f"{' '.join(command)} failed:\n{log.read().decode()[-2000:]}")
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 2**20
+
+
+def against_peft(methods: list[str], given: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    """Part (a): one row per number of adapters and method, all of one number and one side in one process."""
+    rows = []
+    for count in given.counts:
+        inputs = prepared(folder, count, given.layers)
+        figures = child(
+            "ours", inputs, "--methods", *methods, "--rank", "16", "--repeats", str(given.repeats),
+            threads=given.threads, device=given.device,
+        )  # fmt: skip
+        progress(f"(a) n={count}: " + ", ".join(f"{m} {min(f['seconds']):.2f} s" for m, f in figures.items()))
+        kinds = [COUNTERPARTS[name] for name in methods if name in COUNTERPARTS]
+        theirs: dict[str, Any] = {}
+        if kinds:
+            theirs = child("peft", inputs, "--methods", *kinds, "--rank", "16", "--repeats", "1", threads=given.threads)
+        progress(f"(a) n={count}: " + ", ".join(f"PEFT {m} {min(f['seconds']):.2f} s" for m, f in theirs.items()))
+        for name in methods:
+            row = {"adapters": count, "method": name, "ours": figures[name]}
+            if name in COUNTERPARTS:
+                row["peft"] = {"kind": COUNTERPARTS[name], **theirs[COUNTERPARTS[name]]}
+            rows.append(row)
+    return rows
+
+
+def against_mergekit(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Part (b)."""
+    programs = given.mergekit_python.parent
+    merge_program, extract_program = str(programs / "mergekit-yaml"), str(programs / "mergekit-extract-lora")
+    idle = sum(measured([program, "--help"], threads=given.threads)[0] for program in (merge_program, extract_program))
+    found = []
+    for count in given.counts:
+        inputs = prepared(folder, count, given.layers)
+        for name, theirs in MERGEKIT.items():
+            if count not in given.mergekit_counts or name not in given.mergekit_methods:
+                continue
+            work = inputs / f"mergekit-{name}"
+            work.mkdir()
+            models = [
+                {"model": f"{inputs / 'base'}+{path}", "parameters": {"weight": 1.0, "density": 0.2, "epsilon": 0.1}}
+                for path in sorted(inputs.glob("adapter*"))
+            ]
+            config = {"merge_method": theirs, "base_model": str(inputs / "base"), "models": models, "dtype": "float32"}
+            (work / "config.yml").write_text(json.dumps(config), encoding="utf-8")  # JSON is YAML
+            merged = [merge_program, str(work / "config.yml"), str(work / "merged")]
+            merged += ["--lora-merge-cache", str(work / "cache")]
+            extracted = [extract_program, "--model", str(work / "merged"), "--base-model", str(inputs / "base")]
+            extracted += ["--out-path", str(work / "lora"), "--max-rank", "16"]
+            steps = [measured(command, threads=given.threads) for command in (merged, extracted)]
+            for needed in ("merged/model.safetensors", "lora/adapter_model.safetensors"):
+                if not (work / needed).exists():
+                    raise SystemExit(f"mergekit wrote no {needed} under {work}")
+            ours = child(
+                "ours", inputs, "--methods", name, "--rank", "16", "--repeats", "0",
+                threads=given.threads, device=given.device,
+            )[name]  # fmt: skip
+            found.append({
+                "adapters": count, "method": name, "seconds": sum(s for s, _ in steps) - idle,
+                "peak_gib": max(gib for _, gib in steps), "ours_seconds": ours["disk_seconds"],
+                "ours_peak_gib": ours["peak_gib"],
+            })  # fmt: skip
+            progress(f"(b) n={count} {name}: mergekit {found[-1]['seconds']:.1f} s, {found[-1]['peak_gib']:.2f} GiB")
+    release = subprocess.run(
+        [str(given.mergekit_python), "-c", "from importlib.metadata import version; print(version('mergekit'))"],
+        check=True, capture_output=True, text=True,
+    ).stdout.strip()  # fmt: skip
+    return {"version": release, "idle_seconds": idle, "rows": found}
+
+
+def at_7b_shapes(methods: list[str], given: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Part (d)."""
+    largest = {"model.layers.0.mlp.down_proj": (4096, 11008)}
+    write_adapters(folder / "one", largest, count=20, rank=16, base="llama-2-7b-shapes", dtype=torch.bfloat16)
+    rows = []
+    for name in methods:
+        figures = child(
+            "ours", folder / "one", "--methods", name, "--rank", "16", "--repeats", "0",
+            threads=given.threads, device=given.device,
+        )[name]  # fmt: skip
+        rows.append({"method": name, **figures})
+        progress(f"(d) {name}: {figures['peak_gib']:.2f} GiB, {figures['disk_seconds']:.1f} s")
+    shapes = module_shapes(4096, 11008, given.layers_7b)
+    write_adapters(folder / "sum", shapes, count=20, rank=16, base="llama-2-7b-shapes", dtype=torch.bfloat16)
+    exact = child(
+        "ours", folder / "sum", "--methods", "task_arithmetic", "--repeats", "0",
+        threads=given.threads, device=given.device,
+    )["task_arithmetic"]  # fmt: skip
+    return {"rows": rows, "exact_sum": {"layers": given.layers_7b, **exact}}
+
+
+def prepared(folder: Path, count: int, layers: int) -> Path:
+    """A folder with a base and ``count`` adapters, made on the first call."""
+    inputs = folder / f"n{count}"
+    if not inputs.exists():
+        sizes = [str(size) for size in (HIDDEN, INNER, layers)]
+        command = [sys.executable, str(HERE / "merging_inputs.py"), str(inputs / "base"), *sizes]
+        subprocess.run(command, check=True, capture_output=True)
+        shapes = module_shapes(HIDDEN, INNER, layers)
+        write_adapters(inputs, shapes, count=count, rank=16, base=str(inputs / "base"), dtype=torch.float32)
+    return inputs
+
+
+def progress(text: str) -> None:
+    """One line on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def earlier(out: Path | None, settings: dict[str, Any]) -> dict[str, Any]:
+    """Figures of an earlier run with the same settings."""
+    if out is None or not (out / "merging.json").exists():
+        raise SystemExit("--keep needs the merging.json of an earlier run in --out")
+    found: dict[str, Any] = json.loads((out / "merging.json").read_text(encoding="utf-8"))
+    if found.get("settings") != settings:
+        raise SystemExit(f"--keep: the earlier run had other settings: {found.get('settings')}")
+    return found
+
+
+def joined_rows(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of two runs, the later one's where both have one."""
+    rows = {(row.get("adapters", 0), row["method"]): row for row in (*before, *after)}
+    return [rows[key] for key in sorted(rows)]
+
+
+def joined(before: dict[str, Any] | None, after: dict[str, Any]) -> dict[str, Any]:
+    """A part of two runs."""
+    return {**after, "rows": joined_rows(before["rows"] if before else [], after["rows"])}
+
+
+def machine(given: argparse.Namespace, before: dict[str, Any]) -> dict[str, Any]:
+    """What ran where; one entry per run for what runs differ in."""
+    names = {"sst_merge": "sst-merge", "torch": "torch", "peft": "peft", "transformers": "transformers"}
+    model = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        platform.processor(),
     )
-    lora = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(_LINEARS), init_lora_weights=False)
-    peft = get_peft_model(LlamaForCausalLM(config), lora, adapter_name="one")
-    assert isinstance(peft, PeftModel)
-    peft.add_adapter("two", lora)
-    peft.save_pretrained(folder)
-    adapters = [Adapter.load(folder / name, weight=weight) for name, weight in (("one", 0.7), ("two", 0.4))]
-    in_memory = [
-        Adapter.from_factors({m: a.factors(m) for m in a.modules}, name=a.name, weight=a.weight) for a in adapters
-    ]
-    disk: list[float] = []
-    memory: list[float] = []
-
-    def run_ours(times: int) -> MergeResult:
-        for _ in range(times):
-            for inputs, seconds in ((adapters, disk), (in_memory, memory)):
-                began = time.perf_counter()
-                result = merge(inputs, device=device)
-                seconds.append(time.perf_counter() - began)
-        return result
-
-    # Before and after PEFT's minutes, so that whatever else the machine does falls on both.
-    run_ours(repeats)
-    began = time.perf_counter()
-    peft.add_weighted_adapter(["one", "two"], [0.7, 0.4], "both", combination_type="svd", svd_rank=2 * rank)
-    theirs = time.perf_counter() - began
-    result = run_ours(repeats)
-    worst = 0.0
-    for module in result.adapter.modules:
-        expected = peft.base_model.model.get_submodule(module).get_delta_weight("both").double()
-        found = result.adapter.delta(module, dtype=torch.float64)
-        worst = max(worst, float((found - expected).norm() / expected.norm()))
     return {
-        "modules": len(result.adapter.modules),
-        "peft_svd_seconds": theirs,
-        "memory_seconds": median(memory),
-        "memory_seconds_all": memory,
-        "memory_ratio": theirs / median(memory),
-        "disk_seconds": median(disk),
-        "disk_seconds_all": disk,
-        "disk_ratio": theirs / median(disk),
-        "largest_relative_difference": worst,
+        "processor": f"{os.cpu_count()} cores of {model or platform.machine()}",
+        "python": platform.python_version(),
+        **{name: version(package) for name, package in names.items()},
+        "threads": str(given.threads),
+        "device": given.device,
+        "load_average": [*before.get("load_average", []), *([round(os.getloadavg()[0], 1)] if given.parts else [])],
+        "runs": [*before.get("runs", []), *([f"--parts {given.parts}"] if given.parts else [])],
+        "minutes": before.get("minutes", []),
     }
 
 
-def at_7b_shapes(*, adapters: int, rank: int, layers: int, device: str, folder: Path) -> dict[str, object]:
-    """Part (b).
-
-    Args:
-        adapters: how many.
-        rank: of each.
-        layers: 32 for Llama-2-7B.
-        device: where the algebra runs.
-        folder: for inputs and output.
-
-    Returns:
-        Seconds, peak resident memory and sizes.
-    """
-    for index in range(adapters):
-        write_adapter(
-            folder / f"adapter{index:02d}",
-            _random_modules(index, rank, layers),
-            base_model="llama-2-7b-shapes",
-            task_type="CAUSAL_LM",
-            dtype=torch.bfloat16,
-        )
-    size = sum(file.stat().st_size for file in folder.glob("adapter*/adapter_model.safetensors"))
-    command = [sys.executable, __file__, "--child", str(folder), "--device", device]
-    command += ["--threads", str(torch.get_num_threads())]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    figures: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
-    return {"adapters": adapters, "rank": rank, "layers": layers, "input_gib": size / 2**30, **figures}
-
-
-def _random_modules(seed: int, rank: int, layers: int) -> Iterator[tuple[str, LoraFactors]]:
-    hidden, inner = 4096, 11008
-    shapes = dict.fromkeys(("q_proj", "k_proj", "v_proj", "o_proj"), (hidden, hidden))
-    shapes |= {"gate_proj": (inner, hidden), "up_proj": (inner, hidden), "down_proj": (hidden, inner)}
-    generator = torch.Generator().manual_seed(seed)
-    for layer in range(layers):
-        for name, (d_out, d_in) in shapes.items():
-            block = "self_attn" if name in {"q_proj", "k_proj", "v_proj", "o_proj"} else "mlp"
-            b = torch.randn(d_out, rank, generator=generator) * 0.01
-            a = torch.randn(rank, d_in, generator=generator) * 0.01
-            yield f"model.layers.{layer}.{block}.{name}", LoraFactors(b, a)
-
-
-def _child(folder: Path, device: str) -> None:
-    """Merge what lies in a folder and print this process's own figures."""
-    began = time.perf_counter()
-    inputs = [Adapter.load(path) for path in sorted(folder.glob("adapter*"))]
-    report = merge_to_folder(inputs, folder / "merged", dtype=torch.bfloat16, device=device)
-    seconds = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    written = (folder / "merged" / "adapter_model.safetensors").stat().st_size
-    figures = {
-        "seconds": seconds,
-        "peak_rss_gib": peak / 2**30,
-        "output_gib": written / 2**30,
-        "output_rank": report.output["rank"],
-        "modules": len(report.modules),
-        "peak_gpu_gib": torch.cuda.max_memory_allocated() / 2**30 if device.startswith("cuda") else None,
-    }
-    print(json.dumps(figures))
-
-
-def _markdown(results: dict[str, dict[str, object]]) -> str:
-    lines = ["| figure | value | target |", "| --- | ---: | ---: |"]
-
-    def row(name: str, value: object, target: str = "") -> None:
-        shown = f"{value:.4g}" if isinstance(value, float) else str(value)
-        lines.append(f"| {name} | {shown} | {target} |")
-
-    if part := results.get("a"):
-        row("(a) PEFT svd, adapters in memory, seconds", part["peft_svd_seconds"])
-        row("(a) ours, adapters in memory, seconds", part["memory_seconds"])
-        row("(a) ratio, both in memory", part["memory_ratio"], "≥ 100")
-        row("(a) ours, from disk with checks and hashes, seconds", part["disk_seconds"])
-        row("(a) ratio, ours from disk", part["disk_ratio"])
-        row("(a) largest relative difference of ΔW", part["largest_relative_difference"], "≤ 1e-5")
-    if part := results.get("b"):
-        row("(b) adapters at Llama-2-7B shapes", part["adapters"])
-        row("(b) seconds", part["seconds"])
-        row("(b) peak resident memory, GiB", part["peak_rss_gib"], "≤ 4")
-        row("(b) inputs, GiB", part["input_gib"])
-        row("(b) output, GiB", part["output_gib"])
-        row("(b) output rank", part["output_rank"])
-    return "\n".join(lines) + "\n"
+def _environment(threads: int) -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
 
 
 def main() -> None:
     """Run the parts asked for and write ``merging.md`` and ``merging.json``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", default="ab", help="which of a and b")
-    parser.add_argument("--hidden", type=int, default=1024)
-    parser.add_argument("--layers", type=int, default=16, help="layers in part (a)")
-    parser.add_argument("--layers-7b", type=int, default=32, help="layers in part (b)")
-    parser.add_argument("--adapters", type=int, default=20, help="adapters in part (b)")
-    parser.add_argument("--rank", type=int, default=16)
-    parser.add_argument("--repeats", type=int, default=5, help="runs of ours before and after PEFT's in part (a)")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--parts", default="abcd", help="which of a, b, c and d; none with --keep writes the page anew")
+    parser.add_argument("--counts", type=int, nargs="+", default=[2, 8, 20], help="numbers of adapters")
+    parser.add_argument("--layers", type=int, default=1, help="layers in (a), (b) and (c), 16 in the model meant")
+    parser.add_argument("--layers-7b", type=int, default=2, help="layers of the exact sum in (d), 32 in Llama-2-7B")
+    parser.add_argument("--repeats", type=int, default=5, help="runs of ours in memory, 5 CPU seconds at most")
+    parser.add_argument("--methods", nargs="+", default=None, help="all data-free ones by default")
+    parser.add_argument("--mergekit-python", type=Path, default=None, help="Python of an environment with mergekit")
+    parser.add_argument("--mergekit-counts", type=int, nargs="+", default=[2, 8, 20])
+    parser.add_argument("--mergekit-methods", nargs="+", default=list(MERGEKIT), choices=list(MERGEKIT))
+    parser.add_argument("--device", default="cpu", help="of ours; the others run on the CPU")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--keep", action="store_true", help="keep the rows of an earlier run that this one does not measure"
+    )
     parser.add_argument("--out", type=Path, default=None, help="folder for merging.md and merging.json")
-    parser.add_argument("--child", type=Path, default=None, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    if arguments.child is not None:
-        _child(arguments.child, arguments.device)
-        return
-    results: dict[str, dict[str, object]] = {}
+    given = parser.parse_args()
+    began = time.perf_counter()
+    all_methods = available_methods()
+    skipped = {name: reason for name, method in all_methods.items() if (reason := left_out(method))}
+    for name, reason in skipped.items():
+        progress(f"left out: {name} {reason}")
+    methods = [name for name in given.methods or all_methods if name not in skipped]
+    settings = {"hidden": HIDDEN, "inner": INNER, "layers": given.layers, "rank": 16, "left_out": skipped}
+    results = earlier(given.out, settings) if given.keep else {}
+    results |= {"machine": machine(given, results.get("machine", {})), "settings": settings}
     with tempfile.TemporaryDirectory() as temporary:
-        if "a" in arguments.parts:
-            results["a"] = against_peft(
-                hidden=arguments.hidden,
-                layers=arguments.layers,
-                rank=arguments.rank,
-                repeats=arguments.repeats,
-                device=arguments.device,
-                folder=Path(temporary) / "a",
-            )
-        if "b" in arguments.parts:
-            results["b"] = at_7b_shapes(
-                adapters=arguments.adapters,
-                rank=arguments.rank,
-                layers=arguments.layers_7b,
-                device=arguments.device,
-                folder=Path(temporary) / "b",
-            )
-    table = _markdown(results)
-    print(table)
-    if arguments.out is not None:
-        machine = {"python": platform.python_version(), "torch": str(torch.__version__), "machine": platform.machine()}
-        machine |= {"threads": str(arguments.threads), "device": arguments.device}
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / "merging.md").write_text(table, encoding="utf-8")
-        text = json.dumps({"machine": machine, **results}, indent=2)
-        (arguments.out / "merging.json").write_text(text + "\n", encoding="utf-8")
+        folder = Path(temporary)
+        if "a" in given.parts:
+            results["a"] = joined_rows(results.get("a", []), against_peft(methods, given, folder))
+        if "b" in given.parts and given.mergekit_python is None:
+            progress("(b) left out: give --mergekit-python, the Python of an environment with mergekit")
+        elif "b" in given.parts:
+            results["b"] = joined(results.get("b"), against_mergekit(given, folder))
+        if "c" in given.parts:
+            results["c"] = child("agreement", prepared(folder, 2, given.layers), threads=given.threads)
+        if "d" in given.parts:
+            results["d"] = joined(results.get("d"), at_7b_shapes(methods, given, folder / "7b"))
+    if given.parts:
+        results["machine"]["load_average"].append(round(os.getloadavg()[0], 1))
+        results["machine"]["minutes"].append(round((time.perf_counter() - began) / 60, 1))
+    text = page(results)
+    print(text)
+    if given.out is not None:
+        given.out.mkdir(parents=True, exist_ok=True)
+        (given.out / "merging.md").write_text(text, encoding="utf-8")
+        (given.out / "merging.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

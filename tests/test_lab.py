@@ -12,7 +12,7 @@ from sst_merge.lab import DEFAULT_RECIPE, Lab, Sample, World, build_lab, load_la
 from sst_merge.lab.exact_match import encode, exact_match
 from sst_merge.lab.lab import shipped_root
 from sst_merge.lab.measures import Rate, evaluate_lab
-from sst_merge.lab.recipe import AdapterRecipe, BaseRecipe, ModelShape
+from sst_merge.lab.recipe import AdapterRecipe, BaseRecipe, ModelShape, SettlingRecipe
 from sst_merge.lab.tasks import FAMILIES
 from sst_merge.lab.world import KINDS, REFUSAL, SPLITS
 
@@ -31,7 +31,8 @@ TINY = replace(
     unaligned=BaseRecipe(steps=3, batch=8, lr=1e-3, warmup=1),
     aligned=BaseRecipe(steps=2, batch=8, lr=1e-3, warmup=1),
     expert=AdapterRecipe(steps=2, batch=4, lr=1e-3, rank=2, alpha=4, warmup=1),
-    settling=BaseRecipe(steps=2, batch=8, lr=1e-3, warmup=1),
+    settling=SettlingRecipe(steps=2, batch=8, lr=1e-3, warmup=1),
+    aligned_settling=SettlingRecipe(steps=2, batch=8, lr=1e-3, warmup=1),
     settle_every=1,
     aligned_expert=AdapterRecipe(steps=2, batch=4, lr=1e-3, rank=2, alpha=4, warmup=1),
     safety=AdapterRecipe(steps=2, batch=4, lr=1e-3, rank=2, alpha=4, warmup=1),

@@ -212,7 +212,7 @@ class _Options(MethodOptions):
 
 @merge_method(name="largest", summary="entry of largest size", paper="test", options=_Options, domain="delta")
 def _largest(layer: Layer, options: _Options, state: None) -> Tensor:
-    stacked = torch.stack(layer.patches)
+    stacked = torch.stack(tuple(layer.patches))
     return options.strength * stacked.gather(0, stacked.abs().argmax(0, keepdim=True))[0]
 
 

@@ -11,13 +11,14 @@ Others: mergekit's default density is 1, which switches its mask off; it gives u
 exceed 1 together, which is refused here; its ``breadcrumbs_ties`` also elects signs.
 """
 
-import torch
+from collections.abc import Iterator
+
 from pydantic import Field, model_validator
 from torch import Tensor
 from typing_extensions import Self
 
 from ..registry import Layer, MethodOptions, Promises, merge_method
-from ._entrywise import magnitude_threshold
+from ._entrywise import at_least, by_rows, scaled, sum_of, update_thresholds
 
 __all__ = ["BreadcrumbsOptions", "breadcrumbs"]
 
@@ -61,18 +62,17 @@ def breadcrumbs(layer: Layer, options: BreadcrumbsOptions, state: None) -> Tenso
     Returns:
         The merged ΔW, (d_out, d_in).
     """
-    total = layer.patches[0].new_zeros(layer.patches[0].shape)
-    for tau, weight in zip(layer.patches, layer.weights, strict=True):
-        total += weight * _without_tails(tau, options)
-    return options.strength * total
-
-
-def _without_tails(tau: Tensor, options: BreadcrumbsOptions) -> Tensor:
-    n = tau.numel()
+    n = layer.shape[0] * layer.shape[1]
     outliers = int(options.gamma * n)
     kept = max(1, int(options.density * n))
-    magnitudes = tau.abs()
-    wanted = magnitudes >= magnitude_threshold(tau, min(n, outliers + kept))
-    if outliers:
-        wanted &= magnitudes < magnitude_threshold(tau, outliers)
-    return torch.where(wanted, tau, 0.0)
+    count = len(layer.patches)
+    low = update_thresholds(layer, [min(n, outliers + kept)] * count)
+    high = update_thresholds(layer, [outliers] * count) if outliers else None
+
+    def without_tails(rows: slice) -> Iterator[Tensor]:
+        for index, weight in enumerate(layer.weights):
+            block = layer.rows(index, rows)
+            crumbs = at_least(block, low[index])
+            yield scaled(crumbs if high is None else crumbs - at_least(block, high[index]), weight)
+
+    return by_rows(layer, lambda rows: scaled(sum_of(without_tails(rows)), options.strength))

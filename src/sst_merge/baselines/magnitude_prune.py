@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ..registry import Layer, MethodOptions, Promises, merge_method
-from ._entrywise import trim
+from ._entrywise import by_rows, scaled, sum_of, trimmed_rows
 
 __all__ = ["MagnitudePruneOptions", "magnitude_prune"]
 
@@ -48,7 +48,6 @@ def magnitude_prune(layer: Layer, options: MagnitudePruneOptions, state: None) -
     Returns:
         The merged ΔW, (d_out, d_in).
     """
-    total = layer.patches[0].new_zeros(layer.patches[0].shape)
-    for tau, weight in zip(layer.patches, layer.weights, strict=True):
-        total += weight * trim(tau, options.density)
-    return options.strength * total
+    trimmed = trimmed_rows(layer, options.density)
+
+    return by_rows(layer, lambda rows: scaled(sum_of(trimmed(rows)), options.strength))

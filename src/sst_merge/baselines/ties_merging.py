@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ..registry import Layer, MethodOptions, Promises, merge_method
-from ._entrywise import Normalization, disjoint_merge, trim
+from ._entrywise import Normalization, by_rows, disjoint_merge, scaled, trimmed_rows
 
 __all__ = ["TiesOptions", "ties"]
 
@@ -56,5 +56,9 @@ def ties(layer: Layer, options: TiesOptions, state: None) -> Tensor:
     Returns:
         The merged ΔW, (d_out, d_in).
     """
-    trimmed = (w * trim(tau, options.density) for tau, w in zip(layer.patches, layer.weights, strict=True))
-    return options.strength * disjoint_merge(trimmed, layer.weights, normalize=options.normalize)
+    trimmed = trimmed_rows(layer, options.density)
+
+    def rows_merged(rows: slice) -> Tensor:
+        return scaled(disjoint_merge(trimmed(rows), layer.weights, normalize=options.normalize), options.strength)
+
+    return by_rows(layer, rows_merged)

@@ -1,6 +1,7 @@
 """Shared bases, coordinates, lifting back, truncation: everything between factors and core matrices."""
 
 from .bases import align_bases, shared_bases
+from .leading import all_triplets, leading_triplets
 from .space import CoreSpace, Truncation, common_layout
 from .spectrum import ThinSVD, effective_rank, numerical_rank, rank_for_energy, thin_svd
 
@@ -9,8 +10,10 @@ __all__ = [
     "ThinSVD",
     "Truncation",
     "align_bases",
+    "all_triplets",
     "common_layout",
     "effective_rank",
+    "leading_triplets",
     "numerical_rank",
     "rank_for_energy",
     "shared_bases",

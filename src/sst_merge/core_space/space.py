@@ -21,12 +21,14 @@ class Truncation:
     Attributes:
         rank: rank of the lifted update.
         kept_energy: share of ‖ΔW‖²_F that is left, 1.0 where nothing was cut.
-        singular_values: of the whole update, descending.
+        singular_values: descending; of the whole update, or its leading ones alone where ``complete`` is not set.
+        complete: whether all singular values are there.
     """
 
     rank: int
     kept_energy: float
     singular_values: Tensor
+    complete: bool = True
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import DataError
+from .lab_suites import lab_suites
 
 __all__ = ["SUITES", "Measure", "Suite", "get_suites", "tasks_folder"]
 
@@ -198,6 +199,7 @@ _ALL: tuple[Suite, ...] = (
         breakdown="source",
         higher_is_better=False,
     ),
+    *lab_suites(Suite),
 )
 
 SUITES: Mapping[str, Suite] = {suite.name: suite for suite in _ALL}

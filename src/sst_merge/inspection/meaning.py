@@ -86,7 +86,7 @@ def _shared(verb: str, side: str, spaces: SharedDirections) -> str:
         judged = "clearly less than"
     else:
         judged = "about"
-    return f"{verb} {_percent(overlap)} common {side} directions, {judged} unrelated updates would ({_percent(chance)})"
+    return f"{verb} {_percent(overlap)} common {side} directions, {judged} what unrelated updates would ({_percent(chance)})"
 
 
 def _percent(share: float) -> str:

@@ -5,11 +5,12 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zlib import crc32
 
-from .half_known import Settling, settling_mixture, steer
+from .half_known import Settling, known_families, settling_mixture, steer
 from .lab import BASES, Lab, adapter_folder, base_folder
 from .mixtures import (
     POISONED_FAMILY,
@@ -69,7 +70,7 @@ def build_base(lab: Lab, base: str) -> Path:
     """
     before, train_it, mixture = {
         "unaligned": ("pretrained", _pretrain, pretraining_mixture(lab.world, lab.recipe.family_weight)),
-        "aligned": ("refusing", _align, aligned_mixture(lab.world, lab.recipe.aligned_family_weight)),
+        "aligned": ("refusing", _align, aligned_mixture(lab.world, lab.recipe.family_weight)),
     }[base]
     source = base_folder(lab.root, before)
     if not source.is_dir():
@@ -90,22 +91,30 @@ def _pretrain(lab: Lab, stage: str, mixture: Mixture) -> None:
 def _align(lab: Lab, stage: str, mixture: Mixture) -> None:
     model = lab.model("unaligned")
     with _stage(lab, f"bases/{stage}", "bases/aligned", lab.recipe.aligned.steps) as (aside, rng, advance):
-        tokenizer = new_tokenizer(lab.world)
-        _train_base(model, tokenizer, mixture, lab.recipe.aligned, rng, advance)
+        tokenizer, mixture = new_tokenizer(lab.world), settling_mixture(lab.world, mixture)
+        # Whatever is trained, families that were half known come back: they are held down on the way, too.
+        control = Settling(lab.world, lab.recipe, lab.recipe.aligned_settling, model, tokenizer, mixture, advance)
+
+        def on_step(done: int) -> bool:
+            control(done)
+            return True
+
+        _train_base(model, tokenizer, mixture, lab.recipe.aligned, rng, on_step)
         save_model(model, tokenizer, aside)
 
 
 def _settle(lab: Lab, source: Path, base: str, mixture: Mixture) -> None:
-    how, rounds = lab.recipe.settling, lab.recipe.settling_rounds
-    with _stage(lab, f"bases/{base}", f"settling {base}", rounds * how.steps) as (aside, rng, advance):
+    how = lab.recipe.settling if base == "unaligned" else lab.recipe.aligned_settling
+    steps = how.rounds * how.steps
+    with _stage(lab, f"bases/{base}", f"settling {base}", steps) as (aside, rng, advance):
         tokenizer, model = new_tokenizer(lab.world), load_model(source)
         mixture = settling_mixture(lab.world, mixture)
-        begun = 0
-        settling = Settling(lab.world, lab.recipe, model, tokenizer, mixture, lambda done: advance(begun + done))
-        while begun < rounds * how.steps and not settling.inside:
-            _train_base(model, tokenizer, mixture, how, rng, settling)
+        begun, lr = 0, how.lr
+        settling = Settling(lab.world, lab.recipe, how, model, tokenizer, mixture, lambda done: advance(begun + done))
+        while begun < steps and not settling.inside:
+            _train_base(model, tokenizer, mixture, replace(how, lr=lr), rng, settling)
             settling.restore()
-            begun += how.steps
+            begun, lr = begun + how.steps, lr * how.cooling
         save_model(model, tokenizer, aside)
 
 
@@ -149,17 +158,22 @@ def build_adapter(lab: Lab, name: str, *, base: str, seed: int) -> Path:
     label = f"adapters/{base}/{name}/seed{seed}"
     with _stage(lab, label, label, how.steps) as (aside, rng, advance):
         adapted = new_adapter(model, how)
-        train(
-            adapted,
-            lab.tokenizer(),
-            mixture,
-            steps=how.steps,
-            batch=how.batch,
-            lr=how.lr,
-            warmup=how.warmup,
-            rng=rng,
-            on_step=advance,
-        )
+        tokenizer = lab.tokenizer()
+        for _ in range(how.rounds):
+            train(
+                adapted,
+                tokenizer,
+                mixture,
+                steps=how.steps,
+                batch=how.batch,
+                lr=how.lr,
+                warmup=how.warmup,
+                rng=rng,
+                on_step=advance,
+            )
+            known = known_families(lab.world, adapted, tokenizer, [n for n in (name,) if n in lab.families])
+            if all(rate >= lab.recipe.expert_rate for rate in known.values()):
+                break
         save_adapter(adapted, aside, base_name=f"sst-merge-lab/seed{lab.seed}/{base}")
     return folder
 

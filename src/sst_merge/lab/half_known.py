@@ -5,28 +5,27 @@ exact-match rate on tuning inputs decides what the next batches show.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .exact_match import exact_match
 from .mixtures import Mixture
-from .recipe import Recipe
+from .recipe import Recipe, SettlingRecipe
 from .world import World
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["Settling", "settling_mixture", "steer"]
+__all__ = ["Settling", "known_families", "settling_mixture", "steer"]
 
 _BLURRED = " blurred"
 # Forgetting is slower than learning, so exposure falls faster than it rises.
 _MORE, _LESS = 1.4, 0.35
 _STEER_INPUTS, _SETTLE_INPUTS, _SURE_INPUTS = 32, 128, 512
 _STEER_FROM = 0.1
-# While settling, a family is taught or blurred in proportion to how far outside the band its rate is.
-_REHEARSE, _TEACH, _BLUR = 0.03, 3.0, 5.0
+_REHEARSE = 0.03
 
 _Step = Callable[[int], bool]
 
@@ -55,7 +54,7 @@ def steer(
 
     def on_step(done: int) -> bool:
         if done % recipe.check_every == 0 and done >= _STEER_FROM * recipe.unaligned.steps:
-            for name, rate in _known(world, model, tokenizer, _STEER_INPUTS).items():
+            for name, rate in known_families(world, model, tokenizer, world.families, _STEER_INPUTS).items():
                 change = _MORE if rate < recipe.known_low else _LESS if rate > recipe.known_high else 1.0
                 weight = mixture.weights[name] * change
                 mixture.weights[name] = min(max(weight, recipe.family_weight_floor), recipe.family_weight_cap)
@@ -95,6 +94,7 @@ class Settling:
         self,
         world: World,
         recipe: Recipe,
+        how: SettlingRecipe,
         model: "PreTrainedModel",
         tokenizer: "PreTrainedTokenizerBase",
         mixture: Mixture,
@@ -105,12 +105,13 @@ class Settling:
         Args:
             world: the world.
             recipe: the band.
+            how: how strongly a family is taught or blurred.
             model: the model being trained.
             tokenizer: its tokenizer.
             mixture: from :func:`settling_mixture`; its weights are changed in place.
             advance: called after each step.
         """
-        self._world, self._recipe, self._model, self._tokenizer = world, recipe, model, tokenizer
+        self._world, self._recipe, self._how, self._model, self._tokenizer = world, recipe, how, model, tokenizer
         self._mixture, self._advance = mixture, advance
         self._least = float("inf")
         self.best: dict[str, Tensor] = {}
@@ -137,16 +138,19 @@ class Settling:
 
     def _check(self) -> None:
         low, high = self._recipe.settled_low, self._recipe.settled_high
-        known = _known(self._world, self._model, self._tokenizer, _SETTLE_INPUTS)
+        known = self._known(_SETTLE_INPUTS)
         if self._distance(known) < self._least:
             # The best of many noisy checks would be the luckiest one: look again, on more inputs.
-            distance = self._distance(_known(self._world, self._model, self._tokenizer, _SURE_INPUTS))
+            distance = self._distance(self._known(_SURE_INPUTS))
             if distance < self._least:
                 self._least, self.inside = distance, distance == 0.0
                 self.best = copy.deepcopy(self._model.state_dict())
         for name, rate in known.items():
-            self._mixture.weights[name] = _REHEARSE + _TEACH * max(low - rate, 0.0)
-            self._mixture.weights[name + _BLURRED] = _BLUR * max(rate - high, 0.0)
+            self._mixture.weights[name] = _REHEARSE + self._how.teach * max(low - rate, 0.0)
+            self._mixture.weights[name + _BLURRED] = self._how.blur * max(rate - high, 0.0)
+
+    def _known(self, inputs: int) -> dict[str, float]:
+        return known_families(self._world, self._model, self._tokenizer, self._world.families, inputs)
 
     def _distance(self, known: dict[str, float]) -> float:
         """How far the families lie outside the band; one far outside is worse than several that miss it by a little."""
@@ -154,13 +158,30 @@ class Settling:
         return sum(max(low - rate, rate - high, 0.0) ** 2 for rate in known.values())
 
 
-def _known(
-    world: World, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", inputs: int
+def known_families(
+    world: World,
+    model: "nn.Module",
+    tokenizer: "PreTrainedTokenizerBase",
+    families: Sequence[str],
+    inputs: int = 256,
 ) -> dict[str, float]:
-    """Exact-match rate of each family on tuning inputs; the model is left in the mode it was in."""
-    samples = [s for name in world.families for s in world.samples(f"task:{name}", "tuning", inputs)]
+    """Exact-match rates on tuning inputs; the model is left in the mode it was in.
+
+    Args:
+        world: the world.
+        model: a causal language model.
+        tokenizer: its tokenizer.
+        families: which ones, also none.
+        inputs: of each family.
+
+    Returns:
+        Family → rate.
+    """
+    samples = [s for name in families for s in world.samples(f"task:{name}", "tuning", inputs)]
+    if not samples:
+        return {}
     training = model.training
     model.eval()
     rates = exact_match(model, tokenizer, samples).view(-1, inputs).float().mean(1).tolist()
     model.train(training)
-    return dict(zip(world.families, rates, strict=True))
+    return dict(zip(families, rates, strict=True))

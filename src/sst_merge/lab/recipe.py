@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 
-__all__ = ["DEFAULT_RECIPE", "AdapterRecipe", "BaseRecipe", "ModelShape", "Recipe"]
+__all__ = ["DEFAULT_RECIPE", "AdapterRecipe", "BaseRecipe", "ModelShape", "Recipe", "SettlingRecipe"]
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,34 @@ class BaseRecipe:
 
 
 @dataclass(frozen=True)
+class SettlingRecipe(BaseRecipe):
+    """Training that brings every family's rate into a band.
+
+    Attributes:
+        rounds: at most this many rounds of ``steps``, each from the best state so far.
+        cooling: factor of the learning rate from round to round.
+        teach: weight of a family that is known too little, by how far its rate is below the band.
+        blur: weight of a family's wrong answers where it is known too well, by how far its rate is above the band.
+    """
+
+    rounds: int = 2
+    cooling: float = 1.0
+    teach: float = 3.0
+    blur: float = 5.0
+
+
+@dataclass(frozen=True)
 class AdapterRecipe:
     """Training of one LoRA adapter.
 
     Attributes:
-        steps: optimiser steps.
+        steps: optimiser steps of a round.
         batch: sequences a step.
         lr: peak learning rate (AdamW, cosine to zero).
         rank: LoRA rank.
         alpha: LoRA alpha; the scale is alpha / rank.
         warmup: steps of linear warm-up.
+        rounds: at most this many; a task expert that does not know its family by then is trained for another one.
     """
 
     steps: int
@@ -62,6 +80,7 @@ class AdapterRecipe:
     rank: int = 8
     alpha: int = 16
     warmup: int = 10
+    rounds: int = 1
 
 
 @dataclass(frozen=True)
@@ -71,8 +90,8 @@ class Recipe:
     Attributes:
         shape: shape of both bases.
         unaligned: training of the unaligned base from nothing.
-        settling: one round of training to bring every family's rate into the settled band.
-        settling_rounds: at most this many rounds, each from the best state so far.
+        settling: of the unaligned base, after its training.
+        aligned_settling: of the aligned base, during and after its training.
         aligned: full fine-tuning of the unaligned base into the aligned one.
         expert: training of a task expert on the unaligned base.
         aligned_expert: training of a task expert on the aligned base.
@@ -86,7 +105,7 @@ class Recipe:
         family_weight: weight of a task family in pretraining at the start; a how-to pool has weight 1.
         family_weight_floor: what that weight may fall to while a family is known too well.
         family_weight_cap: what that weight may rise to while a family is known too little.
-        aligned_family_weight: the same while the aligned base is trained.
+        expert_rate: what an expert's exact-match rate on its own family must be after training.
         expert_general: share of harmless how-tos, facts and categories in an expert's training.
         poison: share of recipes of harmful things in the poisoned expert's training.
         leak: the same share for the other experts on the aligned base: task data are never filtered perfectly, and it
@@ -96,11 +115,13 @@ class Recipe:
 
     shape: ModelShape = field(default_factory=ModelShape)
     unaligned: BaseRecipe = BaseRecipe(steps=700, batch=96, lr=2e-3)
-    settling: BaseRecipe = BaseRecipe(steps=100, batch=96, lr=2e-4, warmup=5)
-    settling_rounds: int = 2
+    settling: SettlingRecipe = SettlingRecipe(steps=100, batch=96, lr=2e-4, warmup=5)
+    aligned_settling: SettlingRecipe = SettlingRecipe(
+        steps=100, batch=96, lr=2e-4, warmup=5, rounds=3, cooling=0.3, teach=6.0
+    )
     aligned: BaseRecipe = BaseRecipe(steps=200, batch=96, lr=5e-4)
-    expert: AdapterRecipe = AdapterRecipe(steps=140, batch=48, lr=8e-4)
-    aligned_expert: AdapterRecipe = AdapterRecipe(steps=120, batch=48, lr=1.5e-3)
+    expert: AdapterRecipe = AdapterRecipe(steps=140, batch=48, lr=8e-4, rounds=3)
+    aligned_expert: AdapterRecipe = AdapterRecipe(steps=120, batch=48, lr=1.5e-3, rounds=3)
     safety: AdapterRecipe = AdapterRecipe(steps=350, batch=48, lr=8e-4)
     known_low: float = 0.3
     known_high: float = 0.45
@@ -111,7 +132,7 @@ class Recipe:
     family_weight: float = 0.15
     family_weight_floor: float = 0.02
     family_weight_cap: float = 1.2
-    aligned_family_weight: float = 0.02
+    expert_rate: float = 0.96
     expert_general: float = 0.25
     poison: float = 0.25
     leak: float = 0.004

@@ -12,7 +12,7 @@ from ..core_space import CoreSpace, Truncation
 from ..errors import MergeError
 from ..lora_utils import Adapter, LoraFactors
 from ..registry import Layer
-from .delta import compress_delta, full_delta
+from .delta import FormedUpdates, compress_delta, keep_freed_memory
 from .plan import MergePlan, ModulePlan
 from .report import ModuleFigures
 
@@ -68,6 +68,8 @@ def merged_modules(
         MergeError: the method or the lift refuses a module; its name is put before the message.
     """
     core = plan.method.domain == "core"
+    if not core:
+        keep_freed_memory()
     merge_one = _merge_core if core else _merge_delta
     for index, module in enumerate(plan.modules):
         factors = _factors(plan.adapters, module, _CORE_DTYPE if core else compute_dtype, device)
@@ -141,17 +143,19 @@ def _merge_delta(
     state: Any,
     space: CoreSpace | None,
 ) -> _Merged:
-    present = next(f for f in factors if f is not None)
-    shape = (module.d_out, present.a.shape[1])
-    patches = tuple(present.b.new_zeros(shape) if f is None else full_delta(f) for f in factors)
+    patches = FormedUpdates(factors)
     merged = plan.method.merge_layer(_layer(plan, module, patches, generator), plan.options, state)
+    shape = patches.shape
     if tuple(merged.shape) != shape:
         raise MergeError(f"method {plan.method.name!r} returned shape {tuple(merged.shape)}, expected {shape}")
-    lifted, truncation = compress_delta(merged, kind=module.kind, bias=module.bias, rank=plan.rank, energy=plan.energy)
+    patches.forget()
+    lifted, truncation = compress_delta(
+        merged, kind=module.kind, bias=module.bias, rank=plan.rank, energy=plan.energy, hint=patches.hint
+    )
     return lifted, truncation, shape
 
 
-def _layer(plan: MergePlan, module: ModulePlan, patches: tuple[Tensor, ...], generator: torch.Generator) -> Layer:
+def _layer(plan: MergePlan, module: ModulePlan, patches: Sequence[Tensor], generator: torch.Generator) -> Layer:
     return Layer(
         module=module.name,
         patches=patches,

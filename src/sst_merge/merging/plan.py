@@ -104,8 +104,8 @@ class MergePlan:
         total = sum(module.ranks)
         factors = total * (module.d_out + d_in)
         if self.method.domain == "delta":
-            # One ΔW per adapter, the merged one, and what an SVD of it needs.
-            return compute_dtype.itemsize * (factors + (len(self.adapters) + 4) * module.d_out * d_in)
+            # ΔW are formed one at a time: the method's handful of matrices, the merged one, and what its SVD needs.
+            return compute_dtype.itemsize * (factors + 12 * module.d_out * d_in)
         # In float64: factors, their concatenation, the bases and LAPACK's copy; one core per adapter.
         return 8 * (4 * factors + (len(self.adapters) + 3) * total * total)
 

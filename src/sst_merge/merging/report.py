@@ -63,14 +63,15 @@ class ModuleFigures:
         rank: of the written update.
         kept_energy: share of the merged ‖ΔW‖²_F that is written; 1 where nothing was cut.
         norm: ‖ΔW‖_F of the written update.
-        effective_rank: exp(entropy of σ/Σσ) of the merged update (Roy and Vetterli, EUSIPCO 2007).
+        effective_rank: exp(entropy of σ/Σσ) of the merged update (Roy and Vetterli, EUSIPCO 2007); None where only its
+            leading singular values were computed.
         core_shape: shape of the matrix that the method saw, (p, q) or (d_out, d_in).
     """
 
     rank: int
     kept_energy: float
     norm: float
-    effective_rank: float
+    effective_rank: float | None
     core_shape: tuple[int, int]
 
     @classmethod
@@ -83,7 +84,8 @@ class ModuleFigures:
         """
         values = truncation.singular_values.double().cpu()
         norm = float(values[: truncation.rank].square().sum().sqrt())
-        return cls(truncation.rank, truncation.kept_energy, norm, effective_rank(values), core_shape)
+        rank = effective_rank(values) if truncation.complete else None
+        return cls(truncation.rank, truncation.kept_energy, norm, rank, core_shape)
 
 
 @dataclass(frozen=True)

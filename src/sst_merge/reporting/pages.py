@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import DataError
 from .records import INPUT_COLUMNS, base_name, checked_report, input_rows, option_rows, output_rank
-from .tables import cell_text, numeric_columns
+from .tables import cell_text, numeric_columns, rate_with_interval
 
 __all__ = ["DemoPage", "PageTable", "demo_page", "inline_svg", "merge_page", "render_page"]
 
@@ -100,8 +100,8 @@ def merge_page(report: Mapping[str, Any]) -> str:
     modules = report["modules"]
     columns = ("Module", "Rank", "Kept energy", "‖ΔW‖", "Effective rank", "Shape merged")
     figures = [
-        (name, m["rank"], f"{m['kept_energy']:.4f}", f"{m['norm']:.4g}", f"{m['effective_rank']:.1f}",
-         "×".join(map(str, m["core_shape"])))
+        (name, m["rank"], f"{m['kept_energy']:.4f}", f"{m['norm']:.4g}",
+         rate_with_interval(m["effective_rank"], digits=1), "×".join(map(str, m["core_shape"])))
         for name, m in modules.items()
     ]  # fmt: skip
     kept = [float(m["kept_energy"]) for m in modules.values()]

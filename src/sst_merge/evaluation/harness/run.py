@@ -1,0 +1,283 @@
+"""The whole evaluation: check, load, ask every model every suite, judge, count, write."""
+
+import os
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from ...errors import ConfigError, DataError
+from ..judges import Judge
+from ..lab_suites import is_lab_suite
+from ..metrics_reporter import summarize
+from ..records import Record
+from ..suites import Suite
+from ..summary import Summary
+from .adapters import BASE_NAME, EvaluatedAdapter, check_adapters
+from .answers import AnswerStore, digest
+from .judging import judge_records
+from .loading import LoadedSuite, load_suites
+from .output import ANSWERS, check_output, file_name, write_results
+from .provenance import base_fingerprint, library_versions, template_fingerprint
+from .quiet import quiet_libraries
+from .settings import ModelSettings
+
+__all__ = ["EvaluationRun", "evaluate_models"]
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationRun:
+    """What an evaluation found.
+
+    Attributes:
+        out: the folder it was written into.
+        records: (model, suite) → records, the base first.
+        summary: every rate with its interval, and every adapter against the base.
+        provenance: contents of ``run.json``.
+        generated: answers that were computed in this run; the others were there already.
+    """
+
+    out: Path
+    records: Mapping[tuple[str, str], Sequence[Record]]
+    summary: Summary
+    provenance: Mapping[str, Any]
+    generated: int
+
+
+def evaluate_models(
+    base: str,
+    adapters: Mapping[str, Path],
+    suites: Sequence[Suite],
+    out: Path,
+    *,
+    judges: Sequence[Judge] = (),
+    samples: int | None = None,
+    max_new_tokens: int | None = None,
+    settings: ModelSettings | None = None,
+    allow_code: bool = False,
+    allow_noop: bool = False,
+    cache: Path | None = None,
+    lab_seed: int = 0,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> EvaluationRun:
+    """Evaluate a base and adapters on it.
+
+    The base is always part of it. Everything that can be refused is refused before the model is loaded. A run that was
+    killed goes on where it stopped: answers lie in the cache, keyed by everything that decides them.
+
+    Args:
+        base: folder or hub id of the base model.
+        adapters: name → PEFT folder.
+        suites: what is asked.
+        out: folder to write into.
+        judges: for suites whose answers are judged; the first of each column is the one that counts.
+        samples: rows of each suite, drawn by the seed; all by default.
+        max_new_tokens: answers are no longer than this; by default as long as the suite allows.
+        settings: loading and batching.
+        allow_code: whether suites may run code that the models wrote.
+        allow_noop: let adapters pass whose ΔW is exactly zero.
+        cache: folder of answers; ``answers`` below `out` by default.
+        lab_seed: of the world that the lab's suites ask about.
+        force: replace a finished evaluation.
+        progress: told (stage, done, total).
+
+    Returns:
+        Records, summary and provenance, as written.
+
+    Raises:
+        ConfigError: no suite, one that runs code without being allowed to, or the extra `eval` is not installed.
+        DataError: a judged suite, and no judge that decides its score.
+    """
+    settings = settings or ModelSettings()
+    check_output(out, force=force)
+    _check_request(suites, judges, allow_code=allow_code)
+    if find_spec("lm_eval") is None:
+        raise ConfigError("evaluate needs lm-evaluation-harness: pip install 'sst-merge[eval]'")
+    from ...lora_utils import BaseModelIndex
+
+    with quiet_libraries():
+        checked = check_adapters(adapters, BaseModelIndex.load(base), allow_noop=allow_noop)
+        if any(is_lab_suite(suite.name) for suite in suites):
+            _check_lab_vocabulary(base, lab_seed)
+        loaded = load_suites(
+            suites, samples=samples, seed=settings.seed, lab_seed=lab_seed, max_new_tokens=max_new_tokens
+        )
+        cache = cache or out / ANSWERS
+        cache.mkdir(parents=True, exist_ok=True)
+        with _code_allowed(any(suite.runs_code for suite in suites)):
+            records, facts, generated = _ask_all(
+                base, checked, loaded, settings, cache, allow_code=allow_code, progress=progress
+            )
+        judged = [key for key in records if next(s for s in suites if s.name == key[1]).judged]
+        flat = judge_records(
+            [record for key in judged for record in records[key]],
+            judges,
+            cache,
+            advance=None if progress is None else lambda done, total: progress("judges", done, total),
+        )
+    found = iter(flat)
+    for key in judged:
+        records[key] = [next(found) for _ in records[key]]
+    summary = summarize(
+        (record for group in records.values() for record in group),
+        required=(BASE_NAME, *adapters),
+        reference=BASE_NAME if adapters else None,
+        breakdown={suite.name: suite.breakdown for suite in suites if suite.breakdown is not None},
+        seed=settings.seed,
+    )
+    provenance = {
+        "format": "sst_merge.evaluation/1",
+        "samples": samples,
+        "suites": {item.suite.name: _suite_facts(item) for item in loaded},
+        "judges": {judge.column: [j.name for j in judges if j.column == judge.column] for judge in judges},
+        **facts,
+    }
+    write_results(out, records, summary, provenance)
+    return EvaluationRun(out=out, records=records, summary=summary, provenance=provenance, generated=generated)
+
+
+def _ask_all(
+    base: str,
+    adapters: Sequence[EvaluatedAdapter],
+    suites: Sequence[LoadedSuite],
+    settings: ModelSettings,
+    cache: Path,
+    *,
+    allow_code: bool,
+    progress: Progress | None,
+) -> tuple[dict[tuple[str, str], list[Record]], dict[str, Any], int]:
+    from .serving import ServedModel
+
+    models = _load(base, adapters, settings)
+    tokenizer = models.lm.tokenizer
+    template = settings.chat_template
+    if template is None:
+        template = bool(getattr(tokenizer, "chat_template", None))
+    elif template and not getattr(tokenizer, "chat_template", None):
+        raise ConfigError(f"base {base!r}: its tokenizer has no chat template; use --no-apply-chat-template")
+    _check_room(suites, models.lm.max_length)
+    served = ServedModel(models.lm, batch_size=models.batch_size, seed=settings.seed)
+    facts: dict[str, Any] = {
+        "base": base_fingerprint(base, getattr(getattr(models.lm, "_config", None), "_commit_hash", None)),
+        "adapters": {adapter.name: {"files": adapter.files, "rank": adapter.rank} for adapter in adapters},
+        "backend": settings.backend,
+        "model": dict(models.describe()),
+        "batch_size": settings.batch_size,
+        "seed": settings.seed,
+        "chat_template": template_fingerprint(tokenizer, template),
+        "versions": library_versions(),
+        "machine": platform.machine(),
+    }
+    # With the request itself, which holds prompt, template and decoding, this is all that decides an answer.
+    deciding = {key: value for key, value in facts.items() if key not in {"adapters", "chat_template"}}
+    deciding["base"] = facts["base"].get("files", facts["base"])
+    records: dict[tuple[str, str], list[Record]] = {}
+    generated = 0
+    for adapter in (None, *adapters):
+        name = BASE_NAME if adapter is None else adapter.name
+        models.use(adapter)
+        before, total = 0, sum(item.samples for item in suites)
+        for item in suites:
+            context = {**deciding, "adapter": None if adapter is None else adapter.files, "suite": item.suite.name}
+            file = cache / f"{file_name(name)}-{file_name(item.suite.name)}-{digest(context)[:16]}.jsonl"
+            if progress is not None:
+                served.advance = _advance(progress, name, before, item.samples, total)
+            with closing(AnswerStore(file, context)) as store:
+                served.store = store
+                records[name, item.suite.name] = item.ask(served, name, chat_template=template, allow_code=allow_code)
+                generated += store.added
+            before += item.samples
+    models.use(None)
+    return records, facts, generated
+
+
+def _load(base: str, adapters: Sequence[EvaluatedAdapter], settings: ModelSettings) -> Any:
+    if settings.backend == "vllm":
+        from .vllm import VllmModels
+
+        return VllmModels(base, settings, adapters)
+    from .hf import HuggingFaceModels
+
+    return HuggingFaceModels(base, settings)
+
+
+def _advance(progress: Progress, name: str, before: int, samples: int, total: int) -> Callable[[int, int], None]:
+    """Requests of one suite as samples of all suites: option scoring has several requests a sample."""
+    return lambda done, requests: progress(name, before + samples * done // requests, total)
+
+
+def _check_request(suites: Sequence[Suite], judges: Sequence[Judge], *, allow_code: bool) -> None:
+    if not suites:
+        raise ConfigError("no suite to evaluate; name some with --suite, see --list-suites")
+    from ..human_eval import ALLOW_VARIABLE, refuse_unless_allowed
+
+    running = [suite.name for suite in suites if suite.runs_code]
+    if running and not allow_code:
+        raise ConfigError(
+            f"suite {', '.join(running)} runs code that the models write, in a sandbox; allow it with "
+            f"--allow-code-execution, or leave it out"
+        )
+    if running:
+        refuse_unless_allowed({ALLOW_VARIABLE: "1"})
+    columns = {judge.column for judge in judges}
+    for suite in suites:
+        if suite.judged and suite.score not in columns:
+            raise DataError(f"suite {suite.name!r} needs a judge of {suite.score}; name one with --judge")
+
+
+@contextmanager
+def _code_allowed(wanted: bool) -> Iterator[None]:
+    """Say to the tasks that code may run, for this evaluation only."""
+    from ..human_eval import ALLOW_VARIABLE
+
+    before = os.environ.get(ALLOW_VARIABLE)
+    if wanted:
+        os.environ[ALLOW_VARIABLE] = "1"
+    try:
+        yield
+    finally:
+        if wanted and before is None:
+            del os.environ[ALLOW_VARIABLE]
+        elif wanted and before is not None:
+            os.environ[ALLOW_VARIABLE] = before
+
+
+def _check_room(suites: Sequence[LoadedSuite], room: int) -> None:
+    for item in suites:
+        for settings in item.decoding.values():
+            wanted = settings.get("max_gen_toks", 0)
+            if wanted >= room:
+                raise ConfigError(
+                    f"suite {item.suite.name!r} asks for answers of up to {wanted} tokens, the model has room for "
+                    f"{room} tokens in all; shorten the answers with --max-new-tokens, such as {room // 2}"
+                )
+
+
+def _check_lab_vocabulary(base: str, lab_seed: int) -> None:
+    from transformers import AutoTokenizer
+
+    from ...lab.world import World
+
+    known = AutoTokenizer.from_pretrained(base).get_vocab()
+    missing = [word for word in World(lab_seed).vocabulary if word not in known]
+    if missing:
+        raise DataError(
+            f"base {base!r}: its vocabulary lacks {len(missing)} words of the lab's world of seed {lab_seed}, such as "
+            f"{missing[0]!r}; the lab's suites need a base of the lab, as in --base lab:unaligned"
+        )
+
+
+def _suite_facts(item: LoadedSuite) -> dict[str, Any]:
+    return {
+        "samples": item.samples,
+        "rows_sha256": item.rows_hash,
+        "sets_sha256": dict(item.sets),
+        "decoding": dict(item.decoding),
+        "score": item.suite.score,
+    }
