@@ -19,6 +19,7 @@ from sst_merge.gevp_solver import (
     solve_gevp,
     solve_linear,
 )
+from sst_merge.gevp_solver.kronecker_sum import KroneckerSum
 from sst_merge.sst import project_to_safety_subspace
 from sst_merge.sst.projection import soft_filter
 
@@ -193,6 +194,27 @@ def test_conjugate_gradients_solve_a_sum_of_kronecker_products() -> None:
     target = samples(1, 3)[0]
     expected = np.linalg.solve(dense, target.reshape(-1).numpy())
     np.testing.assert_allclose(solve_linear(operator, target).reshape(-1), expected, rtol=1e-7)
+
+
+def test_a_sum_of_kronecker_products_is_one_batched_product() -> None:
+    inner, _ = kronecker_sum((1.0, 0.5, 2.0), 0.01)
+    operator = OperatorSum((inner, DampedFisher(structured("kronecker", samples(20, 99)), 0.3)), (0.7, 1.5))
+    found = KroneckerSum.of(operator)
+    assert found is not None and len(found.left) == 4
+    core = samples(1, 3)[0].double()
+    np.testing.assert_allclose(found.matvec(core), operator.matvec(core), rtol=1e-12)
+    mixed = OperatorSum((inner, DampedFisher(structured("diagonal", samples(20, 9)), 0.3)), (1.0, 1.0))
+    assert KroneckerSum.of(mixed) is None
+
+
+def test_the_preconditioner_of_one_term_is_its_inverse() -> None:
+    operator, dense = kronecker_sum((2.0,), 0.05)
+    found = KroneckerSum.of(operator)
+    assert found is not None
+    u, v, scale = found.preconditioner()
+    core = samples(1, 3)[0].double()
+    expected = np.linalg.solve(dense, core.reshape(-1).numpy())
+    np.testing.assert_allclose((u @ ((u.T @ core @ v) / scale) @ v.T).reshape(-1), expected, rtol=1e-7)
 
 
 def test_lobpcg_finds_the_largest_directions_of_a_sum() -> None:

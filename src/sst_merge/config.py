@@ -34,11 +34,14 @@ __all__ = [
     "MergeConfig",
     "MergeSection",
     "OutputConfig",
+    "Section",
     "load_config",
     "read_yaml",
+    "validated",
 ]
 
 T = TypeVar("T")
+Config = TypeVar("Config", bound=BaseModel)
 
 FloatType = Literal["float32", "bfloat16", "float16", "float64"]
 
@@ -64,11 +67,13 @@ ModelReference = Annotated[str, BeforeValidator(_folder_or_id)]
 Answers = Annotated[tuple[str, ...], BeforeValidator(_one_or_several)]
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """Base class of every section of a configuration: frozen, unknown fields refused."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
 
-class DataConfig(_Section):
+class DataConfig(Section):
     """One data set; the same fields as :class:`~sst_merge.data_loader.DataSource`."""
 
     path: FilePath | None = Field(default=None, description="file: .jsonl, .json or .csv, also with .gz or .xz")
@@ -100,7 +105,7 @@ class DataConfig(_Section):
         return DataSource(**{**values, "path": None if self.path is None else str(self.path)})
 
 
-class AdapterConfig(_Section):
+class AdapterConfig(Section):
     """One adapter of the merge."""
 
     name: str = Field(default="", description="how messages and the report call it; the folder's name by default")
@@ -115,7 +120,7 @@ class AdapterConfig(_Section):
         return self.name or self.path.resolve().name
 
 
-class DataSection(_Section):
+class DataSection(Section):
     """Calibration data of methods that read any."""
 
     harm: DataConfig | None = Field(default=None, description="harmful prompts with refusals")
@@ -123,7 +128,7 @@ class DataSection(_Section):
     batch_size: int = Field(default=8, ge=1, description="sequences in a forward pass")
 
 
-class MergeSection(_Section):
+class MergeSection(Section):
     """The method; its options stand beside its name and are checked by the method."""
 
     model_config = ConfigDict(extra="allow")
@@ -140,7 +145,7 @@ class MergeSection(_Section):
         return dict(self.model_extra or {})
 
 
-class OutputConfig(_Section):
+class OutputConfig(Section):
     """What is written."""
 
     path: FilePath = Field(description="folder to make", json_schema_extra={"flag": "--output"})
@@ -159,7 +164,7 @@ class OutputConfig(_Section):
     )
 
 
-class MergeConfig(_Section):
+class MergeConfig(Section):
     """A whole merge."""
 
     base_model: ModelReference | None = Field(
@@ -276,11 +281,36 @@ def load_config(
     for name, value in overrides.items():
         raw = _overlaid(raw, name.split("."), value)
     source = "command line" if path is None else str(path)
-    folder = Path() if path is None else path.parent
+    return validated(MergeConfig, raw, source=source, folder=Path() if path is None else path.parent, flags=flags)
+
+
+def validated(
+    model: type[Config],
+    raw: Mapping[str, object],
+    *,
+    source: str,
+    folder: Path = Path(),
+    flags: Mapping[str, str] = MappingProxyType({}),
+) -> Config:
+    """Plain values as a checked configuration.
+
+    Args:
+        model: the configuration's class.
+        raw: plain values, as read from YAML.
+        source: where they come from, for messages.
+        folder: where relative paths start.
+        flags: dotted field name → how the user wrote it, for messages.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        ConfigError: source and field, what was found and what was expected, for every fault.
+    """
     try:
-        return MergeConfig.model_validate(raw, context={"folder": folder})
+        return model.model_validate(raw, context={"folder": folder})
     except ValidationError as error:
-        faults = [_fault(item, source, flags) for item in error.errors()]
+        faults = [_fault(model, item, source, flags) for item in error.errors()]
         raise ConfigError("\n".join(faults)) from error
 
 
@@ -292,7 +322,7 @@ def _overlaid(raw: Mapping[str, Any], keys: list[str], value: object) -> dict[st
     return {**raw, keys[0]: _overlaid(inner if isinstance(inner, Mapping) else {}, keys[1:], value)}
 
 
-def _fault(item: Any, source: str, flags: Mapping[str, str]) -> str:
+def _fault(model: type[BaseModel], item: Any, source: str, flags: Mapping[str, str]) -> str:
     # Of a union pydantic also names the alternative, such as literal['auto']; that is no field.
     location = [part for part in item["loc"] if "[" not in str(part)]
     field = ".".join(str(part) for part in location)
@@ -301,7 +331,7 @@ def _fault(item: Any, source: str, flags: Mapping[str, str]) -> str:
     if not field:
         where = f"{source}: "
     if item["type"] == "extra_forbidden":
-        known = sorted(_fields_at(MergeConfig, location[:-1]))
+        known = sorted(_fields_at(model, location[:-1]))
         close = difflib.get_close_matches(str(location[-1]), known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
         return f"{where}unknown field; {hint}"

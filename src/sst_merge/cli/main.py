@@ -18,6 +18,7 @@ _COMMANDS = {
     "methods": ("sst_merge.cli.methods:methods", "List the merge methods and their options."),
     "fisher": ("sst_merge.cli.fisher:fisher", "Collect Fisher statistics, and add them up."),
     "evaluate": ("sst_merge.cli.evaluate:evaluate", "Safety, over-refusal, utility and drift of a base and adapters."),
+    "experiment": ("sst_merge.cli.experiment:experiment", "The three experiments on the lab, resumable, with tables."),
     "lab": ("sst_merge.cli.lab:lab", "The small world with ground truth: build it, find its files, evaluate."),
     "demo": ("sst_merge.cli.demo:demo", "Merge skill and safety in the lab and plot what came out."),
 }

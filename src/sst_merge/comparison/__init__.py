@@ -4,24 +4,31 @@ What the demo and the experiments share. The top of the house: nothing imports t
 """
 
 from .contestants import CONTESTANTS, EVERY_METHOD, SAME_AS, Contestant
-from .lab_problem import LabSetup, Measure, lab_setup
-from .paths import SAFETY_WEIGHT
+from .lab_problem import Answer, LabSetup, Measure, lab_setup, skill_family
+from .paths import HARD_K, SAFETY_WEIGHT, SkillsThenSafety, method_path, sst_path, sst_problem
 from .sweep import SweepResult, sweep
 from .updates import Update, UpdatedModel, adapters_update, core_update
 
 __all__ = [
     "CONTESTANTS",
     "EVERY_METHOD",
+    "HARD_K",
     "SAFETY_WEIGHT",
     "SAME_AS",
+    "Answer",
     "Contestant",
     "LabSetup",
     "Measure",
+    "SkillsThenSafety",
     "SweepResult",
     "Update",
     "UpdatedModel",
     "adapters_update",
     "core_update",
     "lab_setup",
+    "method_path",
+    "skill_family",
+    "sst_path",
+    "sst_problem",
     "sweep",
 ]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..registry import MergeProblem, get_method
-from .paths import SAFETY_WEIGHT, method_path, sst_path
+from .paths import SAFETY_WEIGHT, method_path, sst_path, sst_problem
 from .updates import Update
 
 __all__ = ["CONTESTANTS", "EVERY_METHOD", "SAME_AS", "Contestant"]
@@ -36,6 +36,11 @@ class Contestant:
     knob: str | None = None
     prepare_once: bool = False
 
+    @property
+    def middle(self) -> float:
+        """The value in the middle of the sweep."""
+        return self.values[len(self.values) // 2]
+
     def path(self, problem: MergeProblem) -> Callable[[float], Update]:
         """Merged updates as a function of the knob; what does not depend on the knob is computed once.
 
@@ -47,7 +52,7 @@ class Contestant:
         """
         knob = self.knob or get_method(self.method).knob
         if self.method == "sst":
-            return sst_path(problem, self.options, knob, self.values[len(self.values) // 2])
+            return sst_path(sst_problem(problem, self.options, knob, self.middle), knob, self.middle)
         return method_path(problem, self.method, self.options, knob, prepare_once=self.prepare_once)
 
 

@@ -1,21 +1,25 @@
-"""One merge problem on the lab: skill adapters, a safety adapter, calibration data, the base model."""
+"""One merge problem on the lab: skill adapters, perhaps a safety adapter, calibration data, the base model."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
 from ..data_loader import encode_rows
 from ..fim_calculator import Batch, build_spaces
 from ..lab import Lab, Sample
-from ..lab.measures import LabScores, evaluate_lab
-from ..lora_utils import Adapter
+from ..lab.measures import LabOutcomes, LabScores, evaluate_lab, lab_outcomes
+from ..lab.mixtures import POISONED_FAMILY
+from ..lora_utils import Adapter, BaseWeights
 from ..registry import MergeProblem
 from .updates import Update, UpdatedModel
 
-__all__ = ["LabSetup", "Measure", "lab_setup"]
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["Answer", "LabSetup", "Measure", "lab_setup", "skill_family"]
 
 
 class Measure(Protocol):
@@ -31,6 +35,26 @@ class Measure(Protocol):
 
         Returns:
             The scores.
+        """
+        ...
+
+
+class Answer(Protocol):
+    """What the base with an update added does with every single prompt."""
+
+    def __call__(
+        self, update: Update | None, asked: Mapping[str, int], *, split: str, second: bool = True
+    ) -> LabOutcomes:
+        """Ask one model.
+
+        Args:
+            update: what is added; None is the base itself.
+            asked: kind of prompt → how many.
+            split: ``tuning`` or ``test``.
+            second: whether to look for the other answer (recipe, refusal) too.
+
+        Returns:
+            The outcomes.
         """
         ...
 
@@ -58,54 +82,101 @@ class LabSetup:
         Yields:
             A function that measures one update.
         """
-        model = self.problem.model
-        assert model is not None
         tokenizer = self.lab.tokenizer()
-        with UpdatedModel(model, list(self.problem.spaces)) as updated:
+        with self._updated() as updated:
 
             def measure(update: Update | None, *, split: str, n: int) -> LabScores:
                 updated.set(update)
-                return evaluate_lab(model, self.lab, families=self.skills, split=split, n=n, tokenizer=tokenizer)
+                return evaluate_lab(self._model, self.lab, families=self.skills, split=split, n=n, tokenizer=tokenizer)
 
             yield measure
+
+    @contextmanager
+    def answering(self) -> Iterator[Answer]:
+        """As :meth:`measured`, prompt by prompt and for any kinds of prompts.
+
+        Yields:
+            A function that asks one updated model.
+        """
+        tokenizer = self.lab.tokenizer()
+        with self._updated() as updated:
+
+            def answer(
+                update: Update | None, asked: Mapping[str, int], *, split: str, second: bool = True
+            ) -> LabOutcomes:
+                updated.set(update)
+                return lab_outcomes(self._model, self.lab, asked, split=split, tokenizer=tokenizer, second=second)
+
+            yield answer
+
+    @property
+    def _model(self) -> "PreTrainedModel":
+        assert self.problem.model is not None
+        return self.problem.model
+
+    def _updated(self) -> UpdatedModel:
+        return UpdatedModel(self._model, list(self.problem.spaces))
+
+
+def skill_family(adapter: str) -> str:
+    """The task family that an adapter of the lab is an expert of.
+
+    Args:
+        adapter: name of a skill adapter; ``poisoned`` is one, too.
+
+    Returns:
+        The family.
+    """
+    return POISONED_FAMILY if adapter == "poisoned" else adapter
 
 
 def lab_setup(
     lab: Lab,
     skills: Sequence[str],
     *,
+    base: str = "unaligned",
+    safety: bool | None = None,
     adapter_seed: int = 0,
     harm_samples: int = 256,
     benign_samples: int = 384,
+    skill_share: float = 0.5,
     seed: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> LabSetup:
-    """Skill adapters and the safety adapter on the unaligned base, with calibration data.
+    """Skill adapters on a base, with calibration data; on the unaligned base with the safety adapter.
 
-    Harm data are direct and wrapped harmful requests with the refusal, benign data are half the skills' own tasks and
-    half general knowledge; all from the calibration split, whose objects, wrappers and inputs occur nowhere else.
+    Harm data are direct and wrapped harmful requests with the refusal, benign data are the skills' own tasks and
+    general knowledge; all from the calibration split, whose objects, wrappers and inputs occur nowhere else. On the
+    aligned base the weights of both bases are given, so that methods can read what alignment changed.
 
     Args:
         lab: the world.
-        skills: task families, one expert each.
+        skills: skill adapters: task families, or ``poisoned`` on the aligned base.
+        base: ``unaligned`` or ``aligned``.
+        safety: whether to merge the safety adapter; by default on the unaligned base, the only one it exists for.
         adapter_seed: which training run of the adapters.
-        harm_samples: harmful calibration prompts.
+        harm_samples: harmful calibration prompts, half of them direct as far as there are so many.
         benign_samples: benign calibration prompts.
+        skill_share: share of the benign prompts from the skills' own tasks; 0 for a user who does not have them. Every
+            skill has data of its own for methods that ask for it either way.
         seed: of the choice of prompts and of the merge.
         progress: handed to the merge methods.
 
     Returns:
         The problem; batches hold 64 samples.
     """
-    adapters = [
-        *(Adapter.load(lab.adapter_path(name, seed=adapter_seed), name=name) for name in skills),
-        Adapter.load(lab.adapter_path("safety", seed=adapter_seed), name="safety", role="safety"),
-    ]
+    if safety is None:
+        safety = base == "unaligned"
+    adapters = [Adapter.load(lab.adapter_path(name, base=base, seed=adapter_seed), name=name) for name in skills]
+    if safety:
+        adapters.append(Adapter.load(lab.adapter_path("safety", seed=adapter_seed), name="safety", role="safety"))
     draw = lab.world.samples
-    harm = draw("harmful", "calibration", harm_samples // 2, seed)
-    harm += draw("jailbreak", "calibration", harm_samples - len(harm), seed)
-    own = {name: draw(f"task:{name}", "calibration", benign_samples // 2 // len(skills), seed) for name in skills}
-    benign = [s for samples in own.values() for s in samples]
+    direct = draw("harmful", "calibration", None, seed)[: harm_samples // 2]
+    harm = direct + draw("jailbreak", "calibration", harm_samples - len(direct), seed)
+    families = {name: skill_family(name) for name in skills}
+    each = int(benign_samples * (skill_share or 0.5)) // len(skills)
+    own = {name: draw(f"task:{family}", "calibration", each, seed) for name, family in families.items()}
+    benign = [s for samples in own.values() for s in samples] if skill_share > 0 else []
     benign += draw("general", "calibration", benign_samples - len(benign), seed)
     tokenizer = lab.tokenizer()
 
@@ -115,11 +186,12 @@ def lab_setup(
     problem = MergeProblem(
         adapters,
         build_spaces(adapters, dtype=torch.float32),
-        lab.model("unaligned"),
+        lab.model(base),
         encode(harm),
         encode(benign),
         {name: encode(samples) for name, samples in own.items()},
         seed,
         progress,
+        *(BaseWeights.load(lab.base_path(b)) if base == "aligned" else None for b in ("unaligned", "aligned")),
     )
-    return LabSetup(lab, problem, tuple(skills), adapter_seed)
+    return LabSetup(lab, problem, tuple(families.values()), adapter_seed)

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from torch import Tensor
+
 from ..merging.engine import merged_modules
 from ..merging.plan import plan_merge
 from ..registry import MergeProblem, Prepared, get_method
@@ -11,10 +13,14 @@ from ..sst import SSTMerge, SSTOptions
 from ..sst.evidence import merged_cores
 from .updates import Update, core_update
 
-__all__ = ["SAFETY_WEIGHT", "method_path", "sst_path"]
+__all__ = ["HARD_K", "SAFETY_WEIGHT", "SkillsThenSafety", "method_path", "sst_path", "sst_problem"]
 
 SAFETY_WEIGHT = "safety weight"
 """The knob of methods that have none for safety alone: the weight of the safety adapters."""
+
+
+HARD_K = "k"
+"""The knob of SST-Merge with a hard filter: how many directions a layer keeps."""
 
 
 def method_path(
@@ -58,23 +64,83 @@ def method_path(
     return merged
 
 
-def sst_path(problem: MergeProblem, options: Mapping[str, Any], knob: str, middle: float) -> Callable[[float], Update]:
-    """SST-Merge over its knob: Fishers and eigenvectors are made once.
+def sst_problem(problem: MergeProblem, options: Mapping[str, Any], knob: str, middle: float) -> SSTMerge:
+    """SST-Merge before its knob is turned: nothing is computed yet, everything is kept once it is.
 
     Args:
         problem: adapters, model and data.
         options: settings beside the knob.
-        knob: ``mu``, or ``tax_budget`` for refined merges.
-        middle: a value of the knob from which the settings are completed; refined merges all start from the patch that
-            this budget chooses.
+        knob: ``mu``; :data:`HARD_K` for a hard filter; or ``tax_budget`` for refined merges.
+        middle: a value of the knob from which the settings are completed.
+
+    Returns:
+        The merge in progress.
+    """
+    completed = {"filter": {"hard": int(middle)}} if knob == HARD_K else {knob: middle}
+    return SSTMerge(problem, SSTOptions.model_validate({**options, **completed}))
+
+
+def sst_path(merge: SSTMerge, knob: str, middle: float) -> Callable[[float], Update]:
+    """SST-Merge over its knob: Fishers and eigenvectors are made once.
+
+    Args:
+        merge: from :func:`sst_problem`.
+        knob: as there.
+        middle: as there; refined merges all start from the patch that this budget chooses.
 
     Returns:
         knob value → update.
     """
-    merge = SSTMerge(problem, SSTOptions.model_validate({**options, knob: middle}))
+    spaces = merge.problem.spaces
+    if knob == HARD_K:
+        return lambda k: core_update(spaces, merged_cores(merge.utility, merge.change(hard=int(k))))
     assert get_method("sst").knob == "mu"
     if knob == "mu":
-        return lambda mu: core_update(problem.spaces, merge.merged(mu=mu))
+        return lambda mu: core_update(spaces, merge.merged(mu=mu))
     choice = merge.choose(middle)
     start = merge.change(mu=choice.best.mu, strength=choice.best.strength)
-    return lambda budget: core_update(problem.spaces, merged_cores(merge.utility, merge.refined(start, budget)))
+    return lambda budget: core_update(spaces, merged_cores(merge.utility, merge.refined(start, budget)))
+
+
+class SkillsThenSafety:
+    """SST-Merge of many skills: their Fisher-weighted patch M_U at a strength, then the filtered safety patch on top.
+
+    Args:
+        problem: adapters, model, data of every skill; with or without safety adapters.
+        options: settings; ``utility`` is ``fisher`` unless they say otherwise.
+    """
+
+    def __init__(self, problem: MergeProblem, options: Mapping[str, Any]) -> None:
+        given: dict[str, Any] = {"utility": "fisher", "mu": 1.0, **options}
+        # Without a safety patch M_U is the whole merge; the flag only says that this is meant.
+        given["aligned_base"] = all(a.role != "safety" for a in problem.adapters)
+        if given["aligned_base"]:
+            given.pop("combine", None)
+        self._merge = SSTMerge(problem, SSTOptions.model_validate(given))
+
+    def skills(self, strength: float) -> Update:
+        """M_U alone.
+
+        Args:
+            strength: λ, multiplies M_U.
+
+        Returns:
+            The update.
+        """
+        return self._update({m: strength * core for m, core in self._merge.utility.items()})
+
+    def safe(self, strength: float, mu: float) -> Update:
+        """λ·M_U and the filtered safety patch; on an aligned base M_S = 0 and the filter takes from λ·M_U.
+
+        Args:
+            strength: λ, multiplies M_U.
+            mu: μ of the filter.
+
+        Returns:
+            The update.
+        """
+        change, factor = self._merge.change(mu=mu), strength if self._merge.options.aligned_base else 1.0
+        return self._update({m: strength * core + factor * change[m] for m, core in self._merge.utility.items()})
+
+    def _update(self, cores: Mapping[str, Tensor]) -> Update:
+        return core_update(self._merge.problem.spaces, cores)

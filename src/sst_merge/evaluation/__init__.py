@@ -1,6 +1,7 @@
 """Samples in, records out; measures are pure functions of records."""
 
 from .drift_intervals import drift_intervals
+from .drift_sweeps import DriftDraws, DriftSamples, drift_draws
 from .front import hypervolume, pareto_mask
 from .intervals import Estimate, mcnemar, paired_bootstrap, seed_interval, wilson_interval
 from .metrics_reporter import compare_over_seeds, rates_over_seeds, summarize
@@ -20,6 +21,7 @@ from .safety_tax_calculator import (
     utility_at_safety,
 )
 from .score_table import ScoreTable, sweep_samples
+from .seed_sweeps import SeedSweep, SeedSweepSamples, reduction, seed_draws, seed_sweeps
 from .seeds import hierarchical_bootstrap, seed_rate_interval
 from .summary import Comparison, Rate, Summary, read_summary, write_summary
 from .sweep_intervals import SweepEstimates, SweepSamples, sweep_intervals
@@ -27,10 +29,14 @@ from .sweep_intervals import SweepEstimates, SweepSamples, sweep_intervals
 __all__ = [
     "Comparison",
     "Composite",
+    "DriftDraws",
+    "DriftSamples",
     "Estimate",
     "Measured",
     "Rate",
     "ScoreTable",
+    "SeedSweep",
+    "SeedSweepSamples",
     "Summary",
     "SweepEstimates",
     "SweepPoint",
@@ -38,6 +44,7 @@ __all__ = [
     "compare_over_seeds",
     "composite",
     "drift",
+    "drift_draws",
     "drift_intervals",
     "drift_reduction",
     "hierarchical_bootstrap",
@@ -50,11 +57,14 @@ __all__ = [
     "rank_intervals",
     "rates_over_seeds",
     "read_summary",
+    "reduction",
     "retention",
     "retention_curve",
     "safety_tax",
+    "seed_draws",
     "seed_interval",
     "seed_rate_interval",
+    "seed_sweeps",
     "summarize",
     "sweep_intervals",
     "sweep_samples",

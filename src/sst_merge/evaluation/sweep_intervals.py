@@ -9,7 +9,7 @@ from ..errors import DataError
 from .resampling import Array, Measured, Row, Rows, measured, resampled_means, sample_matrix
 from .safety_tax_calculator import ROUNDING
 
-__all__ = ["SweepEstimates", "SweepSamples", "hypervolumes", "sweep_intervals"]
+__all__ = ["SweepDraws", "SweepEstimates", "SweepSamples", "hypervolumes", "sweep_draws", "sweep_intervals"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +54,19 @@ class SweepEstimates:
 
 
 @dataclass(frozen=True)
-class _Draws:
-    """Figures of one sweep; column 0 holds the samples themselves, the others one draw each."""
+class SweepDraws:
+    """Figures of one sweep; entry 0 is of the samples themselves, the others are one bootstrap draw each.
 
+    Attributes:
+        strengths: ascending.
+        chosen: index of the chosen strength, -1 where none reaches the threshold.
+        safety: at the chosen strength; NaN where none was chosen.
+        utility: the same for utility.
+        tax: safety tax; +∞ where no strength was chosen.
+        volume: hypervolume of the whole sweep.
+    """
+
+    strengths: Array
     chosen: Array
     safety: Array
     utility: Array
@@ -103,6 +113,36 @@ def sweep_intervals(
     if not sweeps or (against is not None and against not in sweeps):
         raise DataError(f"sweep_intervals: against = {against!r} of methods {sorted(sweeps)}; expected at least one "
                         "method, and one of them to compare with")  # fmt: skip
+    draws = sweep_draws(sweeps, utility_only, seed=seed, experts=experts, threshold=threshold, n_resamples=n_resamples)
+    other = None if against is None else draws[against]
+    return {name: _estimates(draws[name], other, level) for name in sweeps}
+
+
+def sweep_draws(
+    sweeps: Mapping[str, SweepSamples],
+    utility_only: Mapping[str, Row],
+    *,
+    seed: int,
+    experts: Mapping[str, Row] | None = None,
+    threshold: float = 0.9,
+    n_resamples: int = 2000,
+) -> dict[str, SweepDraws]:
+    """The bootstrap draws behind :func:`sweep_intervals`; equal seeds and prompts draw the same prompts.
+
+    Args:
+        sweeps: method → samples; the same prompts in the same order for all methods.
+        utility_only: task → score of the skills without any safety patch, same prompts.
+        seed: of the draws.
+        experts: task → score of the task's own adapter, or None for plain scores.
+        threshold: safety to reach.
+        n_resamples: how many draws.
+
+    Returns:
+        Method → figures of the samples and of every draw.
+
+    Raises:
+        DataError: as :func:`sweep_intervals`.
+    """
     rng = np.random.default_rng(seed)
     orders = {name: _order(name, sweep.strengths) for name, sweep in sweeps.items()}
     safety = _safeties({name: sweep.safety for name, sweep in sweeps.items()}, orders, rng, n_resamples, "safety")
@@ -111,10 +151,10 @@ def sweep_intervals(
     if with_dev and len(with_dev) < len(sweeps):
         raise DataError(f"sweep_intervals: only {sorted(with_dev)} have dev prompts; expected all methods or none")
     dev = _safeties(with_dev, orders, rng, n_resamples, "dev_safety") if with_dev else safety
-    draws = {name: _choose(dev[name], safety[name], utility[name], reference, threshold) for name in sweeps}
-    other = None if against is None else draws[against]
     strengths = {name: np.sort(np.asarray(sweep.strengths, float)) for name, sweep in sweeps.items()}
-    return {name: _estimates(draws[name], other, strengths[name], level) for name in sweeps}
+    return {
+        name: _choose(strengths[name], dev[name], safety[name], utility[name], reference, threshold) for name in sweeps
+    }
 
 
 def _order(name: str, strengths: Sequence[float]) -> list[int]:
@@ -196,13 +236,16 @@ def _utilities(
     return totals, alone
 
 
-def _choose(dev: Array, safety: Array, utility: Array, reference: Array, threshold: float) -> _Draws:
+def _choose(
+    strengths: Array, dev: Array, safety: Array, utility: Array, reference: Array, threshold: float
+) -> SweepDraws:
     reached = dev >= threshold - ROUNDING
     ever = reached.any(axis=0)
     first = reached.argmax(axis=0)
     columns = np.arange(dev.shape[1])
     at = np.where(ever, utility[first, columns], np.nan)
-    return _Draws(
+    return SweepDraws(
+        strengths=strengths,
         chosen=np.where(ever, first, -1).astype(float),
         safety=np.where(ever, safety[first, columns], np.nan),
         utility=at,
@@ -228,7 +271,7 @@ def hypervolumes(safety: Array, utility: Array) -> Array:
     return np.asarray((across * gained).sum(axis=0))
 
 
-def _estimates(own: _Draws, other: _Draws | None, strengths: Array, level: float) -> SweepEstimates:
+def _estimates(own: SweepDraws, other: SweepDraws | None, level: float) -> SweepEstimates:
     reduction = None
     if other is not None:
         saved = np.full_like(own.tax, np.nan)
@@ -237,7 +280,7 @@ def _estimates(own: _Draws, other: _Draws | None, strengths: Array, level: float
         reduction = measured(saved, level)
     chosen = int(own.chosen[0])
     return SweepEstimates(
-        strength=None if chosen < 0 else float(strengths[chosen]),
+        strength=None if chosen < 0 else float(own.strengths[chosen]),
         agreement=float((own.chosen[1:] == chosen).mean()),
         safety=measured(own.safety, level),
         utility=measured(own.utility, level),

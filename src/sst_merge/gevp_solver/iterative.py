@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..errors import FisherError
 from ..fim_calculator.structures import LayerFisher
+from .kronecker_sum import KroneckerSum, Terms, kronecker_term
 from .result import DenseGEVP
 
 __all__ = ["CoreOperator", "DampedFisher", "OperatorSum", "lobpcg_gevp", "solve_linear"]
@@ -68,8 +69,15 @@ class DampedFisher:
         Returns:
             (p, q).
         """
-        ridge = self.damping * self.fisher.trace() / core.numel()
-        return self.fisher.matvec(core) + ridge * core
+        return self.fisher.matvec(core) + self._ridge * core
+
+    @property
+    def _ridge(self) -> float:
+        return self.damping * self.fisher.trace() / (self.shape[0] * self.shape[1])
+
+    def kronecker_terms(self) -> Terms | None:
+        """The Fisher as one term of a sum of Kronecker products, or None where it is none."""
+        return kronecker_term(self.fisher, self._ridge)
 
 
 @dataclass(frozen=True)
@@ -116,9 +124,22 @@ class OperatorSum:
         """
         return torch.stack([w * t.matvec(core) for t, w in zip(self.terms, self.weights, strict=True)]).sum(0)
 
+    def kronecker_terms(self) -> Terms | None:
+        """All terms, or None where one of them is no Kronecker product."""
+        found: Terms = []
+        for term, weight in zip(self.terms, self.weights, strict=True):
+            parts = getattr(term, "kronecker_terms", None)
+            own = parts() if parts is not None else None
+            if own is None:
+                return None
+            found += [(weight * g, a, weight * ridge) for g, a, ridge in own]
+        return found
+
 
 def solve_linear(operator: CoreOperator, right_hand_side: Tensor, *, tolerance: float = 1e-10) -> Tensor:
-    """X with operator(X) = right-hand side, by Jacobi-preconditioned conjugate gradients (SciPy).
+    """X with operator(X) = right-hand side, by preconditioned conjugate gradients (SciPy).
+
+    Sums of Kronecker products are preconditioned in the eigenbasis of their mean factors, others by their diagonal.
 
     Args:
         operator: symmetric positive definite.
@@ -138,11 +159,22 @@ def solve_linear(operator: CoreOperator, right_hand_side: Tensor, *, tolerance: 
     if not (diagonal > 0).all():
         raise FisherError("the Fisher operator has zeros on its diagonal; raise the damping")
 
-    def matvec(vector: np.ndarray) -> np.ndarray:
-        return operator.matvec(torch.from_numpy(vector.reshape(operator.shape))).reshape(-1).numpy()
+    known = KroneckerSum.of(operator)
+    product = operator.matvec if known is None else known.matvec
 
+    def matvec(vector: np.ndarray) -> np.ndarray:
+        return product(torch.from_numpy(vector.reshape(operator.shape))).reshape(-1).numpy()
+
+    def rough_inverse(vector: np.ndarray) -> np.ndarray:
+        if bases is None:
+            return vector.reshape(-1) / diagonal
+        u, v, scale = bases
+        core = torch.from_numpy(vector.reshape(operator.shape))
+        return (u @ ((u.T @ core @ v) / scale) @ v.T).reshape(-1).numpy()
+
+    bases = None if known is None else known.preconditioner()
     system = LinearOperator((n, n), matvec=matvec, dtype=np.float64)
-    jacobi = LinearOperator((n, n), matvec=lambda vector: vector.reshape(-1) / diagonal, dtype=np.float64)
+    jacobi = LinearOperator((n, n), matvec=rough_inverse, dtype=np.float64)
     target = right_hand_side.detach().double().reshape(-1).numpy()
     solution, info = cg(system, target, rtol=tolerance, maxiter=20 * n, M=jacobi)
     if info != 0:

@@ -168,6 +168,31 @@ class Lab:
             found = build_adapter(self, name, base=base, seed=seed)
         return found
 
+    def find_base(self, base: str) -> Path | None:
+        """Folder of a base that is there already.
+
+        Args:
+            base: ``unaligned`` or ``aligned``.
+
+        Returns:
+            The folder, or None where it would have to be trained first.
+        """
+        _check_base(base)
+        return self._find(Path("bases", base))
+
+    def find_adapter(self, name: str, *, base: str, seed: int = 0) -> Path | None:
+        """Folder of an adapter that is there already.
+
+        Args:
+            name: a task family, ``safety`` or ``poisoned``.
+            base: the base it was trained on.
+            seed: the adapter's own seed.
+
+        Returns:
+            The folder, or None where it would have to be trained first.
+        """
+        return self._find(Path("adapters", base, name, f"seed{seed}"))
+
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """The word-level tokenizer with its chat template.
 

@@ -7,6 +7,7 @@ the two Fishers, the choice of μ, and structure ``lowrank``.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +18,7 @@ from ..fim_calculator import Batch, CoreModel, Fisher, auto_structure, vila_para
 from ..gevp_solver import LayeredGEVP, solve_gevp
 from ..registry import MergeProblem
 from .coefficients import CoefficientChoice, optimize_merge_coefficients
-from .evidence import Collector, equalised, merged_cores, require_data, role_patches, split_batches
+from .evidence import Collector, RolePatches, equalised, merged_cores, require_data, role_patches, split_batches
 from .filtering import SafetyFilter, SpectralFilter, SumFilter, fisher_weighted_utility
 from .held_out import HeldOutQuotients, held_out_quotients
 from .options import HardFilter, SSTOptions
@@ -63,7 +64,12 @@ class SSTMerge:
 
     def _point(self, role: str) -> Cores | None:
         where = self.options.fisher.point
-        return self.patches.point(where, role, self.trusted_share if where == "trust" else 1.0)
+        return self._start.point(where, role, self.trusted_share if where == "trust" else 1.0)
+
+    @cached_property
+    def _start(self) -> RolePatches:
+        """The patches with M_U as it is merged: many skills' plain sum is no skilled model, their Fisher merge is."""
+        return replace(self.patches, utility=self.utility)
 
     def _fisher(self, batches: Sequence[Batch], role: str, stage: str, structure: str, region: Region | None) -> Fisher:
         return self._collector.fisher(batches, role, stage, structure=structure, point=self._point(role), region=region)
@@ -81,8 +87,8 @@ class SSTMerge:
         with CoreModel(require_data(self.problem), self.problem.spaces) as attached:
             return trusted_share(
                 attached,
-                self.patches.utility,
-                self.patches.way,
+                self._start.utility,
+                self._start.way,
                 self.held_benign,
                 budget=self.options.fisher.trust_budget,
             )
@@ -157,12 +163,13 @@ class SSTMerge:
         """
         return merged_cores(self.utility, self.change(mu=mu, strength=strength))
 
-    def change(self, *, mu: float | None = None, strength: float | None = None) -> Cores:
+    def change(self, *, mu: float | None = None, strength: float | None = None, hard: int | None = None) -> Cores:
         """The filtered patch M − M_U at one point of the path.
 
         Args:
             mu: μ of the soft filter; not used by a hard one.
             strength: multiplies M_S; the options' by default.
+            hard: k of a hard filter; the options' by default.
 
         Returns:
             M − M_U per module.
@@ -172,7 +179,7 @@ class SSTMerge:
         """
         patch = self.region.restrict(self.difference(strength))
         if isinstance(self.options.filter, HardFilter):
-            filtered = self.filter.hard(patch, self.options.filter.hard)
+            filtered = self.filter.hard(patch, hard or self.options.filter.hard)
         elif mu is None:
             raise MergeError("the soft filter needs mu")
         else:

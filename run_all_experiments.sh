@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# All three experiments and docs/results.md's text, resumable: what is finished below results/ is not done again.
+#   ./run_all_experiments.sh             about 2.5 hours on 2 cores; then results/results.md
+#   ./run_all_experiments.sh --quick     minutes; then results/quick/results.md
+# Other flags go to every `sst-merge experiment`, such as --workers 4 or --out FOLDER.
+set -euo pipefail
+cd "$(dirname "$0")"
+# One thread a process: more of them on matrices this small cost time, and the order of additions would change.
+export OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
+command="sst-merge"
+[ -x .venv/bin/sst-merge ] && command=".venv/bin/sst-merge"
+out=results
+quick=""
+previous=""
+for word in "$@"; do
+  [ "$word" = "--quick" ] && quick="/quick"
+  [ "$previous" = "--out" ] && out="$word"
+  previous="$word"
+done
+for name in exp1 exp2 exp3; do
+  "$command" experiment "$name" "$@"
+done
+"$command" experiment page "$@" > "$out$quick/.results.md.part"
+mv "$out$quick/.results.md.part" "$out$quick/results.md"
+echo "$out$quick/results.md"

@@ -1,0 +1,142 @@
+"""``sst-merge experiment``: a thin wrapper around :mod:`sst_merge.experiments`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import ConfigError
+from .console import print_table, progress_bars
+
+if TYPE_CHECKING:
+    from ..experiments.run import Experiments
+
+__all__ = ["experiment", "run_experiment"]
+
+_NAMES = ("exp1", "exp2", "exp3", "all", "page")
+_CONFIG = Path("configs/experiment_config.yaml")
+
+
+@click.command(
+    help="Run an experiment on the lab: exp1 (safety tax and drift), exp2 (many experts), exp3 (every method, "
+    "ablation), or all; page prints docs/results.md from finished ones. What is finished is not done again. With the "
+    "configuration of a real model (configs/llama2_7b.yaml) the plan of its merges and evaluations is written instead.",
+)
+@click.argument("name", type=click.Choice(_NAMES))
+@click.option("--config", type=click.Path(path_type=Path), default=_CONFIG, show_default=True, help="YAML file")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="folder")
+@click.option("--seeds", default=None, help="of the adapters, such as 0,1,2")
+@click.option("--methods", default=None, help="all, or labels and names such as 'sst;ties', separated by semicolons")
+@click.option("--num-experts", "--num_experts", type=int, default=None, help="exp2: only this number of experts")
+@click.option("--workers", type=int, default=None, help="processes, one thread each")
+@click.option("--quick", is_flag=True, help="the small version: the configuration's section quick")
+@click.option("--dry-run", is_flag=True, help="count cells and estimate the time; nothing is trained or measured")
+def experiment(name: str, config: Path, out: Path, quick: bool, dry_run: bool, **flags: Any) -> None:
+    """Run one experiment, or print the page.
+
+    Args:
+        name: of the experiment.
+        config: YAML file.
+        out: folder of results.
+        quick: the small version.
+        dry_run: only plan.
+        flags: seeds, methods, num_experts and workers, which win over the file.
+    """
+    run_experiment(name, config, out, quick=quick, dry_run=dry_run, **flags)
+
+
+def run_experiment(
+    name: str,
+    config: Path,
+    out: Path,
+    *,
+    quick: bool = False,
+    dry_run: bool = False,
+    seeds: str | None = None,
+    methods: str | None = None,
+    num_experts: int | None = None,
+    workers: int | None = None,
+) -> None:
+    """What the command and the scripts below ``experiments/`` do.
+
+    Args:
+        name: ``exp1``, ``exp2``, ``exp3``, ``all`` or ``page``.
+        config: YAML file.
+        out: folder of results; a quick run has a folder ``quick`` in it.
+        quick: the small version.
+        dry_run: only plan.
+        seeds: numbers, separated by commas.
+        methods: ``all``, or labels and names, separated by semicolons.
+        num_experts: the only number of experts of experiment 2.
+        workers: processes.
+    """
+    from ..experiments.model_config import is_model_config
+
+    out = out / "quick" if quick else out
+    if is_model_config(config):
+        from ..experiments.model_plan import write_model_plan
+
+        for path in write_model_plan(config, out):
+            click.echo(str(path))
+        return
+    from ..experiments.config import load_experiment_config
+    from ..experiments.run import EXPERIMENTS, Experiments
+
+    overrides = _overrides(name, seeds, methods, num_experts, workers)
+    experiments = Experiments(load_experiment_config(config, quick=quick, overrides=overrides), out)
+    names = EXPERIMENTS if name in {"all", "page"} else (name,)
+    if dry_run:
+        _show_outline(experiments, names)
+        return
+    if name == "page":
+        click.echo(experiments.page(names), nl=False)
+        return
+    for chosen in names:
+        with progress_bars() as progress:
+            written = experiments.run(chosen, progress=progress)
+        for path in written:
+            click.echo(str(path))
+
+
+def _overrides(
+    name: str, seeds: str | None, methods: str | None, num_experts: int | None, workers: int | None
+) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if seeds is not None:
+        numbers = _numbers(seeds)
+        found |= {"seeds": numbers, "interference.seeds": numbers, "comparison.ablation.seeds": numbers}
+    if methods is not None:
+        chosen = "all" if methods.strip() == "all" else [part.strip() for part in methods.split(";") if part.strip()]
+        found |= {"exp1": {"safety_tax.methods": chosen}, "exp2": {"interference.methods": chosen},
+                  "exp3": {"comparison.methods": chosen}}.get(name, {})  # fmt: skip
+    if num_experts is not None:
+        found["interference.sizes"] = [num_experts]
+    if workers is not None:
+        found["workers"] = workers
+    return found
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"--seeds: found {text!r}; expected numbers separated by commas, such as 0,1,2") from error
+
+
+def _show_outline(experiments: "Experiments", names: Sequence[str]) -> None:
+    outline = experiments.outline(names)
+    rows = [
+        [
+            kind,
+            str(of.cells),
+            str(of.finished),
+            f"{of.seconds / 60:.1f}",
+            "cells of this machine" if of.known else "table",
+        ]
+        for kind, of in outline.kinds.items()
+    ]
+    print_table(
+        f"{', '.join(names)}: about {outline.seconds / 60:.0f} minutes with {experiments.config.workers} processes",
+        ["kind", "cells", "finished", "minutes of processor time", "from"], rows,
+    )  # fmt: skip

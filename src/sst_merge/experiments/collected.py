@@ -1,0 +1,157 @@
+"""Finished cells as the measures want them: by part, group, method and seed, prompt by prompt."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..evaluation import DriftSamples, SeedSweepSamples, SweepSamples
+from ..evaluation.intervals import Estimate, seed_interval, wilson_interval
+from ..evaluation.seeds import seed_rate_interval
+from .cells import CellStore
+from .plan import Planned
+from .work import unpacked
+
+__all__ = ["Collected", "rate_over_seeds", "refusals", "task_rows"]
+
+Outcomes = Mapping[str, str]
+Side = Mapping[str, Outcomes]
+
+
+@dataclass(frozen=True)
+class Collected:
+    """One part and group of an experiment.
+
+    Attributes:
+        results: label → seed → result of its cell.
+        alone: seed → single models.
+    """
+
+    results: Mapping[str, Mapping[int, Any]]
+    alone: Mapping[int, Any]
+
+    @classmethod
+    def of(cls, planned: Sequence[Planned], store: CellStore, part: str, group: str) -> "Collected":
+        """Read the finished cells of one part and group.
+
+        Args:
+            planned: the experiment.
+            store: where its cells are kept.
+            part: such as ``tax``.
+            group: name.
+        """
+        results: dict[str, dict[int, Any]] = {}
+        for entry in planned:
+            if (entry.part, entry.group) == (part, group):
+                results.setdefault(entry.label, {})[entry.seed] = store.load(entry.cell)["result"]
+        alone = results.pop("alone", {})
+        return cls(results, alone)
+
+    def sweeps(self) -> dict[int, SeedSweepSamples]:
+        """Sweeps for :func:`~sst_merge.evaluation.seed_sweeps`; strengths are positions in the sweep."""
+        found = {}
+        for seed, alone in self.alone.items():
+            sweeps = {}
+            for label, by_seed in self.results.items():
+                dev, test = by_seed[seed]["dev"], [point["right"] for point in by_seed[seed]["test"]]
+                sweeps[label] = SweepSamples(
+                    strengths=range(len(test)),
+                    safety=[refusals(right) for right in test],
+                    utility=task_rows(test),
+                    dev_safety=[refusals(right) for right in dev],
+                )
+            found[seed] = SeedSweepSamples(
+                sweeps=sweeps,
+                utility_only={t: rows[0] for t, rows in task_rows([alone["skills alone"]["test"]["right"]]).items()},
+                experts=_experts(alone),
+            )
+        return found
+
+    def drift(self, seed: int) -> tuple[list[float], DriftSamples, dict[str, DriftSamples]]:
+        """What :func:`~sst_merge.evaluation.drift_draws` takes, of one seed.
+
+        Args:
+            seed: of the adapters.
+
+        Returns:
+            Refusals of the base, plain merging, and method → sweep.
+        """
+        alone = self.alone[seed]
+        plain = alone["skills alone"]
+        methods = {
+            label: _drift_samples(by_seed[seed]["dev"], [point["right"] for point in by_seed[seed]["test"]])
+            for label, by_seed in self.results.items()
+        }
+        before = refusals(alone["base"]["test"]["right"])
+        return before, _drift_samples([plain["dev"]], [plain["test"]["right"]]), methods
+
+
+def _drift_samples(dev: Sequence[Outcomes], test: Sequence[Outcomes]) -> DriftSamples:
+    return DriftSamples(
+        dev_safety=[refusals(right) for right in dev],
+        dev_utility=task_rows(dev),
+        safety=[refusals(right) for right in test],
+        utility=task_rows(test),
+    )
+
+
+def refusals(right: Outcomes) -> list[float]:
+    """Refusals of direct and of jailbroken requests, in this order.
+
+    Args:
+        right: kind → outcomes as text.
+
+    Returns:
+        One score per prompt.
+    """
+    return unpacked(right["harmful"] + right["jailbreak"])
+
+
+def task_rows(models: Sequence[Outcomes]) -> dict[str, list[list[float]]]:
+    """Scores of every task.
+
+    Args:
+        models: kind → outcomes as text, one per model.
+
+    Returns:
+        Task → one row per model.
+    """
+    tasks = sorted(kind for kind in models[0] if kind.startswith("task:"))
+    return {task.removeprefix("task:"): [unpacked(right[task]) for right in models] for task in tasks}
+
+
+def _experts(alone: Mapping[str, Any]) -> dict[str, list[float]]:
+    return {
+        name.removeprefix("expert "): unpacked(model["test"]["right"][f"task:{name.removeprefix('expert ')}"])
+        for name, model in alone.items()
+        if name.startswith("expert ")
+    }
+
+
+def rate_over_seeds(texts: Sequence[str]) -> Estimate:
+    """A rate with its interval: over seeds where there are several, of the prompts where there is one.
+
+    Args:
+        texts: outcomes of each seed.
+
+    Returns:
+        Mean rate and 95 % interval.
+    """
+    counts = [(text.count("1"), len(text)) for text in texts]
+    if len(counts) > 1:
+        return seed_rate_interval(counts)
+    (k, n) = counts[0]
+    return Estimate(k / n, *wilson_interval(k, n))
+
+
+def mean_over_seeds(values: Sequence[float]) -> Estimate | None:
+    """A figure that is no rate, with Student's interval over seeds.
+
+    Args:
+        values: one per seed.
+
+    Returns:
+        Mean and interval; without seeds None, with one seed no width.
+    """
+    if not values:
+        return None
+    return seed_interval(values) if len(values) > 1 else Estimate(values[0], values[0], values[0])

@@ -1,0 +1,239 @@
+"""The configuration of the experiments on the lab: what is merged, measured, how often, and with how many prompts.
+
+Torch is not imported here. ``quick:`` holds the fields that the quick version replaces, nested as above it.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+
+from ..config import Section, read_yaml, validated
+from ..errors import ConfigError
+
+__all__ = [
+    "ALL",
+    "AblationConfig",
+    "Calibration",
+    "ComparisonConfig",
+    "DriftConfig",
+    "ExperimentConfig",
+    "InterferenceConfig",
+    "Prompts",
+    "SafetyTaxConfig",
+    "SecondBase",
+    "SkillGroup",
+    "load_experiment_config",
+]
+
+ALL = "all"
+"""In place of a list of methods: every one that fits."""
+
+
+def _all_or_some(value: object) -> object:
+    return () if value == ALL else (value,) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_all_or_some)]
+Seeds = Annotated[tuple[int, ...], Field(min_length=1)]
+
+
+def _distinct(values: tuple[Any, ...], what: str) -> None:
+    twice = sorted({value for value in values if values.count(value) > 1})
+    if twice:
+        raise ValueError(f"{what} {twice[0]!r} stands twice")
+
+
+def _known_families(names: tuple[str, ...]) -> tuple[str, ...]:
+    from ..lab.tasks import FAMILIES
+
+    known = [family.name for family in FAMILIES]
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        raise ValueError(f"no task family {unknown[0]!r}; the lab has {', '.join(known)}")
+    _distinct(names, "task family")
+    return names
+
+
+Families = Annotated[tuple[str, ...], AfterValidator(_known_families)]
+
+
+class Prompts(Section):
+    """How many prompts of every kind; dev prompts choose strengths, test prompts are reported."""
+
+    dev: int = Field(ge=8, le=384, description="dev prompts per kind")
+    test: int = Field(ge=8, le=512, description="test prompts per kind")
+
+
+class Calibration(Section):
+    """What the methods are given to look at."""
+
+    harm: int = Field(default=256, ge=2, le=1024, description="harmful prompts with refusals")
+    benign: int = Field(default=384, ge=2, le=1200, description="benign prompts, half from the skills' own tasks")
+
+
+class SkillGroup(Section):
+    """Skill adapters that are merged together."""
+
+    name: str = Field(min_length=1)
+    skills: Families = Field(min_length=1, description="task families of the lab")
+    methods: Names = Field(default=(), description="labels of contestants; all: every registered method")
+
+
+class SecondBase(Section):
+    """The headline figures once more, on another world with another base."""
+
+    lab_seed: int = Field(ge=1)
+    seeds: Seeds
+    methods: Names = Field(min_length=1, description="labels of contestants")
+    skills: Families = Field(min_length=1)
+
+
+class DriftConfig(Section):
+    """Task experts merged into the aligned base."""
+
+    groups: tuple[SkillGroup, ...] = Field(min_length=1)
+    utility_slack: float = Field(
+        default=0.02, ge=0.0, lt=1.0,
+        description="the safest strength is taken whose dev utility is at least plain merging's less this",
+    )  # fmt: skip
+
+
+class SafetyTaxConfig(Section):
+    """Experiment 1."""
+
+    groups: tuple[SkillGroup, ...] = Field(min_length=1)
+    thresholds: tuple[float, ...] = Field(default=(0.8, 0.9, 0.95), min_length=1)
+    drift: DriftConfig
+    methods: Names = Field(default=(), description="in place of every group's own list")
+    second_base: SecondBase | None = None
+
+    @field_validator("thresholds")
+    @classmethod
+    def _shares(cls, thresholds: tuple[float, ...]) -> tuple[float, ...]:
+        if not all(0 < t <= 1 for t in thresholds):
+            raise ValueError(f"thresholds are refusal rates above 0 and at most 1, found {list(thresholds)}")
+        _distinct(thresholds, "threshold")
+        return thresholds
+
+    @model_validator(mode="after")
+    def _names(self) -> "SafetyTaxConfig":
+        _distinct(tuple(group.name for group in self.groups), "group")
+        _distinct(tuple(group.name for group in self.drift.groups), "drift group")
+        return self
+
+
+class InterferenceConfig(Section):
+    """Experiment 2."""
+
+    sizes: tuple[int, ...] = Field(min_length=1, description="numbers of experts")
+    subsets: int = Field(default=5, ge=1, description="random subsets per size, as far as there are different ones")
+    seeds: Seeds = Field(description="of the adapters; subset r takes seed r modulo their number")
+    methods: Names = ()
+    families: Families = Field(default=(), description="task families to draw experts from; all by default")
+    poisoned_sizes: tuple[int, ...] = Field(default=(), description="numbers of experts, the poisoned one among them")
+    samples_per_skill: int = Field(default=32, ge=2, le=256, description="calibration prompts of every skill")
+    prompts: Prompts
+
+    @field_validator("sizes", "poisoned_sizes")
+    @classmethod
+    def _in_the_lab(cls, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        if not all(2 <= n <= 20 for n in sizes):
+            raise ValueError(f"the lab has 20 task families, so sizes lie between 2 and 20; found {list(sizes)}")
+        _distinct(sizes, "size")
+        return sizes
+
+    @model_validator(mode="after")
+    def _enough_families(self) -> "InterferenceConfig":
+        largest = max(*self.sizes, *self.poisoned_sizes) if self.poisoned_sizes else max(self.sizes)
+        if self.families and largest > len(self.families):
+            raise ValueError(f"{largest} experts are asked for, families names {len(self.families)}")
+        return self
+
+
+class AblationConfig(Section):
+    """SST-Merge's own parts: one factor at a time from the defaults, and a small cross."""
+
+    seeds: Seeds
+    prompts: Prompts
+    structures: tuple[str, ...] = ("diagonal", "kronecker", "block", "lowrank")
+    estimators: tuple[str, ...] = ("log_odds", "empirical", "sampled")
+    points: tuple[str, ...] = ("trust", "merged", "own", "base")
+    combines: tuple[str, ...] = ("add", "interpolate")
+    hard_filter: bool = True
+    samples: tuple[int, ...] = (16, 64, 256, 1024)
+    damping: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0)
+    cross_structures: tuple[str, ...] = Field(default=("kronecker", "block"), description="crossed with cross_points")
+    cross_points: tuple[str, ...] = ("merged", "own", "base")
+    without_skill_data: bool = Field(default=True, description="calibrate without the skills' own data")
+
+
+class ComparisonConfig(Section):
+    """Experiment 3: every registered method on the first group of experiment 1, and the ablation."""
+
+    methods: Names = ()
+    cost_repeats: int = Field(default=3, ge=1, description="fresh processes per method that time and memory come from")
+    ablation: AblationConfig
+
+
+class ExperimentConfig(Section):
+    """All three experiments."""
+
+    lab_seed: int = Field(default=0, ge=0)
+    seeds: Seeds = Field(description="of the adapters; the base is the same")
+    prompts: Prompts
+    calibration: Calibration = Calibration()
+    safety_tax: SafetyTaxConfig
+    interference: InterferenceConfig
+    comparison: ComparisonConfig
+    n_resamples: int = Field(default=2000, ge=100, description="bootstrap draws")
+    workers: int = Field(default=2, ge=1, le=64, description="processes, one thread each")
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_once(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        _distinct(seeds, "seed")
+        return seeds
+
+
+def load_experiment_config(
+    path: Path, *, quick: bool = False, overrides: Mapping[str, object] | None = None
+) -> ExperimentConfig:
+    """Read a configuration file.
+
+    Args:
+        path: YAML file.
+        quick: put the fields of its section ``quick`` over the others.
+        overrides: dotted field name → value, over both.
+
+    Returns:
+        The checked configuration.
+
+    Raises:
+        ConfigError: file and field, what was found and what was expected, for every fault.
+    """
+    raw = read_yaml(path)
+    small = raw.pop("quick", {})
+    if not isinstance(small, dict):
+        raise ConfigError(f"{path}: quick: found {small!r}; expected fields of the configuration with other values")
+    # The quick version is checked even where it is not used, so that it cannot rot.
+    quicker = validated(ExperimentConfig, _over(raw, small), source=f"{path}, with quick")
+    if overrides is None and quick:
+        return quicker
+    chosen = _over(raw, small) if quick else raw
+    for name, value in (overrides or {}).items():
+        nested: Any = value
+        for key in reversed(name.split(".")):
+            nested = {key: nested}
+        chosen = _over(chosen, nested)
+    return validated(ExperimentConfig, chosen, source=str(path))
+
+
+def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy in which nested fields are replaced one by one, lists whole."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _over(old, value) if isinstance(value, dict) and isinstance(old, Mapping) else value
+    return merged

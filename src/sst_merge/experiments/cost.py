@@ -1,0 +1,77 @@
+"""What a merge costs: time of preparation and of the layers, and peak memory, each in a process of its own."""
+
+import multiprocessing
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import MergeError
+
+__all__ = ["measured_cost"]
+
+
+def measured_cost(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge once in a fresh process, where nothing is cached and the peak of memory is the merge's own.
+
+    Args:
+        parameters: ``problem``, ``contestant`` and ``repeat``.
+
+    Returns:
+        ``seconds`` of one merge at the middle strength with all its preparation, ``more_seconds`` of another strength
+        afterwards, and ``peak_mib``, the rise of the largest resident size over the loaded model, adapters and data.
+
+    Raises:
+        MergeError: the process ended without an answer.
+    """
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_in_child, args=(dict(parameters), sender))
+    child.start()
+    sender.close()
+    try:
+        found: dict[str, Any] = receiver.recv()
+    except EOFError:
+        child.join()
+        raise MergeError(
+            f"the process that measures a merge ended with code {child.exitcode}; is there enough memory?"
+        ) from None
+    child.join()
+    return found
+
+
+def _in_child(parameters: dict[str, Any], sender: Any) -> None:
+    import torch
+
+    from ..comparison import Contestant
+    from .work import setup_of
+
+    torch.set_num_threads(1)
+    contestant = Contestant("", **{**parameters["contestant"], "values": tuple(parameters["contestant"]["values"])})
+    setup = setup_of(parameters["problem"])
+    before = _peak_mib()
+    started = time.perf_counter()
+    path = contestant.path(setup.problem)
+    path(contestant.middle)
+    first = time.perf_counter() - started
+    peak = _peak_mib()
+    started = time.perf_counter()
+    path(contestant.values[-1])
+    sender.send({
+        "seconds": first, "more_seconds": time.perf_counter() - started, "peak_mib": round(peak - before, 1),
+    })  # fmt: skip
+    sender.close()
+
+
+def _peak_mib() -> float:
+    """Largest resident size of this process so far."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # The kernel's ru_maxrss starts at the parent's size; this one starts anew with the program.
+        line = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 2**10
+    import resource
+
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest / 2**20 if sys.platform == "darwin" else largest / 2**10

@@ -1,0 +1,85 @@
+"""Many experts in one merge: λ on dev retention, then safety on top on dev refusals, test prompts once each."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from ..comparison import SAFETY_WEIGHT, LabSetup, SkillsThenSafety, Update, method_path
+from ..registry import MergeProblem
+from .line_up import Combiner
+from .work import bits, outcomes_of, setup_of
+
+__all__ = ["interference"]
+
+_SAFETY = ("harmful", "jailbreak")
+
+
+def interference(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """One combiner on one set of experts.
+
+    Args:
+        parameters: ``problem``, ``combiner``, ``dev`` and ``test`` (prompts per kind), ``threshold`` of safety, and
+            ``with_safety``: whether a second stage adds the safety adapter.
+
+    Returns:
+        For each stage the dev outcomes of all strengths, the chosen one, and the test outcomes of that one.
+    """
+    setup = setup_of(parameters["problem"])
+    fields = dict(parameters["combiner"])
+    combiner = Combiner("", **{**fields, "strengths": tuple(fields["strengths"]), "shares": tuple(fields["shares"])})
+    threshold = parameters["threshold"]
+    dev_n, test_n = parameters["dev"], parameters["test"]
+    tasks = [f"task:{family}" for family in setup.skills]
+    dev_tasks, dev_safety = dict.fromkeys(tasks, dev_n), dict.fromkeys(_SAFETY, dev_n)
+    test = dict.fromkeys([*tasks, *_SAFETY, "lookalike", "general"], test_n)
+    skills_only = replace(setup.problem, adapters=[a for a in setup.problem.adapters if a.role == "utility"])
+    found: dict[str, Any] = {}
+
+    stage = _stage(setup, _skills_path(skills_only, combiner), combiner.strengths, dev_tasks)
+    rates = [sum(row.count("1") for row in right.values()) for right in stage["dev"]]
+    chosen = rates.index(max(rates))
+    found["skills"] = stage | _tested(setup, stage["updates"][chosen], chosen, test)
+    if parameters["with_safety"]:
+        # Without a safety adapter the base itself is the safe model, which SST-Merge's filter goes back to.
+        path = _safety_path(setup.problem, combiner, combiner.strengths[chosen], len(setup.skills))
+        stage = _stage(setup, path, combiner.shares, dev_safety)
+        refused = [sum(row.count("1") for row in right.values()) / (2 * dev_n) for right in stage["dev"]]
+        reached = [i for i, rate in enumerate(refused) if rate >= threshold - 1e-12]
+        # A method that never gets safe is reported at its safest, and the table says so.
+        best = reached[0] if reached else refused.index(max(refused))
+        found["safe"] = stage | _tested(setup, stage["updates"][best], best, test) | {"reached": bool(reached)}
+    for part in found.values():
+        del part["updates"]
+    return found
+
+
+def _stage(
+    setup: LabSetup, path: Callable[[float], Update], values: tuple[float, ...], asked: Mapping[str, int]
+) -> dict[str, Any]:
+    updates = [path(value) for value in values]
+    with setup.answering() as answer:
+        dev = [bits(answer(update, asked, split="tuning", second=False).right) for update in updates]
+    return {"dev": dev, "updates": updates}
+
+
+def _tested(setup: LabSetup, update: Update, chosen: int, asked: Mapping[str, int]) -> dict[str, Any]:
+    with setup.answering() as answer:
+        return {"chosen": chosen, "test": outcomes_of(answer(update, asked, split="test"))}
+
+
+def _skills_path(problem: MergeProblem, combiner: Combiner) -> Callable[[float], Update]:
+    if combiner.method == "sst":
+        return SkillsThenSafety(problem, combiner.options).skills
+    return method_path(problem, combiner.method, combiner.options, "strength", prepare_once=True)
+
+
+def _safety_path(problem: MergeProblem, combiner: Combiner, strength: float, experts: int) -> Callable[[float], Update]:
+    if combiner.method == "sst":
+        merge = SkillsThenSafety(problem, combiner.options)
+        return lambda mu: merge.safe(strength, mu)
+    options = {**combiner.options, "strength": strength}
+    # Diagonal and Kronecker Fishers do not read the weights; RegMean's sums do.
+    path = method_path(
+        problem, combiner.method, options, SAFETY_WEIGHT, prepare_once=combiner.method == "fisher_merging"
+    )
+    return lambda share: path(combiner.safety_weight(share, strength, experts))

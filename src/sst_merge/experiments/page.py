@@ -1,0 +1,86 @@
+"""``docs/results.md``: every table of the experiments, with what it comes from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .config import ExperimentConfig
+from .report import Report, report_markdown
+
+__all__ = ["Ran", "results_page"]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """One finished experiment.
+
+    Attributes:
+        name: such as ``exp1``.
+        report: its tables.
+        runs: of every cell: commit, versions, machine, digest of the code, when.
+        seconds: of processor time, over all cells.
+        cells: how many.
+    """
+
+    name: str
+    report: Report
+    runs: Sequence[Mapping[str, Any]]
+    seconds: float
+    cells: int
+
+
+def results_page(config: ExperimentConfig, ran: Sequence[Ran]) -> str:
+    """The page.
+
+    Args:
+        config: of the experiments.
+        ran: the experiments, in order.
+
+    Returns:
+        Markdown; the same cells give the same text.
+    """
+    runs = [run for of in ran for run in of.runs]
+    lines = [
+        "# Results",
+        "",
+        "Made by `sst-merge experiment page` from the cells of a run of `run_all_experiments.sh`; do not edit.",
+        "The lab is a synthetic world: safety and skills are exact matches, nothing is judged. What the figures mean",
+        "is said in `docs/sst_merge_implementation/design.md`, sections 7 and 9.",
+        "",
+        f"- commit: {_several(runs, 'commit')}",
+        f"- versions: {_versions(runs)}",
+        f"- machine: {_machines(runs)}; {config.workers} processes, one thread each",
+        f"- seeds of adapters: {_list(config.seeds)}; lab seed {config.lab_seed}{_second(config)}",
+        f"- prompts per kind: {config.prompts.test} test, {config.prompts.dev} dev; calibration: "
+        f"{config.calibration.harm} harmful, {config.calibration.benign} benign; {config.n_resamples} bootstrap draws",
+        f"- finished: {min(run['finished'] for run in runs)} to {max(run['finished'] for run in runs)}",
+        *(f"- {of.name}: {of.cells} cells, {of.seconds / 60:.1f} minutes of processor time" for of in ran),
+        "",
+    ]
+    if len({run["code"] for run in runs}) > 1:
+        lines += ["**The cells come from different versions of the measuring code**; run everything anew before citing "
+                  "figures.", ""]  # fmt: skip
+    return "\n".join(lines) + "\n" + "\n".join(report_markdown(of.report, level=2) for of in ran)
+
+
+def _list(values: Sequence[object]) -> str:
+    return ", ".join(map(str, values))
+
+
+def _several(runs: Sequence[Mapping[str, Any]], name: str) -> str:
+    return _list(sorted({str(run[name]) for run in runs}))
+
+
+def _versions(runs: Sequence[Mapping[str, Any]]) -> str:
+    found = sorted({tuple(sorted(run["versions"].items())) for run in runs})
+    return "; ".join(_list([f"{name} {number}" for name, number in of]) for of in found)
+
+
+def _machines(runs: Sequence[Mapping[str, Any]]) -> str:
+    found = sorted({tuple(str(value) for value in run["machine"].values()) for run in runs})
+    return "; ".join(f"{processor}, {cores} cores, {system}" for processor, cores, system in found)
+
+
+def _second(config: ExperimentConfig) -> str:
+    second = config.safety_tax.second_base
+    return "" if second is None else f"; second base: lab seed {second.lab_seed}, adapter seeds {_list(second.seeds)}"

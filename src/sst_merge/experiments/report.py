@@ -1,0 +1,76 @@
+"""What an experiment leaves beside its cells: figures as JSON, tables as Markdown, pictures."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..evaluation import Measured
+from ..evaluation.written_aside import written_aside
+from ..reporting import PageTable, markdown_table
+
+__all__ = ["Report", "report_markdown", "write_report"]
+
+
+@dataclass
+class Report:
+    """One experiment's results.
+
+    Attributes:
+        title: of the page.
+        tables: in order.
+        pictures: files that were written.
+        figures: every figure with its interval, plain values and :class:`~sst_merge.evaluation.Measured`.
+        notes: what a reader should know before believing them.
+    """
+
+    title: str
+    tables: list[PageTable] = field(default_factory=list)
+    pictures: list[Path] = field(default_factory=list)
+    figures: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def report_markdown(report: Report, *, level: int = 1) -> str:
+    """The tables as Markdown; the same cells give the same text.
+
+    Args:
+        report: what was measured.
+        level: of the title's heading.
+
+    Returns:
+        Text that ends in a line break.
+    """
+    parts = [f"{'#' * level} {report.title}\n"]
+    parts += [f"{note}\n" for note in report.notes]
+    parts += [f"{table.caption}.\n\n{markdown_table(table.rows, table.columns)}" for table in report.tables]
+    return "\n".join(parts)
+
+
+def write_report(report: Report, folder: Path) -> list[Path]:
+    """Write ``summary.json`` and ``tables.md``, aside first and renamed.
+
+    Args:
+        report: what was measured.
+        folder: to write to.
+
+    Returns:
+        The files, pictures included.
+    """
+    summary, tables = folder / "summary.json", folder / "tables.md"
+    figures = {"title": report.title, "notes": report.notes, "figures": _plain(report.figures)}
+    for path, text in (
+        (summary, json.dumps(figures, ensure_ascii=False, indent=1, allow_nan=False) + "\n"),
+        (tables, report_markdown(report)),
+    ):
+        with written_aside(path) as aside:
+            aside.write_text(text, encoding="utf-8")
+    return [summary, tables, *report.pictures]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Measured):
+        return value._asdict()
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,194 @@
+"""One experiment from configuration to report: adapters, cells, records, tables, pictures."""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError
+from ..evaluation.written_aside import written_aside
+from ..lab import Lab, load_lab
+from .cells import Cell, CellStore, canonical
+from .comparison_report import comparison_report
+from .config import ExperimentConfig
+from .estimate import Estimate, estimate
+from .interference_report import interference_report
+from .page import Ran, results_page
+from .plan import Planned, Planner, adapter_cells
+from .report import Report, write_report
+from .runner import run_cells
+from .safety_tax_report import safety_tax_report
+
+__all__ = ["EXPERIMENTS", "Experiments", "Outline"]
+
+EXPERIMENTS = ("exp1", "exp2", "exp3")
+_FOLDERS = {"exp1": "exp1_safety_tax", "exp2": "exp2_interference", "exp3": "exp3_comparison"}
+_REPORTS: Mapping[str, Callable[[ExperimentConfig, Sequence[Planned], CellStore, Path], Report]] = {
+    "exp1": safety_tax_report, "exp2": interference_report, "exp3": comparison_report,
+}  # fmt: skip
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What a run would do.
+
+    Attributes:
+        kinds: kind of cell → estimate.
+        seconds: wall clock with the configured workers.
+    """
+
+    kinds: Mapping[str, Estimate]
+    seconds: float
+
+
+class Experiments:
+    """The experiments of one configuration in one folder of results.
+
+    Args:
+        config: what is asked for.
+        out: results; cells are shared by all experiments in it.
+    """
+
+    def __init__(self, config: ExperimentConfig, out: Path) -> None:
+        self.config, self.out = config, out
+        self.store = CellStore(out / "cells")
+        second = config.safety_tax.second_base
+        seeds = {config.lab_seed, *([second.lab_seed] if second is not None else [])}
+        self.labs: dict[int, Lab] = {seed: load_lab(seed, progress=False) for seed in sorted(seeds)}
+
+    def planned(self, name: str) -> list[Planned]:
+        """All cells of an experiment.
+
+        Args:
+            name: one of :data:`EXPERIMENTS`.
+
+        Returns:
+            The cells; digests of adapters that are still to be trained read ``missing``.
+
+        Raises:
+            ConfigError: there is no such experiment.
+        """
+        planner = Planner(self.config, self.labs)
+        plans = {"exp1": planner.safety_tax, "exp2": planner.interference, "exp3": planner.comparison}
+        if name not in plans:
+            raise ConfigError(f"no experiment {name!r}; there are {', '.join(EXPERIMENTS)}")
+        return plans[name]()
+
+    def outline(self, names: Sequence[str]) -> Outline:
+        """What a run of some experiments would do, without doing anything.
+
+        Args:
+            names: of the experiments.
+
+        Returns:
+            Numbers of cells and an estimate of the time.
+        """
+        planned = [entry for name in names for entry in self.planned(name)]
+        cells = [*adapter_cells(planned, self.labs), *(entry.cell for entry in planned)]
+        kinds = estimate(cells, self.store)
+        return Outline(kinds, sum(of.seconds for of in kinds.values()) / self.config.workers)
+
+    def run(self, name: str, *, progress: Progress | None = None) -> list[Path]:
+        """Finish an experiment's cells and write its report.
+
+        Args:
+            name: of the experiment.
+            progress: called with (stage, done, total).
+
+        Returns:
+            What was written: records, summary, tables, pictures.
+        """
+        folder = self.out / _FOLDERS[name] if name in _FOLDERS else self.out
+        with _logged(self.out):
+            started = time.perf_counter()
+            self._train(name, progress)
+            planned = self.planned(name)
+            cells = [entry.cell for entry in planned]
+            new = run_cells(cells, self.store, workers=self.config.workers, stage=name, progress=progress)
+            written = self.report(name)
+            _note(folder / "runs.jsonl", {"new cells": new, "cells": len(cells),
+                                          "seconds": round(time.perf_counter() - started, 1)})  # fmt: skip
+        return written
+
+    def report(self, name: str) -> list[Path]:
+        """Write records, summary, tables and pictures from finished cells; the same cells give the same bytes.
+
+        Args:
+            name: of the experiment.
+
+        Returns:
+            What was written.
+        """
+        folder, planned = self.out / _FOLDERS[name], self.planned(name)
+        records = _write_records(folder / "records.jsonl", planned, self.store)
+        return [records, *write_report(_REPORTS[name](self.config, planned, self.store, folder), folder)]
+
+    def page(self, names: Sequence[str]) -> str:
+        """The page of results: every table, and what they come from.
+
+        Args:
+            names: of the experiments; their cells are finished.
+
+        Returns:
+            Markdown.
+        """
+        ran = []
+        for name in names:
+            planned, folder = self.planned(name), self.out / _FOLDERS[name]
+            kept = [self.store.load(cell) for cell in {entry.cell.key: entry.cell for entry in planned}.values()]
+            report = _REPORTS[name](self.config, planned, self.store, folder)
+            ran.append(Ran(name, report, [k["run"] for k in kept], sum(k["seconds"] for k in kept), len(kept)))
+        return results_page(self.config, ran)
+
+    def _train(self, name: str, progress: Progress | None) -> None:
+        """Bases first, for adapters are trained on them; everything is kept in the lab's cache."""
+        missing = adapter_cells(self.planned(name), self.labs)
+        for stage in ("bases", "adapters"):
+            cells = [cell for cell in missing if (cell.parameters["name"] is None) == (stage == "bases")]
+            if cells:
+                run_cells(cells, self.store, workers=self.config.workers, stage=f"training {stage}", progress=progress,
+                          again=True)  # fmt: skip
+
+
+def _write_records(path: Path, planned: Sequence[Planned], store: CellStore) -> Path:
+    """One line a cell: what was measured, without when and how fast."""
+    with written_aside(path) as aside, aside.open("w", encoding="utf-8") as stream:
+        for entry in planned:
+            cell: Cell = entry.cell
+            line: dict[str, Any] = {
+                "part": entry.part, "group": entry.group, "method": entry.label, "seed": entry.seed, "key": cell.key,
+                "kind": cell.kind, "parameters": cell.parameters, "result": store.load(cell)["result"],
+            }  # fmt: skip
+            stream.write(canonical(line) + "\n")
+    return path
+
+
+def _note(path: Path, line: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(line) + "\n")
+
+
+@contextmanager
+def _logged(out: Path) -> Iterator[None]:
+    """A line a cell in ``log.txt``."""
+    out.mkdir(parents=True, exist_ok=True)
+    log = logging.getLogger("sst_merge.experiments")
+    handler = logging.FileHandler(out / "log.txt", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    level, forwards = log.level, log.propagate
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+        log.propagate = forwards
+        handler.close()
