@@ -100,11 +100,12 @@ def ours(case: Case, models: HuggingFaceModels, adapters: Sequence[EvaluatedAdap
 
 def alone(case: Case, lm: Any) -> Any:
     """All answers by lm-evaluation-harness."""
-    from lm_eval.evaluator import simple_evaluate
+    from lm_eval.evaluator import evaluate
 
-    return simple_evaluate(
+    # Not simple_evaluate, which first reads all of the harness's own task files and describes the machine.
+    return evaluate(
         lm,
-        tasks=list(load(case).tasks.values()),
+        {"tasks": load(case).tasks},
         bootstrap_iters=0,
         log_samples=True,
         apply_chat_template=case.chat_template,
