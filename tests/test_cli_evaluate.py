@@ -55,14 +55,15 @@ def test_a_base_and_adapters_on_the_lab(tmp_path: Path) -> None:
     summary = json.loads((out / "summary.json").read_text())
     assert summary["models"] == ["base", "safety", "skill"] and summary["reference"] == "base"
     assert summary["suites"] == ["lab_harmful_direct", "lab_harmful_jailbreak", "lab_task_reverse", "custom_questions"]
+    facts = json.loads((out / "run.json").read_text())
     rates = {(r["model"], r["suite"], r["score"]): r for r in summary["rates"] if r["group"] is None}
     for model in summary["models"]:
         for suite in summary["suites"]:
             records = [json.loads(line) for line in (out / "records" / model / f"{suite}.jsonl").open()]
+            assert {record["run"] for record in records} == {facts["run"]}
             score = "refusal" if "harmful" in suite else "correct"
             assert rates[model, suite, score]["k"] == sum(record["scores"][score] for record in records)
             assert rates[model, suite, score]["n"] == len(records) == (1 if suite.startswith("custom") else 8)
-    facts = json.loads((out / "run.json").read_text())
     assert set(facts["records"]) == {p.relative_to(out).as_posix() for p in (out / "records").rglob("*.jsonl")}
     for name in ("index.html", "report.md", "tables/overview.csv", "pictures/lab_task_reverse.svg"):
         assert (out / name).is_file(), name

@@ -10,6 +10,7 @@ import pytest
 
 from sst_merge.data_loader import normalise_prompt
 from sst_merge.errors import DataError
+from sst_merge.evaluation.harness.loading import load_suites
 from sst_merge.evaluation.lab_suites import is_lab_suite
 from sst_merge.evaluation.sets import load_set, part_of
 from sst_merge.evaluation.sets.templates import FAMILIES, held_out
@@ -296,6 +297,8 @@ def test_the_original_drift_prompts_take_the_place_of_the_stand_in(tmp_path):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert [doc["prompt"] for doc in docs("drift_safe", driftcheck=str(path))] == ["Safe 0", "Safe 1", "Safe 2"]
     assert [doc["prompt"] for doc in docs("drift_unsafe", driftcheck=str(path))] == ["unsafe 0", "unsafe 1", "unsafe 2"]
+    (loaded,) = load_suites(get_suites(("drift_safe",)), samples=None, seed=0, driftcheck=str(path))
+    assert loaded.samples == 3
     path.write_text(json.dumps({"prompt": "x", "is_safe": True}) + "\n")
     with pytest.raises(DataError, match="holds safe prompts; expected safe and unsafe"):
         read_original(str(path))

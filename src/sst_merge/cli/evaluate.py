@@ -65,6 +65,8 @@ def _list_suites(context: click.Context, _option: click.Parameter, wanted: bool)
     help="by default where the tokenizer has a template")  # fmt: skip
 @click.option("--max-new-tokens", type=click.IntRange(min=1), help="answers are no longer than this; by default as "
     "long as the suite allows")  # fmt: skip
+@click.option("--driftcheck", metavar="FILE|ID", help="the original DRIFTCHECK prompts, for drift_safe and "
+    "drift_unsafe in place of the stand-in")  # fmt: skip
 @click.option("--seed", default=0, show_default=True, help="of drawn samples, few-shot examples and sampled answers")
 @click.option("--allow-noop", is_flag=True, help="evaluate adapters whose update is exactly zero as well")
 @click.option("--force", is_flag=True, help="replace a finished evaluation; answers that are there are used again")
@@ -134,6 +136,7 @@ def evaluate(
             judges=chosen,
             samples=options["samples"],
             max_new_tokens=options["max_new_tokens"],
+            driftcheck=options["driftcheck"],
             settings=settings,
             allow_code=allow_code,
             allow_noop=options["allow_noop"],

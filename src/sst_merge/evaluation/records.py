@@ -25,6 +25,7 @@ class Record:
         tags: what results may be broken down by, such as category, wrapper or subject.
         scores: column → number. Truth values are 0 or 1; a column that a judge could not decide is absent.
         judges: column → name and version of what decided it.
+        run: digest of the run's settings in ``run.json``: base, adapters, data, template, decoding and versions.
     """
 
     model: str
@@ -35,6 +36,7 @@ class Record:
     tags: Mapping[str, str] = field(default_factory=dict)
     scores: Mapping[str, float] = field(default_factory=dict)
     judges: Mapping[str, str] = field(default_factory=dict)
+    run: str = ""
 
 
 def write_records(path: Path, records: Iterable[Record]) -> int:

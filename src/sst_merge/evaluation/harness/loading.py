@@ -110,6 +110,7 @@ def load_suites(
     lab_seed: int = 0,
     max_new_tokens: int | None = None,
     exclude: Sequence[str] = (),
+    driftcheck: str | None = None,
 ) -> list[LoadedSuite]:
     """Read the data of every suite and draw the samples; no model is needed.
 
@@ -120,6 +121,7 @@ def load_suites(
         lab_seed: of the world that the lab's suites ask about.
         max_new_tokens: answers are no longer than this; by default as long as the suite allows.
         exclude: prompts that were calibrated on, which are left out.
+        driftcheck: file or hub id of the original DRIFTCHECK prompts, in place of the stand-in.
 
     Returns:
         The suites, in the order given.
@@ -129,7 +131,9 @@ def load_suites(
     """
     from lm_eval.tasks import TaskManager
 
-    metadata = {"samples": samples, "seed": seed, "lab_seed": lab_seed, "exclude": tuple(exclude)}
+    metadata: dict[str, Any] = {"samples": samples, "seed": seed, "lab_seed": lab_seed, "exclude": tuple(exclude)}
+    if driftcheck is not None:
+        metadata["driftcheck"] = driftcheck
     manager = TaskManager(include_path=str(tasks_folder()), include_defaults=False, metadata=metadata)
     loaded = []
     for suite in suites:
@@ -145,13 +149,15 @@ def load_suites(
             _build_once(task)
         rows = [[name, list(task.eval_docs)] for name, task in tasks.items()]
         decoding = {name: task.config.generation_kwargs for name, task in tasks.items()}
+        # The original prompts take the stand-in's place: none of its sets is read, and the rows' hash names them.
+        sets = () if suite.measure == "drift" and driftcheck is not None else suite.sets
         loaded.append(
             LoadedSuite(
                 suite=suite,
                 tasks=tasks,
                 samples=sum(len(found) for _, found in rows),
                 rows_hash=digest(rows),
-                sets={name: load_set(name).sha256 for name in suite.sets},
+                sets={name: load_set(name).sha256 for name in sets},
                 decoding={name: settings for name, settings in decoding.items() if settings},
             )
         )

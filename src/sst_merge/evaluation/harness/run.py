@@ -4,7 +4,7 @@ import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,7 @@ def evaluate_models(
     judges: Sequence[Judge] = (),
     samples: int | None = None,
     max_new_tokens: int | None = None,
+    driftcheck: str | None = None,
     settings: ModelSettings | None = None,
     allow_code: bool = False,
     allow_noop: bool = False,
@@ -79,6 +80,7 @@ def evaluate_models(
         judges: for suites whose answers are judged; the first of each column is the one that counts.
         samples: rows of each suite, drawn by the seed; all by default.
         max_new_tokens: answers are no longer than this; by default as long as the suite allows.
+        driftcheck: file or hub id of the original DRIFTCHECK prompts, in place of the stand-in.
         settings: loading and batching.
         allow_code: whether suites may run code that the models wrote.
         allow_noop: let adapters pass whose ΔW is exactly zero.
@@ -106,7 +108,12 @@ def evaluate_models(
         if any(is_lab_suite(suite.name) for suite in suites):
             _check_lab_vocabulary(base, lab_seed)
         loaded = load_suites(
-            suites, samples=samples, seed=settings.seed, lab_seed=lab_seed, max_new_tokens=max_new_tokens
+            suites,
+            samples=samples,
+            seed=settings.seed,
+            lab_seed=lab_seed,
+            max_new_tokens=max_new_tokens,
+            driftcheck=driftcheck,
         )
         cache = cache or out / ANSWERS
         cache.mkdir(parents=True, exist_ok=True)
@@ -134,10 +141,13 @@ def evaluate_models(
     provenance = {
         "format": "sst_merge.evaluation/1",
         "samples": samples,
+        "driftcheck": driftcheck,
         "suites": {item.suite.name: _suite_facts(item) for item in loaded},
         "judges": {judge.column: [j.name for j in judges if j.column == judge.column] for judge in judges},
         **facts,
     }
+    provenance["run"] = digest(provenance)
+    records = {key: [replace(record, run=provenance["run"]) for record in group] for key, group in records.items()}
     write_results(out, records, summary, provenance)
     return EvaluationRun(out=out, records=records, summary=summary, provenance=provenance, generated=generated)
 
