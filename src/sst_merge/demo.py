@@ -100,8 +100,8 @@ def run_demo(out: Path, seed: int = 0, quick: bool = False) -> None:
         ),
         notes=(
             "The lab is a synthetic world: safety and skills are exact matches, not judged. One seed of adapters; "
-            "docs/measurements has several. The defaults were chosen on this very seed: this shows the method, and "
-            "does not test it.",
+            "docs/measurements has several. The defaults were chosen on this skill, with earlier adapters: this "
+            "shows the method, and does not test it.",
             "“SST-Merge, saved adapter” is the merge in merged/: the command line's own flow with "
             f"tax_budget = {TAX_BUDGET} and refine = {REFINE}, which sees calibration prompts alone, read back "
             "from disk by PEFT.",
