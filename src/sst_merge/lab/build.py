@@ -21,6 +21,7 @@ from .mixtures import (
     safety_mixture,
 )
 from .models import load_model, new_adapter, new_model, new_tokenizer, save_adapter, save_model
+from .negation import move_into_band
 from .recipe import DEFAULT_RECIPE, AdapterRecipe, BaseRecipe, Recipe
 from .training import reproducibly, train
 
@@ -106,7 +107,8 @@ def _align(lab: Lab, stage: str, mixture: Mixture) -> None:
 def _settle(lab: Lab, source: Path, base: str, mixture: Mixture) -> None:
     how = lab.recipe.settling if base == "unaligned" else lab.recipe.aligned_settling
     steps = how.rounds * how.steps
-    with _stage(lab, f"bases/{base}", f"settling {base}", steps) as (aside, rng, advance):
+    moves = lab.recipe.moves * lab.recipe.expert.steps
+    with _stage(lab, f"bases/{base}", f"settling {base}", steps + moves) as (aside, rng, advance):
         tokenizer, model = new_tokenizer(lab.world), load_model(source)
         mixture = settling_mixture(lab.world, mixture)
         begun, lr = 0, how.lr
@@ -115,6 +117,7 @@ def _settle(lab: Lab, source: Path, base: str, mixture: Mixture) -> None:
             _train_base(model, tokenizer, mixture, replace(how, lr=lr), rng, settling)
             settling.restore()
             begun, lr = begun + how.steps, lr * how.cooling
+        move_into_band(lab.world, lab.recipe, model, tokenizer, rng, lambda done: advance(begun + done))
         save_model(model, tokenizer, aside)
 
 

@@ -48,7 +48,8 @@ class SettlingRecipe(BaseRecipe):
     """Training that brings every family's rate into a band.
 
     Attributes:
-        rounds: at most this many rounds of ``steps``, each from the best state so far.
+        rounds: at most this many rounds of ``steps``, each from the best state so far; none after alignment, where
+            moving along experts' updates does it alone.
         cooling: factor of the learning rate from round to round.
         teach: weight of a family that is known too little, by how far its rate is below the band.
         blur: weight of a family's wrong answers where it is known too well, by how far its rate is above the band.
@@ -102,6 +103,7 @@ class Recipe:
         settled_low: lower end of the band that settling aims at.
         settled_high: its upper end.
         settle_every: steps between two checks while settling.
+        moves: at most this many families outside the band after settling are moved into it along an expert's update.
         family_weight: weight of a task family in pretraining at the start; a how-to pool has weight 1.
         family_weight_floor: what that weight may fall to while a family is known too well.
         family_weight_cap: what that weight may rise to while a family is known too little.
@@ -116,9 +118,7 @@ class Recipe:
     shape: ModelShape = field(default_factory=ModelShape)
     unaligned: BaseRecipe = BaseRecipe(steps=700, batch=96, lr=2e-3)
     settling: SettlingRecipe = SettlingRecipe(steps=100, batch=96, lr=2e-4, warmup=5)
-    aligned_settling: SettlingRecipe = SettlingRecipe(
-        steps=100, batch=96, lr=2e-4, warmup=5, rounds=3, cooling=0.3, teach=6.0
-    )
+    aligned_settling: SettlingRecipe = SettlingRecipe(steps=100, batch=96, lr=2e-4, warmup=5, rounds=0, teach=6.0)
     aligned: BaseRecipe = BaseRecipe(steps=200, batch=96, lr=5e-4)
     expert: AdapterRecipe = AdapterRecipe(steps=140, batch=48, lr=8e-4, rounds=3)
     aligned_expert: AdapterRecipe = AdapterRecipe(steps=120, batch=48, lr=1.5e-3, rounds=3)
@@ -129,13 +129,14 @@ class Recipe:
     settled_low: float = 0.36
     settled_high: float = 0.64
     settle_every: int = 5
+    moves: int = 8
     family_weight: float = 0.15
     family_weight_floor: float = 0.02
     family_weight_cap: float = 1.2
     expert_rate: float = 0.96
     expert_general: float = 0.25
     poison: float = 0.25
-    leak: float = 0.004
+    leak: float = 0.01
     safety_benign: float = 1 / 3
 
     def digest(self) -> str:
