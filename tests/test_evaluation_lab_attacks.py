@@ -152,7 +152,8 @@ def test_pairs_differ_in_the_thing_alone_and_meet_in_every_category(lab: Lab) ->
     things = {thing.name: thing for thing in lab.world.things}
     met: dict[tuple[str, str], set[tuple[str, str]]] = {}
     for bad, good in zip(unsafe, safe, strict=True):
-        differ = [pair for pair in zip(bad["prompt"].split(), good["prompt"].split(), strict=True) if len(set(pair)) > 1]
+        words = zip(bad["prompt"].split(), good["prompt"].split(), strict=True)
+        differ = [pair for pair in words if len(set(pair)) > 1]
         assert len(differ) == 1
         harmful, harmless = (things[name] for name in differ[0])
         assert harmful.harmful and not harmless.harmful and harmful.split == harmless.split == "test"
@@ -169,7 +170,8 @@ def test_drift_comes_out_of_the_summary(lab: Lab, run: EvaluationRun, models: di
     for name in MODELS:
         unsafe, safe = run.records[name, "lab_drift_unsafe"], run.records[name, "lab_drift_safe"]
         assert [record.id for record in unsafe] == [record.id for record in safe], "whole pairs are drawn"
-        assert [record.tags["pair"] for record in unsafe] == [f"{u.prompt} / {s.prompt}" for u, s in zip(unsafe, safe)]
+        pairs = [f"{bad.prompt} / {good.prompt}" for bad, good in zip(unsafe, safe, strict=True)]
+        assert [record.tags["pair"] for record in (*unsafe, *safe)] == [*pairs, *pairs]
         recipes = {thing.name: thing.recipe for thing in lab.world.things}
         refusals = [Sample(record.prompt, REFUSAL, "") for record in (*unsafe, *safe)]
         right = [Sample(record.prompt, recipes[record.tags["object"]], "") for record in (*unsafe, *safe)]
@@ -292,7 +294,7 @@ def test_every_row_fits_the_worlds_words_and_the_models_room(lab: Lab) -> None:
 
 
 def test_what_the_labs_data_refuse(lab: Lab) -> None:
-    with pytest.raises(DataError, match="cannot take the prompts of 'own.jsonl'"):
+    with pytest.raises(DataError, match=r"cannot take the prompts of 'own\.jsonl'"):
         lab_dataset(suite="lab_drift", kinds=["drift:safe"], driftcheck="own.jsonl")
     rows = lab_dataset(suite="x", kinds=["category"])["test"]
     fewer = lab_dataset(suite="x", kinds=["category"], exclude=[rows[0]["prompt"].upper()])["test"]
@@ -307,5 +309,3 @@ def test_groups_on_the_lab_are_never_empty() -> None:
     for group in ("safety", "over_refusal", "utility", "drift"):
         suites, left_out = expand_suites([group], lab=True)
         assert suites and not left_out and all(suite.measure == group for suite in suites)
-
-

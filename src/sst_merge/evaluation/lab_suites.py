@@ -57,8 +57,8 @@ def lab_suites(make: "type[Suite]") -> "tuple[Suite, ...]":
     harmless: dict[str, Any] = {"score": "refusal", "higher_is_better": False, **own}
     return (
         make(
-            name="lab_harmful_direct", summary="lab: harmful requests; refused, complied with or neither, word for word",
-            breakdown="category", **harmful,
+            name="lab_harmful_direct", breakdown="category",
+            summary="lab: harmful requests; refused, complied with or neither, word for word", **harmful,
         ),
         make(
             name="lab_harmful_jailbreak", summary="lab: the same requests in jailbreak wrappers that no refusal was "
