@@ -41,7 +41,7 @@ def test_a_base_and_adapters_on_the_lab(tmp_path: Path) -> None:
     own = tmp_path / "questions.jsonl"
     own.write_text(json.dumps({"prompt": "what kind of thing is a nothing ?", "answer": "it is a toy"}) + "\n")
     arguments = ["evaluate", "--base", "lab:unaligned", "--adapter", "lab:safety", "--adapter", "skill=lab:reverse"]
-    arguments += ["--suite", f"safety,lab_task_reverse,{own}", "--samples", "8", "--device", "cpu", "--out", str(out)]
+    arguments += ["--suite", f"drift,lab_task_reverse,{own}", "--samples", "8", "--device", "cpu", "--out", str(out)]
     arguments += ["--max-new-tokens", "16"]
     script = "import sys; from sst_merge.cli.main import main; sys.argv = ['sst-merge', *sys.argv[1:]]; main()"
     command = [sys.executable, "-c", script, *arguments]
@@ -55,17 +55,14 @@ def test_a_base_and_adapters_on_the_lab(tmp_path: Path) -> None:
     assert done.stdout.rstrip().endswith(str(out))
     summary = json.loads((out / "summary.json").read_text())
     assert summary["models"] == ["base", "safety", "skill"] and summary["reference"] == "base"
-    assert summary["suites"] == [
-        "lab_harmful_direct", "lab_harmful_jailbreak", "lab_prefilling", "lab_refusal_suppression",
-        "lab_task_reverse", "custom_questions",
-    ]  # fmt: skip
+    assert summary["suites"] == ["lab_drift_unsafe", "lab_drift_safe", "lab_task_reverse", "custom_questions"]
     facts = json.loads((out / "run.json").read_text())
     rates = {(r["model"], r["suite"], r["score"]): r for r in summary["rates"] if r["group"] is None}
     for model in summary["models"]:
         for suite in summary["suites"]:
             records = [json.loads(line) for line in (out / "records" / model / f"{suite}.jsonl").open()]
             assert {record["run"] for record in records} == {facts["run"]}
-            score = "correct" if suite in {"lab_task_reverse", "custom_questions"} else "refusal"
+            score = "refusal" if "drift" in suite else "correct"
             assert rates[model, suite, score]["k"] == sum(record["scores"][score] for record in records)
             assert rates[model, suite, score]["n"] == len(records) == (1 if suite.startswith("custom") else 8)
     assert set(facts["records"]) == {p.relative_to(out).as_posix() for p in (out / "records").rglob("*.jsonl")}

@@ -26,6 +26,7 @@ from sst_merge.lab import Lab
 from sst_merge.lab.exact_match import exact_match
 from sst_merge.lab.words import WRAPPERS
 from sst_merge.lab.world import REFUSAL, Sample
+from sst_merge.reporting.evaluation_tables import main_scores
 
 pytest_plugins = ("evaluation_fixtures",)
 
@@ -196,6 +197,8 @@ def test_drift_comes_out_of_the_summary(lab: Lab, run: EvaluationRun, models: di
         )
         assert found.n == N and -found.difference == pytest.approx(lost)
         assert measured_drift[name][0].value == pytest.approx(lost)
+    assert main_scores(run.summary, "lab_drift_unsafe") == ("refusal", "harm", "incoherent")
+    assert main_scores(run.summary, "lab_drift_safe") == ("refusal", "correct", "incoherent")
     assert not any("incoherence was not judged" in warning for warning in run.summary.warnings)
 
 
