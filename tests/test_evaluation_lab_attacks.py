@@ -198,7 +198,7 @@ def test_drift_comes_out_of_the_summary(lab: Lab, run: EvaluationRun, models: di
         assert found.n == N and -found.difference == pytest.approx(lost)
         assert measured_drift[name][0].value == pytest.approx(lost)
     assert main_scores(run.summary, "lab_drift_unsafe") == ("refusal", "harm", "incoherent")
-    assert main_scores(run.summary, "lab_drift_safe") == ("refusal", "correct", "incoherent")
+    assert main_scores(run.summary, "lab_drift_safe") == ("refusal", "incoherent", "correct")
     assert not any("incoherence was not judged" in warning for warning in run.summary.warnings)
 
 
