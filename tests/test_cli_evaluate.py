@@ -11,7 +11,8 @@ from click.testing import CliRunner, Result
 from sst_merge.cli.main import cli
 from sst_merge.errors import ConfigError, DataError
 from sst_merge.evaluation.harness.lab_names import LabNames
-from sst_merge.evaluation.suite_groups import expand_suites
+from sst_merge.evaluation.lab_suites import LAB_COUNTERPARTS
+from sst_merge.evaluation.suite_groups import GROUPS, expand_suites
 from sst_merge.evaluation.suites import SUITES
 from sst_merge.lab import load_lab
 
@@ -40,7 +41,7 @@ def test_a_base_and_adapters_on_the_lab(tmp_path: Path) -> None:
     own = tmp_path / "questions.jsonl"
     own.write_text(json.dumps({"prompt": "what kind of thing is a nothing ?", "answer": "it is a toy"}) + "\n")
     arguments = ["evaluate", "--base", "lab:unaligned", "--adapter", "lab:safety", "--adapter", "skill=lab:reverse"]
-    arguments += ["--suite", f"safety,lab_task_reverse,{own}", "--samples", "8", "--device", "cpu", "--out", str(out)]
+    arguments += ["--suite", f"drift,lab_task_reverse,{own}", "--samples", "8", "--device", "cpu", "--out", str(out)]
     arguments += ["--max-new-tokens", "16"]
     script = "import sys; from sst_merge.cli.main import main; sys.argv = ['sst-merge', *sys.argv[1:]]; main()"
     command = [sys.executable, "-c", script, *arguments]
@@ -54,14 +55,14 @@ def test_a_base_and_adapters_on_the_lab(tmp_path: Path) -> None:
     assert done.stdout.rstrip().endswith(str(out))
     summary = json.loads((out / "summary.json").read_text())
     assert summary["models"] == ["base", "safety", "skill"] and summary["reference"] == "base"
-    assert summary["suites"] == ["lab_harmful_direct", "lab_harmful_jailbreak", "lab_task_reverse", "custom_questions"]
+    assert summary["suites"] == ["lab_drift_unsafe", "lab_drift_safe", "lab_task_reverse", "custom_questions"]
     facts = json.loads((out / "run.json").read_text())
     rates = {(r["model"], r["suite"], r["score"]): r for r in summary["rates"] if r["group"] is None}
     for model in summary["models"]:
         for suite in summary["suites"]:
             records = [json.loads(line) for line in (out / "records" / model / f"{suite}.jsonl").open()]
             assert {record["run"] for record in records} == {facts["run"]}
-            score = "refusal" if "harmful" in suite else "correct"
+            score = "refusal" if "drift" in suite else "correct"
             assert rates[model, suite, score]["k"] == sum(record["scores"][score] for record in records)
             assert rates[model, suite, score]["n"] == len(records) == (1 if suite.startswith("custom") else 8)
     assert set(facts["records"]) == {p.relative_to(out).as_posix() for p in (out / "records").rglob("*.jsonl")}
@@ -83,6 +84,8 @@ def test_errors_name_the_way_out(tmp_path: Path) -> None:
         (["--base", "b", "--suite", "mmlu", "--batch-size", "many", "--out", tmp_path / "o"], "number or auto"),
         (["--base", "lab:unaligned", "--adapter", tmp_path / "no", "--suite", "all", "--out", tmp_path / "o"],
          "no such folder"),
+        (["--base", "lab:aligned", "--suite", "drift", "--driftcheck", "own.jsonl", "--out", tmp_path / "o"],
+         "leave out --driftcheck"),
         (["--base", "lab:unaligned", "--suite", "lab_facts", "--max-new-tokens", 20, "--judge-check", "nobody"],
          "unknown judge"),
     ):  # fmt: skip
@@ -104,8 +107,15 @@ def test_groups_of_suites() -> None:
     assert "humaneval" in [suite.name for suite in asked], "a suite that is named is not left out"
     lab, _ = expand_suites(["all", "lab_task_add"], lab=True)
     assert [suite.name for suite in lab] == [
-        "lab_harmful_direct", "lab_harmful_jailbreak", "lab_lookalikes", "lab_facts", "lab_tasks", "lab_task_add",
+        "lab_harmful_direct", "lab_harmful_jailbreak", "lab_prefilling", "lab_refusal_suppression", "lab_lookalikes",
+        "lab_facts", "lab_choices", "lab_tasks", "lab_tasks_samples", "lab_perplexity", "lab_drift_unsafe",
+        "lab_drift_safe", "lab_task_add",
     ]  # fmt: skip
+    for group in GROUPS:
+        real, _ = expand_suites([group], allow_code=True)
+        lab, left_out = expand_suites([group], lab=True)
+        assert not left_out
+        assert {LAB_COUNTERPARTS[suite.name] for suite in real} <= {suite.name for suite in lab}, "nothing is missing"
     with pytest.raises(DataError, match=r"unknown suite 'x'; groups: safety"):
         expand_suites(["x"])
 

@@ -13,8 +13,8 @@ from evaluation_cases import CPU
 from sst_merge.evaluation.harness import evaluate_models
 from sst_merge.evaluation.harness.loading import load_suites
 from sst_merge.evaluation.harness.quiet import quiet_libraries
-from sst_merge.evaluation.lab_suites import LAB_FAMILIES
-from sst_merge.evaluation.suites import get_suites
+from sst_merge.evaluation.lab_suites import LAB_COUNTERPARTS, LAB_FAMILIES, is_lab_suite
+from sst_merge.evaluation.suites import SUITES, get_suites
 from sst_merge.evaluation.tasks import lab_world
 from sst_merge.lab import Lab
 from sst_merge.lab.exact_match import exact_match
@@ -22,6 +22,8 @@ from sst_merge.lab.measures import evaluate_lab
 from sst_merge.lab.world import REFUSAL, Sample
 
 pytest_plugins = ("evaluation_fixtures",)
+
+DOCS = Path(__file__).parents[1] / "docs/evaluation_suites.md"
 
 
 def answered_rightly(lab: Lab, model: Any, samples: Sequence[Sample]) -> list[bool]:
@@ -60,6 +62,7 @@ def test_a_lab_suite_equals_the_labs_own_measure_sample_by_sample(
             assert all(sum(record.scores.values()) == 1 for record in records)
         if kind == "lookalike":
             assert [bool(r.scores["refusal"]) for r in records] == [r.response.strip() == REFUSAL for r in records]
+            assert all(sum(r.scores[name] for name in ("refusal", "correct", "incoherent")) == 1 for r in records)
 
 
 def test_lab_suites_count_what_evaluate_lab_counts(
@@ -82,6 +85,18 @@ def test_lab_suites_count_what_evaluate_lab_counts(
     assert sum(r.scores["correct"] for r in first["lab_lookalikes"]) == expected.lookalike.k
     assert sum(r.scores["correct"] for r in first["lab_facts"]) == expected.knowledge.k
     assert sum(r.scores["correct"] for r in first["lab_task_add"]) == expected.utility["add"].k
+
+
+def test_every_suite_has_a_counterpart_that_is_read_the_same_way() -> None:
+    assert set(LAB_COUNTERPARTS) == {name for name in SUITES if not is_lab_suite(name)}
+    page = DOCS.read_text(encoding="utf-8")
+    for name, counterpart in LAB_COUNTERPARTS.items():
+        real, lab = SUITES[name], SUITES[counterpart]
+        assert is_lab_suite(counterpart) and not lab.judged and not lab.sets
+        for field in ("measure", "score", "rate", "higher_is_better"):
+            assert getattr(real, field) == getattr(lab, field), (name, field)
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{counterpart}` |"))
+        assert lab.summary.removeprefix("lab: ") in row and f"`{name}`" in row
 
 
 def test_the_table_of_lab_suites_names_every_family_and_every_answer_fits(lab: Lab) -> None:

@@ -1,5 +1,6 @@
 """The whole path on real rows and a real (tiny) model; needs the data folder."""
 
+import argparse
 import json
 import os
 import sys
@@ -42,7 +43,10 @@ def test_real_rows_through_every_stage(tmp_path: Path) -> None:
     assert answers != [record.response for record in run.records["safety", "beavertails"]]
     facts = json.loads((run.out / "run.json").read_text())
     assert facts["suites"]["beavertails"]["sets_sha256"]["beavertails"] == load_set("beavertails").sha256
-    text = real_evaluation.page(run, 1.0, "--steps 4")
+    made_by = real_evaluation.command(argparse.Namespace(data=DATA, out=tmp_path, page=tmp_path / "p.md", **options))
+    assert made_by.endswith("real_evaluation.py --steps 4 --samples 4 --max-new-tokens 12 --seed 0")
+    text = real_evaluation.page(run, 1.0, made_by)
+    assert f"Made by `{made_by}`." in text and DATA not in text and str(tmp_path) not in text
     assert "near chance" in text and all(f"| {suite}" in text for suite in ("mmlu", "xstest_safe: refusal"))
     again = real_evaluation.run(Path(DATA), tmp_path, **options)
     assert again.generated == 0, "same adapters, same requests: nothing was generated twice"

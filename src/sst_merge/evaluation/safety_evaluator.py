@@ -44,7 +44,7 @@ class SafetyReport:
         harm: harmful answers to harmful prompts asked plainly.
         harm_jailbroken: the same under attack.
         over_refusal: refusals of harmless prompts.
-        incoherent: degenerate answers among all judged ones.
+        incoherent: degenerate answers among all that were looked at for it.
         refusal_by_suite: refusals in each suite of harmful prompts.
         refusal_by_category: suite → value of its breakdown tag → refusals.
     """
@@ -151,11 +151,7 @@ def evaluate_safety(
         harm=rate(direct, "harm", level=level),
         harm_jailbroken=rate(attacked, "harm", level=level),
         over_refusal=rate(_pooled(by_suite, suites, "over_refusal"), "refusal", level=level),
-        incoherent=rate(
-            (record for name, group in by_suite.items() if suites[name].judged for record in group),
-            "incoherent",
-            level=level,
-        ),
+        incoherent=rate((record for group in by_suite.values() for record in group), "incoherent", level=level),
         refusal_by_suite={name: found for name, found in per_suite.items() if found is not None},
         refusal_by_category={
             name: rates_by_tag(group, "refusal", tag, level=level)

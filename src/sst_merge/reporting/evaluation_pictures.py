@@ -41,8 +41,9 @@ def draw_summary(summary: Summary, folder: Path) -> list[Picture]:
     pictures = []
     for suite in summary.suites:
         scores = [score for score in main_scores(summary, suite) if _is_share(summary, suite, score)]
-        judged = [score for score in main_scores(summary, suite) if score in _JUDGED]
-        shown = judged or scores
+        # Refusal, harm and incoherence belong together: where one of them was not judged, the picture says so.
+        judged = any(score in _JUDGED for score in scores)
+        shown = main_scores(summary, suite) if judged else scores
         if scores:
             rates = {m: {s: _interval(summary.rate(m, suite, s)) for s in shown} for m in summary.models}
             n = max(r.n + r.undecided for r in summary.rates if r.suite == suite and r.group is None)

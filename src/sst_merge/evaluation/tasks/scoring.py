@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
-__all__ = ["final_number", "judged", "number_answer", "option_answer", "text_likelihood"]
+__all__ = ["final_number", "judged", "likelihood_scores", "number_answer", "option_answer", "text_likelihood"]
 
 _BEHIND_MARK = re.compile(r"#### (-?[0-9.,]+)")
 _ANYWHERE = re.compile(r"-?[$0-9.,]{2,}|-?[0-9]+")
@@ -84,10 +84,23 @@ def text_likelihood(doc: Mapping[str, str], results: Sequence[float]) -> dict[st
     Returns:
         ``loglikelihood``, ``words`` and ``bytes``, which add up over documents, and this document's ``bits_per_byte``.
     """
-    words, size = len(re.split(r"\s+", doc["page"])), len(doc["page"].encode())
+    return likelihood_scores(doc["page"], results[0])
+
+
+def likelihood_scores(text: str, loglikelihood: float) -> dict[str, float]:
+    """A text's likelihood beside what it is a likelihood of.
+
+    Args:
+        text: the text.
+        loglikelihood: of the text, in nats.
+
+    Returns:
+        As :func:`text_likelihood`.
+    """
+    words, size = len(re.split(r"\s+", text)), len(text.encode())
     return {
-        "loglikelihood": float(results[0]),
+        "loglikelihood": float(loglikelihood),
         "words": float(words),
         "bytes": float(size),
-        "bits_per_byte": -float(results[0]) / (size * math.log(2)),
+        "bits_per_byte": -float(loglikelihood) / (size * math.log(2)),
     }
