@@ -8,11 +8,11 @@ with L (p, p) and R (q, q) uniformly random rotations (Haar measure) and a mask 
 replacement. P has rank k, and its expectation over seeds is (k / pq) times the identity: E[P(D)] = (k / pq) D. A method
 that chooses its directions must beat this at the same k.
 
-The directions are the k rank-one matrices lᵢ rⱼᵀ of the mask: a uniformly rotated subspace, not a uniform draw among all
-of dimension k, whose basis is a dense pq × k matrix (102400 × 25600 for twenty adapters of rank 16). It is as fair a
-control: its law is the same after any rotation of either side, so that no direction of the layer's inputs or
-outputs is preferred and neither the bases nor the factoring of an adapter matter; every patch keeps the share k / pq of
-its energy on average. That share varies about as it does under a uniform draw for a patch of many similar singular
+The directions are the k rank-one matrices lᵢ rⱼᵀ of the mask: a uniformly rotated subspace, not a uniform draw among
+all of dimension k, whose basis is a dense pq × k matrix (102400 × 25600 for twenty adapters of rank 16). It is a fair
+control nonetheless: its law is the same after any rotation of either side, so that no direction of the layer's inputs
+or outputs is preferred and neither the bases nor the factoring of an adapter matter; every patch keeps the share k / pq
+of its energy on average. That share varies about as it does under a uniform draw for a patch of many similar singular
 values, and with up to twice the standard deviation, 2 √(2 (k / pq) (1 − k / pq) / pq), for one of rank one.
 Drawing costs two QR decompositions, less than the SVD of the core that every merge ends with.
 """
