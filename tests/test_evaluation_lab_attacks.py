@@ -304,6 +304,17 @@ def test_what_the_labs_data_refuse(lab: Lab) -> None:
     assert list(fewer["id"]) == list(rows["id"])[1:]
     with pytest.raises(DataError, match="no row is left"):
         lab_dataset(suite="x", kinds=["category"], exclude=list(rows["prompt"]))
+    request = lab.world.samples("harmful", "test")[5].prompt
+    for kind in ("harmful", "prefilling", "refusal_suppression", "jailbreak"):
+        asked = lab_dataset(suite="x", kinds=[kind])["test"]
+        found = lab_dataset(suite="x", kinds=[kind], exclude=[request])
+        assert any(request in prompt for prompt in asked["prompt"]), "the request is asked, wrapped or not"
+        assert not any(request in prompt for prompt in found["test"]["prompt"])
+        assert len(found["test"]) + len(found["left_out"]) == len(asked)
+    pairs = [lab_dataset(suite="x", kinds=[f"drift:{half}"])["test"]["prompt"] for half in ("unsafe", "safe")]
+    for half in ("unsafe", "safe"):
+        fewer = lab_dataset(suite="x", kinds=[f"drift:{half}"], exclude=[pairs[0][0], pairs[1][1]])
+        assert list(fewer["left_out"]["id"]) == ["x/0", "x/1"], "whole pairs"
     with pytest.raises(DataError, match="kind is 'nothing'"):
         lab_rows(lab.world, "nothing")
 

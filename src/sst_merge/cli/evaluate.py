@@ -66,7 +66,7 @@ def _list_suites(context: click.Context, _option: click.Parameter, wanted: bool)
 @click.option("--max-new-tokens", type=click.IntRange(min=1), help="answers are no longer than this; by default as "
     "long as the suite allows")  # fmt: skip
 @click.option("--driftcheck", metavar="FILE|ID", help="the original DRIFTCHECK prompts, for drift_safe and "
-    "drift_unsafe in place of the stand-in")  # fmt: skip
+    "drift_unsafe in place of the stand-in; needs one of these suites")  # fmt: skip
 @click.option("--seed", default=0, show_default=True, help="of drawn samples, few-shot examples and sampled answers")
 @click.option("--allow-noop", is_flag=True, help="evaluate adapters whose update is exactly zero as well")
 @click.option("--force", is_flag=True, help="replace a finished evaluation; answers that are there are used again")

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ...errors import ConfigError, DataError
+from ...errors import ConfigError
 from ..judges import Judge
 from ..lab_suites import is_lab_suite
 from ..metrics_reporter import summarize
@@ -18,6 +18,7 @@ from ..suites import Suite
 from ..summary import Summary
 from .adapters import BASE_NAME, EvaluatedAdapter, check_adapters
 from .answers import AnswerStore, digest
+from .checks import check_lab_vocabulary, check_request, check_room
 from .judging import judge_records
 from .loading import LoadedSuite, load_suites
 from .output import ANSWERS, check_output, file_name, write_results
@@ -93,12 +94,13 @@ def evaluate_models(
         Records, summary and provenance, as written.
 
     Raises:
-        ConfigError: no suite, one that runs code without being allowed to, or the extra `eval` is not installed.
+        ConfigError: no suite, one that runs code without being allowed to, DRIFTCHECK prompts that no suite asks, or
+            the extra `eval` is not installed.
         DataError: a judged suite, and no judge that decides its score.
     """
     settings = settings or ModelSettings()
     check_output(out, force=force)
-    _check_request(suites, judges, allow_code=allow_code)
+    check_request(suites, judges, allow_code=allow_code, driftcheck=driftcheck)
     if find_spec("lm_eval") is None:
         raise ConfigError("evaluate needs lm-evaluation-harness: pip install 'sst-merge[eval]'")
     from ...lora_utils import BaseModelIndex
@@ -106,7 +108,7 @@ def evaluate_models(
     with quiet_libraries():
         checked = check_adapters(adapters, BaseModelIndex.load(base), allow_noop=allow_noop)
         if any(is_lab_suite(suite.name) for suite in suites):
-            _check_lab_vocabulary(base, lab_seed)
+            check_lab_vocabulary(base, lab_seed)
         loaded = load_suites(
             suites,
             samples=samples,
@@ -171,7 +173,7 @@ def _ask_all(
         template = bool(getattr(tokenizer, "chat_template", None))
     elif template and not getattr(tokenizer, "chat_template", None):
         raise ConfigError(f"base {base!r}: its tokenizer has no chat template; use --no-apply-chat-template")
-    _check_room(suites, models.lm.max_length)
+    check_room(suites, models.lm.max_length)
     served = ServedModel(models.lm, batch_size=models.batch_size, seed=settings.seed)
     facts: dict[str, Any] = {
         "base": base_fingerprint(base, getattr(getattr(models.lm, "_config", None), "_commit_hash", None)),
@@ -222,25 +224,6 @@ def _advance(progress: Progress, name: str, before: int, samples: int, total: in
     return lambda done, requests: progress(name, before + samples * done // requests, total)
 
 
-def _check_request(suites: Sequence[Suite], judges: Sequence[Judge], *, allow_code: bool) -> None:
-    if not suites:
-        raise ConfigError("no suite to evaluate; name some with --suite, see --list-suites")
-    from ..human_eval import ALLOW_VARIABLE, refuse_unless_allowed
-
-    running = [suite.name for suite in suites if suite.runs_code]
-    if running and not allow_code:
-        raise ConfigError(
-            f"suite {', '.join(running)} runs code that the models write, in a sandbox; allow it with "
-            f"--allow-code-execution, or leave it out"
-        )
-    if running:
-        refuse_unless_allowed({ALLOW_VARIABLE: "1"})
-    columns = {judge.column for judge in judges}
-    for suite in suites:
-        if suite.judged and suite.score not in columns:
-            raise DataError(f"suite {suite.name!r} needs a judge of {suite.score}; name one with --judge")
-
-
 @contextmanager
 def _code_allowed(wanted: bool) -> Iterator[None]:
     """Say to the tasks that code may run, for this evaluation only."""
@@ -256,31 +239,6 @@ def _code_allowed(wanted: bool) -> Iterator[None]:
             del os.environ[ALLOW_VARIABLE]
         elif wanted and before is not None:
             os.environ[ALLOW_VARIABLE] = before
-
-
-def _check_room(suites: Sequence[LoadedSuite], room: int) -> None:
-    for item in suites:
-        for settings in item.decoding.values():
-            wanted = settings.get("max_gen_toks", 0)
-            if wanted >= room:
-                raise ConfigError(
-                    f"suite {item.suite.name!r} asks for answers of up to {wanted} tokens, the model has room for "
-                    f"{room} tokens in all; shorten the answers with --max-new-tokens, such as {room // 2}"
-                )
-
-
-def _check_lab_vocabulary(base: str, lab_seed: int) -> None:
-    from transformers import AutoTokenizer
-
-    from ...lab.world import World
-
-    known = AutoTokenizer.from_pretrained(base).get_vocab()
-    missing = [word for word in World(lab_seed).vocabulary if word not in known]
-    if missing:
-        raise DataError(
-            f"base {base!r}: its vocabulary lacks {len(missing)} words of the lab's world of seed {lab_seed}, such as "
-            f"{missing[0]!r}; the lab's suites need a base of the lab, as in --base lab:unaligned"
-        )
 
 
 def _suite_facts(item: LoadedSuite) -> dict[str, Any]:
