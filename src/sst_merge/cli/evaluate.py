@@ -67,6 +67,8 @@ def _list_suites(context: click.Context, _option: click.Parameter, wanted: bool)
     "long as the suite allows")  # fmt: skip
 @click.option("--driftcheck", metavar="FILE|ID", help="the original DRIFTCHECK prompts, for drift_safe and "
     "drift_unsafe in place of the stand-in; needs one of these suites")  # fmt: skip
+@click.option("--exclude", "excluded", multiple=True, metavar="FILE|SET", help="leave out of every suite what a "
+    "merge was calibrated on: a file of prompts, the merge's YAML, or a data set's name; repeatable")  # fmt: skip
 @click.option("--seed", default=0, show_default=True, help="of drawn samples, few-shot examples and sampled answers")
 @click.option("--allow-noop", is_flag=True, help="evaluate adapters whose update is exactly zero as well")
 @click.option("--force", is_flag=True, help="replace a finished evaluation; answers that are there are used again")
@@ -101,6 +103,7 @@ def evaluate(
         if not value:
             raise ConfigError(f"{flag}: missing; see sst-merge evaluate --help")
     assert base is not None and out is not None
+    from ..evaluation.calibration import read_calibration
     from ..evaluation.custom import custom_suite
     from ..evaluation.harness import ModelSettings, evaluate_models, find_adapters
     from ..evaluation.harness.lab_names import LabNames, is_lab_name
@@ -127,6 +130,7 @@ def evaluate(
         chat_template=options["chat_template"],
         seed=seed,
     )
+    exclude = [read_calibration(where) for where in options["excluded"]]
     with progress_bars() as progress:
         run = evaluate_models(
             base if lab is None else str(lab.base_path),
@@ -137,6 +141,7 @@ def evaluate(
             samples=options["samples"],
             max_new_tokens=options["max_new_tokens"],
             driftcheck=options["driftcheck"],
+            exclude=exclude,
             settings=settings,
             allow_code=allow_code,
             allow_noop=options["allow_noop"],
@@ -232,5 +237,8 @@ def _print(run: "EvaluationRun") -> None:
             cells = [rate_with_interval(rate.value, rate.ends) if rate else rate_with_interval(None) for rate in rates]
             rows.append([suite, score, str(n), *cells])
     print_table("Means with 95 % intervals", ["suite", "score", "n", *summary.models], rows)
+    if summary.left_out:
+        counts = ", ".join(f"{suite} {count}" for suite, count in summary.left_out.items())
+        click.echo(f"rows left out because a merge was calibrated on them: {counts}")
     for warning in summary.warnings:
         warn(warning)

@@ -9,6 +9,7 @@ from ...errors import DataError
 from ..records import Record
 from ..sets import load_set
 from ..suites import Suite, tasks_folder
+from ..tasks.selection import LEFT_OUT
 from .answers import digest
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class LoadedSuite:
         suite: what it is.
         tasks: lm-evaluation-harness's task name → task.
         samples: how many samples are asked.
+        left_out: rows that are not asked because a merge was calibrated on their prompt.
         rows_hash: SHA-256 over the rows asked, in order.
         sets: data set → SHA-256 over all its rows.
         decoding: task name → settings of generation; empty for option scoring.
@@ -38,6 +40,7 @@ class LoadedSuite:
     suite: Suite
     tasks: "Mapping[str, Task]"
     samples: int
+    left_out: int
     rows_hash: str
     sets: Mapping[str, str]
     decoding: Mapping[str, Any]
@@ -156,6 +159,7 @@ def load_suites(
                 suite=suite,
                 tasks=tasks,
                 samples=sum(len(found) for _, found in rows),
+                left_out=sum(len(task.dataset.get(LEFT_OUT, ())) for task in tasks.values()),
                 rows_hash=digest(rows),
                 sets={name: load_set(name).sha256 for name in sets},
                 decoding={name: settings for name, settings in decoding.items() if settings},

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ConfigError
+from ..calibration import CalibrationPrompts
 from ..judges import Judge
 from ..lab_suites import is_lab_suite
 from ..metrics_reporter import summarize
@@ -60,6 +61,7 @@ def evaluate_models(
     samples: int | None = None,
     max_new_tokens: int | None = None,
     driftcheck: str | None = None,
+    exclude: Sequence[CalibrationPrompts] = (),
     settings: ModelSettings | None = None,
     allow_code: bool = False,
     allow_noop: bool = False,
@@ -82,6 +84,7 @@ def evaluate_models(
         samples: rows of each suite, drawn by the seed; all by default.
         max_new_tokens: answers are no longer than this; by default as long as the suite allows.
         driftcheck: file or hub id of the original DRIFTCHECK prompts, in place of the stand-in.
+        exclude: prompts that a merge was calibrated on; rows that ask one of them are left out of every suite.
         settings: loading and batching.
         allow_code: whether suites may run code that the models wrote.
         allow_noop: let adapters pass whose ΔW is exactly zero.
@@ -115,6 +118,7 @@ def evaluate_models(
             seed=settings.seed,
             lab_seed=lab_seed,
             max_new_tokens=max_new_tokens,
+            exclude=[prompt for source in exclude for prompt in source.prompts],
             driftcheck=driftcheck,
         )
         cache = cache or out / ANSWERS
@@ -140,10 +144,13 @@ def evaluate_models(
         breakdown={suite.name: suite.breakdown for suite in suites if suite.breakdown is not None},
         seed=settings.seed,
     )
+    if exclude:
+        summary = replace(summary, left_out={item.suite.name: item.left_out for item in loaded})
     provenance = {
         "format": "sst_merge.evaluation/1",
         "samples": samples,
         "driftcheck": driftcheck,
+        "exclude": [source.facts() for source in exclude],
         "suites": {item.suite.name: _suite_facts(item) for item in loaded},
         "judges": {judge.column: [j.name for j in judges if j.column == judge.column] for judge in judges},
         **facts,
@@ -244,6 +251,7 @@ def _code_allowed(wanted: bool) -> Iterator[None]:
 def _suite_facts(item: LoadedSuite) -> dict[str, Any]:
     return {
         "samples": item.samples,
+        "left_out": item.left_out,
         "rows_sha256": item.rows_hash,
         "sets_sha256": dict(item.sets),
         "decoding": dict(item.decoding),
