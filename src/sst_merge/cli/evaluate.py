@@ -1,6 +1,7 @@
 """``sst-merge evaluate``: a base, adapters and suites in; records, summary, tables and plots out."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,10 @@ def _list_suites(context: click.Context, _option: click.Parameter, wanted: bool)
 @click.option("--judge-check", metavar="NAME", help="measure a judge against labelled answers and stop")
 @click.option("--labels", type=click.Path(path_type=Path), help="labelled answers for --judge-check")
 @click.option("--samples", type=click.IntRange(min=1), help="samples per suite, drawn by the seed; all by default")
+@click.option("--attempts", type=click.IntRange(min=1), help="answers drawn to each question of humaneval_samples and "
+    "lab_tasks_samples, at least the k of their pass@k; 10 by default")  # fmt: skip
+@click.option("--reference", metavar="NAME", help="model that all others are compared with on the same samples (paired "
+    "bootstrap, McNemar); the base by default")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="folder to write into")
 @click.option("--cache", type=click.Path(path_type=Path), help="folder of answers to resume from; OUT/answers by "
     "default. Runs that share one share their answers")  # fmt: skip
@@ -142,6 +147,8 @@ def evaluate(
             max_new_tokens=options["max_new_tokens"],
             driftcheck=options["driftcheck"],
             exclude=exclude,
+            attempts=options["attempts"],
+            reference=options["reference"],
             settings=settings,
             allow_code=allow_code,
             allow_noop=options["allow_noop"],
@@ -150,7 +157,7 @@ def evaluate(
             force=options["force"],
             progress=progress,
         )
-    _print(run)
+    _print(run, compared=options["reference"] is not None)
     click.echo(str(out))
 
 
@@ -223,10 +230,14 @@ def _batch_size(text: str) -> Any:
     return text if text == "auto" else int(text)
 
 
-def _print(run: "EvaluationRun") -> None:
-    """Suites down, models across: there are more suites than models as a rule."""
+def _print(run: "EvaluationRun", *, compared: bool) -> None:
+    """Suites down, models across: there are more suites than models as a rule.
+
+    Comparisons are many and stand in the report; they are printed too where a reference was asked for.
+    """
     from ..reporting import rate_with_interval
-    from ..reporting.evaluation_tables import main_scores
+    from ..reporting.evaluation_tables import comparison_table, main_scores
+    from ..reporting.tables import cell_text
 
     summary = run.summary
     rows = []
@@ -237,6 +248,11 @@ def _print(run: "EvaluationRun") -> None:
             cells = [rate_with_interval(rate.value, rate.ends) if rate else rate_with_interval(None) for rate in rates]
             rows.append([suite, score, str(n), *cells])
     print_table("Means with 95 % intervals", ["suite", "score", "n", *summary.models], rows)
+    if compared and summary.reference is not None:
+        shown = {(suite, score) for suite in summary.suites for score in main_scores(summary, suite)}
+        kept = tuple(found for found in summary.comparisons if (found.suite, found.score) in shown)
+        table = comparison_table(replace(summary, comparisons=kept))
+        print_table(table.caption, table.columns, [[cell_text(cell) for cell in row] for row in table.rows])
     if summary.left_out:
         counts = ", ".join(f"{suite} {count}" for suite, count in summary.left_out.items())
         click.echo(f"rows left out because a merge was calibrated on them: {counts}")

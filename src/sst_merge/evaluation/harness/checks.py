@@ -7,11 +7,16 @@ from ..judges import Judge
 from ..suites import Suite
 from .loading import LoadedSuite
 
-__all__ = ["check_lab_vocabulary", "check_request", "check_room"]
+__all__ = ["check_lab_vocabulary", "check_reference", "check_request", "check_room"]
 
 
 def check_request(
-    suites: Sequence[Suite], judges: Sequence[Judge], *, allow_code: bool, driftcheck: str | None = None
+    suites: Sequence[Suite],
+    judges: Sequence[Judge],
+    *,
+    allow_code: bool,
+    driftcheck: str | None = None,
+    attempts: int | None = None,
 ) -> None:
     """Check that what is asked for can be answered.
 
@@ -20,9 +25,11 @@ def check_request(
         judges: for suites whose answers are judged.
         allow_code: whether suites may run code that the models wrote.
         driftcheck: the original DRIFTCHECK prompts, where they are given.
+        attempts: answers to each question of suites that draw several, where the number is given.
 
     Raises:
-        ConfigError: no suite, one that runs code without being allowed to, or DRIFTCHECK prompts that no suite asks.
+        ConfigError: no suite, one that runs code without being allowed to, DRIFTCHECK prompts that no suite asks, or
+            attempts that no suite makes, or fewer than its pass@k needs.
         DataError: a judged suite, and no judge that decides its score.
     """
     if not suites:
@@ -42,10 +49,27 @@ def check_request(
             f"--driftcheck {driftcheck}: no suite asks these prompts; add --suite drift (found: "
             f"{', '.join(suite.name for suite in suites)}), or leave out --driftcheck"
         )
+    if attempts is not None:
+        _check_attempts(suites, attempts)
     columns = {judge.column for judge in judges}
     for suite in suites:
         if suite.judged and suite.score not in columns:
             raise DataError(f"suite {suite.name!r} needs a judge of {suite.score}; name one with --judge")
+
+
+def _check_attempts(suites: Sequence[Suite], attempts: int) -> None:
+    needed = {suite.name: suite.pass_k for suite in suites if suite.pass_k is not None}
+    if not needed:
+        raise ConfigError(
+            f"--attempts {attempts}: no suite draws several answers (found: {', '.join(s.name for s in suites)}); add "
+            f"--suite humaneval_samples (lab_tasks_samples on a base of the lab), or leave out --attempts"
+        )
+    for name, k in needed.items():
+        if attempts < k:
+            raise ConfigError(
+                f"--attempts {attempts}: suite {name!r} reports pass@{k}, which needs at least {k} answers to each "
+                f"question; give --attempts {k} or more"
+            )
 
 
 def check_room(suites: Sequence[LoadedSuite], room: int) -> None:
@@ -89,3 +113,21 @@ def check_lab_vocabulary(base: str, lab_seed: int) -> None:
             f"base {base!r}: its vocabulary lacks {len(missing)} words of the lab's world of seed {lab_seed}, such as "
             f"{missing[0]!r}; the lab's suites need a base of the lab, as in --base lab:unaligned"
         )
+
+
+def check_reference(reference: str | None, models: Sequence[str]) -> str | None:
+    """The model that the others are compared with.
+
+    Args:
+        reference: its name; the first of the models by default.
+        models: of the evaluation, the base first.
+
+    Returns:
+        The name, or None where there is nothing to compare it with.
+
+    Raises:
+        ConfigError: no model of that name.
+    """
+    if reference is not None and reference not in models:
+        raise ConfigError(f"--reference {reference!r}: no such model; this evaluation has {', '.join(models)}")
+    return (reference or models[0]) if len(models) > 1 else None

@@ -11,6 +11,7 @@ from typing import Any
 
 from ...errors import ConfigError
 from ..calibration import CalibrationPrompts
+from ..helpfulness import with_helpfulness
 from ..judges import Judge
 from ..lab_suites import is_lab_suite
 from ..metrics_reporter import summarize
@@ -19,7 +20,7 @@ from ..suites import Suite
 from ..summary import Summary
 from .adapters import BASE_NAME, EvaluatedAdapter, check_adapters
 from .answers import AnswerStore, digest
-from .checks import check_lab_vocabulary, check_request, check_room
+from .checks import check_lab_vocabulary, check_reference, check_request, check_room
 from .judging import judge_records
 from .loading import LoadedSuite, load_suites
 from .output import ANSWERS, check_output, file_name, write_results
@@ -62,6 +63,8 @@ def evaluate_models(
     max_new_tokens: int | None = None,
     driftcheck: str | None = None,
     exclude: Sequence[CalibrationPrompts] = (),
+    attempts: int | None = None,
+    reference: str | None = None,
     settings: ModelSettings | None = None,
     allow_code: bool = False,
     allow_noop: bool = False,
@@ -85,6 +88,9 @@ def evaluate_models(
         max_new_tokens: answers are no longer than this; by default as long as the suite allows.
         driftcheck: file or hub id of the original DRIFTCHECK prompts, in place of the stand-in.
         exclude: prompts that a merge was calibrated on; rows that ask one of them are left out of every suite.
+        attempts: answers drawn to each question of suites that draw several (pass@k); as many as the suite says by
+            default.
+        reference: model that every other one is compared with, sample by sample; the base by default.
         settings: loading and batching.
         allow_code: whether suites may run code that the models wrote.
         allow_noop: let adapters pass whose ΔW is exactly zero.
@@ -97,13 +103,14 @@ def evaluate_models(
         Records, summary and provenance, as written.
 
     Raises:
-        ConfigError: no suite, one that runs code without being allowed to, DRIFTCHECK prompts that no suite asks, or
-            the extra `eval` is not installed.
+        ConfigError: no suite, one that runs code without being allowed to, DRIFTCHECK prompts that no suite asks,
+            attempts that no suite makes or too few, an unknown reference, or the extra `eval` is not installed.
         DataError: a judged suite, and no judge that decides its score.
     """
     settings = settings or ModelSettings()
     check_output(out, force=force)
-    check_request(suites, judges, allow_code=allow_code, driftcheck=driftcheck)
+    check_request(suites, judges, allow_code=allow_code, driftcheck=driftcheck, attempts=attempts)
+    compared_with = check_reference(reference, (BASE_NAME, *adapters))
     if find_spec("lm_eval") is None:
         raise ConfigError("evaluate needs lm-evaluation-harness: pip install 'sst-merge[eval]'")
     from ...lora_utils import BaseModelIndex
@@ -120,6 +127,7 @@ def evaluate_models(
             max_new_tokens=max_new_tokens,
             exclude=[prompt for source in exclude for prompt in source.prompts],
             driftcheck=driftcheck,
+            attempts=attempts,
         )
         cache = cache or out / ANSWERS
         cache.mkdir(parents=True, exist_ok=True)
@@ -127,7 +135,8 @@ def evaluate_models(
             records, facts, generated = _ask_all(
                 base, checked, loaded, settings, cache, allow_code=allow_code, progress=progress
             )
-        judged = [key for key in records if next(s for s in suites if s.name == key[1]).judged]
+        by_name = {suite.name: suite for suite in suites}
+        judged = [key for key in records if by_name[key[1]].judged]
         flat = judge_records(
             [record for key in judged for record in records[key]],
             judges,
@@ -137,10 +146,12 @@ def evaluate_models(
     found = iter(flat)
     for key in judged:
         records[key] = [next(found) for _ in records[key]]
+    for key in [key for key in judged if by_name[key[1]].helpfulness]:
+        records[key] = with_helpfulness(records[key])
     summary = summarize(
         (record for group in records.values() for record in group),
         required=(BASE_NAME, *adapters),
-        reference=BASE_NAME if adapters else None,
+        reference=compared_with,
         breakdown={suite.name: suite.breakdown for suite in suites if suite.breakdown is not None},
         seed=settings.seed,
     )
@@ -204,6 +215,9 @@ def _ask_all(
         before, total = 0, sum(item.samples for item in suites)
         for item in suites:
             context = {**deciding, "adapter": None if adapter is None else adapter.files, "suite": item.suite.name}
+            if item.sampled:
+                # A drawn answer depends on the batch it is drawn in, and so on all that is asked.
+                context |= {"rows": item.rows_hash, "attempts": item.attempts}
             file = cache / f"{file_name(name)}-{file_name(item.suite.name)}-{digest(context)[:16]}.jsonl"
             if progress is not None:
                 served.advance = _advance(progress, name, before, item.samples, total)
@@ -251,6 +265,7 @@ def _code_allowed(wanted: bool) -> Iterator[None]:
 def _suite_facts(item: LoadedSuite) -> dict[str, Any]:
     return {
         "samples": item.samples,
+        "attempts": item.attempts,
         "left_out": item.left_out,
         "rows_sha256": item.rows_hash,
         "sets_sha256": dict(item.sets),

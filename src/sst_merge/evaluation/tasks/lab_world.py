@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import DataError
 from ...lab.world import REFUSAL, World
-from ..pass_at_k import pass_at_k
+from ..pass_at_k import pass_scores
 from .lab_rows import lab_rows
 from .scoring import likelihood_scores, option_answer
 from .selection import select_rows
@@ -23,8 +23,6 @@ __all__ = [
     "score_right",
     "score_samples",
 ]
-
-_TRIES = 10
 
 
 def lab_dataset(
@@ -137,12 +135,11 @@ def score_samples(doc: Mapping[str, Any], results: Sequence[Sequence[str]]) -> d
         results: for its one request, all samples (:func:`all_samples`).
 
     Returns:
-        ``correct``: the share of right ones, which is pass@1; and ``pass_at_10``.
+        As :func:`~sst_merge.evaluation.pass_at_k.pass_scores`.
     """
     answers = results[0]
     right = sum(answer.strip() == doc["answer"] for answer in answers)
-    tries = {"correct": 1, "pass_at_10": _TRIES}
-    return {name: pass_at_k(len(answers), right, k) for name, k in tries.items()}
+    return pass_scores(len(answers), right)
 
 
 def score_choice(doc: Mapping[str, Any], results: Sequence[tuple[float, bool]]) -> dict[str, float]:
