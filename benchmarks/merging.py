@@ -112,7 +112,7 @@ def against_mergekit(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     idle = sum(measured([program, "--help"], threads=given.threads)[0] for program in (merge_program, extract_program))
     found = []
     for count in given.counts:
-        inputs = prepared(folder, count, given.layers)
+        inputs = prepared(folder, count, given.mergekit_layers)
         for name, theirs in MERGEKIT.items():
             if count not in given.mergekit_counts or name not in given.mergekit_methods:
                 continue
@@ -137,9 +137,9 @@ def against_mergekit(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 threads=given.threads, device=given.device,
             )[name]  # fmt: skip
             found.append({
-                "adapters": count, "method": name, "seconds": sum(s for s, _ in steps) - idle,
-                "peak_gib": max(gib for _, gib in steps), "ours_seconds": ours["disk_seconds"],
-                "ours_peak_gib": ours["peak_gib"],
+                "adapters": count, "layers": given.mergekit_layers, "method": name,
+                "seconds": sum(s for s, _ in steps) - idle, "peak_gib": max(gib for _, gib in steps),
+                "ours_seconds": ours["disk_seconds"], "ours_peak_gib": ours["peak_gib"],
             })  # fmt: skip
             progress(f"(b) n={count} {name}: mergekit {found[-1]['seconds']:.1f} s, {found[-1]['peak_gib']:.2f} GiB")
     release = subprocess.run(
@@ -172,7 +172,7 @@ def at_7b_shapes(methods: list[str], given: argparse.Namespace, folder: Path) ->
 
 def prepared(folder: Path, count: int, layers: int) -> Path:
     """A folder with a base and ``count`` adapters, made on the first call."""
-    inputs = folder / f"n{count}"
+    inputs = folder / f"n{count}-{layers}"
     if not inputs.exists():
         sizes = [str(size) for size in (HIDDEN, INNER, layers)]
         command = [sys.executable, str(HERE / "merging_inputs.py"), str(inputs / "base"), *sizes]
@@ -236,7 +236,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", default="abcd", help="which of a, b, c and d; none with --keep writes the page anew")
     parser.add_argument("--counts", type=int, nargs="+", default=[2, 8, 20], help="numbers of adapters")
-    parser.add_argument("--layers", type=int, default=1, help="layers in (a), (b) and (c), 16 in the model meant")
+    parser.add_argument("--layers", type=int, default=1, help="layers in (a) and (c), 16 in the model meant")
+    parser.add_argument("--mergekit-layers", type=int, default=16, help="layers in (b), whose memory grows with them")
     parser.add_argument("--layers-7b", type=int, default=2, help="layers of the exact sum in (d), 32 in Llama-2-7B")
     parser.add_argument("--repeats", type=int, default=5, help="runs of ours in memory, 5 CPU seconds at most")
     parser.add_argument("--methods", nargs="+", default=None, help="all data-free ones by default")

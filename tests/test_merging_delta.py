@@ -90,6 +90,9 @@ def test_parts_are_those_of_the_whole() -> None:
         for index in range(3):
             assert torch.allclose(parts.rows(index, slice(30, 47)), whole[index][30:47], atol=1e-12)
             assert torch.allclose(parts.entries(index, positions), whole[index].flatten()[positions], atol=1e-12)
+            for matrix, transposed in ((whole[index], False), (whole[index].T, True)):
+                columns = torch.randn(matrix.shape[1], 3, generator=torch.Generator().manual_seed(2)).double()
+                assert torch.allclose(parts.times(index, columns, transposed=transposed), matrix @ columns, atol=1e-11)
 
 
 def test_hint_spans_the_row_space_of_opposed_updates() -> None:

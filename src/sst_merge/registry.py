@@ -108,6 +108,10 @@ class PartlyFormed(ABC):
     def entries(self, index: int, positions: "Tensor") -> "Tensor":
         """Single entries of one patch, by their positions in row-major order; up to rounding."""
 
+    @abstractmethod
+    def times(self, index: int, columns: "Tensor", *, transposed: bool = False) -> "Tensor":
+        """One patch, or its transpose, times a thin matrix; up to rounding."""
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -163,6 +167,21 @@ class Layer:
         if isinstance(self.patches, PartlyFormed):
             return self.patches.entries(index, positions)
         return self.patches[index].flatten()[positions]
+
+    def times(self, index: int, columns: "Tensor", *, transposed: bool = False) -> "Tensor":
+        """One patch, or its transpose, times a thin matrix, up to rounding; no ΔW is formed.
+
+        Args:
+            index: of the patch.
+            columns: (d_in, c), or (d_out, c).
+            transposed: whose product.
+
+        Returns:
+            (d_out, c), or (d_in, c).
+        """
+        if isinstance(self.patches, PartlyFormed):
+            return self.patches.times(index, columns, transposed=transposed)
+        return (self.patches[index].T if transposed else self.patches[index]) @ columns
 
     def weighted_sum(self, role: str | None = None) -> "Tensor":
         """Σ wᵢ Mᵢ over the adapters of a role.

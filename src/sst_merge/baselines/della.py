@@ -20,7 +20,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from ..registry import Layer, MethodOptions, Promises, merge_method
-from ._entrywise import Normalization, Rescaling, disjoint_merge, drop, rescaled
+from ._entrywise import Normalization, Rescaling, disjoint_merge, drop, rescaled, row_blocks
 
 __all__ = ["DellaOptions", "della"]
 
@@ -94,5 +94,24 @@ def _keep_probability(tau: Tensor, options: DellaOptions) -> Tensor:
     n = tau.shape[1]
     rank = torch.arange(n, dtype=tau.dtype, device=tau.device)
     by_rank = options.density + options.epsilon / 2 - options.epsilon / n * rank
-    order = tau.abs().argsort(dim=1, descending=True, stable=True)
-    return torch.empty_like(tau).scatter_(1, order, by_rank.expand_as(tau))
+    probability = torch.empty_like(tau)
+    # In blocks that the processor's cache holds: whole matrices of 64-bit indices sort at a third of the speed.
+    for rows in row_blocks((tau.shape[0], n)):
+        probability[rows].scatter_(1, _falling_order(tau[rows]), by_rank.expand_as(tau[rows]))
+    return probability
+
+
+def _falling_order(block: Tensor) -> Tensor:
+    """Columns of every row by falling magnitude, the first of equal ones first."""
+    magnitudes = block.abs()
+    if block.dtype != torch.float32 or block.device.type != "cpu":
+        return magnitudes.argsort(dim=1, descending=True, stable=True)
+    # The bits of a non-negative float are ordered as it is. With the column in the lower half of 64 bits plain sorting
+    # gives the stable order, and NumPy sorts integers many at a time.
+    import numpy as np
+
+    keys = (0x7FFFFFFF - magnitudes.numpy().view(np.int32)).astype(np.int64) << 32
+    keys |= np.arange(block.shape[1])
+    keys.sort(axis=1)
+    keys &= 0xFFFFFFFF
+    return torch.from_numpy(keys)

@@ -7,24 +7,31 @@ Defaults of the authors' code: TIES with density 0.2 (top 20 %), Σ on the V sid
 to ``strength``. Adding the Pᵢ would be the weighted sum (``task_arithmetic``), so it is not offered here. The right
 side keeps the layer's own inputs as coordinates, so this needs ΔW, not the core (``core_ties`` aligns both sides). A
 sign flip of a column of U flips a row of every Pᵢ, so the result does not depend on it. U is found in an exact range of
-the stack: random probes (fixed seed), as many as the rank needs, and no SVD of a d_out × T·d_in matrix.
+the stack: random probes (fixed seed), as many as the rank needs, no SVD of a d_out × T·d_in matrix and no ΔW formed.
 One adapter alone is trimmed too: not ``exact``.
 
 Others: the authors' code trims all modules as one vector, not per module, and drops singular values below 1e-5; here
 those go that are rounding noise beside the largest one (about 1e-5 of it in float32).
 """
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from ..core_space import numerical_rank
 from ..registry import Layer, MethodOptions, Promises, merge_method
-from ._entrywise import disjoint_merge, drop, rescaled, trim, weighted_updates
+from ._entrywise import disjoint_merge, drop, rescaled, scaled, sum_of, trim
 from ._spectral import significant_svd
 
 __all__ = ["KnotsOptions", "knots"]
+
+# Probes of the first try per update, and probes that check what was found.
+_PROBES, _CHECKS = 32, 8
+# Rounding noise of an image stays below this multiple of ε·σ₁.
+_NOISE = 10
 
 
 class KnotsOptions(MethodOptions):
@@ -61,37 +68,52 @@ def knots(layer: Layer, options: KnotsOptions, state: None) -> Tensor:
         The merged ΔW, (d_out, d_in).
     """
     basis = _joint_range(layer)
-    parts = [basis.T @ tau for tau in weighted_updates(layer)]
-    # The joint SVD inside the range: QR first leaves a small square matrix, however long the stack is.
-    triangular = torch.linalg.qr(torch.cat(parts, dim=1).T, mode="r").R
+    # The joint SVD inside the range: of the stack's R alone, a small square matrix however many updates there are.
+    triangular = basis.new_zeros(0, basis.shape[1])
+    for index, weight in enumerate(layer.weights):
+        part = scaled(layer.times(index, basis, transposed=True), weight)
+        triangular = torch.linalg.qr(torch.cat([triangular, part]), mode="r").R
     rotation, _, _ = significant_svd(triangular.T)
     if not rotation.shape[1]:
-        return torch.zeros_like(layer.patches[0])
-    aligned = [rotation.T @ part for part in parts]
-    if options.merge == "ties":
-        reduced = [trim(part, options.density) for part in aligned]
-    else:
-        reduced = [
-            rescaled(drop(part, options.density, layer.generator), part, options.density, "paper") for part in aligned
-        ]
-    merged = disjoint_merge(reduced, layer.weights, normalize="count")
-    return options.strength * ((basis @ rotation) @ merged)
+        return basis.new_zeros(layer.shape)
+    directions = basis @ rotation
+    merged = disjoint_merge(_reduced(layer, directions, options), layer.weights, normalize="count")
+    return options.strength * (directions @ merged.T)
+
+
+def _reduced(layer: Layer, directions: Tensor, options: KnotsOptions) -> Iterator[Tensor]:
+    """The trimmed or thinned Pᵢᵀ, one at a time; rules on entries do not mind the transpose."""
+    for index, weight in enumerate(layer.weights):
+        part = scaled(layer.times(index, directions, transposed=True), weight)
+        if options.merge == "ties":
+            yield trim(part, options.density)
+        else:
+            yield rescaled(drop(part, options.density, layer.generator), part, options.density, "paper")
 
 
 def _joint_range(layer: Layer) -> Tensor:
     """Orthonormal columns that span the columns of all updates, (d_out, s)."""
-    d_out, d_in = layer.patches[0].shape
-    largest = max(float(tau.norm()) for tau in weighted_updates(layer))
-    size = min(d_out, 32 * len(layer.patches))
+    d_out, d_in = layer.shape
+    like = layer.rows(0, slice(0, 1))
+    probes = torch.Generator().manual_seed(0)
+
+    def images(size: int) -> Iterator[Tensor]:
+        drawn = torch.randn(d_in, size, generator=probes, dtype=torch.float64).to(like)
+        for index, weight in enumerate(layer.weights):
+            # In another order for every update, so that opposed ones do not cancel in the sum.
+            yield scaled(layer.times(index, drawn.roll(index, dims=1)), weight)
+
+    size = min(d_out, _PROBES * len(layer.patches))
     while True:
-        probes = torch.Generator().manual_seed(0)
-        image = layer.patches[0].new_zeros(d_out, size)
-        for tau in weighted_updates(layer):
-            image += tau @ torch.randn(d_in, size, generator=probes, dtype=torch.float64).to(tau)
-        basis: Tensor = torch.linalg.qr(image)[0]
+        basis, triangular = torch.linalg.qr(sum_of(images(size)))
         if size == d_out:
             return basis
-        tolerance = 100 * torch.finfo(basis.dtype).eps * largest
-        if all(float((tau - basis @ (basis.T @ tau)).norm()) <= tolerance for tau in weighted_updates(layer)):
+        # Probes beyond the rank gave rounding noise, which would only be carried along.
+        inner, values, _ = torch.linalg.svd(triangular)
+        basis = basis @ inner[:, : max(1, numerical_rank(values, _NOISE))]
+        # ‖(1 − QQᵀ) τ Ω‖²/c is on average the squared norm of what the range misses (Halko et al., arXiv:0909.4061).
+        fresh = list(images(_CHECKS))
+        tolerance = 100 * torch.finfo(basis.dtype).eps * max(float(image.norm()) for image in fresh)
+        if all(float((image - basis @ (basis.T @ image)).norm()) <= tolerance for image in fresh):
             return basis
         size = min(d_out, 2 * size)

@@ -4,9 +4,11 @@ from .bases import align_bases, shared_bases
 from .leading import all_triplets, leading_triplets
 from .space import CoreSpace, Truncation, common_layout
 from .spectrum import ThinSVD, effective_rank, numerical_rank, rank_for_energy, thin_svd
+from .stacked import StackedSpace
 
 __all__ = [
     "CoreSpace",
+    "StackedSpace",
     "ThinSVD",
     "Truncation",
     "align_bases",

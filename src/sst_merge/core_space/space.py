@@ -11,7 +11,7 @@ from ..lora_utils import LoraFactors, ModuleKind
 from .bases import align_bases, shared_bases
 from .spectrum import numerical_rank, rank_for_energy
 
-__all__ = ["CoreSpace", "Truncation", "common_layout"]
+__all__ = ["CoreSpace", "Truncation", "common_layout", "truncated"]
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,13 @@ class CoreSpace:
     bias: bool = False
 
     @classmethod
-    def spanned_by(cls, factors: Sequence[LoraFactors], *, aligned: bool = True) -> "CoreSpace":
-        """The core space of several updates of one module.
+    def spanned_by(cls, factors: Sequence[LoraFactors]) -> "CoreSpace":
+        """The core space of several updates of one module, on their principal directions (:func:`~.bases.align_bases`).
+
+        Where any basis will do, :class:`~.stacked.StackedSpace` is faster: it forms none.
 
         Args:
             factors: updates of the same module (any ranks, all with or all without bias column).
-            aligned: rotate onto the principal directions (:func:`~.bases.align_bases`); methods that only need
-                *some* basis save a few small SVDs without it.
 
         Returns:
             Bases in which every one of ``factors`` is exact.
@@ -64,8 +64,7 @@ class CoreSpace:
         """
         kind, bias = common_layout(factors)
         left, right = shared_bases(factors)
-        if aligned:
-            left, right = align_bases(left, right, [(left.T @ f.b) @ (f.a @ right) for f in factors])
+        left, right = align_bases(left, right, [(left.T @ f.b) @ (f.a @ right) for f in factors])
         return cls(left, right, kind, bias)
 
     @property
@@ -107,18 +106,37 @@ class CoreSpace:
         Raises:
             MergeError: the core has another shape than this space, or holds NaN or Inf.
         """
-        if tuple(core.shape) != self.shape:
-            raise MergeError(f"core matrix has shape {tuple(core.shape)}, this core space needs {self.shape}")
-        if not bool(torch.isfinite(core).all()):
-            raise MergeError("core matrix holds NaN or Inf; check the adapters and the Fisher statistics")
-        vectors, values, covectors = torch.linalg.svd(core, full_matrices=False)
-        kept = _kept_rank(values, core, rank, energy)
-        total = float(values.square().sum())
-        kept_energy = float(values[:kept].square().sum()) / total if total > 0 else 1.0
-        root = values[:kept].sqrt()
-        b = self.left @ (vectors[:, :kept] * root)
-        a = (root[:, None] * covectors[:kept]) @ self.right.T
-        return LoraFactors(b, a, self.kind, self.bias), Truncation(kept, kept_energy, values)
+        b, a, truncation = truncated(core, self.shape, rank=rank, energy=energy)
+        return LoraFactors(self.left @ b, a @ self.right.T, self.kind, self.bias), truncation
+
+
+def truncated(
+    core: Tensor, shape: tuple[int, int], *, rank: int | None, energy: float | None
+) -> tuple[Tensor, Tensor, Truncation]:
+    """Factors of a core by a thin SVD, M = P S Qᵀ, cut as asked.
+
+    Args:
+        core: M, (p, q).
+        shape: what it must be.
+        rank: see :meth:`CoreSpace.lift`.
+        energy: see :meth:`CoreSpace.lift`.
+
+    Returns:
+        P √S (p, k), √S Qᵀ (k, q) with k ≥ 1, and what the cut cost.
+
+    Raises:
+        MergeError: the core has another shape, or holds NaN or Inf.
+    """
+    if tuple(core.shape) != shape:
+        raise MergeError(f"core matrix has shape {tuple(core.shape)}, this core space needs {shape}")
+    if not bool(torch.isfinite(core).all()):
+        raise MergeError("core matrix holds NaN or Inf; check the adapters and the Fisher statistics")
+    vectors, values, covectors = torch.linalg.svd(core, full_matrices=False)
+    kept = _kept_rank(values, core, rank, energy)
+    total = float(values.square().sum())
+    kept_energy = float(values[:kept].square().sum()) / total if total > 0 else 1.0
+    root = values[:kept].sqrt()
+    return vectors[:, :kept] * root, root[:, None] * covectors[:kept], Truncation(kept, kept_energy, values)
 
 
 def _kept_rank(values: Tensor, core: Tensor, rank: int | None, energy: float | None) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core_space import CoreSpace, effective_rank, numerical_rank, rank_for_energy
+from ..core_space import StackedSpace, effective_rank, numerical_rank, rank_for_energy
 from ..lora_utils import LoraFactors
 
 __all__ = ["ENERGIES", "RankSpread", "SumFigures", "SummedUpdate", "sum_spectrum"]
@@ -158,10 +158,10 @@ def sum_spectrum(updates: Sequence[LoraFactors], weights: Sequence[float], scale
     Returns:
         Values above rounding, descending.
     """
-    space = CoreSpace.spanned_by(updates, aligned=False)
+    space = StackedSpace.spanned_by(updates)
     core = torch.zeros(space.shape, dtype=updates[0].b.dtype)
-    for update, weight in zip(updates, weights, strict=True):
-        core += weight * space.coordinates(update)
+    for coordinates, weight in zip(space.coordinates, weights, strict=True):
+        core += weight * coordinates
     values = torch.linalg.svdvals(core)
-    size = max(100, space.left.shape[0], space.right.shape[0])
+    size = max(100, updates[0].b.shape[0], updates[0].a.shape[1])
     return tuple(values[: numerical_rank(values, size, scale=scale)].tolist())

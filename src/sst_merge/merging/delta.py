@@ -88,6 +88,22 @@ class FormedUpdates(PartlyFormed, Sequence[Tensor]):
         row, column = positions // self.shape[1], positions % self.shape[1]
         return (factors.b[row] * factors.a.T.contiguous()[column]).sum(1)
 
+    def times(self, index: int, columns: Tensor, *, transposed: bool = False) -> Tensor:
+        """One ΔW, or its transpose, times a thin matrix: two thin products.
+
+        Args:
+            index: of the adapter.
+            columns: (d_in, c), or (d_out, c).
+            transposed: whose product.
+
+        Returns:
+            (d_out, c), or (d_in, c).
+        """
+        factors = self._factors[index]
+        if factors is None:
+            return columns.new_zeros(self.shape[1 if transposed else 0], columns.shape[1])
+        return factors.a.T @ (factors.b.T @ columns) if transposed else factors.b @ (factors.a @ columns)
+
     def hint(self, probes: Tensor) -> Tensor:
         """Σᵢ ΔWᵢᵀ Ω with the columns of Ω in another order for every adapter, so that opposed updates do not cancel.
 
@@ -98,9 +114,8 @@ class FormedUpdates(PartlyFormed, Sequence[Tensor]):
             Directions in the joint row space that do not depend on how a ΔW is factored, (d_in, c).
         """
         total = probes.new_zeros(self.shape[1], probes.shape[1])
-        for index, factors in enumerate(self._factors):
-            if factors is not None:
-                total += factors.a.T @ (factors.b.T @ probes.roll(index, dims=1))
+        for index in range(len(self)):
+            total += self.times(index, probes.roll(index, dims=1), transposed=True)
         return total
 
     def forget(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core_space import CoreSpace, Truncation
+from ..core_space import CoreSpace, StackedSpace, Truncation
 from ..errors import MergeError
 from ..lora_utils import Adapter, LoraFactors
 from ..registry import Layer
@@ -55,7 +55,7 @@ def merged_modules(
         plan: a checked merge.
         seed: every module draws from (seed, its name), so order and parallelism do not matter.
         state: what the method prepared.
-        spaces: core spaces that the preparation used; by default each module's is made here, unaligned.
+        spaces: core spaces that the preparation used; by default each module's is made here, in any basis.
         compute_dtype: float32 or float64: type of the merged factors, and of ΔW where a method works on ΔW. Core
             matrices are always float64.
         device: where the algebra runs.
@@ -125,14 +125,16 @@ def _merge_core(
     state: Any,
     space: CoreSpace | None,
 ) -> _Merged:
+    here: CoreSpace | StackedSpace
     if space is None:
-        space = CoreSpace.spanned_by([f for f in factors if f is not None], aligned=False)
+        here = StackedSpace.spanned_by(factors)
+        patches = here.coordinates
     else:
-        space = CoreSpace(space.left.to(_CORE_DTYPE), space.right.to(_CORE_DTYPE), space.kind, space.bias)
-    patches = tuple(space.coordinates(f) for f in factors)
+        here = CoreSpace(space.left.to(_CORE_DTYPE), space.right.to(_CORE_DTYPE), space.kind, space.bias)
+        patches = tuple(here.coordinates(f) for f in factors)
     merged = plan.method.merge_layer(_layer(plan, module, patches, generator), plan.options, state)
-    lifted, truncation = space.lift(merged, rank=plan.rank, energy=plan.energy)
-    return lifted, truncation, space.shape
+    lifted, truncation = here.lift(merged, rank=plan.rank, energy=plan.energy)
+    return lifted, truncation, here.shape
 
 
 def _merge_delta(
