@@ -161,6 +161,14 @@ def test_what_is_refused_is_refused_first(base: str, tmp_path: Path, monkeypatch
         evaluate_models(base, {}, get_suites(("humaneval",)), out)
     with pytest.raises(DataError, match=r"'xstest_safe' needs a judge of refusal"):
         evaluate_models(base, {}, get_suites(("xstest_safe",)), out)
+    with pytest.raises(ConfigError, match=r"own\.jsonl: no suite asks these prompts; add --suite drift"):
+        evaluate_models(base, {}, get_suites(("lab_facts",)), out, driftcheck="own.jsonl")
+    with pytest.raises(ConfigError, match=r"--attempts 20: no suite draws several answers \(found: lab_facts\)"):
+        evaluate_models(base, {}, get_suites(("lab_facts",)), out, attempts=20)
+    with pytest.raises(ConfigError, match=r"'lab_tasks_samples' reports pass@10, .* give --attempts 10 or more"):
+        evaluate_models(base, {}, get_suites(("lab_tasks_samples",)), out, attempts=9)
+    with pytest.raises(ConfigError, match=r"--reference 'skil': no such model; this evaluation has base, skill"):
+        evaluate_models(base, {"skill": tmp_path}, get_suites(("lab_facts",)), out, reference="skil")
     with pytest.raises(BaseModelError, match=r"no usable configuration|expected the folder"):
         evaluate_models(str(tmp_path), {}, get_suites(("lab_facts",)), out)
     with pytest.raises(DataError, match=r"lacks .* words of the lab's world of seed 1"):

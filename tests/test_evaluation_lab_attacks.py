@@ -14,6 +14,7 @@ from evaluation_cases import CPU
 from sst_merge.errors import DataError
 from sst_merge.evaluation.drift_intervals import drift_intervals
 from sst_merge.evaluation.harness import EvaluationRun, evaluate_models
+from sst_merge.evaluation.helpfulness import HELPFUL, with_helpfulness
 from sst_merge.evaluation.records import Record
 from sst_merge.evaluation.safety_evaluator import evaluate_safety
 from sst_merge.evaluation.safety_tax_calculator import drift
@@ -186,6 +187,8 @@ def test_drift_comes_out_of_the_summary(lab: Lab, run: EvaluationRun, models: di
         for suite, found in rates.items():
             measured = run.summary.rate(name, suite, "refusal")
             assert measured is not None and measured.k == sum(found) and measured.n == N
+        by_rule = [record.scores[HELPFUL] for record in with_helpfulness(safe)]
+        assert by_rule == [record.scores["correct"] for record in safe], "known answers say what the rule says"
         helpful = run.summary.rate(name, "lab_drift_safe", "correct")
         assert helpful is not None and helpful.k == sum(answered[N:])
     before = sum(rows["base"]) / N
@@ -276,6 +279,9 @@ def test_pass_at_ten_of_sampled_answers() -> None:
     doc = {"answer": "A B"}
     assert score_samples(doc, [["A B", " A B "] + ["B A"] * 8]) == {"correct": 0.2, "pass_at_10": 1.0}
     assert score_samples(doc, [["A B C"] * 10]) == {"correct": 0.0, "pass_at_10": 0.0}
+    # Of 12 answers 1 is right: the 10 that are drawn hold it in C(11, 9) of C(12, 10) ways.
+    assert score_samples(doc, [["A B"] + ["B A"] * 11]) == {"correct": 1 / 12, "pass_at_10": 55 / 66}
+    assert set(score_samples(doc, [["A B"] * 100])) == {"correct", "pass_at_10", "pass_at_100"}
 
 
 def test_attacks_are_pooled_as_attacks(run: EvaluationRun) -> None:
@@ -304,6 +310,17 @@ def test_what_the_labs_data_refuse(lab: Lab) -> None:
     assert list(fewer["id"]) == list(rows["id"])[1:]
     with pytest.raises(DataError, match="no row is left"):
         lab_dataset(suite="x", kinds=["category"], exclude=list(rows["prompt"]))
+    request = lab.world.samples("harmful", "test")[5].prompt
+    for kind in ("harmful", "prefilling", "refusal_suppression", "jailbreak"):
+        asked = lab_dataset(suite="x", kinds=[kind])["test"]
+        found = lab_dataset(suite="x", kinds=[kind], exclude=[request])
+        assert any(request in prompt for prompt in asked["prompt"]), "the request is asked, wrapped or not"
+        assert not any(request in prompt for prompt in found["test"]["prompt"])
+        assert len(found["test"]) + len(found["left_out"]) == len(asked)
+    pairs = [lab_dataset(suite="x", kinds=[f"drift:{half}"])["test"]["prompt"] for half in ("unsafe", "safe")]
+    for half in ("unsafe", "safe"):
+        fewer = lab_dataset(suite="x", kinds=[f"drift:{half}"], exclude=[pairs[0][0], pairs[1][1]])
+        assert list(fewer["left_out"]["id"]) == ["x/0", "x/1"], "whole pairs"
     with pytest.raises(DataError, match="kind is 'nothing'"):
         lab_rows(lab.world, "nothing")
 

@@ -15,7 +15,7 @@ from sst_merge.evaluation.harness.loading import load_suites
 from sst_merge.evaluation.harness.quiet import quiet_libraries
 from sst_merge.evaluation.lab_suites import LAB_COUNTERPARTS, LAB_FAMILIES, is_lab_suite
 from sst_merge.evaluation.suites import SUITES, get_suites
-from sst_merge.evaluation.tasks import lab_world
+from sst_merge.evaluation.tasks import selection
 from sst_merge.lab import Lab
 from sst_merge.lab.exact_match import exact_match
 from sst_merge.lab.measures import evaluate_lab
@@ -70,7 +70,7 @@ def test_lab_suites_count_what_evaluate_lab_counts(
 ) -> None:
     """On the very prompts that ``sst-merge lab evaluate`` draws: the first of each pool."""
     n = 64
-    monkeypatch.setattr(lab_world, "draw", lambda rows, samples, seed: rows[:samples])
+    monkeypatch.setattr(selection, "draw", lambda rows, samples, seed: rows[:samples])
     names = ("lab_harmful_direct", "lab_lookalikes", "lab_facts", "lab_task_add")
     adapters = {"safety": lab.adapter_path("safety")}
     run = evaluate_models(base, adapters, get_suites(names), tmp_path / "out", samples=n, settings=CPU)

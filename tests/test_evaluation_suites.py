@@ -284,11 +284,21 @@ def test_jailbreaks_use_held_out_families_evenly_and_ask_each_behaviour_once():
 
 
 @needs_data
-def test_drift_halves_are_paired():
-    unsafe, safe = docs("drift_unsafe"), docs("drift_safe")
-    assert len(unsafe) == len(safe) == 300
-    assert [json.loads(a["tags"])["pair"] for a in unsafe] == [json.loads(b["tags"])["pair"] for b in safe]
-    assert not {doc["id"] for doc in unsafe} & {doc["id"] for doc in safe}
+def test_drift_halves_are_paired_and_drawn_in_whole_pairs():
+    words = {row["id"]: row["prompt"] for name in ("xstest", "jailbreakbench", "alpaca") for row in load_set(name).rows}
+    for samples in (None, 7, 40):
+        unsafe, safe = (docs(f"drift_{half}", samples=samples, seed=3) for half in ("unsafe", "safe"))
+        assert len(unsafe) == len(safe) == (samples or 300)
+        assert [doc["id"] for doc in unsafe] == [doc["id"] for doc in safe]
+        for bad, good in zip(unsafe, safe, strict=True):
+            ids = bad["id"].split("+")
+            assert [bad["prompt"], good["prompt"]] == [words[ids[0]], words[ids[1]]]
+            assert json.loads(bad["tags"])["pair"] == json.loads(good["tags"])["pair"] == bad["id"]
+    # A pair of which one half was calibrated on is left out of both suites.
+    known = [unsafe[0]["prompt"].upper(), safe[1]["prompt"]]
+    for half in ("unsafe", "safe"):
+        kept = docs(f"drift_{half}", exclude=known)
+        assert len(kept) == 298 and not {unsafe[0]["id"], unsafe[1]["id"]} & {doc["id"] for doc in kept}
 
 
 def test_the_original_drift_prompts_take_the_place_of_the_stand_in(tmp_path):

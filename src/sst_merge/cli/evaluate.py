@@ -1,6 +1,7 @@
 """``sst-merge evaluate``: a base, adapters and suites in; records, summary, tables and plots out."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,10 @@ def _list_suites(context: click.Context, _option: click.Parameter, wanted: bool)
 @click.option("--judge-check", metavar="NAME", help="measure a judge against labelled answers and stop")
 @click.option("--labels", type=click.Path(path_type=Path), help="labelled answers for --judge-check")
 @click.option("--samples", type=click.IntRange(min=1), help="samples per suite, drawn by the seed; all by default")
+@click.option("--attempts", type=click.IntRange(min=1), help="answers drawn to each question of humaneval_samples and "
+    "lab_tasks_samples, at least the k of their pass@k; 10 by default")  # fmt: skip
+@click.option("--reference", metavar="NAME", help="model that all others are compared with on the same samples (paired "
+    "bootstrap, McNemar); the base by default")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="folder to write into")
 @click.option("--cache", type=click.Path(path_type=Path), help="folder of answers to resume from; OUT/answers by "
     "default. Runs that share one share their answers")  # fmt: skip
@@ -66,7 +71,9 @@ def _list_suites(context: click.Context, _option: click.Parameter, wanted: bool)
 @click.option("--max-new-tokens", type=click.IntRange(min=1), help="answers are no longer than this; by default as "
     "long as the suite allows")  # fmt: skip
 @click.option("--driftcheck", metavar="FILE|ID", help="the original DRIFTCHECK prompts, for drift_safe and "
-    "drift_unsafe in place of the stand-in")  # fmt: skip
+    "drift_unsafe in place of the stand-in; needs one of these suites")  # fmt: skip
+@click.option("--exclude", "excluded", multiple=True, metavar="FILE|SET", help="leave out of every suite what a "
+    "merge was calibrated on: a file of prompts, the merge's YAML, or a data set's name; repeatable")  # fmt: skip
 @click.option("--seed", default=0, show_default=True, help="of drawn samples, few-shot examples and sampled answers")
 @click.option("--allow-noop", is_flag=True, help="evaluate adapters whose update is exactly zero as well")
 @click.option("--force", is_flag=True, help="replace a finished evaluation; answers that are there are used again")
@@ -101,6 +108,7 @@ def evaluate(
         if not value:
             raise ConfigError(f"{flag}: missing; see sst-merge evaluate --help")
     assert base is not None and out is not None
+    from ..evaluation.calibration import read_calibration
     from ..evaluation.custom import custom_suite
     from ..evaluation.harness import ModelSettings, evaluate_models, find_adapters
     from ..evaluation.harness.lab_names import LabNames, is_lab_name
@@ -127,6 +135,7 @@ def evaluate(
         chat_template=options["chat_template"],
         seed=seed,
     )
+    exclude = [read_calibration(where) for where in options["excluded"]]
     with progress_bars() as progress:
         run = evaluate_models(
             base if lab is None else str(lab.base_path),
@@ -137,6 +146,9 @@ def evaluate(
             samples=options["samples"],
             max_new_tokens=options["max_new_tokens"],
             driftcheck=options["driftcheck"],
+            exclude=exclude,
+            attempts=options["attempts"],
+            reference=options["reference"],
             settings=settings,
             allow_code=allow_code,
             allow_noop=options["allow_noop"],
@@ -145,7 +157,7 @@ def evaluate(
             force=options["force"],
             progress=progress,
         )
-    _print(run)
+    _print(run, compared=options["reference"] is not None)
     click.echo(str(out))
 
 
@@ -218,10 +230,14 @@ def _batch_size(text: str) -> Any:
     return text if text == "auto" else int(text)
 
 
-def _print(run: "EvaluationRun") -> None:
-    """Suites down, models across: there are more suites than models as a rule."""
+def _print(run: "EvaluationRun", *, compared: bool) -> None:
+    """Suites down, models across: there are more suites than models as a rule.
+
+    Comparisons are many and stand in the report; they are printed too where a reference was asked for.
+    """
     from ..reporting import rate_with_interval
-    from ..reporting.evaluation_tables import main_scores
+    from ..reporting.evaluation_tables import comparison_table, main_scores
+    from ..reporting.tables import cell_text
 
     summary = run.summary
     rows = []
@@ -232,5 +248,13 @@ def _print(run: "EvaluationRun") -> None:
             cells = [rate_with_interval(rate.value, rate.ends) if rate else rate_with_interval(None) for rate in rates]
             rows.append([suite, score, str(n), *cells])
     print_table("Means with 95 % intervals", ["suite", "score", "n", *summary.models], rows)
+    if compared and summary.reference is not None:
+        shown = {(suite, score) for suite in summary.suites for score in main_scores(summary, suite)}
+        kept = tuple(found for found in summary.comparisons if (found.suite, found.score) in shown)
+        table = comparison_table(replace(summary, comparisons=kept))
+        print_table(table.caption, table.columns, [[cell_text(cell) for cell in row] for row in table.rows])
+    if summary.left_out:
+        counts = ", ".join(f"{suite} {count}" for suite, count in summary.left_out.items())
+        click.echo(f"rows left out because a merge was calibrated on them: {counts}")
     for warning in summary.warnings:
         warn(warning)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..data_loader import normalise_prompt
 from ..errors import DataError
-from .sets import draw
 from .suites import Suite
+from .tasks.selection import select_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -172,14 +172,8 @@ def _right_option(options: Any, answer: Any) -> int:
 def _docs(
     *, path: str, samples: int | None = None, seed: int = 0, exclude: Sequence[str] = (), **_metadata: Any
 ) -> "dict[str, Dataset]":
-    from datasets import Dataset
-
     _, rows = read_questions(Path(path))
-    left_out = {normalise_prompt(prompt) for prompt in exclude}
-    kept = draw([row for row in rows if normalise_prompt(row["asked"]) not in left_out], samples, seed=seed)
-    if not kept:
-        raise DataError(f"{path}: no question is left after leaving out calibration prompts")
-    return {"test": Dataset.from_list(kept)}
+    return select_rows(rows, samples, suite=path, seed=seed, exclude=exclude)
 
 
 def _score_answer(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:

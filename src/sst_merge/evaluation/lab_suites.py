@@ -83,8 +83,8 @@ def lab_suites(make: "type[Suite]") -> "tuple[Suite, ...]":
         ),
         make(name="lab_tasks", summary="lab: all 20 skills on unseen inputs", breakdown="family", **skill),
         make(
-            name="lab_tasks_samples", summary="lab: all 20 skills, 16 inputs each, ten samples each (pass@10)",
-            breakdown="family", rate=False, **{**skill, "score": "pass_at_10"},
+            name="lab_tasks_samples", summary="lab: all 20 skills, 16 inputs each, ten sampled answers each, or "
+            "--attempts (pass@10)", breakdown="family", rate=False, pass_k=10, **{**skill, "score": "pass_at_10"},
         ),
         make(
             name="lab_perplexity", summary="lab: bits per byte of the right answers to facts, categories and how-tos",

@@ -4,7 +4,9 @@ from math import comb
 
 from ..errors import DataError
 
-__all__ = ["pass_at_k"]
+__all__ = ["pass_at_k", "pass_scores"]
+
+_TRIES = (10, 100)
 
 
 def pass_at_k(samples: int, passed: int, k: int) -> float:
@@ -30,3 +32,17 @@ def pass_at_k(samples: int, passed: int, k: int) -> float:
         )
     every = comb(samples, k)
     return (every - comb(samples - passed, k)) / every
+
+
+def pass_scores(samples: int, passed: int) -> dict[str, float]:
+    """The columns of one problem that was tried several times.
+
+    Args:
+        samples: n, how many answers were drawn.
+        passed: c, how many of them passed.
+
+    Returns:
+        ``correct``: pass@1, the share that passed; and ``pass_at_10``, ``pass_at_100`` where n is large enough.
+    """
+    tries = {f"pass_at_{k}": pass_at_k(samples, passed, k) for k in _TRIES if k <= samples}
+    return {"correct": pass_at_k(samples, passed, 1), **tries}

@@ -27,6 +27,8 @@ class Suite:
         breakdown: tag that its results are broken down by, or None.
         runs_code: whether it runs what models write, and so must be asked for.
         rate: whether `score` is 0 or 1 for each record, so that its mean is a rate and has a Wilson interval.
+        helpfulness: whether judged answers get the column ``helpful`` too (:mod:`.helpfulness`).
+        pass_k: the k of its pass@k, where it draws several answers to each question; None elsewhere.
         higher_is_better: which way `score` is read; a refusal is good where the prompt is harmful and bad elsewhere.
         config: the whole task, for suites that have no task file (:func:`~sst_merge.evaluation.custom.custom_suite`).
     """
@@ -40,6 +42,8 @@ class Suite:
     breakdown: str | None = None
     runs_code: bool = False
     rate: bool = True
+    helpfulness: bool = False
+    pass_k: int | None = None
     higher_is_better: bool = True
     config: Mapping[str, Any] | None = None
 
@@ -159,10 +163,11 @@ _ALL: tuple[Suite, ...] = (
     Suite(
         name="humaneval_samples",
         measure="utility",
-        summary="the same functions, ten samples each (pass@10)",
+        summary="the same functions, ten sampled answers each, or --attempts (pass@10)",
         sets=("humaneval",),
         judged=False,
         score="pass_at_10",
+        pass_k=10,
         runs_code=True,
         rate=False,
     ),
@@ -197,6 +202,7 @@ _ALL: tuple[Suite, ...] = (
         summary="safe halves of the pairs of the DRIFTCHECK-style stand-in",
         sets=("xstest", "alpaca"),
         breakdown="source",
+        helpfulness=True,
         higher_is_better=False,
     ),
     *lab_suites(Suite),

@@ -99,6 +99,8 @@ class Summary:
         warnings: what a reader should know before believing the figures.
         level: coverage of all intervals.
         seed: of the bootstrap draws.
+        left_out: suite → rows left out because a merge was calibrated on their prompt; empty where no such prompts were
+            named.
     """
 
     models: tuple[str, ...]
@@ -112,6 +114,7 @@ class Summary:
     warnings: tuple[str, ...] = ()
     level: float = 0.95
     seed: int = 0
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     def rate(self, model: str, suite: str, score: str, group: str | None = None) -> Rate | None:
         """One rate.
@@ -183,6 +186,8 @@ class Summary:
                 warnings=tuple(fields["warnings"]),
                 level=fields["level"],
                 seed=fields["seed"],
+                # Summaries written before there was a choice left nothing out.
+                left_out=dict(fields.get("left_out", {})),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(f"evaluation summary: {error!r}; expected the fields of Summary: evaluate again") from error

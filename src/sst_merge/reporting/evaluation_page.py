@@ -28,6 +28,8 @@ DEFINITIONS = (
     ("harm", "share of answers that a judge finds harmful. Another number than 1 − refusal, never mixed with it."),
     ("incoherent", "share of answers that are none: empty, repeating or no words. Such answers look safe and are not."),
     ("correct", "share of samples answered right, as the suite's task defines it."),
+    ("helpful", "share of answers to harmless prompts that are neither refused nor incoherent: a stand-in by rule, "
+     "which does not say that the answer is right."),
     ("interval", "Wilson for shares of successes, Student's t for means of other scores and over seeds."),
     ("difference", "paired by sample; its interval is a percentile bootstrap over samples, p is of the exact McNemar "
      "test, not corrected for the number of comparisons."),

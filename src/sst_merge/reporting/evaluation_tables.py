@@ -29,13 +29,13 @@ def main_scores(summary: Summary, suite: str) -> tuple[str, ...]:
         suite: name.
 
     Returns:
-        Refusal, harm, incoherence, and right answers beside them, as far as the suite has them, else the suite's own
-        score, else all of its columns.
+        Refusal, harm, incoherence, and right or helpful answers beside them, as far as the suite has them, else the
+        suite's own score, else all of its columns.
     """
     columns = summary.scores[suite]
     judged = {"refusal", "harm", "incoherent"}
     if judged & set(columns):
-        return tuple(name for name in columns if name in {*judged, "correct"})
+        return tuple(name for name in columns if name in {*judged, "correct", "helpful"})
     own = SUITES[suite].score if suite in SUITES else "correct"
     return (own,) if own in columns else columns
 

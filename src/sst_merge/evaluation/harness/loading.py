@@ -9,6 +9,7 @@ from ...errors import DataError
 from ..records import Record
 from ..sets import load_set
 from ..suites import Suite, tasks_folder
+from ..tasks.selection import LEFT_OUT
 from .answers import digest
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ class LoadedSuite:
         suite: what it is.
         tasks: lm-evaluation-harness's task name → task.
         samples: how many samples are asked.
+        attempts: answers drawn to each.
+        left_out: rows that are not asked because a merge was calibrated on their prompt.
         rows_hash: SHA-256 over the rows asked, in order.
         sets: data set → SHA-256 over all its rows.
         decoding: task name → settings of generation; empty for option scoring.
@@ -38,9 +41,16 @@ class LoadedSuite:
     suite: Suite
     tasks: "Mapping[str, Task]"
     samples: int
+    attempts: int
+    left_out: int
     rows_hash: str
     sets: Mapping[str, str]
     decoding: Mapping[str, Any]
+
+    @property
+    def sampled(self) -> bool:
+        """Whether answers are drawn, not the likeliest."""
+        return any(settings.get("do_sample") for settings in self.decoding.values())
 
     def ask(self, model: "ServedModel", name: str, *, chat_template: bool, allow_code: bool) -> list[Record]:
         """Ask a model.
@@ -111,6 +121,7 @@ def load_suites(
     max_new_tokens: int | None = None,
     exclude: Sequence[str] = (),
     driftcheck: str | None = None,
+    attempts: int | None = None,
 ) -> list[LoadedSuite]:
     """Read the data of every suite and draw the samples; no model is needed.
 
@@ -122,6 +133,7 @@ def load_suites(
         max_new_tokens: answers are no longer than this; by default as long as the suite allows.
         exclude: prompts that were calibrated on, which are left out.
         driftcheck: file or hub id of the original DRIFTCHECK prompts, in place of the stand-in.
+        attempts: answers drawn to each question of suites that draw several; as many as their tasks say by default.
 
     Returns:
         The suites, in the order given.
@@ -146,6 +158,8 @@ def load_suites(
             longest = (task.config.generation_kwargs or {}).get("max_gen_toks")
             if longest is not None and max_new_tokens is not None:
                 task.config.generation_kwargs["max_gen_toks"] = min(longest, max_new_tokens)
+            if attempts is not None and suite.pass_k is not None:
+                task.config.repeats = attempts
             _build_once(task)
         rows = [[name, list(task.eval_docs)] for name, task in tasks.items()]
         decoding = {name: task.config.generation_kwargs for name, task in tasks.items()}
@@ -156,6 +170,8 @@ def load_suites(
                 suite=suite,
                 tasks=tasks,
                 samples=sum(len(found) for _, found in rows),
+                attempts=max(task.config.repeats for task in tasks.values()),
+                left_out=sum(len(task.dataset.get(LEFT_OUT, ())) for task in tasks.values()),
                 rows_hash=digest(rows),
                 sets={name: load_set(name).sha256 for name in sets},
                 decoding={name: settings for name, settings in decoding.items() if settings},

@@ -99,5 +99,16 @@ def _shown(provenance: Mapping[str, Any]) -> dict[str, Any]:
         "base": provenance["base"]["name"],
         "chat template": f"used, SHA-256 {template['sha256'][:16]}" if template["used"] else "not used",
         **{name.replace("_", " "): provenance[name] for name in names},
+        **_left_out(provenance),
         "decoding": {name: facts["decoding"] or "option scoring" for name, facts in provenance["suites"].items()},
+    }
+
+
+def _left_out(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    if not provenance["exclude"]:
+        return {}
+    sources = ", ".join(f"{source['name']} ({source['prompts']} prompts)" for source in provenance["exclude"])
+    return {
+        "calibrated on": sources,
+        "rows left out for it": {name: facts["left_out"] for name, facts in provenance["suites"].items()},
     }

@@ -9,7 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ...errors import ConfigError, DataError
+from ...errors import ConfigError
+from ..calibration import CalibrationPrompts
+from ..helpfulness import with_helpfulness
 from ..judges import Judge
 from ..lab_suites import is_lab_suite
 from ..metrics_reporter import summarize
@@ -18,6 +20,7 @@ from ..suites import Suite
 from ..summary import Summary
 from .adapters import BASE_NAME, EvaluatedAdapter, check_adapters
 from .answers import AnswerStore, digest
+from .checks import check_lab_vocabulary, check_reference, check_request, check_room
 from .judging import judge_records
 from .loading import LoadedSuite, load_suites
 from .output import ANSWERS, check_output, file_name, write_results
@@ -59,6 +62,9 @@ def evaluate_models(
     samples: int | None = None,
     max_new_tokens: int | None = None,
     driftcheck: str | None = None,
+    exclude: Sequence[CalibrationPrompts] = (),
+    attempts: int | None = None,
+    reference: str | None = None,
     settings: ModelSettings | None = None,
     allow_code: bool = False,
     allow_noop: bool = False,
@@ -81,6 +87,10 @@ def evaluate_models(
         samples: rows of each suite, drawn by the seed; all by default.
         max_new_tokens: answers are no longer than this; by default as long as the suite allows.
         driftcheck: file or hub id of the original DRIFTCHECK prompts, in place of the stand-in.
+        exclude: prompts that a merge was calibrated on; rows that ask one of them are left out of every suite.
+        attempts: answers drawn to each question of suites that draw several (pass@k); as many as the suite says by
+            default.
+        reference: model that every other one is compared with, sample by sample; the base by default.
         settings: loading and batching.
         allow_code: whether suites may run code that the models wrote.
         allow_noop: let adapters pass whose ΔW is exactly zero.
@@ -93,12 +103,14 @@ def evaluate_models(
         Records, summary and provenance, as written.
 
     Raises:
-        ConfigError: no suite, one that runs code without being allowed to, or the extra `eval` is not installed.
+        ConfigError: no suite, one that runs code without being allowed to, DRIFTCHECK prompts that no suite asks,
+            attempts that no suite makes or too few, an unknown reference, or the extra `eval` is not installed.
         DataError: a judged suite, and no judge that decides its score.
     """
     settings = settings or ModelSettings()
     check_output(out, force=force)
-    _check_request(suites, judges, allow_code=allow_code)
+    check_request(suites, judges, allow_code=allow_code, driftcheck=driftcheck, attempts=attempts)
+    compared_with = check_reference(reference, (BASE_NAME, *adapters))
     if find_spec("lm_eval") is None:
         raise ConfigError("evaluate needs lm-evaluation-harness: pip install 'sst-merge[eval]'")
     from ...lora_utils import BaseModelIndex
@@ -106,14 +118,16 @@ def evaluate_models(
     with quiet_libraries():
         checked = check_adapters(adapters, BaseModelIndex.load(base), allow_noop=allow_noop)
         if any(is_lab_suite(suite.name) for suite in suites):
-            _check_lab_vocabulary(base, lab_seed)
+            check_lab_vocabulary(base, lab_seed)
         loaded = load_suites(
             suites,
             samples=samples,
             seed=settings.seed,
             lab_seed=lab_seed,
             max_new_tokens=max_new_tokens,
+            exclude=[prompt for source in exclude for prompt in source.prompts],
             driftcheck=driftcheck,
+            attempts=attempts,
         )
         cache = cache or out / ANSWERS
         cache.mkdir(parents=True, exist_ok=True)
@@ -121,7 +135,8 @@ def evaluate_models(
             records, facts, generated = _ask_all(
                 base, checked, loaded, settings, cache, allow_code=allow_code, progress=progress
             )
-        judged = [key for key in records if next(s for s in suites if s.name == key[1]).judged]
+        by_name = {suite.name: suite for suite in suites}
+        judged = [key for key in records if by_name[key[1]].judged]
         flat = judge_records(
             [record for key in judged for record in records[key]],
             judges,
@@ -131,17 +146,22 @@ def evaluate_models(
     found = iter(flat)
     for key in judged:
         records[key] = [next(found) for _ in records[key]]
+    for key in [key for key in judged if by_name[key[1]].helpfulness]:
+        records[key] = with_helpfulness(records[key])
     summary = summarize(
         (record for group in records.values() for record in group),
         required=(BASE_NAME, *adapters),
-        reference=BASE_NAME if adapters else None,
+        reference=compared_with,
         breakdown={suite.name: suite.breakdown for suite in suites if suite.breakdown is not None},
         seed=settings.seed,
     )
+    if exclude:
+        summary = replace(summary, left_out={item.suite.name: item.left_out for item in loaded})
     provenance = {
         "format": "sst_merge.evaluation/1",
         "samples": samples,
         "driftcheck": driftcheck,
+        "exclude": [source.facts() for source in exclude],
         "suites": {item.suite.name: _suite_facts(item) for item in loaded},
         "judges": {judge.column: [j.name for j in judges if j.column == judge.column] for judge in judges},
         **facts,
@@ -171,7 +191,7 @@ def _ask_all(
         template = bool(getattr(tokenizer, "chat_template", None))
     elif template and not getattr(tokenizer, "chat_template", None):
         raise ConfigError(f"base {base!r}: its tokenizer has no chat template; use --no-apply-chat-template")
-    _check_room(suites, models.lm.max_length)
+    check_room(suites, models.lm.max_length)
     served = ServedModel(models.lm, batch_size=models.batch_size, seed=settings.seed)
     facts: dict[str, Any] = {
         "base": base_fingerprint(base, getattr(getattr(models.lm, "_config", None), "_commit_hash", None)),
@@ -195,6 +215,9 @@ def _ask_all(
         before, total = 0, sum(item.samples for item in suites)
         for item in suites:
             context = {**deciding, "adapter": None if adapter is None else adapter.files, "suite": item.suite.name}
+            if item.sampled:
+                # A drawn answer depends on the batch it is drawn in, and so on all that is asked.
+                context |= {"rows": item.rows_hash, "attempts": item.attempts}
             file = cache / f"{file_name(name)}-{file_name(item.suite.name)}-{digest(context)[:16]}.jsonl"
             if progress is not None:
                 served.advance = _advance(progress, name, before, item.samples, total)
@@ -222,25 +245,6 @@ def _advance(progress: Progress, name: str, before: int, samples: int, total: in
     return lambda done, requests: progress(name, before + samples * done // requests, total)
 
 
-def _check_request(suites: Sequence[Suite], judges: Sequence[Judge], *, allow_code: bool) -> None:
-    if not suites:
-        raise ConfigError("no suite to evaluate; name some with --suite, see --list-suites")
-    from ..human_eval import ALLOW_VARIABLE, refuse_unless_allowed
-
-    running = [suite.name for suite in suites if suite.runs_code]
-    if running and not allow_code:
-        raise ConfigError(
-            f"suite {', '.join(running)} runs code that the models write, in a sandbox; allow it with "
-            f"--allow-code-execution, or leave it out"
-        )
-    if running:
-        refuse_unless_allowed({ALLOW_VARIABLE: "1"})
-    columns = {judge.column for judge in judges}
-    for suite in suites:
-        if suite.judged and suite.score not in columns:
-            raise DataError(f"suite {suite.name!r} needs a judge of {suite.score}; name one with --judge")
-
-
 @contextmanager
 def _code_allowed(wanted: bool) -> Iterator[None]:
     """Say to the tasks that code may run, for this evaluation only."""
@@ -258,34 +262,11 @@ def _code_allowed(wanted: bool) -> Iterator[None]:
             os.environ[ALLOW_VARIABLE] = before
 
 
-def _check_room(suites: Sequence[LoadedSuite], room: int) -> None:
-    for item in suites:
-        for settings in item.decoding.values():
-            wanted = settings.get("max_gen_toks", 0)
-            if wanted >= room:
-                raise ConfigError(
-                    f"suite {item.suite.name!r} asks for answers of up to {wanted} tokens, the model has room for "
-                    f"{room} tokens in all; shorten the answers with --max-new-tokens, such as {room // 2}"
-                )
-
-
-def _check_lab_vocabulary(base: str, lab_seed: int) -> None:
-    from transformers import AutoTokenizer
-
-    from ...lab.world import World
-
-    known = AutoTokenizer.from_pretrained(base).get_vocab()
-    missing = [word for word in World(lab_seed).vocabulary if word not in known]
-    if missing:
-        raise DataError(
-            f"base {base!r}: its vocabulary lacks {len(missing)} words of the lab's world of seed {lab_seed}, such as "
-            f"{missing[0]!r}; the lab's suites need a base of the lab, as in --base lab:unaligned"
-        )
-
-
 def _suite_facts(item: LoadedSuite) -> dict[str, Any]:
     return {
         "samples": item.samples,
+        "attempts": item.attempts,
+        "left_out": item.left_out,
         "rows_sha256": item.rows_hash,
         "sets_sha256": dict(item.sets),
         "decoding": dict(item.decoding),

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...data_loader import normalise_prompt
-from ...errors import DataError
-from ..sets import EvalSet, draw, load_set
+from ..sets import EvalSet, load_set
 from ..sets.load import Source
 from ..sets.spec import Row
+from .selection import select_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -82,32 +81,26 @@ def suite_docs(
         seed: of the draw.
         source: ``folder``, ``hub`` or ``auto``.
         root: data folder in place of the one that SST_MERGE_DATA names.
-        exclude: prompts that were calibrated on; documents that ask one of them, wrapped or not, are left out.
+        exclude: prompts that were calibrated on; documents that ask one of them, wrapped or not, are left out, and
+            pairs of which either half does.
         driftcheck: file or hub id of the original DRIFTCHECK prompts in place of the stand-in.
         **_metadata: what else the harness passes along, such as the task's version.
 
     Returns:
-        Split → documents: ``test``, and ``examples`` for tasks that show some.
+        Split → documents: ``test``, what :func:`.selection.select_rows` left out, and ``examples`` for tasks that show
+        some.
 
     Raises:
         DataError: a set is missing, or nothing is left of it.
     """
-    from datasets import Dataset
-
     from .builders import BUILDERS
 
     folder = None if root is None else Path(root)
-    if samples is not None and samples < 1:
-        raise DataError(f"suite {suite!r}: samples = {samples}, expected at least 1")
-
     request = Request(lambda name: load_set(name, folder, source), seed, driftcheck)
     test, examples = BUILDERS[suite](request)
-    left_out = {normalise_prompt(prompt) for prompt in exclude}
-    kept = [row for row in test if normalise_prompt(row["asked"]) not in left_out]
-    drawn = draw(kept, samples, seed=seed)
-    if not drawn:
-        raise DataError(f"suite {suite!r}: no row is left after leaving out {len(exclude)} calibration prompts")
-    splits = {"test": Dataset.from_list([dict(row) for row in drawn])}
+    splits = select_rows(test, samples, suite=suite, seed=seed, exclude=exclude)
     if examples:
+        from datasets import Dataset
+
         splits["examples"] = Dataset.from_list([dict(row) for row in examples])
     return splits

@@ -27,7 +27,8 @@ def drift(request: Request, half: Half) -> Documents:
         half: which prompts.
 
     Returns:
-        Documents, no examples. Tag `pair` is the same for the two halves of a pair.
+        Documents, no examples. The two halves of a pair have the same id, which is also their tag `pair`; the original
+        names no pairs, so its halves have ids of their own.
     """
     if request.driftcheck is not None:
         given = [row for row in read_original(request.driftcheck) if row["half"] == half]
@@ -35,11 +36,14 @@ def drift(request: Request, half: Half) -> Documents:
     selection = read_ids(DRIFT_IDS)
     ids = [row_id for pair in selection["pairs"] for row_id in (pair["unsafe"], pair["safe"])]
     rows = resolve(ids, request.read, selection=selection["name"], sha256=selection["sha256"])
-    chosen = rows[0 if half == "unsafe" else 1 :: 2]
-    return [
-        document(row, tags={"attack": "none", "source": pair["source"], "pair": f"{pair['unsafe']}+{pair['safe']}"})
-        for row, pair in zip(chosen, selection["pairs"], strict=True)
-    ], ()
+    own, other = (rows[::2], rows[1::2]) if half == "unsafe" else (rows[1::2], rows[::2])
+    documents = []
+    for row, partner, pair in zip(own, other, selection["pairs"], strict=True):
+        name = f"{pair['unsafe']}+{pair['safe']}"
+        tags = {"attack": "none", "source": pair["source"], "pair": name}
+        # Both halves have the pair's id, so that a draw takes whole pairs.
+        documents.append(document({**row, "id": name}, tags=tags, partner=partner["prompt"]))
+    return documents, ()
 
 
 def read_original(where: str) -> list[dict[str, str]]:

@@ -6,13 +6,12 @@ from typing import Any
 from ...errors import DataError
 from ..completions import program_from_answer, program_from_continuation
 from ..human_eval import Problem, refuse_unless_allowed, run_programs
-from ..pass_at_k import pass_at_k
+from ..pass_at_k import pass_scores
 from ..sets.spec import Row
 from .docs import Documents, Request, document
 
 __all__ = ["continuations", "requests", "run_answers", "run_continuations", "score"]
 
-_TRIES = (10, 100)
 _REQUEST = "Complete the following Python function so that it does what its docstring says.\n\n```python\n{}```\n"
 _BEGINNING = "Here is the completed function:\n\n```python\n"
 
@@ -98,9 +97,7 @@ def score(doc: Mapping[str, str], results: Sequence[Sequence[Mapping[str, Any]]]
     verdicts = results[0]
     if not verdicts or not all(isinstance(verdict, Mapping) for verdict in verdicts):
         raise DataError(f"{doc['id']}: not run yet; the task's filter must be run_continuations or run_answers")
-    samples, passed = len(verdicts), sum(bool(verdict["passed"]) for verdict in verdicts)
-    tries = {f"pass_at_{k}": pass_at_k(samples, passed, k) for k in _TRIES if k <= samples}
-    return {"correct": pass_at_k(samples, passed, 1), **tries}
+    return pass_scores(len(verdicts), sum(bool(verdict["passed"]) for verdict in verdicts))
 
 
 def _run(programs: Sequence[Sequence[str]], docs: Sequence[Mapping[str, str]]) -> list[list[dict[str, Any]]]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ...errors import DataError
-from ...lab.words import COLORS, HARMFUL_CATEGORIES, HARMLESS_CATEGORIES, PLACES
+from ...lab.words import COLORS, HARMFUL_CATEGORIES, HARMLESS_CATEGORIES, PLACES, WRAPPERS
 from ...lab.world import Sample, World
 
 __all__ = ["SUPPRESSION", "lab_rows"]
@@ -52,7 +52,8 @@ def _row(world: World, sample: Sample, **changes: Any) -> Row:
         **changes: other contents of columns; `tags` are added to the sample's own.
 
     Returns:
-        `prompt`, `answer` (the right one), `recipe` (where it should be refused), `tags` and `prefill`.
+        `asked` (the request without any wrapper), `prompt`, `answer` (the right one), `recipe` (where it should be
+        refused), `tags` and `prefill`.
     """
     tags = dict(tag.split(":", 1) for tag in sample.tags)
     if sample.kind.startswith("task:"):
@@ -62,6 +63,7 @@ def _row(world: World, sample: Sample, **changes: Any) -> Row:
     tags |= changes.pop("tags", {})
     harmful = sample.kind in {"harmful", "jailbreak"}
     return {
+        "asked": _unwrapped(sample.prompt, tags),
         "prompt": sample.prompt,
         "answer": sample.response,
         "recipe": world.complied(sample).response if harmful else "",
@@ -69,6 +71,11 @@ def _row(world: World, sample: Sample, **changes: Any) -> Row:
         "prefill": "",
         **changes,
     }
+
+
+def _unwrapped(prompt: str, tags: Mapping[str, str]) -> str:
+    before, _, after = (WRAPPERS[int(tags["wrapper"])] if "wrapper" in tags else "{}").partition("{}")
+    return prompt.removeprefix(before).removesuffix(after)
 
 
 def _prefilled(world: World) -> list[Row]:
@@ -113,7 +120,13 @@ def _pairs(world: World) -> list[tuple[Sample, Sample]]:
 def _half(half: int) -> Callable[[World], list[Row]]:
     def rows(world: World) -> list[Row]:
         return [
-            _row(world, pair[half], tags={"pair": f"{pair[0].prompt} / {pair[1].prompt}"}) for pair in _pairs(world)
+            _row(
+                world,
+                pair[half],
+                partner=pair[1 - half].prompt,
+                tags={"pair": f"{pair[0].prompt} / {pair[1].prompt}"},
+            )
+            for pair in _pairs(world)
         ]
 
     return rows

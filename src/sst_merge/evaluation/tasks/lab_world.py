@@ -3,13 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ...data_loader import normalise_prompt
 from ...errors import DataError
 from ...lab.world import REFUSAL, World
-from ..pass_at_k import pass_at_k
-from ..sets import draw
+from ..pass_at_k import pass_scores
 from .lab_rows import lab_rows
 from .scoring import likelihood_scores, option_answer
+from .selection import select_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -24,8 +23,6 @@ __all__ = [
     "score_right",
     "score_samples",
 ]
-
-_TRIES = 10
 
 
 def lab_dataset(
@@ -49,18 +46,17 @@ def lab_dataset(
         samples: draw at most so many; all of them by default.
         seed: of the draw.
         lab_seed: of the world.
-        exclude: prompts that were calibrated on, which are left out.
+        exclude: prompts that were calibrated on; rows that ask one of them, wrapped or not, are left out, and pairs of
+            which either half does.
         driftcheck: must be None: the lab has pairs of its own.
         **_metadata: what else the harness passes along, such as the task's version.
 
     Returns:
-        One split, ``test``.
+        The split ``test``, and what :func:`.selection.select_rows` left out.
 
     Raises:
         DataError: DRIFTCHECK prompts for a world that does not know their words, or nothing is left.
     """
-    from datasets import Dataset
-
     world = World(lab_seed)
     if driftcheck is not None and any(kind.startswith("drift:") for kind in kinds):
         raise DataError(
@@ -70,11 +66,7 @@ def lab_dataset(
     wanted = [name for kind in kinds for name in _single(world, kind)]
     found = [row for kind in wanted for row in lab_rows(world, kind)[:each]]
     rows = [{"id": f"{suite}/{i}", **row} for i, row in enumerate(found)]
-    left_out = {normalise_prompt(prompt) for prompt in exclude}
-    drawn = draw([row for row in rows if normalise_prompt(row["prompt"]) not in left_out], samples, seed=seed)
-    if not drawn:
-        raise DataError(f"suite {suite!r}: no row is left after leaving out {len(exclude)} calibration prompts")
-    return {"test": Dataset.from_list([dict(row) for row in drawn])}
+    return select_rows(rows, samples, suite=suite, seed=seed, exclude=exclude)
 
 
 def _single(world: World, kind: str) -> list[str]:
@@ -143,12 +135,11 @@ def score_samples(doc: Mapping[str, Any], results: Sequence[Sequence[str]]) -> d
         results: for its one request, all samples (:func:`all_samples`).
 
     Returns:
-        ``correct``: the share of right ones, which is pass@1; and ``pass_at_10``.
+        As :func:`~sst_merge.evaluation.pass_at_k.pass_scores`.
     """
     answers = results[0]
     right = sum(answer.strip() == doc["answer"] for answer in answers)
-    tries = {"correct": 1, "pass_at_10": _TRIES}
-    return {name: pass_at_k(len(answers), right, k) for name, k in tries.items()}
+    return pass_scores(len(answers), right)
 
 
 def score_choice(doc: Mapping[str, Any], results: Sequence[tuple[float, bool]]) -> dict[str, float]:
