@@ -1,5 +1,6 @@
 """A small Llama and its word-level tokenizer, in plain Hugging Face format."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -144,7 +145,10 @@ def new_adapter(model: "PreTrainedModel", recipe: AdapterRecipe) -> "PeftModel":
         target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
         task_type="CAUSAL_LM",
     )
-    adapted: PeftModel = get_peft_model(model, config)
+    with warnings.catch_warnings():
+        # PEFT reads an attribute that transformers has renamed; nobody who builds a lab can do anything about it.
+        warnings.simplefilter("ignore", FutureWarning)
+        adapted: PeftModel = get_peft_model(model, config)
     return adapted
 
 
