@@ -11,6 +11,7 @@ from sst_merge import merge, merge_lora_adapters
 from sst_merge.errors import DataError, MergeError, OptionError
 from sst_merge.fim_calculator import Batch, CoreModel, build_spaces
 from sst_merge.lora_utils import Adapter, LoraFactors
+from sst_merge.merging.calibration_record import CalibrationRecord
 from sst_merge.registry import MergeProblem
 from sst_merge.sst import Candidate, SSTMerge, SSTOptions, optimize_merge_coefficients
 from sst_merge.sst.evidence import split_batches
@@ -37,6 +38,7 @@ def batches(seed: int, n: int = 12, size: int = 4, length: int = 7) -> list[Batc
 
 
 HARM, BENIGN = batches(1), batches(2, n=16)
+PADDING = {"input_ids": 0, "attention_mask": 0, "labels": -100}
 
 
 def scaled_adapter(name: str, seed: int, role: str, weight: float = 1.0, scale: float = 0.1) -> Adapter:
@@ -160,6 +162,21 @@ def test_result_does_not_depend_on_batch_size(model, adapters) -> None:
     two = run(model, adapters, mu=0.3, seed=5)
     for m in MODULES:
         assert relative_error(one.adapter.delta(m), two.adapter.delta(m)) < 1e-8
+
+
+def test_the_report_knows_the_calibration_data(model, adapters) -> None:
+    """By content: neither the size of the batches nor padding matters, one other label does."""
+    recorded = run(model, adapters, mu=0.3, seed=5).report.to_dict()["calibration"]
+    assert {name: found["samples"] for name, found in recorded.items()} == {"harm": 12, "benign": 16}
+    padded = [
+        Batch(*(torch.nn.functional.pad(getattr(b, k), (1, 0), value=v) for k, v in PADDING.items())) for b in HARM
+    ]
+    single = [Batch(*(getattr(b, k)[i : i + 1] for k in PADDING)) for b in HARM for i in range(len(b))]
+    changed = [Batch(b.input_ids, b.attention_mask, b.labels.clone()) for b in HARM]
+    changed[-1].labels[-1, 3] = -100
+    digests = [CalibrationRecord.of(data).sha256 for data in (HARM, padded, single, changed, BENIGN)]
+    assert digests[0] == digests[1] == digests[2] == recorded["harm"]["sha256"]
+    assert len(set(digests)) == 3
 
 
 def test_budget_bounds_the_divergence_of_the_chosen_point(model, adapters) -> None:

@@ -12,6 +12,7 @@ import torch
 from .. import __version__
 from ..core_space import Truncation, effective_rank
 from ..lora_utils import Adapter
+from .calibration_record import CalibrationRecord
 
 __all__ = ["AdapterRecord", "MergeReport", "ModuleFigures", "package_versions", "recorded_path"]
 
@@ -106,6 +107,8 @@ class MergeReport:
         method_report: what the method says about its own work (Fisher figures, path of μ, ...).
         warnings: sentences for the user.
         versions: of the packages that decide the numbers.
+        calibration: data that the method could read: ``harm``, ``benign``, ``benign of NAME`` → number and SHA-256;
+            empty where none was given.
         output: type, largest rank and SHA-256 of the written files; empty before writing.
     """
 
@@ -122,6 +125,7 @@ class MergeReport:
     method_report: Mapping[str, Any]
     warnings: tuple[str, ...]
     versions: Mapping[str, str]
+    calibration: Mapping[str, CalibrationRecord] = field(default_factory=dict)
     output: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -166,7 +170,7 @@ def package_versions() -> dict[str, str]:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, AdapterRecord | ModuleFigures):
+    if isinstance(value, AdapterRecord | CalibrationRecord | ModuleFigures):
         return _plain(asdict(value))
     if isinstance(value, Mapping):
         return {str(key): _plain(inner) for key, inner in value.items()}

@@ -11,6 +11,7 @@ import torch
 from ..errors import MergeError
 from ..lora_utils import Adapter, BaseModelIndex, BaseWeights
 from ..registry import MergeProblem, Prepared
+from .calibration_record import calibration_records
 from .engine import MergedModule, Progress, merged_modules
 from .plan import MergePlan, plan_merge
 from .report import AdapterRecord, MergeReport, ModuleFigures, package_versions
@@ -208,6 +209,7 @@ class MergeTask:
             method_report=self.prepared.report,
             warnings=(*plan.warnings, *self.prepared.warnings, *_warnings(self.figures)),
             versions=package_versions(),
+            calibration=calibration_records(self.inputs.harm, self.inputs.benign, self.inputs.adapter_benign),
         )
 
     def _prepare(self) -> "dict[str, CoreSpace] | None":
