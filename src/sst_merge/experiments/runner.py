@@ -86,7 +86,8 @@ def _in_processes(
     running: dict[Future[tuple[float, str | None]], tuple[int, Cell]] = {}
     try:
         for number, share in enumerate(shares):
-            running[pools[number].submit(_do, share[0], store)] = (number, share.pop(0))
+            first = share.pop(0)
+            running[pools[number].submit(_do, first, store)] = (number, first)
         while running:
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 number, cell = running.pop(future)
