@@ -19,7 +19,7 @@ _PREPARED: Mapping[str, float] = {
     "sst": 3.0, "alignguard_lora": 3.0, "ada_merging": 60.0, "layer_interpolation": 60.0, "regmean": 20.0,
     "led_merging": 15.0, "safe_delta": 15.0, "fisher_merging": 4.0, "benign_null_space": 5.0, "knots": 4.0, "ties": 3.0,
 }  # fmt: skip
-_REFINED = 0.1  # a step of SST-Merge's refinement, at every strength
+_REFINED = 0.4  # a step of SST-Merge's refinement, at every strength
 
 
 @dataclass(frozen=True)
