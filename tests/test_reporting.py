@@ -186,7 +186,7 @@ def test_plot_shows_every_point_interval_and_name(tmp_path, monkeypatch):
     curves = {f"method {i}": sweep(i / 9) for i in range(9)}
     axes = drawn(monkeypatch, tmp_path, curves, anchors={"base": (0.1, 0.3)})
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert labels == [*curves, "base", "smallest strength with\nsafety ≥ 0.9"]
+    assert labels == [*curves, "base", "smallest strength with\nsafety ≥ 0.9 as drawn"]
     named = {line.get_label(): line for line in axes.get_lines()}
     for name, points in curves.items():
         ordered = sorted(points, key=lambda point: point.strength)

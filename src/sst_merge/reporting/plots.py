@@ -34,8 +34,8 @@ def safety_utility_plot(
     """Draw utility over safety, one curve a method in order of strength, and write it as PNG and SVG.
 
     Colours, markers and lines differ together, so that the picture survives colour blindness and a grey printer. Bars
-    are the points' 95 % intervals where known; rings mark where each method first reaches the threshold, which is where
-    its safety tax is read. Same input and matplotlib, same bytes.
+    are the points' 95 % intervals where known; rings mark where each method first reaches the threshold as
+    drawn, which need not be the strength that a table chose on other prompts. Same input and matplotlib, same bytes.
 
     Args:
         curves: method → its sweep.
@@ -139,7 +139,7 @@ def _draw_threshold(axes: "Axes", threshold: float) -> Any:
     axes.axvspan(threshold, axes.get_xlim()[1], color="#009E73", alpha=0.07, linewidth=0, zorder=0)
     axes.axvline(threshold, color=FAINT, linewidth=1.0, linestyle=(0, (4, 2)), zorder=1)
     return Line2D([], [], linestyle="none", marker="o", markersize=11, markerfacecolor="none", markeredgecolor=FAINT,
-                  markeredgewidth=1.4, label=f"smallest strength with\nsafety ≥ {threshold:g}")  # fmt: skip
+                  markeredgewidth=1.4, label=f"smallest strength with\nsafety ≥ {threshold:g} as drawn")  # fmt: skip
 
 
 def _draw_anchors(axes: "Axes", anchors: Mapping[str, tuple[float, float]]) -> list[Any]:
