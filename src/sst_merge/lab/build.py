@@ -22,11 +22,11 @@ from .mixtures import (
 )
 from .models import load_model, new_adapter, new_model, new_tokenizer, save_adapter, save_model
 from .negation import move_into_band
-from .recipe import DEFAULT_RECIPE, AdapterRecipe, BaseRecipe, Recipe
+from .recipe import DEFAULT_RECIPE, AdapterRecipe, Recipe
 from .training import reproducibly, train
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    pass
 
 __all__ = ["build_adapter", "build_base", "build_lab"]
 
@@ -85,7 +85,7 @@ def _pretrain(lab: Lab, stage: str, mixture: Mixture) -> None:
         tokenizer = new_tokenizer(lab.world)
         model = new_model(lab.recipe.shape, tokenizer)
         on_step = steer(lab.world, lab.recipe, model, tokenizer, mixture, advance)
-        _train_base(model, tokenizer, mixture, lab.recipe.unaligned, rng, on_step)
+        train(model, tokenizer, mixture, lab.recipe.unaligned, rng=rng, on_step=on_step)
         save_model(model, tokenizer, aside)
 
 
@@ -100,7 +100,7 @@ def _align(lab: Lab, stage: str, mixture: Mixture) -> None:
             control(done)
             return True
 
-        _train_base(model, tokenizer, mixture, lab.recipe.aligned, rng, on_step)
+        train(model, tokenizer, mixture, lab.recipe.aligned, rng=rng, on_step=on_step)
         save_model(model, tokenizer, aside)
 
 
@@ -114,33 +114,12 @@ def _settle(lab: Lab, source: Path, base: str, mixture: Mixture) -> None:
         begun, lr = 0, how.lr
         settling = Settling(lab.world, lab.recipe, how, model, tokenizer, mixture, lambda done: advance(begun + done))
         while begun < steps and not settling.inside:
-            _train_base(model, tokenizer, mixture, replace(how, lr=lr), rng, settling)
+            train(model, tokenizer, mixture, replace(how, lr=lr), rng=rng, on_step=settling)
             settling.restore()
             begun, lr = begun + how.steps, lr * how.cooling
         move_into_band(lab.world, lab.recipe, model, tokenizer, rng, lambda done: advance(begun + done))
+        advance(steps + moves)
         save_model(model, tokenizer, aside)
-
-
-def _train_base(
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
-    mixture: Mixture,
-    how: BaseRecipe,
-    rng: random.Random,
-    on_step: Callable[[int], bool],
-) -> None:
-    train(
-        model,
-        tokenizer,
-        mixture,
-        steps=how.steps,
-        batch=how.batch,
-        lr=how.lr,
-        warmup=how.warmup,
-        weight_decay=how.weight_decay,
-        rng=rng,
-        on_step=on_step,
-    )
 
 
 def build_adapter(lab: Lab, name: str, *, base: str, seed: int) -> Path:
@@ -163,17 +142,7 @@ def build_adapter(lab: Lab, name: str, *, base: str, seed: int) -> Path:
         adapted = new_adapter(model, how)
         tokenizer = lab.tokenizer()
         for _ in range(how.rounds):
-            train(
-                adapted,
-                tokenizer,
-                mixture,
-                steps=how.steps,
-                batch=how.batch,
-                lr=how.lr,
-                warmup=how.warmup,
-                rng=rng,
-                on_step=advance,
-            )
+            train(adapted, tokenizer, mixture, how, rng=rng, on_step=advance)
             known = known_families(lab.world, adapted, tokenizer, [n for n in (name,) if n in lab.families])
             if all(rate >= lab.recipe.expert_rate for rate in known.values()):
                 break

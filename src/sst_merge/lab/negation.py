@@ -81,18 +81,8 @@ def _direction(
     """What one round of an expert's training would add to the weights; the model itself stays as it is."""
     before = {key: value.clone() for key, value in model.state_dict().items()}
     adapted = new_adapter(model, recipe.expert)
-    how = recipe.expert
-    train(
-        adapted,
-        tokenizer,
-        expert_mixture(world, name, general=recipe.expert_general),
-        steps=how.steps,
-        batch=how.batch,
-        lr=how.lr,
-        warmup=how.warmup,
-        rng=rng,
-        on_step=advance,
-    )
+    mixture = expert_mixture(world, name, general=recipe.expert_general)
+    train(adapted, tokenizer, mixture, recipe.expert, rng=rng, on_step=advance)
     adapted.merge_and_unload()
     after = model.state_dict()
     direction = {key: after[key] - value for key, value in before.items()}

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
+from typing import ClassVar
 
 __all__ = ["DEFAULT_RECIPE", "AdapterRecipe", "BaseRecipe", "ModelShape", "Recipe", "SettlingRecipe"]
 
@@ -73,7 +74,10 @@ class AdapterRecipe:
         alpha: LoRA alpha; the scale is alpha / rank.
         warmup: steps of linear warm-up.
         rounds: at most this many; a task expert that does not know its family by then is trained for another one.
+        weight_decay: none; not part of the recipe's digest.
     """
+
+    weight_decay: ClassVar[float] = 0.0
 
     steps: int
     batch: int

@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from .exact_match import IGNORE, encode, pad_batch
 from .mixtures import Mixture
+from .recipe import AdapterRecipe, BaseRecipe
 from .world import Sample
 
 if TYPE_CHECKING:
@@ -49,13 +50,9 @@ def train(
     model: "nn.Module",
     tokenizer: "PreTrainedTokenizerBase",
     mixture: Mixture,
+    how: BaseRecipe | AdapterRecipe,
     *,
-    steps: int,
-    batch: int,
-    lr: float,
-    warmup: int,
     rng: random.Random,
-    weight_decay: float = 0.0,
     on_step: Callable[[int], bool],
 ) -> None:
     """AdamW with linear warm-up and cosine decay on the answers' tokens; the model is changed in place.
@@ -64,21 +61,17 @@ def train(
         model: a causal language model; parameters that need no gradient stay as they are.
         tokenizer: its tokenizer.
         mixture: what to train on.
-        steps: optimiser steps.
-        batch: sequences a step.
-        lr: peak learning rate.
-        warmup: steps of linear warm-up.
+        how: steps of one round, batch, peak learning rate, warm-up, weight decay.
         rng: decides the batches.
-        weight_decay: AdamW weight decay.
         on_step: called after each step with the number of steps done; training stops when it returns False.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, betas=(0.9, 0.98), foreach=True)
+    optimiser = torch.optim.AdamW(parameters, lr=how.lr, weight_decay=how.weight_decay, betas=(0.9, 0.98), foreach=True)
     model.train()
-    batches = mixture.batches(batch, rng)
-    for step in range(steps):
+    batches = mixture.batches(how.batch, rng)
+    for step in range(how.steps):
         for group in optimiser.param_groups:
-            group["lr"] = lr * _schedule(step, steps, warmup)
+            group["lr"] = how.lr * _schedule(step, how.steps, how.warmup)
         _accumulate(model, tokenizer, next(batches))
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
