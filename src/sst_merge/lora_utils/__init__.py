@@ -1,6 +1,6 @@
 """A PEFT folder is a dict of exact low-rank updates; every format quirk ends in this room."""
 
-from .adapter import Adapter, Role
+from .adapter import Adapter, Role, adapter_fingerprints
 from .atomic import atomic_folder
 from .base_index import BaseModelIndex, ModuleShape
 from .base_weights import BaseWeights
@@ -19,6 +19,7 @@ __all__ = [
     "ModuleShape",
     "Role",
     "StoredForm",
+    "adapter_fingerprints",
     "atomic_folder",
     "check_against_base",
     "check_compatible",

@@ -1,6 +1,5 @@
 """One LoRA adapter: a header in memory, exact factors on demand."""
 
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -12,13 +11,14 @@ import torch
 from torch import Tensor
 
 from ..errors import AdapterError
+from ..file_digest import file_sha256
 from .factors import LoraFactors, ModuleKind
 from .header import WEIGHTS_NAME, ModuleLayout, natural_key, read_header
 from .settings import CONFIG_NAME, read_settings
 from .sources import FileSource, MemorySource, Source
 from .writing import write_adapter
 
-__all__ = ["Adapter", "Role"]
+__all__ = ["Adapter", "Role", "adapter_fingerprints"]
 
 Role = Literal["utility", "safety"]
 
@@ -238,7 +238,7 @@ class Adapter:
         """SHA-256 of the files that decide ΔW, by file name; empty for an adapter in memory."""
         if self.path is None:
             return {}
-        return {name: _sha256(self.path / name) for name in (CONFIG_NAME, WEIGHTS_NAME)}
+        return adapter_fingerprints(self.path)
 
     def save(
         self,
@@ -279,9 +279,13 @@ class Adapter:
             ) from None
 
 
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+def adapter_fingerprints(folder: Path) -> dict[str, str]:
+    """SHA-256 of the files that decide an adapter's ΔW.
+
+    Args:
+        folder: a PEFT folder.
+
+    Returns:
+        File name → 64 hexadecimal digits.
+    """
+    return {name: file_sha256(folder / name) for name in (CONFIG_NAME, WEIGHTS_NAME)}

@@ -1,6 +1,5 @@
 """The merged adapter in memory, and its folder on disk."""
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from ..errors import MergeError
+from ..file_digest import file_sha256
 from ..lora_utils import Adapter, LoraFactors, atomic_folder, write_adapter
 from .report import MergeReport
 
@@ -116,7 +116,7 @@ def write_merge(
             raise MergeError(f"extra file {clash[0]!r} is written by the merge itself; use another name")
         hashes = {}
         for file in written:
-            hashes[file.name] = _sha256(file)
+            hashes[file.name] = file_sha256(file)
             file.rename(folder / file.name)
         adapter.rmdir()
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
@@ -140,11 +140,3 @@ def _dtype_name(folder: Path) -> str:
         return {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}[
             handle.get_slice(first).get_dtype()
         ]
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import OutputExistsError
+from ...file_digest import file_sha256
 from ..records import Record, write_records
 from ..summary import Summary
-from .provenance import sha256
 
 __all__ = ["ANSWERS", "RUN", "SUMMARY", "check_output", "file_name", "write_results"]
 
@@ -77,7 +77,7 @@ def write_results(
         for (model, suite), found in records.items():
             file = aside / "records" / file_name(model) / f"{file_name(suite)}.jsonl"
             write_records(file, found)
-            hashes[file.relative_to(aside).as_posix()] = sha256(file)
+            hashes[file.relative_to(aside).as_posix()] = file_sha256(file)
         facts = {**provenance, "records": hashes}
         (aside / RUN).write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         write_evaluation_report(summary, aside, facts=_shown(provenance))

@@ -1,14 +1,14 @@
 """What decided the numbers: hashes of model, adapters, template and data, settings, versions."""
 
-import hashlib
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ...file_digest import file_sha256
 from .answers import digest
 
-__all__ = ["base_fingerprint", "library_versions", "sha256", "template_fingerprint"]
+__all__ = ["base_fingerprint", "library_versions", "template_fingerprint"]
 
 _LIBRARIES = ("lm_eval", "transformers", "peft", "tokenizers", "datasets", "accelerate", "scikit-learn", "vllm")
 _DECIDING = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja")
@@ -28,7 +28,7 @@ def base_fingerprint(base: str, commit: str | None = None) -> Mapping[str, Any]:
     if not folder.is_dir():
         return {"name": base, "commit": commit}
     files = sorted(file for file in folder.iterdir() if file.suffix in _DECIDING)
-    return {"name": folder.resolve().name, "files": {file.name: sha256(file) for file in files}}
+    return {"name": folder.resolve().name, "files": {file.name: file_sha256(file) for file in files}}
 
 
 def template_fingerprint(tokenizer: Any, used: bool) -> Mapping[str, Any]:
@@ -59,19 +59,3 @@ def library_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def sha256(file: Path) -> str:
-    """SHA-256 of a file.
-
-    Args:
-        file: the file, of any size.
-
-    Returns:
-        64 hexadecimal digits.
-    """
-    result = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            result.update(chunk)
-    return result.hexdigest()

@@ -23,6 +23,7 @@ from .answers import AnswerStore, digest
 from .checks import check_lab_vocabulary, check_reference, check_request, check_room
 from .judging import judge_records
 from .loading import LoadedSuite, load_suites
+from .merge_inputs import find_merge_inputs
 from .output import ANSWERS, check_output, file_name, write_results
 from .provenance import base_fingerprint, library_versions, template_fingerprint
 from .quiet import quiet_libraries
@@ -80,7 +81,8 @@ def evaluate_models(
 
     Args:
         base: folder or hub id of the base model.
-        adapters: name → PEFT folder.
+        adapters: name → PEFT folder. What merges among them were made of is evaluated beside them where it is found
+            (:func:`~.merge_inputs.find_merge_inputs`); a warning names what is not.
         suites: what is asked.
         out: folder to write into.
         judges: for suites whose answers are judged; the first of each column is the one that counts.
@@ -110,13 +112,17 @@ def evaluate_models(
     settings = settings or ModelSettings()
     check_output(out, force=force)
     check_request(suites, judges, allow_code=allow_code, driftcheck=driftcheck, attempts=attempts)
-    compared_with = check_reference(reference, (BASE_NAME, *adapters))
     if find_spec("lm_eval") is None:
         raise ConfigError("evaluate needs lm-evaluation-harness: pip install 'sst-merge[eval]'")
     from ...lora_utils import BaseModelIndex
 
     with quiet_libraries():
-        checked = check_adapters(adapters, BaseModelIndex.load(base), allow_noop=allow_noop)
+        index = BaseModelIndex.load(base)
+        checked = check_adapters(adapters, index, allow_noop=allow_noop)
+        inputs = find_merge_inputs(checked)
+        checked = [*check_adapters(inputs.found, index, allow_noop=allow_noop), *checked]
+        models = (BASE_NAME, *(adapter.name for adapter in checked))
+        compared_with = check_reference(reference, models)
         if any(is_lab_suite(suite.name) for suite in suites):
             check_lab_vocabulary(base, lab_seed)
         loaded = load_suites(
@@ -150,11 +156,12 @@ def evaluate_models(
         records[key] = with_helpfulness(records[key])
     summary = summarize(
         (record for group in records.values() for record in group),
-        required=(BASE_NAME, *adapters),
+        required=models,
         reference=compared_with,
         breakdown={suite.name: suite.breakdown for suite in suites if suite.breakdown is not None},
         seed=settings.seed,
     )
+    summary = replace(summary, warnings=(*inputs.warnings, *summary.warnings))
     if exclude:
         summary = replace(summary, left_out={item.suite.name: item.left_out for item in loaded})
     provenance = {
