@@ -35,6 +35,7 @@ METHODS = ("Task Arithmetic", "Random subspace", "SST-Merge")
 THRESHOLD = 0.9
 TAX_BUDGET, REFINE = 0.05, 60
 YOUR_OWN = "sst-merge merge your_config.yaml --dry-run"
+_SAVED = "SST-Merge, saved adapter"
 COLUMNS = ("model", "skill", "safety direct", "safety jailbreak", "over-refusal", "knowledge", "safety tax")
 
 
@@ -70,8 +71,8 @@ def run_demo(out: Path, seed: int = 0, quick: bool = False) -> None:
         merged, merged_scores = _merge(progress, setup, out / "merged", size)
     rows = _rows(singles, sweeps, merged_scores)
     console.print(rich_table(rows, COLUMNS, title=f"{SKILL} + safety, {size.test} test prompts per measure"))
-    svg = _plot(out, singles, sweeps)
-    summary = _summary(singles, sweeps)
+    svg = _plot(out, {**singles, _SAVED: merged_scores}, sweeps)
+    summary = _summary(singles, sweeps, merged_scores)
     seconds = time.perf_counter() - started
     facts = {
         "lab seed": setup.lab.seed,
@@ -102,7 +103,7 @@ def run_demo(out: Path, seed: int = 0, quick: bool = False) -> None:
             "The lab is a synthetic world: safety and skills are exact matches, not judged. One seed of adapters; "
             "docs/measurements has several. The defaults were chosen on this skill, with earlier adapters: this "
             "shows the method, and does not test it.",
-            "“SST-Merge, saved adapter” is the merge in merged/: the command line's own flow with "
+            f"“{_SAVED}” is the merge in merged/: the command line's own flow with "
             f"tax_budget = {TAX_BUDGET} and refine = {REFINE}, which sees calibration prompts alone, read back "
             "from disk by PEFT.",
         ),
@@ -183,7 +184,7 @@ def _rows(singles: dict[str, LabScores], sweeps: dict[str, SweepResult], merged:
         else:
             scores = result.test[chosen]
             rows.append(_row(name, scores, alone - scores.mean_utility))
-    rows.append(_row("SST-Merge, saved adapter", merged, alone - merged.mean_utility))
+    rows.append(_row(_SAVED, merged, alone - merged.mean_utility))
     return rows
 
 
@@ -215,21 +216,22 @@ def _plot(out: Path, singles: dict[str, LabScores], sweeps: dict[str, SweepResul
     return svg.read_text(encoding="utf-8")
 
 
-def _summary(singles: dict[str, LabScores], sweeps: dict[str, SweepResult]) -> str:
+def _summary(singles: dict[str, LabScores], sweeps: dict[str, SweepResult], merged: LabScores) -> str:
     alone = singles["skill adapter alone"].mean_utility
+    saved = f" The saved adapter, refined, pays {alone - merged.mean_utility:.2f} at safety {merged.safety.rate:.2f}."
     taxes = {}
     for name, result in sweeps.items():
         chosen = result.chosen(THRESHOLD)
         taxes[name] = None if chosen is None else alone - result.test[chosen].mean_utility
     sst, plain = taxes["SST-Merge"], taxes["Task Arithmetic"]
     if sst is None:
-        return f"SST-Merge reaches safety {THRESHOLD} at none of its settings on dev prompts."
+        return f"SST-Merge reaches safety {THRESHOLD} at none of its settings on dev prompts.{saved}"
     text = f"At safety ≥ {THRESHOLD} (chosen on dev prompts) SST-Merge pays a safety tax of {sst:.2f} in skill"
     reduction = tax_reduction(sst, plain)
     if plain is None:
-        return f"{text}; Task Arithmetic never gets there."
+        return f"{text}; Task Arithmetic never gets there.{saved}"
     change = "" if reduction is None else f" ({reduction:.0%} less)"
-    return f"{text}; Task Arithmetic pays {plain:.2f}{change}."
+    return f"{text}; Task Arithmetic pays {plain:.2f}{change}.{saved}"
 
 
 def _progress_bar(console: "Console") -> "Progress":

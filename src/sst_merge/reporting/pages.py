@@ -90,8 +90,8 @@ def merge_page(report: Mapping[str, Any]) -> str:
     """The page of one merge.
 
     Args:
-        report: contents of ``merge_report.json``; `paper`, `warnings`, `output`, `method_report`, `base_model`, `rank`,
-            `energy` and `compute_dtype` may be absent.
+        report: contents of ``merge_report.json``; `paper`, `warnings`, `output`, `method_report`, `calibration`,
+            `base_model`, `rank`, `energy` and `compute_dtype` may be absent.
 
     Returns:
         HTML that needs no other file and no network.
@@ -119,6 +119,9 @@ def merge_page(report: Mapping[str, Any]) -> str:
         PageTable(caption="Inputs", columns=INPUT_COLUMNS, rows=input_rows(report)),
         PageTable(caption="Options", columns=("Option", "Value"), rows=[*option_rows(report["options"]), *settings]),
     ]
+    if report.get("calibration"):
+        rows = [(name, data["samples"], data["sha256"]) for name, data in report["calibration"].items()]
+        tables.append(PageTable(caption="Calibration data", columns=("Data", "Samples", "SHA-256"), rows=rows))
     if report.get("method_report"):
         tables.append(PageTable(caption="What the method says about its work", columns=("Figure", "Value"),
                                 rows=option_rows(report["method_report"])))  # fmt: skip
