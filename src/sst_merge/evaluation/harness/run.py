@@ -112,6 +112,7 @@ def evaluate_models(
     settings = settings or ModelSettings()
     check_output(out, force=force)
     check_request(suites, judges, allow_code=allow_code, driftcheck=driftcheck, attempts=attempts)
+    compared_with = check_reference(reference, (BASE_NAME, *adapters))
     if find_spec("lm_eval") is None:
         raise ConfigError("evaluate needs lm-evaluation-harness: pip install 'sst-merge[eval]'")
     from ...lora_utils import BaseModelIndex
@@ -121,8 +122,6 @@ def evaluate_models(
         checked = check_adapters(adapters, index, allow_noop=allow_noop)
         inputs = find_merge_inputs(checked)
         checked = [*check_adapters(inputs.found, index, allow_noop=allow_noop), *checked]
-        models = (BASE_NAME, *(adapter.name for adapter in checked))
-        compared_with = check_reference(reference, models)
         if any(is_lab_suite(suite.name) for suite in suites):
             check_lab_vocabulary(base, lab_seed)
         loaded = load_suites(
@@ -156,7 +155,7 @@ def evaluate_models(
         records[key] = with_helpfulness(records[key])
     summary = summarize(
         (record for group in records.values() for record in group),
-        required=models,
+        required=(BASE_NAME, *(adapter.name for adapter in checked)),
         reference=compared_with,
         breakdown={suite.name: suite.breakdown for suite in suites if suite.breakdown is not None},
         seed=settings.seed,
