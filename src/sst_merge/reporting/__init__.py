@@ -1,7 +1,7 @@
 """Records in, pictures and pages out; nothing here computes a measure."""
 
 from .evaluation_page import evaluation_markdown, evaluation_page, write_evaluation_report
-from .heat_maps import HeatMap, heat_maps
+from .heat_map_stack import HeatMap, heat_maps
 from .heatmap import heatmap
 from .model_card import model_card
 from .pages import DemoPage, PageTable, demo_page, merge_page
