@@ -59,6 +59,7 @@ class Contestant:
 _MU = (3.0, 1.0, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.005)
 _SST: Mapping[str, Mapping[str, Any]] = {
     "SST-Merge": {},
+    "SST-Merge, Fisher utility": {"utility": "fisher"},
     "SST-Merge, interpolate": {"combine": "interpolate"},
     **{f"SST-Merge, {s}": {"fisher": {"structure": s}} for s in ("diagonal", "block", "lowrank")},
     **{f"SST-Merge, {e} labels": {"fisher": {"estimator": e}} for e in ("empirical", "sampled")},
@@ -86,6 +87,8 @@ CONTESTANTS: Mapping[str, Contestant] = {
         Contestant("Random subspace", "random_subspace", (0.8, 1.4, 2.0, 2.4, 2.8, 3.2, 3.6, 4.0, 4.8)),
         *(Contestant(label, "sst", _MU, options) for label, options in _SST.items()),
         Contestant("SST-Merge, refined", "sst", _BUDGETS, {"refine": 60}, knob="tax_budget"),
+        Contestant("SST-Merge, Fisher utility, refined", "sst", _BUDGETS, {"refine": 60, "utility": "fisher"},
+                   knob="tax_budget"),
         _by_weight("Weighted average", "linear", _AVERAGE),
         _by_weight("Weighted average × 2", "linear", _AVERAGE, strength=2.0),
         _by_weight("TIES", "ties", _TRIMMED),

@@ -55,6 +55,7 @@ DRIFT_CONTESTANTS: Mapping[str, Contestant] = {
         Contestant("MergeAlign", "mergealign", (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8), prepare_once=True),
         Contestant("Safe Delta", "safe_delta", (1.0, 0.8, 0.6, 0.4, 0.25, 0.11, 0.06, 0.03, 0.01), _ALIGNED),
         Contestant("SST-Merge", "sst", _MU, _ALIGNED),
+        Contestant("SST-Merge, Fisher utility", "sst", _MU, {**_ALIGNED, "utility": "fisher"}),
     )
 }  # fmt: skip
 """Methods that need no safety adapter, because the base itself is aligned."""

@@ -236,8 +236,9 @@ class SSTMerge:
         Raises:
             MergeError: the structure has no per-layer basis.
         """
-        if not isinstance(self.filter, SpectralFilter) or not isinstance(self.gevp, LayeredGEVP):
-            raise MergeError("refine needs per-layer directions: structure diagonal, kronecker or block, utility: sum")
+        # With `utility: fisher` the filter has no basis of its own; that of the pooled benign data serves for both.
+        if not isinstance(self.gevp, LayeredGEVP):
+            raise MergeError("refine needs per-layer directions: structure diagonal, kronecker or block")
         hard = self.options.filter
         refined = refine_coefficients(
             require_data(self.problem),
