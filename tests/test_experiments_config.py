@@ -40,8 +40,8 @@ def test_the_shipped_configuration_says_what_the_plan_asks_for() -> None:
     ("old", "new", "said"),
     [
         ("prompts: {dev: 64, test: 96} ", "prompts: {dev: 64, tests: 96} ", "did you mean 'test'"),
-        ("seeds: [0, 1, 2, 3, 4]", "seeds: []", "seeds"),
-        ("seeds: [0, 1, 2, 3, 4]", "seeds: [1, 1]", "seed 1 stands twice"),
+        ("\nseeds: [0, 1, 2, 3, 4]", "\nseeds: []", "seeds"),
+        ("\nseeds: [0, 1, 2, 3, 4]", "\nseeds: [1, 1]", "seed 1 stands twice"),
         ("thresholds: [0.8, 0.9, 0.95]", "thresholds: [90]", "refusal rates"),
         ("skills: [swap_pairs], methods: all", "skills: [swap_pears], methods: all", "no task family 'swap_pears'"),
         ("sizes: [2, 4, 8, 12, 16, 20]", "sizes: [2, 40]", "between 2 and 20"),

@@ -16,7 +16,7 @@ from .collected import Collected, mean_over_seeds, rate_over_seeds, refusals
 from .config import ExperimentConfig
 from .plan import Planned
 from .report import Report
-from .safety_tax_report import tax_tables
+from .safety_tax_report import rate_text, tax_tables
 from .work import unpacked
 
 __all__ = ["comparison_report"]
@@ -118,7 +118,7 @@ def _ablation(report: Report, config: ExperimentConfig, found: Collected) -> Non
         knows = _at(found.results[label], own, "right", "general")
         shown = [f"{np.median(inside):.3g}", f"{np.median(outside):.3g}"] if quotients else [None, None]
         rows.append([
-            label, f"{own.reached} of {own.seeds}", measured_text(measured(own.safety)),
+            label, f"{own.reached} of {own.seeds}", rate_text(own.safety),
             measured_text(measured(own.utility)), measured_text(measured(own.tax)), over, knows,
             measured_text(measured(own.hypervolume)), *shown,
         ])  # fmt: skip

@@ -86,8 +86,7 @@ class SecondBase(Section):
 
     lab_seed: int = Field(ge=1)
     seeds: Seeds
-    methods: Names = Field(min_length=1, description="labels of contestants")
-    skills: Families = Field(min_length=1)
+    groups: tuple[SkillGroup, ...] = Field(min_length=1)
 
 
 class DriftConfig(Section):
@@ -121,6 +120,8 @@ class SafetyTaxConfig(Section):
     def _names(self) -> "SafetyTaxConfig":
         _distinct(tuple(group.name for group in self.groups), "group")
         _distinct(tuple(group.name for group in self.drift.groups), "drift group")
+        if self.second_base is not None:
+            _distinct(tuple(group.name for group in self.second_base.groups), "group of the second base")
         return self
 
 

@@ -72,8 +72,9 @@ class Planner:
         second = config.safety_tax.second_base
         for seed in second.seeds if second is not None else ():
             assert second is not None
-            found += self._sweeps("second base", f"lab {second.lab_seed}", second.skills, second.methods,
-                                  second.lab_seed, seed)  # fmt: skip
+            for group in second.groups:
+                name = f"lab {second.lab_seed}, {group.name}"
+                found += self._sweeps("second base", name, group.skills, group.methods, second.lab_seed, seed)
         return found
 
     def interference(self) -> list[Planned]:

@@ -19,7 +19,7 @@ from .line_up import PLAIN
 from .plan import Planned
 from .report import Report
 
-__all__ = ["ALIGNGUARD", "OURS", "safety_tax_report", "tax_tables"]
+__all__ = ["ALIGNGUARD", "OURS", "rate_text", "safety_tax_report", "tax_tables"]
 
 OURS = ("SST-Merge", "SST-Merge, refined")
 ALIGNGUARD = "AlignGuard-LoRA"
@@ -106,13 +106,14 @@ def _tax_table(name: str, threshold: float, sweeps: Mapping[str, SeedSweep]) -> 
     for label, own in sweeps.items():
         saved = [None if rival == label else reduction(own.tax, sweeps[rival].tax) for rival in rivals]
         rows.append([
-            label, f"{own.reached} of {own.seeds}", f"{100 * own.agreement:.0f} %", _text(own.safety),
+            label, f"{own.reached} of {own.seeds}", f"{100 * own.agreement:.0f} %", rate_text(own.safety),
             _text(own.utility), _text(own.tax), *(measured_text(r) for r in saved), _composite(own),
             _text(own.hypervolume),
         ])  # fmt: skip
     return PageTable(
         caption=f"{name}: the smallest strength with dev safety ≥ {threshold:g}, measured on test prompts; utility is "
-        "the share of the skills' own adapters; 95 % intervals over seeds, prompts and the choice",
+        "the share of the skills' own adapters; 95 % intervals over seeds, prompts and the choice, those of safety cut "
+        "at 0 and 1",
         columns=columns, rows=rows,
     )  # fmt: skip
 
@@ -246,6 +247,20 @@ def _drift(report: Report, config: ExperimentConfig, name: str, found: Collected
 
 def _text(draws: Any) -> str:
     return measured_text(measured(draws))
+
+
+def rate_text(draws: Any) -> str:
+    """A rate with its interval: Student's of few seeds would reach beyond what a rate can be.
+
+    Args:
+        draws: the rate, then one per draw.
+
+    Returns:
+        The text.
+    """
+    found = measured(draws)
+    low, high = (None if end is None else min(max(end, 0.0), 1.0) for end in (found.low, found.high))
+    return measured_text(found._replace(low=low, high=high))
 
 
 def _composite(own: SeedSweep) -> str | None:
