@@ -77,7 +77,7 @@ def _versions(runs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _machines(runs: Sequence[Mapping[str, Any]]) -> str:
-    found = sorted({tuple(str(value) for value in run["machine"].values()) for run in runs})
+    found = sorted({tuple(str(run["machine"][name]) for name in ("processor", "cores", "system")) for run in runs})
     return "; ".join(f"{processor}, {cores} cores, {system}" for processor, cores, system in found)
 
 
