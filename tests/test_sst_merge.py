@@ -222,17 +222,34 @@ def test_infeasible_budget_takes_the_smallest_divergence_and_warns(model, adapte
         )
 
 
-def test_refine_raises_refusal_within_the_budget(model, adapters) -> None:
+@pytest.mark.parametrize("utility", ["sum", "fisher"])
+def test_refine_raises_refusal_within_the_budget(model, adapters, utility) -> None:
     budget = 0.05
-    problem = MergeProblem(adapters, build_spaces(adapters, dtype=torch.float64), model, HARM, BENIGN)
-    sst = SSTMerge(problem, SSTOptions(tax_budget=budget, refine=40, fisher={"structure": "kronecker"}))
+    experts = [adapters[0].with_(weight=0.5), scaled_adapter("two", 33, "utility", 0.5), adapters[1]]
+    own = {"skill": batches(5), "two": batches(6)}
+    problem = MergeProblem(experts, build_spaces(experts, dtype=torch.float64), model, HARM, BENIGN, own)
+    options = SSTOptions(tax_budget=budget, refine=40, utility=utility, fisher={"structure": "kronecker"})
+    sst = SSTMerge(problem, options)
     start = sst.change(mu=10.0)
+    for m, layer in sst.gevp.layers.items():
+        # The pooled data's basis is complete, so that a patch filtered with other Fishers has coordinates in it.
+        assert relative_error(layer.expand(layer.coefficients(start[m])), start[m]) < 1e-9
     end = sst.refined(start, budget)
     cores = [{m: sst.utility[m] + c[m] for m in c} for c in (start, end)]
     with CoreModel(model, problem.spaces) as attached:
         before, after = score_candidates(attached, cores, sst.utility, sst.fit_harm, sst.fit_benign)
     assert after[0] > before[0] + 1e-3
     assert after[1] < 2 * budget
+
+
+def test_refine_is_the_same_without_room_for_references(model, adapters, monkeypatch) -> None:
+    """What the skilled model said is kept only to save time."""
+    problem = MergeProblem(adapters, build_spaces(adapters, dtype=torch.float64), model, HARM, BENIGN)
+    sst = SSTMerge(problem, SSTOptions(tax_budget=0.05, refine=7))
+    kept = sst.refined(sst.change(mu=1.0), 0.05)
+    monkeypatch.setattr("sst_merge.sst.refine._REFERENCE_BYTES", 0)
+    again = sst.refined(sst.change(mu=1.0), 0.05)
+    assert all(torch.equal(kept[m], again[m]) for m in MODULES)
 
 
 def test_aligned_base_projects_towards_zero(model, adapters) -> None:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["refine_coefficients"]
 
+_REFERENCE_BYTES = 1 << 29
+"""What the skilled model said, kept over the steps up to this size; beyond it a batch is asked again."""
+
 
 def refine_coefficients(
     model: "PreTrainedModel",
@@ -76,11 +79,21 @@ def refine_coefficients(
         return {m: core + moved[m] if m in moved else core for m, core in utility.items()}
 
     with CoreModel(model, spaces) as attached:
-        for step in range(steps):
-            harm_batch, benign_batch = harm[step % len(harm)], benign[step % len(benign)]
+        kept: dict[int, Tensor] = {}
+
+        def skilled(index: int) -> Tensor:
+            if index in kept:
+                return kept[index]
             attached.set_point(utility)
             with torch.no_grad():
-                reference = answer_log_probabilities(attached, benign_batch)
+                found = answer_log_probabilities(attached, benign[index])
+            if sum(r.nbytes for r in kept.values()) + found.nbytes <= _REFERENCE_BYTES:
+                kept[index] = found
+            return found
+
+        for step in range(steps):
+            harm_batch, benign_batch = harm[step % len(harm)], benign[step % len(benign)]
+            reference = skilled(step % len(benign))
             cores = current()
             attached.set_point(cores)
             refusal = refusal_log_probability(attached, harm_batch) / len(harm_batch)
