@@ -39,7 +39,7 @@ def test_the_shipped_configuration_says_what_the_plan_asks_for() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("prompts: {dev: 64, test: 64} ", "prompts: {dev: 64, tests: 64} ", "did you mean 'test'"),
+        ("prompts: {dev: 64, test: 48} ", "prompts: {dev: 64, tests: 48} ", "did you mean 'test'"),
         ("\nseeds: [0, 1, 2, 3, 4]", "\nseeds: []", "seeds"),
         ("\nseeds: [0, 1, 2, 3, 4]", "\nseeds: [1, 1]", "seed 1 stands twice"),
         ("thresholds: [0.8, 0.9, 0.95]", "thresholds: [90]", "refusal rates"),
