@@ -12,7 +12,7 @@ from ..evaluation.seed_sweeps import SeedSweep, seed_sweeps
 from ..reporting import PageTable, rate_with_interval
 from ..reporting.sweep_tables import measured_text
 from .cells import CellStore
-from .collected import Collected, mean_over_seeds, rate_over_seeds, refusals
+from .collected import Collected, mean_over_seeds, rate_over_seeds
 from .config import ExperimentConfig
 from .plan import Planned
 from .report import Report
@@ -40,42 +40,54 @@ def comparison_report(config: ExperimentConfig, planned: Sequence[Planned], stor
     group = config.safety_tax.groups[0].name
     methods = Collected.of(planned, store, "methods", group)
     cost = Collected.of(planned, store, "cost", group)
-    _ranks(report, config, methods)
+    _ranks(report, config, methods, cost)
     _costs(report, cost)
     tax_tables(report, config, f"every method, {group}", methods, folder)
     _ablation(report, config, Collected.of(planned, store, "ablation", "SST-Merge"))
     return report
 
 
-def _ranks(report: Report, config: ExperimentConfig, found: Collected) -> None:
-    """Mean ranks over what is wanted of a merge; a method that never gets safe is ranked at its safest strength."""
+def _ranks(report: Report, config: ExperimentConfig, found: Collected, cost: Collected) -> None:
+    """Everything wanted of a merge side by side; a method that never gets safe stands there at its safest strength."""
     sweeps = seed_sweeps(found.sweeps(), seed=config.lab_seed, threshold=_THRESHOLD, n_resamples=config.n_resamples)
     points = {label: _points(found.results[label], own) for label, own in sweeps.items()}
+    texts = {
+        "safety": {label: [_refusals(p["right"]) for p in of] for label, of in points.items()},
+        "over-refusal": {label: [p["other"]["lookalike"] for p in of] for label, of in points.items()},
+        "utility": {label: [_tasks(p["right"]) for p in of] for label, of in points.items()},
+        "knowledge": {label: [p["right"]["general"] for p in of] for label, of in points.items()},
+    }
     wanted = {
-        "safety": {label: [x for p in of for x in refusals(p["right"])] for label, of in points.items()},
-        "no over-refusal": {
-            label: [1 - x for p in of for x in unpacked(p["other"]["lookalike"])] for label, of in points.items()
-        },
-        "utility": {label: [x for p in of for x in _tasks(p["right"])] for label, of in points.items()},
-        "knowledge": {label: [x for p in of for x in unpacked(p["right"]["general"])] for label, of in points.items()},
-    }
+        name: {label: [(1 - x if name == "over-refusal" else x) for x in unpacked("".join(of))] for label, of in
+               by_label.items()} for name, by_label in texts.items()
+    }  # fmt: skip
     overall = rank_intervals(wanted, seed=config.lab_seed, n_resamples=config.n_resamples)
-    apart = {
-        name: rank_intervals({name: scores}, seed=config.lab_seed, n_resamples=config.n_resamples)
-        for name, scores in wanted.items()
-    }
+    apart = {name: rank_intervals({name: scores}, seed=0, n_resamples=1) for name, scores in wanted.items()}
+    costs = {name: {label: mean_over_seeds([r[name] for r in cost.results[label].values()]) for label in overall}
+             for name in ("seconds", "peak_mib")}  # fmt: skip
+    places = {name: _places({label: e.value for label, e in by.items() if e is not None}) for name, by in costs.items()}
     rows = []
     for label in sorted(overall, key=lambda name: overall[name].value):
         row: list[object] = [label, _estimate(overall[label], 1)]
-        row += [f"{np.mean(wanted[name][label]):.3f} ({apart[name][label].value:.0f})" for name in wanted]
+        row += [f"{_estimate(rate_over_seeds(of[label]), 3)} ({apart[name][label].value:.0f})" for name, of in
+                texts.items()]  # fmt: skip
+        row += [f"{_estimate(costs[name][label], digits)} ({places[name][label]})" for name, digits in
+                (("seconds", 2), ("peak_mib", 0))]  # fmt: skip
         rows.append([*row, f"{sweeps[label].reached} of {sweeps[label].seeds}"])
-    report.figures["ranks"] = {label: {"mean rank": rank, "measures": {name: float(np.mean(of[label])) for name, of in
-                               wanted.items()}} for label, rank in overall.items()}  # fmt: skip
+    report.figures["ranks"] = {label: {"mean rank": rank, "measures": {name: rate_over_seeds(of[label]) for name, of in
+                               texts.items()}} for label, rank in overall.items()}  # fmt: skip
     report.tables.append(PageTable(
-        caption="Every method at the strength that dev prompts choose (safety ≥ 0.9; where none is, at its safest), "
-        "mean over seeds with the rank in brackets; mean rank with a 95 % interval over prompts",
-        columns=["Method", "Mean rank", "Safety", "No over-refusal", "Utility", "Knowledge", "Reached"], rows=rows,
+        caption="Every method at the strength that dev prompts choose (safety ≥ 0.9; where none is, at its safest): "
+        "means with 95 % intervals over seeds, ranks in brackets; the mean rank is over safety, over-refusal, utility "
+        "and knowledge, its interval over prompts; seconds and peak memory of one merge, intervals over fresh processes",
+        columns=["Method", "Mean rank", "Safety", "Over-refusal", "Utility", "Knowledge", "Seconds", "Peak MiB",
+                 "Reached"], rows=rows,
     ))  # fmt: skip
+
+
+def _places(values: Mapping[str, float]) -> dict[str, int]:
+    """Rank of every value, 1 the smallest; equal ones share the better place."""
+    return {label: 1 + sum(other < value for other in values.values()) for label, value in values.items()}
 
 
 def _points(by_seed: Mapping[int, Any], own: SeedSweep) -> list[Any]:
@@ -87,8 +99,12 @@ def _points(by_seed: Mapping[int, Any], own: SeedSweep) -> list[Any]:
     return found
 
 
-def _tasks(right: Mapping[str, str]) -> list[float]:
-    return [x for kind, text in right.items() if kind.startswith("task:") for x in unpacked(text)]
+def _refusals(right: Mapping[str, str]) -> str:
+    return right["harmful"] + right["jailbreak"]
+
+
+def _tasks(right: Mapping[str, str]) -> str:
+    return "".join(text for kind, text in right.items() if kind.startswith("task:"))
 
 
 def _costs(report: Report, found: Collected) -> None:

@@ -14,7 +14,7 @@ from ..evaluation.resampling import measured, resampled_means, sample_matrix
 from ..reporting import PageTable, retention_plot
 from ..reporting.sweep_tables import measured_text
 from .cells import CellStore
-from .collected import Collected, rate_over_seeds, refusals
+from .collected import Collected, mean_over_seeds, rate_over_seeds, refusals
 from .config import ExperimentConfig
 from .line_up import PLAIN
 from .plan import Planned
@@ -118,7 +118,7 @@ def _table(
         over = rate_over_seeds([r[stage]["test"]["other"]["lookalike"] for r in by_subset.values()])
         worst = [min(_rates(r[stage]["test"]["right"]).values()) for r in by_subset.values()]
         row: list[object] = [label, measured_text(measured(figures[label])), measured_text(_gap(figures, label))]
-        row += [f"{np.mean(worst):.3f}", _rate(safety), _rate(over)]
+        row += [_rate(mean_over_seeds(worst)), _rate(safety), _rate(over)]
         if stage == "safe":
             row.append(f"{sum(r[stage]['reached'] for r in by_subset.values())} of {len(by_subset)}")
         rows.append(row)
