@@ -79,7 +79,7 @@ def _ranks(report: Report, config: ExperimentConfig, found: Collected, cost: Col
     report.tables.append(PageTable(
         caption="Every method at the strength that dev prompts choose (safety ≥ 0.9; where none is, at its safest): "
         "means with 95 % intervals over seeds, ranks in brackets; the mean rank is over safety, over-refusal, utility "
-        "and knowledge, its interval over prompts; seconds and peak memory of one merge, intervals over fresh processes",
+        "and knowledge, its interval over prompts; time and memory of one merge, intervals over fresh processes",
         columns=["Method", "Mean rank", "Safety", "Over-refusal", "Utility", "Knowledge", "Seconds", "Peak MiB",
                  "Reached"], rows=rows,
     ))  # fmt: skip
