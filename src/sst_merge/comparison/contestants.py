@@ -119,6 +119,9 @@ CONTESTANTS: Mapping[str, Contestant] = {
         Contestant("AdaMerging", "ada_merging", _HARM_WEIGHT),
         Contestant("Layer-wise interpolation", "layer_interpolation", _HARM_WEIGHT),
         Contestant("AlignGuard-LoRA", "alignguard_lora", _SUM, knob="safety_strength", prepare_once=True),
+        Contestant(
+            "AlignGuard-LoRA, kronecker", "alignguard_lora", _SUM, {"structure": "kronecker"}, "safety_strength", True
+        ),
         Contestant("AlignGuard-LoRA, penalty", "alignguard_lora", _SUM, {"mode": "penalty"}, "safety_strength", True),
         Contestant("Safe LoRA", "safe_lora", _SUM, {}, "safety_strength", True),
         Contestant("SafeMERGE", "safe_merge", (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), prepare_once=True),

@@ -45,6 +45,10 @@ DRIFT_CONTESTANTS: Mapping[str, Contestant] = {
         _less("RegMean", "regmean", _LESS_AVERAGED),
         Contestant("AlignGuard-LoRA", "alignguard_lora", (0.0, 0.15, 0.3, 0.45, 0.6, 0.7, 0.8, 0.9, 1.0), _ALIGNED),
         Contestant(
+            "AlignGuard-LoRA, kronecker", "alignguard_lora", (0.0, 0.15, 0.3, 0.45, 0.6, 0.7, 0.8, 0.9, 1.0),
+            {**_ALIGNED, "structure": "kronecker"},
+        ),
+        Contestant(
             "AlignGuard-LoRA, penalty", "alignguard_lora", (0.1, 0.3, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0),
             {**_ALIGNED, "mode": "penalty"},
         ),
