@@ -1,15 +1,19 @@
 """Cost of collecting Fisher statistics, against a plain forward pass with a backward pass to the embeddings.
 
+Beside it stand the two kinds of an evaluation pass over the same data: the log-likelihood of the answers (one forward
+pass) and answers of the same length written greedily, token by token.
+
 Everything runs in one process on the same batches, interleaved and in random order; what is reported is the ratio
 of times inside one round (median over rounds, and the 95 % interval of that median by order statistics). Extra
 memory is the peak above the plain pass: of the allocator on a GPU, of the resident set in a fork on a CPU.
 
-    python benchmarks/fisher.py
+    python benchmarks/fisher.py > docs/measurements/fisher.md
     python benchmarks/fisher.py --device cuda --dtype bfloat16 --hidden 4096 --intermediate 11008 --layers 8 --seq 512
 """
 
 import argparse
 import os
+import platform
 import random
 import resource
 import time
@@ -24,6 +28,15 @@ from torch import Tensor
 from sst_merge.core_space import CoreSpace
 from sst_merge.fim_calculator import Batch, compute_fim
 
+_AGAINST = ("plain", "likelihood", "generation")
+_HEADING = """# Cost of Fisher statistics
+
+Time of collecting Fisher statistics as a multiple of three passes over the same batches: `plain`, a forward pass with
+a backward pass to the embeddings; `likelihood`, an evaluation that scores given answers (one forward pass);
+`generation`, an evaluation that writes answers of the same length. Rounds interleaved in one process; median over
+rounds with the 95 % interval of the median. A random Llama; "base" collects at M = 0, "merged" with an update in place
+(the model then also computes U M Vᵀ x). Made by `benchmarks/fisher.py`.
+"""
 STRUCTURES = ("diagonal", "kronecker", "block", "lowrank")
 
 
@@ -95,6 +108,30 @@ def plain(model: Any, batches: list[Batch]) -> None:
         torch.autograd.grad(loss, inputs)
 
 
+@torch.no_grad()
+def likelihood(model: Any, batches: list[Batch]) -> None:
+    """Forward pass and log-likelihood of the response: an evaluation that scores given answers."""
+    for batch in batches:
+        moved = batch.to(model.device)
+        logits = model(moved.input_ids, attention_mask=moved.attention_mask, use_cache=False).logits
+        torch.nn.functional.cross_entropy(
+            logits[:, :-1].flatten(0, 1).float(), moved.labels[:, 1:].flatten(), reduction="sum"
+        )
+
+
+@torch.no_grad()
+def generation(model: Any, batches: list[Batch]) -> None:
+    """As many tokens as the response has, written greedily after the prompt: an evaluation that reads answers."""
+    for batch in batches:
+        moved = batch.to(model.device)
+        prompt = int((moved.labels[0] == -100).sum())
+        length = moved.input_ids.shape[1] - prompt
+        model.generate(
+            moved.input_ids[:, :prompt], attention_mask=moved.attention_mask[:, :prompt], do_sample=False,
+            min_new_tokens=length, max_new_tokens=length, pad_token_id=0,
+        )  # fmt: skip
+
+
 def interval(ratios: list[float]) -> tuple[float, float, float]:
     """Median and its 95 % interval by order statistics (the full range below 6 values)."""
     values, n = sorted(ratios), len(ratios)
@@ -146,7 +183,11 @@ def main() -> None:
     options = parse()
     torch.set_num_threads(options.threads)
     model, spaces, point, batches = build(options)
-    tasks: dict[str, Callable[[], object]] = {"plain": lambda: plain(model, batches)}
+    tasks: dict[str, Callable[[], object]] = {
+        "plain": lambda: plain(model, batches),
+        "likelihood": lambda: likelihood(model, batches),
+        "generation": lambda: generation(model, batches),
+    }
     for structure in STRUCTURES:
         for where, cores in (("base", None), ("merged", point)):
             tasks[f"{structure} @ {where}"] = lambda structure=structure, cores=cores: compute_fim(
@@ -162,15 +203,17 @@ def main() -> None:
             seconds[name].append(timed(tasks[name], options.device))
     weights = sum(space.left.shape[0] * space.d_in for space in spaces.values())
     where = torch.cuda.get_device_name() if options.device != "cpu" else f"CPU, {options.threads} thread(s)"
-    print(f"{where}, {options.dtype}; {vars(options)}")
-    print(f"{len(spaces)} modules, ΔW of all of them would take {weights * 4 / 2**20:.0f} MiB in float32")
-    print(f"{'':22} {'seconds':>8} {'ratio':>6} {'95 %':>15} {'extra MiB':>10}")
+    print(_HEADING)
+    print(f"torch {torch.__version__}, {platform.machine()}, {where}, {options.dtype}; {vars(options)}; ")
+    print(f"{len(spaces)} modules, ΔW of all of them would take {weights * 4 / 2**20:.0f} MiB in float32.\n")
+    print("| | seconds | " + " | ".join(f"× {name}" for name in _AGAINST) + " | extra MiB |")
+    print("| --- " + "| ---: " * (2 + len(_AGAINST)) + "|")
     for name, runs in seconds.items():
-        ratio, low, high = interval([a / b for a, b in zip(runs, seconds["plain"], strict=True)])
-        extra = memory[name] - memory["plain"]
-        print(
-            f"{name:22} {sorted(runs)[len(runs) // 2]:8.3f} {ratio:6.3f} {f'{low:.3f} – {high:.3f}':>15} {extra:10.1f}"
-        )
+        cells = [f"{sorted(runs)[len(runs) // 2]:.3f}"]
+        for other in _AGAINST:
+            ratio, low, high = interval([a / b for a, b in zip(runs, seconds[other], strict=True)])
+            cells.append(f"{ratio:.3f} [{low:.3f}, {high:.3f}]")
+        print(f"| {name} | {' | '.join(cells)} | {memory[name] - memory['plain']:.1f} |")
 
 
 if __name__ == "__main__":
