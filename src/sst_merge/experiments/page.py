@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..reporting import markdown_table
 from .config import ExperimentConfig
 from .report import Report, report_markdown
+from .targets import targets_table
 
 __all__ = ["Ran", "results_page"]
 
@@ -60,6 +62,9 @@ def results_page(config: ExperimentConfig, ran: Sequence[Ran]) -> str:
     if len({run["code"] for run in runs}) > 1:
         lines += ["**The cells come from different versions of the measuring code**; run everything anew before citing "
                   "figures.", ""]  # fmt: skip
+    goals = targets_table({of.name: of.report.figures for of in ran})
+    lines += ["## Targets", "", f"{goals.caption}. What was tried where one is missed: `docs/targets.md`.", ""]
+    lines += [markdown_table(goals.rows, goals.columns)]
     return "\n".join(lines) + "\n" + "\n".join(report_markdown(of.report, level=2) for of in ran)
 
 

@@ -95,6 +95,9 @@ def _figures(own: SeedSweep, sweeps: Mapping[str, SeedSweep]) -> dict[str, Any]:
         "safety": measured(own.safety), "utility": measured(own.utility), "tax": measured(own.tax),
         "hypervolume": measured(own.hypervolume),
         "tax reduction": {label: reduction(own.tax, other.tax) for label, other in sweeps.items() if other is not own},
+        "hypervolume gained": {
+            label: measured(own.hypervolume - other.hypervolume) for label, other in sweeps.items() if other is not own
+        },
     }  # fmt: skip
 
 

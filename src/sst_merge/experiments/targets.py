@@ -1,0 +1,113 @@
+"""What was aimed at beside what was measured, so that nobody has to search the tables for a missed target."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..evaluation import Measured
+from ..evaluation.intervals import Estimate
+from ..reporting import PageTable
+from ..reporting.sweep_tables import measured_text
+from .line_up import PLAIN
+from .safety_tax_report import OURS
+
+__all__ = ["targets_table"]
+
+_PLAIN = (PLAIN, f"{PLAIN}, interpolated")
+_DARE = "DARE linear"
+Row = list[object]
+Figures = Mapping[str, Any]
+
+
+def targets_table(figures: Mapping[str, Figures]) -> PageTable:
+    """Every target of the three experiments, for every variant of SST-Merge that took part.
+
+    Args:
+        figures: experiment → the figures of its report; experiments may be absent.
+
+    Returns:
+        Target, where, method, what was measured, and whether that reaches the target.
+    """
+    rows: list[Row] = []
+    for group, found in figures.get("exp1", {}).items():
+        rows += _drift(group, found) if group.startswith("drift") else _tax(group, found.get("0.9", {}))
+    rows += _retention(figures.get("exp2", {}))
+    rows += _cost(figures.get("exp3", {}).get("cost", {}))
+    return PageTable(
+        caption="Taxes are those at safety ≥ 0.9; 'point only' where the figure reaches the target and the lower end "
+        "of its interval does not",
+        columns=["Target", "Where", "Method", "Measured", "Reached"], rows=rows,
+    )  # fmt: skip
+
+
+def _tax(group: str, sweeps: Figures) -> Iterator[Row]:
+    """Tax against tuned Task Arithmetic, tax against every other method, hypervolume against the best other one."""
+    safe = {label: of for label, of in sweeps.items() if label not in OURS and of["tax"].value is not None}
+    tuned = min((label for label in _PLAIN if label in safe), key=lambda name: safe[name]["tax"].value, default=None)
+    for ours in (label for label in OURS if label in sweeps):
+        own = sweeps[ours]
+        if tuned is not None:
+            saved = own["tax reduction"][tuned]
+            yield ["tax ≥ 70 % below tuned Task Arithmetic's", group, ours, _or_nothing(saved), _at_least(saved, 0.7)]
+        compared = {label: own["tax reduction"][label] for label in safe}
+        there = {label: saved for label, saved in compared.items() if saved.value is not None}
+        if there:
+            worst = min(there, key=lambda name: there[name].value)
+            halved = sum(saved.value >= 0.5 for saved in there.values())
+            said = (
+                f"{measured_text(there[worst])} against {worst}; ≥ 50 % against {halved} of {len(there)} that get safe"
+            )
+            free = len(compared) - len(there)
+            said += f", {free} more pay no tax" if free else ""
+            reached = _at_least(there[worst], 0.5) if not free else "no"
+            yield ["tax ≥ 50 % below every other method's", group, ours, said, reached]
+        rivals = {label: of["hypervolume"].value for label, of in sweeps.items() if label not in OURS}
+        if rivals:
+            best = max(rivals, key=lambda name: rivals[name])
+            gained = own["hypervolume gained"][best]
+            said = f"{measured_text(own['hypervolume'])}, {measured_text(gained)} against {best}"
+            yield ["largest hypervolume, alone", group, ours, said, _at_least(gained, 0.0)]
+
+
+def _drift(group: str, found: Figures) -> Iterator[Row]:
+    for label in (label for label in found if label in OURS):
+        saved = found[label]["drift reduction"]
+        yield ["drift ≥ 70 % below plain merging's", group, label, _or_nothing(saved), _at_least(saved, 0.7)]
+
+
+def _retention(found: Figures) -> Iterator[Row]:
+    sizes = [int(key.split(", ")[1].split()[0]) for key in found if key.startswith("experts, ")]
+    if not sizes:
+        return
+    where = f"{max(sizes)} experts"
+    for stage in ("skills alone", "with safety"):
+        by_label = found.get(f"experts, {where}, {stage}", {})
+        rivals = {label: of["retention"].value for label, of in by_label.items() if label not in OURS}
+        for label in (label for label in by_label if label in OURS):
+            own: Measured = by_label[label]["retention"]
+            yield ["retention ≥ 90 %", f"{where}, {stage}", label, measured_text(own), _at_least(own, 0.9)]
+            if rivals:
+                best = max(rivals, key=lambda name: rivals[name])
+                said = f"{measured_text(own)} against {measured_text(by_label[best]['retention'])} of {best}"
+                above = own.value is not None and own.value > rivals[best]
+                yield ["retention above every baseline's", f"{where}, {stage}", label, said, "yes" if above else "no"]
+
+
+def _cost(cost: Figures) -> Iterator[Row]:
+    """A second strength reuses the Fishers, so its seconds are those of a merge without them."""
+    dare: Estimate | None = cost[_DARE]["seconds"] if _DARE in cost else None
+    for label in (label for label in cost if label in OURS and dare is not None):
+        own: Estimate = cost[label]["more seconds"]
+        assert dare is not None
+        said = f"{own.value:.3f} s against {dare.value:.3f} s, {own.value / dare.value:.2f} ×"
+        reached = "yes" if own.value <= 2 * dare.value else "no"
+        yield ["merge without the Fishers ≤ 2 × DARE's time", "one skill", label, said, reached]
+
+
+def _or_nothing(saved: Measured) -> str:
+    return "nothing to reduce there" if saved.value is None else measured_text(saved)
+
+
+def _at_least(figure: Measured, aim: float) -> str:
+    if figure.value is None or figure.value < aim:
+        return "–" if figure.value is None else "no"
+    return "yes" if figure.low is not None and figure.low >= aim else "point only"
