@@ -1,0 +1,108 @@
+"""Three attempts to keep more of twenty experts, skills alone, on dev prompts.
+
+    python benchmarks/lab_many_experts.py > docs/measurements/lab_many_experts.md
+
+Experiment 2 found that RegMean keeps more of many experts than SST-Merge's Fisher-weighted merge. Tried: more data
+of every expert, more damping, and Fishers of equal trace, so that no expert weighs more because its gradients are
+larger. All 20 experts of adapter seed 0 on the unaligned base of lab 0; the strength with the most right answers.
+"""
+
+import platform
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import torch
+
+from sst_merge import __version__
+from sst_merge.comparison import LabSetup, SkillsThenSafety, Update, adapters_update, lab_setup
+from sst_merge.comparison.paths import method_path
+from sst_merge.evaluation.intervals import wilson_interval
+from sst_merge.experiments.line_up import COMBINERS
+from sst_merge.fim_calculator import compute_fim, point_cores
+from sst_merge.lab import load_lab
+from sst_merge.registry import MergeProblem
+from sst_merge.reporting import markdown_table
+
+_N = 24
+_SHARE = 0.9
+_OPTIONS = COMBINERS["SST-Merge"].options
+Path = Callable[[float], Update]
+
+
+def setups(samples: int) -> LabSetup:
+    """The twenty experts without the safety adapter, so many calibration prompts of each."""
+    lab = load_lab(0, progress=False)
+    benign = int(len(lab.families) * samples / _SHARE) + 1  # the skills' own part comes to `samples` each
+    return lab_setup(lab, lab.families, safety=False, benign_samples=benign, skill_share=_SHARE)
+
+
+def fisher_merge(problem: MergeProblem, **options: object) -> Path:
+    """SST-Merge's M_U of many skills, as in experiment 2."""
+    return SkillsThenSafety(problem, {**_OPTIONS, **options}).skills
+
+
+def equal_traces(problem: MergeProblem) -> MergeProblem:
+    """Every adapter's weight divided by its Fisher's trace: weights multiply Fishers and leave patches alone."""
+    weighted = []
+    for adapter in problem.adapters:
+        fisher = compute_fim(
+            problem.model, problem.spaces, problem.adapter_benign[adapter.name], structure="kronecker",
+            point=point_cores([adapter], problem.spaces), estimator="log_odds",
+        )  # fmt: skip
+        weighted.append(adapter.with_(weight=1.0 / fisher.trace()))
+    mean = sum(a.weight for a in weighted) / len(weighted)
+    return replace(problem, adapters=[a.with_(weight=a.weight / mean) for a in weighted])
+
+
+def variants(few: LabSetup, many: LabSetup) -> Iterator[tuple[str, str, Path]]:
+    """Label, the combiner whose strengths are tried, and the path."""
+    for label in ("Task Arithmetic", "RegMean"):
+        combiner = COMBINERS[label]
+        yield label, label, method_path(few.problem, combiner.method, combiner.options, "strength", prepare_once=True)
+    yield "SST-Merge, as in experiment 2", "SST-Merge", fisher_merge(few.problem)
+    yield "SST-Merge, 128 samples an expert", "SST-Merge", fisher_merge(many.problem)
+    yield "SST-Merge, damping 1", "SST-Merge", fisher_merge(few.problem, damping=1.0)
+    yield "SST-Merge, equal traces", "SST-Merge", fisher_merge(equal_traces(few.problem))
+
+
+def main() -> None:
+    """Measure and print the page."""
+    torch.set_num_threads(1)
+    started = time.process_time()
+    few, many = setups(32), setups(128)
+    asked = {f"task:{skill}": _N for skill in few.skills}
+    rows = []
+    with few.answering() as answer:
+        alone = 0
+        for adapter in few.problem.adapters:
+            kind = {f"task:{adapter.name}": _N}
+            right = answer(adapters_update([adapter]), kind, split="tuning", second=False).right
+            alone += sum(map(sum, right.values()))
+    rows.append(["each expert alone", *_rate(alone, len(asked)), "–", "–"])
+    for label, strengths, path in variants(few, many):
+        values = COMBINERS[strengths].strengths
+        updates = [path(value) for value in values]
+        with few.answering() as answer:
+            found = [answer(update, asked, split="tuning", second=False).right for update in updates]
+        totals = [sum(map(sum, right.values())) for right in found]
+        best = totals.index(max(totals))
+        worst = min(sum(scores) / _N for scores in found[best].values())
+        rows.append([label, *_rate(totals[best], len(asked)), f"{worst:.2f}", f"{values[best]:g}"])
+    print("# Three attempts to keep more of twenty experts\n")
+    print(
+        f"All 20 experts of adapter seed 0, lab seed 0, skills alone, {_N} dev prompts per task at the strength with "
+        "the most right\nanswers on them; Wilson intervals over prompts. "
+        f"sst-merge {__version__}, torch {torch.__version__}, {platform.machine()}, "
+        f"{time.process_time() - started:.0f} s of\nprocessor time. Made by `benchmarks/lab_many_experts.py`.\n"
+    )
+    print(markdown_table(rows, ["Method", "Right answers", "Worst task", "Strength"]))
+
+
+def _rate(right: int, tasks: int) -> list[str]:
+    low, high = wilson_interval(right, tasks * _N)
+    return [f"{right / (tasks * _N):.3f} [{low:.3f}, {high:.3f}]"]
+
+
+if __name__ == "__main__":
+    main()
