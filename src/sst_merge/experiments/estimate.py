@@ -12,14 +12,14 @@ __all__ = ["Estimate", "estimate", "prompts_of", "work_seconds"]
 
 # Processor time measured on two shared cores of an x86-64 server, one thread a process; it stands in where no finished
 # cell says better. A prompt is a row of a batch of 256 through the lab's model, the other answer looked for included.
-_PER_PROMPT = 0.0026
-_PER_CELL: Mapping[str, float] = {"alone": 1.0, "sweep": 1.5, "interference": 2.0, "cost": 8.0, "adapter": 40.0}
+_PER_PROMPT = 0.0021
+_PER_CELL: Mapping[str, float] = {"alone": 1.0, "sweep": 1.5, "interference": 2.0, "cost": 6.0, "adapter": 35.0}
 _BASE_TRAINING = 600.0
 _PREPARED: Mapping[str, float] = {
     "sst": 3.0, "alignguard_lora": 3.0, "ada_merging": 60.0, "layer_interpolation": 60.0, "regmean": 20.0,
     "led_merging": 15.0, "safe_delta": 15.0, "fisher_merging": 4.0, "benign_null_space": 5.0, "knots": 4.0, "ties": 3.0,
 }  # fmt: skip
-_REFINED = 0.4  # a step of SST-Merge's refinement, at every strength
+_REFINED = 0.3  # a step of SST-Merge's refinement, at every strength
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,8 @@ def work_seconds(cell: Cell) -> float:
         return _PER_CELL["adapter"] if cell.parameters["name"] else _BASE_TRAINING
     extra = _PREPARED.get(method, 0.0) if method else 0.0
     swept = cell.parameters.get("contestant", {})
-    extra += _REFINED * swept.get("options", {}).get("refine", 0) * len(swept.get("values", ()))
+    strengths = 2 if cell.kind == "cost" else len(swept.get("values", ()))
+    extra += _REFINED * swept.get("options", {}).get("refine", 0) * strengths
     if cell.kind == "interference":
         extra *= len(cell.parameters["problem"]["skills"]) / 4
     return _PER_CELL[cell.kind] + extra + _PER_PROMPT * prompts_of(cell)
