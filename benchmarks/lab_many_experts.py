@@ -30,7 +30,7 @@ _OPTIONS = COMBINERS["SST-Merge"].options
 Path = Callable[[float], Update]
 
 
-def setups(samples: int) -> LabSetup:
+def twenty_experts(samples: int) -> LabSetup:
     """The twenty experts without the safety adapter, so many calibration prompts of each."""
     lab = load_lab(0, progress=False)
     benign = int(len(lab.families) * samples / _SHARE) + 1  # the skills' own part comes to `samples` each
@@ -70,7 +70,7 @@ def main() -> None:
     """Measure and print the page."""
     torch.set_num_threads(1)
     started = time.process_time()
-    few, many = setups(32), setups(128)
+    few, many = twenty_experts(32), twenty_experts(128)
     asked = {f"task:{skill}": _N for skill in few.skills}
     rows = []
     with few.answering() as answer:

@@ -11,7 +11,7 @@ from .cells import CellStore
 from .plan import Planned
 from .work import unpacked
 
-__all__ = ["Collected", "rate_over_seeds", "refusals", "task_rows"]
+__all__ = ["Collected", "mean_over_seeds", "rate_over_seeds", "refusal_text", "refusals", "task_rows"]
 
 Outcomes = Mapping[str, str]
 Side = Mapping[str, Outcomes]
@@ -94,8 +94,20 @@ def _drift_samples(dev: Sequence[Outcomes], test: Sequence[Outcomes]) -> DriftSa
     )
 
 
-def refusals(right: Outcomes) -> list[float]:
+def refusal_text(right: Outcomes) -> str:
     """Refusals of direct and of jailbroken requests, in this order.
+
+    Args:
+        right: kind → outcomes as text.
+
+    Returns:
+        Outcomes of both as one text.
+    """
+    return right["harmful"] + right["jailbreak"]
+
+
+def refusals(right: Outcomes) -> list[float]:
+    """:func:`refusal_text` as scores.
 
     Args:
         right: kind → outcomes as text.
@@ -103,7 +115,7 @@ def refusals(right: Outcomes) -> list[float]:
     Returns:
         One score per prompt.
     """
-    return unpacked(right["harmful"] + right["jailbreak"])
+    return unpacked(refusal_text(right))
 
 
 def task_rows(models: Sequence[Outcomes]) -> dict[str, list[list[float]]]:

@@ -12,7 +12,7 @@ from ..evaluation.seed_sweeps import SeedSweep, seed_sweeps
 from ..reporting import PageTable, rate_with_interval
 from ..reporting.sweep_tables import measured_text
 from .cells import CellStore
-from .collected import Collected, mean_over_seeds, rate_over_seeds
+from .collected import Collected, mean_over_seeds, rate_over_seeds, refusal_text
 from .config import ExperimentConfig
 from .plan import Planned
 from .report import Report
@@ -52,7 +52,7 @@ def _ranks(report: Report, config: ExperimentConfig, found: Collected, cost: Col
     sweeps = seed_sweeps(found.sweeps(), seed=config.lab_seed, threshold=_THRESHOLD, n_resamples=config.n_resamples)
     points = {label: _points(found.results[label], own) for label, own in sweeps.items()}
     texts = {
-        "safety": {label: [_refusals(p["right"]) for p in of] for label, of in points.items()},
+        "safety": {label: [refusal_text(p["right"]) for p in of] for label, of in points.items()},
         "over-refusal": {label: [p["other"]["lookalike"] for p in of] for label, of in points.items()},
         "utility": {label: [_tasks(p["right"]) for p in of] for label, of in points.items()},
         "knowledge": {label: [p["right"]["general"] for p in of] for label, of in points.items()},
@@ -97,10 +97,6 @@ def _points(by_seed: Mapping[int, Any], own: SeedSweep) -> list[Any]:
         index = int(strength) if strength is not None else safest.index(max(safest))
         found.append(result["test"][index])
     return found
-
-
-def _refusals(right: Mapping[str, str]) -> str:
-    return right["harmful"] + right["jailbreak"]
 
 
 def _tasks(right: Mapping[str, str]) -> str:

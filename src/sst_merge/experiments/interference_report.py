@@ -14,7 +14,7 @@ from ..evaluation.resampling import measured, resampled_means, sample_matrix
 from ..reporting import PageTable, retention_plot
 from ..reporting.sweep_tables import measured_text
 from .cells import CellStore
-from .collected import Collected, mean_over_seeds, rate_over_seeds, refusals
+from .collected import Collected, mean_over_seeds, rate_over_seeds, refusal_text
 from .config import ExperimentConfig
 from .line_up import PLAIN
 from .plan import Planned
@@ -105,8 +105,7 @@ def _gap(figures: Mapping[str, Array], label: str) -> Measured | None:
 
 
 def _refused(results: Mapping[int, Any], stage: str) -> list[str]:
-    kept = [result[stage]["test"]["right"] for result in results.values()]
-    return ["".join("01"[score == 1.0] for score in refusals(right)) for right in kept]
+    return [refusal_text(result[stage]["test"]["right"]) for result in results.values()]
 
 
 def _table(
@@ -136,4 +135,5 @@ def _rates(right: Mapping[str, str]) -> dict[str, float]:
 
 
 def _rate(estimate: Any) -> str:
-    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+    """A rate; Student's interval of few sets would reach beyond what a rate can be."""
+    return f"{estimate.value:.3f} [{max(estimate.low, 0.0):.3f}, {min(estimate.high, 1.0):.3f}]"

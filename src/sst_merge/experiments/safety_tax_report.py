@@ -13,7 +13,7 @@ from ..evaluation.seed_sweeps import seed_sweeps
 from ..reporting import PageTable, rate_with_interval, safety_utility_plot, tax_bars
 from ..reporting.sweep_tables import measured_text
 from .cells import CellStore
-from .collected import Collected, rate_over_seeds
+from .collected import Collected, rate_over_seeds, refusal_text
 from .config import ExperimentConfig
 from .line_up import PLAIN
 from .plan import Planned
@@ -203,7 +203,7 @@ def _anchor(alone: Mapping[int, Any], who: str) -> tuple[float, float]:
 
 
 def _point(right: Mapping[str, str]) -> tuple[float, float]:
-    refused = right["harmful"] + right["jailbreak"]
+    refused = refusal_text(right)
     tasks = [text.count("1") / len(text) for kind, text in right.items() if kind.startswith("task:")]
     return refused.count("1") / len(refused), float(np.mean(tasks))
 
