@@ -9,7 +9,7 @@ import torch
 from builders import VOCABULARY, add_deltas, random_adapter, relative_error, tiny_model
 from sst_merge import merge, merge_lora_adapters
 from sst_merge.errors import DataError, MergeError, OptionError
-from sst_merge.fim_calculator import Batch, CoreModel, build_spaces
+from sst_merge.fim_calculator import Batch, CoreModel, build_spaces, compute_fim
 from sst_merge.lora_utils import Adapter, LoraFactors
 from sst_merge.merging.calibration_record import CalibrationRecord
 from sst_merge.registry import MergeProblem
@@ -264,24 +264,32 @@ def test_aligned_base_projects_towards_zero(model, adapters) -> None:
         assert gone.adapter.delta(m).norm() < 1e-6 * skill[0].delta(m).norm()
 
 
-def test_fisher_merged_utility_adapters(model, adapters) -> None:
+@pytest.mark.parametrize("equal", [True, False])
+def test_fisher_merged_utility_adapters(model, adapters, equal) -> None:
     """Several experts with their own Fishers: the quadratic's minimiser, against a dense solve."""
     experts = [scaled_adapter("one", 11, "utility", 1.0), scaled_adapter("two", 33, "utility", 2.0), adapters[1]]
     own = {"one": batches(5), "two": batches(6)}
     problem = MergeProblem(experts, build_spaces(experts, dtype=torch.float64), model, HARM, BENIGN, own)
     damping = 0.02
     options = SSTOptions(
-        utility="fisher", mu=0.7, damping=damping, combine="interpolate", fisher={"structure": "kronecker"}
-    )
+        utility="fisher", mu=0.7, damping=damping, combine="interpolate", fisher={"structure": "kronecker"},
+        equal_traces=equal,
+    )  # fmt: skip
     sst = SSTMerge(problem, options)
+    traces = [sum(sst._adapter_fishers[m][i].dense().trace() for m in MODULES) for i in (0, 1)]
+    raw = [
+        compute_fim(model, problem.spaces, own[a.name], structure="kronecker", point=sst.patches.each[a.name],
+                    estimator="log_odds")
+        for a in experts[:2]
+    ]  # fmt: skip
+    scales = [(raw[0].trace() + raw[1].trace()) / 2 / f.trace() if equal else 1.0 for f in raw]
+    assert not equal or relative_error(traces[0], traces[1]) < 1e-9
     utility = sst.utility
     merged = sst.merged(mu=0.7)
     for m in MODULES:
         n = math.prod(problem.spaces[m].shape)
-        terms = [
-            f.dense() + damping * f.dense().diagonal().mean() * torch.eye(n, dtype=torch.float64)
-            for f in sst._adapter_fishers[m]
-        ]
+        dense = [scale * f.layers[m].dense() for f, scale in zip(raw, scales, strict=True)]
+        terms = [f + damping * f.diagonal().mean() * torch.eye(n, dtype=torch.float64) for f in dense]
         patches = [sst.patches.each[name][m].reshape(-1) for name in ("one", "two")]
         total = terms[0] + 2.0 * terms[1]
         expected = torch.linalg.solve(total, terms[0] @ patches[0] + 2.0 * terms[1] @ patches[1])

@@ -60,6 +60,7 @@ _MU = (3.0, 1.0, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.005)
 _SST: Mapping[str, Mapping[str, Any]] = {
     "SST-Merge": {},
     "SST-Merge, Fisher utility": {"utility": "fisher"},
+    "SST-Merge, Fisher utility, unequal traces": {"utility": "fisher", "equal_traces": False},
     "SST-Merge, interpolate": {"combine": "interpolate"},
     **{f"SST-Merge, {s}": {"fisher": {"structure": s}} for s in ("diagonal", "block", "lowrank")},
     **{f"SST-Merge, {e} labels": {"fisher": {"estimator": e}} for e in ("empirical", "sampled")},

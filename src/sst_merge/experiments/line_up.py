@@ -60,6 +60,10 @@ DRIFT_CONTESTANTS: Mapping[str, Contestant] = {
         Contestant("Safe Delta", "safe_delta", (1.0, 0.8, 0.6, 0.4, 0.25, 0.11, 0.06, 0.03, 0.01), _ALIGNED),
         Contestant("SST-Merge", "sst", _MU, _ALIGNED),
         Contestant("SST-Merge, Fisher utility", "sst", _MU, {**_ALIGNED, "utility": "fisher"}),
+        Contestant(
+            "SST-Merge, Fisher utility, unequal traces", "sst", _MU,
+            {**_ALIGNED, "utility": "fisher", "equal_traces": False},
+        ),
     )
 }  # fmt: skip
 """Methods that need no safety adapter, because the base itself is aligned."""
@@ -113,6 +117,11 @@ def _averaged(label: str, method: str, **options: Any) -> Combiner:
     return Combiner(label, method, _AVERAGES, options, _SHARES, "averaged")
 
 
+def _fisher_weighted(label: str, **options: Any) -> Combiner:
+    given = {"utility": "fisher", "fisher": {"structure": "kronecker"}, **options}
+    return Combiner(label, "sst", (0.8, 1.0, 1.2, 1.5, 2.0), given, (10.0, 3.0, 1.0, 0.3, 0.1), "mu")
+
+
 COMBINERS: Mapping[str, Combiner] = {
     c.label: c
     for c in (
@@ -125,10 +134,8 @@ COMBINERS: Mapping[str, Combiner] = {
         _averaged("RegMean", "regmean"),
         _averaged("Fisher merging", "fisher_merging"),
         _averaged("Fisher merging, kronecker", "fisher_merging", structure="kronecker"),
-        Combiner(
-            "SST-Merge", "sst", (0.8, 1.0, 1.2, 1.5, 2.0),
-            {"utility": "fisher", "fisher": {"structure": "kronecker"}}, (10.0, 3.0, 1.0, 0.3, 0.1), "mu",
-        ),
+        _fisher_weighted("SST-Merge"),
+        _fisher_weighted("SST-Merge, unequal traces", equal_traces=False),
     )
 }  # fmt: skip
 """Methods that merge many experts."""

@@ -42,7 +42,7 @@ def targets_table(figures: Mapping[str, Figures]) -> PageTable:
 
 def _tax(group: str, sweeps: Figures) -> Iterator[Row]:
     """Tax against tuned Task Arithmetic, tax against every other method, hypervolume against the best other one."""
-    safe = {label: of for label, of in sweeps.items() if label not in OURS and of["tax"].value is not None}
+    safe = {label: of for label, of in sweeps.items() if not _is_ours(label) and of["tax"].value is not None}
     tuned = min((label for label in _PLAIN if label in safe), key=lambda name: safe[name]["tax"].value, default=None)
     for ours in (label for label in OURS if label in sweeps):
         own = sweeps[ours]
@@ -61,7 +61,7 @@ def _tax(group: str, sweeps: Figures) -> Iterator[Row]:
             said += f", {free} more pay no tax" if free else ""
             reached = _at_least(there[worst], 0.5) if not free else "no"
             yield ["tax ≥ 50 % below every other method's", group, ours, said, reached]
-        rivals = {label: of["hypervolume"].value for label, of in sweeps.items() if label not in OURS}
+        rivals = {label: of["hypervolume"].value for label, of in sweeps.items() if not _is_ours(label)}
         if rivals:
             best = max(rivals, key=lambda name: rivals[name])
             gained = own["hypervolume gained"][best]
@@ -82,7 +82,7 @@ def _retention(found: Figures) -> Iterator[Row]:
     where = f"{max(sizes)} experts"
     for stage in ("skills alone", "with safety"):
         by_label = found.get(f"experts, {where}, {stage}", {})
-        rivals = {label: of["retention"].value for label, of in by_label.items() if label not in OURS}
+        rivals = {label: of["retention"].value for label, of in by_label.items() if not _is_ours(label)}
         for label in (label for label in by_label if label in OURS):
             own: Measured = by_label[label]["retention"]
             yield ["retention ≥ 90 %", f"{where}, {stage}", label, measured_text(own), _at_least(own, 0.9)]
@@ -103,6 +103,11 @@ def _cost(cost: Figures) -> Iterator[Row]:
         said = f"{own.value:.3f} s against {dare.value:.3f} s, {own.value / dare.value:.2f} ×"
         reached = "yes" if own.value <= 2 * dare.value else "no"
         yield ["merge without the Fishers ≤ 2 × DARE's time", "one skill", label, said, reached]
+
+
+def _is_ours(label: str) -> bool:
+    """Variants outside :data:`OURS` are ablations: no row of their own, and no rivals either."""
+    return label.startswith("SST-Merge")
 
 
 def _or_nothing(saved: Measured) -> str:

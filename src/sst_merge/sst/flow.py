@@ -18,7 +18,16 @@ from ..fim_calculator import Batch, CoreModel, Fisher, auto_structure, vila_para
 from ..gevp_solver import LayeredGEVP, solve_gevp
 from ..registry import MergeProblem
 from .coefficients import CoefficientChoice, optimize_merge_coefficients
-from .evidence import Collector, RolePatches, equalised, merged_cores, require_data, role_patches, split_batches
+from .evidence import (
+    Collector,
+    RolePatches,
+    equal_traces,
+    equalised,
+    merged_cores,
+    require_data,
+    role_patches,
+    split_batches,
+)
 from .filtering import SafetyFilter, SpectralFilter, SumFilter, fisher_weighted_utility
 from .held_out import HeldOutQuotients, held_out_quotients
 from .options import HardFilter, SSTOptions
@@ -274,12 +283,13 @@ class SSTMerge:
 
     @cached_property
     def _adapter_fishers(self) -> dict[str, tuple[Any, ...]]:
-        """Every utility adapter's own Fisher, at its own optimum, on its own benign data.
+        """Every utility adapter's own Fisher, at its own optimum, on its own benign data; of equal trace if asked for.
 
         Raises:
             MergeError: an adapter without data.
+            FisherError: an adapter's Fisher is zero, so that traces cannot be made equal.
         """
-        collected = []
+        collected: list[Fisher] = []
         for adapter in self._utility_adapters:
             batches: Sequence[Batch] = self.problem.adapter_benign.get(adapter.name, ())
             if not batches:
@@ -296,4 +306,6 @@ class SSTMerge:
                     point=self.patches.each[adapter.name],
                 )
             )
+        if self.options.equal_traces:
+            collected = equal_traces({a.name: f for a, f in zip(self._utility_adapters, collected, strict=True)})
         return {m: tuple(f.layers[m] for f in collected) for m in self.problem.spaces}
