@@ -41,6 +41,8 @@ from sst_merge.sst import SSTMerge, SSTOptions
 GROUPS = (("mirror", "replace", "compare"), ("sort_down", "remove", "rotate_right"), ("double", "exchange", "mirror"))
 _MU = (30.0, 10.0, 3.0, 1.0, 0.5, 0.3, 0.2, 0.1, 0.05)
 _BUDGETS = (0.005, 0.02, 0.05, 0.1, 0.2)
+# Measured before Fishers were scaled to one trace; benchmarks/lab_many_experts.py is about that.
+_FISHER_UTILITY = {"utility": "fisher", "equal_traces": False}
 _REFERENCES = ("Task Arithmetic", "Fisher merging, kronecker", "RegMean", "SST-Merge")
 
 
@@ -49,8 +51,8 @@ def variants(setup: LabSetup) -> Iterator[tuple[str, tuple[float, ...], Callable
     problem = setup.problem
     for label in _REFERENCES:
         yield _of(label, CONTESTANTS[label], problem)
-    yield _of("SST-Merge, Fisher utility", Contestant("", "sst", _MU, {"utility": "fisher"}), problem)
-    yield _of("SST-Merge, Fisher utility, refined", _refined({"utility": "fisher"}), problem)
+    yield _of("SST-Merge, Fisher utility", Contestant("", "sst", _MU, _FISHER_UTILITY), problem)
+    yield _of("SST-Merge, Fisher utility, refined", _refined(_FISHER_UTILITY), problem)
     yield _of("SST-Merge, second pass", Contestant("", "sst", _MU), lambda: second_pass(problem))
     yield _of("SST-Merge, after RegMean", Contestant("", "sst", _MU), lambda: after_regmean(problem))
     yield _of("SST-Merge, after RegMean, refined", _refined({}), lambda: after_regmean(problem))
@@ -60,7 +62,7 @@ def _of(label: str, contestant: Contestant, problem: MergeProblem | Callable[[],
     return label, contestant.values, lambda: contestant.path(problem() if callable(problem) else problem)
 
 
-def _refined(options: dict[str, str]) -> Contestant:
+def _refined(options: dict[str, object]) -> Contestant:
     return Contestant("", "sst", _BUDGETS, {"refine": 60, **options}, "tax_budget")
 
 
@@ -73,11 +75,10 @@ def after_regmean(problem: MergeProblem) -> MergeProblem:
 
 def second_pass(problem: MergeProblem) -> MergeProblem:
     """SST-Merge's result at its default budget as the skill, what it left out of the safety patch as the safety."""
-    options = {"utility": "fisher"}
-    merge = SSTMerge(problem, SSTOptions.model_validate(options))
+    merge = SSTMerge(problem, SSTOptions.model_validate(_FISHER_UTILITY))
     assert merge.options.budget is not None
     mu = merge.choose(merge.options.budget).best.mu
-    both = SkillsThenSafety(problem, options)
+    both = SkillsThenSafety(problem, _FISHER_UTILITY)
     first = Adapter.from_factors(both.safe(1.0, mu), name="first pass")
     skills = Adapter.from_factors(both.skills(1.0), name="skills")
     rest = adapters_update([skills, *_with_role(problem, "safety"), first.with_(weight=-1.0)])

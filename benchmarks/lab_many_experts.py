@@ -2,15 +2,15 @@
 
     python benchmarks/lab_many_experts.py > docs/measurements/lab_many_experts.md
 
-Experiment 2 found that RegMean keeps more of many experts than SST-Merge's Fisher-weighted merge. Tried: more data
+Experiment 2 found that RegMean keeps more of many experts than SST-Merge's Fisher-weighted merge did. Tried: more data
 of every expert, more damping, and Fishers of equal trace, so that no expert weighs more because its gradients are
-larger. All 20 experts of adapter seed 0 on the unaligned base of lab 0; the strength with the most right answers.
+larger, which is the default since. All 20 experts of adapter seed 0 on the unaligned base of lab 0; the strength with
+the most right answers.
 """
 
 import platform
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import torch
 
@@ -19,7 +19,6 @@ from sst_merge.comparison import LabSetup, SkillsThenSafety, Update, adapters_up
 from sst_merge.comparison.paths import method_path
 from sst_merge.evaluation.intervals import wilson_interval
 from sst_merge.experiments.line_up import COMBINERS
-from sst_merge.fim_calculator import compute_fim, point_cores
 from sst_merge.lab import load_lab
 from sst_merge.registry import MergeProblem
 from sst_merge.reporting import markdown_table
@@ -42,28 +41,17 @@ def fisher_merge(problem: MergeProblem, **options: object) -> Path:
     return SkillsThenSafety(problem, {**_OPTIONS, **options}).skills
 
 
-def equal_traces(problem: MergeProblem) -> MergeProblem:
-    """Every adapter's weight divided by its Fisher's trace: weights multiply Fishers and leave patches alone."""
-    weighted = []
-    for adapter in problem.adapters:
-        fisher = compute_fim(
-            problem.model, problem.spaces, problem.adapter_benign[adapter.name], structure="kronecker",
-            point=point_cores([adapter], problem.spaces), estimator="log_odds",
-        )  # fmt: skip
-        weighted.append(adapter.with_(weight=1.0 / fisher.trace()))
-    mean = sum(a.weight for a in weighted) / len(weighted)
-    return replace(problem, adapters=[a.with_(weight=a.weight / mean) for a in weighted])
-
-
 def variants(few: LabSetup, many: LabSetup) -> Iterator[tuple[str, str, Path]]:
     """Label, the combiner whose strengths are tried, and the path."""
     for label in ("Task Arithmetic", "RegMean"):
         combiner = COMBINERS[label]
         yield label, label, method_path(few.problem, combiner.method, combiner.options, "strength", prepare_once=True)
-    yield "SST-Merge, as in experiment 2", "SST-Merge", fisher_merge(few.problem)
+    before = {"equal_traces": False}
+    yield "SST-Merge, unequal traces", "SST-Merge", fisher_merge(few.problem, **before)
+    yield "SST-Merge, unequal traces, 128 samples an expert", "SST-Merge", fisher_merge(many.problem, **before)
+    yield "SST-Merge, unequal traces, damping 1", "SST-Merge", fisher_merge(few.problem, damping=1.0, **before)
+    yield "SST-Merge", "SST-Merge", fisher_merge(few.problem)
     yield "SST-Merge, 128 samples an expert", "SST-Merge", fisher_merge(many.problem)
-    yield "SST-Merge, damping 1", "SST-Merge", fisher_merge(few.problem, damping=1.0)
-    yield "SST-Merge, equal traces", "SST-Merge", fisher_merge(equal_traces(few.problem))
 
 
 def main() -> None:
