@@ -14,6 +14,7 @@ from sst_merge.errors import DataError, SSTMergeError
 from sst_merge.experiments.cells import Cell, CellStore
 from sst_merge.experiments.config import ExperimentConfig, load_experiment_config
 from sst_merge.experiments.estimate import prompts_of
+from sst_merge.experiments.plan import training_stages
 from sst_merge.experiments.provenance import code_digest
 from sst_merge.experiments.run import Experiments
 from sst_merge.experiments.runner import run_cells
@@ -287,3 +288,15 @@ def test_the_command(tax: Experiments, tmp_path: Path) -> None:
     wrong = runner.invoke(cli, ["experiment", "exp1", "--config", str(LAB), "--seeds", "one", "--out", out])
     assert wrong.exit_code == 2 and "--seeds: found 'one'" in wrong.output
     assert not Path(out).exists()
+
+
+def test_adapters_are_trained_beside_bases_they_do_not_need() -> None:
+    def cell(lab: int, name: str | None, base: str) -> Cell:
+        what = {"lab_seed": lab, "name": name, "base": base, "adapter_seed": 0}
+        return Cell("adapter", f"{name} on {base}, lab {lab}", what)
+
+    base, here, there = cell(1, None, "unaligned"), cell(0, "add", "unaligned"), cell(1, "add", "unaligned")
+    other = cell(1, "add", "aligned")
+    assert training_stages([base, there, here, other]) == [[base, here, other], [there]]
+    assert training_stages([there, here]) == [[there, here]]
+    assert training_stages([]) == []

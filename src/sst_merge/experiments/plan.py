@@ -15,7 +15,7 @@ from .line_up import COMBINERS, DRIFT_CONTESTANTS, ablation_line_up, chosen_labe
 from .provenance import code_digest, file_digest, method_rooms, versions
 from .subsets import Subset, poisoned_subsets, random_subsets
 
-__all__ = ["Planned", "Planner", "adapter_cells", "artefacts"]
+__all__ = ["Planned", "Planner", "adapter_cells", "artefacts", "training_stages"]
 
 _DRIFT_METHODS = {contestant.method for contestant in DRIFT_CONTESTANTS.values()}
 _ASKED = ("harmful", "jailbreak", "lookalike", "general")
@@ -271,6 +271,27 @@ def adapter_cells(planned: Sequence[Planned], labs: Mapping[int, Lab]) -> list[C
                                  f"adapter {name} on {base}, seed {problem['adapter_seed']}, lab {seed}")  # fmt: skip
                 adapters.setdefault(cell.key, cell)
     return [*bases.values(), *adapters.values()]
+
+
+def training_stages(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Cells of training in at most two stages: those that wait for nothing, then adapters of bases trained in the first.
+
+    A base takes as long as a dozen adapters and one process; adapters of other bases are trained beside it.
+
+    Args:
+        cells: of :func:`adapter_cells`.
+
+    Returns:
+        Stages without empty ones, bases first in theirs.
+    """
+
+    def base_of(cell: Cell) -> tuple[int, str]:
+        return cell.parameters["lab_seed"], cell.parameters["base"]
+
+    untrained = {base_of(cell) for cell in cells if cell.parameters["name"] is None}
+    waiting = [cell for cell in cells if cell.parameters["name"] is not None and base_of(cell) in untrained]
+    ready = [cell for cell in cells if cell not in waiting]
+    return [stage for stage in (ready, waiting) if stage]
 
 
 def _training(lab_seed: int, name: str | None, base: str, adapter_seed: int, title: str) -> Cell:

@@ -18,7 +18,7 @@ from .config import ExperimentConfig
 from .estimate import Estimate, estimate
 from .interference_report import interference_report
 from .page import Ran, results_page
-from .plan import Planned, Planner, adapter_cells
+from .plan import Planned, Planner, adapter_cells, training_stages
 from .report import Report, write_report
 from .runner import run_cells
 from .safety_tax_report import safety_tax_report
@@ -146,13 +146,9 @@ class Experiments:
         return results_page(self.config, ran)
 
     def _train(self, name: str, progress: Progress | None) -> None:
-        """Bases first, for adapters are trained on them; everything is kept in the lab's cache."""
-        missing = adapter_cells(self.planned(name), self.labs)
-        for stage in ("bases", "adapters"):
-            cells = [cell for cell in missing if (cell.parameters["name"] is None) == (stage == "bases")]
-            if cells:
-                run_cells(cells, self.store, workers=self.config.workers, stage=f"training {stage}", progress=progress,
-                          again=True)  # fmt: skip
+        """Bases, and adapters beside them where their base is there; everything is kept in the lab's cache."""
+        for stage in training_stages(adapter_cells(self.planned(name), self.labs)):
+            run_cells(stage, self.store, workers=self.config.workers, stage="training", progress=progress, again=True)
 
 
 def _write_records(path: Path, planned: Sequence[Planned], store: CellStore) -> Path:
