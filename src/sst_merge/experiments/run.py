@@ -108,7 +108,8 @@ class Experiments:
             started = time.perf_counter()
             self._train(name, progress)
             planned = self.planned(name)
-            cells = [entry.cell for entry in planned]
+            # Most skills first: those cells take longest, and none of them is left for one worker at the end.
+            cells = sorted((entry.cell for entry in planned), key=_skills, reverse=True)
             new = run_cells(cells, self.store, workers=self.config.workers, stage=name, progress=progress)
             written = self.report(name)
             _note(folder / "runs.jsonl", {"new cells": new, "cells": len(cells),
@@ -149,6 +150,10 @@ class Experiments:
         """Bases, and adapters beside them where their base is there; everything is kept in the lab's cache."""
         for stage in training_stages(adapter_cells(self.planned(name), self.labs)):
             run_cells(stage, self.store, workers=self.config.workers, stage="training", progress=progress, again=True)
+
+
+def _skills(cell: Cell) -> int:
+    return len(cell.parameters["problem"]["skills"])
 
 
 def _write_records(path: Path, planned: Sequence[Planned], store: CellStore) -> Path:
