@@ -54,6 +54,26 @@ def test_a_rival_without_tax_cannot_be_halved() -> None:
     assert found["largest hypervolume, alone", where][1] == "yes"
 
 
+def test_a_variant_of_the_ablation_is_neither_judged_nor_a_rival() -> None:
+    variant = "SST-Merge, Fisher utility, unequal traces"
+    gained = (_m(0.9, 0.8, 0.95), _m(0.2, 0.1, 0.3))
+    sweeps = {
+        "Task Arithmetic": _method(0.3, 0.5),
+        variant: _method(0.0, 0.99, plain=gained),
+        "SST-Merge": _method(0.1, 0.7, plain=gained),
+    }
+    experts = {label: {"retention": _m(value, value, value)}
+               for label, value in (("RegMean", 0.8), (variant, 0.99), ("SST-Merge", 0.95))}  # fmt: skip
+    found = _verdicts({
+        "exp1": {"three skills": {"0.9": sweeps}}, "exp2": {"experts, 20 experts, skills alone": experts},
+    })  # fmt: skip
+    assert not any(variant in where for _, where in found)
+    assert found["largest hypervolume, alone", "three skills, SST-Merge"][1] == "yes"
+    said, _ = found["tax ≥ 50 % below every other method's", "three skills, SST-Merge"]
+    assert said.endswith("≥ 50 % against 1 of 1 that get safe")
+    assert found["retention above every baseline's", "20 experts, skills alone, SST-Merge"][1] == "yes"
+
+
 def test_verdicts_on_drift_retention_and_time() -> None:
     experts = {"SST-Merge": {"retention": _m(0.91, 0.9, 0.95)}, "RegMean": {"retention": _m(0.92, 0.9, 0.95)}}
     small = {"SST-Merge": {"retention": _m(0.99, 0.98, 1.0)}, "RegMean": {"retention": _m(0.5, 0.4, 0.6)}}

@@ -276,7 +276,7 @@ def adapter_cells(planned: Sequence[Planned], labs: Mapping[int, Lab]) -> list[C
 def training_stages(cells: Sequence[Cell]) -> list[list[Cell]]:
     """Cells of training in at most two stages: what waits for nothing, then adapters of bases trained in the first.
 
-    A base takes as long as a dozen adapters and one process; adapters of other bases are trained beside it.
+    A base keeps one process busy for minutes; adapters of other bases are trained beside it.
 
     Args:
         cells: of :func:`adapter_cells`.
