@@ -24,7 +24,15 @@ from pathlib import Path
 import torch
 
 from sst_merge import __version__
-from sst_merge.comparison import CONTESTANTS, LabSetup, SkillsThenSafety, Update, adapters_update, lab_setup
+from sst_merge.comparison import (
+    AS_COLLECTED,
+    CONTESTANTS,
+    LabSetup,
+    SkillsThenSafety,
+    Update,
+    adapters_update,
+    lab_setup,
+)
 from sst_merge.comparison.contestants import Contestant
 from sst_merge.comparison.paths import method_path
 from sst_merge.evaluation import SweepSamples, sweep_intervals
@@ -41,8 +49,8 @@ from sst_merge.sst import SSTMerge, SSTOptions
 GROUPS = (("mirror", "replace", "compare"), ("sort_down", "remove", "rotate_right"), ("double", "exchange", "mirror"))
 _MU = (30.0, 10.0, 3.0, 1.0, 0.5, 0.3, 0.2, 0.1, 0.05)
 _BUDGETS = (0.005, 0.02, 0.05, 0.1, 0.2)
-# Measured before Fishers were scaled to one trace; benchmarks/lab_many_experts.py is about that.
-_FISHER_UTILITY = {"utility": "fisher", "equal_traces": False}
+# The Fishers as they are collected; benchmarks/lab_many_experts.py is about what is done to them since.
+_FISHER_UTILITY = {"utility": "fisher", **AS_COLLECTED}
 _REFERENCES = ("Task Arithmetic", "Fisher merging, kronecker", "RegMean", "SST-Merge")
 
 

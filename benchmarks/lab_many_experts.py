@@ -1,11 +1,12 @@
-"""Three attempts to keep more of twenty experts, skills alone, on dev prompts.
+"""Four attempts to keep more of twenty experts, skills alone, on dev prompts.
 
     python benchmarks/lab_many_experts.py > docs/measurements/lab_many_experts.md
 
-Experiment 2 found that RegMean keeps more of many experts than SST-Merge's Fisher-weighted merge did. Tried: more data
-of every expert, more damping, and Fishers of equal trace, so that no expert weighs more because its gradients are
-larger, which is the default since. All 20 experts of adapter seed 0 on the unaligned base of lab 0; the strength with
-the most right answers.
+Experiment 2 found that RegMean keeps more of many experts than SST-Merge's Fisher-weighted merge of Fishers as they are
+collected. Tried: more data of every expert, more damping, Fishers of equal trace in every module, so that no expert
+weighs more because its gradients are larger, and shrinking their output factors towards a multiple of the identity. The
+last two together are the default since. All 20 experts of adapter seed 0 on the unaligned base of lab 0; the strength
+with the most right answers.
 """
 
 import platform
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator
 import torch
 
 from sst_merge import __version__
-from sst_merge.comparison import LabSetup, SkillsThenSafety, Update, adapters_update, lab_setup
+from sst_merge.comparison import AS_COLLECTED, LabSetup, SkillsThenSafety, Update, adapters_update, lab_setup
 from sst_merge.comparison.paths import method_path
 from sst_merge.evaluation.intervals import wilson_interval
 from sst_merge.experiments.line_up import COMBINERS
@@ -25,6 +26,7 @@ from sst_merge.reporting import markdown_table
 
 _N = 24
 _SHARE = 0.9
+_MANY = ", 128 samples an expert"
 _OPTIONS = COMBINERS["SST-Merge"].options
 Path = Callable[[float], Update]
 
@@ -43,15 +45,17 @@ def fisher_merge(problem: MergeProblem, **options: object) -> Path:
 
 def variants(few: LabSetup, many: LabSetup) -> Iterator[tuple[str, str, Path]]:
     """Label, the combiner whose strengths are tried, and the path."""
-    for label in ("Task Arithmetic", "RegMean"):
+    for label, given, said in (("Task Arithmetic", few, ""), ("RegMean", few, ""), ("RegMean", many, _MANY)):
         combiner = COMBINERS[label]
-        yield label, label, method_path(few.problem, combiner.method, combiner.options, "strength", prepare_once=True)
-    before = {"equal_traces": False}
-    yield "SST-Merge, unequal traces", "SST-Merge", fisher_merge(few.problem, **before)
-    yield "SST-Merge, unequal traces, 128 samples an expert", "SST-Merge", fisher_merge(many.problem, **before)
-    yield "SST-Merge, unequal traces, damping 1", "SST-Merge", fisher_merge(few.problem, damping=1.0, **before)
+        path = method_path(given.problem, combiner.method, combiner.options, "strength", prepare_once=True)
+        yield label + said, label, path
+    yield "SST-Merge, as collected", "SST-Merge", fisher_merge(few.problem, **AS_COLLECTED)
+    yield "SST-Merge, as collected" + _MANY, "SST-Merge", fisher_merge(many.problem, **AS_COLLECTED)
+    yield "SST-Merge, as collected, damping 1", "SST-Merge", fisher_merge(few.problem, damping=1.0, **AS_COLLECTED)
     yield "SST-Merge", "SST-Merge", fisher_merge(few.problem)
-    yield "SST-Merge, 128 samples an expert", "SST-Merge", fisher_merge(many.problem)
+    for share in (0.0, 0.4, 1.0):
+        yield f"SST-Merge, shrinkage {share:g}", "SST-Merge", fisher_merge(few.problem, output_shrinkage=share)
+    yield "SST-Merge" + _MANY, "SST-Merge", fisher_merge(many.problem)
 
 
 def main() -> None:
@@ -77,7 +81,7 @@ def main() -> None:
         best = totals.index(max(totals))
         worst = min(sum(scores) / _N for scores in found[best].values())
         rows.append([label, *_rate(totals[best], len(asked)), f"{worst:.2f}", f"{values[best]:g}"])
-    print("# Three attempts to keep more of twenty experts\n")
+    print("# Four attempts to keep more of twenty experts\n")
     print(
         f"All 20 experts of adapter seed 0, lab seed 0, skills alone, {_N} dev prompts per task at the strength with "
         "the most right\nanswers on them; Wilson intervals over prompts. "

@@ -55,7 +55,7 @@ def test_a_rival_without_tax_cannot_be_halved() -> None:
 
 
 def test_a_variant_of_the_ablation_is_neither_judged_nor_a_rival() -> None:
-    variant = "SST-Merge, Fisher utility, unequal traces"
+    variant = "SST-Merge, Fisher utility, as collected"
     gained = (_m(0.9, 0.8, 0.95), _m(0.2, 0.1, 0.3))
     sweeps = {
         "Task Arithmetic": _method(0.3, 0.5),

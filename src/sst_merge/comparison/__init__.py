@@ -3,13 +3,14 @@
 What the demo and the experiments share. The top of the house: nothing imports this room but the command line.
 """
 
-from .contestants import CONTESTANTS, EVERY_METHOD, SAME_AS, Contestant
+from .contestants import AS_COLLECTED, CONTESTANTS, EVERY_METHOD, SAME_AS, Contestant
 from .lab_problem import Answer, LabSetup, Measure, lab_setup, skill_family
 from .paths import HARD_K, SAFETY_WEIGHT, SkillsThenSafety, method_path, sst_path, sst_problem
 from .sweep import SweepResult, sweep
 from .updates import Update, UpdatedModel, adapters_update, core_update
 
 __all__ = [
+    "AS_COLLECTED",
     "CONTESTANTS",
     "EVERY_METHOD",
     "HARD_K",

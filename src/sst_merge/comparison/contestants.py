@@ -56,11 +56,15 @@ class Contestant:
         return method_path(problem, self.method, self.options, knob, prepare_once=self.prepare_once)
 
 
+AS_COLLECTED: Mapping[str, Any] = {"equal_traces": False, "output_shrinkage": 0.0}
+"""The skills' Fishers of ``utility: fisher`` as they are collected."""
+
 _MU = (3.0, 1.0, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.005)
 _SST: Mapping[str, Mapping[str, Any]] = {
     "SST-Merge": {},
     "SST-Merge, Fisher utility": {"utility": "fisher"},
-    "SST-Merge, Fisher utility, unequal traces": {"utility": "fisher", "equal_traces": False},
+    "SST-Merge, Fisher utility, no shrinkage": {"utility": "fisher", "output_shrinkage": 0.0},
+    "SST-Merge, Fisher utility, as collected": {"utility": "fisher", **AS_COLLECTED},
     "SST-Merge, interpolate": {"combine": "interpolate"},
     **{f"SST-Merge, {s}": {"fisher": {"structure": s}} for s in ("diagonal", "block", "lowrank")},
     **{f"SST-Merge, {e} labels": {"fisher": {"estimator": e}} for e in ("empirical", "sampled")},

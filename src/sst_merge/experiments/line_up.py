@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..comparison import CONTESTANTS, EVERY_METHOD, HARD_K, Contestant
+from ..comparison import AS_COLLECTED, CONTESTANTS, EVERY_METHOD, HARD_K, Contestant
 from ..errors import ConfigError
 from .cells import canonical
 
@@ -61,8 +61,8 @@ DRIFT_CONTESTANTS: Mapping[str, Contestant] = {
         Contestant("SST-Merge", "sst", _MU, _ALIGNED),
         Contestant("SST-Merge, Fisher utility", "sst", _MU, {**_ALIGNED, "utility": "fisher"}),
         Contestant(
-            "SST-Merge, Fisher utility, unequal traces", "sst", _MU,
-            {**_ALIGNED, "utility": "fisher", "equal_traces": False},
+            "SST-Merge, Fisher utility, as collected", "sst", _MU,
+            {**_ALIGNED, "utility": "fisher", **AS_COLLECTED},
         ),
     )
 }  # fmt: skip
@@ -135,7 +135,8 @@ COMBINERS: Mapping[str, Combiner] = {
         _averaged("Fisher merging", "fisher_merging"),
         _averaged("Fisher merging, kronecker", "fisher_merging", structure="kronecker"),
         _fisher_weighted("SST-Merge"),
-        _fisher_weighted("SST-Merge, unequal traces", equal_traces=False),
+        _fisher_weighted("SST-Merge, no shrinkage", output_shrinkage=0.0),
+        _fisher_weighted("SST-Merge, as collected", **AS_COLLECTED),
     )
 }  # fmt: skip
 """Methods that merge many experts."""

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Collector",
     "RolePatches",
-    "equal_traces",
     "equalised",
     "merged_cores",
     "require_data",
@@ -226,29 +225,6 @@ def equalised(f_harm: Fisher, f_benign: Fisher) -> tuple[Fisher, float]:
         which = "harm" if harm <= 0 else "benign"
         raise FisherError(f"the {which} Fisher is zero: no gradient reaches any merged module; check data and labels")
     return f_harm.scaled(benign / harm), benign / harm
-
-
-def equal_traces(fishers: Mapping[str, Fisher]) -> list[Fisher]:
-    """Scale every adapter's Fisher to the mean trace: no skill weighs more because its gradients are larger.
-
-    Args:
-        fishers: adapter → its F_i; at least one.
-
-    Returns:
-        The scaled F_i, in the same order.
-
-    Raises:
-        FisherError: a trace is zero.
-    """
-    traces = {name: fisher.trace() for name, fisher in fishers.items()}
-    for name, trace in traces.items():
-        if trace <= 0:
-            raise FisherError(
-                f"the Fisher of adapter {name!r} is zero: no gradient of its own data reaches any merged module; check "
-                "its `data:` section, or set equal_traces: false to leave it out of the weighing"
-            )
-    mean = sum(traces.values()) / len(traces)
-    return [fisher.scaled(mean / traces[name]) for name, fisher in fishers.items()]
 
 
 def merged_cores(utility: Mapping[str, Tensor], change: Mapping[str, Tensor]) -> dict[str, Tensor]:

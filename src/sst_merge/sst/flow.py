@@ -21,7 +21,6 @@ from .coefficients import CoefficientChoice, optimize_merge_coefficients
 from .evidence import (
     Collector,
     RolePatches,
-    equal_traces,
     equalised,
     merged_cores,
     require_data,
@@ -33,6 +32,7 @@ from .held_out import HeldOutQuotients, held_out_quotients
 from .options import HardFilter, SSTOptions
 from .refine import refine_coefficients
 from .region import Region
+from .skill_fishers import skill_layers
 from .trust import trusted_share
 
 __all__ = ["Cores", "SSTMerge"]
@@ -283,13 +283,13 @@ class SSTMerge:
 
     @cached_property
     def _adapter_fishers(self) -> dict[str, tuple[Any, ...]]:
-        """Every utility adapter's own Fisher, at its own optimum, on its own benign data; of equal trace if asked for.
+        """Every utility adapter's own Fisher, at its own optimum, on its own benign data, made fit to be added.
 
         Raises:
             MergeError: an adapter without data.
             FisherError: an adapter's Fisher is zero, so that traces cannot be made equal.
         """
-        collected: list[Fisher] = []
+        collected: dict[str, Fisher] = {}
         for adapter in self._utility_adapters:
             batches: Sequence[Batch] = self.problem.adapter_benign.get(adapter.name, ())
             if not batches:
@@ -297,15 +297,12 @@ class SSTMerge:
                     f"utility: fisher needs benign data of each utility adapter; adapter {adapter.name!r} has none. "
                     "Give it a `data:` section, or use utility: sum"
                 )
-            collected.append(
-                self._collector.fisher(
-                    batches,
-                    "utility",
-                    f"Fisher of adapter {adapter.name}",
-                    structure=self.structure,
-                    point=self.patches.each[adapter.name],
-                )
+            collected[adapter.name] = self._collector.fisher(
+                batches,
+                "utility",
+                f"Fisher of adapter {adapter.name}",
+                structure=self.structure,
+                point=self.patches.each[adapter.name],
             )
-        if self.options.equal_traces:
-            collected = equal_traces({a.name: f for a, f in zip(self._utility_adapters, collected, strict=True)})
-        return {m: tuple(f.layers[m] for f in collected) for m in self.problem.spaces}
+        options = self.options
+        return skill_layers(collected, output_shrinkage=options.output_shrinkage, equal=options.equal_traces)

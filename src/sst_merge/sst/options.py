@@ -71,8 +71,10 @@ class SSTOptions(MethodOptions):
         tune_strengths: strengths tried beside μ under the budget; ``strength`` alone by default.
         utility: how several utility adapters become M_U: their weighted ``sum``, or ``fisher``:
             argmin Σ w (M − M_i)ᵀF_i(M − M_i), which needs benign data for each adapter.
-        equal_traces: with ``utility: fisher``, scale all F_i to one trace, so that the adapters' weights alone say
-            how much a skill counts and not the size of its gradients.
+        equal_traces: with ``utility: fisher``, scale the F_i of every module to one trace, so that the adapters'
+            weights alone say how much a skill counts and not the size of its gradients.
+        output_shrinkage: with ``utility: fisher`` and Kronecker Fishers, γ by which every F_i's output factor is
+            shrunk towards a multiple of the identity: 0 leaves it, 1 is RegMean's Gram matrix in the core space.
         aligned_base: no safety adapter is given because the base itself is aligned: M_S = 0.
         damping: ρ of F_benign relative to its mean diagonal.
         harm_damping: ρ of F_harm; None takes ``damping``.
@@ -91,6 +93,7 @@ class SSTOptions(MethodOptions):
     tune_strengths: tuple[float, ...] = ()
     utility: Literal["sum", "fisher"] = "sum"
     equal_traces: bool = True
+    output_shrinkage: float = Field(default=0.7, ge=0.0, le=1.0)
     aligned_base: bool = False
     damping: float = Field(default=0.1, gt=0.0)
     harm_damping: float | None = Field(default=None, ge=0.0)
