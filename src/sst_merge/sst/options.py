@@ -102,13 +102,16 @@ class SSTOptions(MethodOptions):
     vila: VilaOptions | None = None
 
     @model_validator(mode="after")
-    def _one_way_to_choose(self) -> "SSTOptions":
+    def _consistent(self) -> "SSTOptions":
         if self.mu is not None and self.tax_budget is not None:
             raise ValueError("give either mu or tax_budget (which chooses mu), not both")
         if isinstance(self.filter, HardFilter) and self.mu is not None:
             raise ValueError("mu belongs to the soft filter; a hard filter has k and strength")
         if isinstance(self.filter, HardFilter) and self.tax_budget is not None and not self.tune_strengths:
             raise ValueError("with a hard filter tax_budget chooses the strength: list candidates in tune_strengths")
+        given = "output_shrinkage" in self.model_fields_set and self.output_shrinkage > 0
+        if given and self.fisher.structure not in ("kronecker", "auto"):
+            raise ValueError(f"output_shrinkage needs fisher structure kronecker, not {self.fisher.structure}")
         if self.aligned_base and self.combine == "add" and "combine" in self.model_fields_set:
             raise ValueError("aligned_base means M_S = 0, so there is nothing to add; use combine: interpolate")
         return self
