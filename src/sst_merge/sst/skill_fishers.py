@@ -5,12 +5,15 @@ wherever the skill's model is certain of its answers, so that as it stands it gi
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
 
 from ..errors import FisherError
 from ..fim_calculator import Fisher
 from ..fim_calculator.structures import KroneckerFisher, LayerFisher
 
-__all__ = ["equal_traces", "skill_layers"]
+__all__ = ["equal_traces", "output_shrunk", "skill_layers"]
 
 
 def skill_layers(
@@ -20,7 +23,7 @@ def skill_layers(
 
     Args:
         fishers: adapter → its F_i; at least one, all of the same modules.
-        output_shrinkage: γ of :meth:`KroneckerFisher.output_shrunk`; other structures have no output factor and stay.
+        output_shrinkage: γ of :func:`output_shrunk`; other structures have no output factor and stay.
         equal: scale to equal traces (:func:`equal_traces`).
 
     Returns:
@@ -31,7 +34,7 @@ def skill_layers(
     """
     modules = next(iter(fishers.values())).layers
     layers = {
-        module: tuple(_shrunk(fisher.layers[module], output_shrinkage) for fisher in fishers.values())
+        module: tuple(output_shrunk(fisher.layers[module], output_shrinkage) for fisher in fishers.values())
         for module in modules
     }
     if not equal:
@@ -59,5 +62,18 @@ def equal_traces(layers: tuple[LayerFisher, ...]) -> tuple[LayerFisher, ...]:
     return tuple(layer.scaled(mean / own) if own > 0 else layer for layer, own in zip(layers, traces, strict=True))
 
 
-def _shrunk(layer: LayerFisher, share: float) -> LayerFisher:
-    return layer.output_shrunk(share) if isinstance(layer, KroneckerFisher) and share > 0 else layer
+def output_shrunk(layer: LayerFisher, share: float) -> LayerFisher:
+    """(1−γ)G + γ (tr G / p) I in place of G: linear shrinkage (Ledoit and Wolf, 2004), which keeps the trace.
+
+    Args:
+        layer: F_i of one module.
+        share: γ, 0 to 1. At 1 only what the module reads matters, as in RegMean (arXiv:2212.09849).
+
+    Returns:
+        The Fisher with the shrunk output factor; one of another structure than Kronecker as it is.
+    """
+    if not isinstance(layer, KroneckerFisher) or share == 0:
+        return layer
+    outer = layer.gradient_outer
+    target = outer.diagonal().mean() * torch.eye(len(outer), dtype=outer.dtype)
+    return replace(layer, gradient_outer=(1.0 - share) * outer + share * target)

@@ -1,7 +1,7 @@
 """Kronecker-factored Fisher (K-FAC, arXiv:1503.05671; the "expand" setting of arXiv:2311.00636 for sequences)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -95,19 +95,6 @@ class KroneckerFisher(LayerFisher):
             FisherError: the numbers are not sums of outer products.
         """
         return cls(samples=counts["samples"], tokens=counts["tokens"], weight=weight, **dict(tensors))
-
-    def output_shrunk(self, share: float) -> Self:
-        """(1−γ)G + γ (tr G / p) I in place of G: linear shrinkage (Ledoit and Wolf, 2004), which keeps the trace.
-
-        Args:
-            share: γ, 0 to 1. At 1 only what the module reads matters, as in RegMean (arXiv:2212.09849).
-
-        Returns:
-            The Fisher with the shrunk output factor.
-        """
-        outer = self.gradient_outer
-        target = outer.diagonal().mean() * torch.eye(len(outer), dtype=outer.dtype)
-        return replace(self, gradient_outer=(1.0 - share) * outer + share * target)
 
     def _plus(self, other: Self) -> Self:
         return type(self)(
