@@ -62,7 +62,8 @@ def test_a_variant_of_the_ablation_is_neither_judged_nor_a_rival() -> None:
         variant: _method(0.0, 0.99, plain=gained),
         "SST-Merge": _method(0.1, 0.7, plain=gained),
     }
-    experts = {label: {"retention": _m(value, value, value)}
+    above = {"RegMean": _m(0.15, 0.1, 0.2), variant: _m(-0.04, -0.06, -0.02)}
+    experts = {label: {"retention": _m(value, value, value), "retention gained": above}
                for label, value in (("RegMean", 0.8), (variant, 0.99), ("SST-Merge", 0.95))}  # fmt: skip
     found = _verdicts({
         "exp1": {"three skills": {"0.9": sweeps}}, "exp2": {"experts, 20 experts, skills alone": experts},
@@ -71,11 +72,15 @@ def test_a_variant_of_the_ablation_is_neither_judged_nor_a_rival() -> None:
     assert found["largest hypervolume, alone", "three skills, SST-Merge"][1] == "yes"
     said, _ = found["tax ≥ 50 % below every other method's", "three skills, SST-Merge"]
     assert said.endswith("≥ 50 % against 1 of 1 that get safe")
-    assert found["retention above every baseline's", "20 experts, skills alone, SST-Merge"][1] == "yes"
+    assert found["retention above every baseline's", "20 experts, skills alone, SST-Merge"] == (
+        "0.950 [0.950, 0.950], 0.150 [0.100, 0.200] against RegMean", "yes",
+    )  # fmt: skip
 
 
 def test_verdicts_on_drift_retention_and_time() -> None:
-    experts = {"SST-Merge": {"retention": _m(0.91, 0.9, 0.95)}, "RegMean": {"retention": _m(0.92, 0.9, 0.95)}}
+    below = {"RegMean": _m(-0.01, -0.02, 0.01)}
+    experts = {"SST-Merge": {"retention": _m(0.91, 0.9, 0.95), "retention gained": below},
+               "RegMean": {"retention": _m(0.92, 0.9, 0.95)}}  # fmt: skip
     small = {"SST-Merge": {"retention": _m(0.99, 0.98, 1.0)}, "RegMean": {"retention": _m(0.5, 0.4, 0.6)}}
     cost = {
         "SST-Merge": {"seconds": Estimate(3.0, 2.9, 3.1), "more seconds": Estimate(0.3, 0.2, 0.4)},
@@ -96,3 +101,12 @@ def test_verdicts_on_drift_retention_and_time() -> None:
         "0.300 s against 0.200 s, 1.50 ×", "yes"
     )  # fmt: skip
     assert found["merge without the Fishers ≤ 2 × DARE's time", "one skill, SST-Merge, refined"][1] == "no"
+
+
+def test_a_higher_mean_alone_is_a_point() -> None:
+    experts = {
+        "RegMean": {"retention": _m(0.7, 0.6, 0.8), "retention gained": {"SST-Merge": _m(-0.02, -0.1, 0.06)}},
+        "SST-Merge": {"retention": _m(0.72, 0.6, 0.8), "retention gained": {"RegMean": _m(0.02, -0.06, 0.1)}},
+    }
+    found = _verdicts({"exp2": {"experts, 20 experts, with safety": experts}})
+    assert found["retention above every baseline's", "20 experts, with safety, SST-Merge"][1] == "point only"

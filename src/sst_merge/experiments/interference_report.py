@@ -51,6 +51,7 @@ def interference_report(config: ExperimentConfig, planned: Sequence[Planned], st
             report.tables.append(_table(part, group, stage, having, figures))
             report.figures[f"{part}, {group}, {said}"] = {
                 label: {"retention": measured(draws), "minus plain": _gap(figures, label),
+                        "retention gained": {r: measured(draws - of) for r, of in figures.items() if r != label},
                         "safety": rate_over_seeds(_refused(having[label], stage))}
                 for label, draws in figures.items()
             }  # fmt: skip

@@ -88,9 +88,9 @@ def _retention(found: Figures) -> Iterator[Row]:
             yield ["retention ≥ 90 %", f"{where}, {stage}", label, measured_text(own), _at_least(own, 0.9)]
             if rivals:
                 best = max(rivals, key=lambda name: rivals[name])
-                said = f"{measured_text(own)} against {measured_text(by_label[best]['retention'])} of {best}"
-                above = own.value is not None and own.value > rivals[best]
-                yield ["retention above every baseline's", f"{where}, {stage}", label, said, "yes" if above else "no"]
+                gained: Measured = by_label[label]["retention gained"][best]
+                said = f"{measured_text(own)}, {measured_text(gained)} against {best}"
+                yield ["retention above every baseline's", f"{where}, {stage}", label, said, _at_least(gained, 0.0)]
 
 
 def _cost(cost: Figures) -> Iterator[Row]:
