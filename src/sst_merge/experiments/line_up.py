@@ -61,6 +61,10 @@ DRIFT_CONTESTANTS: Mapping[str, Contestant] = {
         Contestant("SST-Merge", "sst", _MU, _ALIGNED),
         Contestant("SST-Merge, Fisher utility", "sst", _MU, {**_ALIGNED, "utility": "fisher"}),
         Contestant(
+            "SST-Merge, Fisher utility, no shrinkage", "sst", _MU,
+            {**_ALIGNED, "utility": "fisher", "output_shrinkage": 0.0},
+        ),
+        Contestant(
             "SST-Merge, Fisher utility, as collected", "sst", _MU,
             {**_ALIGNED, "utility": "fisher", **AS_COLLECTED},
         ),
