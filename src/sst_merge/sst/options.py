@@ -74,7 +74,7 @@ class SSTOptions(MethodOptions):
         equal_traces: with ``utility: fisher``, scale the F_i of every module to one trace, so that the adapters'
             weights alone say how much a skill counts and not the size of its gradients.
         output_shrinkage: with ``utility: fisher`` and Kronecker Fishers, γ by which every F_i's output factor is
-            shrunk towards a multiple of the identity: 0 leaves it, 1 is RegMean's Gram matrix in the core space.
+            shrunk towards a multiple of the identity: 0 leaves it, at 1 only inputs count, as in RegMean.
         aligned_base: no safety adapter is given because the base itself is aligned: M_S = 0.
         damping: ρ of F_benign relative to its mean diagonal.
         harm_damping: ρ of F_harm; None takes ``damping``.
