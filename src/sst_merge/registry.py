@@ -7,7 +7,7 @@ an entry point of the group ``sst_merge.methods`` whose value is a :class:`Merge
 
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
@@ -214,6 +214,8 @@ class MergeProblem:
         progress: called with (stage, done, total) while long work runs.
         base_weights: weights of the (unaligned) base, read one module at a time, or None.
         aligned_weights: weights of the same base after alignment, or None.
+        kept: where a sweep over weights lets methods keep what does not depend on them, by a key of their own; None
+            keeps nothing. Adapters, data and spaces must be the same for all merges that share one.
     """
 
     adapters: "Sequence[Adapter]"
@@ -226,6 +228,7 @@ class MergeProblem:
     progress: Callable[[str, int, int], None] | None = None
     base_weights: "BaseWeights | None" = None
     aligned_weights: "BaseWeights | None" = None
+    kept: dict[Hashable, Any] | None = None
 
 
 @dataclass(frozen=True)

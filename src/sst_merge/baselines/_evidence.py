@@ -25,6 +25,7 @@ class OwnData:
     Attributes:
         name: of the adapter.
         weight: |w|.
+        sign: of w, ±1.
         cores: its update times the sign of w, per module it touches.
         batches: what it is judged on.
         source: where the batches come from: ``own``, ``harm`` or ``benign``.
@@ -32,6 +33,7 @@ class OwnData:
 
     name: str
     weight: float
+    sign: float
     cores: dict[str, Tensor]
     batches: Sequence[Batch]
     source: str
@@ -56,7 +58,8 @@ def own_data(problem: MergeProblem, method: str) -> tuple[tuple[OwnData, ...], t
         raise MergeError(f"method {method!r} divides by the adapters' weights, which are all 0")
     found, warnings = [], []
     for adapter in problem.adapters:
-        cores = point_cores([adapter.with_(weight=-1.0 if adapter.weight < 0 else 1.0)], problem.spaces)
+        sign = -1.0 if adapter.weight < 0 else 1.0
+        cores = point_cores([adapter.with_(weight=sign)], problem.spaces)
         batches: Sequence[Batch] = problem.adapter_benign.get(adapter.name, ())
         source = "own"
         if not batches:
@@ -67,7 +70,7 @@ def own_data(problem: MergeProblem, method: str) -> tuple[tuple[OwnData, ...], t
                     f"adapter {adapter.name!r} has no benign data of its own, so {method} judges it on the common "
                     f"benign data; give it a data section for the method as published"
                 )
-        found.append(OwnData(adapter.name, abs(adapter.weight), cores, batches, source))
+        found.append(OwnData(adapter.name, abs(adapter.weight), sign, cores, batches, source))
     return tuple(found), tuple(warnings)
 
 

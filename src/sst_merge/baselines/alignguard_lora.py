@@ -17,6 +17,7 @@ The entries of η and c are those of the core in its principal directions. Defau
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -72,9 +73,9 @@ class SafetyDirections:
     """P_A of one module: the span of the top eigenvectors of a Fisher.
 
     Attributes:
-        left: eigenvectors of the output side, (p, a); for a block Fisher all of them, (pq, n).
+        left: eigenvectors of the output side, (p, a); for a block Fisher those that span P_A, (pq, n).
         right: eigenvectors of the input side, (q, b), or None for a block Fisher.
-        mask: which products of them span P_A, (a, b); for a block Fisher (n,).
+        mask: which products of them span P_A, (a, b); for a block Fisher all of them, (n,).
     """
 
     left: Tensor
@@ -96,7 +97,8 @@ class SafetyDirections:
             values = torch.outer(left_values.clamp_min(0.0), right_values.clamp_min(0.0))
             return cls(left, right, _top(values.flatten(), m, share).reshape(values.shape))
         values, vectors = torch.linalg.eigh(fisher.dense())
-        return cls(vectors, None, _top(values.clamp_min(0.0), m, share))
+        mask = _top(values.clamp_min(0.0), m, share)
+        return cls(vectors[:, mask], None, mask[mask])
 
     @property
     def count(self) -> int:
@@ -114,8 +116,7 @@ class SafetyDirections:
         """
         if self.right is not None:
             return self.left @ (self.mask * (self.left.T @ core @ self.right)) @ self.right.T
-        chosen = self.left[:, self.mask]
-        return (chosen @ (chosen.T @ core.reshape(-1))).reshape(core.shape)
+        return (self.left @ (self.left.T @ core.reshape(-1))).reshape(core.shape)
 
 
 def _top(values: Tensor, m: int | None, share: float) -> Tensor:
@@ -199,13 +200,20 @@ class _Penalised:
     def matvec(self, core: Tensor) -> Tensor:
         options, project = self.options, self.module.directions.project
         aligned = project(core)
-        penalty = options.lambda_a * project(_normalised(self.module.safety, aligned))
+        penalty = options.lambda_a * project(_normalised(self.module.safety, aligned, self._means[0]))
         if self.module.benign is not None:
-            bent = _normalised(self.module.benign, core - aligned)
+            bent = _normalised(self.module.benign, core - aligned, self._means[1])
             penalty = penalty + options.lambda_t * (bent - project(bent))
-        penalty = penalty + options.lambda_nc * project(self._collision() * aligned)
+        penalty = penalty + options.lambda_nc * project(self._collision * aligned)
         return core + options.strength * penalty
 
+    @cached_property
+    def _means(self) -> tuple[float, ...]:
+        """Mean diagonals of F and H."""
+        fishers = (self.module.safety, self.module.benign)
+        return tuple(0.0 if fisher is None else fisher.trace() / self.start.numel() for fisher in fishers)
+
+    @cached_property
     def _collision(self) -> Tensor:
         """η ∘ c at the start."""
         task = (self.start - self.module.directions.project(self.start)).abs()
@@ -216,9 +224,8 @@ class _Penalised:
         return eta * task / largest
 
 
-def _normalised(fisher: LayerFisher, core: Tensor) -> Tensor:
-    """F M with F at a mean diagonal of 1."""
-    mean = fisher.trace() / core.numel()
+def _normalised(fisher: LayerFisher, core: Tensor, mean: float) -> Tensor:
+    """F M with F, whose mean diagonal is given, at a mean diagonal of 1."""
     return fisher.matvec(core) / mean if mean > 0 else torch.zeros_like(core)
 
 

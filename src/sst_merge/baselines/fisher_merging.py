@@ -13,17 +13,20 @@ A safety adapter is judged on the harm data (prompts with refusals), an adapter 
 benign data, with a warning.
 """
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from ..errors import MergeError
-from ..fim_calculator import LayerFisher, compute_fim
+from ..fim_calculator import Fisher, LayerFisher, compute_fim
 from ..gevp_solver import DampedFisher, OperatorSum, solve_linear
 from ..registry import Layer, MergeProblem, MethodOptions, Needs, Prepared, merge_method
-from ._evidence import own_data, required_model, signed_patches, ticker
+from ._evidence import OwnData, own_data, required_model, signed_patches, ticker
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 __all__ = ["FisherMergingOptions", "fisher_merging"]
 
@@ -50,26 +53,35 @@ class FisherMergingOptions(MethodOptions):
 def _prepare(problem: MergeProblem, options: FisherMergingOptions) -> Prepared:
     model = required_model(problem, "fisher_merging")
     adapters, warnings = own_data(problem, "fisher_merging")
-    fishers = [
-        compute_fim(
-            model,
-            problem.spaces,
-            own.batches,
-            point=own.cores,
-            structure=options.structure,
-            estimator=options.estimator,
-            # One seed for all: the order of the adapters must not matter.
-            generator=torch.Generator().manual_seed(problem.seed),
-            progress=ticker(problem, f"Fisher of adapter {own.name}", own.batches),
-        )
-        for own in adapters
-    ]
+    fishers = [_fisher(problem, model, own, options) for own in adapters]
     report = {
         own.name: {"data": own.source, "samples": fisher.samples, "trace": fisher.trace()}
         for own, fisher in zip(adapters, fishers, strict=True)
     }
     layers: Fishers = {m: tuple(f.layers[m] for f in fishers) for m in problem.spaces}
     return Prepared(layers, {"fishers": report}, warnings)
+
+
+def _fisher(problem: MergeProblem, model: "PreTrainedModel", own: OwnData, options: FisherMergingOptions) -> Fisher:
+    """Fᵢ, which the adapter's weight does not change."""
+    key = "fisher_merging", own.name, own.sign, options.structure, options.estimator
+    if problem.kept is not None and key in problem.kept:
+        found: Fisher = problem.kept[key]
+        return found
+    fisher = compute_fim(
+        model,
+        problem.spaces,
+        own.batches,
+        point=own.cores,
+        structure=options.structure,
+        estimator=options.estimator,
+        # One seed for all: the order of the adapters must not matter.
+        generator=torch.Generator().manual_seed(problem.seed),
+        progress=ticker(problem, f"Fisher of adapter {own.name}", own.batches),
+    )
+    if problem.kept is not None:
+        problem.kept[key] = fisher
+    return fisher
 
 
 @merge_method(

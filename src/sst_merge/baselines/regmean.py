@@ -75,14 +75,7 @@ def _merged_rows(
     rows: dict[str, Tensor] = {}
     shares: dict[str, Tensor] = {}
     for own in adapters:
-        moments = input_moments(
-            model,
-            problem.spaces,
-            own.batches,
-            modules,
-            point=own.cores,
-            progress=ticker(problem, f"inputs of adapter {own.name}", own.batches),
-        )
+        moments = _moments(problem, model, own, modules)
         for module in modules:
             gram, space = moments.pop(module), problem.spaces[module]
             gram = own.weight * (options.off_diagonal * gram + (1 - options.off_diagonal) * gram.diagonal().diag())
@@ -100,6 +93,26 @@ def _merged_rows(
         factor = torch.linalg.cholesky(total)
         rows[module] = torch.cholesky_solve((rows[module] + ridge * shares[module]).T, factor).T
     return rows
+
+
+def _moments(
+    problem: MergeProblem, model: "PreTrainedModel", own: OwnData, modules: Sequence[str]
+) -> dict[str, Tensor]:
+    """E[x xᵀ] of one adapter, which its weight does not change; the caller may empty the dictionary."""
+    key = "regmean", own.name, own.sign, tuple(modules)
+    if problem.kept is not None and key in problem.kept:
+        return dict(problem.kept[key])
+    moments = input_moments(
+        model,
+        problem.spaces,
+        own.batches,
+        modules,
+        point=own.cores,
+        progress=ticker(problem, f"inputs of adapter {own.name}", own.batches),
+    )
+    if problem.kept is not None:
+        problem.kept[key] = dict(moments)
+    return moments
 
 
 def _rows(space: CoreSpace, core: Tensor | None, like: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -17,7 +18,7 @@ from ..registry import MergeProblem
 from .updates import Update, UpdatedModel
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = ["Answer", "LabSetup", "Measure", "lab_setup", "skill_family"]
 
@@ -82,7 +83,7 @@ class LabSetup:
         Yields:
             A function that measures one update.
         """
-        tokenizer = self.lab.tokenizer()
+        tokenizer = _tokenizer(self.lab)
         with self._updated() as updated:
 
             def measure(update: Update | None, *, split: str, n: int) -> LabScores:
@@ -98,7 +99,7 @@ class LabSetup:
         Yields:
             A function that asks one updated model.
         """
-        tokenizer = self.lab.tokenizer()
+        tokenizer = _tokenizer(self.lab)
         with self._updated() as updated:
 
             def answer(
@@ -116,6 +117,12 @@ class LabSetup:
 
     def _updated(self) -> UpdatedModel:
         return UpdatedModel(self._model, list(self.problem.spaces))
+
+
+@lru_cache(maxsize=2)
+def _tokenizer(lab: Lab) -> "PreTrainedTokenizerBase":
+    """One object per lab, so that what it has encoded once need not be encoded again for the next merge."""
+    return lab.tokenizer()
 
 
 def skill_family(adapter: str) -> str:
@@ -183,6 +190,7 @@ def lab_setup(
     def encode(samples: Sequence[Sample]) -> list[Batch]:
         return encode_rows(samples, tokenizer, batch_size=64)
 
+    weights = {b: BaseWeights.load(lab.base_path(b)) if base == "aligned" else None for b in ("unaligned", "aligned")}
     problem = MergeProblem(
         adapters,
         build_spaces(adapters, dtype=torch.float32),
@@ -192,6 +200,7 @@ def lab_setup(
         {name: encode(samples) for name, samples in own.items()},
         seed,
         progress,
-        *(BaseWeights.load(lab.base_path(b)) if base == "aligned" else None for b in ("unaligned", "aligned")),
+        weights["unaligned"],
+        weights["aligned"],
     )
     return LabSetup(lab, problem, tuple(families.values()), adapter_seed)

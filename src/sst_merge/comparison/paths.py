@@ -40,6 +40,8 @@ def method_path(
         knob value → update.
     """
     kept: list[Prepared] = []
+    if problem.kept is None:
+        problem = replace(problem, kept={})
     given = {"model": problem.model, "harm": problem.harm, "benign": problem.benign}
     given |= {"base_weights": problem.base_weights, "aligned_weights": problem.aligned_weights}
 

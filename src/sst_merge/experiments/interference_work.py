@@ -32,16 +32,21 @@ def interference(parameters: Mapping[str, Any]) -> dict[str, Any]:
     tasks = [f"task:{family}" for family in setup.skills]
     dev_tasks, dev_safety = dict.fromkeys(tasks, dev_n), dict.fromkeys(_SAFETY, dev_n)
     test = dict.fromkeys([*tasks, *_SAFETY, "lookalike", "general"], test_n)
-    skills_only = replace(setup.problem, adapters=[a for a in setup.problem.adapters if a.role == "utility"])
+    problem = replace(setup.problem, kept={})
+    if not parameters["with_safety"]:
+        problem = replace(problem, adapters=[a for a in problem.adapters if a.role == "utility"])
+    # Its skills are the same with and without a safety adapter, and both stages start from their Fishers.
+    sst = SkillsThenSafety(problem, combiner.options) if combiner.method == "sst" else None
     found: dict[str, Any] = {}
 
-    stage = _stage(setup, _skills_path(skills_only, combiner), combiner.strengths, dev_tasks)
+    path = sst.skills if sst else _skills_path(problem, combiner)
+    stage = _stage(setup, path, combiner.strengths, dev_tasks)
     rates = [sum(row.count("1") for row in right.values()) for right in stage["dev"]]
     chosen = rates.index(max(rates))
     found["skills"] = stage | _tested(setup, stage["updates"][chosen], chosen, test)
     if parameters["with_safety"]:
         # Without a safety adapter the base itself is the safe model, which SST-Merge's filter goes back to.
-        path = _safety_path(setup.problem, combiner, combiner.strengths[chosen], len(setup.skills))
+        path = _safety_path(problem, combiner, combiner.strengths[chosen], len(setup.skills), sst)
         stage = _stage(setup, path, combiner.shares, dev_safety)
         refused = [sum(row.count("1") for row in right.values()) / (2 * dev_n) for right in stage["dev"]]
         reached = [i for i, rate in enumerate(refused) if rate >= threshold - 1e-12]
@@ -68,18 +73,18 @@ def _tested(setup: LabSetup, update: Update, chosen: int, asked: Mapping[str, in
 
 
 def _skills_path(problem: MergeProblem, combiner: Combiner) -> Callable[[float], Update]:
-    if combiner.method == "sst":
-        return SkillsThenSafety(problem, combiner.options).skills
-    return method_path(problem, combiner.method, combiner.options, "strength", prepare_once=True)
+    """λ multiplies the whole merge, so that one merge serves all of them."""
+    skills = [a for a in problem.adapters if a.role == "utility"]
+    problem = replace(problem, adapters=skills)
+    whole = method_path(problem, combiner.method, combiner.options, "strength", prepare_once=True)(1.0)
+    return lambda strength: {m: replace(f, b=strength * f.b) for m, f in whole.items()}
 
 
-def _safety_path(problem: MergeProblem, combiner: Combiner, strength: float, experts: int) -> Callable[[float], Update]:
-    if combiner.method == "sst":
-        merge = SkillsThenSafety(problem, combiner.options)
-        return lambda mu: merge.safe(strength, mu)
+def _safety_path(
+    problem: MergeProblem, combiner: Combiner, strength: float, experts: int, sst: SkillsThenSafety | None
+) -> Callable[[float], Update]:
+    if sst is not None:
+        return lambda mu: sst.safe(strength, mu)
     options = {**combiner.options, "strength": strength}
-    # Diagonal and Kronecker Fishers do not read the weights; RegMean's sums do.
-    path = method_path(
-        problem, combiner.method, options, SAFETY_WEIGHT, prepare_once=combiner.method == "fisher_merging"
-    )
+    path = method_path(problem, combiner.method, options, SAFETY_WEIGHT, prepare_once=False)
     return lambda share: path(combiner.safety_weight(share, strength, experts))

@@ -43,14 +43,15 @@ DRIFT_CONTESTANTS: Mapping[str, Contestant] = {
         _less("Iso-C", "iso_c"),
         _less("Fisher merging", "fisher_merging", _LESS_AVERAGED),
         _less("RegMean", "regmean", _LESS_AVERAGED),
-        Contestant("AlignGuard-LoRA", "alignguard_lora", (0.0, 0.15, 0.3, 0.45, 0.6, 0.7, 0.8, 0.9, 1.0), _ALIGNED),
+        Contestant("AlignGuard-LoRA", "alignguard_lora", (0.0, 0.15, 0.3, 0.45, 0.6, 0.7, 0.8, 0.9, 1.0), _ALIGNED,
+                   prepare_once=True),
         Contestant(
             "AlignGuard-LoRA, kronecker", "alignguard_lora", (0.0, 0.15, 0.3, 0.45, 0.6, 0.7, 0.8, 0.9, 1.0),
-            {**_ALIGNED, "structure": "kronecker"},
+            {**_ALIGNED, "structure": "kronecker"}, prepare_once=True,
         ),
         Contestant(
             "AlignGuard-LoRA, penalty", "alignguard_lora", (0.1, 0.3, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0),
-            {**_ALIGNED, "mode": "penalty"},
+            {**_ALIGNED, "mode": "penalty"}, prepare_once=True,
         ),
         Contestant("Safe LoRA", "safe_lora", (-0.1, 0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)),
         Contestant("RESTA", "resta", (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0), prepare_once=True),

@@ -149,7 +149,9 @@ def _do(cell: Cell, store: CellStore) -> tuple[float, str | None]:
     seconds = time.perf_counter() - started
     run = {"commit": commit(), "versions": versions(), "machine": machine(), "code": code_digest(),
            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}  # fmt: skip
-    store.save(cell, result, seconds=_cpu_seconds() - used, run=run)
+    # A process that was not started from here is in no sum of this one's children, and says itself what it took.
+    elsewhere = result.pop("processor_seconds", 0.0)
+    store.save(cell, result, seconds=_cpu_seconds() - used + elsewhere, run=run)
     return seconds, None
 
 

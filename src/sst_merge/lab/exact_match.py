@@ -6,6 +6,7 @@ end-of-text token included) is the answer's token; so one forward pass decides i
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["IGNORE", "encode", "exact_match", "pad_batch"]
 
 IGNORE = -100
+_Row = tuple[list[int], int]
+_encoded: "WeakKeyDictionary[PreTrainedTokenizerBase, dict[Sample, _Row]]" = WeakKeyDictionary()
+"""What has been asked before: a sweep asks every merged model the same questions."""
 
 
 def encode(tokenizer: "PreTrainedTokenizerBase", samples: Sequence[Sample]) -> list[tuple[list[int], int]]:
@@ -66,7 +70,7 @@ def exact_match(
     tokenizer: "PreTrainedTokenizerBase",
     samples: Sequence[Sample],
     *,
-    batch_size: int = 256,
+    batch_size: int = 64,
 ) -> Tensor:
     """Whether greedy decoding would give each sample's answer, word for word.
 
@@ -81,7 +85,7 @@ def exact_match(
     """
     if not samples:
         return torch.zeros(0, dtype=torch.bool)
-    rows = encode(tokenizer, samples)
+    rows = _remembered(tokenizer, samples)
     order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]))
     right = torch.zeros(len(rows), dtype=torch.bool)
     for begin in range(0, len(order), batch_size):
@@ -92,3 +96,11 @@ def exact_match(
         agrees = (logits[:, :-1].argmax(-1) == target) | (target == IGNORE)
         right[chosen] = agrees.all(1).cpu()
     return right
+
+
+def _remembered(tokenizer: "PreTrainedTokenizerBase", samples: Sequence[Sample]) -> list[_Row]:
+    known = _encoded.setdefault(tokenizer, {})
+    new = [sample for sample in dict.fromkeys(samples) if sample not in known]
+    if new:
+        known.update(zip(new, encode(tokenizer, new), strict=True))
+    return [known[sample] for sample in samples]
