@@ -11,12 +11,12 @@ from .cells import Cell, CellStore
 __all__ = ["Estimate", "estimate", "prompts_of", "work_seconds"]
 
 # Processor time measured on two shared cores of an x86-64 server, one thread a process; it stands in where no finished
-# cell says better. A prompt is a row of a batch of 256 through the lab's model, the other answer looked for included.
-_PER_PROMPT = 0.0021
-_PER_CELL: Mapping[str, float] = {"alone": 1.0, "sweep": 1.5, "interference": 2.0, "cost": 6.0, "adapter": 35.0}
+# cell says better. A prompt is a row of a batch of 64 through the lab's model, the other answer looked for included.
+_PER_PROMPT = 0.0018
+_PER_CELL: Mapping[str, float] = {"alone": 1.0, "sweep": 1.5, "interference": 2.0, "cost": 1.0, "adapter": 30.0}
 _BASE_TRAINING = 600.0
 _PREPARED: Mapping[str, float] = {
-    "sst": 3.0, "alignguard_lora": 3.0, "ada_merging": 60.0, "layer_interpolation": 60.0, "regmean": 20.0,
+    "sst": 3.0, "alignguard_lora": 3.0, "ada_merging": 60.0, "layer_interpolation": 60.0, "regmean": 6.0,
     "led_merging": 15.0, "safe_delta": 15.0, "fisher_merging": 4.0, "benign_null_space": 5.0, "knots": 4.0, "ties": 3.0,
 }  # fmt: skip
 _REFINED = 0.3  # a step of SST-Merge's refinement, at every strength
@@ -55,7 +55,8 @@ def _prompts(kind: str, p: Mapping[str, Any]) -> int:
     if kind == "sweep":
         return len(p["contestant"]["values"]) * (sum(p["dev"].values()) + sum(p["test"].values()))
     if kind == "alone":
-        return len(p["models"]) * (sum(p["dev"].values()) + sum(p["test"].values()))
+        own = sum(p["test"][kind] for kinds in p["own"].values() for kind in kinds)
+        return own + (len(p["models"]) - len(p["own"])) * (sum(p["dev"].values()) + sum(p["test"].values()))
     if kind == "interference":
         tasks, stages = len(p["problem"]["skills"]), 1 + p["with_safety"]
         dev = len(p["combiner"]["strengths"]) * tasks + 2 * len(p["combiner"]["shares"]) * p["with_safety"]

@@ -189,7 +189,9 @@ class Planner:
         self, part: str, group: str, problem: Mapping[str, Any], models: Mapping[str, Sequence[str]],
         dev: Mapping[str, int], test: Mapping[str, int], seed: int,
     ) -> Planned:  # fmt: skip
-        parameters = {"problem": problem, "models": models, "dev": dev, "test": test}
+        # All that an expert stands for is how well its own task can be done.
+        own = {model: [f"task:{name}" for name in names] for model, names in models.items() if model[:7] == "expert "}
+        parameters = {"problem": problem, "models": models, "dev": dev, "test": test, "own": own}
         return Planned(
             self._cell("alone", f"single models, {group}, {part} {seed}", parameters), part, group, "alone", seed
         )

@@ -116,9 +116,11 @@ def _alone(parameters: Parameters) -> Result:
     with setup.answering() as answer:
         for model, names in models.items():
             update = adapters_update([known[name] for name in names]) if names else None
+            test = {kind: n for kind, n in parameters["test"].items() if kind in parameters["own"].get(model, [kind])}
+            dev = {} if model in parameters["own"] else parameters["dev"]
             found[model] = {
-                "dev": bits(answer(update, parameters["dev"], split="tuning", second=False).right),
-                "test": outcomes_of(answer(update, parameters["test"], split="test")),
+                "dev": bits(answer(update, dev, split="tuning", second=False).right),
+                "test": outcomes_of(answer(update, test, split="test")),
             }
     return found
 

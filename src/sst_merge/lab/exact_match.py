@@ -16,7 +16,7 @@ from .world import Sample
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["IGNORE", "encode", "exact_match", "pad_batch"]
+__all__ = ["IGNORE", "encode", "exact_match", "pad_batch", "remembered"]
 
 IGNORE = -100
 _Row = tuple[list[int], int]
@@ -41,6 +41,23 @@ def encode(tokenizer: "PreTrainedTokenizerBase", samples: Sequence[Sample]) -> l
     prompt_ids = tokenizer(prompts, add_special_tokens=False)["input_ids"]
     ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
     return [(row, len(prompt)) for row, prompt in zip(ids, prompt_ids, strict=True)]
+
+
+def remembered(tokenizer: "PreTrainedTokenizerBase", samples: Sequence[Sample]) -> list[_Row]:
+    """:func:`encode`, each sample once per tokenizer.
+
+    Args:
+        tokenizer: a tokenizer with a chat template.
+        samples: the samples.
+
+    Returns:
+        As there.
+    """
+    known = _encoded.setdefault(tokenizer, {})
+    new = [sample for sample in dict.fromkeys(samples) if sample not in known]
+    if new:
+        known.update(zip(new, encode(tokenizer, new), strict=True))
+    return [known[sample] for sample in samples]
 
 
 def pad_batch(rows: Sequence[tuple[list[int], int]], pad: int) -> tuple[Tensor, Tensor]:
@@ -85,7 +102,7 @@ def exact_match(
     """
     if not samples:
         return torch.zeros(0, dtype=torch.bool)
-    rows = _remembered(tokenizer, samples)
+    rows = remembered(tokenizer, samples)
     order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]))
     right = torch.zeros(len(rows), dtype=torch.bool)
     for begin in range(0, len(order), batch_size):
@@ -96,11 +113,3 @@ def exact_match(
         agrees = (logits[:, :-1].argmax(-1) == target) | (target == IGNORE)
         right[chosen] = agrees.all(1).cpu()
     return right
-
-
-def _remembered(tokenizer: "PreTrainedTokenizerBase", samples: Sequence[Sample]) -> list[_Row]:
-    known = _encoded.setdefault(tokenizer, {})
-    new = [sample for sample in dict.fromkeys(samples) if sample not in known]
-    if new:
-        known.update(zip(new, encode(tokenizer, new), strict=True))
-    return [known[sample] for sample in samples]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.functional import cross_entropy
 
-from .exact_match import IGNORE, encode, pad_batch
+from .exact_match import IGNORE, pad_batch, remembered
 from .mixtures import Mixture
 from .recipe import AdapterRecipe, BaseRecipe
 from .world import Sample
@@ -89,7 +89,7 @@ def _schedule(step: int, steps: int, warmup: int) -> float:
 
 def _accumulate(model: "nn.Module", tokenizer: "PreTrainedTokenizerBase", samples: Sequence[Sample]) -> None:
     """Gradient of the mean loss over all answer tokens of a batch, in micro-batches of similar length."""
-    rows = sorted(encode(tokenizer, samples), key=lambda row: len(row[0]))
+    rows = sorted(remembered(tokenizer, samples), key=lambda row: len(row[0]))
     answer_tokens = sum(len(ids) - start for ids, start in rows)
     size = math.ceil(len(rows) / _MICRO_BATCHES)
     for begin in range(0, len(rows), size):
