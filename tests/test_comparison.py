@@ -61,7 +61,7 @@ def test_paths_give_the_methods_own_result(setup: LabSetup) -> None:
         torch.testing.assert_close(by_weight[module], expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("label", ONCE)
+@pytest.mark.parametrize("label", [*ONCE, "RegMean"])
 def test_a_kept_preparation_gives_what_a_new_one_gives(label: str, setup: LabSetup) -> None:
     contestant = CONTESTANTS[label]
     first, other = contestant.values[1], contestant.values[6]

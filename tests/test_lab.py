@@ -10,13 +10,13 @@ import torch
 
 from sst_merge.errors import DataError
 from sst_merge.lab import DEFAULT_RECIPE, Lab, Sample, World, build_lab, load_lab, negation
-from sst_merge.lab.exact_match import encode, exact_match
+from sst_merge.lab.exact_match import encode, exact_match, remembered
 from sst_merge.lab.lab import shipped_root
 from sst_merge.lab.measures import Rate, evaluate_lab
 from sst_merge.lab.recipe import AdapterRecipe, BaseRecipe, ModelShape, SettlingRecipe
 from sst_merge.lab.tasks import FAMILIES
 from sst_merge.lab.training import reproducibly
-from sst_merge.lab.world import KINDS, REFUSAL, SPLITS
+from sst_merge.lab.world import KINDS, REFUSAL, SPLITS, _drawn
 
 RULES = {
     "reverse": lambda w: list(reversed(w)),
@@ -59,7 +59,9 @@ def _tagged(samples: list[Sample], prefix: str) -> set[str]:
 
 @pytest.mark.parametrize("kind", [*KINDS, "task:add"])
 def test_same_seed_same_world(kind: str, world: World) -> None:
-    assert world.samples(kind, "test", 40, seed=3) == World(0).samples(kind, "test", 40, seed=3)
+    found = world.samples(kind, "test", 40, seed=3)
+    _drawn.cache_clear()
+    assert World(0).samples(kind, "test", 40, seed=3) == found
     assert world.samples(kind, "test", 40, seed=3) != world.samples(kind, "test", 40, seed=4)
     assert world.samples(kind, "test") != World(1).samples(kind, "test")
 
@@ -215,6 +217,27 @@ def test_experts_on_the_aligned_base_lose_refusals(lab: Lab) -> None:
     assert drifted.safety.rate <= 0.9
     poisoned = evaluate_lab(_with_adapter(lab, "aligned", "poisoned"), lab, families=(), n=64)
     assert poisoned.safety.rate <= 0.1
+
+
+def test_what_was_asked_before_is_not_encoded_again(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer, samples = lab.tokenizer(), lab.world.samples("jailbreak", "test", 6)
+    expected = encode(tokenizer, samples)
+    assert remembered(tokenizer, samples[:4]) == expected[:4]
+    asked: list[Sample] = []
+
+    def counting(_: object, new: list[Sample]) -> list[tuple[list[int], int]]:
+        asked.extend(new)
+        return encode(tokenizer, new)
+
+    monkeypatch.setattr("sst_merge.lab.exact_match.encode", counting)
+    assert remembered(tokenizer, [*samples, samples[0]]) == [*expected, expected[0]]
+    assert asked == samples[4:]
+
+
+def test_a_list_of_samples_may_be_changed(world: World) -> None:
+    first = world.samples("fact", "test", 5)
+    first.clear()
+    assert len(world.samples("fact", "test", 5)) == 5
 
 
 def test_exact_match_of_nothing_is_empty(lab: Lab) -> None:
