@@ -16,6 +16,7 @@ from sst_merge.registry import MergeProblem
 from sst_merge.sst import Candidate, SSTMerge, SSTOptions, optimize_merge_coefficients
 from sst_merge.sst.evidence import split_batches
 from sst_merge.sst.likelihood import score_candidates
+from sst_merge.sst.refine import RefineTrail
 from sst_merge.sst.trust import share_within_budget
 
 SHAPES = {
@@ -250,6 +251,20 @@ def test_refine_is_the_same_without_room_for_references(model, adapters, monkeyp
     monkeypatch.setattr("sst_merge.sst.refine._REFERENCE_BYTES", 0)
     again = sst.refined(sst.change(mu=1.0), 0.05)
     assert all(torch.equal(kept[m], again[m]) for m in MODULES)
+
+
+@pytest.mark.parametrize("budgets", [(0.03, 0.05, 0.106, 10.0), (10.0, 0.106, 0.05, 0.03), (0.106, 0.03, 10.0, 0.05)])
+def test_refinements_that_share_steps_end_where_they_would_alone(model, adapters, budgets) -> None:
+    problem = MergeProblem(adapters, build_spaces(adapters, dtype=torch.float64), model, HARM, BENIGN)
+    sst = SSTMerge(problem, SSTOptions(tax_budget=0.05, refine=9))
+    start, trail = sst.change(mu=1.0), RefineTrail()
+    ends = [sst.refined(start, budget, trail) for budget in budgets]
+    for budget, end in zip(budgets, ends, strict=True):
+        alone = sst.refined(start, budget)
+        assert all(torch.equal(end[m], alone[m]) for m in MODULES)
+    assert len({float(end[MODULES[0]].sum()) for end in ends}) == len(budgets)
+    # Of nine steps: the first, third and seventh are the first beyond these budgets.
+    assert sorted(trail.shared(budget) for budget in budgets) == [0, 2, 6, 8]
 
 
 def test_aligned_base_projects_towards_zero(model, adapters) -> None:

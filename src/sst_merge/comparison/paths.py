@@ -11,6 +11,7 @@ from ..merging.plan import plan_merge
 from ..registry import MergeProblem, Prepared, get_method
 from ..sst import SSTMerge, SSTOptions
 from ..sst.evidence import merged_cores
+from ..sst.refine import RefineTrail
 from .updates import Update, core_update
 
 __all__ = ["HARD_K", "SAFETY_WEIGHT", "SkillsThenSafety", "method_path", "sst_path", "sst_problem"]
@@ -100,8 +101,8 @@ def sst_path(merge: SSTMerge, knob: str, middle: float) -> Callable[[float], Upd
     if knob == "mu":
         return lambda mu: core_update(spaces, merge.merged(mu=mu))
     choice = merge.choose(middle)
-    start = merge.change(mu=choice.best.mu, strength=choice.best.strength)
-    return lambda budget: core_update(spaces, merged_cores(merge.utility, merge.refined(start, budget)))
+    start, trail = merge.change(mu=choice.best.mu, strength=choice.best.strength), RefineTrail()
+    return lambda budget: core_update(spaces, merged_cores(merge.utility, merge.refined(start, budget, trail)))
 
 
 class SkillsThenSafety:

@@ -30,7 +30,7 @@ from .evidence import (
 from .filtering import SafetyFilter, SpectralFilter, SumFilter, fisher_weighted_utility
 from .held_out import HeldOutQuotients, held_out_quotients
 from .options import HardFilter, SSTOptions
-from .refine import refine_coefficients
+from .refine import RefineTrail, refine_coefficients
 from .region import Region
 from .skill_fishers import skill_layers
 from .trust import trusted_share
@@ -232,12 +232,13 @@ class SSTMerge:
             progress=self.problem.progress,
         )
 
-    def refined(self, change: Cores, budget: float) -> Cores:
+    def refined(self, change: Cores, budget: float, trail: RefineTrail | None = None) -> Cores:
         """Re-learn the patch inside the subspace by gradient.
 
         Args:
             change: the filtered patch.
             budget: nats of KL per benign answer token.
+            trail: of the same patch's refinements under other budgets, whose common steps are done once.
 
         Returns:
             The new patch, M − M_U per module.
@@ -260,6 +261,7 @@ class SSTMerge:
             steps=self.options.refine,
             tax_budget=budget,
             embed=lambda cores: self.region.embed(cores, self.utility),
+            trail=trail,
             progress=self.problem.progress,
         )
         return self.region.embed(refined, self.utility)

@@ -5,8 +5,10 @@ the loss is the refusal's negative log-likelihood plus a quadratic barrier on th
 F_b-orthonormal, equal steps in c cost equally much benign divergence: the basis is its own preconditioner.
 """
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,10 +22,37 @@ from .likelihood import answer_log_probabilities, mean_divergence, refusal_log_p
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["refine_coefficients"]
+__all__ = ["RefineTrail", "refine_coefficients"]
 
 _REFERENCE_BYTES = 1 << 29
 """What the skilled model said, kept over the steps up to this size; beyond it a batch is asked again."""
+
+
+@dataclass
+class RefineTrail:
+    """Steps that refinements of one patch share whatever their budgets: the barrier is 0 until one is exceeded.
+
+    Attributes:
+        states: coefficients and optimiser before every step of a run that had not exceeded its budget before it.
+        divergences: what each of these steps found, nats per token.
+        references: index of a benign batch → what the skilled model says there.
+    """
+
+    states: list[tuple[dict[str, Tensor], dict[str, Any]]] = field(default_factory=list)
+    divergences: list[float] = field(default_factory=list)
+    references: dict[int, Tensor] = field(default_factory=dict)
+
+    def shared(self, tax_budget: float) -> int:
+        """How many steps a run with this budget need not do again.
+
+        Args:
+            tax_budget: of the run.
+
+        Returns:
+            The index of the last state that is also its own.
+        """
+        within = (i for i, divergence in enumerate(self.divergences) if divergence > tax_budget)
+        return next(within, max(0, len(self.states) - 1))
 
 
 def refine_coefficients(
@@ -40,6 +69,7 @@ def refine_coefficients(
     learning_rate: float = 0.05,
     barrier: float = 50.0,
     embed: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict,
+    trail: RefineTrail | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, Tensor]:
     """Adam on the coefficients, one harm and one benign batch a step, in turn.
@@ -57,6 +87,7 @@ def refine_coefficients(
         learning_rate: relative to the root mean square of the starting coefficients.
         barrier: weight of the squared excess over the budget, in units of the budget.
         embed: from the subspace's cores to full ones, where the subspace covers only a region.
+        trail: of earlier runs that differed in the budget alone; read and continued. Its states are held in memory.
         progress: called with (stage, done, total).
 
     Returns:
@@ -78,8 +109,18 @@ def refine_coefficients(
         moved = embed({m: subspace.layers[m].expand(c).to(utility[m]) for m, c in coefficients.items()})
         return {m: core + moved[m] if m in moved else core for m, core in utility.items()}
 
+    first = 0
+    if trail is not None and trail.states:
+        first = trail.shared(tax_budget)
+        values, state = trail.states[first]
+        with torch.no_grad():
+            for m, value in values.items():
+                coefficients[m].copy_(value)
+        optimizer.load_state_dict(copy.deepcopy(state))
+    within = True
+
     with CoreModel(model, spaces) as attached:
-        kept: dict[int, Tensor] = {}
+        kept: dict[int, Tensor] = {} if trail is None else trail.references
 
         def skilled(index: int) -> Tensor:
             if index in kept:
@@ -91,14 +132,21 @@ def refine_coefficients(
                 kept[index] = found
             return found
 
-        for step in range(steps):
+        for step in range(first, steps):
+            if trail is not None and within and step == len(trail.states):
+                values = {m: c.detach().clone() for m, c in coefficients.items()}
+                trail.states.append((values, copy.deepcopy(optimizer.state_dict())))
             harm_batch, benign_batch = harm[step % len(harm)], benign[step % len(benign)]
             reference = skilled(step % len(benign))
             cores = current()
             attached.set_point(cores)
             refusal = refusal_log_probability(attached, harm_batch) / len(harm_batch)
             merged = answer_log_probabilities(attached, benign_batch)
-            excess = (mean_divergence(reference, merged) / len(reference) - tax_budget).clamp_min(0.0) / tax_budget
+            divergence = mean_divergence(reference, merged) / len(reference)
+            if trail is not None and within and step == len(trail.divergences):
+                trail.divergences.append(float(divergence.detach()))
+            excess = (divergence - tax_budget).clamp_min(0.0) / tax_budget
+            within = within and not bool(excess.detach() > 0)
             optimizer.zero_grad()
             (barrier * tax_budget * excess.square() - refusal).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
