@@ -190,7 +190,9 @@ class Planner:
         dev: Mapping[str, int], test: Mapping[str, int], seed: int,
     ) -> Planned:  # fmt: skip
         # All that an expert stands for is how well its own task can be done.
-        own = {model: [f"task:{name}" for name in names] for model, names in models.items() if model[:7] == "expert "}
+        own = {
+            model: [f"task:{name}" for name in names] for model, names in models.items() if model.startswith("expert ")
+        }
         parameters = {"problem": problem, "models": models, "dev": dev, "test": test, "own": own}
         return Planned(
             self._cell("alone", f"single models, {group}, {part} {seed}", parameters), part, group, "alone", seed
