@@ -230,6 +230,22 @@ class MergeProblem:
     aligned_weights: "BaseWeights | None" = None
     kept: dict[Hashable, Any] | None = None
 
+    def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What :attr:`kept` holds under a key, made when it is first asked for; made every time where nothing is kept.
+
+        Args:
+            key: with the method's name and everything but the weights that the value depends on.
+            make: the value; whoever asks must not change it.
+
+        Returns:
+            The value.
+        """
+        if self.kept is None:
+            return make()
+        if key not in self.kept:
+            self.kept[key] = make()
+        return self.kept[key]
+
 
 @dataclass(frozen=True)
 class Prepared:

@@ -65,23 +65,21 @@ def _prepare(problem: MergeProblem, options: FisherMergingOptions) -> Prepared:
 def _fisher(problem: MergeProblem, model: "PreTrainedModel", own: OwnData, options: FisherMergingOptions) -> Fisher:
     """Fᵢ, which the adapter's weight does not change."""
     key = "fisher_merging", own.name, own.sign, options.structure, options.estimator
-    if problem.kept is not None and key in problem.kept:
-        found: Fisher = problem.kept[key]
-        return found
-    fisher = compute_fim(
-        model,
-        problem.spaces,
-        own.batches,
-        point=own.cores,
-        structure=options.structure,
-        estimator=options.estimator,
-        # One seed for all: the order of the adapters must not matter.
-        generator=torch.Generator().manual_seed(problem.seed),
-        progress=ticker(problem, f"Fisher of adapter {own.name}", own.batches),
+    found: Fisher = problem.once(
+        key,
+        lambda: compute_fim(
+            model,
+            problem.spaces,
+            own.batches,
+            point=own.cores,
+            structure=options.structure,
+            estimator=options.estimator,
+            # One seed for all: the order of the adapters must not matter.
+            generator=torch.Generator().manual_seed(problem.seed),
+            progress=ticker(problem, f"Fisher of adapter {own.name}", own.batches),
+        ),
     )
-    if problem.kept is not None:
-        problem.kept[key] = fisher
-    return fisher
+    return found
 
 
 @merge_method(

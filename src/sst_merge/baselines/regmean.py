@@ -100,19 +100,19 @@ def _moments(
 ) -> dict[str, Tensor]:
     """E[x xᵀ] of one adapter, which its weight does not change; the caller may empty the dictionary."""
     key = "regmean", own.name, own.sign, tuple(modules)
-    if problem.kept is not None and key in problem.kept:
-        return dict(problem.kept[key])
-    moments = input_moments(
-        model,
-        problem.spaces,
-        own.batches,
-        modules,
-        point=own.cores,
-        progress=ticker(problem, f"inputs of adapter {own.name}", own.batches),
+    moments = problem.once(
+        key,
+        lambda: input_moments(
+            model,
+            problem.spaces,
+            own.batches,
+            modules,
+            point=own.cores,
+            progress=ticker(problem, f"inputs of adapter {own.name}", own.batches),
+        ),
     )
-    if problem.kept is not None:
-        problem.kept[key] = dict(moments)
-    return moments
+    # Where nothing is kept the caller frees one module after the other, and no second reference may hold them.
+    return moments if problem.kept is None else dict(moments)
 
 
 def _rows(space: CoreSpace, core: Tensor | None, like: Tensor) -> Tensor:

@@ -246,7 +246,7 @@ class World:
 
 @lru_cache(maxsize=128)
 def _drawn(world: World, kind: str, split: str | None, n: int | None, seed: int) -> tuple[Sample, ...]:
-    """Sweeps ask every merged model the same questions; drawing them took as long as a tenth of the answers."""
+    """Sweeps ask every merged model the same questions."""
     return tuple(world._draw(kind, split, n, seed))
 
 
