@@ -15,7 +15,7 @@ from ..lab import Lab, load_lab
 from .cells import Cell, CellStore, canonical
 from .comparison_report import comparison_report
 from .config import ExperimentConfig
-from .estimate import Estimate, estimate
+from .estimate import Estimate, estimate, work_seconds
 from .interference_report import interference_report
 from .page import Ran, results_page
 from .plan import Planned, Planner, adapter_cells, training_stages
@@ -108,8 +108,8 @@ class Experiments:
             started = time.perf_counter()
             self._train(name, progress)
             planned = self.planned(name)
-            # Most skills first: those cells take longest, and none of them is left for one worker at the end.
-            cells = sorted((entry.cell for entry in planned), key=_skills, reverse=True)
+            # What takes longest goes first, so that none of it is left for one worker at the end.
+            cells = sorted((entry.cell for entry in planned), key=work_seconds, reverse=True)
             new = run_cells(cells, self.store, workers=self.config.workers, stage=name, progress=progress)
             written = self.report(name)
             _note(folder / "runs.jsonl", {"new cells": new, "cells": len(cells),
@@ -150,10 +150,6 @@ class Experiments:
         """Bases, and adapters beside them where their base is there; everything is kept in the lab's cache."""
         for stage in training_stages(adapter_cells(self.planned(name), self.labs)):
             run_cells(stage, self.store, workers=self.config.workers, stage="training", progress=progress, again=True)
-
-
-def _skills(cell: Cell) -> int:
-    return len(cell.parameters["problem"]["skills"])
 
 
 def _write_records(path: Path, planned: Sequence[Planned], store: CellStore) -> Path:
