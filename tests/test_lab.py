@@ -155,6 +155,15 @@ def test_exact_match_is_greedy_generation(lab: Lab) -> None:
     assert 0 < sum(generated) < len(generated)
 
 
+def test_the_experiments_second_base_is_in_the_repository() -> None:
+    second = load_lab(1)
+    assert second.find_base("unaligned") == shipped_root(1) / "bases" / "unaligned"
+    assert set(second.world.vocabulary) < set(second.tokenizer().get_vocab())
+    samples = second.world.samples("task:swap_pairs", "test", 64, 0) + second.world.samples("general", "test", 64, 0)
+    right = exact_match(second.model(), second.tokenizer(), samples).float()
+    assert 0.1 < right[:64].mean() < 0.9 and right[64:].mean() > 0.8  # half known, as an expert's family has to be
+
+
 def test_shipped_artefacts_fit_the_package() -> None:
     files = [path for path in shipped_root(0).rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 15_000_000

@@ -230,7 +230,7 @@ def load_lab(seed: int = 0, *, recipe: Recipe = DEFAULT_RECIPE, progress: bool =
     Nothing is trained by this call; a base or adapter that is missing is built when it is asked for.
 
     Args:
-        seed: the lab's seed; seed 0 is shipped.
+        seed: the lab's seed; seed 0 is shipped, and the repository (not the wheel) has the unaligned base of seed 1.
         recipe: how missing artefacts are trained; shipped ones are used for the default recipe only.
         progress: whether building shows a progress bar.
 
