@@ -211,6 +211,25 @@ def test_workers_are_gone_when_their_parent_is_killed(tax: Experiments, tmp_path
     assert children and not any(Path(f"/proc/{pid}").exists() for pid in children)
 
 
+def test_what_takes_longest_starts_first(tax: Experiments, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    groups = [{"name": "one skill", "skills": ["swap_pairs"], "methods": [*METHODS, "SST-Merge, refined"]}]
+    experiments = Experiments(_micro(**{"safety_tax.groups": groups}), tmp_path)
+    started: list[str] = []
+
+    def record(cells: list[Cell], store: CellStore, *, stage: str, **_: object) -> int:
+        if stage == "exp1":
+            started.extend(cell.title for cell in cells)
+            raise KeyboardInterrupt
+        return 0
+
+    monkeypatch.setattr("sst_merge.experiments.run.run_cells", record)
+    with pytest.raises(KeyboardInterrupt):
+        experiments.run("exp1")
+    places = [next(i for i, title in enumerate(started) if title.startswith(f"{m}, one skill")) for m in
+              ("SST-Merge, refined", "SST-Merge", "Task Arithmetic")]  # fmt: skip
+    assert places == sorted(places)
+
+
 def test_a_failed_cell_is_named_and_the_others_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from sst_merge.experiments import work
 

@@ -197,7 +197,7 @@ def test_budget_bounds_the_divergence_of_the_chosen_point(model, adapters) -> No
             torch.log_softmax(x(input_ids=b.input_ids).logits[:, :-1], -1)[b.labels[:, 1:] >= 0]
             for x in (skilled, moved)
         )
-        total, tokens = total + float((p.exp() * (p - q)).sum()), tokens + len(p)
+        total, tokens = total + float((p.exp() * (p - q)).sum().detach()), tokens + len(p)
     assert chosen["divergence"] == pytest.approx(total / tokens, rel=1e-4)
 
 
@@ -386,7 +386,7 @@ def test_trusted_point_stays_within_its_budget(model, adapters) -> None:
     for b in sst.held_benign:
         answers = b.labels[:, 1:] >= 0
         p, q = (torch.log_softmax(x(input_ids=b.input_ids).logits[:, :-1], -1)[answers] for x in (skilled, moved))
-        total, tokens = total + float((p.exp() * (p - q)).sum()), tokens + len(p)
+        total, tokens = total + float((p.exp() * (p - q)).sum().detach()), tokens + len(p)
     assert total / tokens == pytest.approx(budget, rel=0.25)
 
 

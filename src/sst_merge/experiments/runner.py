@@ -33,7 +33,8 @@ def run_cells(
     """Finish cells; those in the store are not done again, so that a killed run goes on where it stopped.
 
     Args:
-        cells: in an order that keeps cells of one problem together; equal ones are done once.
+        cells: in the order in which to start; every worker has a contiguous share of them, and takes from the end of
+            another's when its own is done. Equal ones are done once.
         store: where finished cells are kept.
         workers: processes; with 1 the work is done in this process.
         stage: for the progress bar and the log.
@@ -79,7 +80,7 @@ def run_cells(
 def _in_processes(
     todo: Sequence[Cell], store: CellStore, workers: int, finished: Callable[[Cell, float, str | None], None]
 ) -> None:
-    """Each worker takes the next cell of its own share, so that it keeps the problem that it has loaded."""
+    """Each worker takes the next cell of its own share, then the last of another's."""
     shares = _shares(todo, workers)
     context = multiprocessing.get_context("spawn")
     pools = [ProcessPoolExecutor(1, mp_context=context, initializer=_start_worker) for _ in shares]
