@@ -279,8 +279,11 @@ def test_aligned_base_projects_towards_zero(model, adapters) -> None:
         assert gone.adapter.delta(m).norm() < 1e-6 * skill[0].delta(m).norm()
 
 
-@pytest.mark.parametrize(("equal", "shrinkage"), [(True, 0.7), (True, 0.0), (False, 0.4), (False, 0.0)])
-def test_fisher_merged_utility_adapters(model, adapters, equal, shrinkage) -> None:
+@pytest.mark.parametrize(
+    ("equal", "shrinkage", "inputs"),
+    [(True, 0.7, "core"), (True, 0.0, "core"), (False, 0.4, "core"), (False, 0.0, "core"), (True, 0.7, "wide")],
+)
+def test_fisher_merged_utility_adapters(model, adapters, equal, shrinkage, inputs) -> None:
     """Several experts with their own Fishers: the quadratic's minimiser, against a dense solve."""
     experts = [scaled_adapter("one", 11, "utility", 1.0), scaled_adapter("two", 33, "utility", 2.0), adapters[1]]
     own = {"one": batches(5), "two": batches(6)}
@@ -288,9 +291,10 @@ def test_fisher_merged_utility_adapters(model, adapters, equal, shrinkage) -> No
     damping = 0.02
     options = SSTOptions(
         utility="fisher", mu=0.7, damping=damping, combine="interpolate", fisher={"structure": "kronecker"},
-        equal_traces=equal, output_shrinkage=shrinkage,
+        equal_traces=equal, output_shrinkage=shrinkage, inputs=inputs,
     )  # fmt: skip
     sst = SSTMerge(problem, options)
+    problem = sst.problem
     raw = [
         compute_fim(model, problem.spaces, own[a.name], structure="kronecker", point=sst.patches.each[a.name],
                     estimator="log_odds")
@@ -322,6 +326,35 @@ def test_fisher_merged_utility_adapters(model, adapters, equal, shrinkage) -> No
         assert relative_error(merged[m].reshape(-1), target) < 1e-6
     with pytest.raises(MergeError, match="adapter 'one' has none"):
         SSTMerge(MergeProblem(experts, problem.spaces, model, HARM, BENIGN), options).utility  # noqa: B018
+
+
+def test_wide_inputs_reach_regmeans_merge_and_keep_the_adapters_exact(model, adapters) -> None:
+    experts = [scaled_adapter("one", 11, "utility"), scaled_adapter("two", 33, "utility", 2.0), adapters[1]]
+    own = {"one": batches(5), "two": batches(6)}
+    problem = MergeProblem(experts, build_spaces(experts, dtype=torch.float64), model, HARM, BENIGN, own)
+    sst = SSTMerge(problem, SSTOptions(utility="fisher", inputs="wide", mu=0.7))
+    data = {"harm": HARM, "benign": BENIGN, "adapter_benign": own, "compute_dtype": torch.float64}
+    regmean = merge(experts, "regmean", model=model, **data).adapter
+    for m in MODULES:
+        narrow, wide = problem.spaces[m], sst.problem.spaces[m]
+        assert wide.left is narrow.left
+        for update in (*experts, regmean):
+            factors = update.factors(m)
+            lifted = wide.left @ wide.coordinates(factors) @ wide.right.T
+            assert relative_error(lifted, factors.b @ factors.a) < 1e-9
+        outside = regmean.factors(m).a - regmean.factors(m).a @ narrow.right @ narrow.right.T
+        assert outside.norm() > 0.01 * regmean.factors(m).a.norm()
+    found = merge(experts, "sst", model=model, utility="fisher", inputs="wide", mu=0.7, **data)
+    expected = sst.merged(mu=0.7)
+    for m in MODULES:
+        space = sst.problem.spaces[m]
+        assert relative_error(found.adapter.delta(m), space.left @ expected[m] @ space.right.T) < 1e-6
+        assert found.report.modules[m].rank <= 6
+
+
+def test_wide_inputs_belong_to_the_fisher_utility() -> None:
+    with pytest.raises(ValueError, match="inputs: wide belongs to utility: fisher"):
+        SSTOptions(inputs="wide")
 
 
 def test_vila_region_leaves_the_rest_at_the_utility_patch(model, adapters) -> None:

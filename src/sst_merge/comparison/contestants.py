@@ -63,6 +63,7 @@ _MU = (3.0, 1.0, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.005)
 _SST: Mapping[str, Mapping[str, Any]] = {
     "SST-Merge": {},
     "SST-Merge, Fisher utility": {"utility": "fisher"},
+    "SST-Merge, Fisher utility, wide inputs": {"utility": "fisher", "inputs": "wide"},
     "SST-Merge, Fisher utility, no shrinkage": {"utility": "fisher", "output_shrinkage": 0.0},
     "SST-Merge, Fisher utility, as collected": {"utility": "fisher", **AS_COLLECTED},
     "SST-Merge, interpolate": {"combine": "interpolate"},

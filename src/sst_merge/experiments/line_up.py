@@ -61,6 +61,8 @@ DRIFT_CONTESTANTS: Mapping[str, Contestant] = {
         Contestant("Safe Delta", "safe_delta", (1.0, 0.8, 0.6, 0.4, 0.25, 0.11, 0.06, 0.03, 0.01), _ALIGNED),
         Contestant("SST-Merge", "sst", _MU, _ALIGNED),
         Contestant("SST-Merge, Fisher utility", "sst", _MU, {**_ALIGNED, "utility": "fisher"}),
+        Contestant("SST-Merge, Fisher utility, wide inputs", "sst", _MU,
+                   {**_ALIGNED, "utility": "fisher", "inputs": "wide"}),
         Contestant(
             "SST-Merge, Fisher utility, no shrinkage", "sst", _MU,
             {**_ALIGNED, "utility": "fisher", "output_shrinkage": 0.0},
@@ -140,6 +142,7 @@ COMBINERS: Mapping[str, Combiner] = {
         _averaged("Fisher merging", "fisher_merging"),
         _averaged("Fisher merging, kronecker", "fisher_merging", structure="kronecker"),
         _fisher_weighted("SST-Merge"),
+        _fisher_weighted("SST-Merge, wide inputs", inputs="wide"),
         _fisher_weighted("SST-Merge, no shrinkage", output_shrinkage=0.0),
         _fisher_weighted("SST-Merge, as collected", **AS_COLLECTED),
     )

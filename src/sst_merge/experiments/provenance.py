@@ -80,7 +80,7 @@ def method_rooms(method: str) -> tuple[str, ...]:
     module = get_method(method).merge_layer.__module__
     parts = module.split(".")
     if module.startswith("sst_merge.sst"):
-        return ("sst",)
+        return ("sst", *method_rooms("regmean"))  # whose rows `inputs: wide` adds
     if module.startswith("sst_merge.baselines"):
         shared = sorted(path.name for path in (_PACKAGE / "baselines").glob("_*.py"))
         return tuple(f"baselines/{name}" for name in (*shared, f"{parts[-1]}.py"))

@@ -34,6 +34,7 @@ from .refine import RefineTrail, refine_coefficients
 from .region import Region
 from .skill_fishers import skill_layers
 from .trust import trusted_share
+from .wide_inputs import with_wide_inputs
 
 __all__ = ["Cores", "SSTMerge"]
 
@@ -43,7 +44,8 @@ Cores = dict[str, Tensor]
 class SSTMerge:
     """One merge in progress: every stage is computed once, when first asked for.
 
-    Experiments that sweep μ reuse the Fishers and the eigenvectors: build one object, call :meth:`merged` often.
+    Experiments that sweep μ reuse the Fishers and the eigenvectors: build one object, call :meth:`merged` often. With
+    ``inputs: wide`` the spaces of :attr:`problem` are not those that were given; they are made at once.
 
     Args:
         problem: model, adapters, spaces, batches, seed.
@@ -65,6 +67,8 @@ class SSTMerge:
         if "safety" in roles and options.aligned_base:
             raise MergeError("aligned_base: true means that there is no safety adapter, but one is given; drop either")
         require_data(problem)
+        if options.inputs == "wide":
+            problem = with_wide_inputs(problem)
         self.problem, self.options = problem, options
         self.patches = role_patches(problem)
         self.fit_harm, self.held_harm = split_batches(problem.harm, options.calibration_holdout, problem.seed)

@@ -48,7 +48,7 @@ def _prepare(problem: MergeProblem, options: SSTOptions) -> Prepared:
         "path": [asdict(c) for c in choice.tried] if choice else [],
     }
     cores = merged_cores(merge.utility, change)
-    return Prepared(cores, report, tuple(_warnings(captured, choice, options, held_out)))
+    return Prepared(cores, report, tuple(_warnings(captured, choice, options, held_out)), merge.problem.spaces)
 
 
 def _share(merge: SSTMerge) -> dict[str, float]:

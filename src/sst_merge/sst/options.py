@@ -75,6 +75,8 @@ class SSTOptions(MethodOptions):
             weights alone say how much a skill counts and not the size of its gradients.
         output_shrinkage: with ``utility: fisher`` and Kronecker Fishers, γ by which every F_i's output factor is
             shrunk towards a multiple of the identity: 0 leaves it, at 1 only inputs count, as in RegMean.
+        inputs: with ``utility: fisher``, where V comes from: the adapters' own rows (``core``), or also the rows that
+            RegMean's merge of all adapters would have (``wide``), for one more pass over each adapter's data.
         aligned_base: no safety adapter is given because the base itself is aligned: M_S = 0.
         damping: ρ of F_benign relative to its mean diagonal.
         harm_damping: ρ of F_harm; None takes ``damping``.
@@ -94,6 +96,7 @@ class SSTOptions(MethodOptions):
     utility: Literal["sum", "fisher"] = "sum"
     equal_traces: bool = True
     output_shrinkage: float = Field(default=0.7, ge=0.0, le=1.0)
+    inputs: Literal["core", "wide"] = "core"
     aligned_base: bool = False
     damping: float = Field(default=0.1, gt=0.0)
     harm_damping: float | None = Field(default=None, ge=0.0)
@@ -112,6 +115,8 @@ class SSTOptions(MethodOptions):
         given = "output_shrinkage" in self.model_fields_set and self.output_shrinkage > 0
         if given and self.fisher.structure not in ("kronecker", "auto"):
             raise ValueError(f"output_shrinkage needs fisher structure kronecker, not {self.fisher.structure}")
+        if self.inputs == "wide" and self.utility != "fisher":
+            raise ValueError("inputs: wide belongs to utility: fisher; a plain sum lies within the core space")
         if self.aligned_base and self.combine == "add" and "combine" in self.model_fields_set:
             raise ValueError("aligned_base means M_S = 0, so there is nothing to add; use combine: interpolate")
         return self
