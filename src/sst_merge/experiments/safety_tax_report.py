@@ -21,7 +21,10 @@ from .report import Report
 
 __all__ = ["ALIGNGUARD", "OURS", "rate_text", "safety_tax_report", "tax_tables"]
 
-OURS = ("SST-Merge", "SST-Merge, refined", "SST-Merge, Fisher utility", "SST-Merge, Fisher utility, refined")
+OURS = (
+    "SST-Merge", "SST-Merge, refined", "SST-Merge, Fisher utility", "SST-Merge, Fisher utility, wide inputs",
+    "SST-Merge, Fisher utility, refined",
+)  # fmt: skip
 ALIGNGUARD = "AlignGuard-LoRA"
 _ASIDE = {"direct": "harmful", "jailbroken": "jailbreak"}
 
