@@ -1,4 +1,4 @@
-"""Three attempts to mend SST-Merge of several skills, on skills that no experiment reports.
+"""Attempts to mend SST-Merge of several skills, on skills that no experiment reports.
 
     python benchmarks/lab_attempts.py --out docs/measurements/lab_attempts
 
@@ -9,6 +9,8 @@ other skills, one seed of adapters, so that experiment 1 stays a test:
 - *second pass*: SST-Merge of its own result with what the filter left out of the safety patch, so that both Fishers
   are taken anew at the merged model.
 - *after RegMean*: the skills are merged by RegMean first and enter SST-Merge as one.
+- *as today*: the Fisher utility with equal traces and shrunk output factors, its defaults since.
+- *wide inputs*: the same in core spaces that also hold the rows of RegMean's merge.
 
 Writes PATH.json (outcomes of every prompt) and PATH.md (the table).
 """
@@ -64,6 +66,9 @@ def variants(setup: LabSetup) -> Iterator[tuple[str, tuple[float, ...], Callable
     yield _of("SST-Merge, second pass", Contestant("", "sst", _MU), lambda: second_pass(problem))
     yield _of("SST-Merge, after RegMean", Contestant("", "sst", _MU), lambda: after_regmean(problem))
     yield _of("SST-Merge, after RegMean, refined", _refined({}), lambda: after_regmean(problem))
+    for label, options in (("as today", {}), ("wide inputs", {"inputs": "wide"})):
+        today = Contestant("", "sst", _MU, {"utility": "fisher", **options})
+        yield _of(f"SST-Merge, Fisher utility, {label}", today, problem)
 
 
 def _of(label: str, contestant: Contestant, problem: MergeProblem | Callable[[], MergeProblem]):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..errors import DataError, FisherError
+from ..errors import DataError, FisherError, MergeError
 from ..fim_calculator import Batch, CoreModel, Fisher, compute_fim, point_cores
 from ..registry import MergeProblem
 from .options import FisherOptions
@@ -25,6 +25,7 @@ __all__ = [
     "RolePatches",
     "equalised",
     "merged_cores",
+    "own_benign",
     "require_data",
     "role_patches",
     "split_batches",
@@ -140,6 +141,28 @@ def require_data(problem: MergeProblem) -> "PreTrainedModel":
             f"{problem.model is not None}, harm batches: {len(problem.harm)}, benign batches: {len(problem.benign)}"
         )
     return problem.model
+
+
+def own_benign(problem: MergeProblem, name: str) -> Sequence[Batch]:
+    """A utility adapter's own benign data, for ``utility: fisher``.
+
+    Args:
+        problem: the merge.
+        name: of the adapter.
+
+    Returns:
+        Its batches.
+
+    Raises:
+        MergeError: there are none.
+    """
+    batches = problem.adapter_benign.get(name, ())
+    if not batches:
+        raise MergeError(
+            f"utility: fisher needs benign data of each utility adapter; adapter {name!r} has none. "
+            "Give it a `data:` section, or use utility: sum"
+        )
+    return batches
 
 
 @dataclass(frozen=True)

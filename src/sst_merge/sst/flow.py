@@ -23,6 +23,7 @@ from .evidence import (
     RolePatches,
     equalised,
     merged_cores,
+    own_benign,
     require_data,
     role_patches,
     split_batches,
@@ -297,14 +298,8 @@ class SSTMerge:
         """
         collected: dict[str, Fisher] = {}
         for adapter in self._utility_adapters:
-            batches: Sequence[Batch] = self.problem.adapter_benign.get(adapter.name, ())
-            if not batches:
-                raise MergeError(
-                    f"utility: fisher needs benign data of each utility adapter; adapter {adapter.name!r} has none. "
-                    "Give it a `data:` section, or use utility: sum"
-                )
             collected[adapter.name] = self._collector.fisher(
-                batches,
+                own_benign(self.problem, adapter.name),
                 "utility",
                 f"Fisher of adapter {adapter.name}",
                 structure=self.structure,

@@ -8,6 +8,7 @@ rows added U stays, so that the merge's rank is bounded as before, and every ΔW
 from dataclasses import replace
 
 from ..registry import MergeProblem, get_method
+from .evidence import own_benign
 
 __all__ = ["with_wide_inputs"]
 
@@ -21,9 +22,15 @@ def with_wide_inputs(problem: MergeProblem) -> MergeProblem:
     Returns:
         The problem with V (d_in, q') instead of (d_in, q), q' ≤ q + p; embeddings, and everything where only one
         adapter has a weight, stay as they are.
+
+    Raises:
+        MergeError: a utility adapter without data of its own; RegMean would take the common ones.
     """
+    for adapter in problem.adapters:
+        if adapter.role == "utility":
+            own_benign(problem, adapter.name)
     regmean = get_method("regmean")
     assert regmean.prepare is not None
-    # Moments kept for another method's sweep belong to the spaces of that sweep.
+    # Nobody asks for these moments again, so none of them is kept.
     prepared = regmean.prepare(replace(problem, kept=None), regmean.options())
     return problem if prepared.spaces is None else replace(problem, spaces=prepared.spaces)
