@@ -211,7 +211,7 @@ def test_workers_are_gone_when_their_parent_is_killed(tax: Experiments, tmp_path
     assert children and not any(Path(f"/proc/{pid}").exists() for pid in children)
 
 
-def test_what_takes_longest_starts_first(tax: Experiments, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_what_takes_longest_starts_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     groups = [{"name": "one skill", "skills": ["swap_pairs"], "methods": [*METHODS, "SST-Merge, refined"]}]
     experiments = Experiments(_micro(**{"safety_tax.groups": groups}), tmp_path)
     started: list[str] = []
