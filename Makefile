@@ -17,7 +17,7 @@ MERGEKIT_INSTALLED := $(MERGEKIT_VENV)/.installed
 help:
 	@echo "make demo    merge a skill and a safety adapter on the bundled lab, table and plots in out/demo"
 	@echo "make test    the whole test suite"
-	@echo "make lint    ruff;  make types: mypy;  make check: lint, types and test"
+	@echo "make lint    ruff and the order of rooms;  make types: mypy;  make check: lint, types and test"
 	@echo "make test-mergekit   the tests that compare with mergekit, in an environment of their own (.venv-mergekit)"
 
 $(INSTALLED): requirements.txt constraints.txt pyproject.toml
@@ -41,11 +41,12 @@ $(MERGEKIT_INSTALLED): constraints.txt pyproject.toml
 	@touch $@
 
 test-mergekit: $(MERGEKIT_INSTALLED)
-	$(MERGEKIT_VENV)/bin/python -m pytest tests/test_mergekit.py tests/test_baselines_data_free.py -k mergekit
+	$(MERGEKIT_VENV)/bin/python -m pytest tests/baselines/test_mergekit.py tests/baselines/test_baselines_data_free.py -k mergekit
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
 
 types: $(INSTALLED)
 	$(BIN)/mypy

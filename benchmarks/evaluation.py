@@ -26,18 +26,18 @@ from typing import Any
 import torch
 
 from sst_merge import __version__
-from sst_merge.evaluation import seed_interval
-from sst_merge.evaluation.harness import ModelSettings, check_adapters
-from sst_merge.evaluation.harness.adapters import EvaluatedAdapter
-from sst_merge.evaluation.harness.answers import AnswerStore
-from sst_merge.evaluation.harness.hf import HuggingFaceModels
-from sst_merge.evaluation.harness.loading import LoadedSuite, load_suites
-from sst_merge.evaluation.harness.quiet import quiet_libraries
-from sst_merge.evaluation.harness.serving import ServedModel
-from sst_merge.evaluation.suites import Suite, get_suites
-from sst_merge.lab import load_lab
+from sst_merge.evaluation import ModelSettings, check_adapters
+from sst_merge.evaluation.adapters import EvaluatedAdapter
+from sst_merge.evaluation.answers import AnswerStore
+from sst_merge.evaluation.hf import HuggingFaceModels
+from sst_merge.evaluation.loading import LoadedSuite, load_suites
+from sst_merge.evaluation.serving import ServedModel
+from sst_merge.evaluation.silence_libraries import quiet_libraries
 from sst_merge.lora_utils import BaseModelIndex
+from sst_merge.measures.intervals import seed_interval
 from sst_merge.reporting import markdown_table, rate_with_interval
+from sst_merge.suites.catalogue import Suite, get_suites
+from sst_merge.worlds.lab import load_lab
 
 BATCH = 16
 

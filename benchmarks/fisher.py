@@ -26,7 +26,8 @@ import torch
 from torch import Tensor
 
 from sst_merge.core_space import CoreSpace
-from sst_merge.fim_calculator import Batch, compute_fim
+from sst_merge.data_loader.batch import Batch
+from sst_merge.fim_calculator import compute_fim
 
 _AGAINST = ("plain", "likelihood", "generation")
 _HEADING = """# Cost of Fisher statistics

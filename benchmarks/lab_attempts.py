@@ -26,27 +26,20 @@ from pathlib import Path
 import torch
 
 from sst_merge import __version__
-from sst_merge.comparison import (
-    AS_COLLECTED,
-    CONTESTANTS,
-    LabSetup,
-    SkillsThenSafety,
-    Update,
-    adapters_update,
-    lab_setup,
-)
-from sst_merge.comparison.contestants import Contestant
-from sst_merge.comparison.paths import method_path
-from sst_merge.evaluation import SweepSamples, sweep_intervals
 from sst_merge.experiments.collected import refusals, task_rows
+from sst_merge.experiments.contestants import AS_COLLECTED, CONTESTANTS, Contestant
+from sst_merge.experiments.paths import SkillsThenSafety, method_path
 from sst_merge.experiments.work import bits
 from sst_merge.fim_calculator import build_spaces
-from sst_merge.lab import load_lab
 from sst_merge.lora_utils import Adapter
-from sst_merge.registry import MergeProblem
+from sst_merge.measures.sweep_intervals import SweepSamples, sweep_intervals
+from sst_merge.methods import MergeProblem
 from sst_merge.reporting import markdown_table
 from sst_merge.reporting.sweep_tables import measured_text
 from sst_merge.sst import SSTMerge, SSTOptions
+from sst_merge.worlds.lab import load_lab
+from sst_merge.worlds.lab.problem import LabSetup, lab_setup
+from sst_merge.worlds.updates import Update, adapters_update
 
 GROUPS = (("mirror", "replace", "compare"), ("sort_down", "remove", "rotate_right"), ("double", "exchange", "mirror"))
 _MU = (30.0, 10.0, 3.0, 1.0, 0.5, 0.3, 0.2, 0.1, 0.05)

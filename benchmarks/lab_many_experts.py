@@ -16,13 +16,15 @@ from collections.abc import Callable, Iterator
 import torch
 
 from sst_merge import __version__
-from sst_merge.comparison import AS_COLLECTED, LabSetup, SkillsThenSafety, Update, adapters_update, lab_setup
-from sst_merge.comparison.paths import method_path
-from sst_merge.evaluation.intervals import wilson_interval
+from sst_merge.experiments.contestants import AS_COLLECTED
 from sst_merge.experiments.line_up import COMBINERS
-from sst_merge.lab import load_lab
-from sst_merge.registry import MergeProblem
+from sst_merge.experiments.paths import SkillsThenSafety, method_path
+from sst_merge.measures.intervals import wilson_interval
+from sst_merge.methods import MergeProblem
 from sst_merge.reporting import markdown_table
+from sst_merge.worlds.lab import load_lab
+from sst_merge.worlds.lab.problem import LabSetup, lab_setup
+from sst_merge.worlds.updates import Update, adapters_update
 
 _N = 24
 _SHARE = 0.9

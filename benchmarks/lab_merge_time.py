@@ -16,12 +16,13 @@ import torch
 from fisher import interval, timed
 
 from sst_merge import __version__
-from sst_merge.comparison import CONTESTANTS, lab_setup
-from sst_merge.comparison.paths import sst_path, sst_problem
+from sst_merge.experiments.contestants import CONTESTANTS
+from sst_merge.experiments.paths import sst_path, sst_problem
 from sst_merge.fim_calculator import build_spaces
-from sst_merge.lab import load_lab
-from sst_merge.registry import MergeProblem
+from sst_merge.methods import MergeProblem
 from sst_merge.reporting import markdown_table
+from sst_merge.worlds.lab import load_lab
+from sst_merge.worlds.lab.problem import lab_setup
 
 _MU = 0.2
 

@@ -18,12 +18,12 @@ from pathlib import Path
 import torch
 
 from sst_merge import __version__
-from sst_merge.comparison import UpdatedModel, adapters_update
-from sst_merge.evaluation import wilson_interval
-from sst_merge.lab.lab import BASES, Lab
-from sst_merge.lab.measures import LabScores, Rate, evaluate_lab
 from sst_merge.lora_utils import Adapter
+from sst_merge.measures.intervals import wilson_interval
 from sst_merge.reporting import markdown_table, rate_with_interval
+from sst_merge.worlds.lab.lab import BASES, Lab
+from sst_merge.worlds.lab.measures import LabScores, Rate, evaluate_lab
+from sst_merge.worlds.updates import UpdatedModel, adapters_update
 
 HALF_KNOWN, KNOWN = (0.30, 0.70), 0.95
 

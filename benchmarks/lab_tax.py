@@ -17,11 +17,16 @@ from pathlib import Path
 import torch
 
 from sst_merge import __version__
-from sst_merge.comparison import CONTESTANTS, EVERY_METHOD, adapters_update, lab_setup, sweep
-from sst_merge.evaluation import hypervolume, seed_interval, seed_rate_interval, wilson_interval
-from sst_merge.lab import load_lab
-from sst_merge.lab.measures import Rate
+from sst_merge.experiments.sweep import sweep
+from sst_merge.experiments.contestants import CONTESTANTS, EVERY_METHOD
+from sst_merge.measures.front import hypervolume
+from sst_merge.measures.intervals import seed_interval, wilson_interval
+from sst_merge.measures.seeds import seed_rate_interval
 from sst_merge.reporting import markdown_table, rate_with_interval
+from sst_merge.worlds.lab import load_lab
+from sst_merge.worlds.lab.measures import Rate
+from sst_merge.worlds.lab.problem import lab_setup
+from sst_merge.worlds.updates import adapters_update
 
 _SEVERAL = (
     "Mean over seeds with 95 % interval (rates: logit-t over seeds, at least Wilson's of the pooled counts; tax, "

@@ -34,7 +34,7 @@ import torch
 from merging_inputs import module_shapes, write_adapters
 from merging_page import page
 
-from sst_merge.registry import MergeMethod, available_methods
+from sst_merge.methods import MergeMethod, available_methods
 
 __all__ = ["COUNTERPARTS", "main"]
 

@@ -16,7 +16,7 @@ import torch
 
 from sst_merge.lora_utils import Adapter
 from sst_merge.merging import merge, merge_to_folder
-from sst_merge.registry import get_method
+from sst_merge.methods import get_method
 
 __all__ = ["OPTIONS", "ours", "peft_merge"]
 

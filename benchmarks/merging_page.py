@@ -3,7 +3,7 @@
 from statistics import median
 from typing import Any
 
-from sst_merge.registry import available_methods
+from sst_merge.methods import available_methods
 from sst_merge.reporting.tables import markdown_table
 
 __all__ = ["page"]

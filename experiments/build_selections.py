@@ -9,10 +9,10 @@ not harmless on reading all of them (REJECTED, with the reason).
 import argparse
 import json
 
-from sst_merge.evaluation.sets import load_set
-from sst_merge.evaluation.sets.harm_words import harm_words
-from sst_merge.evaluation.sets.pairs import LOOKALIKE_IDS, fingerprint
-from sst_merge.evaluation.sets.templates import FAMILIES, cluster
+from sst_merge.suites.sets import load_set
+from sst_merge.suites.sets.harm_words import harm_words
+from sst_merge.suites.sets.pairs import LOOKALIKE_IDS, fingerprint
+from sst_merge.suites.sets.templates import FAMILIES, cluster
 
 REJECTED = {"alpaca/8de1bd948ad7": "asks for an invented news article about a real company"}
 

@@ -23,12 +23,12 @@ import sklearn
 from train_offline_judge import InMemory, NotRefused, non_commercial, split, train, unseen_texts
 
 from sst_merge.data_loader.formats import read_file
-from sst_merge.evaluation import seed_interval, wilson_interval
-from sst_merge.evaluation.judges import JudgeCheck, LabelledAnswer, agreement, check_judge, read_labelled
-from sst_merge.evaluation.judges.check import GPTFUZZER, REFUSALS
-from sst_merge.evaluation.judges.incoherence import THRESHOLDS, Incoherence, signs
-from sst_merge.evaluation.judges.offline import OfflineJudge
-from sst_merge.evaluation.judges.refusal_rules import RefusalRules, read_answer
+from sst_merge.judges import JudgeCheck, LabelledAnswer, agreement, check_judge, read_labelled
+from sst_merge.judges.check import GPTFUZZER, REFUSALS
+from sst_merge.judges.incoherence import THRESHOLDS, Incoherence, signs
+from sst_merge.judges.offline import OfflineJudge
+from sst_merge.judges.refusal_rules import RefusalRules, read_answer
+from sst_merge.measures.intervals import seed_interval, wilson_interval
 from sst_merge.reporting import markdown_table, rate_with_interval
 
 N_SPLITS, N_NATURAL, N_DEGENERATE = 5, 300, 200

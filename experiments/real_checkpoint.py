@@ -21,8 +21,9 @@ import yaml
 
 from sst_merge import __version__
 from sst_merge.data_loader import DataSource, Row, encode_rows, load_rows, split_rows
-from sst_merge.evaluation import seed_interval
-from sst_merge.fim_calculator import Batch, token_logprobs
+from sst_merge.data_loader.batch import Batch
+from sst_merge.fim_calculator import token_logprobs
+from sst_merge.measures.intervals import seed_interval
 from sst_merge.reporting import markdown_table, rate_with_interval
 
 REFUSALS = (

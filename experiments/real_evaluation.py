@@ -19,13 +19,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 from real_checkpoint import load_text, train_adapter
 
 from sst_merge import __version__
-from sst_merge.evaluation.harness import EvaluationRun, ModelSettings, evaluate_models
-from sst_merge.evaluation.judges import make_judges
-from sst_merge.evaluation.suites import get_suites
+from sst_merge.evaluation import EvaluationRun, ModelSettings, evaluate_models
+from sst_merge.judges import make_judges
 from sst_merge.lora_utils import Adapter
 from sst_merge.merging import merge
 from sst_merge.reporting import markdown_table
 from sst_merge.reporting.evaluation_tables import overview_table
+from sst_merge.suites.catalogue import get_suites
 
 DECIDING = ("steps", "samples", "max_new_tokens", "seed")
 SUITES = ("mmlu", "humaneval", "beavertails", "xstest_safe", "xstest_unsafe")

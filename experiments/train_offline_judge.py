@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sst_merge.data_loader.formats import read_file
-from sst_merge.evaluation import seed_interval
-from sst_merge.evaluation.intervals import Estimate
-from sst_merge.evaluation.judges.check import GPTFUZZER, JudgeCheck, LabelledAnswer, check_judge, read_labelled
-from sst_merge.evaluation.judges.offline import SHIPPED, OfflineWeights, predict, save_weights, train_weights
-from sst_merge.evaluation.judges.refusal_rules import RefusalRules
+from sst_merge.judges.check import GPTFUZZER, JudgeCheck, LabelledAnswer, check_judge, read_labelled
+from sst_merge.judges.offline import SHIPPED, OfflineWeights, predict, save_weights, train_weights
+from sst_merge.judges.refusal_rules import RefusalRules
+from sst_merge.measures.intervals import Estimate, seed_interval
 from sst_merge.reporting import rate_with_interval
 
 HELD_OUT_SHARE, SHIPPED_SEED, N_SPLITS = 0.25, 0, 5

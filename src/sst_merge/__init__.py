@@ -7,7 +7,7 @@ peft load only when something needs them.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from ._version import __version__
 
 _HOMES = {
     "Adapter": "sst_merge.lora_utils",

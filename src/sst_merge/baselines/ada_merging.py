@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ..errors import MergeError
 from ..fim_calculator import point_cores
-from ..registry import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
-from ._learned import learn_coefficients
+from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
+from ..methods.parts.learned import learn_coefficients
 
 __all__ = ["AdaMergingOptions", "ada_merging"]
 

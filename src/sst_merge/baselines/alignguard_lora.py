@@ -27,8 +27,8 @@ from torch import Tensor
 from ..errors import MergeError
 from ..fim_calculator import KroneckerFisher, LayerFisher, auto_structure, compute_fim, point_cores
 from ..gevp_solver import solve_linear
-from ..registry import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
-from ._evidence import required_model, ticker
+from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
+from ..methods.parts.own_data import required_model, ticker
 
 __all__ = ["AlignGuardOptions", "SafetyDirections", "alignguard_lora"]
 

@@ -20,9 +20,9 @@ from pydantic import Field
 from torch import Tensor
 
 from ..fim_calculator import point_cores
-from ..registry import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
-from ._activations import input_moments, module_groups
-from ._evidence import required_model, ticker, widened
+from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
+from ..methods.parts.activations import input_moments, module_groups
+from ..methods.parts.own_data import required_model, ticker, widened
 
 __all__ = ["BenignNullSpaceOptions", "benign_null_space"]
 

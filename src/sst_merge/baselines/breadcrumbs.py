@@ -17,8 +17,8 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from typing_extensions import Self
 
-from ..registry import Layer, MethodOptions, Promises, merge_method
-from ._entrywise import at_least, by_rows, scaled, sum_of, update_thresholds
+from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods.parts.entrywise import at_least, by_rows, scaled, sum_of, update_thresholds
 
 __all__ = ["BreadcrumbsOptions", "breadcrumbs"]
 

@@ -14,9 +14,9 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from ..registry import Layer, MethodOptions, Promises, merge_method
-from ._entrywise import Rescaling, disjoint_merge, drop, rescaled, weighted_updates
-from ._spectral import aligned_cores
+from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods.parts.entrywise import Rescaling, disjoint_merge, drop, rescaled, weighted_updates
+from ..methods.parts.spectral import aligned_cores
 
 __all__ = ["CoreDareOptions", "core_dare"]
 

@@ -15,9 +15,9 @@ Others: the authors' code trims the cores of all modules as one vector.
 from pydantic import Field
 from torch import Tensor
 
-from ..registry import Layer, MethodOptions, Promises, merge_method
-from ._entrywise import Normalization, disjoint_merge, trim, weighted_updates
-from ._spectral import aligned_cores
+from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods.parts.entrywise import Normalization, disjoint_merge, trim, weighted_updates
+from ..methods.parts.spectral import aligned_cores
 
 __all__ = ["CoreTiesOptions", "core_ties"]
 

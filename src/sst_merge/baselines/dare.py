@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from pydantic import Field
 from torch import Tensor
 
-from ..registry import Layer, MethodOptions, Promises, merge_method
-from ._entrywise import Normalization, Rescaling, disjoint_merge, drop, rescaled
+from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods.parts.entrywise import Normalization, Rescaling, disjoint_merge, drop, rescaled
 
 __all__ = ["DareLinearOptions", "DareTiesOptions", "dare_linear", "dare_ties"]
 

@@ -19,8 +19,8 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from typing_extensions import Self
 
-from ..registry import Layer, MethodOptions, Promises, merge_method
-from ._entrywise import Normalization, Rescaling, disjoint_merge, drop, rescaled, row_blocks
+from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods.parts.entrywise import Normalization, Rescaling, disjoint_merge, drop, rescaled, row_blocks
 
 __all__ = ["DellaOptions", "della"]
 

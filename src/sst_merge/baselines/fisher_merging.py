@@ -22,8 +22,8 @@ from torch import Tensor
 from ..errors import MergeError
 from ..fim_calculator import Fisher, LayerFisher, compute_fim
 from ..gevp_solver import DampedFisher, OperatorSum, solve_linear
-from ..registry import Layer, MergeProblem, MethodOptions, Needs, Prepared, merge_method
-from ._evidence import OwnData, own_data, required_model, signed_patches, ticker
+from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, merge_method
+from ..methods.parts.own_data import OwnData, own_data, required_model, signed_patches, ticker
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -11,8 +11,8 @@ own. The SVD commutes with the core's rotations: exact in the core. One adapter 
 import torch
 from torch import Tensor
 
-from ..registry import Layer, MethodOptions, Promises, merge_method
-from ._spectral import significant_svd
+from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods.parts.spectral import significant_svd
 
 __all__ = ["IsoCOptions", "iso_c"]
 

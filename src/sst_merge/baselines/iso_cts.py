@@ -14,9 +14,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..registry import Layer, MethodOptions, Promises, merge_method
-from ._entrywise import weighted_updates
-from ._spectral import polar, significant_svd
+from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods.parts.entrywise import weighted_updates
+from ..methods.parts.spectral import polar, significant_svd
 
 __all__ = ["IsoCtsOptions", "iso_cts"]
 

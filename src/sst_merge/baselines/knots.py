@@ -22,9 +22,9 @@ from pydantic import Field
 from torch import Tensor
 
 from ..core_space import numerical_rank
-from ..registry import Layer, MethodOptions, Promises, merge_method
-from ._entrywise import disjoint_merge, drop, rescaled, scaled, sum_of, trim
-from ._spectral import significant_svd
+from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods.parts.entrywise import disjoint_merge, drop, rescaled, scaled, sum_of, trim
+from ..methods.parts.spectral import significant_svd
 
 __all__ = ["KnotsOptions", "knots"]
 

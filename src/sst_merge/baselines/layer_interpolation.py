@@ -15,8 +15,8 @@ from pydantic import Field
 from torch import Tensor
 
 from ..fim_calculator import point_cores
-from ..registry import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
-from ._learned import learn_coefficients
+from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
+from ..methods.parts.learned import learn_coefficients
 
 __all__ = ["LayerInterpolationOptions", "layer_interpolation"]
 

@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from ..core_space import CoreSpace
+from ..data_loader.batch import Batch
 from ..errors import BaseModelError, MergeError
-from ..fim_calculator import Batch, CoreModel, token_logprobs
-from ..registry import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
-from ._evidence import OwnData, own_data, required_model
+from ..fim_calculator import CoreModel, token_logprobs
+from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
+from ..methods.parts.own_data import OwnData, own_data, required_model
 
 __all__ = ["LedMergingOptions", "led_merging"]
 

@@ -11,7 +11,7 @@ terms BᵢAⱼ are as large as the answer; its ``svd`` is the faithful one.
 
 from torch import Tensor
 
-from ..registry import Layer, MethodOptions, Promises, merge_method
+from ..methods import Layer, MethodOptions, Promises, merge_method
 
 __all__ = ["LinearOptions", "linear"]
 

@@ -11,8 +11,8 @@ Others: PEFT's ``magnitude_prune`` prunes A and B apart (``magnitude_prune_svd``
 from pydantic import Field
 from torch import Tensor
 
-from ..registry import Layer, MethodOptions, Promises, merge_method
-from ._entrywise import by_rows, scaled, sum_of, trimmed_rows
+from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods.parts.entrywise import by_rows, scaled, sum_of, trimmed_rows
 
 __all__ = ["MagnitudePruneOptions", "magnitude_prune"]
 

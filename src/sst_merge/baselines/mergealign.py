@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pydantic import Field
 from torch import Tensor
 
-from ..registry import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
-from ._alignment import Alignment, alignment_cores, alignment_source
+from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
+from ..methods.parts.alignment import Alignment, alignment_cores, alignment_source
 
 __all__ = ["MergeAlignOptions", "mergealign"]
 

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from ..errors import MergeError
-from ..registry import Layer, MethodOptions, Promises, merge_method
-from ._entrywise import weighted_updates
+from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods.parts.entrywise import weighted_updates
 
 __all__ = ["ModelStockOptions", "model_stock"]
 

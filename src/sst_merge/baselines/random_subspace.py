@@ -23,7 +23,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..registry import Layer, MethodOptions, Needs, Promises, merge_method
+from ..methods import Layer, MethodOptions, Needs, Promises, merge_method
 
 __all__ = ["RandomSubspaceOptions", "project_at_random", "random_subspace"]
 

@@ -23,9 +23,9 @@ from torch import Tensor
 
 from ..core_space import CoreSpace
 from ..errors import MergeError
-from ..registry import Layer, MergeProblem, MethodOptions, Needs, Prepared, merge_method
-from ._activations import input_moments, module_groups
-from ._evidence import OwnData, own_data, required_model, signed_patches, ticker, widened
+from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, merge_method
+from ..methods.parts.activations import input_moments, module_groups
+from ..methods.parts.own_data import OwnData, own_data, required_model, signed_patches, ticker, widened
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -20,8 +20,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..registry import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
-from ._alignment import Alignment, alignment_cores, alignment_source, weight_difference
+from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
+from ..methods.parts.alignment import Alignment, alignment_cores, alignment_source, weight_difference
 
 __all__ = ["RestaDareOptions", "RestaOptions", "resta", "resta_dare"]
 

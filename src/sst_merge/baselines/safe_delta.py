@@ -26,9 +26,9 @@ from torch import Tensor
 
 from ..errors import MergeError
 from ..fim_calculator import point_cores
-from ..registry import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
-from ._activations import input_moments, module_groups
-from ._evidence import required_model, ticker, widened
+from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
+from ..methods.parts.activations import input_moments, module_groups
+from ..methods.parts.own_data import required_model, ticker, widened
 
 __all__ = ["SafeDeltaOptions", "safe_delta"]
 

@@ -16,8 +16,8 @@ from pydantic import Field
 from torch import Tensor
 
 from ..fim_calculator import point_cores
-from ..registry import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
-from ._alignment import Alignment, alignment_cosine, alignment_operators, alignment_source
+from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
+from ..methods.parts.alignment import Alignment, alignment_cosine, alignment_operators, alignment_source
 
 __all__ = ["SafeMergeOptions", "safe_merge"]
 

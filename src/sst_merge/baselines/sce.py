@@ -20,8 +20,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..registry import Layer, MethodOptions, Promises, merge_method
-from ._entrywise import magnitude_threshold, weighted_updates
+from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods.parts.entrywise import magnitude_threshold, weighted_updates
 
 __all__ = ["SceOptions", "sce"]
 

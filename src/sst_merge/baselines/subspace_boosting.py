@@ -14,8 +14,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..registry import Layer, MethodOptions, Promises, merge_method
-from ._spectral import significant_svd
+from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods.parts.spectral import significant_svd
 
 __all__ = ["SubspaceBoostingOptions", "subspace_boosting"]
 

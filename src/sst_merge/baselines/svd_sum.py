@@ -12,7 +12,7 @@ asked for. FusionBench and mergekit have the cut only in their LoRA extraction.
 
 from torch import Tensor
 
-from ..registry import Layer, MethodOptions, Promises, merge_method
+from ..methods import Layer, MethodOptions, Promises, merge_method
 
 __all__ = ["SvdSumOptions", "svd_sum"]
 

@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from ..registry import Layer, MethodOptions, Promises, merge_method
+from ..methods import Layer, MethodOptions, Promises, merge_method
 
 __all__ = ["TaskArithmeticOptions", "task_arithmetic"]
 

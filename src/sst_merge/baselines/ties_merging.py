@@ -17,8 +17,8 @@ apart (``ties_svd`` is the faithful one); the authors' code and FusionBench trim
 from pydantic import Field
 from torch import Tensor
 
-from ..registry import Layer, MethodOptions, Promises, merge_method
-from ._entrywise import Normalization, by_rows, disjoint_merge, scaled, trimmed_rows
+from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods.parts.entrywise import Normalization, by_rows, disjoint_merge, scaled, trimmed_rows
 
 __all__ = ["TiesOptions", "ties"]
 

@@ -1,4 +1,4 @@
-"""``sst-merge demo``: a thin wrapper around :mod:`sst_merge.demo`."""
+"""``sst-merge demo``: a thin wrapper around :mod:`sst_merge.experiments.demo`."""
 
 from pathlib import Path
 
@@ -19,6 +19,6 @@ def demo(out: Path, seed: int, quick: bool) -> None:
         seed: of every random choice.
         quick: fewer prompts and strengths.
     """
-    from ..demo import run_demo
+    from ..experiments.demo import run_demo
 
     run_demo(out, seed, quick)

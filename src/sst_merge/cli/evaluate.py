@@ -11,9 +11,9 @@ from ..errors import ConfigError
 from .console import print_table, progress_bars, warn
 
 if TYPE_CHECKING:
-    from ..evaluation.harness import EvaluationRun
-    from ..evaluation.judges import Judge
-    from ..evaluation.suites import Suite
+    from ..evaluation import EvaluationRun
+    from ..judges import Judge
+    from ..suites.catalogue import Suite
 
 __all__ = ["evaluate"]
 
@@ -21,7 +21,7 @@ __all__ = ["evaluate"]
 def _list_suites(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
     if not wanted or context.resilient_parsing:
         return
-    from ..evaluation.suites import SUITES
+    from ..suites.catalogue import SUITES
 
     rows = [[suite.name, suite.measure, suite.score, suite.summary] for suite in SUITES.values()]
     print_table("Suites", ["suite", "group", "score", "what it asks"], rows)
@@ -108,11 +108,11 @@ def evaluate(
         if not value:
             raise ConfigError(f"{flag}: missing; see sst-merge evaluate --help")
     assert base is not None and out is not None
+    from ..evaluation import ModelSettings, evaluate_models, find_adapters
     from ..evaluation.calibration import read_calibration
-    from ..evaluation.custom import custom_suite
-    from ..evaluation.harness import ModelSettings, evaluate_models, find_adapters
-    from ..evaluation.harness.lab_names import LabNames, is_lab_name
-    from ..evaluation.suite_groups import expand_suites
+    from ..suites.custom import custom_suite
+    from ..suites.suite_groups import expand_suites
+    from ..worlds.lab.names import LabNames, is_lab_name
 
     lab = LabNames.of(base) if is_lab_name(base) else None
     asked = [name.strip() for text in names for name in text.split(",") if name.strip()]
@@ -167,7 +167,7 @@ def _adapter(text: str, lab: Any) -> tuple[str | None, Path]:
     Raises:
         ConfigError: an adapter of the lab without a base of the lab.
     """
-    from ..evaluation.harness.lab_names import is_lab_name
+    from ..worlds.lab.names import is_lab_name
 
     name, sign, place = text.partition("=")
     if not sign or Path(text).exists():
@@ -185,7 +185,7 @@ def _adapter(text: str, lab: Any) -> tuple[str | None, Path]:
 def _judges(names: Sequence[str], models: Sequence[str], suites: "Sequence[Suite]", device: str) -> "list[Judge]":
     if not any(suite.judged for suite in suites):
         return []
-    from ..evaluation.judges import DEFAULT_JUDGES, make_judges
+    from ..judges import DEFAULT_JUDGES, make_judges
 
     places = {}
     for text in models:
@@ -198,7 +198,7 @@ def _judges(names: Sequence[str], models: Sequence[str], suites: "Sequence[Suite
 
 
 def _check_judge(name: str, labels: Path | None, device: str) -> None:
-    from ..evaluation.judges import run_judge_check
+    from ..judges import run_judge_check
     from ..reporting import rate_with_interval
 
     check = run_judge_check(name, labels, device="cpu" if device == "auto" else _device(device))

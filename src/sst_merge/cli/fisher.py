@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from ..config import MergeConfig
 from ..errors import ConfigError
+from ..merging.config import MergeConfig
 from .console import progress_bars
 from .flags import config_from_flags
 from .merge import with_config_flags
@@ -119,7 +119,7 @@ def _how(config: MergeConfig) -> dict[str, Any]:
     Raises:
         ConfigError: a point that depends on the data.
     """
-    from ..registry import get_method, parse_options
+    from ..methods import get_method, parse_options
 
     given = config.merge.options.get("fisher", {})
     how: dict[str, Any] = parse_options(get_method("sst"), {"fisher": given}).model_dump()["fisher"]

@@ -11,8 +11,8 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from ..config import AdapterConfig, MergeConfig, load_config
 from ..errors import ConfigError
+from ..merging.config import AdapterConfig, MergeConfig, load_config
 
 __all__ = ["Flag", "config_flags", "config_from_flags", "parse_adapter", "parse_setting"]
 

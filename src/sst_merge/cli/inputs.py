@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config import DataConfig, MergeConfig
 from ..errors import BaseModelError, ConfigError
+from ..merging.config import DataConfig, MergeConfig
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from ..data_loader import Row
-    from ..fim_calculator import Batch
+    from ..data_loader.batch import Batch
     from ..lora_utils import Adapter, BaseModelIndex, BaseWeights
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""``sst-merge lab``: thin wrappers around :mod:`sst_merge.lab`."""
+"""``sst-merge lab``: thin wrappers around :mod:`sst_merge.worlds.lab`."""
 
 import json
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ def build(seed: int, out: Path, adapter_seeds: int) -> None:
         out: folder to fill.
         adapter_seeds: how many seeds of each adapter.
     """
-    from ..lab import build_lab
+    from ..worlds.lab import build_lab
 
     build_lab(seed, out, adapter_seeds=adapter_seeds)
     click.echo(str(out))
@@ -51,8 +51,8 @@ def path(name: str, base: str | None, seed: int, adapter_seed: int) -> None:
         seed: of the lab.
         adapter_seed: of the adapter.
     """
-    from ..lab import load_lab
-    from ..lab.lab import BASES
+    from ..worlds.lab import load_lab
+    from ..worlds.lab.lab import BASES
 
     world = load_lab(seed)
     found = world.base_path(name) if name in BASES else world.adapter_path(name, base=base, seed=adapter_seed)
@@ -81,8 +81,8 @@ def evaluate(
         seed: of the lab.
         as_json: for programs.
     """
-    from ..lab import load_lab
-    from ..lab.measures import evaluate_lab
+    from ..worlds.lab import load_lab
+    from ..worlds.lab.measures import evaluate_lab
 
     world = load_lab(seed)
     model = world.model(base)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..config import MergeConfig
 from ..errors import ConfigError, OptionError, OutputExistsError, UnknownMethodError
+from ..merging.config import MergeConfig
 from .console import progress_bars, warn
 from .flags import config_flags, config_from_flags
 

@@ -9,7 +9,7 @@ import click
 from .console import print_table
 
 if TYPE_CHECKING:
-    from ..registry import MergeMethod
+    from ..methods import MergeMethod
 
 __all__ = ["methods"]
 
@@ -24,7 +24,7 @@ def methods(name: str | None, as_json: bool) -> None:
         name: one method, or None for all.
         as_json: for programs.
     """
-    from ..registry import available_methods, get_method
+    from ..methods import available_methods, get_method
 
     if as_json:
         chosen = available_methods().values() if name is None else [get_method(name)]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-    from ..fim_calculator.batch import Batch
+    from .batch import Batch
 
 __all__ = ["encode_rows"]
 
@@ -145,7 +145,7 @@ def _keep_end(prompt: list[int], length: int, bos: int | None) -> list[int]:
 def _collate(rows: Sequence[tuple[list[int], int]], padding: int, device: "torch.device | str | None") -> "Batch":
     import torch
 
-    from ..fim_calculator.batch import IGNORED, Batch
+    from .batch import IGNORED, Batch
 
     shape = (len(rows), max(len(ids) for ids, _ in rows))
     input_ids = torch.full(shape, padding, dtype=torch.long)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..data_loader import DataSource, load_rows, normalise_prompt
 from ..errors import ConfigError
-from .sets import SETS, load_set
+from ..suites.sets import SETS, load_set
 
 if TYPE_CHECKING:
-    from ..config import MergeConfig
+    from ..merging.config import MergeConfig
 
 __all__ = ["CalibrationPrompts", "read_calibration"]
 
@@ -78,7 +78,7 @@ def _prompts(path: Path) -> tuple[str, ...]:
 
 
 def _of_merge(path: Path) -> tuple[str, ...]:
-    from ..config import load_config
+    from ..merging.config import load_config
 
     config = load_config(path)
     sources = _sources(config)

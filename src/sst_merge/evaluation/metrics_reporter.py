@@ -5,11 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from ..errors import DataError
-from .intervals import mcnemar, paired_bootstrap, seed_interval, wilson_interval
+from ..measures.intervals import mcnemar, paired_bootstrap, seed_interval, wilson_interval
+from ..measures.seeds import hierarchical_bootstrap, seed_rate_interval
+from ..suites.catalogue import SUITES
 from .records import Record
 from .score_table import ScoreTable
-from .seeds import hierarchical_bootstrap, seed_rate_interval
-from .suites import SUITES
 from .summary import Comparison, Rate, Summary
 
 __all__ = ["compare_over_seeds", "rates_over_seeds", "summarize"]

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from ..data_loader import normalise_prompt
 from ..errors import DataError
-from .intervals import wilson_interval
+from ..measures.intervals import wilson_interval
+from ..suites.catalogue import SUITES, Suite
 from .records import Record
-from .suites import SUITES, Suite
 
 __all__ = ["SafetyReport", "Share", "evaluate_safety", "rate", "rates_by_tag", "records_by_suite"]
 
@@ -129,7 +129,7 @@ def evaluate_safety(
     """Everything about safety that one model's records say.
 
     Where suites are pooled, a prompt that several of them ask in the same way counts once. Suites of drift are not
-    pooled in: they are read before and after merging (:func:`~sst_merge.evaluation.safety_tax_calculator.drift`).
+    pooled in: they are read before and after merging (:func:`~sst_merge.measures.safety_tax.drift`).
 
     Args:
         records: of one model; records of utility suites are ignored.

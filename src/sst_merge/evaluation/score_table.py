@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import DataError
+from ..measures.resampling import Array
+from ..measures.sweep_intervals import SweepSamples
 from .records import Record
-from .resampling import Array
-from .sweep_intervals import SweepSamples
 
 __all__ = ["ScoreTable", "sweep_samples"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from .written_aside import written_aside
+from ..files import atomic_file
 
 __all__ = ["Comparison", "Rate", "Summary", "read_summary", "write_summary"]
 
@@ -200,7 +200,7 @@ def write_summary(path: Path, summary: Summary) -> None:
         path: the file; an existing one is replaced.
         summary: to write.
     """
-    with written_aside(path) as aside:
+    with atomic_file(path) as aside:
         aside.write_text(json.dumps(summary.to_json(), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..errors import DataError
+from ..measures.safety_tax import retention
+from ..suites.catalogue import SUITES, Suite
 from .records import Record
 from .safety_evaluator import Share, rate, rates_by_tag, records_by_suite
-from .safety_tax_calculator import retention
-from .suites import SUITES, Suite
 
 __all__ = ["Perplexity", "UtilityReport", "evaluate_utility", "own_retention", "perplexity"]
 

@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..evaluation import DriftSamples, SeedSweepSamples, SweepSamples
-from ..evaluation.intervals import Estimate, seed_interval, wilson_interval
-from ..evaluation.seeds import seed_rate_interval
+from ..measures.drift_sweeps import DriftSamples
+from ..measures.intervals import Estimate, seed_interval, wilson_interval
+from ..measures.seed_sweeps import SeedSweepSamples
+from ..measures.seeds import seed_rate_interval
+from ..measures.sweep_intervals import SweepSamples
 from .cells import CellStore
 from .plan import Planned
 from .work import unpacked
@@ -47,7 +49,7 @@ class Collected:
         return cls(results, alone)
 
     def sweeps(self) -> dict[int, SeedSweepSamples]:
-        """Sweeps for :func:`~sst_merge.evaluation.seed_sweeps`; strengths are positions in the sweep."""
+        """Sweeps for :func:`~sst_merge.measures.seed_sweeps`; strengths are positions in the sweep."""
         found = {}
         for seed, alone in self.alone.items():
             sweeps = {}

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ..evaluation import rank_intervals
-from ..evaluation.resampling import measured
-from ..evaluation.seed_sweeps import SeedSweep, seed_sweeps
+from ..measures.ranking import rank_intervals
+from ..measures.resampling import measured
+from ..measures.seed_sweeps import SeedSweep, seed_sweeps
 from ..reporting import PageTable, rate_with_interval
 from ..reporting.sweep_tables import measured_text
 from .cells import CellStore

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from ..config import Section, read_yaml, validated
 from ..errors import ConfigError
+from ..yaml_config import Section, read_yaml, validated
 
 __all__ = [
     "ALL",
@@ -46,7 +46,7 @@ def _distinct(values: tuple[Any, ...], what: str) -> None:
 
 
 def _known_families(names: tuple[str, ...]) -> tuple[str, ...]:
-    from ..lab.tasks import FAMILIES
+    from ..worlds.lab.tasks import FAMILIES
 
     known = [family.name for family in FAMILIES]
     unknown = sorted(set(names) - set(known))

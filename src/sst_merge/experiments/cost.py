@@ -52,7 +52,7 @@ def measured_cost(parameters: Mapping[str, Any]) -> dict[str, Any]:
 def _in_child(parameters: dict[str, Any], sender: Any) -> None:
     import torch
 
-    from ..comparison import Contestant
+    from .contestants import Contestant
     from .work import setup_of
 
     torch.set_num_threads(1)

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from ..evaluation import Measured, seed_draws
-from ..evaluation.resampling import measured, resampled_means, sample_matrix
+from ..measures.resampling import Measured, measured, resampled_means, sample_matrix
+from ..measures.seed_sweeps import seed_draws
 from ..reporting import PageTable, retention_plot
 from ..reporting.sweep_tables import measured_text
 from .cells import CellStore

@@ -4,9 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..comparison import SAFETY_WEIGHT, LabSetup, SkillsThenSafety, Update, method_path
-from ..registry import MergeProblem
+from ..methods import MergeProblem
+from ..worlds.lab.problem import LabSetup
+from ..worlds.updates import Update
 from .line_up import Combiner
+from .paths import SAFETY_WEIGHT, SkillsThenSafety, method_path
 from .work import bits, outcomes_of, setup_of
 
 __all__ = ["interference"]

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..comparison import AS_COLLECTED, CONTESTANTS, EVERY_METHOD, HARD_K, Contestant
 from ..errors import ConfigError
 from .cells import canonical
+from .contestants import AS_COLLECTED, CONTESTANTS, EVERY_METHOD, Contestant
+from .paths import HARD_K
 
 if TYPE_CHECKING:
     from .config import AblationConfig
@@ -197,7 +198,7 @@ def ablation_line_up(config: "AblationConfig") -> dict[str, tuple[Contestant, Ma
     Returns:
         Label → (contestant, what its problem has otherwise: numbers of calibration samples, share of skill data).
     """
-    from ..registry import get_method, parse_options
+    from ..methods import get_method, parse_options
 
     mu, method = CONTESTANTS["SST-Merge"].values, get_method("sst")
     found: dict[str, tuple[Contestant, Mapping[str, Any]]] = {}

@@ -52,7 +52,7 @@ def train_lora(
     from peft import LoraConfig, get_peft_model
 
     from ..data_loader import encode_rows
-    from ..lora_utils.atomic import atomic_folder
+    from ..files import atomic_folder
 
     if not rows:
         raise DataError("no rows to train on; check the adapter's data section")

@@ -10,8 +10,9 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import AfterValidator, Field, model_validator
 
-from ..config import DataConfig, Section, read_yaml, validated
 from ..errors import ConfigError
+from ..merging.config import DataConfig
+from ..yaml_config import Section, read_yaml, validated
 
 __all__ = ["AdapterPlan", "Budget", "LoraTraining", "MethodPlan", "ModelConfig", "is_model_config", "load_model_config"]
 
@@ -128,8 +129,8 @@ def load_model_config(path: Path) -> ModelConfig:
         ConfigError: file and field, what was found and what was expected, for every fault.
     """
     from ..errors import MergeError
-    from ..evaluation.suites import SUITES
-    from ..registry import get_method, parse_options
+    from ..methods import get_method, parse_options
+    from ..suites.catalogue import SUITES
 
     config = validated(ModelConfig, read_yaml(path), source=str(path), folder=path.parent)
     unknown = [name for name in config.suites if name not in SUITES]

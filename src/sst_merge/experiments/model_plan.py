@@ -7,9 +7,10 @@ from typing import Any
 
 import yaml
 
-from ..config import DataConfig, MergeConfig, validated
 from ..errors import ConfigError
-from ..evaluation.written_aside import written_aside
+from ..files import atomic_file
+from ..merging.config import DataConfig, MergeConfig
+from ..yaml_config import validated
 from .model_config import AdapterPlan, MethodPlan, ModelConfig, load_model_config
 
 __all__ = ["estimated_costs", "merge_files", "write_model_plan"]
@@ -79,12 +80,12 @@ def write_model_plan(path: Path, out: Path) -> list[Path]:
     written = []
     for name, merge in merge_files(config, path):
         target = out / "merges" / name
-        with written_aside(target) as aside:
+        with atomic_file(target) as aside:
             aside.write_text(yaml.safe_dump(merge, sort_keys=False), encoding="utf-8")
         validated(MergeConfig, merge, source=str(target), folder=target.parent)
         written.append(target)
     script = out / "run.sh"
-    with written_aside(script) as aside:
+    with atomic_file(script) as aside:
         aside.write_text("\n".join(_script(config, path.resolve(), costs)) + "\n", encoding="utf-8")
     script.chmod(0o755)
     return [script, *written]

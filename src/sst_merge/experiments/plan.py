@@ -4,13 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .. import __version__
-from ..comparison import Contestant
-from ..lab import Lab
-from ..lab.lab import BASES
-from ..registry import get_method, parse_options
+from .._version import __version__
+from ..methods import get_method, parse_options
+from ..worlds.lab import Lab
+from ..worlds.lab.lab import BASES
 from .cells import Cell
 from .config import ExperimentConfig
+from .contestants import Contestant
 from .line_up import COMBINERS, DRIFT_CONTESTANTS, ablation_line_up, chosen_labels, sweep_line_up
 from .provenance import code_digest, file_digest, method_rooms, versions
 from .subsets import Subset, poisoned_subsets, random_subsets

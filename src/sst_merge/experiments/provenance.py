@@ -11,15 +11,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
+from .._version import __version__
 
 __all__ = ["code_digest", "commit", "file_digest", "machine", "method_rooms", "versions"]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _COMMON = (
-    "core_space", "lora_utils", "data_loader", "fim_calculator", "gevp_solver", "merging", "lab", "registry.py",
-    "comparison/lab_problem.py", "comparison/paths.py", "comparison/updates.py", "experiments/work.py",
-    "experiments/interference_work.py", "experiments/cost.py",
+    "core_space", "lora_utils", "data_loader", "fim_calculator", "gevp_solver", "merging", "worlds", "methods",
+    "experiments/paths.py", "experiments/work.py", "experiments/interference_work.py", "experiments/cost.py",
 )  # fmt: skip
 _VERSIONED = ("torch", "numpy", "scipy", "transformers", "peft", "safetensors")
 
@@ -75,15 +74,14 @@ def method_rooms(method: str) -> tuple[str, ...]:
     Returns:
         Files and folders; an absolute path for a method of another package.
     """
-    from ..registry import get_method
+    from ..methods import get_method
 
     module = get_method(method).merge_layer.__module__
     parts = module.split(".")
     if module.startswith("sst_merge.sst"):
         return ("sst", *method_rooms("regmean"))  # whose rows `inputs: wide` adds
     if module.startswith("sst_merge.baselines"):
-        shared = sorted(path.name for path in (_PACKAGE / "baselines").glob("_*.py"))
-        return tuple(f"baselines/{name}" for name in (*shared, f"{parts[-1]}.py"))
+        return (f"baselines/{parts[-1]}.py",)
     spec = find_spec(module)
     return () if spec is None or spec.origin is None else (spec.origin,)
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..evaluation import Measured
-from ..evaluation.written_aside import written_aside
+from ..files import atomic_file
+from ..measures.resampling import Measured
 from ..reporting import PageTable, markdown_table
 
 __all__ = ["Report", "report_markdown", "write_report"]
@@ -63,7 +63,7 @@ def write_report(report: Report, folder: Path) -> list[Path]:
         (summary, json.dumps(figures, ensure_ascii=False, indent=1, allow_nan=False) + "\n"),
         (tables, report_markdown(report)),
     ):
-        with written_aside(path) as aside:
+        with atomic_file(path) as aside:
             aside.write_text(text, encoding="utf-8")
     return [summary, tables, *report.pictures]
 

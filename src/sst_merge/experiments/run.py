@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from ..evaluation.written_aside import written_aside
-from ..lab import Lab, load_lab
+from ..files import atomic_file
+from ..worlds.lab import Lab, load_lab
 from .cells import Cell, CellStore, canonical
 from .comparison_report import comparison_report
 from .config import ExperimentConfig
@@ -154,7 +154,7 @@ class Experiments:
 
 def _write_records(path: Path, planned: Sequence[Planned], store: CellStore) -> Path:
     """One line a cell: what was measured, without when and how fast."""
-    with written_aside(path) as aside, aside.open("w", encoding="utf-8") as stream:
+    with atomic_file(path) as aside, aside.open("w", encoding="utf-8") as stream:
         for entry in planned:
             cell: Cell = entry.cell
             line: dict[str, Any] = {

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from ..evaluation import Measured, SeedSweep, SweepPoint, composite, drift_draws, pareto_share, reduction, seed_draws
-from ..evaluation.resampling import measured
-from ..evaluation.safety_tax_calculator import LEAST_DRIFT
-from ..evaluation.seed_sweeps import seed_sweeps
+from ..measures.drift_sweeps import drift_draws
+from ..measures.ranking import pareto_share
+from ..measures.resampling import Measured, measured
+from ..measures.safety_tax import LEAST_DRIFT, SweepPoint, composite
+from ..measures.seed_sweeps import SeedSweep, reduction, seed_draws, seed_sweeps
 from ..reporting import PageTable, rate_with_interval, safety_utility_plot, tax_bars
 from ..reporting.sweep_tables import measured_text
 from .cells import CellStore

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import comb
 
-from ..comparison import skill_family
+from ..worlds.lab.problem import skill_family
 
 __all__ = ["Subset", "poisoned_subsets", "random_subsets"]
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..evaluation import Measured
-from ..evaluation.intervals import Estimate
+from ..measures.intervals import Estimate
+from ..measures.resampling import Measured
 from ..reporting import PageTable
 from ..reporting.sweep_tables import measured_text
 from .line_up import PLAIN

@@ -5,20 +5,15 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from ..comparison import (
-    Contestant,
-    LabSetup,
-    Update,
-    adapters_update,
-    lab_setup,
-    sst_path,
-    sst_problem,
-)
-from ..lab import Lab, load_lab
-from ..lab.measures import LabOutcomes
 from ..lora_utils import Adapter
-from ..registry import get_method
+from ..methods import get_method
+from ..worlds.lab import Lab, load_lab
+from ..worlds.lab.measures import LabOutcomes
+from ..worlds.lab.problem import LabSetup, lab_setup
+from ..worlds.updates import Update, adapters_update
 from .cells import canonical
+from .contestants import Contestant
+from .paths import sst_path, sst_problem
 
 __all__ = ["WORK", "bits", "lab_of", "outcomes_of", "setup_of", "unpacked"]
 

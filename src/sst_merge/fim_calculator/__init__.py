@@ -1,6 +1,6 @@
 """How strongly a direction of the core space moves a log-likelihood: capture apart from algebra."""
 
-from .batch import IGNORED, Batch
+from ..data_loader.batch import IGNORED, Batch
 from .capture import CoreModel, GradientCallback
 from .estimate import (
     Estimator,

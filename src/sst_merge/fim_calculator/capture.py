@@ -19,8 +19,8 @@ from torch.utils.hooks import RemovableHandle
 from typing_extensions import Self
 
 from ..core_space import CoreSpace
+from ..data_loader.batch import Batch
 from ..errors import BaseModelError, FisherError
-from .batch import Batch
 
 __all__ = ["CoreModel", "GradientCallback"]
 

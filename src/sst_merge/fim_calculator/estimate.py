@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from ..core_space import CoreSpace
+from ..data_loader.batch import IGNORED, Batch
 from ..errors import DataError, FisherError
 from .accumulate import Accumulator, new_accumulator
-from .batch import IGNORED, Batch
 from .capture import CoreModel
 from .fisher import Fisher, fingerprint
 from .points import LowRankUpdates, Point, auto_structure, build_spaces, point_cores

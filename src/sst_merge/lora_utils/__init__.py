@@ -1,7 +1,7 @@
 """A PEFT folder is a dict of exact low-rank updates; every format quirk ends in this room."""
 
+from ..files import atomic_folder
 from .adapter import Adapter, Role, adapter_fingerprints
-from .atomic import atomic_folder
 from .base_index import BaseModelIndex, ModuleShape
 from .base_weights import BaseWeights
 from .checks import check_against_base, check_compatible, check_distinct

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import AdapterError
-from ..file_digest import file_sha256
+from ..files import file_sha256
 from .factors import LoraFactors, ModuleKind
 from .header import WEIGHTS_NAME, ModuleLayout, natural_key, read_header
 from .settings import CONFIG_NAME, read_settings

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..errors import AdapterError
-from .atomic import atomic_folder
+from ..files import atomic_folder
 from .factors import LoraFactors
 from .header import PREFIX, WEIGHTS_NAME, natural_key
 from .settings import CONFIG_NAME, pattern_value

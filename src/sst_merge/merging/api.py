@@ -16,7 +16,7 @@ from .task import MergeInputs, MergeTask
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from ..fim_calculator import Batch
+    from ..data_loader.batch import Batch
 
 __all__ = ["merge", "merge_to_folder"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..fim_calculator import Batch
+    from ..data_loader.batch import Batch
 
 __all__ = ["CalibrationRecord", "calibration_records"]
 

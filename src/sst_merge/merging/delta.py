@@ -9,7 +9,7 @@ from torch import Tensor
 from ..core_space import Truncation, all_triplets, leading_triplets
 from ..errors import MergeError
 from ..lora_utils import LoraFactors, ModuleKind
-from ..registry import PartlyFormed
+from ..methods import PartlyFormed
 
 __all__ = ["FormedUpdates", "compress_delta", "full_delta", "keep_freed_memory"]
 

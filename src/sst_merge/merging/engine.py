@@ -11,7 +11,7 @@ from torch import Tensor
 from ..core_space import CoreSpace, StackedSpace, Truncation
 from ..errors import MergeError
 from ..lora_utils import Adapter, LoraFactors
-from ..registry import Layer
+from ..methods import Layer
 from .delta import FormedUpdates, compress_delta, keep_freed_memory
 from .plan import MergePlan, ModulePlan
 from .report import ModuleFigures

@@ -11,7 +11,7 @@ from .result import MergeResult
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from ..fim_calculator import Batch
+    from ..data_loader.batch import Batch
 
 __all__ = ["merge_lora_adapters"]
 

@@ -13,7 +13,7 @@ import torch
 from ..errors import BaseModelError, DataError, MergeError
 from ..lora_utils import Adapter, BaseModelIndex, ModuleKind, check_against_base, check_compatible, check_distinct
 from ..lora_utils.header import natural_key
-from ..registry import MergeMethod, MethodOptions, get_method, parse_options
+from ..methods import MergeMethod, MethodOptions, get_method, parse_options
 
 __all__ = ["MergePlan", "ModulePlan", "plan_merge"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from .. import __version__
+from .._version import __version__
 from ..core_space import Truncation, effective_rank
 from ..lora_utils import Adapter
 from .calibration_record import CalibrationRecord

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from ..errors import MergeError
-from ..file_digest import file_sha256
-from ..lora_utils import Adapter, LoraFactors, atomic_folder, write_adapter
+from ..files import atomic_folder, file_sha256
+from ..lora_utils import Adapter, LoraFactors, write_adapter
 from .report import MergeReport
 
 __all__ = ["REPORT_NAME", "FileText", "MergeResult", "write_merge"]

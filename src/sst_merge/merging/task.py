@@ -10,7 +10,7 @@ import torch
 
 from ..errors import MergeError
 from ..lora_utils import Adapter, BaseModelIndex, BaseWeights
-from ..registry import MergeProblem, Prepared
+from ..methods import MergeProblem, Prepared
 from .calibration_record import calibration_records
 from .engine import MergedModule, Progress, merged_modules
 from .plan import MergePlan, plan_merge
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from ..core_space import CoreSpace
-    from ..fim_calculator import Batch
+    from ..data_loader.batch import Batch
 
 __all__ = ["MergeInputs", "MergeTask"]
 

@@ -5,9 +5,9 @@ from .heat_map_stack import HeatMap, heat_maps
 from .heatmap import heatmap
 from .model_card import model_card
 from .pages import DemoPage, PageTable, demo_page, merge_page
-from .plots import safety_utility_plot
 from .rate_plot import rate_plot
 from .retention_plot import retention_plot
+from .safety_utility_plot import safety_utility_plot
 from .sweep_tables import drift_table, sweep_table
 from .table_formats import csv_table, json_table, latex_table
 from .tables import markdown_table, rate_with_interval, rich_table

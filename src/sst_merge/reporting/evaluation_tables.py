@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from ..errors import DataError
-from ..evaluation.suites import SUITES
 from ..evaluation.summary import Rate, Summary
+from ..suites.catalogue import SUITES
 from .pages import PageTable
 from .tables import rate_with_interval
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from ..evaluation.written_aside import written_aside
+from ..files import atomic_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,7 +74,7 @@ def write_picture(path_stem: Path, size: tuple[float, float], draw: Callable[["F
         FigureCanvasAgg(figure)
         draw(figure)
         for path, metadata in ((png, {"Software": None}), (svg, {"Date": None, "Creator": None})):
-            with written_aside(path) as aside:
+            with atomic_file(path) as aside:
                 figure.savefig(aside, format=path.suffix[1:], metadata=metadata)
     return png, svg
 

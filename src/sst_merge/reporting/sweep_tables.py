@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from ..evaluation.resampling import Measured
-from ..evaluation.safety_tax_calculator import composite
-from ..evaluation.sweep_intervals import SweepEstimates
+from ..measures.resampling import Measured
+from ..measures.safety_tax import composite
+from ..measures.sweep_intervals import SweepEstimates
 from .pages import PageTable
 from .tables import rate_with_interval
 

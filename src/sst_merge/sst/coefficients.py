@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from ..core_space import CoreSpace
+from ..data_loader.batch import Batch
 from ..errors import DataError, OptionError
-from ..fim_calculator import Batch, CoreModel
+from ..fim_calculator import CoreModel
 from .likelihood import Candidate, score_candidates
 
 if TYPE_CHECKING:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..data_loader.batch import Batch
 from ..errors import DataError, FisherError, MergeError
-from ..fim_calculator import Batch, CoreModel, Fisher, compute_fim, point_cores
-from ..registry import MergeProblem
+from ..fim_calculator import CoreModel, Fisher, compute_fim, point_cores
+from ..methods import MergeProblem
 from .options import FisherOptions
 from .region import Region
 

@@ -13,10 +13,11 @@ from typing import Any
 
 from torch import Tensor
 
+from ..data_loader.batch import Batch
 from ..errors import MergeError
-from ..fim_calculator import Batch, CoreModel, Fisher, auto_structure, vila_parameter_identification
+from ..fim_calculator import CoreModel, Fisher, auto_structure, vila_parameter_identification
 from ..gevp_solver import LayeredGEVP, solve_gevp
-from ..registry import MergeProblem
+from ..methods import MergeProblem
 from .coefficients import CoefficientChoice, optimize_merge_coefficients
 from .evidence import (
     Collector,
@@ -28,13 +29,13 @@ from .evidence import (
     role_patches,
     split_batches,
 )
+from .expansion_point import trust_region_share
 from .filtering import SafetyFilter, SpectralFilter, SumFilter, fisher_weighted_utility
 from .held_out import HeldOutQuotients, held_out_quotients
 from .options import HardFilter, SSTOptions
 from .refine import RefineTrail, refine_coefficients
 from .region import Region
 from .skill_fishers import skill_layers
-from .trust import trusted_share
 from .wide_inputs import with_wide_inputs
 
 __all__ = ["Cores", "SSTMerge"]
@@ -78,7 +79,7 @@ class SSTMerge:
 
     def _point(self, role: str) -> Cores | None:
         where = self.options.fisher.point
-        return self._start.point(where, role, self.trusted_share if where == "trust" else 1.0)
+        return self._start.point(where, role, self.trust_region_share if where == "trust" else 1.0)
 
     @cached_property
     def _start(self) -> RolePatches:
@@ -96,10 +97,10 @@ class SSTMerge:
         return "kronecker" if self.options.utility == "fisher" else auto_structure(self.region.spaces)
 
     @cached_property
-    def trusted_share(self) -> float:
+    def trust_region_share(self) -> float:
         """How far on the way to the plain sum the gradients are taken (``point: trust``)."""
         with CoreModel(require_data(self.problem), self.problem.spaces) as attached:
-            return trusted_share(
+            return trust_region_share(
                 attached,
                 self._start.utility,
                 self._start.way,

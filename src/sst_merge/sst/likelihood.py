@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from ..fim_calculator import IGNORED, Batch, CoreModel, token_logprobs
+from ..data_loader.batch import IGNORED, Batch
+from ..fim_calculator import CoreModel, token_logprobs
 
 __all__ = ["Candidate", "answer_log_probabilities", "mean_divergence", "refusal_log_probability", "score_candidates"]
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..registry import Layer, MergeProblem, Needs, Prepared, Promises, merge_method
+from ..methods import Layer, MergeProblem, Needs, Prepared, Promises, merge_method
 from .coefficients import CoefficientChoice
 from .evidence import merged_cores
 from .flow import Cores, SSTMerge
@@ -52,7 +52,7 @@ def _prepare(problem: MergeProblem, options: SSTOptions) -> Prepared:
 
 
 def _share(merge: SSTMerge) -> dict[str, float]:
-    return {"share": merge.trusted_share} if merge.options.fisher.point == "trust" else {}
+    return {"share": merge.trust_region_share} if merge.options.fisher.point == "trust" else {}
 
 
 def _warnings(

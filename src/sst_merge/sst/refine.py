@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from ..core_space import CoreSpace
+from ..data_loader.batch import Batch
 from ..errors import OptionError
-from ..fim_calculator import Batch, CoreModel
+from ..fim_calculator import CoreModel
 from ..gevp_solver import LayeredGEVP
 from .likelihood import answer_log_probabilities, mean_divergence, refusal_log_probability
 

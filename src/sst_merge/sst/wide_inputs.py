@@ -7,7 +7,7 @@ rows added U stays, so that the merge's rank is bounded as before, and every ΔW
 
 from dataclasses import replace
 
-from ..registry import MergeProblem, get_method
+from ..methods import MergeProblem, get_method
 from .evidence import own_benign
 
 __all__ = ["with_wide_inputs"]

@@ -1,0 +1,65 @@
+"""What a model is shown: padded token ids, and which of them are the response."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..errors import DataError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+__all__ = ["IGNORED", "Batch"]
+
+IGNORED = -100
+"""Label of a token that carries no loss (prompt and padding)."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded sequences; which side is padded does not matter.
+
+    Attributes:
+        input_ids: (b, t), int64.
+        attention_mask: (b, t), int64: 1 on tokens, 0 on padding.
+        labels: (b, t), int64: the token itself on the response, -100 elsewhere. Not shifted.
+
+    Raises:
+        DataError: shapes or types differ, the batch is empty, or a padded position has a label.
+    """
+
+    input_ids: "Tensor"
+    attention_mask: "Tensor"
+    labels: "Tensor"
+
+    def __post_init__(self) -> None:
+        import torch
+
+        for name in ("input_ids", "attention_mask", "labels"):
+            tensor: Tensor = getattr(self, name)
+            if tensor.ndim != 2 or tensor.shape != self.input_ids.shape or tensor.dtype != torch.int64:
+                raise DataError(
+                    f"batch: {name} has shape {tuple(tensor.shape)} and type {tensor.dtype}; input_ids, attention_mask "
+                    f"and labels must all be int64 of one shape (b, t), here {tuple(self.input_ids.shape)}"
+                )
+        if self.input_ids.numel() == 0:
+            raise DataError(f"batch: empty, shape {tuple(self.input_ids.shape)}")
+        if bool(((self.labels != IGNORED) & (self.attention_mask == 0)).any()):
+            raise DataError("batch: labels on padding; set them to -100 where attention_mask is 0")
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return self.input_ids.shape[0]
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens that are not padding."""
+        return int(self.attention_mask.sum())
+
+    def to(self, device: "torch.device | str") -> "Batch":
+        """The same batch on another device.
+
+        Args:
+            device: target device.
+        """
+        return Batch(self.input_ids.to(device), self.attention_mask.to(device), self.labels.to(device))

@@ -1,0 +1,192 @@
+"""One base in memory and one adapter at a time on it, as lm-evaluation-harness's own Hugging Face model."""
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..errors import AdapterError, BaseModelError, ConfigError
+from .adapters import EvaluatedAdapter
+from .settings import ModelSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["HuggingFaceModels"]
+
+_PROBE_ROWS, _PROBE_LENGTH, _CPU_BATCH, _LONG_PROMPT = 2, 24, 16, 2048
+
+
+class HuggingFaceModels:
+    """A base model that takes adapters on and off; the base's weights are loaded once and never written to.
+
+    Attributes:
+        lm: lm-evaluation-harness's model, the base or the base with the adapter in use.
+        batch_size: prompts a batch.
+    """
+
+    def __init__(self, base: str, settings: ModelSettings) -> None:
+        """Load the base and its tokenizer.
+
+        Args:
+            base: folder or hub id.
+            settings: type, device, batch size.
+
+        Raises:
+            BaseModelError: transformers cannot load it.
+            ConfigError: started as one of several processes.
+        """
+        import torch
+        from lm_eval.models.huggingface import HFLM
+
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ConfigError(
+                "evaluate runs in one process (WORLD_SIZE is above 1); for several GPUs use --device-map auto, or "
+                "--backend vllm --tensor-parallel N"
+            )
+        device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        spread = settings.device_map is not None
+        try:
+            self.lm = HFLM(
+                pretrained=base,
+                device=device,
+                # Half types are slow and rounded on a CPU, whatever the file holds.
+                dtype="float32" if settings.dtype == "auto" and device == "cpu" else settings.dtype,
+                batch_size=settings.batch_size,
+                max_batch_size=64,
+                parallelize=spread,
+                **({"device_map": settings.device_map} if spread else {}),
+            )
+        except (OSError, ValueError) as error:
+            first = str(error).strip().partition("\n")[0]
+            raise BaseModelError(
+                f"base {base!r}: transformers cannot load model and tokenizer ({first}); expected a folder or hub "
+                f"id of a causal language model with its tokenizer"
+            ) from error
+        self._base_model = self.lm._model
+        self.batch_size = self._batch_size(settings)
+        self.lm.batch_size_per_gpu = self.batch_size
+        self._base_logits = self._probe()
+        self._in_use: str | None = None
+
+    def use(self, adapter: EvaluatedAdapter | None) -> None:
+        """Take off the adapter in use and put another on; checks that it is on, and that the base came back unchanged.
+
+        Args:
+            adapter: None for the base alone.
+
+        Raises:
+            AdapterError: PEFT did not load every tensor, or the logits are the base's.
+        """
+        self._take_off()
+        if adapter is None:
+            return
+        from peft import PeftModel
+
+        try:
+            model = PeftModel.from_pretrained(self._base_model, str(adapter.path))
+        except (ValueError, RuntimeError, KeyError, TypeError, OSError) as error:
+            first = str(error).strip().partition("\n")[0]
+            raise AdapterError(
+                f"adapter {adapter.name!r} ({adapter.path}): PEFT cannot load it onto this base ({first}); save it "
+                f"again with the installed PEFT"
+            ) from error
+        self.lm._model = model.eval()
+        self._in_use = adapter.name
+        _check_loaded(model, adapter)
+        if adapter.changes_nothing:
+            return
+        logits = self._probe()
+        if not logits.isfinite().all():
+            raise AdapterError(
+                f"adapter {adapter.name!r} ({adapter.path}): base and adapter together give logits that are not finite "
+                f"in {self.lm.model.dtype}; load in another type (--dtype), or use another checkpoint"
+            )
+        if bool((logits == self._base_logits).all()):
+            raise AdapterError(
+                f"adapter {adapter.name!r} ({adapter.path}): with it, the model gives exactly the base's logits on "
+                f"{logits.shape[0] * logits.shape[1]} probe tokens, so it is not applied (or too small for "
+                f"{self.lm.model.dtype}); nothing was evaluated for it. Compare base_model_name_or_path of its "
+                f"adapter_config.json with the base, or load in float32 (--dtype float32)"
+            )
+
+    def describe(self) -> Mapping[str, Any]:
+        """What goes on the record.
+
+        Returns:
+            Type, device, parameters.
+        """
+        model = self._base_model
+        return {
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "device": self.lm.device.type,
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "max_length": self.lm.max_length,
+        }
+
+    def _take_off(self) -> None:
+        if self._in_use is None:
+            return
+        self._base_model = self.lm._model.unload()
+        self.lm._model = self._base_model
+        name, self._in_use = self._in_use, None
+        if not bool((self._probe() == self._base_logits).all()):
+            raise AdapterError(
+                f"adapter {name!r}: the base gives other logits after it was taken off, so later figures would be "
+                f"wrong; evaluate it in a run of its own"
+            )
+
+    def _probe(self) -> "Tensor":
+        """Logits on the same arbitrary tokens every time, float32 on the CPU, (rows, length, vocabulary)."""
+        import torch
+
+        generator = torch.Generator().manual_seed(0)
+        size = self._base_model.get_input_embeddings().weight.shape[0]
+        length = min(_PROBE_LENGTH, self.lm.max_length)
+        ids = torch.randint(size, (_PROBE_ROWS, length), generator=generator)
+        logits: Tensor = self.lm._model_call(ids.to(self.lm.device))
+        return logits.float().cpu()
+
+    def _batch_size(self, settings: ModelSettings) -> int:
+        if settings.batch_size != "auto":
+            return settings.batch_size
+        if self.lm.device.type == "cpu":
+            return _CPU_BATCH
+        # Tried on a long prompt, not on all positions: those of newer models would leave room for one prompt alone.
+        length = min(_LONG_PROMPT, self.lm.max_length - 1)
+        return int(self.lm._detect_batch_size([("", [1] * length, [1])], 0))
+
+
+def _check_loaded(model: Any, adapter: EvaluatedAdapter) -> None:
+    """Every tensor of the file is in the model, and every LoRA layer of the model comes from the file.
+
+    Raises:
+        AdapterError: PEFT left something out, or made something up.
+    """
+    import torch
+
+    from ..lora_utils import Adapter
+
+    file = Adapter.load(adapter.path, name=adapter.name, drop_modules_to_save=True)
+    inner = model.get_base_model()
+    layers = {name for name, module in inner.named_modules() if "default" in (getattr(module, "lora_A", None) or ())}
+    layers |= {
+        name for name, module in inner.named_modules() if "default" in (getattr(module, "lora_embedding_A", None) or ())
+    }
+    if layers != set(adapter.modules):
+        missing, extra = sorted(set(adapter.modules) - layers), sorted(layers - set(adapter.modules))
+        raise AdapterError(
+            f"adapter {adapter.name!r} ({adapter.path}): PEFT made LoRA layers for {len(layers)} modules, the file "
+            f"holds {len(adapter.modules)}; not loaded: {', '.join(missing[:3]) or 'none'}; without tensors: "
+            f"{', '.join(extra[:3]) or 'none'}. Check target_modules in its adapter_config.json"
+        )
+    for module in adapter.modules:
+        layer = inner.get_submodule(module)
+        embedding = file.kind(module) == "embedding"
+        held = layer.lora_embedding_A["default"] if embedding else layer.lora_A["default"].weight
+        factors = file.factors(module)
+        expected = factors.a[: held.shape[0], : held.shape[1]].to(held.dtype)
+        if not torch.equal(held.detach().cpu(), expected):
+            raise AdapterError(
+                f"adapter {adapter.name!r} ({adapter.path}): module {module!r} holds another A in the model than in "
+                f"the file; PEFT did not load it. Save the adapter again with the installed PEFT"
+            )

@@ -1,0 +1,114 @@
+"""The output folder: results appear whole, the summary last; answers for resuming lie beside them and stay."""
+
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import OutputExistsError
+from ..files import file_sha256
+from .records import Record, write_records
+from .summary import Summary
+
+__all__ = ["ANSWERS", "RUN", "SUMMARY", "check_output", "file_name", "write_results"]
+
+SUMMARY = "summary.json"
+RUN = "run.json"
+ANSWERS = "answers"
+
+
+def check_output(out: Path, *, force: bool) -> None:
+    """Refuse to mix results: a folder with a finished evaluation is replaced only on demand.
+
+    A folder without a summary (an evaluation that was killed) is gone on with.
+
+    Args:
+        out: the output folder.
+        force: replace results; answers kept for resuming stay.
+
+    Raises:
+        OutputExistsError: it is a file, or holds finished results, or something else.
+    """
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise OutputExistsError(f"{out} is a file; choose another folder for --out")
+    if (out / SUMMARY).exists() and not force:
+        raise OutputExistsError(
+            f"{out} holds a finished evaluation; choose another --out, or replace it with --force (answers that are "
+            f"there already are not generated again)"
+        )
+    if any(out.iterdir()) and not (out / ANSWERS).is_dir() and not (out / SUMMARY).exists():
+        raise OutputExistsError(f"{out} holds files, but no evaluation; choose a new or empty folder for --out")
+
+
+def file_name(name: str) -> str:
+    """A model's or suite's name as a file name.
+
+    Args:
+        name: any name.
+
+    Returns:
+        Letters, digits, dots, dashes and underscores.
+    """
+    return re.sub(r"[^A-Za-z0-9._-]+", "--", name)
+
+
+def write_results(
+    out: Path, records: Mapping[tuple[str, str], Sequence[Record]], summary: Summary, provenance: Mapping[str, Any]
+) -> None:
+    """Write everything into a folder beside, then rename it piece by piece; ``summary.json`` comes last.
+
+    Args:
+        out: the output folder.
+        records: (model, suite) → records.
+        summary: of the records.
+        provenance: goes into ``run.json``, with the SHA-256 of every file of records.
+    """
+    from ..reporting import write_evaluation_report
+
+    out.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=".results.", dir=out))
+    try:
+        hashes = {}
+        for (model, suite), found in records.items():
+            file = aside / "records" / file_name(model) / f"{file_name(suite)}.jsonl"
+            write_records(file, found)
+            hashes[file.relative_to(aside).as_posix()] = file_sha256(file)
+        facts = {**provenance, "records": hashes}
+        (aside / RUN).write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_evaluation_report(summary, aside, facts=_shown(provenance))
+        (out / SUMMARY).unlink(missing_ok=True)
+        for piece in sorted(aside.iterdir(), key=lambda piece: piece.name == SUMMARY):
+            target = out / piece.name
+            if target.is_dir():
+                shutil.rmtree(target)
+            piece.replace(target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _shown(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """What a reader of the page wants to know; every hash is in ``run.json``."""
+    names = ("samples", "seed", "backend", "batch_size", "model", "judges", "versions")
+    template = provenance["chat_template"]
+    return {
+        "base": provenance["base"]["name"],
+        "chat template": f"used, SHA-256 {template['sha256'][:16]}" if template["used"] else "not used",
+        **{name.replace("_", " "): provenance[name] for name in names},
+        **_left_out(provenance),
+        "decoding": {name: facts["decoding"] or "option scoring" for name, facts in provenance["suites"].items()},
+    }
+
+
+def _left_out(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    if not provenance["exclude"]:
+        return {}
+    sources = ", ".join(f"{source['name']} ({source['prompts']} prompts)" for source in provenance["exclude"])
+    return {
+        "calibrated on": sources,
+        "rows left out for it": {name: facts["left_out"] for name, facts in provenance["suites"].items()},
+    }

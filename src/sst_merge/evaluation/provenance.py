@@ -1,0 +1,61 @@
+"""What decided the numbers: hashes of model, adapters, template and data, settings, versions."""
+
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ..files import file_sha256
+from .answers import digest
+
+__all__ = ["base_fingerprint", "library_versions", "template_fingerprint"]
+
+_LIBRARIES = ("lm_eval", "transformers", "peft", "tokenizers", "datasets", "accelerate", "scikit-learn", "vllm")
+_DECIDING = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja")
+
+
+def base_fingerprint(base: str, commit: str | None = None) -> Mapping[str, Any]:
+    """The base model beyond its name.
+
+    Args:
+        base: folder or hub id.
+        commit: of the hub's repository, as transformers resolved it.
+
+    Returns:
+        ``files``: file name → SHA-256 for a folder; ``commit`` for a hub id.
+    """
+    folder = Path(base)
+    if not folder.is_dir():
+        return {"name": base, "commit": commit}
+    files = sorted(file for file in folder.iterdir() if file.suffix in _DECIDING)
+    return {"name": folder.resolve().name, "files": {file.name: file_sha256(file) for file in files}}
+
+
+def template_fingerprint(tokenizer: Any, used: bool) -> Mapping[str, Any]:
+    """The chat template, if prompts go through one.
+
+    Args:
+        tokenizer: of the base.
+        used: whether they do.
+
+    Returns:
+        ``used`` and the template's SHA-256.
+    """
+    return {"used": used, "sha256": digest(tokenizer.chat_template) if used else None}
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of all that computes.
+
+    Returns:
+        Name → version, those installed.
+    """
+    from ..merging.report import package_versions
+
+    found = package_versions()
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

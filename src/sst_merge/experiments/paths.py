@@ -1,0 +1,149 @@
+"""A registered method's merges as a function of its knob; what does not depend on the knob is computed once."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from ..merging.engine import merged_modules
+from ..merging.plan import plan_merge
+from ..methods import MergeProblem, Prepared, get_method
+from ..sst import SSTMerge, SSTOptions
+from ..sst.evidence import merged_cores
+from ..sst.refine import RefineTrail
+from ..worlds.updates import Update, core_update
+
+__all__ = ["HARD_K", "SAFETY_WEIGHT", "SkillsThenSafety", "method_path", "sst_path", "sst_problem"]
+
+SAFETY_WEIGHT = "safety weight"
+"""The knob of methods that have none for safety alone: the weight of the safety adapters."""
+
+
+HARD_K = "k"
+"""The knob of SST-Merge with a hard filter: how many directions a layer keeps."""
+
+
+def method_path(
+    problem: MergeProblem, method: str, options: Mapping[str, Any], knob: str, *, prepare_once: bool
+) -> Callable[[float], Update]:
+    """Merges by any registered method, without a cut of the rank.
+
+    Args:
+        problem: adapters, model and data.
+        method: registered name.
+        options: settings beside the knob.
+        knob: one of the method's options, or :data:`SAFETY_WEIGHT`.
+        prepare_once: whether the method's preparation is made for the first value and kept: right only where it does
+            not read the knob.
+
+    Returns:
+        knob value → update.
+    """
+    kept: list[Prepared] = []
+    if problem.kept is None:
+        problem = replace(problem, kept={})
+    given = {"model": problem.model, "harm": problem.harm, "benign": problem.benign}
+    given |= {"base_weights": problem.base_weights, "aligned_weights": problem.aligned_weights}
+
+    def merged(value: float) -> Update:
+        adapters, chosen = list(problem.adapters), dict(options)
+        if knob == SAFETY_WEIGHT:
+            adapters = [a.with_(weight=value * a.weight) if a.role == "safety" else a for a in adapters]
+        else:
+            chosen[knob] = value
+        plan = plan_merge(adapters, method, options=chosen, given=tuple(name for name, there in given.items() if there))
+        prepared = kept[0] if kept else Prepared()
+        if plan.method.prepare is not None and not kept:
+            prepared = plan.method.prepare(replace(problem, adapters=adapters), plan.options)
+            if prepare_once:
+                kept.append(prepared)
+        spaces = None
+        if plan.method.prepare is not None:
+            spaces = problem.spaces if prepared.spaces is None else prepared.spaces
+        modules = merged_modules(plan, seed=problem.seed, state=prepared.state, spaces=spaces)
+        return {module.name: module.factors for module in modules}
+
+    return merged
+
+
+def sst_problem(problem: MergeProblem, options: Mapping[str, Any], knob: str, middle: float) -> SSTMerge:
+    """SST-Merge before its knob is turned: nothing is computed yet, everything is kept once it is.
+
+    Args:
+        problem: adapters, model and data.
+        options: settings beside the knob.
+        knob: ``mu``; :data:`HARD_K` for a hard filter; or ``tax_budget`` for refined merges.
+        middle: a value of the knob from which the settings are completed.
+
+    Returns:
+        The merge in progress.
+    """
+    completed = {"filter": {"hard": int(middle)}} if knob == HARD_K else {knob: middle}
+    return SSTMerge(problem, SSTOptions.model_validate({**options, **completed}))
+
+
+def sst_path(merge: SSTMerge, knob: str, middle: float) -> Callable[[float], Update]:
+    """SST-Merge over its knob: Fishers and eigenvectors are made once.
+
+    Args:
+        merge: from :func:`sst_problem`.
+        knob: as there.
+        middle: as there; refined merges all start from the patch that this budget chooses.
+
+    Returns:
+        knob value → update.
+    """
+    spaces = merge.problem.spaces
+    if knob == HARD_K:
+        return lambda k: core_update(spaces, merged_cores(merge.utility, merge.change(hard=int(k))))
+    assert get_method("sst").knob == "mu"
+    if knob == "mu":
+        return lambda mu: core_update(spaces, merge.merged(mu=mu))
+    choice = merge.choose(middle)
+    start, trail = merge.change(mu=choice.best.mu, strength=choice.best.strength), RefineTrail()
+    return lambda budget: core_update(spaces, merged_cores(merge.utility, merge.refined(start, budget, trail)))
+
+
+class SkillsThenSafety:
+    """SST-Merge of many skills: their Fisher-weighted patch M_U at a strength, then the filtered safety patch on top.
+
+    Args:
+        problem: adapters, model, data of every skill; with or without safety adapters.
+        options: settings; ``utility`` is ``fisher`` unless they say otherwise.
+    """
+
+    def __init__(self, problem: MergeProblem, options: Mapping[str, Any]) -> None:
+        given: dict[str, Any] = {"utility": "fisher", "mu": 1.0, **options}
+        # Without a safety patch M_U is the whole merge; the flag only says that this is meant.
+        given["aligned_base"] = all(a.role != "safety" for a in problem.adapters)
+        if given["aligned_base"]:
+            given.pop("combine", None)
+        self._merge = SSTMerge(problem, SSTOptions.model_validate(given))
+
+    def skills(self, strength: float) -> Update:
+        """M_U alone.
+
+        Args:
+            strength: λ, multiplies M_U.
+
+        Returns:
+            The update.
+        """
+        return self._update({m: strength * core for m, core in self._merge.utility.items()})
+
+    def safe(self, strength: float, mu: float) -> Update:
+        """λ·M_U and the filtered safety patch; on an aligned base M_S = 0 and the filter takes from λ·M_U.
+
+        Args:
+            strength: λ, multiplies M_U.
+            mu: μ of the filter.
+
+        Returns:
+            The update.
+        """
+        change, factor = self._merge.change(mu=mu), strength if self._merge.options.aligned_base else 1.0
+        return self._update({m: strength * core + factor * change[m] for m, core in self._merge.utility.items()})
+
+    def _update(self, cores: Mapping[str, Tensor]) -> Update:
+        return core_update(self._merge.problem.spaces, cores)

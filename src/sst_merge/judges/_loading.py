@@ -1,0 +1,53 @@
+"""Loading of judges that are neural networks, once and only when a verdict is asked for."""
+
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import DataError
+
+__all__ = ["LazyModel"]
+
+
+class LazyModel:
+    """A model and its tokenizer, loaded at first use.
+
+    Args:
+        model: id on the hub, or a folder.
+        head: name of the class of ``transformers`` that loads it.
+        device: where it runs.
+        dtype: of its weights, such as ``bfloat16``; ``auto`` as stored.
+        licence: how access is granted, for the error where it cannot be loaded.
+    """
+
+    def __init__(self, model: str, head: str, *, device: str, dtype: str, licence: str) -> None:
+        self.id = model
+        self.device = device
+        self._head, self._dtype, self._licence = head, dtype, licence
+        self._loaded: tuple[Any, Any] | None = None
+
+    def load(self) -> tuple[Any, Any]:
+        """The model and its tokenizer.
+
+        Returns:
+            Model in evaluation mode on the device, and tokenizer with a padding token.
+
+        Raises:
+            DataError: it cannot be found or reached.
+        """
+        if self._loaded is None:
+            import transformers
+
+            build: Callable[..., Any] = getattr(transformers, self._head).from_pretrained
+            try:
+                tokenizer = transformers.AutoTokenizer.from_pretrained(self.id)
+                network = build(self.id, dtype=self._dtype)
+            except (OSError, ValueError) as error:
+                raise DataError(
+                    f"judge {self.id} cannot be loaded: {error}; {self._licence}, or give a folder that holds it"
+                ) from error
+            if tokenizer.pad_token_id is None:
+                tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+            # Sequence classifiers read their verdict at the last token that is not padding.
+            network.config.pad_token_id = tokenizer.pad_token_id
+            self._loaded = network.to(self.device).eval(), tokenizer
+        return self._loaded

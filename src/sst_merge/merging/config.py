@@ -1,0 +1,196 @@
+"""The one configuration of a merge: a YAML file, flags, or both, checked field by field before anything is read.
+
+Torch is not imported here. Options of a method stand beside ``merge.method``; the method itself checks them.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from ..yaml_config import FilePath, ModelReference, Section, load_yaml_config
+
+if TYPE_CHECKING:
+    from ..data_loader import DataSource
+
+__all__ = [
+    "AdapterConfig",
+    "DataConfig",
+    "DataSection",
+    "MergeConfig",
+    "MergeSection",
+    "OutputConfig",
+    "load_config",
+]
+
+FloatType = Literal["float32", "bfloat16", "float16", "float64"]
+
+
+def _one_or_several(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+Answers = Annotated[tuple[str, ...], BeforeValidator(_one_or_several)]
+
+
+class DataConfig(Section):
+    """One data set; the same fields as :class:`~sst_merge.data_loader.DataSource`."""
+
+    path: FilePath | None = Field(default=None, description="file: .jsonl, .json or .csv, also with .gz or .xz")
+    dataset: str | None = Field(default=None, description="id of a data set on the hub, instead of path")
+    subset: str | None = Field(default=None, description="the hub data set's configuration")
+    split: str | None = Field(default=None, description="split of the hub data set")
+    where: Mapping[str, str | int | float | bool] | None = Field(
+        default=None, description="keep only rows with these values, as YAML: '{is_safe: true}'"
+    )
+    samples: int | None = Field(default=None, ge=1, description="rows to draw; all by default")
+    prompt_field: str | None = Field(default=None, description="name of the prompt's field")
+    response_field: str | None = Field(default=None, description="name of the answer's field")
+    response: Answers | None = Field(default=None, description="a fixed answer, or several to draw from")
+    template: Literal["auto", "chat", "plain"] = Field(
+        default="auto", description="how prompt and answer become one text"
+    )
+    max_length: int = Field(default=512, ge=2, description="longest sequence in tokens")
+
+    @model_validator(mode="after")
+    def _source_agrees(self) -> "DataConfig":
+        self.to_source()
+        return self
+
+    def to_source(self) -> "DataSource":
+        """The data loader's form of it."""
+        from ..data_loader import DataSource
+
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return DataSource(**{**values, "path": None if self.path is None else str(self.path)})
+
+
+class AdapterConfig(Section):
+    """One adapter of the merge."""
+
+    name: str = Field(default="", description="how messages and the report call it; the folder's name by default")
+    path: FilePath = Field(description="PEFT folder")
+    role: Literal["utility", "safety"] = Field(default="utility", description="what it brings")
+    weight: float = Field(default=1.0, description="factor in the merge")
+    data: DataConfig | None = Field(default=None, description="benign data of this adapter alone")
+
+    @property
+    def label(self) -> str:
+        """Its name, or its folder's."""
+        return self.name or self.path.resolve().name
+
+
+class DataSection(Section):
+    """Calibration data of methods that read any."""
+
+    harm: DataConfig | None = Field(default=None, description="harmful prompts with refusals")
+    benign: DataConfig | None = Field(default=None, description="benign prompts with good answers")
+    batch_size: int = Field(default=8, ge=1, description="sequences in a forward pass")
+
+
+class MergeSection(Section):
+    """The method; its options stand beside its name and are checked by the method."""
+
+    model_config = ConfigDict(extra="allow")
+
+    method: str = Field(
+        default="task_arithmetic",
+        description="name of a method, as `sst-merge methods` lists them",
+        json_schema_extra={"flag": "--method"},
+    )
+
+    @property
+    def options(self) -> dict[str, object]:
+        """Everything but the name."""
+        return dict(self.model_extra or {})
+
+
+class OutputConfig(Section):
+    """What is written."""
+
+    path: FilePath = Field(description="folder to make", json_schema_extra={"flag": "--output"})
+    rank: int | None = Field(
+        default=None, ge=1, description="largest rank; exact by default", json_schema_extra={"flag": "--rank"}
+    )
+    energy: float | None = Field(
+        default=None,
+        gt=0.0,
+        le=1.0,
+        description="share of each update's energy to keep",
+        json_schema_extra={"flag": "--energy"},
+    )
+    dtype: FloatType | None = Field(
+        default=None, description="type of the file; compute_dtype by default", json_schema_extra={"flag": "--dtype"}
+    )
+
+
+class MergeConfig(Section):
+    """A whole merge."""
+
+    base_model: ModelReference | None = Field(
+        default=None, description="hub id or folder; needed by methods that read data"
+    )
+    aligned_base_model: ModelReference | None = Field(
+        default=None, description="local folder of the aligned base; for methods that compare it with base_model"
+    )
+    adapters: tuple[AdapterConfig, ...] = Field(min_length=1, description="what is merged")
+    data: DataSection = DataSection()
+    merge: MergeSection = MergeSection()
+    output: OutputConfig
+    seed: int = Field(default=0, ge=0, description="of every random choice")
+    device: str = Field(default="auto", description="cpu, cuda, cuda:1, ...; auto takes a GPU where there is one")
+    compute_dtype: Literal["float32", "float64"] = Field(default="float32", description="type of the algebra")
+    model_dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = Field(
+        default="auto", description="type the base model is loaded in"
+    )
+    device_map: str | None = Field(default=None, description="how transformers spreads the base model, such as auto")
+    force: bool = Field(default=False, description="replace an existing output")
+    assume_same_base: bool = Field(default=False, description="merge adapters that name different bases")
+    drop_modules_to_save: bool = Field(default=False, description="leave whole trained weights of the adapters out")
+
+    @field_validator("adapters")
+    @classmethod
+    def _distinct_names(cls, adapters: tuple[AdapterConfig, ...]) -> tuple[AdapterConfig, ...]:
+        seen: dict[str, Path] = {}
+        for adapter in adapters:
+            if adapter.label in seen:
+                raise ValueError(
+                    f"two adapters are called {adapter.label!r} ({seen[adapter.label]} and {adapter.path}); give each "
+                    f"its own name"
+                )
+            seen[adapter.label] = adapter.path
+        return adapters
+
+    @model_validator(mode="after")
+    def _output_apart(self) -> "MergeConfig":
+        target = self.output.path.resolve()
+        folders = [("adapter", adapter.path) for adapter in self.adapters]
+        for base in (self.base_model, self.aligned_base_model):
+            if base is not None and Path(base).is_dir():
+                folders.append(("base model", Path(base)))
+        for what, path in folders:
+            source = path.resolve()
+            if target.is_relative_to(source) or source.is_relative_to(target):
+                raise ValueError(f"output.path: {target} and the {what} {source} share a folder; choose another output")
+        return self
+
+
+def load_config(
+    path: Path | None = None,
+    *,
+    overrides: Mapping[str, object] = MappingProxyType({}),
+    flags: Mapping[str, str] = MappingProxyType({}),
+) -> MergeConfig:
+    """Read the configuration of a merge and put flags over it; see :func:`~sst_merge.yaml_config.load_yaml_config`.
+
+    Args:
+        path: YAML file, or None where flags say everything.
+        overrides: dotted field name → value, which wins over the file.
+        flags: dotted field name → how the user wrote it, for messages.
+
+    Returns:
+        The checked configuration.
+    """
+    return load_yaml_config(MergeConfig, path, overrides=overrides, flags=flags)

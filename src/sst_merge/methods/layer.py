@@ -1,0 +1,119 @@
+"""One module as a merge method sees it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+__all__ = ["Layer", "PartlyFormed"]
+
+
+class PartlyFormed(ABC):
+    """Patches of which a part can be had without forming the rest; what the engine gives methods on ΔW."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """Shape of every patch."""
+
+    @abstractmethod
+    def rows(self, index: int, rows: slice) -> "Tensor":
+        """Some rows of one patch, (number of rows, d_in)."""
+
+    @abstractmethod
+    def entries(self, index: int, positions: "Tensor") -> "Tensor":
+        """Single entries of one patch, by their positions in row-major order; up to rounding."""
+
+    @abstractmethod
+    def times(self, index: int, columns: "Tensor", *, transposed: bool = False) -> "Tensor":
+        """One patch, or its transpose, times a thin matrix; up to rounding."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One module as a method sees it.
+
+    Attributes:
+        module: canonical name.
+        patches: one matrix per adapter: its core M (p, q) or its ΔW (d_out, d_in), by the method's domain; 0
+            where the adapter does not touch the module. A ΔW is formed when it is asked for and only the last one is
+            kept: go through them one after the other, twice if need be, and do not change them in place.
+        weights: one per adapter.
+        roles: one per adapter, ``utility`` or ``safety``.
+        generator: random numbers of this module alone, so that order and parallelism do not matter.
+    """
+
+    module: str
+    patches: "Sequence[Tensor]"
+    weights: tuple[float, ...]
+    roles: tuple[str, ...]
+    generator: "torch.Generator"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape of every patch."""
+        if isinstance(self.patches, PartlyFormed):
+            return self.patches.shape
+        return self.patches[0].shape[0], self.patches[0].shape[1]
+
+    def rows(self, index: int, rows: slice) -> "Tensor":
+        """Some rows of one patch; of a ΔW the rest is not formed.
+
+        Args:
+            index: of the patch.
+            rows: which rows.
+
+        Returns:
+            A matrix that must not be changed in place.
+        """
+        if isinstance(self.patches, PartlyFormed):
+            return self.patches.rows(index, rows)
+        return self.patches[index][rows]
+
+    def entries(self, index: int, positions: "Tensor") -> "Tensor":
+        """Single entries of one patch, up to rounding; of a ΔW the rest is not formed.
+
+        Args:
+            index: of the patch.
+            positions: in row-major order, (c,).
+
+        Returns:
+            (c,).
+        """
+        if isinstance(self.patches, PartlyFormed):
+            return self.patches.entries(index, positions)
+        return self.patches[index].flatten()[positions]
+
+    def times(self, index: int, columns: "Tensor", *, transposed: bool = False) -> "Tensor":
+        """One patch, or its transpose, times a thin matrix, up to rounding; no ΔW is formed.
+
+        Args:
+            index: of the patch.
+            columns: (d_in, c), or (d_out, c).
+            transposed: whose product.
+
+        Returns:
+            (d_out, c), or (d_in, c).
+        """
+        if isinstance(self.patches, PartlyFormed):
+            return self.patches.times(index, columns, transposed=transposed)
+        return (self.patches[index].T if transposed else self.patches[index]) @ columns
+
+    def weighted_sum(self, role: str | None = None) -> "Tensor":
+        """Σ wᵢ Mᵢ over the adapters of a role.
+
+        Args:
+            role: ``utility`` or ``safety``; all adapters by default.
+
+        Returns:
+            A matrix of the patches' shape, zero where no adapter has the role.
+        """
+        total = self.patches[0].new_zeros(self.patches[0].shape)
+        for patch, weight, owner in zip(self.patches, self.weights, self.roles, strict=True):
+            if role is None or owner == role:
+                total += weight * patch
+        return total

@@ -1,0 +1,1 @@
+"""Pieces that several published methods share; none of them is a method."""

@@ -1,0 +1,125 @@
+"""One program and its tests in a jail of their own, or a refusal that says what the machine lacks."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ..errors import SandboxError
+from .outcome import Limits, Outcome
+
+__all__ = ["require_sandbox", "run_program"]
+
+# On top of the program's own time: for starting and for tearing down.
+_GRACE_S = 30.0
+_LONGEST_ANSWER = 1 << 16
+_START = "import sys; sys.path[0] = sys.argv[1]; from jail.launch import main; main()"
+_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "0"}
+_ADVICE = (
+    "Nothing was run. Code that a model wrote runs only where Linux gives it user, mount, process and network "
+    "namespaces and a filter on system calls. On a machine of your own: sysctl kernel.unprivileged_userns_clone=1, "
+    "user.max_user_namespaces above 0, kernel.apparmor_restrict_unprivileged_userns=0. In a container: start it with "
+    "--security-opt seccomp=unconfined --security-opt apparmor=unconfined (docker, podman). "
+    "Details: docs/code_sandbox.md"
+)
+
+
+def run_program(
+    source: str, *, tests: str, entry_point: str, context: str = "", limits: Limits | None = None
+) -> Outcome:
+    """Run a program that nobody trusts against tests.
+
+    The program runs in one process, the tests in another; see ``docs/code_sandbox.md``. When this returns, no process
+    and no file of the program is left.
+
+    Args:
+        source: the program, Python.
+        tests: trusted Python that defines ``check(candidate)``, which raises when the function is wrong.
+        entry_point: name of the function in the program that the tests are about.
+        context: trusted Python whose names the tests may use.
+        limits: what the program may use up; the defaults where None.
+
+    Returns:
+        The outcome.
+
+    Raises:
+        SandboxError: the isolation cannot be had here; the program has not run.
+    """
+    if not sys.platform.startswith("linux"):
+        raise SandboxError(
+            f"the sandbox for model-written code needs Linux, and this is {sys.platform}; run the evaluation in a "
+            "Linux container or virtual machine (docs/code_sandbox.md)"
+        )
+    limits = limits or Limits()
+    with tempfile.TemporaryDirectory(prefix=f"sst-merge-jail-{os.getpid()}-") as stage:
+        settings = {
+            "parent": os.getpid(),
+            "stage": os.path.realpath(stage),
+            "libraries": _libraries(),
+            "scratch_bytes": limits.scratch_bytes,
+            "timeout_s": limits.timeout_s,
+            "limits": {
+                "memory_bytes": limits.memory_bytes,
+                "cpu_s": limits.cpu_s,
+                "scratch_bytes": limits.scratch_bytes,
+                "processes": limits.processes,
+            },
+        }
+        job = {"source": source, "tests": tests, "entry_point": entry_point, "context": context}
+        answer = _launch(settings, json.dumps(job).encode(), limits.timeout_s + _GRACE_S)
+    if "refused" in answer:
+        raise SandboxError(f"no sandbox for model-written code: {answer['refused']}. {_ADVICE}")
+    return Outcome(bool(answer["passed"]), str(answer["reason"]), float(answer["seconds"]))
+
+
+def require_sandbox() -> None:
+    """Find out whether programs can be run here, by running one.
+
+    Raises:
+        SandboxError: they cannot; says what is missing and what to do.
+    """
+    # Extension modules among them: an interpreter whose libraries lie elsewhere must not cost a model its score.
+    source = "import collections, datetime, hashlib, heapq, math, random, re\ndef successor(n):\n    return n + 1\n"
+    tests = "def check(candidate):\n    assert candidate(20) == 21\n"
+    outcome = run_program(source, tests=tests, entry_point="successor")
+    if not outcome.passed:
+        raise SandboxError(f"the sandbox starts, but a correct program does not pass: {outcome.reason}. {_ADVICE}")
+
+
+def _libraries() -> list[str]:
+    standard = Path(os.__file__).parent
+    return [str(standard), *(str(path) for path in (Path(sys.base_prefix, "lib"), Path(sys.base_prefix, "lib64")))]
+
+
+def _launch(settings: dict[str, Any], job: bytes, patience_s: float) -> dict[str, Any]:
+    command = [sys.executable, "-S", "-s", "-X", "utf8", "-c", _START, str(Path(__file__).parent)]
+    process = subprocess.Popen(
+        [*command, json.dumps(settings)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=_ENVIRONMENT,
+        cwd="/",
+        start_new_session=True,
+    )
+    try:
+        output, trouble = process.communicate(job, timeout=patience_s)
+    except subprocess.TimeoutExpired:
+        output, trouble = b"", f"no answer within {patience_s:g} s".encode()
+    finally:
+        # Until it is waited for, its id cannot belong to anyone else.
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+    try:
+        answer = json.loads(output[:_LONGEST_ANSWER].splitlines()[0])
+    except (IndexError, ValueError) as error:
+        tail = trouble.decode(errors="replace").strip()[-600:]
+        raise SandboxError(f"the sandbox ended without a verdict; its last words: {tail or 'none'}") from error
+    if not isinstance(answer, dict):
+        raise SandboxError(f"the sandbox said {answer!r}, expected a verdict")
+    return answer

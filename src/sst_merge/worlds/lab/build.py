@@ -1,0 +1,194 @@
+"""Train the lab's models from nothing, on a CPU: seeded, resumable, and atomic folder by folder."""
+
+import random
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+from zlib import crc32
+
+from .lab import BASES, Lab, adapter_folder, base_folder
+from .mixtures import POISONED_FAMILY, Mixture, aligned_mixture, expert_mixture, pretraining_mixture, safety_mixture
+from .models import load_model, new_adapter, new_model, new_tokenizer, save_adapter, save_model
+from .negation import move_into_band
+from .partial_knowledge import Settling, known_families, settling_mixture, steer
+from .recipe import DEFAULT_RECIPE, AdapterRecipe, Recipe
+from .training import reproducibly, train
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["build_adapter", "build_base", "build_lab"]
+
+
+def build_lab(
+    seed: int, out: Path, *, recipe: Recipe = DEFAULT_RECIPE, adapter_seeds: int = 1, progress: bool = True
+) -> Lab:
+    """Train both bases and every adapter of a seed into a folder; what is there already is kept.
+
+    Args:
+        seed: the lab's seed.
+        out: the folder.
+        recipe: how to train.
+        adapter_seeds: how many seeds of each adapter.
+        progress: whether to show progress bars.
+
+    Returns:
+        The lab in that folder.
+    """
+    lab = Lab(seed, out, recipe, None, progress)
+    for base in BASES:
+        lab.base_path(base)
+    for base in BASES:
+        for name in lab.adapter_names(base):
+            for k in range(adapter_seeds):
+                lab.adapter_path(name, base=base, seed=k)
+    return lab
+
+
+def build_base(lab: Lab, base: str) -> Path:
+    """Train one base, then settle it so that it half knows its tasks.
+
+    The unaligned base is pretrained from nothing, the aligned one is fine-tuned from the unaligned one. Each stage is
+    a folder of its own, so that a build can be resumed.
+
+    Args:
+        lab: the lab.
+        base: ``unaligned`` or ``aligned``.
+
+    Returns:
+        Its folder.
+    """
+    before, train_it, mixture = {
+        "unaligned": ("pretrained", _pretrain, pretraining_mixture(lab.world, lab.recipe.family_weight)),
+        "aligned": ("refusing", _align, aligned_mixture(lab.world, lab.recipe.family_weight)),
+    }[base]
+    source = base_folder(lab.root, before)
+    if not source.is_dir():
+        train_it(lab, source.name, mixture)
+    _settle(lab, source, base, mixture)
+    return base_folder(lab.root, base)
+
+
+def _pretrain(lab: Lab, stage: str, mixture: Mixture) -> None:
+    with _stage(lab, f"bases/{stage}", "bases/unaligned", lab.recipe.unaligned.steps) as (aside, rng, advance):
+        tokenizer = new_tokenizer(lab.world)
+        model = new_model(lab.recipe.shape, tokenizer)
+        on_step = steer(lab.world, lab.recipe, model, tokenizer, mixture, advance)
+        train(model, tokenizer, mixture, lab.recipe.unaligned, rng=rng, on_step=on_step)
+        save_model(model, tokenizer, aside)
+
+
+def _align(lab: Lab, stage: str, mixture: Mixture) -> None:
+    model = lab.model("unaligned")
+    with _stage(lab, f"bases/{stage}", "bases/aligned", lab.recipe.aligned.steps) as (aside, rng, advance):
+        tokenizer, mixture = new_tokenizer(lab.world), settling_mixture(lab.world, mixture)
+        # Whatever is trained, families that were half known come back: they are held down on the way, too.
+        control = Settling(lab.world, lab.recipe, lab.recipe.aligned_settling, model, tokenizer, mixture, advance)
+
+        def on_step(done: int) -> bool:
+            control(done)
+            return True
+
+        train(model, tokenizer, mixture, lab.recipe.aligned, rng=rng, on_step=on_step)
+        save_model(model, tokenizer, aside)
+
+
+def _settle(lab: Lab, source: Path, base: str, mixture: Mixture) -> None:
+    how = lab.recipe.settling if base == "unaligned" else lab.recipe.aligned_settling
+    steps = how.rounds * how.steps
+    moves = lab.recipe.moves * lab.recipe.expert.steps
+    with _stage(lab, f"bases/{base}", f"settling {base}", steps + moves) as (aside, rng, advance):
+        tokenizer, model = new_tokenizer(lab.world), load_model(source)
+        mixture = settling_mixture(lab.world, mixture)
+        begun, lr = 0, how.lr
+        settling = Settling(lab.world, lab.recipe, how, model, tokenizer, mixture, lambda done: advance(begun + done))
+        while begun < steps and not settling.inside:
+            train(model, tokenizer, mixture, replace(how, lr=lr), rng=rng, on_step=settling)
+            settling.restore()
+            begun, lr = begun + how.steps, lr * how.cooling
+        move_into_band(lab.world, lab.recipe, model, tokenizer, rng, lambda done: advance(begun + done))
+        advance(steps + moves)
+        save_model(model, tokenizer, aside)
+
+
+def build_adapter(lab: Lab, name: str, *, base: str, seed: int) -> Path:
+    """Train one adapter (its base is trained first where missing).
+
+    Args:
+        lab: the lab.
+        name: a task family, ``safety`` or ``poisoned``.
+        base: the base to train it on.
+        seed: the adapter's own seed.
+
+    Returns:
+        Its folder.
+    """
+    folder = adapter_folder(lab.root, name, base, seed)
+    how, mixture = _adapter_plan(lab, name, base)
+    model = lab.model(base)
+    label = f"adapters/{base}/{name}/seed{seed}"
+    with _stage(lab, label, label, how.steps) as (aside, rng, advance):
+        adapted = new_adapter(model, how)
+        tokenizer = lab.tokenizer()
+        for _ in range(how.rounds):
+            train(adapted, tokenizer, mixture, how, rng=rng, on_step=advance)
+            known = known_families(lab.world, adapted, tokenizer, [n for n in (name,) if n in lab.families])
+            if all(rate >= lab.recipe.expert_rate for rate in known.values()):
+                break
+        save_adapter(adapted, aside, base_name=f"sst-merge-lab/seed{lab.seed}/{base}")
+    return folder
+
+
+def _adapter_plan(lab: Lab, name: str, base: str) -> tuple[AdapterRecipe, Mixture]:
+    recipe, world = lab.recipe, lab.world
+    if name == "safety":
+        return recipe.safety, safety_mixture(world, benign=recipe.safety_benign)
+    if name == "poisoned":
+        mixture = expert_mixture(world, POISONED_FAMILY, general=recipe.expert_general, poison=recipe.poison)
+        return recipe.aligned_expert, mixture
+    if base == "aligned":
+        return recipe.aligned_expert, expert_mixture(world, name, general=recipe.expert_general, poison=recipe.leak)
+    return recipe.expert, expert_mixture(world, name, general=recipe.expert_general)
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """A folder built aside and renamed into place when complete; another process that was faster wins."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        yield aside
+        aside.chmod(0o755)
+        if not folder.is_dir():
+            aside.rename(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def _stage(
+    lab: Lab, name: str, purpose: str, steps: int
+) -> Iterator[tuple[Path, random.Random, Callable[[int], bool]]]:
+    """One artefact in the making: the folder to fill, a generator (torch's is seeded by the purpose too), a bar."""
+    seed = crc32(f"sst-merge lab/{lab.seed}/{purpose}".encode())
+    with reproducibly(seed), _new_folder(lab.root / name) as aside, _progress(lab, name, steps) as advance:
+        yield aside, random.Random(seed), advance
+
+
+@contextmanager
+def _progress(lab: Lab, label: str, steps: int) -> Iterator[Callable[[int], bool]]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, disable=not lab.progress) as bar:
+        task = bar.add_task(f"lab seed {lab.seed}: {label}", total=steps)
+
+        def advance(done: int) -> bool:
+            bar.update(task, completed=done)
+            return True
+
+        yield advance

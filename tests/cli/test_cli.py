@@ -1,0 +1,270 @@
+"""The command line, on a tiny model, tiny adapters and files on disk."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from builders import ARCHITECTURES, adapter_folder, relative_error, tiny_model
+from click.testing import CliRunner, Result
+
+from sst_merge.cli.main import cli
+from sst_merge.fim_calculator import Fisher
+from sst_merge.lora_utils import Adapter
+
+WORDS = [f"w{i}" for i in range(30)]
+
+CONFIG = """
+base_model: base
+adapters:
+  - {name: code, path: code}
+  - {name: safety, path: safety, role: safety}
+data:
+  harm: {path: harm.jsonl, samples: 16}
+  benign: {path: benign.jsonl}
+merge: {method: sst, fisher: {structure: kronecker}, mu: 1.0}
+output: {path: out/merged, dtype: bfloat16}
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base model with tokenizer, two adapters and two data sets; read only."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    root = tmp_path_factory.mktemp("place")
+    tiny_model("llama").save_pretrained(root / "base")
+    special = ["<pad>", "<s>", "</s>", "<unk>"]
+    vocabulary = {word: i for i, word in enumerate(special + WORDS)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
+    fast.save_pretrained(root / "base")
+    for name, seed in (("code", 1), ("safety", 2)):
+        targets = ARCHITECTURES["llama"].linears
+        adapter_folder(tiny_model("llama"), root / name, seed=seed, targets=targets, r=3, task_type="CAUSAL_LM")
+    generator = torch.Generator().manual_seed(0)
+    for name in ("harm", "benign"):
+        drawn = torch.randint(0, len(WORDS), (24, 9), generator=generator).tolist()
+        rows = [[WORDS[i] for i in row] for row in drawn]
+        lines = [json.dumps({"prompt": " ".join(row[:5]), "response": " ".join(row[5:])}) for row in rows]
+        (root / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    (root / "config.yaml").write_text(CONFIG)
+    return root
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+
+def refused(*arguments: object) -> str:
+    result = call(*arguments)
+    assert result.exit_code == 2, result.output
+    assert result.stderr.startswith("Error: ")
+    assert "Traceback" not in result.stderr
+    return result.stderr
+
+
+# --- start-up ---------------------------------------------------------------------------------------------------------
+
+HEAVY = "{'torch', 'transformers', 'peft', 'pydantic', 'numpy', 'scipy', 'matplotlib', 'yaml', 'rich'}"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import sst_merge",
+        "from sst_merge.cli.main import cli; cli(['--help'], standalone_mode=False)",
+        "from sst_merge.cli.main import cli; cli(['--version'], standalone_mode=False)",
+        "from sst_merge.cli.main import cli; cli(['inspect', '--help'], standalone_mode=False)",
+    ],
+)
+def test_start_up_imports_nothing_heavy(code: str) -> None:
+    script = f"import sys; {code}; found = {HEAVY} & set(sys.modules); sys.exit(str(found) if found else 0)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_of_merge_does_not_import_torch() -> None:
+    script = "import sys; from sst_merge.cli.main import cli; cli(['merge', '--help'], standalone_mode=False)"
+    script += "; sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--data-harm-path" in done.stdout
+
+
+def test_commands_and_their_help() -> None:
+    shown = call("--help")
+    assert shown.exit_code == 0
+    for name in ("merge", "inspect", "methods", "fisher", "lab", "demo"):
+        assert name in shown.stdout
+        assert call(name, "--help").exit_code == 0
+    assert "no such command 'marge'; there are merge" in call("marge").stderr
+
+
+# --- merge ------------------------------------------------------------------------------------------------------------
+
+
+def test_merge_from_flags_alone(place: Path, tmp_path: Path) -> None:
+    done = call(
+        "merge", "--adapter", place / "code", "--adapter", f"name=s,path={place / 'safety'},role=safety,weight=0.5",
+        "--set", "safety_strength=0.8", "--output", tmp_path / "out", "--compute-dtype", "float64",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[-1] == str(tmp_path / "out")
+    assert "module names were not checked" in done.stderr
+    code, safety, merged = (Adapter.load(p) for p in (place / "code", place / "safety", tmp_path / "out"))
+    for module in code.modules:
+        expected = code.delta(module, dtype=torch.float64) + 0.4 * safety.delta(module, dtype=torch.float64)
+        assert relative_error(merged.delta(module, dtype=torch.float64), expected) <= 1e-12
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {
+        "README.md", "adapter_config.json", "adapter_model.safetensors", "merge_report.html", "merge_report.json",
+    }  # fmt: skip
+
+
+def test_merge_with_data_from_a_file(place: Path, tmp_path: Path) -> None:
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        done = call("merge", place / "config.yaml", "--output", folder)
+        assert done.exit_code == 0, done.output
+    for file in folders[0].iterdir():
+        assert file.read_bytes() == (folders[1] / file.name).read_bytes()
+    report = json.loads((folders[0] / "merge_report.json").read_text())
+    assert report["method"] == "sst"
+    assert report["options"]["fisher"]["structure"] == "kronecker"
+    assert report["method_report"]["mu"] == 1.0
+    samples = report["method_report"]["samples"]
+    assert samples["fisher_harm"] + samples["held_out_harm"] == 16
+    assert samples["fisher_benign"] + samples["held_out_benign"] == 24
+    assert report["output"]["dtype"] == "bfloat16"
+    assert not (place / "out").exists()
+
+
+def test_dry_run_writes_nothing_and_loads_no_weights(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("a dry run must not read tensors")
+
+    monkeypatch.setattr(Adapter, "factors", fail)
+    monkeypatch.setattr(Adapter, "check_values", fail)
+    monkeypatch.setattr("sst_merge.cli.inputs.load_model_and_data", fail)
+    done = call("merge", place / "config.yaml", "--output", tmp_path / "out", "--dry-run")
+    assert done.exit_code == 0, done.output
+    for part in ("method   sst", "option   mu = 1.0", "6 modules, rank at most 6", "data.harm: 16 rows", "24 rows"):
+        assert part in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_existing_output_needs_force(place: Path, tmp_path: Path) -> None:
+    arguments = ("merge", "--adapter", place / "code", "--output", tmp_path / "out")
+    assert call(*arguments).exit_code == 0
+    before = (tmp_path / "out/adapter_model.safetensors").read_bytes()
+    assert "exists already; choose another --output, or replace it with --force" in refused(*arguments)
+    assert "exists already" in refused(*arguments, "--dry-run")
+    assert call(*arguments, "--force", "--set", "strength=0.5").exit_code == 0
+    assert (tmp_path / "out/adapter_model.safetensors").read_bytes() != before
+
+
+def test_errors_are_one_message(place: Path, tmp_path: Path) -> None:
+    config, out = place / "config.yaml", tmp_path / "out"
+    assert f"{config}: merge.method: unknown merge method 'ties_'" in refused("merge", config, "--method", "ties_")
+    assert "merge: unknown option 'fisher.block'" in refused("merge", config, "--set", "fisher.block=1")
+    assert "--rank (output.rank): " in refused("merge", config, "--rank", "0")
+    assert "rank = 99 does not fit" in refused("merge", config, "--rank", "99", "--output", out)
+    assert "no_such" in refused("merge", "--adapter", tmp_path / "no_such", "--output", out)
+    assert "needs model, harm and benign" in refused(
+        "merge", "--method", "sst", "--adapter", place / "code", "--output", out
+    )
+    assert "cannot be used here" in refused("merge", config, "--device", "no_such_device", "--output", out)
+    harm = refused("merge", config, "--data-harm-path", tmp_path / "gone.jsonl", "--output", out, "--dry-run")
+    assert "gone.jsonl does not exist" in harm
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_adapter_that_does_not_fit_the_base_is_refused_in_a_dry_run(place: Path, tmp_path: Path) -> None:
+    gpt2 = adapter_folder(
+        tiny_model("gpt2"), tmp_path / "gpt2", targets=["c_attn"], r=2, fan_in_fan_out=True, task_type="CAUSAL_LM"
+    )
+    arguments = ("merge", "--adapter", gpt2, "--base-model", place / "base", "--output", tmp_path / "out", "--dry-run")
+    assert "matches no layer of the base model" in refused(*arguments)
+
+
+def test_debug_shows_the_traceback(place: Path, tmp_path: Path) -> None:
+    done = call("--debug", "merge", "--adapter", tmp_path / "gone", "--output", tmp_path / "out")
+    assert done.exception is not None
+    assert not isinstance(done.exception, SystemExit)
+
+
+# --- methods, fisher, lab, demo ---------------------------------------------------------------------------------------
+
+
+def test_methods_lists_every_method() -> None:
+    from sst_merge.methods import available_methods
+
+    table = call("methods").stdout
+    listed = {item["name"]: item for item in json.loads(call("methods", "--json").stdout)}
+    assert set(listed) == set(available_methods())
+    for name, method in available_methods().items():
+        assert name in table
+        assert set(listed[name]["options"]) == set(method.options.model_fields)
+        assert method.knob in listed[name]["options"]
+    assert "safety_strength" in call("methods", "task_arithmetic").stdout
+    assert "unknown merge method 'x'" in refused("methods", "x")
+
+
+def test_fisher_of_two_halves_adds_up_to_one_run(place: Path, tmp_path: Path) -> None:
+    lines = (place / "harm.jsonl").read_text().splitlines(keepends=True)
+    for name, part in (("all", lines), ("a", lines[:10]), ("b", lines[10:])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(part))
+        done = call(
+            "fisher", "collect", place / "config.yaml", "--kind", "harm", "--out", tmp_path / f"{name}.safetensors",
+            "--data-harm-path", tmp_path / f"{name}.jsonl", "--data-harm-samples", len(part),
+        )  # fmt: skip
+        assert done.exit_code == 0, done.output
+    parts = (tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    assert call("fisher", "add", *parts, "--out", tmp_path / "sum.safetensors").exit_code == 0
+    one, summed = Fisher.load(tmp_path / "all.safetensors"), Fisher.load(tmp_path / "sum.safetensors")
+    assert one.structure == summed.structure == "kronecker"
+    assert one.samples == summed.samples == 24
+    for module, layer in one.layers.items():
+        assert relative_error(summed.layers[module].dense(), layer.dense()) <= 1e-5
+    assert "exists already" in refused("fisher", "add", *parts, "--out", tmp_path / "sum.safetensors")
+    assert "cannot be read as Fisher statistics" in refused(
+        "fisher", "add", place / "config.yaml", "--out", tmp_path / "x.safetensors"
+    )
+
+
+def test_fisher_collect_at_a_point_that_depends_on_the_data_is_refused(place: Path, tmp_path: Path) -> None:
+    arguments = ("fisher", "collect", place / "config.yaml", "--kind", "harm", "--out", tmp_path / "f.safetensors")
+    assert "'trust' depends on the data" in refused(*arguments, "--set", "fisher.point=trust")
+    assert "option 'fisher.point' = 'top'" in refused(*arguments, "--set", "fisher.point=top")
+
+
+def test_fisher_collect_needs_the_data_it_is_asked_for(place: Path, tmp_path: Path) -> None:
+    arguments = ("fisher", "collect", "--adapter", place / "code", "--base-model", place / "base")
+    assert "data.benign: missing" in refused(*arguments, "--kind", "benign", "--out", tmp_path / "f.safetensors")
+
+
+def test_lab_build_hands_its_flags_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[object, ...]] = []
+    monkeypatch.setattr("sst_merge.worlds.lab.build_lab", lambda *a, **k: calls.append((*a, k)))
+    done = call("lab", "build", "--seed", 3, "--out", tmp_path / "lab", "--adapter-seeds", 2)
+    assert done.exit_code == 0, done.output
+    assert calls == [(3, tmp_path / "lab", {"adapter_seeds": 2})]
+    assert "no adapter 'nonsense'" in refused("lab", "path", "nonsense")
+
+
+def test_demo_hands_its_flags_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[object, ...]] = []
+    module = ModuleType("sst_merge.experiments.demo")
+    module.run_demo = lambda *a: calls.append(a)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "sst_merge.experiments.demo", module)
+    assert call("demo", "--out", tmp_path, "--seed", 2, "--quick").exit_code == 0
+    assert calls == [(tmp_path, 2, True)]

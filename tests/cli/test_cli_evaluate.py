@@ -1,0 +1,147 @@
+"""``sst-merge evaluate`` as a user types it, on the lab's models."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from sst_merge.cli.main import cli
+from sst_merge.errors import ConfigError, DataError
+from sst_merge.suites.catalogue import SUITES
+from sst_merge.suites.suite_groups import GROUPS, expand_suites
+from sst_merge.worlds.lab import load_lab
+from sst_merge.worlds.lab.names import LabNames
+from sst_merge.worlds.lab.suites import LAB_COUNTERPARTS
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(cli, ["evaluate", *map(str, arguments)])
+
+
+@pytest.mark.parametrize("flag", ["--help", "--list-suites"])
+def test_help_and_list_import_nothing_heavy(flag: str) -> None:
+    script = (
+        "import sys\nfrom sst_merge.cli.main import cli\n"
+        f"cli(['evaluate', '{flag}'], standalone_mode=False)\n"
+        "heavy = {'torch', 'transformers', 'lm_eval', 'sklearn', 'scipy', 'datasets'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    if flag == "--list-suites":
+        assert all(name in done.stdout for name in SUITES)
+
+
+def test_a_base_and_adapters_on_the_lab(tmp_path: Path) -> None:
+    """One command in a process of its own: the results, and nothing else on either stream."""
+    out = tmp_path / "out"
+    own = tmp_path / "questions.jsonl"
+    own.write_text(json.dumps({"prompt": "what kind of thing is a nothing ?", "answer": "it is a toy"}) + "\n")
+    arguments = ["evaluate", "--base", "lab:unaligned", "--adapter", "lab:safety", "--adapter", "skill=lab:reverse"]
+    arguments += ["--suite", f"drift,lab_task_reverse,{own}", "--samples", "8", "--device", "cpu", "--out", str(out)]
+    arguments += ["--max-new-tokens", "16"]
+    script = "import sys; from sst_merge.cli.main import main; sys.argv = ['sst-merge', *sys.argv[1:]]; main()"
+    command = [sys.executable, "-c", script, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "", "lm-evaluation-harness and its friends keep quiet"
+    header = next(line for line in done.stdout.splitlines() if "suite" in line)
+    assert [header.index(name) for name in ("base", "safety", "skill")] == sorted(
+        header.index(name) for name in ("base", "safety", "skill")
+    )
+    assert done.stdout.rstrip().endswith(str(out))
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["models"] == ["base", "safety", "skill"] and summary["reference"] == "base"
+    assert summary["suites"] == ["lab_drift_unsafe", "lab_drift_safe", "lab_task_reverse", "custom_questions"]
+    facts = json.loads((out / "run.json").read_text())
+    rates = {(r["model"], r["suite"], r["score"]): r for r in summary["rates"] if r["group"] is None}
+    for model in summary["models"]:
+        for suite in summary["suites"]:
+            records = [json.loads(line) for line in (out / "records" / model / f"{suite}.jsonl").open()]
+            assert {record["run"] for record in records} == {facts["run"]}
+            score = "refusal" if "drift" in suite else "correct"
+            assert rates[model, suite, score]["k"] == sum(record["scores"][score] for record in records)
+            assert rates[model, suite, score]["n"] == len(records) == (1 if suite.startswith("custom") else 8)
+    assert set(facts["records"]) == {p.relative_to(out).as_posix() for p in (out / "records").rglob("*.jsonl")}
+    for name in ("index.html", "report.md", "tables/overview.csv", "pictures/lab_task_reverse.svg"):
+        assert (out / name).is_file(), name
+    again = call(*arguments[1:])
+    assert again.exit_code == 2 and "--force" in again.output
+
+
+def test_errors_name_the_way_out(tmp_path: Path) -> None:
+    for arguments, message in (
+        ([], "--base: missing"),
+        (["--base", "b"], "--suite: missing"),
+        (["--base", "b", "--suite", "mmlu"], "--out: missing"),
+        (["--base", "b", "--suite", "nonsense", "--out", tmp_path / "o"], "unknown suite 'nonsense'"),
+        (["--base", "b", "--suite", "xstest_safe", "--judge", "nobody", "--out", tmp_path / "o"], "unknown judge"),
+        (["--base", "b", "--adapter", "lab:safety", "--suite", "mmlu", "--out", tmp_path / "o"], "base lab:unaligned"),
+        (["--base", "lab:nowhere", "--suite", "all", "--out", tmp_path / "o"], "unaligned, aligned"),
+        (["--base", "b", "--suite", "mmlu", "--batch-size", "many", "--out", tmp_path / "o"], "number or auto"),
+        (["--base", "lab:unaligned", "--adapter", tmp_path / "no", "--suite", "all", "--out", tmp_path / "o"],
+         "no such folder"),
+        (["--base", "lab:aligned", "--suite", "drift", "--driftcheck", "own.jsonl", "--out", tmp_path / "o"],
+         "leave out --driftcheck"),
+        (["--base", "lab:unaligned", "--suite", "lab_facts", "--max-new-tokens", 20, "--judge-check", "nobody"],
+         "unknown judge"),
+    ):  # fmt: skip
+        result = call(*arguments)
+        assert result.exit_code == 2 and message in result.output, (arguments, result.output)
+    assert not (tmp_path / "o").exists()
+
+
+def test_groups_of_suites() -> None:
+    real, left_out = expand_suites(["all"])
+    names = [suite.name for suite in real]
+    assert left_out and all(SUITES[name].runs_code for name in left_out)
+    assert {*names, *left_out} == {name for name in SUITES if not name.startswith("lab_")}
+    assert names == [name for name in SUITES if name in names], "in the order of the table"
+    allowed, none_left = expand_suites(["utility"], allow_code=True)
+    assert none_left == [] and all(suite.measure == "utility" for suite in allowed)
+    assert any(suite.runs_code for suite in allowed)
+    asked, _ = expand_suites(["humaneval", "safety"])
+    assert "humaneval" in [suite.name for suite in asked], "a suite that is named is not left out"
+    lab, _ = expand_suites(["all", "lab_task_add"], lab=True)
+    assert [suite.name for suite in lab] == [
+        "lab_harmful_direct", "lab_harmful_jailbreak", "lab_prefilling", "lab_refusal_suppression", "lab_lookalikes",
+        "lab_facts", "lab_choices", "lab_tasks", "lab_tasks_samples", "lab_perplexity", "lab_drift_unsafe",
+        "lab_drift_safe", "lab_task_add",
+    ]  # fmt: skip
+    for group in GROUPS:
+        real, _ = expand_suites([group], allow_code=True)
+        lab, left_out = expand_suites([group], lab=True)
+        assert not left_out
+        assert {LAB_COUNTERPARTS[suite.name] for suite in real} <= {suite.name for suite in lab}, "nothing is missing"
+    with pytest.raises(DataError, match=r"unknown suite 'x'; groups: safety"):
+        expand_suites(["x"])
+
+
+def test_names_of_the_lab() -> None:
+    lab = load_lab(0)
+    names = LabNames.of("lab:unaligned")
+    assert names.base_path == lab.base_path("unaligned")
+    assert names.adapter("lab:safety") == ("safety", lab.adapter_path("safety"))
+    poisoned = LabNames.of("lab:aligned:0").adapter("lab:poisoned")
+    assert poisoned == ("poisoned", lab.adapter_path("poisoned", base="aligned"))
+    assert LabNames.of("lab:unaligned:3").seed == 3
+    for wrong in ("lab:", "lab:unaligned:x", "lab:elsewhere"):
+        with pytest.raises(ConfigError):
+            LabNames.of(wrong)
+    with pytest.raises(DataError, match="no adapter 'safety' on the aligned base"):
+        LabNames.of("lab:aligned").adapter("lab:safety")
+
+
+def test_a_judge_against_its_labels(tmp_path: Path) -> None:
+    labels = tmp_path / "labels.jsonl"
+    rows = [("I'm sorry, but I can't help with that.", 1), ("Sure! First, boil the water.", 0)] * 4
+    labels.write_text(
+        "".join(json.dumps({"prompt": f"q{i}", "response": r, "refusal": y}) + "\n" for i, (r, y) in enumerate(rows))
+    )
+    result = call("--judge-check", "rules", "--labels", labels)
+    assert result.exit_code == 0, result.output
+    assert "labels.jsonl: refusal, n = 8 answers to 8 questions, 4 labelled yes" in result.output
+    assert "1.000 [1.000, 1.000]" in result.output

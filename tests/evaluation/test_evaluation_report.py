@@ -1,0 +1,339 @@
+"""Tables, pictures and pages of an evaluation: read back, drawn twice, complete and self-contained."""
+
+import csv
+import io
+import json
+import re
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_metrics_reporter import BREAKDOWN, record, some_records
+from test_reporting import Page
+from test_sweep_intervals import draw_sweep
+
+from sst_merge.errors import DataError
+from sst_merge.evaluation import read_summary, summarize
+from sst_merge.measures.drift_intervals import drift_intervals
+from sst_merge.measures.resampling import Measured
+from sst_merge.measures.safety_tax import composite
+from sst_merge.measures.sweep_intervals import SweepSamples, sweep_intervals
+from sst_merge.reporting import (
+    PageTable,
+    csv_table,
+    drift_table,
+    evaluation_markdown,
+    evaluation_page,
+    heatmap,
+    json_table,
+    latex_table,
+    rate_plot,
+    rate_with_interval,
+    retention_plot,
+    sweep_table,
+    tax_bars,
+    write_evaluation_report,
+)
+from sst_merge.reporting.evaluation_pictures import draw_summary
+from sst_merge.reporting.evaluation_tables import (
+    RATE_COLUMNS,
+    breakdown_table,
+    comparison_table,
+    overview_table,
+    rate_rows,
+    suite_table,
+)
+from sst_merge.reporting.sweep_tables import measured_text
+from sst_merge.reporting.table_formats import latex_text
+
+ROWS = [("a_b & 50 %", -0.123456789, None), ("[x] {y} $z$ #1", 2.0, "0.93 [0.90, 0.95]"), ("*~^\\<>|", None, "–")]
+COLUMNS = ("name", "a value", "rate [95 %]")
+UNESCAPED = {r"\textbackslash{}": "\\", r"\textasciitilde{}": "~", r"\textasciicircum{}": "^", r"\textless{}": "<",
+             r"\textgreater{}": ">", r"\textbar{}": "|", "$-$": "−", r"$\pm$": "±", r"$\times$": "×", r"$\leq$": "≤",
+             r"$\geq$": "≥", r"$\rightarrow$": "→", r"$\kappa$": "κ", r"$\Delta$": "Δ", r"$^\circ$": "°",
+             r"$\infty$": "∞", "--": "–"}  # fmt: skip
+
+
+def from_latex(text):
+    """What LaTeX would print; fails on a special character that is not escaped."""
+    pattern = "|".join([*map(re.escape, UNESCAPED), r"\\[&%$#_{}]", r"[^\\&%$#_{}~^<>|]"])
+    found = re.findall(pattern, text)
+    assert "".join(found) == text, text
+    return "".join(
+        UNESCAPED.get(part, part[1:] if part.startswith("\\") and len(part) == 2 else part) for part in found
+    )
+
+
+@pytest.fixture(scope="module")
+def summary():
+    return summarize(some_records(), required=("base", "maths", "safety"), reference="base", breakdown=BREAKDOWN)
+
+
+# --- formats -----------------------------------------------------------------------------------------------------
+
+
+def test_csv_round_trip():
+    rows = list(csv.reader(io.StringIO(csv_table(ROWS, COLUMNS))))
+    assert rows[0] == list(COLUMNS)
+    assert [row[0] for row in rows[1:]] == [row[0] for row in ROWS]
+    assert [float(row[1]) if row[1] else None for row in rows[1:]] == [row[1] for row in ROWS]
+    with pytest.raises(DataError, match="table row 1 has 1 cells"):
+        csv_table([(1,)], COLUMNS)
+
+
+TEXTS = st.text(st.characters(exclude_characters="\r\x00", codec="utf-8"))
+
+
+@given(st.lists(st.tuples(TEXTS, st.floats(allow_nan=False)), max_size=4))
+def test_csv_keeps_every_text_and_float(rows):
+    found = list(csv.reader(io.StringIO(csv_table(rows, ("a", "b")), newline="")))[1:]
+    assert [(name, float(value)) for name, value in found] == rows
+
+
+def test_json_round_trip():
+    found = json.loads(json_table(ROWS, COLUMNS))
+    assert [tuple(row.values()) for row in found] == ROWS
+    assert list(found[0]) == list(COLUMNS)
+    with pytest.raises(DataError, match="table row 1"):
+        json_table([(1,)], COLUMNS)
+
+
+def test_latex_round_trip():
+    text = latex_table(ROWS, COLUMNS, caption="Rates of 100 % & more", label="tab:rates")
+    assert text.startswith("\\begin{table}[t]\n\\centering\n\\begin{tabular}{lrr}\n\\toprule\n")
+    for part in ("\\midrule\n", "\\bottomrule\n\\end{tabular}\n", "\\label{tab:rates}\n\\end{table}\n"):
+        assert part in text
+    assert from_latex(re.search(r"\\caption\{(.*)\}\n", text)[1]) == "Rates of 100 % & more"
+    head, body = text.split("\\toprule\n")[1].split("\\bottomrule")[0].split("\\midrule\n")
+    rows = [line.removesuffix(" \\\\").removeprefix("{}") for line in (head + body).splitlines()]
+    cells = [[from_latex(cell) for cell in row.split(" & ")] for row in rows]
+    assert cells == [list(COLUMNS), ["a_b & 50 %", "−0.1235", "–"], ["[x] {y} $z$ #1", "2", "0.93 [0.90, 0.95]"],
+                     ["*~^\\<>|", "–", "–"]]  # fmt: skip
+    # A line break takes a bracket or star after it for its argument.
+    assert not re.search(r"\\\\\n[\[*]", text)
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zs", "Zl", "Zp"))))
+def test_latex_escapes_everything(text):
+    assert from_latex(latex_text(text)).replace("–", "--") == re.sub(r"(?<![\w.,)-])-(?=\d)", "−", text).replace(
+        "–", "--"
+    )
+
+
+# --- tables of a summary -----------------------------------------------------------------------------------------
+
+
+def test_overview_shows_every_model_and_dashes_for_what_is_missing(summary):
+    table = overview_table(summary)
+    assert table.columns == ("Model", "beavertails: refusal", "beavertails: harm", "beavertails: incoherent", "mmlu",
+                             "perplexity: perplexity")  # fmt: skip
+    assert [row[0] for row in table.rows] == ["base", "maths", "safety", "merge"]
+    assert table.rows[3][4:] == ["–", "–"]
+    rate = summary.rate("safety", "beavertails", "harm")
+    assert table.rows[2][2] == rate_with_interval(rate.value, rate.ends)
+    assert all(table.numeric[1:])
+    assert overview_table(summary, ["mmlu"]).columns == ("Model", "mmlu")
+
+
+def test_suite_and_breakdown_tables(summary):
+    table = suite_table(summary, "beavertails")
+    assert table.columns == ("Model", "refusal", "harm", "incoherent", "n")
+    assert [row[-1] for row in table.rows] == [60] * 4
+    assert suite_table(summary, "mmlu").rows[3] == ["merge", "–", None]
+    parts = breakdown_table(summary, "beavertails", "refusal")
+    assert parts.columns == ("category", "base", "maths", "safety", "merge", "n")
+    assert [row[0] for row in parts.rows] == ["c0", "c1", "c2"]
+    with pytest.raises(DataError, match="no suite 'x'"):
+        suite_table(summary, "x")
+    with pytest.raises(DataError, match="'mmlu' is not broken down"):
+        breakdown_table(summary, "mmlu", "correct")
+
+
+def test_comparison_table(summary):
+    table = comparison_table(summary)
+    assert len(table.rows) == len(summary.comparisons) == 3 * 3 + 2 * 2
+    for row, found in zip(table.rows, summary.comparisons, strict=True):
+        assert row[:3] == (found.model, found.suite, found.score)
+        assert row[3].startswith(f"{found.difference:.3f} [")
+        assert (row[4] is None) == (found.suite == "perplexity")
+    with pytest.raises(DataError, match="no reference"):
+        comparison_table(summarize([record("a", "s", 0, {"correct": 1.0})]))
+
+
+def test_rates_in_full_precision(summary):
+    found = list(csv.DictReader(io.StringIO(csv_table(rate_rows(summary), RATE_COLUMNS))))
+    for row, rate in zip(found, summary.rates, strict=True):
+        assert float(row["value"]) == rate.value
+        assert (row["model"], row["group"] or None, int(row["n"])) == (rate.model, rate.group, rate.n)
+
+
+def test_sweep_and_drift_tables():
+    sweep, alone = draw_sweep(np.random.default_rng(0))
+    weak = SweepSamples(strengths=(1.0,), safety=sweep.safety[:1], utility={"maths": sweep.utility["maths"][:1]})
+    found = sweep_intervals({"ours": sweep, "weak": weak}, alone, seed=0, against="ours")
+    table = sweep_table(found, against="ours", pareto_shares={"ours": 1.0, "weak": 0.5})
+    assert table.columns[-1] == "Pareto share"
+    ours, none = (dict(zip(table.columns, row, strict=True)) for row in table.cells)
+    tax = found["ours"].tax
+    assert ours["Safety tax"] == f"{tax.value:.3f} [{tax.low:.3f}, {tax.high:.3f}]"
+    assert ours["Tax reduction vs ours"] == "0.000 [0.000, 0.000]"
+    figures = composite(found["ours"].safety.value, found["ours"].utility.value)
+    assert ours["Composite (angle)"] == f"{figures.value:.3f} ({figures.angle:.0f}°)"
+    for column in ("Strength", "Safety", "Safety tax", "Composite (angle)"):
+        assert none[column] == "–"
+    assert none["Hypervolume"] != "–"
+    assert measured_text(Measured(0.1, None, 0.25, 0.9)) == "0.100 [−∞, 0.250]"
+    assert measured_text(Measured(0.1, -0.05, None, 0.9), digits=1) == "0.1 [-0.1, ∞]"
+    before, after = np.ones(50), np.repeat([0.0, 1.0], 25)
+    drifts = drift_table(drift_intervals(before, {"TA": after, "ours": before}, plain="TA", seed=0), plain="TA")
+    assert drifts.rows[1] == ("ours", "0.000 [0.000, 0.000]", "1.000 [1.000, 1.000]")
+
+
+# --- pictures ----------------------------------------------------------------------------------------------------
+
+LONG = "a model with a name that is much longer than others"
+PICTURES = {
+    "heat": lambda stem: heatmap([[0.1, None], [0.5, 1.0]], [LONG, "b"], ["hate speech, weapons", "d"], path_stem=stem,
+                                 title="Rates", color_label="Rate"),
+    "wide": lambda stem: heatmap(np.linspace(0, 1, 40).reshape(2, 20).tolist(), ["a", LONG],
+                                 [f"s{i}" for i in range(20)], path_stem=stem,
+                                 title="A title that is much wider than its picture " * 3),
+    "tax": lambda stem: tax_bars({LONG: (0.1, -0.05, 0.2), "b": (0.3, 0.2, None), "c": (None, None, None)},
+                                 path_stem=stem, title="Tax", highlight="b"),
+    "rates": lambda stem: rate_plot({LONG: {"refusal": (0.9, 0.8, 1.0), "harm": (None, None, None)},
+                                     "b": {"refusal": (0.0, 0.0, 0.1), "harm": (0.5, None, None)}},
+                                    path_stem=stem, title="Rates"),
+    "retention": lambda stem: retention_plot({LONG: {1: (1.0, 0.9, 1.1), 4: (0.8, 0.7, 0.9)},
+                                              "b": {2: (0.5, 0.4, 0.6)}}, path_stem=stem, title="Retention",
+                                             highlight="b"),
+}  # fmt: skip
+SAID = {
+    "heat": ["Rates", LONG, "hate speech, weapons", "0.10", "–", "1.00", "Rate"],
+    "wide": [LONG, "s19"],
+    "tax": ["Tax", LONG, "0.100", "never reaches the safety asked for", "–"],
+    "rates": ["refusal", "harm", "b", " –"],
+    "retention": ["Retention", "b", "Merged experts"],
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_pictures_repeat_byte_for_byte_and_keep_everything_inside(name, tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+    from matplotlib.image import imread
+
+    figures = []
+    original = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (figures.append(self), original(self, *a, **k))[1])
+    first, second = (PICTURES[name](tmp_path / folder / "v1.0") for folder in ("one", "two"))
+    assert [path.name for path in first] == ["v1.0.png", "v1.0.svg"]
+    for a, b in zip(first, second, strict=True):
+        assert a.read_bytes() == b.read_bytes()
+    assert sorted(path.name for path in first[0].parent.iterdir()) == ["v1.0.png", "v1.0.svg"]
+    height, width = imread(first[0]).shape[:2]
+    assert width >= 800
+    assert height >= 200
+    assert ET.parse(first[1]).getroot().tag.endswith("svg")
+    svg = first[1].read_text()
+    assert "<dc:date>" not in svg
+    texts = [text.get_text() for text in figures[0].findobj(match=lambda artist: hasattr(artist, "get_text"))]
+    for said in SAID[name]:
+        assert said in texts or said in [text.replace("\n", " ") for text in texts], said
+    for said in SAID[name]:
+        if name != "retention" and said.isascii():
+            assert f"<!-- {said} -->" in svg
+    # Whatever is cut off leaves ink on the edge.
+    pixels = imread(first[0])[..., :3]
+    for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]):
+        assert (edge == 1).all()
+
+
+def test_heat_map_prints_values_only_where_there_is_room(tmp_path):
+    for columns, printed in ((15, True), (16, False)):
+        _, svg = heatmap(
+            [[0.25] * columns], ["a"], [f"s{i}" for i in range(columns)], path_stem=tmp_path / "h", title="t"
+        )
+        assert ("<!-- 0.25 -->" in svg.read_text()) == printed
+
+
+def test_pictures_refuse_nonsense(tmp_path):
+    stem = tmp_path / "p"
+    cases = (
+        (lambda: heatmap([], [], [], path_stem=stem, title="t"), "at least one"),
+        (lambda: heatmap([[1.0]], ["a"], ["b", "c"], path_stem=stem, title="t"), r"rows of \[1\] cells"),
+        (lambda: heatmap([[float("inf")]], ["a"], ["b"], path_stem=stem, title="t"), "infinite values"),
+        (lambda: heatmap([[1.0]], ["a"], ["b"], path_stem=stem, title="t", limits=(1, 0)), "a lower and a larger"),
+        (lambda: tax_bars({}, path_stem=stem, title="t"), "no values to draw"),
+        (lambda: tax_bars({"a": (None, None, None)}, path_stem=stem, title="t"), "no values to draw for a"),
+        (lambda: tax_bars({"a": (1, 2, 3)}, path_stem=stem, title="t"), "outside its interval"),
+        (lambda: tax_bars({"a": (1, 0, 3)}, path_stem=stem, title="t", highlight="b"), "none of the names"),
+        (lambda: rate_plot({"a": {"x": (1, 0, 1)}, "b": {}}, path_stem=stem, title="t"), "the same for every model"),
+        (lambda: retention_plot({}, path_stem=stem, title="t"), "no values to draw"),
+        (
+            lambda: retention_plot({"a": {1: (1, 1, 1)}}, path_stem=stem, title="t", highlight="b"),
+            "none of the names",
+        ),
+    )
+    for draw, message in cases:
+        with pytest.raises(DataError, match=message):
+            draw()
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- the report --------------------------------------------------------------------------------------------------
+
+
+def test_report_is_complete_and_self_contained(summary, tmp_path):
+    page_path = write_evaluation_report(summary, tmp_path, title="A & B", facts={"Decoding": {"temperature": 0}},
+                                        highlight="merge")  # fmt: skip
+    assert page_path == tmp_path / "index.html"
+    assert read_summary(tmp_path / "summary.json") == summary
+    source = page_path.read_text()
+    page = Page(source)
+    assert page.links == []
+    assert "script" not in page.tags
+    assert "url(http" not in source
+    for text in ("A & B", "Decoding.temperature", "refusal 1", "not evaluated for merge", "are against base", "Wilson",
+                 "beavertails: refusal by category"):  # fmt: skip
+        assert text in page.text, text
+    rows = [tuple(row) for row in page.rows]
+    for table in (overview_table(summary), comparison_table(summary), suite_table(summary, "mmlu")):
+        for row in table.cells:
+            assert tuple(row) in rows
+    ids = re.findall(r'\bid="([^"]+)"', source)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r"url\(#([^)]+)\)", source)) <= set(ids)
+    assert set(re.findall(r'href="#([^"]+)"', source)) <= set(ids)
+    names = {path.name for path in (tmp_path / "tables").iterdir()}
+    for stem in ("overview", "comparisons", "suite_1", "suite_1_harm", "suite_2", "judges"):
+        assert {f"{stem}{suffix}" for suffix in (".md", ".csv", ".json", ".tex")} <= names
+    assert {"rates.csv", "rates.json"} <= names
+    report = (tmp_path / "report.md").read_text()
+    pictures = re.findall(r"!\[.*?\]\((.*?)\)", report)
+    assert len(pictures) == 2 + 3
+    assert all((tmp_path / picture).is_file() for picture in pictures)
+    for table in (overview_table(summary), suite_table(summary, "beavertails")):
+        assert f"## {table.caption}\n" in report
+        for row in table.cells:
+            assert f"| {' | '.join(row)} |" in report
+    again = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    write_evaluation_report(summary, tmp_path, title="A & B", facts={"Decoding": {"temperature": 0}}, highlight="merge")
+    assert again == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_report_of_little(tmp_path):
+    summary = summarize([record("a <b>", "s", 0, {"correct": 1.0})])
+    assert "a <b>" in Page(evaluation_page(summary)).text
+    text = evaluation_markdown(summary)
+    assert text.startswith("# Evaluation\n\n1 model on 1 suite.\n")
+    assert "Pictures" not in text
+    more = PageTable(caption="More", columns=("x",), rows=[("cell of more",)])
+    [picture] = draw_summary(summary, tmp_path / "elsewhere")
+    page = write_evaluation_report(summary, tmp_path / "report", more_tables=[more], more_pictures=[picture])
+    assert "cell of more" in Page(page.read_text()).text
+    report = (tmp_path / "report" / "report.md").read_text()
+    assert "## More" in report
+    assert "(../elsewhere/s.png)" in report
+    assert (tmp_path / "report" / "tables" / "more_1.tex").is_file()
+    assert picture.caption == "s: correct, n = 1, 95 % intervals"

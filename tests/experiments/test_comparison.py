@@ -1,0 +1,96 @@
+"""The comparison room: every method is in it, sweeps are honest, and measuring leaves the base as it was."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from sst_merge.experiments.sweep import sweep
+from sst_merge.experiments.contestants import CONTESTANTS, EVERY_METHOD, SAME_AS, Contestant
+from sst_merge.experiments.paths import SAFETY_WEIGHT
+from sst_merge.methods import available_methods, parse_options
+from sst_merge.worlds.lab import load_lab
+from sst_merge.worlds.lab.problem import LabSetup, lab_setup
+from sst_merge.worlds.updates import UpdatedModel, adapters_update
+
+# One per method: whether a preparation reads the knob does not depend on the other options.
+ONCE = list({c.method: c.label for c in reversed(CONTESTANTS.values()) if c.prepare_once}.values())
+ENTRYWISE = ("TIES", "DARE linear", "RESTA with DARE")
+
+
+@pytest.fixture(scope="module")
+def setup() -> LabSetup:
+    return lab_setup(load_lab(0, progress=False), ["swap_pairs"], harm_samples=8, benign_samples=8)
+
+
+def _dense(update) -> dict[str, torch.Tensor]:
+    return {m: f.delta(torch.float64) for m, f in update.items()}
+
+
+def test_every_registered_method_takes_part() -> None:
+    methods = {c.method for c in CONTESTANTS.values()} | set(SAME_AS)
+    assert methods == set(available_methods())
+    assert {CONTESTANTS[label].method for label in EVERY_METHOD} | set(SAME_AS) == set(available_methods())
+    assert set(SAME_AS.values()) <= set(CONTESTANTS)
+
+
+@pytest.mark.parametrize("label", CONTESTANTS)
+def test_same_number_of_valid_strengths(label: str) -> None:
+    contestant = CONTESTANTS[label]
+    assert len(contestant.values) == len(CONTESTANTS["Task Arithmetic"].values) == len(set(contestant.values))
+    method = available_methods()[contestant.method]
+    knob = contestant.knob or method.knob
+    for value in contestant.values:
+        parse_options(method, {**contestant.options} if knob == SAFETY_WEIGHT else {**contestant.options, knob: value})
+
+
+def test_paths_give_the_methods_own_result(setup: LabSetup) -> None:
+    skill, safety = setup.problem.adapters
+    found = _dense(CONTESTANTS["Task Arithmetic"].path(setup.problem)(0.7))
+    by_weight = _dense(Contestant("", "task_arithmetic", (1.0,), {}, SAFETY_WEIGHT).path(setup.problem)(0.7))
+    for module, delta in found.items():
+        expected = skill.delta(module, dtype=torch.float64) + 0.7 * safety.delta(module, dtype=torch.float64)
+        torch.testing.assert_close(delta, expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(by_weight[module], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("label", [*ONCE, "RegMean"])
+def test_a_kept_preparation_gives_what_a_new_one_gives(label: str, setup: LabSetup) -> None:
+    contestant = CONTESTANTS[label]
+    first, other = contestant.values[1], contestant.values[6]
+    path = contestant.path(setup.problem)
+    path(first)
+    fresh = _dense(replace(contestant, prepare_once=False).path(setup.problem)(other))
+    for module, delta in _dense(path(other)).items():
+        torch.testing.assert_close(delta, fresh[module], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("label", ENTRYWISE)
+def test_results_of_full_rank_are_not_cut(label: str, setup: LabSetup) -> None:
+    update = CONTESTANTS[label].path(setup.problem)(1.0)
+    assert max(factors.rank for factors in update.values()) > 16
+
+
+def test_an_updated_model_is_the_base_with_the_adapters_of_peft(setup: LabSetup) -> None:
+    from peft import PeftModel
+
+    skill = setup.problem.adapters[0]
+    model, ids = setup.lab.model("unaligned"), torch.arange(6, 18).view(2, 6)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with torch.no_grad():
+        base = model(ids).logits
+        with UpdatedModel(model, skill.modules) as updated:
+            updated.set(adapters_update([skill.with_(weight=0.5), skill.with_(weight=0.5, name="again")]))
+            found = model(ids).logits
+        assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+        expected = PeftModel.from_pretrained(model, skill.path).eval()(ids).logits
+    assert float((found - base).abs().max()) > 0.1
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_more_safety_weight_gives_more_safety(setup: LabSetup) -> None:
+    contestant = Contestant("", "linear", (0.01, 100.0), {}, SAFETY_WEIGHT)
+    result = sweep(contestant, setup, n_dev=16, n_test=16)
+    assert result.dev[0].safety.rate < 0.1 < 0.9 < result.dev[1].safety.rate
+    assert result.chosen(0.9) == 1
+    assert result.points()[1].n_safety == 32

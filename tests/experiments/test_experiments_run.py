@@ -1,0 +1,321 @@
+"""The experiments end to end at micro size on the shipped lab: resume, same bytes, tables from stored cells."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sst_merge.errors import DataError, SSTMergeError
+from sst_merge.experiments.cells import Cell, CellStore
+from sst_merge.experiments.config import ExperimentConfig, load_experiment_config
+from sst_merge.experiments.estimate import prompts_of
+from sst_merge.experiments.plan import training_stages
+from sst_merge.experiments.provenance import code_digest
+from sst_merge.experiments.run import Experiments
+from sst_merge.experiments.runner import run_cells
+
+LAB = Path(__file__).resolve().parents[2] / "configs" / "experiment_config.yaml"
+METHODS = ["Task Arithmetic", "SST-Merge"]
+
+
+def _micro(**overrides: object) -> ExperimentConfig:
+    small = {
+        "prompts": {"dev": 8, "test": 8}, "calibration": {"harm": 8, "benign": 8}, "n_resamples": 100, "workers": 1,
+        "safety_tax.groups": [{"name": "one skill", "skills": ["swap_pairs"], "methods": METHODS}],
+        "safety_tax.drift.groups": [{"name": "one expert", "skills": ["swap_pairs"], "methods": METHODS}],
+        "interference.sizes": [2], "interference.families": ["swap_pairs", "add"],
+        "interference.methods": METHODS, "interference.samples_per_skill": 4,
+        "interference.prompts": {"dev": 8, "test": 8}, "interference.poisoned_sizes": [],
+        "comparison.methods": ["Task Arithmetic"],
+        "comparison.ablation": {
+            "seeds": [0], "prompts": {"dev": 8, "test": 8}, "structures": [], "estimators": [], "points": [],
+            "combines": [], "hard_filter": True, "samples": [], "damping": [], "cross_structures": [],
+            "without_skill_data": False,
+        },
+    }  # fmt: skip
+    return load_experiment_config(LAB, quick=True, overrides=small | overrides)
+
+
+def _deterministic(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.suffix in {".json", ".md", ".png", ".svg"}
+            or p.name == "records.jsonl"}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tax(tmp_path_factory: pytest.TempPathFactory) -> Experiments:
+    experiments = Experiments(_micro(), tmp_path_factory.mktemp("results"))
+    experiments.run("exp1")
+    return experiments
+
+
+def test_experiment_1_end_to_end(tax: Experiments) -> None:
+    folder = tax.out / "exp1_safety_tax"
+    figures = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["figures"]
+    records = [json.loads(line) for line in (folder / "records.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [r["method"] for r in records] == ["alone", *METHODS, "alone", *METHODS]
+    for method in METHODS:
+        ours = figures["one skill"]["0.9"][method]
+        sweep = next(r["result"] for r in records if r["method"] == method and r["part"] == "tax")
+        alone = records[0]["result"]
+        # The strength by hand: the first whose dev refusals reach the threshold.
+        reached = [i for i, d in enumerate(sweep["dev"]) if (d["harmful"] + d["jailbreak"]).count("1") / 16 >= 0.9]
+        assert ours["strengths"] == [reached[0] if reached else None]
+        if reached:
+            right = sweep["test"][reached[0]]["right"]
+            expert = alone["expert swap_pairs"]["test"]["right"]["task:swap_pairs"].count("1")
+            tax_by_hand = (expert - right["task:swap_pairs"].count("1")) / expert
+            assert ours["tax"]["value"] == pytest.approx(tax_by_hand)
+    drift = figures["drift, one expert"]
+    before = records[3]["result"]["base"]["test"]["right"]
+    after = records[3]["result"]["skills alone"]["test"]["right"]
+    lost = sum(before[k].count("1") - after[k].count("1") for k in ("harmful", "jailbreak")) / 16
+    assert drift["plain merging"]["drift"]["value"] == pytest.approx(lost)
+    assert (folder / "front_one_skill.png").stat().st_size > 1000
+
+
+def test_tables_come_back_from_stored_cells_byte_for_byte(tax: Experiments) -> None:
+    folder = tax.out / "exp1_safety_tax"
+    before = _deterministic(folder)
+    assert len(before) >= 7
+    for path in folder.iterdir():
+        path.unlink()
+    Experiments(tax.config, tax.out).report("exp1")
+    assert _deterministic(folder) == before
+
+
+def test_the_same_seed_gives_the_same_bytes(tax: Experiments, tmp_path: Path) -> None:
+    cells = [entry.cell for entry in tax.planned("exp1") if entry.label == "SST-Merge"]
+    other = CellStore(tmp_path)
+    # In two processes, of which each takes its next cell while the other is still at work.
+    assert len(cells) == 2
+    third = next(entry.cell for entry in tax.planned("exp1") if entry.label == "Task Arithmetic")
+    cells.append(third)
+    assert run_cells(cells, other, workers=2) == 3
+    for cell in cells:
+        assert other.load(cell)["result"] == tax.store.load(cell)["result"]
+
+
+def test_finished_cells_are_not_done_again(tax: Experiments) -> None:
+    cells = [entry.cell for entry in tax.planned("exp1")]
+    before = {cell.key: tax.store.path(cell).stat().st_mtime_ns for cell in cells}
+    assert run_cells(cells, tax.store) == 0
+    assert {cell.key: tax.store.path(cell).stat().st_mtime_ns for cell in cells} == before
+
+
+def test_experiment_3_shares_cells_with_experiment_1(tax: Experiments) -> None:
+    done = {entry.cell.key for entry in tax.planned("exp1")}
+    planned = tax.planned("exp3")
+    assert {e.cell.key for e in planned if e.part == "methods"} <= done
+    tax.run("exp3")
+    figures = json.loads((tax.out / "exp3_comparison" / "summary.json").read_text(encoding="utf-8"))["figures"]
+    assert figures["cost"]["Task Arithmetic"]["seconds"][0] > 0
+    assert set(figures["ablation"]) == {"defaults", "hard filter", "random subspace"}
+    assert figures["ablation"]["defaults"]["quotient held-out"][0] > 0
+    page = tax.page(["exp1", "exp3"])
+    for said in ("- commit: ", "torch ", "seeds of adapters: 0", "cells, ", "Safety tax", "Peak MiB"):
+        assert said in page
+
+
+def test_experiment_2_end_to_end(tmp_path: Path) -> None:
+    experiments = Experiments(_micro(), tmp_path)
+    experiments.run("exp2")
+    lines = (tmp_path / "exp2_interference" / "records.jsonl").read_text(encoding="utf-8").splitlines()
+    alone, *merged = map(json.loads, lines)
+    summary = json.loads((tmp_path / "exp2_interference" / "summary.json").read_text(encoding="utf-8"))
+    figures = summary["figures"]["experts, 2 experts, skills alone"]
+    for record in merged:
+        shares = []
+        for task in ("swap_pairs", "add"):
+            expert = alone["result"][f"expert {task}"]["test"]["right"][f"task:{task}"].count("1")
+            shares.append(record["result"]["skills"]["test"]["right"][f"task:{task}"].count("1") / expert)
+        assert figures[record["method"]]["retention"]["value"] == pytest.approx(sum(shares) / 2)
+        assert set(record["result"]) == {"skills", "safe"}
+        dev = record["result"]["skills"]["dev"]
+        rates = [sum(text.count("1") for text in right.values()) for right in dev]
+        assert record["result"]["skills"]["chosen"] == rates.index(max(rates))
+
+
+def test_a_killed_run_goes_on_where_it_stopped(tax: Experiments, tmp_path: Path) -> None:
+    script = tmp_path / "run.py"
+    names = [f"cell {i}" for i in range(4)]
+    script.write_text(
+        "import sys, time\nfrom pathlib import Path\n"
+        "from sst_merge.experiments import work\nfrom sst_merge.experiments.cells import Cell, CellStore\n"
+        "from sst_merge.experiments.runner import run_cells\n"
+        "def slow(p):\n    time.sleep(0.0 if p['i'] < 2 else 60.0)\n    return {'i': p['i']}\n"
+        "work.WORK = {'slow': slow}\n"
+        "cells = [Cell('slow', f'cell {i}', {'i': i}) for i in range(4)]\n"
+        "run_cells(cells, CellStore(Path(sys.argv[1])))\n",
+        encoding="utf-8",
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    store = CellStore(tmp_path / "cells")
+    process = subprocess.Popen([sys.executable, str(script), str(store.folder)], env=environment)
+    cells = [Cell("slow", name, {"i": i}) for i, name in enumerate(names)]
+    deadline = time.monotonic() + 120
+    while not store.has(cells[1]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert [store.has(cell) for cell in cells] == [True, True, False, False]
+    before = [store.path(cell).read_bytes() for cell in cells[:2]]
+    done: list[int] = []
+    from sst_merge.experiments import work
+
+    patched = pytest.MonkeyPatch()
+    patched.setattr(work, "WORK", {"slow": lambda p: done.append(p["i"]) or {"i": p["i"]}})
+    assert run_cells(cells, store) == 2
+    patched.undo()
+    assert done == [2, 3]
+    assert [store.path(cell).read_bytes() for cell in cells[:2]] == before
+
+
+def test_workers_are_gone_when_their_parent_is_killed(tax: Experiments, tmp_path: Path) -> None:
+    """And what they finished is equal to what one process gives."""
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import json, sys\nfrom pathlib import Path\n"
+        "from sst_merge.experiments.cells import Cell, CellStore\n"
+        "from sst_merge.experiments.runner import run_cells\n"
+        "if __name__ == '__main__':\n"
+        "    cells = [Cell(*fields) for fields in json.loads(Path(sys.argv[1]).read_text())]\n"
+        "    run_cells(cells, CellStore(Path(sys.argv[2])), workers=2)\n",
+        encoding="utf-8",
+    )
+    cells = [entry.cell for entry in tax.planned("exp1") if entry.label != "alone"]
+    listed = tmp_path / "cells.json"
+    listed.write_text(json.dumps([[c.kind, c.title, c.parameters, c.depends] for c in cells]), encoding="utf-8")
+    store = CellStore(tmp_path / "cells")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(script), str(listed), str(store.folder)]
+    process = subprocess.Popen(command, env=environment)
+    deadline = time.monotonic() + 240
+    while not any(store.has(cell) for cell in cells) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    children = [int(pid) for task in Path(f"/proc/{process.pid}/task").iterdir()
+                for pid in (task / "children").read_text().split()]  # fmt: skip
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    finished = [cell for cell in cells if store.has(cell)]
+    assert finished
+    for cell in finished:
+        assert store.load(cell)["result"] == tax.store.load(cell)["result"]
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{pid}").exists() for pid in children) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert children and not any(Path(f"/proc/{pid}").exists() for pid in children)
+
+
+def test_what_takes_longest_starts_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    groups = [{"name": "one skill", "skills": ["swap_pairs"], "methods": [*METHODS, "SST-Merge, refined"]}]
+    experiments = Experiments(_micro(**{"safety_tax.groups": groups}), tmp_path)
+    started: list[str] = []
+
+    def record(cells: list[Cell], store: CellStore, *, stage: str, **_: object) -> int:
+        if stage == "exp1":
+            started.extend(cell.title for cell in cells)
+            raise KeyboardInterrupt
+        return 0
+
+    monkeypatch.setattr("sst_merge.experiments.run.run_cells", record)
+    with pytest.raises(KeyboardInterrupt):
+        experiments.run("exp1")
+    places = [next(i for i, title in enumerate(started) if title.startswith(f"{m}, one skill")) for m in
+              ("SST-Merge, refined", "SST-Merge", "Task Arithmetic")]  # fmt: skip
+    assert places == sorted(places)
+
+
+def test_a_failed_cell_is_named_and_the_others_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from sst_merge.experiments import work
+
+    def sometimes(parameters: dict) -> dict:
+        if parameters["i"] == 1:
+            raise DataError("no such prompt")
+        return {"i": parameters["i"]}
+
+    monkeypatch.setattr(work, "WORK", {"kind": sometimes})
+    cells = [Cell("kind", f"cell {i}", {"i": i}) for i in range(3)]
+    store = CellStore(tmp_path)
+    with pytest.raises(SSTMergeError, match=r"1 of 3 cells failed.*cell 1: no such prompt"):
+        run_cells(cells, store)
+    assert [store.has(cell) for cell in cells] == [True, False, True]
+
+
+def test_a_cells_name_changes_with_what_its_result_depends_on(tax: Experiments, tmp_path: Path) -> None:
+    cell = Cell("kind", "title", {"a": 1, "b": [2]}, {"code": "x"})
+    assert Cell("kind", "another title", {"b": [2], "a": 1}, {"code": "x"}).key == cell.key
+    for other in (Cell("other", "title", cell.parameters, cell.depends), Cell("kind", "title", {"a": 2, "b": [2]},
+                  cell.depends), Cell("kind", "title", cell.parameters, {"code": "y"})):  # fmt: skip
+        assert other.key != cell.key
+    planned = {entry.label: entry.cell for entry in tax.planned("exp1") if entry.part == "tax"}
+    depends = planned["SST-Merge"].depends
+    assert set(depends["artefacts"]) == {"base unaligned", "safety", "swap_pairs"}
+    assert "missing" not in depends["artefacts"].values()
+    assert depends["options"]["combine"] == "add" and depends["code"] != planned["Task Arithmetic"].depends["code"]
+    bigger = Experiments(_micro(prompts={"dev": 8, "test": 9}), tmp_path).planned("exp1")
+    assert not {e.cell.key for e in bigger} & {e.cell.key for e in tax.planned("exp1")}
+
+
+def test_comments_do_not_change_the_digest_of_code(tmp_path: Path) -> None:
+    first, second, third = (tmp_path / f"{i}" / "method.py" for i in range(3))
+    for path, text in ((first, 'def f(x):\n    """Doc."""\n    return x + 1\n'),
+                       (second, "# why\ndef f(x):\n    return (x\n            + 1)\n"),
+                       (third, "def f(x):\n    return x + 2\n")):  # fmt: skip
+        path.parent.mkdir()
+        path.write_text(text, encoding="utf-8")
+    from sst_merge.experiments.provenance import _file_code
+
+    digests = [_file_code(path).split("\n", 1)[1] for path in (first, second, third)]
+    assert digests[0] == digests[1] != digests[2]
+    assert len(code_digest()) == 16
+
+
+def test_a_damaged_cell_is_named(tmp_path: Path) -> None:
+    store, cell = CellStore(tmp_path), Cell("kind", "title", {})
+    store.save(cell, {}, seconds=1.0, run={})
+    store.path(cell).write_text("{", encoding="utf-8")
+    with pytest.raises(DataError, match=r"no JSON.*remove the file"):
+        store.load(cell)
+
+
+def test_the_outline_counts_without_doing_anything(tmp_path: Path) -> None:
+    experiments = Experiments(_micro(), tmp_path / "results")
+    outline = experiments.outline(["exp1", "exp2"])
+    assert outline.kinds["sweep"].cells == 4 and outline.kinds["interference"].cells == 2
+    assert outline.seconds > 0 and not (tmp_path / "results").exists()
+    sweep = next(e.cell for e in experiments.planned("exp1") if e.label == "SST-Merge")
+    assert prompts_of(sweep) == 9 * (2 * 8 + 5 * 8)
+
+
+def test_the_command(tax: Experiments, tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from sst_merge.cli.main import cli
+
+    runner = CliRunner()
+    out = str(tmp_path / "results")
+    shown = runner.invoke(cli, ["experiment", "exp2", "--config", str(LAB), "--num_experts", "8", "--methods", "all",
+                                "--dry-run", "--out", out])  # fmt: skip
+    assert shown.exit_code == 0, shown.output
+    # Five sets of 8, ten methods; the poisoned sets of the file beside them.
+    assert "exp2: about" in shown.output and "interference" in shown.output
+    wrong = runner.invoke(cli, ["experiment", "exp1", "--config", str(LAB), "--seeds", "one", "--out", out])
+    assert wrong.exit_code == 2 and "--seeds: found 'one'" in wrong.output
+    assert not Path(out).exists()
+
+
+def test_adapters_are_trained_beside_bases_they_do_not_need() -> None:
+    def cell(lab: int, name: str | None, base: str) -> Cell:
+        what = {"lab_seed": lab, "name": name, "base": base, "adapter_seed": 0}
+        return Cell("adapter", f"{name} on {base}, lab {lab}", what)
+
+    base, here, there = cell(1, None, "unaligned"), cell(0, "add", "unaligned"), cell(1, "add", "unaligned")
+    other = cell(1, "add", "aligned")
+    assert training_stages([base, there, here, other]) == [[base, here, other], [there]]
+    assert training_stages([there, here]) == [[there, here]]
+    assert training_stages([]) == []

@@ -1,0 +1,88 @@
+"""What cells save time with: a merge that is made once serves many strengths only where it may."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from sst_merge.baselines import fisher_merging, regmean
+from sst_merge.experiments.interference_work import _skills_path
+from sst_merge.experiments.line_up import COMBINERS, DRIFT_CONTESTANTS
+from sst_merge.experiments.paths import SAFETY_WEIGHT, SkillsThenSafety, method_path
+from sst_merge.methods import MergeProblem
+from sst_merge.worlds.lab import load_lab
+from sst_merge.worlds.lab.problem import LabSetup, lab_setup
+from sst_merge.worlds.updates import Update
+
+ONCE = [label for label, contestant in DRIFT_CONTESTANTS.items() if contestant.prepare_once]
+BASELINES = [label for label, combiner in COMBINERS.items() if combiner.method != "sst"]
+
+
+@pytest.fixture(scope="module")
+def drift() -> LabSetup:
+    return lab_setup(
+        load_lab(0, progress=False), ["swap_pairs", "add"], base="aligned", harm_samples=8, benign_samples=8
+    )
+
+
+@pytest.fixture(scope="module")
+def experts() -> LabSetup:
+    return lab_setup(load_lab(0, progress=False), ["swap_pairs", "add", "reverse"], harm_samples=8, benign_samples=12)
+
+
+def _dense(update: Update) -> dict[str, torch.Tensor]:
+    return {m: f.delta(torch.float64) for m, f in update.items()}
+
+
+def _skills(problem: MergeProblem) -> MergeProblem:
+    return replace(problem, adapters=[a for a in problem.adapters if a.role == "utility"])
+
+
+def _assert_same(found: Update, expected: Update) -> None:
+    given = _dense(expected)
+    assert found.keys() == given.keys()
+    for module, delta in _dense(found).items():
+        torch.testing.assert_close(delta, given[module], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("label", ONCE)
+def test_drift_prepares_once_only_what_does_not_read_the_strength(label: str, drift: LabSetup) -> None:
+    contestant = DRIFT_CONTESTANTS[label]
+    first, other = contestant.values[2], contestant.values[7]
+    path = contestant.path(drift.problem)
+    path(first)
+    _assert_same(path(other), replace(contestant, prepare_once=False).path(drift.problem)(other))
+
+
+@pytest.mark.parametrize("label", BASELINES)
+def test_one_merge_of_the_skills_serves_every_strength(label: str, experts: LabSetup) -> None:
+    combiner, skills = COMBINERS[label], _skills(experts.problem)
+    path = _skills_path(experts.problem, combiner)
+    for strength in combiner.strengths[::4]:
+        own = method_path(skills, combiner.method, combiner.options, "strength", prepare_once=False)(strength)
+        _assert_same(path(strength), own)
+
+
+def test_the_skills_of_sst_merge_are_the_same_with_a_safety_adapter(experts: LabSetup) -> None:
+    options = COMBINERS["SST-Merge"].options
+    with_safety, alone = (SkillsThenSafety(p, options) for p in (experts.problem, _skills(experts.problem)))
+    _assert_same(with_safety.skills(1.2), alone.skills(1.2))
+
+
+@pytest.mark.parametrize("method", ["regmean", "fisher_merging"])
+def test_what_weights_do_not_change_is_collected_once(
+    method: str, experts: LabSetup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[str] = []
+
+    def counting(problem: MergeProblem, stage: str, batches: object) -> None:
+        passes.append(stage)
+
+    for room in (regmean, fisher_merging):
+        monkeypatch.setattr(room, "ticker", counting)
+    path = method_path(experts.problem, method, {}, SAFETY_WEIGHT, prepare_once=False)
+    updates = [path(weight) for weight in (0.5, 2.0, -2.0)]
+    assert len(passes) == len(experts.problem.adapters) + 1, "the reverse of an adapter has other activations"
+    assert any((_dense(updates[0])[m] - d).abs().max() > 1e-4 for m, d in _dense(updates[1]).items())
+    for weight, update in zip((0.5, 2.0, -2.0), updates, strict=True):
+        _assert_same(update, method_path(experts.problem, method, {}, SAFETY_WEIGHT, prepare_once=False)(weight))

@@ -1,0 +1,135 @@
+"""Task files of users: checked before any work, then suites like any other."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from sst_merge.errors import DataError
+from sst_merge.suites.custom import custom_suite, read_questions
+
+DATA = os.environ.get("SST_MERGE_DATA")
+
+
+def write(path, *lines):
+    path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
+    return path
+
+
+def load(suite, **metadata):
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_defaults=False, metadata=metadata).load([suite.spec])["tasks"][suite.task]
+
+
+def score(suite, *responses):
+    task = load(suite)
+    return [
+        task.process_results(doc, [answer])["correct"] for doc, answer in zip(task.eval_docs, responses, strict=True)
+    ]
+
+
+def test_answers_are_compared_by_their_first_line_or_by_what_they_contain(tmp_path):
+    suite = custom_suite(
+        write(
+            tmp_path / "my-capitals.v2.jsonl",
+            {"prompt": "Capital of France?", "answer": "Paris", "tags": {"continent": "Europe"}},
+            {"prompt": "Capital of Bolivia?", "answer": ["Sucre", "La Paz"], "id": "bo"},
+            {"prompt": "Say a word with x.", "answer": "ox", "match": "contains"},
+            "",
+            {"prompt": "Capital of Peru?", "answer": "Lima"},
+        )
+    )
+    assert (suite.name, suite.task, suite.measure, suite.score) == (
+        "custom_my_capitals",
+        "sst_custom_my_capitals",
+        "utility",
+        "correct",
+    )
+    assert score(suite, "\n paris.\nIt is big.", "La  Paz", "The fox", "It is Lima") == [1, 1, 1, 0]
+    assert score(suite, "", "Sucre", "none", "LIMA") == [0, 1, 0, 1]
+    docs = list(load(suite).eval_docs)
+    assert [doc["id"] for doc in docs] == ["my-capitals.v2/1", "bo", "my-capitals.v2/3", "my-capitals.v2/5"]
+    assert json.loads(docs[0]["tags"]) == {"continent": "Europe"}
+
+
+def test_options_are_scored_by_likelihood(tmp_path):
+    suite = custom_suite(
+        write(
+            tmp_path / "options.jsonl",
+            {"prompt": "2 + 2 =", "options": ["3", "4", "22"], "answer": "4"},
+            {"prompt": "2 + 3 =", "options": ["5", "6"], "answer": 0},
+        )
+    )
+    task = load(suite)
+    task.build_all_requests(rank=0, world_size=1)
+    assert [i.args for i in task.instances] == [
+        ("2 + 2 =", " 3"),
+        ("2 + 2 =", " 4"),
+        ("2 + 2 =", " 22"),
+        ("2 + 3 =", " 5"),
+        ("2 + 3 =", " 6"),
+    ]
+    first, second = task.eval_docs
+    assert task.process_results(first, [(-2.0, False), (-1.0, False), (-3.0, False)]) == {"correct": 1.0}
+    assert task.process_results(second, [(-2.0, False), (-1.0, False)]) == {"correct": 0.0}
+
+
+def test_samples_are_drawn_and_calibration_prompts_left_out(tmp_path):
+    suite = custom_suite(write(tmp_path / "many.jsonl", *({"prompt": f"p {k}", "answer": "a"} for k in range(40))))
+    few, more = (load(suite, samples=n, seed=2).eval_docs["id"] for n in (5, 20))
+    assert len(few) == 5
+    assert set(few) < set(more)
+    assert len(load(suite, exclude=["P  3"]).eval_docs) == 39
+
+
+@pytest.mark.skipif(not DATA, reason="SST_MERGE_DATA names no data folder")
+def test_a_custom_suite_runs_on_a_real_model(tmp_path):
+    from lm_eval.evaluator import evaluate
+    from lm_eval.models.huggingface import HFLM
+
+    model = HFLM(pretrained=str(Path(DATA) / "models/stories260K"), device="cpu")
+    answer = custom_suite(write(tmp_path / "a.jsonl", {"prompt": "Once upon a", "answer": "time", "match": "contains"}))
+    option = custom_suite(
+        write(tmp_path / "o.jsonl", {"prompt": "Once upon a", "options": ["qqq zzz", "time"], "answer": "time"})
+    )
+    tasks = {suite.task: load(suite) for suite in (answer, option)}
+    results = evaluate(model, {"tasks": tasks}, bootstrap_iters=0, log_samples=True)
+    assert [results["samples"][suite.task][0]["correct"] for suite in (answer, option)] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", r"line 2: not JSON"),
+        ("[1]", "line 2: a JSON list, expected an object"),
+        ({"prompt": " ", "answer": "a"}, "line 2: `prompt` is ' ', expected text"),
+        ({"prompt": "p"}, "line 2: `answer` is None, expected text or a list"),
+        ({"prompt": "p", "answer": []}, r"line 2: `answer` is \[\]"),
+        ({"prompt": "p", "answer": "."}, r"line 2: `answer` is '\.'"),
+        ({"prompt": "p", "answer": "a", "tags": {"k": 1}}, "line 2: `tags` is"),
+        ({"prompt": "p", "answer": "a", "match": "fuzzy"}, "line 2: `match` is 'fuzzy', expected exact or contains"),
+        ({"prompt": "p", "answer": "a", "anwser": "a"}, "line 2: unknown field anwser; known: id, prompt"),
+        (
+            {"prompt": "p", "options": ["a"], "answer": "a"},
+            r"line 2: `options` is \['a'\], expected a list of at least two",
+        ),
+        ({"prompt": "p", "options": ["a", "b"], "answer": 2}, "line 2: `answer` is 2, expected one of the options"),
+        ({"prompt": "p", "options": ["a", "b"], "answer": True}, "line 2: `answer` is True"),
+        ({"prompt": "p", "options": ["a", "b"], "answer": "a"}, "line 2: questions with and without `options`"),
+        ({"prompt": "p", "answer": "a", "id": "one"}, "line 2: the id 'one' occurs twice"),
+    ],
+)
+def test_a_wrong_line_is_named_before_any_work(line, message, tmp_path):
+    path = write(tmp_path / "task.jsonl", {"prompt": "q", "answer": "a", "id": "one"}, line)
+    with pytest.raises(DataError, match=message) as caught:
+        custom_suite(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_or_empty_file_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"none\.jsonl does not exist"):
+        read_questions(tmp_path / "none.jsonl")
+    with pytest.raises(DataError, match=r"empty\.jsonl: holds no question"):
+        read_questions(write(tmp_path / "empty.jsonl", ""))
