@@ -27,8 +27,8 @@ import torch
 
 from sst_merge import __version__
 from sst_merge.experiments.collected import refusals, task_rows
-from sst_merge.experiments.contestants import AS_COLLECTED, CONTESTANTS, Contestant
-from sst_merge.experiments.paths import SkillsThenSafety, method_path
+from sst_merge.experiments.method_sweeps import AS_COLLECTED, METHOD_SWEEPS, MethodSweep
+from sst_merge.experiments.paths import SkillsThenSafety, updates_by_knob
 from sst_merge.experiments.work import bits
 from sst_merge.fim_calculator import build_spaces
 from sst_merge.lora_utils import Adapter
@@ -53,29 +53,29 @@ def variants(setup: LabSetup) -> Iterator[tuple[str, tuple[float, ...], Callable
     """Label, strengths and the path of everything that is compared on one group."""
     problem = setup.problem
     for label in _REFERENCES:
-        yield _of(label, CONTESTANTS[label], problem)
-    yield _of("SST-Merge, Fisher utility", Contestant("", "sst", _MU, _FISHER_UTILITY), problem)
+        yield _of(label, METHOD_SWEEPS[label], problem)
+    yield _of("SST-Merge, Fisher utility", MethodSweep("", "sst", _MU, _FISHER_UTILITY), problem)
     yield _of("SST-Merge, Fisher utility, refined", _refined(_FISHER_UTILITY), problem)
-    yield _of("SST-Merge, second pass", Contestant("", "sst", _MU), lambda: second_pass(problem))
-    yield _of("SST-Merge, after RegMean", Contestant("", "sst", _MU), lambda: after_regmean(problem))
+    yield _of("SST-Merge, second pass", MethodSweep("", "sst", _MU), lambda: second_pass(problem))
+    yield _of("SST-Merge, after RegMean", MethodSweep("", "sst", _MU), lambda: after_regmean(problem))
     yield _of("SST-Merge, after RegMean, refined", _refined({}), lambda: after_regmean(problem))
     for label, options in (("as today", {}), ("wide inputs", {"inputs": "wide"})):
-        today = Contestant("", "sst", _MU, {"utility": "fisher", **options})
+        today = MethodSweep("", "sst", _MU, {"utility": "fisher", **options})
         yield _of(f"SST-Merge, Fisher utility, {label}", today, problem)
 
 
-def _of(label: str, contestant: Contestant, problem: MergeProblem | Callable[[], MergeProblem]):
-    return label, contestant.values, lambda: contestant.path(problem() if callable(problem) else problem)
+def _of(label: str, swept: MethodSweep, problem: MergeProblem | Callable[[], MergeProblem]):
+    return label, swept.values, lambda: swept.path(problem() if callable(problem) else problem)
 
 
-def _refined(options: dict[str, object]) -> Contestant:
-    return Contestant("", "sst", _BUDGETS, {"refine": 60, **options}, "tax_budget")
+def _refined(options: dict[str, object]) -> MethodSweep:
+    return MethodSweep("", "sst", _BUDGETS, {"refine": 60, **options}, "tax_budget")
 
 
 def after_regmean(problem: MergeProblem) -> MergeProblem:
     """One skill adapter, RegMean's merge of all of them, beside the safety adapter."""
     only = replace(problem, adapters=_with_role(problem, "utility"))
-    skilled = method_path(only, "regmean", {}, "strength", prepare_once=True)(1.0)
+    skilled = updates_by_knob(only, "regmean", {}, "strength", prepare_once=True)(1.0)
     return _problem(problem, Adapter.from_factors(skilled, name="skills"), *_with_role(problem, "safety"))
 
 
@@ -109,13 +109,15 @@ def measure_group(lab, skills: tuple[str, ...], n: int) -> dict[str, dict]:
     found: dict[str, dict] = {}
     with setup.answering() as answer:
         for name, adapters in alone.items():
-            found[name] = {"dev": [bits(answer(adapters_update(adapters), asked, split="tuning", second=False).right)]}
+            found[name] = {
+                "dev": [bits(answer(adapters_update(adapters), asked, split="tuning", with_other_answer=False).right)]
+            }
     for label, values, path_of in variants(setup):
         started = time.process_time()
         path = path_of()
         updates = [path(value) for value in values]
         with setup.answering() as answer:
-            dev = [bits(answer(update, asked, split="tuning", second=False).right) for update in updates]
+            dev = [bits(answer(update, asked, split="tuning", with_other_answer=False).right) for update in updates]
         found[label] = {"values": list(values), "dev": dev, "seconds": round(time.process_time() - started, 1)}
         print(f"{', '.join(skills)}: {label} in {found[label]['seconds']} s", flush=True)
     return found

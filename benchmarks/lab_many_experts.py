@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator
 import torch
 
 from sst_merge import __version__
-from sst_merge.experiments.contestants import AS_COLLECTED
-from sst_merge.experiments.line_up import COMBINERS
-from sst_merge.experiments.paths import SkillsThenSafety, method_path
+from sst_merge.experiments.line_up import TWO_STAGE_SWEEPS
+from sst_merge.experiments.method_sweeps import AS_COLLECTED
+from sst_merge.experiments.paths import SkillsThenSafety, updates_by_knob
 from sst_merge.measures.intervals import wilson_interval
 from sst_merge.methods import MergeProblem
 from sst_merge.reporting import markdown_table
@@ -29,7 +29,7 @@ from sst_merge.worlds.updates import Update, adapters_update
 _N = 24
 _SHARE = 0.9
 _MANY = ", 128 samples an expert"
-_OPTIONS = COMBINERS["SST-Merge"].options
+_OPTIONS = TWO_STAGE_SWEEPS["SST-Merge"].options
 Path = Callable[[float], Update]
 
 
@@ -46,10 +46,10 @@ def fisher_merge(problem: MergeProblem, **options: object) -> Path:
 
 
 def variants(few: LabSetup, many: LabSetup) -> Iterator[tuple[str, str, Path]]:
-    """Label, the combiner whose strengths are tried, and the path."""
+    """Label, the staged whose strengths are tried, and the path."""
     for label, given, said in (("Task Arithmetic", few, ""), ("RegMean", few, ""), ("RegMean", many, _MANY)):
-        combiner = COMBINERS[label]
-        path = method_path(given.problem, combiner.method, combiner.options, "strength", prepare_once=True)
+        staged = TWO_STAGE_SWEEPS[label]
+        path = updates_by_knob(given.problem, staged.method, staged.options, "strength", prepare_once=True)
         yield label + said, label, path
     yield "SST-Merge, as collected", "SST-Merge", fisher_merge(few.problem, **AS_COLLECTED)
     yield "SST-Merge, as collected" + _MANY, "SST-Merge", fisher_merge(many.problem, **AS_COLLECTED)
@@ -71,14 +71,14 @@ def main() -> None:
         alone = 0
         for adapter in few.problem.adapters:
             kind = {f"task:{adapter.name}": _N}
-            right = answer(adapters_update([adapter]), kind, split="tuning", second=False).right
+            right = answer(adapters_update([adapter]), kind, split="tuning", with_other_answer=False).right
             alone += sum(map(sum, right.values()))
     rows.append(["each expert alone", *_rate(alone, len(asked)), "–", "–"])
     for label, strengths, path in variants(few, many):
-        values = COMBINERS[strengths].strengths
+        values = TWO_STAGE_SWEEPS[strengths].strengths
         updates = [path(value) for value in values]
         with few.answering() as answer:
-            found = [answer(update, asked, split="tuning", second=False).right for update in updates]
+            found = [answer(update, asked, split="tuning", with_other_answer=False).right for update in updates]
         totals = [sum(map(sum, right.values())) for right in found]
         best = totals.index(max(totals))
         worst = min(sum(scores) / _N for scores in found[best].values())

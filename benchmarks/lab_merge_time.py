@@ -16,8 +16,8 @@ import torch
 from fisher import interval, timed
 
 from sst_merge import __version__
-from sst_merge.experiments.contestants import CONTESTANTS
-from sst_merge.experiments.paths import sst_path, sst_problem
+from sst_merge.experiments.method_sweeps import METHOD_SWEEPS
+from sst_merge.experiments.paths import sst_problem, sst_updates_by_knob
 from sst_merge.fim_calculator import build_spaces
 from sst_merge.methods import MergeProblem
 from sst_merge.reporting import markdown_table
@@ -35,7 +35,7 @@ def without_fishers(problem: MergeProblem, options: dict[str, object]) -> Callab
         again = replace(problem, spaces=build_spaces(problem.adapters, dtype=torch.float32))
         merge = sst_problem(again, options, "mu", _MU)
         merge.__dict__["fishers"] = collected  # where the cached property keeps them
-        return sst_path(merge, "mu", _MU)(_MU)
+        return sst_updates_by_knob(merge, "mu", _MU)(_MU)
 
     return merged
 
@@ -49,7 +49,7 @@ def main() -> None:
     torch.set_num_threads(1)
     problem = lab_setup(load_lab(0, progress=False), [options.skill]).problem
     tasks: dict[str, Callable[[], object]] = {
-        label: lambda label=label: CONTESTANTS[label].path(problem)(CONTESTANTS[label].middle)
+        label: lambda label=label: METHOD_SWEEPS[label].path(problem)(METHOD_SWEEPS[label].middle)
         for label in ("DARE linear", "Task Arithmetic")
     }
     for structure in ("kronecker", "block", "diagonal"):

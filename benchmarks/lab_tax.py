@@ -1,10 +1,10 @@
-"""The safety tax on the lab: every contestant over its whole range, several seeds of adapters.
+"""The safety tax on the lab: every swept over its whole range, several seeds of adapters.
 
     python benchmarks/lab_tax.py --seeds 0 1 2 --skills swap_pairs --out docs/measurements/lab_tax
     python benchmarks/lab_tax.py --methods every --n-dev 64 --n-test 128 --out docs/measurements/lab_methods
 
 For each seed a skill expert and a safety adapter are (re)trained on the fixed unaligned base (cached), every
-contestant is swept with the same number of strengths, the strength is chosen on dev prompts (the smallest with
+swept is swept with the same number of strengths, the strength is chosen on dev prompts (the smallest with
 safety ≥ 0.9) and the test split is reported. Writes PATH.json (every point) and PATH.md (the table).
 """
 
@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 
 from sst_merge import __version__
+from sst_merge.experiments.method_sweeps import EVERY_METHOD, METHOD_SWEEPS
 from sst_merge.experiments.sweep import sweep
-from sst_merge.experiments.contestants import CONTESTANTS, EVERY_METHOD
 from sst_merge.measures.front import hypervolume
 from sst_merge.measures.intervals import seed_interval, wilson_interval
 from sst_merge.measures.seeds import seed_rate_interval
@@ -53,9 +53,9 @@ def measure_seed(lab, seed: int, args: argparse.Namespace) -> dict[str, dict]:
             found[name] = json.loads(cell.read_text(encoding="utf-8"))
             continue
         started = time.perf_counter()
-        result = sweep(CONTESTANTS[name], setup, n_dev=args.n_dev, n_test=args.n_test)
+        result = sweep(METHOD_SWEEPS[name], setup, n_dev=args.n_dev, n_test=args.n_test)
         found[name] = {
-            "values": list(result.contestant.values),
+            "values": list(result.swept.values),
             "chosen": result.chosen(0.9),
             "dev": [_figures(s) for s in result.dev],
             "test": [_figures(s) for s in result.test],
@@ -149,7 +149,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--skills", nargs="+", default=["swap_pairs"])
-    parser.add_argument("--methods", nargs="+", default=list(_TAX), help="contestants; `every` is one or two a method")
+    parser.add_argument(
+        "--methods", nargs="+", default=list(_TAX), help="method_sweeps; `every` is one or two a method"
+    )
     parser.add_argument("--n-dev", type=int, default=128)
     parser.add_argument("--n-test", type=int, default=256)
     parser.add_argument("--threads", type=int, default=1)

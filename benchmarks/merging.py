@@ -10,7 +10,7 @@
 (d) Twenty adapters at Llama-2-7B shapes: peak memory of every data-free method at output rank 16, one module of the
     largest shape (memory holds one module at a time), and the exact weighted sum (rank 320) of several layers.
 
-Contestants run in processes of their own (``merging_children.py``), in (b) and (d) one process for every method, so
+MethodSweeps run in processes of their own (``merging_children.py``), in (b) and (d) one process for every method, so
 that peak resident memory is its own; seconds are CPU seconds of one thread, without start-up and imports.
 
     python benchmarks/merging.py --out docs/measurements [--parts abcd] [--mergekit-python PATH]
@@ -59,7 +59,7 @@ def left_out(method: MergeMethod) -> str | None:
 
 
 def child(who: str, folder: Path, *more: str, threads: int, device: str = "cpu") -> dict[str, Any]:
-    """Figures of one contestant in its own process."""
+    """Figures of one swept in its own process."""
     command = [sys.executable, str(HERE / "merging_children.py"), who, str(folder), *more]
     command += ["--threads", str(threads)] + (["--device", device] if who == "ours" else [])
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=_environment(threads))

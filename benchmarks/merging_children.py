@@ -1,4 +1,4 @@
-"""Contestants of ``benchmarks/merging.py`` in a process of their own: prints their figures as one line of JSON.
+"""MethodSweeps of ``benchmarks/merging.py`` in a process of their own: prints their figures as one line of JSON.
 
     python benchmarks/merging_children.py ours|peft|agreement FOLDER --methods NAME ...
 
@@ -174,7 +174,7 @@ def agreement(folder: Path) -> dict[str, object]:
 
 
 def main() -> None:
-    """Run one contestant."""
+    """Run one swept."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("who", choices=["ours", "peft", "agreement"])
     parser.add_argument("folder", type=Path)

@@ -5,16 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sst_merge.experiments.sweep import sweep
-from sst_merge.experiments.contestants import CONTESTANTS, EVERY_METHOD, SAME_AS, Contestant
+from sst_merge.experiments.method_sweeps import EVERY_METHOD, METHOD_SWEEPS, SAME_AS, MethodSweep
 from sst_merge.experiments.paths import SAFETY_WEIGHT
+from sst_merge.experiments.sweep import sweep
 from sst_merge.methods import available_methods, parse_options
 from sst_merge.worlds.lab import load_lab
 from sst_merge.worlds.lab.problem import LabSetup, lab_setup
 from sst_merge.worlds.updates import UpdatedModel, adapters_update
 
 # One per method: whether a preparation reads the knob does not depend on the other options.
-ONCE = list({c.method: c.label for c in reversed(CONTESTANTS.values()) if c.prepare_once}.values())
+ONCE = list({c.method: c.label for c in reversed(METHOD_SWEEPS.values()) if c.prepare_once}.values())
 ENTRYWISE = ("TIES", "DARE linear", "RESTA with DARE")
 
 
@@ -28,26 +28,26 @@ def _dense(update) -> dict[str, torch.Tensor]:
 
 
 def test_every_registered_method_takes_part() -> None:
-    methods = {c.method for c in CONTESTANTS.values()} | set(SAME_AS)
+    methods = {c.method for c in METHOD_SWEEPS.values()} | set(SAME_AS)
     assert methods == set(available_methods())
-    assert {CONTESTANTS[label].method for label in EVERY_METHOD} | set(SAME_AS) == set(available_methods())
-    assert set(SAME_AS.values()) <= set(CONTESTANTS)
+    assert {METHOD_SWEEPS[label].method for label in EVERY_METHOD} | set(SAME_AS) == set(available_methods())
+    assert set(SAME_AS.values()) <= set(METHOD_SWEEPS)
 
 
-@pytest.mark.parametrize("label", CONTESTANTS)
+@pytest.mark.parametrize("label", METHOD_SWEEPS)
 def test_same_number_of_valid_strengths(label: str) -> None:
-    contestant = CONTESTANTS[label]
-    assert len(contestant.values) == len(CONTESTANTS["Task Arithmetic"].values) == len(set(contestant.values))
-    method = available_methods()[contestant.method]
-    knob = contestant.knob or method.knob
-    for value in contestant.values:
-        parse_options(method, {**contestant.options} if knob == SAFETY_WEIGHT else {**contestant.options, knob: value})
+    swept = METHOD_SWEEPS[label]
+    assert len(swept.values) == len(METHOD_SWEEPS["Task Arithmetic"].values) == len(set(swept.values))
+    method = available_methods()[swept.method]
+    knob = swept.knob or method.knob
+    for value in swept.values:
+        parse_options(method, {**swept.options} if knob == SAFETY_WEIGHT else {**swept.options, knob: value})
 
 
 def test_paths_give_the_methods_own_result(setup: LabSetup) -> None:
     skill, safety = setup.problem.adapters
-    found = _dense(CONTESTANTS["Task Arithmetic"].path(setup.problem)(0.7))
-    by_weight = _dense(Contestant("", "task_arithmetic", (1.0,), {}, SAFETY_WEIGHT).path(setup.problem)(0.7))
+    found = _dense(METHOD_SWEEPS["Task Arithmetic"].path(setup.problem)(0.7))
+    by_weight = _dense(MethodSweep("", "task_arithmetic", (1.0,), {}, SAFETY_WEIGHT).path(setup.problem)(0.7))
     for module, delta in found.items():
         expected = skill.delta(module, dtype=torch.float64) + 0.7 * safety.delta(module, dtype=torch.float64)
         torch.testing.assert_close(delta, expected, rtol=1e-5, atol=1e-6)
@@ -56,18 +56,18 @@ def test_paths_give_the_methods_own_result(setup: LabSetup) -> None:
 
 @pytest.mark.parametrize("label", [*ONCE, "RegMean"])
 def test_a_kept_preparation_gives_what_a_new_one_gives(label: str, setup: LabSetup) -> None:
-    contestant = CONTESTANTS[label]
-    first, other = contestant.values[1], contestant.values[6]
-    path = contestant.path(setup.problem)
+    swept = METHOD_SWEEPS[label]
+    first, other = swept.values[1], swept.values[6]
+    path = swept.path(setup.problem)
     path(first)
-    fresh = _dense(replace(contestant, prepare_once=False).path(setup.problem)(other))
+    fresh = _dense(replace(swept, prepare_once=False).path(setup.problem)(other))
     for module, delta in _dense(path(other)).items():
         torch.testing.assert_close(delta, fresh[module], rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("label", ENTRYWISE)
 def test_results_of_full_rank_are_not_cut(label: str, setup: LabSetup) -> None:
-    update = CONTESTANTS[label].path(setup.problem)(1.0)
+    update = METHOD_SWEEPS[label].path(setup.problem)(1.0)
     assert max(factors.rank for factors in update.values()) > 16
 
 
@@ -89,8 +89,8 @@ def test_an_updated_model_is_the_base_with_the_adapters_of_peft(setup: LabSetup)
 
 
 def test_more_safety_weight_gives_more_safety(setup: LabSetup) -> None:
-    contestant = Contestant("", "linear", (0.01, 100.0), {}, SAFETY_WEIGHT)
-    result = sweep(contestant, setup, n_dev=16, n_test=16)
+    swept = MethodSweep("", "linear", (0.01, 100.0), {}, SAFETY_WEIGHT)
+    result = sweep(swept, setup, n_dev=16, n_test=16)
     assert result.dev[0].safety.rate < 0.1 < 0.9 < result.dev[1].safety.rate
     assert result.chosen(0.9) == 1
     assert result.points()[1].n_safety == 32

@@ -7,8 +7,8 @@ import pytest
 
 from sst_merge.errors import ConfigError
 from sst_merge.experiments.config import load_experiment_config
-from sst_merge.experiments.contestants import CONTESTANTS
-from sst_merge.experiments.line_up import COMBINERS, DRIFT_CONTESTANTS, ablation_line_up, chosen_labels, sweep_line_up
+from sst_merge.experiments.line_up import DRIFT_SWEEPS, TWO_STAGE_SWEEPS, ablation_line_up, chosen_labels, sweep_line_up
+from sst_merge.experiments.method_sweeps import METHOD_SWEEPS
 from sst_merge.experiments.model_config import is_model_config, load_model_config
 from sst_merge.experiments.model_plan import estimated_costs, write_model_plan
 from sst_merge.experiments.subsets import poisoned_subsets, random_subsets
@@ -61,20 +61,20 @@ def test_overrides_win_over_the_quick_section() -> None:
     assert config.prompts.test == 32
 
 
-def test_every_contestant_has_valid_strengths() -> None:
+def test_every_method_sweep_has_valid_strengths() -> None:
     methods = available_methods()
-    for contestant in DRIFT_CONTESTANTS.values():
-        method = methods[contestant.method]
+    for swept in DRIFT_SWEEPS.values():
+        method = methods[swept.method]
         assert "safety" not in method.needs.roles
-        assert len(contestant.values) == 9 == len(set(contestant.values))
-        for value in contestant.values:
-            parse_options(method, {**contestant.options, (contestant.knob or method.knob): value})
-    for combiner in COMBINERS.values():
-        assert len(combiner.strengths) == len(combiner.shares) == 5
-        parse_options(methods[combiner.method], combiner.options)
+        assert len(swept.values) == 9 == len(set(swept.values))
+        for value in swept.values:
+            parse_options(method, {**swept.options, (swept.knob or method.knob): value})
+    for staged in TWO_STAGE_SWEEPS.values():
+        assert len(staged.strengths) == len(staged.shares) == 5
+        parse_options(methods[staged.method], staged.options)
     ablation = ablation_line_up(load_experiment_config(LAB).comparison.ablation)
-    for contestant, _ in ablation.values():
-        assert len(contestant.values) == 9
+    for swept, _ in ablation.values():
+        assert len(swept.values) == 9
     assert {"1024 samples", "16 samples", "without the skills' data", "hard filter", "random subspace"} <= set(ablation)
     variants = [(c.method, c.knob, parse_options(methods["sst"], c.options).model_dump_json(), str(o))
                 for c, o in ablation.values() if c.method == "sst"]  # fmt: skip
@@ -83,15 +83,15 @@ def test_every_contestant_has_valid_strengths() -> None:
 
 
 def test_methods_are_found_by_label_and_by_name() -> None:
-    assert chosen_labels(["TIES"], CONTESTANTS) == ["TIES"]
-    assert chosen_labels(["ties"], CONTESTANTS) == [k for k, c in CONTESTANTS.items() if c.method == "ties"]
+    assert chosen_labels(["TIES"], METHOD_SWEEPS) == ["TIES"]
+    assert chosen_labels(["ties"], METHOD_SWEEPS) == [k for k, c in METHOD_SWEEPS.items() if c.method == "ties"]
     assert {c.method for c in sweep_line_up(()).values()} >= set(available_methods()) - {"svd"}
     with pytest.raises(ConfigError, match="'tise' takes no part"):
-        chosen_labels(["tise"], CONTESTANTS)
+        chosen_labels(["tise"], METHOD_SWEEPS)
 
 
 def test_the_safety_weight_gives_the_share_that_was_asked_for() -> None:
-    averaged, added = COMBINERS["RegMean"], COMBINERS["Task Arithmetic"]
+    averaged, added = TWO_STAGE_SWEEPS["RegMean"], TWO_STAGE_SWEEPS["Task Arithmetic"]
     weight = averaged.safety_weight(0.4, 1.5, 8)
     assert weight / (8 + weight) == pytest.approx(0.4)
     assert 0.3 * added.safety_weight(0.85, 0.3, 8) == pytest.approx(0.85)

@@ -7,15 +7,15 @@ import torch
 
 from sst_merge.baselines import fisher_merging, regmean
 from sst_merge.experiments.interference_work import _skills_path
-from sst_merge.experiments.line_up import COMBINERS, DRIFT_CONTESTANTS
-from sst_merge.experiments.paths import SAFETY_WEIGHT, SkillsThenSafety, method_path
+from sst_merge.experiments.line_up import DRIFT_SWEEPS, TWO_STAGE_SWEEPS
+from sst_merge.experiments.paths import SAFETY_WEIGHT, SkillsThenSafety, updates_by_knob
 from sst_merge.methods import MergeProblem
 from sst_merge.worlds.lab import load_lab
 from sst_merge.worlds.lab.problem import LabSetup, lab_setup
 from sst_merge.worlds.updates import Update
 
-ONCE = [label for label, contestant in DRIFT_CONTESTANTS.items() if contestant.prepare_once]
-BASELINES = [label for label, combiner in COMBINERS.items() if combiner.method != "sst"]
+ONCE = [label for label, swept in DRIFT_SWEEPS.items() if swept.prepare_once]
+BASELINES = [label for label, staged in TWO_STAGE_SWEEPS.items() if staged.method != "sst"]
 
 
 @pytest.fixture(scope="module")
@@ -47,24 +47,24 @@ def _assert_same(found: Update, expected: Update) -> None:
 
 @pytest.mark.parametrize("label", ONCE)
 def test_drift_prepares_once_only_what_does_not_read_the_strength(label: str, drift: LabSetup) -> None:
-    contestant = DRIFT_CONTESTANTS[label]
-    first, other = contestant.values[2], contestant.values[7]
-    path = contestant.path(drift.problem)
+    swept = DRIFT_SWEEPS[label]
+    first, other = swept.values[2], swept.values[7]
+    path = swept.path(drift.problem)
     path(first)
-    _assert_same(path(other), replace(contestant, prepare_once=False).path(drift.problem)(other))
+    _assert_same(path(other), replace(swept, prepare_once=False).path(drift.problem)(other))
 
 
 @pytest.mark.parametrize("label", BASELINES)
 def test_one_merge_of_the_skills_serves_every_strength(label: str, experts: LabSetup) -> None:
-    combiner, skills = COMBINERS[label], _skills(experts.problem)
-    path = _skills_path(experts.problem, combiner)
-    for strength in combiner.strengths[::4]:
-        own = method_path(skills, combiner.method, combiner.options, "strength", prepare_once=False)(strength)
+    staged, skills = TWO_STAGE_SWEEPS[label], _skills(experts.problem)
+    path = _skills_path(experts.problem, staged)
+    for strength in staged.strengths[::4]:
+        own = updates_by_knob(skills, staged.method, staged.options, "strength", prepare_once=False)(strength)
         _assert_same(path(strength), own)
 
 
 def test_the_skills_of_sst_merge_are_the_same_with_a_safety_adapter(experts: LabSetup) -> None:
-    options = COMBINERS["SST-Merge"].options
+    options = TWO_STAGE_SWEEPS["SST-Merge"].options
     with_safety, alone = (SkillsThenSafety(p, options) for p in (experts.problem, _skills(experts.problem)))
     _assert_same(with_safety.skills(1.2), alone.skills(1.2))
 
@@ -80,9 +80,9 @@ def test_what_weights_do_not_change_is_collected_once(
 
     for room in (regmean, fisher_merging):
         monkeypatch.setattr(room, "ticker", counting)
-    path = method_path(experts.problem, method, {}, SAFETY_WEIGHT, prepare_once=False)
+    path = updates_by_knob(experts.problem, method, {}, SAFETY_WEIGHT, prepare_once=False)
     updates = [path(weight) for weight in (0.5, 2.0, -2.0)]
     assert len(passes) == len(experts.problem.adapters) + 1, "the reverse of an adapter has other activations"
     assert any((_dense(updates[0])[m] - d).abs().max() > 1e-4 for m, d in _dense(updates[1]).items())
     for weight, update in zip((0.5, 2.0, -2.0), updates, strict=True):
-        _assert_same(update, method_path(experts.problem, method, {}, SAFETY_WEIGHT, prepare_once=False)(weight))
+        _assert_same(update, updates_by_knob(experts.problem, method, {}, SAFETY_WEIGHT, prepare_once=False)(weight))

@@ -65,7 +65,7 @@ def _prepare(problem: MergeProblem, options: FisherMergingOptions) -> Prepared:
 def _fisher(problem: MergeProblem, model: "PreTrainedModel", own: OwnData, options: FisherMergingOptions) -> Fisher:
     """Fᵢ, which the adapter's weight does not change."""
     key = "fisher_merging", own.name, own.sign, options.structure, options.estimator
-    found: Fisher = problem.once(
+    found: Fisher = problem.cached(
         key,
         lambda: compute_fim(
             model,

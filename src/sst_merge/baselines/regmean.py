@@ -100,7 +100,7 @@ def _moments(
 ) -> dict[str, Tensor]:
     """E[x xᵀ] of one adapter, which its weight does not change; the caller may empty the dictionary."""
     key = "regmean", own.name, own.sign, tuple(modules)
-    moments = problem.once(
+    moments = problem.cached(
         key,
         lambda: input_moments(
             model,
@@ -112,7 +112,7 @@ def _moments(
         ),
     )
     # Where nothing is kept the caller frees one module after the other, and no second reference may hold them.
-    return moments if problem.kept is None else dict(moments)
+    return moments if problem.cache is None else dict(moments)
 
 
 def _rows(space: CoreSpace, core: Tensor | None, like: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ class SkillGroup(Section):
 
     name: str = Field(min_length=1)
     skills: Families = Field(min_length=1, description="task families of the lab")
-    methods: Names = Field(default=(), description="labels of contestants; all: every registered method")
+    methods: Names = Field(default=(), description="labels of method_sweeps; all: every registered method")
 
 
 class SecondBase(Section):

@@ -19,7 +19,7 @@ def measured_cost(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Merge once in a fresh process, where nothing is cached and the peak of memory is the merge's own.
 
     Args:
-        parameters: ``problem``, ``contestant`` and ``repeat``.
+        parameters: ``problem``, ``swept`` and ``repeat``.
 
     Returns:
         ``seconds`` of one merge at the middle strength with all its preparation, ``more_seconds`` of another strength
@@ -52,20 +52,20 @@ def measured_cost(parameters: Mapping[str, Any]) -> dict[str, Any]:
 def _in_child(parameters: dict[str, Any], sender: Any) -> None:
     import torch
 
-    from .contestants import Contestant
+    from .method_sweeps import MethodSweep
     from .work import setup_of
 
     torch.set_num_threads(1)
-    contestant = Contestant("", **{**parameters["contestant"], "values": tuple(parameters["contestant"]["values"])})
+    swept = MethodSweep("", **{**parameters["swept"], "values": tuple(parameters["swept"]["values"])})
     setup = setup_of(parameters["problem"])
     before = _peak_mib()
     started = time.perf_counter()
-    path = contestant.path(setup.problem)
-    path(contestant.middle)
+    path = swept.path(setup.problem)
+    path(swept.middle)
     first = time.perf_counter() - started
     peak = _peak_mib()
     started = time.perf_counter()
-    path(contestant.values[-1])
+    path(swept.values[-1])
     sender.send({
         "seconds": first, "more_seconds": time.perf_counter() - started, "peak_mib": round(peak - before, 1),
         "processor_seconds": time.process_time(),

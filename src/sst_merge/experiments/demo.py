@@ -25,7 +25,7 @@ from ..worlds.lab import load_lab
 from ..worlds.lab.measures import LabScores, Rate
 from ..worlds.lab.problem import LabSetup, lab_setup
 from ..worlds.updates import adapters_update
-from .contestants import CONTESTANTS
+from .method_sweeps import METHOD_SWEEPS
 from .sweep import SweepResult, sweep
 
 if TYPE_CHECKING:
@@ -146,9 +146,9 @@ def _measure(
         singles = {name: measure(update, split="test", n=size.test) for name, update in alone.items()}
     sweeps = {}
     for name in METHODS:
-        contestant = CONTESTANTS[name]
-        bar = progress.add_task(f"{name}: {len(contestant.values)} strengths", total=len(contestant.values))
-        sweeps[name] = sweep(contestant, setup, n_dev=size.dev, n_test=size.test, tick=partial(progress.advance, bar))
+        swept = METHOD_SWEEPS[name]
+        bar = progress.add_task(f"{name}: {len(swept.values)} strengths", total=len(swept.values))
+        sweeps[name] = sweep(swept, setup, n_dev=size.dev, n_test=size.test, tick=partial(progress.advance, bar))
     return setup, singles, sweeps
 
 

@@ -53,13 +53,13 @@ def prompts_of(cell: Cell) -> int:
 
 def _prompts(kind: str, p: Mapping[str, Any]) -> int:
     if kind == "sweep":
-        return len(p["contestant"]["values"]) * (sum(p["dev"].values()) + sum(p["test"].values()))
+        return len(p["swept"]["values"]) * (sum(p["dev"].values()) + sum(p["test"].values()))
     if kind == "alone":
         own = sum(p["test"][kind] for kinds in p["own"].values() for kind in kinds)
         return own + (len(p["models"]) - len(p["own"])) * (sum(p["dev"].values()) + sum(p["test"].values()))
     if kind == "interference":
         tasks, stages = len(p["problem"]["skills"]), 1 + p["with_safety"]
-        dev = len(p["combiner"]["strengths"]) * tasks + 2 * len(p["combiner"]["shares"]) * p["with_safety"]
+        dev = len(p["staged"]["strengths"]) * tasks + 2 * len(p["staged"]["shares"]) * p["with_safety"]
         return p["dev"] * dev + p["test"] * stages * (tasks + 4)
     return 0
 
@@ -77,7 +77,7 @@ def work_seconds(cell: Cell) -> float:
     if cell.kind == "adapter":
         return _PER_CELL["adapter"] if cell.parameters["name"] else _BASE_TRAINING
     extra = _PREPARED.get(method, 0.0) if method else 0.0
-    swept = cell.parameters.get("contestant", {})
+    swept = cell.parameters.get("swept", {})
     strengths = 2 if cell.kind == "cost" else len(swept.get("values", ()))
     extra += _REFINED * swept.get("options", {}).get("refine", 0) * strengths
     if cell.kind == "interference":
@@ -86,7 +86,7 @@ def work_seconds(cell: Cell) -> float:
 
 
 def _method(parameters: Mapping[str, Any]) -> str | None:
-    found = parameters.get("contestant", parameters.get("combiner", {})).get("method")
+    found = parameters.get("swept", parameters.get("staged", {})).get("method")
     return None if found is None else str(found)
 
 

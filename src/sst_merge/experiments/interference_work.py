@@ -7,8 +7,8 @@ from typing import Any
 from ..methods import MergeProblem
 from ..worlds.lab.problem import LabSetup
 from ..worlds.updates import Update
-from .line_up import Combiner
-from .paths import SAFETY_WEIGHT, SkillsThenSafety, method_path
+from .line_up import TwoStageSweep
+from .paths import SAFETY_WEIGHT, SkillsThenSafety, updates_by_knob
 from .work import bits, outcomes_of, setup_of
 
 __all__ = ["interference"]
@@ -17,39 +17,39 @@ _SAFETY = ("harmful", "jailbreak")
 
 
 def interference(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """One combiner on one set of experts.
+    """One staged on one set of experts.
 
     Args:
-        parameters: ``problem``, ``combiner``, ``dev`` and ``test`` (prompts per kind), ``threshold`` of safety, and
+        parameters: ``problem``, ``staged``, ``dev`` and ``test`` (prompts per kind), ``threshold`` of safety, and
             ``with_safety``: whether a second stage adds the safety adapter.
 
     Returns:
         For each stage the dev outcomes of all strengths, the chosen one, and the test outcomes of that one.
     """
     setup = setup_of(parameters["problem"])
-    fields = dict(parameters["combiner"])
-    combiner = Combiner("", **{**fields, "strengths": tuple(fields["strengths"]), "shares": tuple(fields["shares"])})
+    fields = dict(parameters["staged"])
+    staged = TwoStageSweep("", **{**fields, "strengths": tuple(fields["strengths"]), "shares": tuple(fields["shares"])})
     threshold = parameters["threshold"]
     dev_n, test_n = parameters["dev"], parameters["test"]
     tasks = [f"task:{family}" for family in setup.skills]
     dev_tasks, dev_safety = dict.fromkeys(tasks, dev_n), dict.fromkeys(_SAFETY, dev_n)
     test = dict.fromkeys([*tasks, *_SAFETY, "lookalike", "general"], test_n)
-    problem = replace(setup.problem, kept={})
+    problem = replace(setup.problem, cache={})
     if not parameters["with_safety"]:
         problem = replace(problem, adapters=[a for a in problem.adapters if a.role == "utility"])
     # Its skills are the same with and without a safety adapter, and both stages start from their Fishers.
-    sst = SkillsThenSafety(problem, combiner.options) if combiner.method == "sst" else None
+    sst = SkillsThenSafety(problem, staged.options) if staged.method == "sst" else None
     found: dict[str, Any] = {}
 
-    path = sst.skills if sst else _skills_path(problem, combiner)
-    stage = _stage(setup, path, combiner.strengths, dev_tasks)
+    path = sst.skills if sst else _skills_path(problem, staged)
+    stage = _stage(setup, path, staged.strengths, dev_tasks)
     rates = [sum(row.count("1") for row in right.values()) for right in stage["dev"]]
     chosen = rates.index(max(rates))
     found["skills"] = stage | _tested(setup, stage["updates"][chosen], chosen, test)
     if parameters["with_safety"]:
         # Without a safety adapter the base itself is the safe model, which SST-Merge's filter goes back to.
-        path = _safety_path(problem, combiner, combiner.strengths[chosen], len(setup.skills), sst)
-        stage = _stage(setup, path, combiner.shares, dev_safety)
+        path = _safety_path(problem, staged, staged.strengths[chosen], len(setup.skills), sst)
+        stage = _stage(setup, path, staged.shares, dev_safety)
         refused = [sum(row.count("1") for row in right.values()) / (2 * dev_n) for right in stage["dev"]]
         reached = [i for i, rate in enumerate(refused) if rate >= threshold - 1e-12]
         # A method that never gets safe is reported at its safest, and the table says so.
@@ -65,7 +65,7 @@ def _stage(
 ) -> dict[str, Any]:
     updates = [path(value) for value in values]
     with setup.answering() as answer:
-        dev = [bits(answer(update, asked, split="tuning", second=False).right) for update in updates]
+        dev = [bits(answer(update, asked, split="tuning", with_other_answer=False).right) for update in updates]
     return {"dev": dev, "updates": updates}
 
 
@@ -74,19 +74,19 @@ def _tested(setup: LabSetup, update: Update, chosen: int, asked: Mapping[str, in
         return {"chosen": chosen, "test": outcomes_of(answer(update, asked, split="test"))}
 
 
-def _skills_path(problem: MergeProblem, combiner: Combiner) -> Callable[[float], Update]:
+def _skills_path(problem: MergeProblem, staged: TwoStageSweep) -> Callable[[float], Update]:
     """λ multiplies the whole merge, so that one merge serves all of them."""
     skills = [a for a in problem.adapters if a.role == "utility"]
     problem = replace(problem, adapters=skills)
-    whole = method_path(problem, combiner.method, combiner.options, "strength", prepare_once=True)(1.0)
+    whole = updates_by_knob(problem, staged.method, staged.options, "strength", prepare_once=True)(1.0)
     return lambda strength: {m: replace(f, b=strength * f.b) for m, f in whole.items()}
 
 
 def _safety_path(
-    problem: MergeProblem, combiner: Combiner, strength: float, experts: int, sst: SkillsThenSafety | None
+    problem: MergeProblem, staged: TwoStageSweep, strength: float, experts: int, sst: SkillsThenSafety | None
 ) -> Callable[[float], Update]:
     if sst is not None:
         return lambda mu: sst.safe(strength, mu)
-    options = {**combiner.options, "strength": strength}
-    path = method_path(problem, combiner.method, options, SAFETY_WEIGHT, prepare_once=False)
-    return lambda share: path(combiner.safety_weight(share, strength, experts))
+    options = {**staged.options, "strength": strength}
+    path = updates_by_knob(problem, staged.method, options, SAFETY_WEIGHT, prepare_once=False)
+    return lambda share: path(staged.safety_weight(share, strength, experts))

@@ -1,6 +1,6 @@
-"""Who takes part where: contestants of drift and of many experts, and the variants of SST-Merge's ablation.
+"""Who takes part where: method_sweeps of drift and of many experts, and the variants of SST-Merge's ablation.
 
-Every contestant of one experiment has the same number of strengths over its own useful range; dev prompts choose.
+Every swept of one experiment has the same number of strengths over its own useful range; dev prompts choose.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,13 +10,21 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import ConfigError
 from .cells import canonical
-from .contestants import AS_COLLECTED, CONTESTANTS, EVERY_METHOD, Contestant
+from .method_sweeps import AS_COLLECTED, EVERY_METHOD, METHOD_SWEEPS, MethodSweep
 from .paths import HARD_K
 
 if TYPE_CHECKING:
     from .config import AblationConfig
 
-__all__ = ["COMBINERS", "DRIFT_CONTESTANTS", "PLAIN", "Combiner", "ablation_line_up", "chosen_labels", "sweep_line_up"]
+__all__ = [
+    "TWO_STAGE_SWEEPS",
+    "DRIFT_SWEEPS",
+    "PLAIN",
+    "TwoStageSweep",
+    "ablation_line_up",
+    "chosen_labels",
+    "sweep_line_up",
+]
 
 PLAIN = "Task Arithmetic"
 """The bar to beat."""
@@ -27,12 +35,12 @@ _LESS_AVERAGED = (3.0, 2.5, 2.0, 1.6, 1.3, 1.0, 0.8, 0.6, 0.4)
 _MU = (30.0, 10.0, 3.0, 1.0, 0.5, 0.2, 0.1, 0.05, 0.02)
 
 
-def _less(label: str, method: str, values: tuple[float, ...] = _LESS, **options: Any) -> Contestant:
-    return Contestant(label, method, values, options, "strength", prepare_once=method in {"fisher_merging", "regmean"})
+def _less(label: str, method: str, values: tuple[float, ...] = _LESS, **options: Any) -> MethodSweep:
+    return MethodSweep(label, method, values, options, "strength", prepare_once=method in {"fisher_merging", "regmean"})
 
 
 _ALIGNED = {"aligned_base": True}
-DRIFT_CONTESTANTS: Mapping[str, Contestant] = {
+DRIFT_SWEEPS: Mapping[str, MethodSweep] = {
     c.label: c
     for c in (
         _less(PLAIN, "task_arithmetic"),
@@ -44,31 +52,31 @@ DRIFT_CONTESTANTS: Mapping[str, Contestant] = {
         _less("Iso-C", "iso_c"),
         _less("Fisher merging", "fisher_merging", _LESS_AVERAGED),
         _less("RegMean", "regmean", _LESS_AVERAGED),
-        Contestant("AlignGuard-LoRA", "alignguard_lora", (0.0, 0.15, 0.3, 0.45, 0.6, 0.7, 0.8, 0.9, 1.0), _ALIGNED,
+        MethodSweep("AlignGuard-LoRA", "alignguard_lora", (0.0, 0.15, 0.3, 0.45, 0.6, 0.7, 0.8, 0.9, 1.0), _ALIGNED,
                    prepare_once=True),
-        Contestant(
+        MethodSweep(
             "AlignGuard-LoRA, kronecker", "alignguard_lora", (0.0, 0.15, 0.3, 0.45, 0.6, 0.7, 0.8, 0.9, 1.0),
             {**_ALIGNED, "structure": "kronecker"}, prepare_once=True,
         ),
-        Contestant(
+        MethodSweep(
             "AlignGuard-LoRA, penalty", "alignguard_lora", (0.1, 0.3, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0),
             {**_ALIGNED, "mode": "penalty"}, prepare_once=True,
         ),
-        Contestant("Safe LoRA", "safe_lora", (-0.1, 0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)),
-        Contestant("RESTA", "resta", (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0), prepare_once=True),
-        Contestant("RESTA with DARE", "resta_dare", (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0), {"drop": 0.5},
+        MethodSweep("Safe LoRA", "safe_lora", (-0.1, 0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)),
+        MethodSweep("RESTA", "resta", (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0), prepare_once=True),
+        MethodSweep("RESTA with DARE", "resta_dare", (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0), {"drop": 0.5},
                    prepare_once=True),
-        Contestant("MergeAlign", "mergealign", (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8), prepare_once=True),
-        Contestant("Safe Delta", "safe_delta", (1.0, 0.8, 0.6, 0.4, 0.25, 0.11, 0.06, 0.03, 0.01), _ALIGNED),
-        Contestant("SST-Merge", "sst", _MU, _ALIGNED),
-        Contestant("SST-Merge, Fisher utility", "sst", _MU, {**_ALIGNED, "utility": "fisher"}),
-        Contestant("SST-Merge, Fisher utility, wide inputs", "sst", _MU,
+        MethodSweep("MergeAlign", "mergealign", (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8), prepare_once=True),
+        MethodSweep("Safe Delta", "safe_delta", (1.0, 0.8, 0.6, 0.4, 0.25, 0.11, 0.06, 0.03, 0.01), _ALIGNED),
+        MethodSweep("SST-Merge", "sst", _MU, _ALIGNED),
+        MethodSweep("SST-Merge, Fisher utility", "sst", _MU, {**_ALIGNED, "utility": "fisher"}),
+        MethodSweep("SST-Merge, Fisher utility, wide inputs", "sst", _MU,
                    {**_ALIGNED, "utility": "fisher", "inputs": "wide"}),
-        Contestant(
+        MethodSweep(
             "SST-Merge, Fisher utility, no shrinkage", "sst", _MU,
             {**_ALIGNED, "utility": "fisher", "output_shrinkage": 0.0},
         ),
-        Contestant(
+        MethodSweep(
             "SST-Merge, Fisher utility, as collected", "sst", _MU,
             {**_ALIGNED, "utility": "fisher", **AS_COLLECTED},
         ),
@@ -78,7 +86,7 @@ DRIFT_CONTESTANTS: Mapping[str, Contestant] = {
 
 
 @dataclass(frozen=True)
-class Combiner:
+class TwoStageSweep:
     """A method that merges many experts, in two stages: strength of the skills, then safety on top.
 
     Attributes:
@@ -117,20 +125,20 @@ _AVERAGES = (0.7, 1.0, 1.5, 2.2, 3.0)
 _SHARES = (0.2, 0.4, 0.55, 0.7, 0.85)
 
 
-def _summed(label: str, method: str, **options: Any) -> Combiner:
-    return Combiner(label, method, _SUMS, options)
+def _summed(label: str, method: str, **options: Any) -> TwoStageSweep:
+    return TwoStageSweep(label, method, _SUMS, options)
 
 
-def _averaged(label: str, method: str, **options: Any) -> Combiner:
-    return Combiner(label, method, _AVERAGES, options, _SHARES, "averaged")
+def _averaged(label: str, method: str, **options: Any) -> TwoStageSweep:
+    return TwoStageSweep(label, method, _AVERAGES, options, _SHARES, "averaged")
 
 
-def _fisher_weighted(label: str, **options: Any) -> Combiner:
+def _fisher_weighted(label: str, **options: Any) -> TwoStageSweep:
     given = {"utility": "fisher", "fisher": {"structure": "kronecker"}, **options}
-    return Combiner(label, "sst", (0.8, 1.0, 1.2, 1.5, 2.0), given, (10.0, 3.0, 1.0, 0.3, 0.1), "mu")
+    return TwoStageSweep(label, "sst", (0.8, 1.0, 1.2, 1.5, 2.0), given, (10.0, 3.0, 1.0, 0.3, 0.1), "mu")
 
 
-COMBINERS: Mapping[str, Combiner] = {
+TWO_STAGE_SWEEPS: Mapping[str, TwoStageSweep] = {
     c.label: c
     for c in (
         _summed(PLAIN, "task_arithmetic"),
@@ -156,7 +164,7 @@ def chosen_labels(asked: Sequence[str], known: Mapping[str, object], default: Se
 
     Args:
         asked: labels, or registered names of methods; none for the default.
-        known: label → contestant.
+        known: label → swept.
         default: all known ones by default.
 
     Returns:
@@ -176,32 +184,32 @@ def chosen_labels(asked: Sequence[str], known: Mapping[str, object], default: Se
     return found
 
 
-def sweep_line_up(asked: Sequence[str]) -> dict[str, Contestant]:
-    """Contestants on the unaligned base; every registered method by default.
+def sweep_line_up(asked: Sequence[str]) -> dict[str, MethodSweep]:
+    """MethodSweeps on the unaligned base; every registered method by default.
 
     Args:
         asked: labels or registered names.
 
     Returns:
-        Label → contestant.
+        Label → swept.
     """
-    labels = chosen_labels(asked, CONTESTANTS, EVERY_METHOD)
-    return {label: CONTESTANTS[label] for label in labels}
+    labels = chosen_labels(asked, METHOD_SWEEPS, EVERY_METHOD)
+    return {label: METHOD_SWEEPS[label] for label in labels}
 
 
-def ablation_line_up(config: "AblationConfig") -> dict[str, tuple[Contestant, Mapping[str, Any]]]:
+def ablation_line_up(config: "AblationConfig") -> dict[str, tuple[MethodSweep, Mapping[str, Any]]]:
     """SST-Merge with one part changed at a time, and a small cross of structures and points.
 
     Args:
         config: which values.
 
     Returns:
-        Label → (contestant, what its problem has otherwise: numbers of calibration samples, share of skill data).
+        Label → (swept, what its problem has otherwise: numbers of calibration samples, share of skill data).
     """
     from ..methods import get_method, parse_options
 
-    mu, method = CONTESTANTS["SST-Merge"].values, get_method("sst")
-    found: dict[str, tuple[Contestant, Mapping[str, Any]]] = {}
+    mu, method = METHOD_SWEEPS["SST-Merge"].values, get_method("sst")
+    found: dict[str, tuple[MethodSweep, Mapping[str, Any]]] = {}
     seen = set[str]()
 
     def add(label: str, options: Mapping[str, Any], otherwise: Mapping[str, Any] | None = None) -> None:
@@ -209,7 +217,7 @@ def ablation_line_up(config: "AblationConfig") -> dict[str, tuple[Contestant, Ma
         same = parse_options(method, options).model_dump_json() + canonical(otherwise or {})
         if same not in seen:
             seen.add(same)
-            found[label] = (Contestant(label, "sst", mu, options), otherwise or {})
+            found[label] = (MethodSweep(label, "sst", mu, options), otherwise or {})
 
     add("defaults", {})
     for name, values in (("structure", config.structures), ("estimator", config.estimators), ("point", config.points)):
@@ -219,7 +227,7 @@ def ablation_line_up(config: "AblationConfig") -> dict[str, tuple[Contestant, Ma
         add(f"combine {value}", {"combine": value})
     if config.hard_filter:
         hard = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 96.0, 144.0, 200.0)
-        found["hard filter"] = (Contestant("hard filter", "sst", hard, {}, HARD_K), {})
+        found["hard filter"] = (MethodSweep("hard filter", "sst", hard, {}, HARD_K), {})
     for rho in config.damping:
         add(f"damping {rho:g}", {"damping": rho})
     for n in config.samples:
@@ -228,5 +236,5 @@ def ablation_line_up(config: "AblationConfig") -> dict[str, tuple[Contestant, Ma
         add("without the skills' data", {}, {"skill_share": 0.0})
     for structure, point in product(config.cross_structures, config.cross_points):
         add(f"{structure}, {point} point", {"fisher": {"structure": structure, "point": point}})
-    found["random subspace"] = (CONTESTANTS["Random subspace"], {})
+    found["random subspace"] = (METHOD_SWEEPS["Random subspace"], {})
     return found

@@ -14,7 +14,7 @@ from ..sst.evidence import merged_cores
 from ..sst.refine import RefineTrail
 from ..worlds.updates import Update, core_update
 
-__all__ = ["HARD_K", "SAFETY_WEIGHT", "SkillsThenSafety", "method_path", "sst_path", "sst_problem"]
+__all__ = ["HARD_K", "SAFETY_WEIGHT", "SkillsThenSafety", "updates_by_knob", "sst_updates_by_knob", "sst_problem"]
 
 SAFETY_WEIGHT = "safety weight"
 """The knob of methods that have none for safety alone: the weight of the safety adapters."""
@@ -24,7 +24,7 @@ HARD_K = "k"
 """The knob of SST-Merge with a hard filter: how many directions a layer keeps."""
 
 
-def method_path(
+def updates_by_knob(
     problem: MergeProblem, method: str, options: Mapping[str, Any], knob: str, *, prepare_once: bool
 ) -> Callable[[float], Update]:
     """Merges by any registered method, without a cut of the rank.
@@ -41,8 +41,8 @@ def method_path(
         knob value → update.
     """
     kept: list[Prepared] = []
-    if problem.kept is None:
-        problem = replace(problem, kept={})
+    if problem.cache is None:
+        problem = replace(problem, cache={})
     given = {"model": problem.model, "harm": problem.harm, "benign": problem.benign}
     given |= {"base_weights": problem.base_weights, "aligned_weights": problem.aligned_weights}
 
@@ -83,7 +83,7 @@ def sst_problem(problem: MergeProblem, options: Mapping[str, Any], knob: str, mi
     return SSTMerge(problem, SSTOptions.model_validate({**options, **completed}))
 
 
-def sst_path(merge: SSTMerge, knob: str, middle: float) -> Callable[[float], Update]:
+def sst_updates_by_knob(merge: SSTMerge, knob: str, middle: float) -> Callable[[float], Update]:
     """SST-Merge over its knob: Fishers and eigenvectors are made once.
 
     Args:

@@ -10,14 +10,14 @@ from ..worlds.lab import Lab
 from ..worlds.lab.lab import BASES
 from .cells import Cell
 from .config import ExperimentConfig
-from .contestants import Contestant
-from .line_up import COMBINERS, DRIFT_CONTESTANTS, ablation_line_up, chosen_labels, sweep_line_up
+from .line_up import DRIFT_SWEEPS, TWO_STAGE_SWEEPS, ablation_line_up, chosen_labels, sweep_line_up
+from .method_sweeps import MethodSweep
 from .provenance import code_digest, file_digest, method_rooms, versions
 from .subsets import Subset, poisoned_subsets, random_subsets
 
 __all__ = ["Planned", "Planner", "adapter_cells", "artefacts", "training_stages"]
 
-_DRIFT_METHODS = {contestant.method for contestant in DRIFT_CONTESTANTS.values()}
+_DRIFT_METHODS = {swept.method for swept in DRIFT_SWEEPS.values()}
 _ASKED = ("harmful", "jailbreak", "lookalike", "general")
 
 
@@ -29,7 +29,7 @@ class Planned:
         cell: the work.
         part: of the experiment, such as ``tax`` or ``drift``.
         group: skills, subset or variant.
-        label: contestant; ``alone`` for models that stand beside them.
+        label: swept; ``alone`` for models that stand beside them.
         seed: of the adapters (or number of the subset).
     """
 
@@ -66,7 +66,7 @@ class Planner:
         for seed in config.seeds:
             for group in config.safety_tax.drift.groups:
                 methods = config.safety_tax.methods or group.methods
-                fitting = [m for m in methods if m in DRIFT_CONTESTANTS or m in _DRIFT_METHODS]
+                fitting = [m for m in methods if m in DRIFT_SWEEPS or m in _DRIFT_METHODS]
                 if fitting or not methods:
                     found += self._drift(group.name, group.skills, fitting, seed)
         second = config.safety_tax.second_base
@@ -84,7 +84,7 @@ class Planner:
             The cells, those of one problem together.
         """
         config, lab = self.config.interference, self.labs[self.config.lab_seed]
-        labels = chosen_labels(config.methods, COMBINERS)
+        labels = chosen_labels(config.methods, TWO_STAGE_SWEEPS)
         families = config.families or lab.families
         found: list[Planned] = []
         for part, base, subsets in (
@@ -108,10 +108,10 @@ class Planner:
         for seed in config.comparison.ablation.seeds:
             found += self._ablation(group.skills, seed)
         problem = self._problem(group.skills, config.seeds[0])
-        for label, contestant in sweep_line_up(config.comparison.methods).items():
+        for label, swept in sweep_line_up(config.comparison.methods).items():
             for repeat in range(config.comparison.cost_repeats):
-                parameters = {"problem": problem, "contestant": _plain(contestant), "repeat": repeat}
-                cell = self._cell("cost", f"cost of {label}, {repeat + 1}", parameters, contestant.method)
+                parameters = {"problem": problem, "swept": _plain(swept), "repeat": repeat}
+                cell = self._cell("cost", f"cost of {label}, {repeat + 1}", parameters, swept.method)
                 found.append(Planned(cell, "cost", group.name, label, repeat))
         return found
 
@@ -132,8 +132,8 @@ class Planner:
         models: dict[str, list[str]] = {"base": [], "skills alone": list(skills), "safety alone": ["safety"]}
         models |= {f"expert {skill}": [skill] for skill in skills}
         found = [self._alone(part, group, problem, models, dev, test, seed)]
-        for label, contestant in sweep_line_up(methods).items():
-            cell = self._sweep(f"{label}, {group}, seed {seed}", problem, contestant, dev, test)
+        for label, swept in sweep_line_up(methods).items():
+            cell = self._sweep(f"{label}, {group}, seed {seed}", problem, swept, dev, test)
             found.append(Planned(cell, part, group, label, seed))
         return found
 
@@ -144,9 +144,9 @@ class Planner:
         models: dict[str, list[str]] = {"base": [], "skills alone": list(skills)}
         models |= {f"expert {skill}": [skill] for skill in skills}
         found = [self._alone("drift", group, problem, models, dev, test, seed)]
-        for label in chosen_labels(methods, DRIFT_CONTESTANTS):
-            contestant = DRIFT_CONTESTANTS[label]
-            cell = self._sweep(f"drift of {label}, {group}, seed {seed}", problem, contestant, dev, test)
+        for label in chosen_labels(methods, DRIFT_SWEEPS):
+            swept = DRIFT_SWEEPS[label]
+            cell = self._sweep(f"drift of {label}, {group}, seed {seed}", problem, swept, dev, test)
             found.append(Planned(cell, "drift", group, label, seed))
         return found
 
@@ -155,10 +155,15 @@ class Planner:
         dev, test = _safety_prompts(config.prompts.dev), _all_prompts(skills, config.prompts.test)
         models = {"skills alone": list(skills)} | {f"expert {skill}": [skill] for skill in skills}
         yield self._alone("ablation", "SST-Merge", self._problem(skills, seed), models, dev, test, seed)
-        for label, (contestant, otherwise) in ablation_line_up(config).items():
+        for label, (swept, otherwise) in ablation_line_up(config).items():
             problem = self._problem(skills, seed, **otherwise)
             cell = self._sweep(
-                f"ablation, {label}, seed {seed}", problem, contestant, dev, test, quotients=contestant.method == "sst"
+                f"ablation, {label}, seed {seed}",
+                problem,
+                swept,
+                dev,
+                test,
+                quotients=swept.method == "sst",
             )
             yield Planned(cell, "ablation", "SST-Merge", label, seed)
 
@@ -175,14 +180,14 @@ class Planner:
         test = _all_prompts([*families, *own], config.prompts.test)
         yield self._alone(part, group, problem, models, {}, test, subset.number)
         for label in labels:
-            combiner = asdict(COMBINERS[label])
-            combiner.pop("label")
+            staged = asdict(TWO_STAGE_SWEEPS[label])
+            staged.pop("label")
             parameters = {
-                "problem": problem, "combiner": combiner, "dev": config.prompts.dev, "test": config.prompts.test,
-                "threshold": 0.9, "with_safety": base == "unaligned" or combiner["method"] == "sst",
+                "problem": problem, "staged": staged, "dev": config.prompts.dev, "test": config.prompts.test,
+                "threshold": 0.9, "with_safety": base == "unaligned" or staged["method"] == "sst",
             }  # fmt: skip
             title = f"{label}, {group}, {part} {subset.number}"
-            yield Planned(self._cell("interference", title, parameters, combiner["method"]), part, group, label,
+            yield Planned(self._cell("interference", title, parameters, staged["method"]), part, group, label,
                           subset.number)  # fmt: skip
 
     def _alone(
@@ -199,12 +204,12 @@ class Planner:
         )
 
     def _sweep(
-        self, title: str, problem: Mapping[str, Any], contestant: Contestant,
+        self, title: str, problem: Mapping[str, Any], swept: MethodSweep,
         dev: Mapping[str, int], test: Mapping[str, int], quotients: bool = False,
     ) -> Cell:  # fmt: skip
-        parameters = {"problem": problem, "contestant": _plain(contestant), "dev": dev, "test": test,
+        parameters = {"problem": problem, "swept": _plain(swept), "dev": dev, "test": test,
                       "quotients": quotients}  # fmt: skip
-        return self._cell("sweep", title, parameters, contestant.method)
+        return self._cell("sweep", title, parameters, swept.method)
 
     def _cell(self, kind: str, title: str, parameters: Mapping[str, Any], method: str | None = None) -> Cell:
         problem = parameters["problem"]
@@ -218,7 +223,7 @@ class Planner:
                                    problem["adapter_seed"]),
         }  # fmt: skip
         if method is not None:
-            options = dict(parameters.get("contestant", parameters.get("combiner", {})).get("options", {}))
+            options = dict(parameters.get("swept", parameters.get("staged", {})).get("options", {}))
             depends["code"] = code_digest(*method_rooms(method))
             depends["options"] = parse_options(get_method(method), options).model_dump(mode="json")
         else:
@@ -302,8 +307,8 @@ def _training(lab_seed: int, name: str | None, base: str, adapter_seed: int, tit
     return Cell("adapter", title, {"lab_seed": lab_seed, "name": name, "base": base, "adapter_seed": adapter_seed})
 
 
-def _plain(contestant: Contestant) -> dict[str, Any]:
-    fields = asdict(contestant)
+def _plain(swept: MethodSweep) -> dict[str, Any]:
+    fields = asdict(swept)
     fields.pop("label")
     return fields
 

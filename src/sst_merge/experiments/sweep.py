@@ -1,4 +1,4 @@
-"""A contestant over its whole range of strengths: the knob is chosen on dev prompts, test prompts are reported."""
+"""A swept over its whole range of strengths: the knob is chosen on dev prompts, test prompts are reported."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,22 +6,22 @@ from dataclasses import dataclass
 from ..measures.safety_tax import SweepPoint, point_at_safety
 from ..worlds.lab.measures import LabScores
 from ..worlds.lab.problem import LabSetup
-from .contestants import Contestant
+from .method_sweeps import MethodSweep
 
 __all__ = ["SweepResult", "sweep", "sweep_point"]
 
 
 @dataclass(frozen=True)
 class SweepResult:
-    """One contestant, measured.
+    """One swept, measured.
 
     Attributes:
-        contestant: who.
+        swept: who.
         dev: scores on the tuning split, one per knob value.
         test: scores on the test split, one per knob value.
     """
 
-    contestant: Contestant
+    swept: MethodSweep
     dev: tuple[LabScores, ...]
     test: tuple[LabScores, ...]
 
@@ -44,7 +44,7 @@ class SweepResult:
             threshold: refusal rate.
 
         Returns:
-            Index into ``contestant.values``, or None where no strength reaches it.
+            Index into ``swept.values``, or None where no strength reaches it.
         """
         point = point_at_safety(self.points("dev"), threshold)
         return None if point is None else int(point.strength)
@@ -70,17 +70,17 @@ def sweep_point(strength: float, scores: LabScores) -> SweepPoint:
 
 
 def sweep(
-    contestant: Contestant,
+    swept: MethodSweep,
     setup: LabSetup,
     *,
     n_dev: int,
     n_test: int,
     tick: Callable[[], None] | None = None,
 ) -> SweepResult:
-    """Measure a contestant at all its strengths.
+    """Measure a swept at all its strengths.
 
     Args:
-        contestant: who.
+        swept: who.
         setup: the problem.
         n_dev: dev prompts per measure.
         n_test: test prompts per measure.
@@ -89,13 +89,13 @@ def sweep(
     Returns:
         Scores on both splits.
     """
-    path = contestant.path(setup.problem)
+    path = swept.path(setup.problem)
     dev, test = [], []
-    updates = [path(value) for value in contestant.values]
+    updates = [path(value) for value in swept.values]
     with setup.measured() as measure:
         for update in updates:
             dev.append(measure(update, split="tuning", n=n_dev))
             test.append(measure(update, split="test", n=n_test))
             if tick is not None:
                 tick()
-    return SweepResult(contestant, tuple(dev), tuple(test))
+    return SweepResult(swept, tuple(dev), tuple(test))

@@ -12,8 +12,8 @@ from ..worlds.lab.measures import LabOutcomes
 from ..worlds.lab.problem import LabSetup, lab_setup
 from ..worlds.updates import Update, adapters_update
 from .cells import canonical
-from .contestants import Contestant
-from .paths import sst_path, sst_problem
+from .method_sweeps import MethodSweep
+from .paths import sst_problem, sst_updates_by_knob
 
 __all__ = ["WORK", "bits", "lab_of", "outcomes_of", "setup_of", "unpacked"]
 
@@ -99,7 +99,7 @@ def _setup(problem: str) -> LabSetup:
 
 
 def _alone(parameters: Parameters) -> Result:
-    """Models that stand beside the contestants: the base, single adapters, the skills' plain sum."""
+    """Models that stand beside the method_sweeps: the base, single adapters, the skills' plain sum."""
     p, models = parameters["problem"], parameters["models"]
     lab = lab_of(p["lab_seed"])
     setup = setup_of(p)
@@ -114,35 +114,35 @@ def _alone(parameters: Parameters) -> Result:
             test = {kind: n for kind, n in parameters["test"].items() if kind in parameters["own"].get(model, [kind])}
             dev = {} if model in parameters["own"] else parameters["dev"]
             found[model] = {
-                "dev": bits(answer(update, dev, split="tuning", second=False).right),
+                "dev": bits(answer(update, dev, split="tuning", with_other_answer=False).right),
                 "test": outcomes_of(answer(update, test, split="test")),
             }
     return found
 
 
 def _sweep(parameters: Parameters) -> Result:
-    """One contestant at all its strengths, dev and test prompts one by one."""
+    """One swept at all its strengths, dev and test prompts one by one."""
     setup = setup_of(parameters["problem"])
-    contestant = Contestant("", **{**parameters["contestant"], "values": tuple(parameters["contestant"]["values"])})
+    swept = MethodSweep("", **{**parameters["swept"], "values": tuple(parameters["swept"]["values"])})
     result: Result = {}
     path: Callable[[float], Update]
     if parameters["quotients"]:
-        knob = contestant.knob or get_method(contestant.method).knob
-        merge = sst_problem(setup.problem, contestant.options, knob, contestant.middle)
-        path = sst_path(merge, knob, contestant.middle)
+        knob = swept.knob or get_method(swept.method).knob
+        merge = sst_problem(setup.problem, swept.options, knob, swept.middle)
+        path = sst_updates_by_knob(merge, knob, swept.middle)
         held_out = merge.held_out()
         quotients = None if held_out is None else held_out.to_dict()
         if quotients is not None:
             quotients.pop("by_module")
         result = {"quotients": quotients, "structure": merge.structure}
     else:
-        path = contestant.path(setup.problem)
+        path = swept.path(setup.problem)
     # All merges come before the first measurement, for methods read the base while they prepare.
-    updates = [path(value) for value in contestant.values]
+    updates = [path(value) for value in swept.values]
     dev, test = [], []
     with setup.answering() as answer:
         for update in updates:
-            dev.append(bits(answer(update, parameters["dev"], split="tuning", second=False).right))
+            dev.append(bits(answer(update, parameters["dev"], split="tuning", with_other_answer=False).right))
             test.append(outcomes_of(answer(update, parameters["test"], split="test")))
     return {**result, "dev": dev, "test": test}
 

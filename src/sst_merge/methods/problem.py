@@ -29,7 +29,7 @@ class MergeProblem:
         progress: called with (stage, done, total) while long work runs.
         base_weights: weights of the (unaligned) base, read one module at a time, or None.
         aligned_weights: weights of the same base after alignment, or None.
-        kept: where a sweep over weights lets methods keep what does not depend on them, by a key of their own; None
+        cache: where a sweep over weights lets methods keep what does not depend on them, by a key of their own; None
             keeps nothing. Adapters, data and spaces must be the same for all merges that share one.
     """
 
@@ -43,10 +43,10 @@ class MergeProblem:
     progress: Callable[[str, int, int], None] | None = None
     base_weights: "BaseWeights | None" = None
     aligned_weights: "BaseWeights | None" = None
-    kept: dict[Hashable, Any] | None = None
+    cache: dict[Hashable, Any] | None = None
 
-    def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """What :attr:`kept` holds under a key, made when it is first asked for; made every time where nothing is kept.
+    def cached(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What :attr:`cache` holds under a key, made when it is first asked for; made every time where nothing is kept.
 
         Args:
             key: with the method's name and everything but the weights that the value depends on.
@@ -55,11 +55,11 @@ class MergeProblem:
         Returns:
             The value.
         """
-        if self.kept is None:
+        if self.cache is None:
             return make()
-        if key not in self.kept:
-            self.kept[key] = make()
-        return self.kept[key]
+        if key not in self.cache:
+            self.cache[key] = make()
+        return self.cache[key]
 
 
 @dataclass(frozen=True)

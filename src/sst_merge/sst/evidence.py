@@ -48,7 +48,7 @@ class RolePatches:
     each: dict[str, dict[str, Tensor]]
 
     @property
-    def way(self) -> dict[str, Tensor]:
+    def towards_safe(self) -> dict[str, Tensor]:
         """From the skilled model towards the safe one: M_S, or −M_U where the base itself is the safe model."""
         if any(bool(core.any()) for core in self.safety.values()):
             return self.safety
@@ -70,7 +70,7 @@ class RolePatches:
         if where == "own":
             return self.safety if role == "safety" else self.utility
         if where == "trust":
-            return {m: self.utility[m] + share * step for m, step in self.way.items()}
+            return {m: self.utility[m] + share * step for m, step in self.towards_safe.items()}
         return {m: self.utility[m] + self.safety[m] for m in self.utility}
 
 

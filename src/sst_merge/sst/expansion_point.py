@@ -24,24 +24,24 @@ _SMALLEST = 0.05
 def trust_region_share(
     attached: CoreModel,
     utility: Mapping[str, Tensor],
-    way: Mapping[str, Tensor],
+    towards_safe: Mapping[str, Tensor],
     benign: Sequence[Batch],
     *,
     budget: float,
 ) -> float:
-    """The largest t with KL(M_U ‖ M_U + t·way) ≤ budget, by forward passes at six shares.
+    """The largest t with KL(M_U ‖ M_U + t·towards_safe) ≤ budget, by forward passes at six shares.
 
     Args:
         attached: the base model with hooks in place.
         utility: M_U per module, the skilled model.
-        way: M_S per module, or −M_U where the base itself is the safe model.
+        towards_safe: M_S per module, or −M_U where the base itself is the safe model.
         benign: benign prompts with good answers.
         budget: nats per answer token, > 0.
 
     Returns:
         T in [0.05, 1].
     """
-    candidates = [{m: utility[m] + t * way[m] for m in utility} for t in _SHARES]
+    candidates = [{m: utility[m] + t * towards_safe[m] for m in utility} for t in _SHARES]
     divergences = [d for _, d in score_candidates(attached, candidates, utility, (), benign)]
     return share_within_budget(_SHARES, divergences, budget)
 

@@ -103,7 +103,7 @@ class SSTMerge:
             return trust_region_share(
                 attached,
                 self._start.utility,
-                self._start.way,
+                self._start.towards_safe,
                 self.held_benign,
                 budget=self.options.fisher.trust_budget,
             )

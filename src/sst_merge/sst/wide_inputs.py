@@ -32,5 +32,5 @@ def with_wide_inputs(problem: MergeProblem) -> MergeProblem:
     regmean = get_method("regmean")
     assert regmean.prepare is not None
     # Nobody asks for these moments again, so none of them is kept.
-    prepared = regmean.prepare(replace(problem, kept=None), regmean.options())
+    prepared = regmean.prepare(replace(problem, cache=None), regmean.options())
     return problem if prepared.spaces is None else replace(problem, spaces=prepared.spaces)

@@ -1,4 +1,4 @@
-"""A merged update, and the base model with it: what every contestant's result is measured as."""
+"""A merged update, and the base model with it: what every swept's result is measured as."""
 
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -31,7 +31,7 @@ def core_update(spaces: Mapping[str, CoreSpace], cores: Mapping[str, Tensor]) ->
 
 
 def adapters_update(adapters: Sequence[Adapter]) -> Update:
-    """The weighted sum of adapters as it is, for models that stand beside the contestants.
+    """The weighted sum of adapters as it is, for models that stand beside the method_sweeps.
 
     Args:
         adapters: what is added.

@@ -152,7 +152,7 @@ def lab_outcomes(
     split: str = "test",
     seed: int = 0,
     tokenizer: "PreTrainedTokenizerBase | None" = None,
-    second: bool = True,
+    with_other_answer: bool = True,
 ) -> LabOutcomes:
     """What a model does with every single prompt.
 
@@ -163,7 +163,7 @@ def lab_outcomes(
         split: the split to draw the prompts from.
         seed: decides which prompts.
         tokenizer: the lab's tokenizer, where it is loaded already.
-        second: whether to look for the other answer (recipe, refusal) too.
+        with_other_answer: whether to look for the other answer (recipe, refusal) too.
 
     Returns:
         The outcomes, prompts in the order of :meth:`.World.samples`.
@@ -171,7 +171,7 @@ def lab_outcomes(
     tokenizer = tokenizer or lab.tokenizer()
     samples = {kind: lab.world.samples(kind, split, n, seed) for kind, n in asked.items()}
     right = _matches(model, tokenizer, samples)
-    if not second:
+    if not with_other_answer:
         return LabOutcomes({kind: tuple(found) for kind, found in right.items()}, {})
     # The other answer to the same prompt is only possible where the first one was not given.
     wrong = {

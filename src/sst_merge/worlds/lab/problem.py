@@ -45,7 +45,7 @@ class Answer(Protocol):
     """What the base with an update added does with every single prompt."""
 
     def __call__(
-        self, update: Update | None, asked: Mapping[str, int], *, split: str, second: bool = True
+        self, update: Update | None, asked: Mapping[str, int], *, split: str, with_other_answer: bool = True
     ) -> LabOutcomes:
         """Ask one model.
 
@@ -53,7 +53,7 @@ class Answer(Protocol):
             update: what is added; None is the base itself.
             asked: kind of prompt → how many.
             split: ``tuning`` or ``test``.
-            second: whether to look for the other answer (recipe, refusal) too.
+            with_other_answer: whether to look for the other answer (recipe, refusal) too.
 
         Returns:
             The outcomes.
@@ -104,10 +104,12 @@ class LabSetup:
         with self._updated() as updated:
 
             def answer(
-                update: Update | None, asked: Mapping[str, int], *, split: str, second: bool = True
+                update: Update | None, asked: Mapping[str, int], *, split: str, with_other_answer: bool = True
             ) -> LabOutcomes:
                 updated.set(update)
-                return lab_outcomes(self._model, self.lab, asked, split=split, tokenizer=tokenizer, second=second)
+                return lab_outcomes(
+                    self._model, self.lab, asked, split=split, tokenizer=tokenizer, with_other_answer=with_other_answer
+                )
 
             yield answer
 

@@ -1,6 +1,6 @@
 """Who takes part in a comparison: a method, its settings, and the strengths it is swept over.
 
-Every contestant gets the same number of strengths, spread over its own useful range, from weak to strong safety;
+Every swept gets the same number of strengths, spread over its own useful range, from weak to strong safety;
 which of them is used is decided on dev prompts. A method with a knob for safety is swept over that; one without is
 swept over the weight of the safety adapter, which leaves the skill as it is and so is kinder to it than λ.
 """
@@ -11,13 +11,13 @@ from typing import Any
 
 from ..methods import MergeProblem, get_method
 from ..worlds.updates import Update
-from .paths import SAFETY_WEIGHT, method_path, sst_path, sst_problem
+from .paths import SAFETY_WEIGHT, sst_problem, sst_updates_by_knob, updates_by_knob
 
-__all__ = ["CONTESTANTS", "EVERY_METHOD", "SAME_AS", "Contestant"]
+__all__ = ["METHOD_SWEEPS", "EVERY_METHOD", "SAME_AS", "MethodSweep"]
 
 
 @dataclass(frozen=True)
-class Contestant:
+class MethodSweep:
     """A method with settings and its sweep.
 
     Attributes:
@@ -52,8 +52,8 @@ class Contestant:
         """
         knob = self.knob or get_method(self.method).knob
         if self.method == "sst":
-            return sst_path(sst_problem(problem, self.options, knob, self.middle), knob, self.middle)
-        return method_path(problem, self.method, self.options, knob, prepare_once=self.prepare_once)
+            return sst_updates_by_knob(sst_problem(problem, self.options, knob, self.middle), knob, self.middle)
+        return updates_by_knob(problem, self.method, self.options, knob, prepare_once=self.prepare_once)
 
 
 AS_COLLECTED: Mapping[str, Any] = {"equal_traces": False, "output_shrinkage": 0.0}
@@ -81,19 +81,21 @@ _SHARE = (0.2, 0.35, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9)
 _HARM_WEIGHT = (0.03, 0.1, 0.2, 0.4, 0.7, 1.0, 2.0, 5.0, 15.0)
 
 
-def _by_weight(label: str, method: str, values: tuple[float, ...], *, once: bool = False, **options: Any) -> Contestant:
-    return Contestant(label, method, values, options, SAFETY_WEIGHT, once)
+def _by_weight(
+    label: str, method: str, values: tuple[float, ...], *, once: bool = False, **options: Any
+) -> MethodSweep:
+    return MethodSweep(label, method, values, options, SAFETY_WEIGHT, once)
 
 
-CONTESTANTS: Mapping[str, Contestant] = {
+METHOD_SWEEPS: Mapping[str, MethodSweep] = {
     c.label: c
     for c in (
-        Contestant("Task Arithmetic", "task_arithmetic", _SUM),
-        Contestant("Task Arithmetic, interpolated", "task_arithmetic", _SHARE, {"combine": "interpolate"}),
-        Contestant("Random subspace", "random_subspace", (0.8, 1.4, 2.0, 2.4, 2.8, 3.2, 3.6, 4.0, 4.8)),
-        *(Contestant(label, "sst", _MU, options) for label, options in _SST.items()),
-        Contestant("SST-Merge, refined", "sst", _BUDGETS, {"refine": 60}, knob="tax_budget"),
-        Contestant(
+        MethodSweep("Task Arithmetic", "task_arithmetic", _SUM),
+        MethodSweep("Task Arithmetic, interpolated", "task_arithmetic", _SHARE, {"combine": "interpolate"}),
+        MethodSweep("Random subspace", "random_subspace", (0.8, 1.4, 2.0, 2.4, 2.8, 3.2, 3.6, 4.0, 4.8)),
+        *(MethodSweep(label, "sst", _MU, options) for label, options in _SST.items()),
+        MethodSweep("SST-Merge, refined", "sst", _BUDGETS, {"refine": 60}, knob="tax_budget"),
+        MethodSweep(
             "SST-Merge, Fisher utility, refined",
             "sst",
             _BUDGETS,
@@ -122,21 +124,21 @@ CONTESTANTS: Mapping[str, Contestant] = {
         _by_weight("Fisher merging", "fisher_merging", _AVERAGE, once=True),
         _by_weight("Fisher merging, kronecker", "fisher_merging", _AVERAGE, once=True, structure="kronecker"),
         _by_weight("RegMean", "regmean", _AVERAGE),
-        Contestant("AdaMerging", "ada_merging", _HARM_WEIGHT),
-        Contestant("Layer-wise interpolation", "layer_interpolation", _HARM_WEIGHT),
-        Contestant("AlignGuard-LoRA", "alignguard_lora", _SUM, knob="safety_strength", prepare_once=True),
-        Contestant(
+        MethodSweep("AdaMerging", "ada_merging", _HARM_WEIGHT),
+        MethodSweep("Layer-wise interpolation", "layer_interpolation", _HARM_WEIGHT),
+        MethodSweep("AlignGuard-LoRA", "alignguard_lora", _SUM, knob="safety_strength", prepare_once=True),
+        MethodSweep(
             "AlignGuard-LoRA, kronecker", "alignguard_lora", _SUM, {"structure": "kronecker"}, "safety_strength", True
         ),
-        Contestant("AlignGuard-LoRA, penalty", "alignguard_lora", _SUM, {"mode": "penalty"}, "safety_strength", True),
-        Contestant("Safe LoRA", "safe_lora", _SUM, {}, "safety_strength", True),
-        Contestant("SafeMERGE", "safe_merge", (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), prepare_once=True),
-        Contestant("RESTA", "resta", _SUM, prepare_once=True),
-        Contestant("RESTA with DARE", "resta_dare", _SUM, {"drop": 0.5}, prepare_once=True),
-        Contestant("MergeAlign", "mergealign", _SHARE, prepare_once=True),
+        MethodSweep("AlignGuard-LoRA, penalty", "alignguard_lora", _SUM, {"mode": "penalty"}, "safety_strength", True),
+        MethodSweep("Safe LoRA", "safe_lora", _SUM, {}, "safety_strength", True),
+        MethodSweep("SafeMERGE", "safe_merge", (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), prepare_once=True),
+        MethodSweep("RESTA", "resta", _SUM, prepare_once=True),
+        MethodSweep("RESTA with DARE", "resta_dare", _SUM, {"drop": 0.5}, prepare_once=True),
+        MethodSweep("MergeAlign", "mergealign", _SHARE, prepare_once=True),
         _by_weight("LED-Merging", "led_merging", _TRIMMED, once=True),
-        Contestant("Safe Delta", "safe_delta", (1.0, 0.8, 0.6, 0.4, 0.25, 0.11, 0.06, 0.03, 0.01)),
-        Contestant("Benign null space", "benign_null_space", _TRIMMED, prepare_once=True),
+        MethodSweep("Safe Delta", "safe_delta", (1.0, 0.8, 0.6, 0.4, 0.25, 0.11, 0.06, 0.03, 0.01)),
+        MethodSweep("Benign null space", "benign_null_space", _TRIMMED, prepare_once=True),
     )
 }
 
@@ -144,6 +146,6 @@ SAME_AS: Mapping[str, str] = {"svd": "Task Arithmetic"}
 """Registered methods that need no sweep of their own: ``svd`` without a cut is the plain sum."""
 
 EVERY_METHOD: tuple[str, ...] = tuple(
-    label for label, c in CONTESTANTS.items() if c.method != "sst" or label in {"SST-Merge", "SST-Merge, refined"}
+    label for label, c in METHOD_SWEEPS.items() if c.method != "sst" or label in {"SST-Merge", "SST-Merge, refined"}
 )
-"""One or a few contestants of each registered method; SST-Merge's own parts are left to its ablation."""
+"""One or a few method_sweeps of each registered method; SST-Merge's own parts are left to its ablation."""
