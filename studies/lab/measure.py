@@ -5,7 +5,8 @@
 
 Claims: each base half knows each of the 20 task families (30-70 % exact match), an expert knows its own (95 % or
 more), the unaligned base never refuses, the aligned one does, experts of the aligned base lose refusals, the safety
-adapter brings them to the unaligned one. Writes figures.json (every count) and README.md (the tables, Wilson intervals).
+adapter brings them to the unaligned one. Writes figures.json (every count) and README.md (the tables, with Wilson
+intervals).
 """
 
 import argparse

@@ -10,8 +10,8 @@ __all__ = ["page"]
 
 _HEAD = """# Time and memory of merging
 
-Written by `studies/merging/measure.py`; every figure is in `figures.json`. Seconds are CPU seconds of {threads} thread on
-{processor}, without start-up and imports. Other jobs ran on the machine (load averages before and
+Written by `studies/merging/measure.py`; every figure is in `figures.json`. Seconds are CPU seconds of {threads} thread
+on {processor}, without start-up and imports. Other jobs ran on the machine (load averages before and
 after: {load_average}), so ratios, taken minutes apart, say more than seconds.
 Python {python}, torch {torch}, PEFT {peft}, transformers {transformers}{mergekit}, sst-merge {sst_merge}. Runs: {runs}.
 

@@ -88,7 +88,8 @@ def main() -> None:
         f"All 20 experts of adapter seed 0, lab seed 0, skills alone, {_N} dev prompts per task at the strength with "
         "the most right\nanswers on them; Wilson intervals over prompts. "
         f"sst-merge {__version__}, torch {torch.__version__}, {platform.machine()}, "
-        f"{time.process_time() - started:.0f} s of\nprocessor time. Made by `studies/attempts/many_experts/measure.py`.\n"
+        f"{time.process_time() - started:.0f} s of\nprocessor time. "
+        "Made by `studies/attempts/many_experts/measure.py`.\n"
     )
     print(markdown_table(rows, ["Method", "Right answers", "Worst task", "Strength"]))
 

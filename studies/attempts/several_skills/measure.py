@@ -154,7 +154,8 @@ def main() -> None:
         f"Lab seed 0, adapter seed 0, {args.n} dev prompts per kind (safety: twice that); at the smallest strength "
         "with safety ≥ 0.9 on the same prompts, utility as the share of the skills' own adapters; 95 % bootstrap "
         f"intervals over prompts and the choice, none for what lies between seeds. sst-merge {__version__}, torch "
-        f"{torch.__version__}, {platform.machine()} CPU, {seconds:.0f} s. Made by `studies/attempts/several_skills/measure.py`.\n\n"
+        f"{torch.__version__}, {platform.machine()} CPU, {seconds:.0f} s. "
+        "Made by `studies/attempts/several_skills/measure.py`.\n\n"
     )
     text = markdown_table(table, ["skills", "method", "safety", "utility", "hypervolume"])
     args.out.mkdir(parents=True, exist_ok=True)
