@@ -8,8 +8,7 @@ of times inside one round (median over rounds, and the 95 % interval of that med
 memory is the peak above the plain pass: of the allocator on a GPU, of the resident set in a fork on a CPU.
 
     python studies/fisher/measure.py > studies/fisher/README.md
-    python studies/fisher/measure.py --device cuda --dtype bfloat16 \\
-        --hidden 4096 --intermediate 11008 --layers 8 --seq 512
+    python studies/fisher/measure.py --device cuda --dtype bfloat16 --hidden 4096 --intermediate 11008 --seq 512
 """
 
 import argparse

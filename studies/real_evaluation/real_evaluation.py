@@ -3,9 +3,9 @@
     SST_MERGE_DATA=... python studies/real_evaluation/real_evaluation.py --page studies/real_evaluation/README.md
 
 stories260K with two adapters (Alpaca; safe answers) trained by the functions of
-``studies/real_checkpoint/real_checkpoint.py`` and their merge by Task Arithmetic, on rows of MMLU, HumanEval, BeaverTails and XSTest. A model of 260,032 parameters that writes
-children's stories knows nothing of all this: scores near chance are the right result. What is shown is that every
-stage runs on real data, twice with the same numbers.
+``studies/real_checkpoint/real_checkpoint.py`` and their merge by Task Arithmetic, on rows of MMLU, HumanEval,
+BeaverTails and XSTest. A model of 260,032 parameters that writes children's stories knows nothing of all this: scores
+near chance are the right result. What is shown is that every stage runs on real data, twice with the same numbers.
 """
 
 import argparse
