@@ -119,7 +119,7 @@ def test_long_answers_are_read_quickly() -> None:
 
 @pytest.mark.data
 def test_rules_on_answers_of_real_models(data: Path) -> None:
-    labels = json.loads((Path(__file__).parents[2] / "experiments/real_refusal_labels.json").read_text("utf-8"))
+    labels = json.loads((Path(__file__).parents[2] / "studies/judges/real_refusal_labels.json").read_text("utf-8"))
     name = "safety_sft/safe_responses_2483.json"
     rows = json.loads((data / name).read_text("utf-8"))
     found = [(label, read_answer(rows[int(i)]["output"]).refuses) for i, label in labels["unseen"][name].items()]
