@@ -21,7 +21,6 @@ from sst_merge.measures.safety_tax import (
     retention,
     safety_tax,
     tax_reduction,
-    utility_at_safety,
 )
 
 SHARE = st.floats(0, 1)
@@ -31,6 +30,11 @@ PAIRS = st.lists(st.tuples(SHARE, SHARE), max_size=12)
 def parts(figure):
     """Value and ends, for comparisons within a tolerance."""
     return figure.value, figure.low, figure.high
+
+
+def utility_at_safety(points, threshold=0.9):
+    point = point_at_safety(points, threshold)
+    return None if point is None else point.utility
 
 
 def sweep(*triples: tuple[float, float, float]) -> list[SweepPoint]:
@@ -238,9 +242,10 @@ def test_composite():
 
 
 def test_points_carry_intervals():
-    point = SweepPoint(strength=1, safety=0.9, utility=0.5, n_safety=50, utility_interval=(0.4, 0.6))
+    point = SweepPoint(strength=1, safety=0.9, utility=0.5, n_safety=50)
     assert point.interval_of_safety() == wilson_interval(45, 50)
-    assert point.interval_of_utility() == (0.4, 0.6)
+    assert point.interval_of_utility() is None
+    assert SweepPoint(strength=1, safety=0, utility=0.5, n_utility=20).interval_of_utility() == wilson_interval(10, 20)
     assert SweepPoint(strength=1, safety=0.9, utility=0.5).interval_of_safety() is None
     with pytest.raises(DataError, match="must be finite"):
         SweepPoint(strength=1, safety=math.nan, utility=0.5)
@@ -262,6 +267,8 @@ def test_front_by_hand():
     assert hypervolume([]) == 0
     assert hypervolume([(-1, 5), (0, 1)]) == 0
     assert hypervolume([(1, 1)]) == 1
+    with pytest.raises(DataError, match=r"hypervolume: point 1 is .*must be finite"):
+        hypervolume([(1, 1), (math.nan, 1)])
 
 
 @settings(deadline=None, max_examples=50)

@@ -8,13 +8,13 @@ import pytest
 from scipy import stats
 
 from sst_merge.errors import DataError
-from sst_merge.measures.drift_intervals import drift_intervals
+from sst_merge.measures.drift import DriftSamples, drift_draws
 from sst_merge.measures.figure import Figure
-from sst_merge.measures.front import hypervolume
-from sst_merge.measures.intervals import paired_bootstrap, wilson_interval
-from sst_merge.measures.ranking import pareto_share, rank_intervals
-from sst_merge.measures.resampling import measured, resampled_means
-from sst_merge.measures.retention_curve import retention_curve
+from sst_merge.measures.front import hypervolume, hypervolumes, pareto_share
+from sst_merge.measures.intervals import paired_bootstrap, seed_rate_interval, wilson_interval
+from sst_merge.measures.ranking import rank_intervals
+from sst_merge.measures.resampling import figure_of, joint_means, reduction, resampled_means
+from sst_merge.measures.retention import retention_draws
 from sst_merge.measures.safety_tax import (
     SweepPoint,
     drift_reduction,
@@ -23,8 +23,7 @@ from sst_merge.measures.safety_tax import (
     safety_tax,
     tax_reduction,
 )
-from sst_merge.measures.seeds import hierarchical_bootstrap, seed_rate_interval
-from sst_merge.measures.sweep_intervals import SweepSamples, hypervolumes, sweep_intervals
+from sst_merge.measures.sweeps import MatchedSweep, SeedSamples, SweepSamples, seed_sweeps
 
 SAFETY = (0.3, 0.7, 0.93, 0.99)
 UTILITY = (0.95, 0.9, 0.8, 0.6)
@@ -53,6 +52,19 @@ def points_of(sweep, columns=slice(None), tasks=slice(None)):
     ]
 
 
+def matched(sweeps, alone, *, seed, experts=None, threshold=0.9, n_resamples=2000):
+    """Sweeps of one training seed."""
+    samples = SeedSamples(sweeps=sweeps, utility_only=alone, experts=experts)
+    return seed_sweeps({0: samples}, [threshold], seed=seed, n_resamples=n_resamples)[threshold]
+
+
+MEASURES = (MatchedSweep.safety, MatchedSweep.utility, MatchedSweep.tax, MatchedSweep.hypervolume)
+
+
+def figures(sweep):
+    return [sweep.figure(measure) for measure in MEASURES]
+
+
 # --- draws -------------------------------------------------------------------------------------------------------
 
 
@@ -69,18 +81,27 @@ def test_draws_are_joint_and_have_the_bootstrap_variance():
         resampled_means(np.ones((1, 2)), rng, 0)
 
 
+def test_joint_means_are_those_of_the_stacked_rows():
+    rows = {"a": [[1.0, 0.0, 1.0]], "b": [[0.0, 0.0, 1.0], [1.0, 1.0, 0.0]]}
+    found = joint_means(rows, "t", np.random.default_rng(0), 50)
+    stacked = resampled_means(np.array([*rows["a"], *rows["b"]]), np.random.default_rng(0), 50)
+    np.testing.assert_array_equal(np.concatenate([found["a"], found["b"]]), stacked)
+    with pytest.raises(DataError, match=r"t: numbers of prompts \{'a': 3, 'b': 1\}"):
+        joint_means({"a": rows["a"], "b": [[1.0]]}, "t", np.random.default_rng(0), 50)
+
+
 def test_undefined_and_infinite_draws():
-    figures = np.concatenate(([0.5], np.linspace(0, 1, 96), [np.inf] * 4))
-    assert measured(figures).high is None
-    assert measured(figures).low == pytest.approx(2 / 95)
-    assert measured(figures).defined == pytest.approx(0.96)
-    found = measured(np.concatenate(([np.nan], np.linspace(0, 1, 50), [np.nan] * 50)))
-    assert found.value is None
-    assert found.defined == 0.5
-    assert found.high == pytest.approx(1, abs=0.03)
-    assert measured(np.full(10, np.nan)) == (None, None, None, 0)
+    draws = np.concatenate(([0.5], np.linspace(0, 1, 96), [np.inf] * 4))
+    found = figure_of(draws, 7)
+    assert (found.value, found.high, found.n) == (0.5, math.inf, 7)
+    assert found.low == pytest.approx(2 / 95)
+    half = figure_of(np.concatenate(([0.5], np.linspace(0, 1, 50), [np.nan] * 50)), 7)
+    assert half.high == pytest.approx(1, abs=0.03)
+    assert figure_of(np.concatenate(([0.5], [np.nan] * 9)), 7) == Figure(0.5, -math.inf, math.inf, 7)
+    for undefined in (np.nan, np.inf, -np.inf):
+        assert figure_of(np.concatenate(([undefined], draws)), 7) is None
     with pytest.raises(DataError, match="level = 2"):
-        measured(figures, 2)
+        figure_of(draws, 7, 2)
 
 
 # --- sweeps ------------------------------------------------------------------------------------------------------
@@ -89,27 +110,30 @@ def test_undefined_and_infinite_draws():
 def test_sweep_figures_are_those_of_the_calculator():
     rng = np.random.default_rng(0)
     ours, alone = draw_sweep(rng)
-    other = SweepSamples(strengths=ours.strengths, safety=ours.safety,
-                         utility={"maths": 0.5 * np.asarray(ours.utility["maths"])})  # fmt: skip
-    found = sweep_intervals({"ours": ours, "other": other}, alone, seed=0, against="other", n_resamples=200)
+    half = {"maths": 0.5 * np.asarray(ours.utility["maths"])}
+    other = SweepSamples(strengths=ours.strengths, safety=ours.safety, utility=half)
+    found = matched({"ours": ours, "other": other}, alone, seed=0, n_resamples=200)
     points = points_of(ours)
     reached = point_at_safety(points)
-    tax, dear = (safety_tax(points_of(s), alone["maths"].mean()) for s in (ours, other))
-    assert found["ours"].strength == reached.strength == 1.0
-    assert found["ours"].safety.value == pytest.approx(reached.safety)
-    assert found["ours"].utility.value == pytest.approx(reached.utility)
-    assert found["ours"].tax.value == pytest.approx(tax)
-    assert found["ours"].tax_reduction.value == pytest.approx(tax_reduction(tax, dear))
-    assert found["other"].tax_reduction == (0, 0, 0, 1)
-    assert found["ours"].hypervolume.value == pytest.approx(hypervolume([(p.safety, p.utility) for p in points]))
-    for figure in (found["ours"].tax, found["ours"].hypervolume, found["ours"].tax_reduction):
+    tax, tax_other = (safety_tax(points_of(s), alone["maths"].mean()) for s in (ours, other))
+    safety, utility, own_tax, area = figures(found["ours"])
+    assert found["ours"].strengths == (reached.strength,) == (1.0,)
+    assert safety.value == pytest.approx(reached.safety)
+    assert utility.value == pytest.approx(reached.utility)
+    assert own_tax.value == pytest.approx(tax)
+    assert area.value == pytest.approx(hypervolume([(p.safety, p.utility) for p in points]))
+    draws = {name: sweep.draws(MatchedSweep.tax) for name, sweep in found.items()}
+    saved = reduction(draws["ours"], draws["other"], 1)
+    assert saved.value == pytest.approx(tax_reduction(tax, tax_other))
+    assert reduction(draws["other"], draws["other"], 1) == Figure(0, 0, 0, 1)
+    for figure in (own_tax, area, saved):
         assert figure.low <= figure.value <= figure.high
 
 
-def test_sweep_intervals_agree_with_a_plain_loop():
+def test_sweep_figures_agree_with_a_plain_loop():
     rng = np.random.default_rng(3)
     sweep, alone = draw_sweep(rng, 120)
-    found = sweep_intervals({"a": sweep}, alone, seed=1, n_resamples=3000)["a"]
+    found = matched({"a": sweep}, alone, seed=1, n_resamples=3000)["a"]
     taxes, areas = [], []
     for _ in range(1500):
         columns, tasks = rng.integers(0, 120, 120), rng.integers(0, 120, 120)
@@ -117,16 +141,17 @@ def test_sweep_intervals_agree_with_a_plain_loop():
         tax = safety_tax(points, alone["maths"][tasks].mean())
         taxes.append(math.inf if tax is None else tax)
         areas.append(hypervolume([(p.safety, p.utility) for p in points]))
-    for ours, oracle in ((found.tax, taxes), (found.hypervolume, areas)):
+    for measure, oracle in ((MatchedSweep.tax, taxes), (MatchedSweep.hypervolume, areas)):
+        ours = found.figure(measure)
         assert (ours.low, ours.high) == pytest.approx(np.percentile(oracle, (2.5, 97.5)), abs=0.02)
 
 
-def test_sweep_intervals_cover_the_tax_although_the_strength_is_chosen():
+def test_intervals_cover_the_tax_although_the_strength_is_chosen():
     hits, trials = 0, 150
     for trial in range(trials):
         sweep, alone = draw_sweep(np.random.default_rng(trial), 200)
-        tax = sweep_intervals({"a": sweep}, alone, seed=trial, n_resamples=400)["a"].tax
-        hits += tax.low <= 0.17 + 1e-9 and (tax.high is None or tax.high >= 0.17 - 1e-9)
+        tax = matched({"a": sweep}, alone, seed=trial, n_resamples=400)["a"].figure(MatchedSweep.tax)
+        hits += tax.low <= 0.17 + 1e-9 and tax.high >= 0.17 - 1e-9
     assert 0.92 <= hits / trials <= 0.99
 
 
@@ -138,24 +163,29 @@ def test_sweeps_do_not_depend_on_the_order_of_strengths_or_methods():
         safety=[sweep.safety[i] for i in order],
         utility={"maths": [sweep.utility["maths"][i] for i in order]},
     )
-    assert sweep_intervals({"a": sweep}, alone, seed=0) == sweep_intervals({"a": shuffled}, alone, seed=0)
-    both = sweep_intervals({"a": sweep, "b": shuffled}, alone, seed=0)
+    one, other = (matched({"a": of}, alone, seed=0)["a"] for of in (sweep, shuffled))
+    assert figures(one) == figures(other) and one.strengths == other.strengths
+    both = matched({"a": sweep, "b": shuffled}, alone, seed=0)
     assert list(both) == ["a", "b"]
-    assert both["a"] == both["b"]
+    assert figures(both["a"]) == figures(both["b"]) and both["a"].agreement == both["b"].agreement
 
 
 def test_thresholds_are_monotone_and_may_be_out_of_reach():
     sweep, alone = draw_sweep(np.random.default_rng(0))
-    found = [sweep_intervals({"a": sweep}, alone, seed=0, threshold=t)["a"] for t in (0.5, 0.8, 0.95)]
-    for low, high in pairwise(found):
-        assert low.tax.value <= high.tax.value
-        assert low.tax.low <= high.tax.low
-    never = sweep_intervals({"a": sweep}, alone, seed=0, threshold=1.5, against="a")["a"]
-    assert never.strength is None
+    thresholds = (0.5, 0.8, 0.95, 1.5)
+    samples = {0: SeedSamples(sweeps={"a": sweep}, utility_only=alone)}
+    found = [of["a"] for of in seed_sweeps(samples, thresholds, seed=0).values()]
+    assert figures(found[1]) == figures(matched({"a": sweep}, alone, seed=0, threshold=0.8)["a"])
+    for low, high in pairwise([of.figure(MatchedSweep.tax) for of in found[:3]]):
+        assert low.value <= high.value
+        assert low.low <= high.low
+    never = found[3]
+    assert never.strengths == (None,)
     assert never.agreement == 1
-    assert never.tax == (None, None, None, 0)
-    assert never.tax_reduction.value is None
-    assert never.hypervolume.value == found[0].hypervolume.value
+    assert figures(never)[:3] == [None, None, None]
+    own = never.draws(MatchedSweep.tax)
+    assert reduction(own, own, 1) is None
+    assert never.figure(MatchedSweep.hypervolume) == found[0].figure(MatchedSweep.hypervolume)
 
 
 def test_the_strength_is_chosen_on_dev_prompts():
@@ -163,44 +193,55 @@ def test_the_strength_is_chosen_on_dev_prompts():
     dev = np.zeros((4, 30))
     dev[3] = 1
     with_dev = SweepSamples(strengths=sweep.strengths, safety=sweep.safety, utility=sweep.utility, dev_safety=dev)
-    found = sweep_intervals({"a": with_dev}, alone, seed=0)["a"]
-    assert (found.strength, found.agreement) == (2.0, 1.0)
-    assert found.safety.value == pytest.approx(np.mean(sweep.safety[3]))
+    found = matched({"a": with_dev}, alone, seed=0)["a"]
+    assert (found.strengths, found.agreement) == ((2.0,), 1.0)
+    assert found.figure(MatchedSweep.safety).value == pytest.approx(np.mean(sweep.safety[3]))
     with pytest.raises(DataError, match="have dev prompts"):
-        sweep_intervals({"a": with_dev, "b": sweep}, alone, seed=0)
+        matched({"a": with_dev, "b": sweep}, alone, seed=0)
 
 
 def test_utility_as_a_share_of_the_experts():
     sweep, alone = draw_sweep(np.random.default_rng(0))
     half = {"maths": 0.5 * np.asarray(sweep.utility["maths"])}
     halved = SweepSamples(strengths=sweep.strengths, safety=sweep.safety, utility=half)
-    raw = sweep_intervals({"a": sweep}, alone, seed=0, experts={"maths": np.ones(300)})["a"]
-    share = sweep_intervals(
-        {"a": halved}, {"maths": 0.5 * alone["maths"]}, seed=0, experts={"maths": np.full(300, 0.5)}
-    )["a"]
-    assert raw.tax == pytest.approx(share.tax)
-    assert raw.tax == pytest.approx(sweep_intervals({"a": sweep}, alone, seed=0)["a"].tax)
+    plain, raw, share = (
+        matched({"a": of}, {"maths": skills}, seed=0, experts=experts)["a"].figure(MatchedSweep.tax)
+        for of, skills, experts in (
+            (sweep, alone["maths"], None),
+            (sweep, alone["maths"], {"maths": np.ones(300)}),
+            (halved, 0.5 * alone["maths"], {"maths": np.full(300, 0.5)}),
+        )
+    )
+    assert parts(raw) == pytest.approx(parts(share))
+    assert parts(raw) == pytest.approx(parts(plain))
     with pytest.raises(DataError, match="expert of maths scores nothing"):
-        sweep_intervals({"a": sweep}, alone, seed=0, experts={"maths": np.zeros(300)})
+        matched({"a": sweep}, alone, seed=0, experts={"maths": np.zeros(300)})
+
+
+def test_a_figure_of_ones_own_is_a_function_of_the_sweep():
+    sweep, alone = draw_sweep(np.random.default_rng(0))
+    found = matched({"a": sweep}, alone, seed=0, n_resamples=100)["a"]
+    least = found.figure(lambda of: np.minimum(of.safety(), of.utility()))
+    assert least.value == min(found.figure(MatchedSweep.safety).value, found.figure(MatchedSweep.utility).value)
 
 
 def test_sweeps_that_do_not_fit_are_refused():
     sweep, alone = draw_sweep(np.random.default_rng(0))
+    utility = sweep.utility
     short = SweepSamples(strengths=(1.0,), safety=[[1.0]], utility={"maths": [[1.0] * 300]})
     cases = (
-        ({}, alone, None, "at least one method"),
-        ({"a": sweep}, alone, "b", "against = 'b'"),
-        ({"a": sweep}, {}, None, "expected the same for all"),
-        ({"a": sweep}, {"code": alone["maths"]}, None, r"others in \['a'\]"),
-        ({"a": sweep, "b": short}, alone, None, "expected the same prompts"),
-        ({"a": SweepSamples(strengths=(1, 1), safety=[[1], [1]], utility=sweep.utility)}, alone, None, "all different"),
-        ({"a": SweepSamples(strengths=(1, 2), safety=[[1]], utility=sweep.utility)}, alone, None, "one per strength"),
-        ({"a": SweepSamples(strengths=(1, 2), safety=[[1], [1, 0]], utility={})}, alone, None, "safety of a"),
-        ({"a": SweepSamples(strengths=(1,), safety=[[math.nan]], utility=sweep.utility)}, alone, None, "finite scores"),
-    )  # fmt: skip
-    for sweeps, reference, against, message in cases:
+        ({}, alone, "at least one seed and method"),
+        ({"a": sweep}, {}, "expected the same for all"),
+        ({"a": sweep}, {"code": alone["maths"]}, r"others in \['a'\]"),
+        ({"a": sweep, "b": short}, alone, "expected the same prompts"),
+        ({"a": SweepSamples(strengths=(1, 1), safety=[[1], [1]], utility=utility)}, alone, "all different"),
+        ({"a": SweepSamples(strengths=(1, 2), safety=[[1]], utility=utility)}, alone, "one per strength"),
+        ({"a": SweepSamples(strengths=(1, 2), safety=[[1], [1, 0]], utility={})}, alone, "safety, a"),
+        ({"a": SweepSamples(strengths=(1,), safety=[[math.nan]], utility=utility)}, alone, "finite scores"),
+    )
+    for sweeps, reference, message in cases:
         with pytest.raises(DataError, match=message):
-            sweep_intervals(sweeps, reference, seed=0, against=against, n_resamples=10)
+            matched(sweeps, reference, seed=0, n_resamples=10)
 
 
 def test_many_hypervolumes_agree_with_one_and_with_moocore():
@@ -221,42 +262,46 @@ def test_drift_and_its_reduction():
     rng = np.random.default_rng(0)
     hard = rng.random(400)
     before, plain, ours = ((hard < s).astype(float) for s in (0.95, 0.55, 0.9))
-    found = drift_intervals(before, {"plain": plain, "ours": ours}, plain="plain", seed=0)
+
+    def one_model(refused):
+        skill = {"t": [np.ones(10)]}
+        return DriftSamples(dev_safety=[refused], dev_utility=skill, safety=[refused], utility=skill)
+
+    own, found = drift_draws(before, one_model(plain), {"ours": one_model(ours)}, seed=0, slack=0.0)
     lost, kept = before.mean() - plain.mean(), before.mean() - ours.mean()
-    assert found["ours"][0].value == pytest.approx(kept)
-    assert found["ours"][1].value == pytest.approx(drift_reduction(kept, lost))
-    assert found["plain"][1] == (0, 0, 0, 1)
+    drift = figure_of(found["ours"].drift, 400)
+    assert drift.value == pytest.approx(kept)
+    assert reduction(found["ours"].drift, own.drift, 400, least=0.1).value == pytest.approx(drift_reduction(kept, lost))
     oracle = paired_bootstrap(before, ours, seed=5)
-    assert found["ours"][0][1:3] == pytest.approx((oracle.low, oracle.high), abs=0.006)
-    little = drift_intervals(before, {"plain": ours, "ours": plain}, plain="plain", seed=0)
-    assert little["ours"][1].value is None
-    assert little["ours"][1].defined < 0.05
-    with pytest.raises(DataError, match="plain = 'x'"):
-        drift_intervals(before, {"a": ours}, plain="x", seed=0)
-    with pytest.raises(DataError, match="the same prompts for all"):
-        drift_intervals(before, {"a": ours[1:]}, plain="a", seed=0)
+    assert (drift.low, drift.high) == pytest.approx((oracle.low, oracle.high), abs=0.006)
+    with pytest.raises(DataError, match="safety: numbers of prompts"):
+        drift_draws(before[1:], one_model(plain), {"ours": one_model(ours)}, seed=0, slack=0.0)
 
 
-def test_retention_against_the_number_of_experts():
+def test_retention_of_every_method():
     rng = np.random.default_rng(0)
     hard = {task: rng.random(200) for task in "abc"}
     experts = {task: (h < 0.9).astype(float) for task, h in hard.items()}
-    merged = {n: {t: (hard[t] < 0.9 - 0.1 * n).astype(float) for t in "abc"[:n]} for n in (3, 1, 2)}
-    curve = retention_curve(merged, experts, seed=0)
-    assert list(curve) == [1, 2, 3]
-    for n, found in curve.items():
-        rates = [{t: float(np.mean(x)) for t, x in scores.items()} for scores in (merged[n], experts)]
-        assert found.value == pytest.approx(retention(rates[0], {t: rates[1][t] for t in merged[n]}))
-        assert found.low < found.value < found.high
-    assert curve[1].value > curve[2].value > curve[3].value
-    same = retention_curve({1: {"a": experts["a"]}}, experts, seed=0)
-    assert same[1] == (1, 1, 1, 1)
-    with pytest.raises(DataError, match="no expert for tasks"):
-        retention_curve({1: {"z": [1.0]}}, experts, seed=0)
+    merged = {f"loses {n}": {t: (hard[t] < 0.9 - 0.1 * n).astype(float) for t in "abc"} for n in (0, 1, 2)}
+    found = {name: figure_of(draws, 3) for name, draws in retention_draws(merged, experts).items()}
+    assert list(found) == list(merged)
+    for name, figure in found.items():
+        rates = [{t: float(np.mean(x)) for t, x in scores.items()} for scores in (merged[name], experts)]
+        assert figure.value == pytest.approx(retention(rates[0], rates[1]))
+    assert found["loses 0"] == Figure(1, 1, 1, 3)
+    assert found["loses 1"].low < found["loses 1"].value < found["loses 1"].high < 1
+    # The same prompts of a task in every set of experts that has it.
+    alone = retention_draws({"m": {"a": merged["loses 1"]["a"]}}, {"a": experts["a"]})["m"]
+    pair = {t: merged["loses 1"][t] for t in "ab"}
+    both = retention_draws({"m": pair}, {t: experts[t] for t in "ab"})["m"]
+    other = retention_draws({"m": {"b": pair["b"]}}, {"b": experts["b"]})["m"]
+    np.testing.assert_allclose(both, (alone + other) / 2)
+    with pytest.raises(DataError, match="expected the same tasks"):
+        retention_draws({"m": {"z": [1.0]}}, experts)
     with pytest.raises(DataError, match="the expert of a scores nothing"):
-        retention_curve({1: {"a": [1.0]}}, {"a": [0.0]}, seed=0)
-    with pytest.raises(DataError, match="same prompts for the expert"):
-        retention_curve({1: {"a": [1.0]}}, {"a": [0.0, 1.0]}, seed=0)
+        retention_draws({"m": {"a": [1.0]}}, {"a": [0.0]})
+    with pytest.raises(DataError, match="retention on a: numbers of prompts"):
+        retention_draws({"m": {"a": [1.0]}}, {"a": [0.0, 1.0]})
 
 
 def test_pareto_share():
@@ -275,8 +320,8 @@ def test_pareto_share():
 def test_ranks():
     rng = np.random.default_rng(0)
     hard = rng.random((2, 300))
-    tasks = {f"t{i}": {name: (hard[i] < s).astype(float) for name, s in (("a", 0.9), ("b", 0.5), ("c", 0.5))}
-             for i in range(2)}  # fmt: skip
+    rates = {"a": 0.9, "b": 0.5, "c": 0.5}
+    tasks = {f"t{i}": {name: (hard[i] < s).astype(float) for name, s in rates.items()} for i in range(2)}
     found = rank_intervals(tasks, seed=0)
     assert found == {"a": Figure(1, 1, 1, 2), "b": Figure(2.5, 2.5, 2.5, 2), "c": Figure(2.5, 2.5, 2.5, 2)}
     assert rank_intervals(tasks, seed=0, higher_is_better=False)["a"] == Figure(3, 3, 3, 2)
@@ -319,38 +364,6 @@ def test_seed_rate_interval_by_hand():
     for bad in ([(1, 2)], [(3, 2), (1, 2)], [(0, 0), (1, 2)]):
         with pytest.raises(DataError, match="at least 2 seeds"):
             seed_rate_interval(bad)
-
-
-@pytest.mark.parametrize(
-    ("seeds", "by_seed", "by_prompt"), [(5, 0.1, 0.3), (5, 0.02, 0.5), (3, 0.2, 0.0), (8, 0.1, 1.0)]
-)
-def test_hierarchical_bootstrap_covers(seeds, by_seed, by_prompt):
-    rng = np.random.default_rng(11)
-    hits, trials, prompts = 0, 300, 60
-    for trial in range(trials):
-        scores = 0.1 + rng.normal(0, by_seed, (seeds, 1)) + rng.normal(0, by_prompt, (1, prompts))
-        scores += rng.normal(0, 0.3, (seeds, prompts))
-        found = hierarchical_bootstrap(scores, np.zeros_like(scores), seed=trial, n_resamples=1000)
-        hits += found.low <= 0.1 <= found.high
-    assert 0.92 <= hits / trials <= 0.98
-
-
-def test_hierarchical_bootstrap_is_paired_and_contains_both_levels():
-    rng = np.random.default_rng(0)
-    base = rng.normal(size=(4, 50))
-    assert parts(hierarchical_bootstrap(base + 0.25, base, seed=0, n_resamples=100)) == pytest.approx((0.25,) * 3)
-    noisy = hierarchical_bootstrap(base, 0 * base, seed=0)
-    assert noisy == hierarchical_bootstrap(base, 0 * base, seed=0)
-    assert noisy.value == pytest.approx(base.mean())
-    for more in (np.array([[-1], [0], [0], [1]]), np.linspace(-4, 4, 50)):
-        wide = hierarchical_bootstrap(base + more, 0 * base, seed=0)
-        assert wide.high - wide.low > 2 * (noisy.high - noisy.low)
-    with pytest.raises(DataError, match="at least 2 seeds"):
-        hierarchical_bootstrap([[1.0]], [[0.0]], seed=0)
-    with pytest.raises(DataError, match="n_resamples = 0"):
-        hierarchical_bootstrap(base, base, seed=0, n_resamples=0)
-    with pytest.raises(DataError, match="level = 95"):
-        hierarchical_bootstrap(base, base, seed=0, level=95)
 
 
 def test_fast_and_plain_paired_bootstrap_agree():
