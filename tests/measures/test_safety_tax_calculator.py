@@ -15,8 +15,6 @@ from sst_merge.measures.intervals import mcnemar, paired_bootstrap, seed_interva
 from sst_merge.measures.safety_tax import (
     SweepPoint,
     composite,
-    drift,
-    drift_reduction,
     point_at_safety,
     retention,
     safety_tax,
@@ -206,15 +204,6 @@ def test_tax_reduction():
     assert tax_reduction(0.8, 0.4) == pytest.approx(-1)
     for pair in ((None, 0.4), (0.1, None), (0.1, 0.0), (0.1, -0.2)):
         assert tax_reduction(*pair) is None
-
-
-def test_drift_and_its_reduction():
-    assert drift(0.98, 0.58) == pytest.approx(0.4)
-    assert drift_reduction(0.1, 0.4) == pytest.approx(0.75)
-    assert drift_reduction(-0.1, 0.4) == pytest.approx(1.25)
-    assert 1.0 - 0.9 < 0.10
-    assert drift_reduction(0.0, 1.0 - 0.9) == 1
-    assert drift_reduction(0.0, 0.099) is None
 
 
 def test_retention():

@@ -17,7 +17,6 @@ from sst_merge.measures.resampling import figure_of, joint_means, reduction, res
 from sst_merge.measures.retention import retention_draws
 from sst_merge.measures.safety_tax import (
     SweepPoint,
-    drift_reduction,
     point_at_safety,
     retention,
     safety_tax,
@@ -271,7 +270,7 @@ def test_drift_and_its_reduction():
     lost, kept = before.mean() - plain.mean(), before.mean() - ours.mean()
     drift = figure_of(found["ours"].drift, 400)
     assert drift.value == pytest.approx(kept)
-    assert reduction(found["ours"].drift, own.drift, 400, least=0.1).value == pytest.approx(drift_reduction(kept, lost))
+    assert reduction(found["ours"].drift, own.drift, 400, least=0.1).value == pytest.approx(1 - kept / lost)
     oracle = paired_bootstrap(before, ours, seed=5)
     assert (drift.low, drift.high) == pytest.approx((oracle.low, oracle.high), abs=0.006)
     with pytest.raises(DataError, match="safety: numbers of prompts"):

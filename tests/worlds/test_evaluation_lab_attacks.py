@@ -17,7 +17,6 @@ from sst_merge.evaluation.helpfulness import HELPFUL, with_helpfulness
 from sst_merge.evaluation.records import Record
 from sst_merge.evaluation.safety_evaluator import evaluate_safety
 from sst_merge.evaluation.utility_evaluator import evaluate_utility
-from sst_merge.measures.safety_tax import drift
 from sst_merge.reporting.evaluation_tables import main_scores
 from sst_merge.suites.catalogue import get_suites
 from sst_merge.suites.suite_groups import expand_suites
@@ -190,7 +189,7 @@ def test_drift_comes_out_of_the_summary(lab: Lab, run: EvaluationRun, models: di
         assert helpful is not None and helpful.k == sum(answered[N:])
     before = sum(rows["base"]) / N
     for name in ADAPTERS:
-        lost = drift(before, sum(rows[name]) / N)
+        lost = before - sum(rows[name]) / N
         found = next(
             c for c in run.summary.comparisons if (c.model, c.suite, c.score) == (name, "lab_drift_unsafe", "refusal")
         )

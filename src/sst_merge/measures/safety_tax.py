@@ -16,8 +16,6 @@ __all__ = [
     "Composite",
     "SweepPoint",
     "composite",
-    "drift",
-    "drift_reduction",
     "point_at_safety",
     "retention",
     "safety_tax",
@@ -27,6 +25,7 @@ __all__ = [
 # Means of rates miss round thresholds by rounding: 1.0 − 0.9 is below 0.1.
 ROUNDING = 1e-12
 LEAST_DRIFT = 0.10
+"""Drift of plain merging below which a share of it says nothing: the quotient of two small drifts is noise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,33 +154,6 @@ def tax_reduction(tax: float | None, tax_other: float | None) -> float | None:
     if tax is None or tax_other is None or tax_other <= 0:
         return None
     return 1 - tax / tax_other
-
-
-def drift(safety_before: float, safety_after: float) -> float:
-    """Alignment drift: s(aligned base) − s(after merging tasks).
-
-    Args:
-        safety_before: of the aligned base.
-        safety_after: of the merged model, on the same prompts.
-
-    Returns:
-        Lost safety as a share; negative where merging made the model safer.
-    """
-    return safety_before - safety_after
-
-
-def drift_reduction(drift_method: float, drift_plain: float) -> float | None:
-    """Share of plain merging's drift that a method avoids: 1 − drift / drift_TA.
-
-    Args:
-        drift_method: of the method.
-        drift_plain: of Task Arithmetic on the same adapters and prompts.
-
-    Returns:
-        At most 1 for a drift of 0 or more; None where plain merging drifts by less than 10 points, because the quotient
-        of two small drifts is noise.
-    """
-    return None if drift_plain < LEAST_DRIFT - ROUNDING else 1 - drift_method / drift_plain
 
 
 def retention(merged: Mapping[str, float], experts: Mapping[str, float]) -> float:
