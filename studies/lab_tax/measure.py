@@ -20,8 +20,7 @@ from sst_merge import __version__
 from sst_merge.experiments.method_sweeps import EVERY_METHOD, METHOD_SWEEPS
 from sst_merge.experiments.sweep import sweep
 from sst_merge.measures.front import hypervolume
-from sst_merge.measures.intervals import seed_interval, wilson_interval
-from sst_merge.measures.seeds import seed_rate_interval
+from sst_merge.measures.intervals import seed_interval, seed_rate_interval, wilson_interval
 from sst_merge.reporting import markdown_table, rate_with_interval
 from sst_merge.worlds.lab import load_lab
 from sst_merge.worlds.lab.measures import Rate

@@ -26,16 +26,15 @@ from pathlib import Path
 import torch
 
 from sst_merge import __version__
-from sst_merge.experiments.collected import refusals, task_rows
 from sst_merge.experiments.method_sweeps import AS_COLLECTED, METHOD_SWEEPS, MethodSweep
 from sst_merge.experiments.paths import SkillsThenSafety, updates_by_knob
+from sst_merge.experiments.read_cells import refusals, task_rows
 from sst_merge.experiments.work import bits
 from sst_merge.fim_calculator import build_spaces
 from sst_merge.lora_utils import Adapter
-from sst_merge.measures.sweep_intervals import SweepSamples, sweep_intervals
+from sst_merge.measures.sweeps import MatchedSweep, SeedSamples, SweepSamples, seed_sweeps
 from sst_merge.methods import MergeProblem
-from sst_merge.reporting import markdown_table
-from sst_merge.reporting.sweep_tables import measured_text
+from sst_merge.reporting import figure_text, markdown_table
 from sst_merge.sst import SSTMerge, SSTOptions
 from sst_merge.worlds.lab import load_lab
 from sst_merge.worlds.lab.problem import LabSetup, lab_setup
@@ -128,14 +127,17 @@ def rows(skills: tuple[str, ...], found: dict[str, dict]) -> list[list[str]]:
     experts = {s: task_rows(found[f"expert {s}"]["dev"])[s][0] for s in skills}
     plain = {task: of[0] for task, of in task_rows(found["skills alone"]["dev"]).items()}
     swept = {label: of["dev"] for label, of in found.items() if "values" in of}
-    estimates = sweep_intervals(
-        {label: SweepSamples(strengths=range(len(dev)), safety=[refusals(right) for right in dev],
-                             utility=task_rows(dev)) for label, dev in swept.items()},
-        plain, seed=0, experts=experts,
-    )  # fmt: skip
+    sweeps = {
+        label: SweepSamples(
+            strengths=range(len(dev)), safety=[refusals(right) for right in dev], utility=task_rows(dev)
+        )
+        for label, dev in swept.items()
+    }
+    samples = SeedSamples(sweeps=sweeps, utility_only=plain, experts=experts)
+    shown = (MatchedSweep.safety, MatchedSweep.utility, MatchedSweep.hypervolume)
     return [
-        [", ".join(skills), label, measured_text(e.safety), measured_text(e.utility), measured_text(e.hypervolume)]
-        for label, e in estimates.items()
+        [", ".join(skills), label, *(figure_text(own.figure(measure)) for measure in shown)]
+        for label, own in seed_sweeps({0: samples}, [0.9], seed=0)[0.9].items()
     ]
 
 

@@ -1,12 +1,12 @@
 """Alignment drift of a method that is swept: the safest strength that keeps the skills, chosen again in every draw."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..errors import DataError
-from .resampling import Array, Row, Rows, resampled_means, sample_matrix
+from .resampling import Array, Row, Rows, joint_means
 from .safety_tax import ROUNDING
 
 __all__ = ["DriftDraws", "DriftSamples", "drift_draws"]
@@ -73,44 +73,34 @@ def drift_draws(
     Raises:
         DataError: prompts or tasks that do not fit.
     """
-    everyone = {"": plain, **methods}
+    everyone = {"plain merging": plain} | {f"method {name}": of for name, of in methods.items()}
     tasks = sorted(plain.dev_utility)
-    wrong = [name for name, of in methods.items() if sorted(of.dev_utility) != tasks or sorted(of.utility) != tasks]
+    wrong = [name for name, of in everyone.items() if sorted(of.dev_utility) != tasks or sorted(of.utility) != tasks]
     if not tasks or wrong:
-        raise DataError(f"drift_draws: tasks {tasks} of plain merging, others in {wrong}; expected the same, at least "
-                        "one")  # fmt: skip
+        raise DataError(
+            f"drift_draws: tasks {tasks} of plain merging, others in {wrong}; expected the same, at least one"
+        )
     rng = np.random.default_rng(seed)
-    dev_safety = _means({name: of.dev_safety for name, of in everyone.items()}, rng, n_resamples)
-    dev_utility = _mean_over([{n: of.dev_utility[t] for n, of in everyone.items()} for t in tasks], rng, n_resamples)
-    safety = _means({"before": [before], **{name: of.safety for name, of in everyone.items()}}, rng, n_resamples)
-    utility = _mean_over([{name: of.utility[t] for name, of in everyone.items()} for t in tasks], rng, n_resamples)
-    start, least = safety["before"][0], dev_utility[""][0] - slack - ROUNDING
+
+    def means(rows: Mapping[str, Rows], what: str) -> dict[str, Array]:
+        return joint_means(rows, f"drift_draws, {what}", rng, n_resamples)
+
+    def utility(of: Mapping[str, Mapping[str, Rows]], what: str) -> dict[str, Array]:
+        drawn = [means({name: rows[task] for name, rows in of.items()}, f"{what} on {task}") for task in tasks]
+        return {name: np.asarray(np.mean([scores[name] for scores in drawn], axis=0)) for name in of}
+
+    dev_safety = means({name: of.dev_safety for name, of in everyone.items()}, "dev safety")
+    dev_utility = utility({name: of.dev_utility for name, of in everyone.items()}, "dev utility")
+    safety = means({"base": [before]} | {name: of.safety for name, of in everyone.items()}, "safety")
+    kept = utility({name: of.utility for name, of in everyone.items()}, "utility")
+    start, least = safety["base"][0], dev_utility["plain merging"][0] - slack - ROUNDING
     columns = np.arange(len(start))
-    found = {}
+    found = []
     for name in everyone:
         keeps = dev_utility[name] >= least
         safest = np.where(keeps, dev_safety[name], -np.inf).argmax(axis=0)
         chosen = np.where(keeps.any(axis=0), safest, dev_utility[name].argmax(axis=0))
-        found[name] = DriftDraws(
-            chosen.astype(float), start - safety[name][chosen, columns], utility[name][chosen, columns]
+        found.append(
+            DriftDraws(chosen.astype(float), start - safety[name][chosen, columns], kept[name][chosen, columns])
         )
-    return found.pop(""), found
-
-
-def _mean_over(tasks: Sequence[Mapping[str, Rows]], rng: np.random.Generator, n_resamples: int) -> dict[str, Array]:
-    drawn = [_means(rows, rng, n_resamples) for rows in tasks]
-    return {name: np.asarray(np.mean([means[name] for means in drawn], axis=0)) for name in drawn[0]}
-
-
-def _means(rows: Mapping[str, Rows], rng: np.random.Generator, n_resamples: int) -> dict[str, Array]:
-    """Means of everybody's rows over prompts that are drawn together.
-
-    Raises:
-        DataError: different numbers of prompts.
-    """
-    matrices = {name: sample_matrix(found, f"drift_draws, {name or 'plain merging'}") for name, found in rows.items()}
-    widths = {name: matrix.shape[1] for name, matrix in matrices.items()}
-    if len(set(widths.values())) > 1:
-        raise DataError(f"drift_draws: numbers of prompts {widths}; expected the same prompts for all")
-    means = resampled_means(np.concatenate(list(matrices.values())), rng, n_resamples)
-    return dict(zip(matrices, np.split(means, np.cumsum([len(m) for m in matrices.values()])[:-1]), strict=True))
+    return found[0], dict(zip(methods, found[1:], strict=True))

@@ -4,23 +4,31 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..measures.drift_sweeps import DriftSamples
-from ..measures.intervals import Estimate, seed_interval, wilson_interval
-from ..measures.seed_sweeps import SeedSweepSamples
-from ..measures.seeds import seed_rate_interval
-from ..measures.sweep_intervals import SweepSamples
+from ..measures.drift import DriftSamples
+from ..measures.figure import Figure
+from ..measures.intervals import rate, seed_interval, seed_rate_interval
+from ..measures.sweeps import SeedSamples, SeedSweep, SweepSamples
 from .cells import CellStore
 from .plan import Planned
 from .work import unpacked
 
-__all__ = ["Collected", "mean_over_seeds", "rate_over_seeds", "refusal_text", "refusals", "task_rows"]
+__all__ = [
+    "GroupCells",
+    "expert_rows",
+    "mean_over_seeds",
+    "rate_over_seeds",
+    "refusal_text",
+    "refusals",
+    "task_rows",
+    "task_text",
+]
 
 Outcomes = Mapping[str, str]
 Side = Mapping[str, Outcomes]
 
 
 @dataclass(frozen=True)
-class Collected:
+class GroupCells:
     """One part and group of an experiment.
 
     Attributes:
@@ -29,10 +37,10 @@ class Collected:
     """
 
     results: Mapping[str, Mapping[int, Any]]
-    alone: Mapping[int, Any]
+    alone: Mapping[int, Mapping[str, Any]]
 
     @classmethod
-    def of(cls, planned: Sequence[Planned], store: CellStore, part: str, group: str) -> "Collected":
+    def of(cls, planned: Sequence[Planned], store: CellStore, part: str, group: str) -> "GroupCells":
         """Read the finished cells of one part and group.
 
         Args:
@@ -40,6 +48,9 @@ class Collected:
             store: where its cells are kept.
             part: such as ``tax``.
             group: name.
+
+        Returns:
+            Their results.
         """
         results: dict[str, dict[int, Any]] = {}
         for entry in planned:
@@ -48,8 +59,8 @@ class Collected:
         alone = results.pop("alone", {})
         return cls(results, alone)
 
-    def sweeps(self) -> dict[int, SeedSweepSamples]:
-        """Sweeps for :func:`~sst_merge.measures.seed_sweeps`; strengths are positions in the sweep."""
+    def sweeps(self) -> dict[int, SeedSamples]:
+        """What :func:`~sst_merge.measures.sweeps.seed_sweeps` takes; strengths are positions in the sweep."""
         found = {}
         for seed, alone in self.alone.items():
             sweeps = {}
@@ -61,15 +72,31 @@ class Collected:
                     utility=task_rows(test),
                     dev_safety=[refusals(right) for right in dev],
                 )
-            found[seed] = SeedSweepSamples(
+            found[seed] = SeedSamples(
                 sweeps=sweeps,
                 utility_only={t: rows[0] for t, rows in task_rows([alone["skills alone"]["test"]["right"]]).items()},
-                experts=_experts(alone),
+                experts=expert_rows(alone),
             )
         return found
 
+    def chosen(self, label: str, sweep: SeedSweep) -> list[Side]:
+        """Test outcomes at the strength that was chosen.
+
+        Args:
+            label: method.
+            sweep: of that method, over the seeds of its cells.
+
+        Returns:
+            Those of every seed that has such a strength.
+        """
+        return [
+            result["test"][int(strength)]
+            for result, strength in zip(self.results[label].values(), sweep.strengths, strict=True)
+            if strength is not None
+        ]
+
     def drift(self, seed: int) -> tuple[list[float], DriftSamples, dict[str, DriftSamples]]:
-        """What :func:`~sst_merge.evaluation.drift_draws` takes, of one seed.
+        """What :func:`~sst_merge.measures.drift.drift_draws` takes, of one seed.
 
         Args:
             seed: of the adapters.
@@ -120,6 +147,18 @@ def refusals(right: Outcomes) -> list[float]:
     return unpacked(refusal_text(right))
 
 
+def task_text(right: Outcomes) -> str:
+    """Right answers to the questions of every task, task after task.
+
+    Args:
+        right: kind → outcomes as text.
+
+    Returns:
+        Outcomes of all tasks as one text.
+    """
+    return "".join(text for kind, text in right.items() if kind.startswith("task:"))
+
+
 def task_rows(models: Sequence[Outcomes]) -> dict[str, list[list[float]]]:
     """Scores of every task.
 
@@ -133,7 +172,15 @@ def task_rows(models: Sequence[Outcomes]) -> dict[str, list[list[float]]]:
     return {task.removeprefix("task:"): [unpacked(right[task]) for right in models] for task in tasks}
 
 
-def _experts(alone: Mapping[str, Any]) -> dict[str, list[float]]:
+def expert_rows(alone: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Scores of every task's own adapter.
+
+    Args:
+        alone: single models of one seed.
+
+    Returns:
+        Task → one score per test prompt of the task.
+    """
     return {
         name.removeprefix("expert "): unpacked(model["test"]["right"][f"task:{name.removeprefix('expert ')}"])
         for name, model in alone.items()
@@ -141,23 +188,24 @@ def _experts(alone: Mapping[str, Any]) -> dict[str, list[float]]:
     }
 
 
-def rate_over_seeds(texts: Sequence[str]) -> Estimate:
+def rate_over_seeds(texts: Sequence[str]) -> Figure | None:
     """A rate with its interval: over seeds where there are several, of the prompts where there is one.
 
     Args:
         texts: outcomes of each seed.
 
     Returns:
-        Mean rate and 95 % interval.
+        Mean rate and 95 % interval; None without seeds.
     """
+    if not texts:
+        return None
     counts = [(text.count("1"), len(text)) for text in texts]
     if len(counts) > 1:
         return seed_rate_interval(counts)
-    (k, n) = counts[0]
-    return Estimate(k / n, *wilson_interval(k, n))
+    return rate(*counts[0])
 
 
-def mean_over_seeds(values: Sequence[float]) -> Estimate | None:
+def mean_over_seeds(values: Sequence[float]) -> Figure | None:
     """A figure that is no rate, with Student's interval over seeds.
 
     Args:
@@ -168,4 +216,4 @@ def mean_over_seeds(values: Sequence[float]) -> Estimate | None:
     """
     if not values:
         return None
-    return seed_interval(values) if len(values) > 1 else Estimate(values[0], values[0], values[0])
+    return seed_interval(values) if len(values) > 1 else Figure(values[0], values[0], values[0], 1)
