@@ -56,9 +56,10 @@ def collect(
         raise ConfigError(f"data.{kind}: missing; give the prompts whose statistics are to be collected")
     import torch
 
+    from ..data_loader.base_model import resolve_device
     from ..fim_calculator import build_spaces, compute_fim_benign, compute_fim_harm
     from ..lora_utils import BaseModelIndex, check_against_base, check_compatible
-    from .inputs import load_adapters, load_model_and_data, resolve_device
+    from .inputs import load_adapters, load_model_and_data
 
     how = _how(checked)
     opened = load_adapters(checked)

@@ -1,16 +1,13 @@
 """From a configuration to adapters, model and batches in memory."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..errors import BaseModelError, ConfigError
+from ..errors import ConfigError
 from ..merging.config import DataConfig, MergeConfig
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from ..data_loader import Row
@@ -23,8 +20,6 @@ __all__ = [
     "load_base_index",
     "load_model_and_data",
     "open_weights",
-    "resolve_device",
-    "torch_type",
 ]
 
 
@@ -102,25 +97,17 @@ def load_model_and_data(config: MergeConfig, device: str) -> ModelAndData:
     """
     if config.base_model is None:
         raise ConfigError("base_model: missing; a command that reads data needs the base model's folder or hub id")
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from ..data_loader.base_model import load_base_model, load_tokenizer
 
     sources = {"harm": config.data.harm, "benign": config.data.benign}
     own = {item.label: item.data for item in config.adapters if item.data is not None}
     rows = {name: _rows(source, config.seed) for name, source in sources.items()}
     own_rows = {name: _rows(source, config.seed) for name, source in own.items()}
-    with _loading(config.base_model):
-        tokenizer = AutoTokenizer.from_pretrained(config.base_model)
+    tokenizer = load_tokenizer(config.base_model)
     size = config.data.batch_size
     batches = {name: _batches(rows[name], source, tokenizer, size) for name, source in sources.items()}
     own_batches = {name: _batches(own_rows[name], source, tokenizer, size) for name, source in own.items()}
-    options: dict[str, Any] = {"dtype": "auto" if config.model_dtype == "auto" else torch_type(config.model_dtype)}
-    if config.device_map is not None:
-        options["device_map"] = config.device_map
-    with _loading(config.base_model):
-        model = AutoModelForCausalLM.from_pretrained(config.base_model, **options)
-    if config.device_map is None:
-        model = model.to(device)
-    model.eval()
+    model = load_base_model(config.base_model, dtype=config.model_dtype, device=device, device_map=config.device_map)
     where = model.get_input_embeddings().weight.device
 
     def moved(found: "list[Batch]") -> "list[Batch]":
@@ -153,58 +140,6 @@ def open_weights(config: MergeConfig) -> "tuple[BaseWeights | None, BaseWeights 
     if config.base_model is None:
         raise ConfigError("base_model: missing; aligned_base_model is compared with it, so give its local folder too")
     return BaseWeights.load(config.base_model), BaseWeights.load(config.aligned_base_model)
-
-
-def resolve_device(name: str) -> str:
-    """``auto`` as a device of this machine.
-
-    Args:
-        name: as in the configuration.
-
-    Returns:
-        A device that torch knows.
-
-    Raises:
-        ConfigError: no such device here.
-    """
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        first = str(error).strip().partition("\n")[0]
-        raise ConfigError(f"device: {name!r} cannot be used here ({first}); take cpu, cuda or auto") from error
-    return name
-
-
-def torch_type(name: str) -> "torch.dtype":
-    """A type by its name.
-
-    Args:
-        name: one of the configuration's type names.
-
-    Returns:
-        Torch's type.
-    """
-    import torch
-
-    found = getattr(torch, name)
-    assert isinstance(found, torch.dtype)
-    return found
-
-
-@contextmanager
-def _loading(base: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        first = str(error).strip().partition("\n")[0]
-        raise BaseModelError(
-            f"base_model {base!r}: transformers cannot load model and tokenizer ({first}); expected a folder or hub id "
-            f"of a causal language model with its tokenizer"
-        ) from error
 
 
 def _rows(source: DataConfig | None, seed: int) -> "list[Row]":

@@ -65,7 +65,8 @@ def merge(config: Path | None, adapters: Sequence[str], settings: Sequence[str],
         raise OutputExistsError(
             f"{checked.output.path} exists already; choose another --output, or replace it with --force"
         )
-    from .inputs import load_adapters, load_base_index, resolve_device, torch_type
+    from ..data_loader.base_model import resolve_device, torch_type
+    from .inputs import load_adapters, load_base_index
 
     opened = load_adapters(checked)
     device = resolve_device(checked.device)
@@ -116,8 +117,9 @@ def _plan(config: MergeConfig, adapters: "list[Adapter]", base: "BaseModelIndex 
 
 
 def _carry_out(config: MergeConfig, plan: "MergePlan", base: "BaseModelIndex | None", device: str) -> "MergeReport":
+    from ..data_loader.base_model import torch_type
     from ..merging import merge_to_folder
-    from .inputs import load_model_and_data, open_weights, torch_type
+    from .inputs import load_model_and_data, open_weights
 
     needs = plan.method.needs
     data = load_model_and_data(config, device) if needs.data or needs.base else None
