@@ -66,6 +66,7 @@ def collect(
     check_compatible(opened, assume_same_base=checked.assume_same_base)
     device = resolve_device(checked.device)
     loaded = load_model_and_data(checked, device)
+    assert loaded.model is not None
     index = BaseModelIndex.of(loaded.model, name=str(checked.base_model))
     for adapter in opened:
         check_against_base(adapter, index)
