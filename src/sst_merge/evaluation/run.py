@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..judges import Judge
+from ..progress import Progress
 from ..suites.catalogue import Suite
 from ..worlds.lab.suites import is_lab_suite
 from .adapters import BASE_NAME, EvaluatedAdapter, check_adapters
@@ -30,8 +31,6 @@ from .silence_libraries import quiet_libraries
 from .summary import Summary
 
 __all__ = ["EvaluationRun", "evaluate_models"]
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)

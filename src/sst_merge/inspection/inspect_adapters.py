@@ -1,6 +1,6 @@
 """All figures of a set of adapters, one module after another; memory holds one module."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -10,6 +10,7 @@ import torch
 from ..core_space import ThinSVD, thin_svd
 from ..errors import OptionError
 from ..lora_utils import Adapter, LoraFactors, check_compatible, check_distinct, natural_key, read_stored_form
+from ..progress import Progress
 from .adapter_figures import AdapterFigures, UpdateFigures, update_figures
 from .explain import describe_meaning
 from .pair_figures import Collision, PairFigures, compare
@@ -17,8 +18,6 @@ from .signs import SignCounts, count_signs
 from .sum_figures import SumFigures, SummedUpdate, sum_spectrum
 
 __all__ = ["Inspection", "inspect_adapters"]
-
-Progress = Callable[[str, int, int], None]
 
 _FORMAT = "sst_merge.inspection/1"
 

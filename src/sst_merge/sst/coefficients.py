@@ -18,6 +18,7 @@ from ..core_space import CoreSpace
 from ..data_loader.batch import Batch
 from ..errors import DataError, OptionError
 from ..fim_calculator import CoreModel
+from ..progress import Progress
 from .likelihood import Candidate, score_candidates
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def optimize_merge_coefficients(
     strengths: Sequence[float] = (1.0,),
     tune_mu: bool = True,
     fine_points: int = 5,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> CoefficientChoice:
     """Maximise refusal under a bound on the benign divergence.
 
@@ -118,6 +119,6 @@ def _bracket(tried: Sequence[Candidate], strength: float, budget: float, points:
     return [(float(low * (high / low) ** t), strength) for t in steps]
 
 
-def _report(progress: Callable[[str, int, int], None] | None, done: int, total: int) -> None:
+def _report(progress: Progress | None, done: int, total: int) -> None:
     if progress is not None:
         progress("choosing coefficients", done, total)
