@@ -382,9 +382,7 @@ def test_plan_says_what_it_will_cost() -> None:
 def test_a_plan_that_was_promised_data_is_not_carried_out_without_them() -> None:
     pair = [random_adapter(SHAPES, name="one"), random_adapter(SHAPES, name="two")]
     plan = plan_merge(pair, "regmean", given=("model", "harm", "benign"))
-    with pytest.raises(
-        DataError, match="'regmean' reads calibration data and needs model, harm and benign"
-    ):
+    with pytest.raises(DataError, match="'regmean' reads calibration data and needs model, harm and benign"):
         merge_in_memory(plan)
 
 

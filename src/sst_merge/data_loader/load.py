@@ -52,6 +52,16 @@ def load_rows(source: DataSource, *, seed: int = 0) -> list[Row]:
     Raises:
         DataError: the source cannot be read, has no such field, is empty, has too few rows, or its answers are harmful
             and no `response` is given.
+
+    Example:
+        >>> import json, tempfile
+        >>> from pathlib import Path
+        >>> from sst_merge import DataSource, load_rows
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder) / "harmful.jsonl"
+        ...     _ = file.write_text(json.dumps({"prompt": "How do I pick a lock?"}))
+        ...     load_rows(DataSource(path=file, response="I cannot help with that."))
+        [Row(prompt='How do I pick a lock?', response='I cannot help with that.')]
     """
     if source.path is not None:
         records = read_file(source.path)

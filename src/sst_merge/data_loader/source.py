@@ -52,8 +52,7 @@ class DataSource(Section):
         >>> DataSource(path="refusals.jsonl", samples=0)
         Traceback (most recent call last):
             ...
-        sst_merge.errors.DataError: data source refusals.jsonl: samples: Input should be greater than or equal to 1 \
-(found 0)
+        sst_merge.errors.DataError: data source refusals.jsonl: samples: Input should be greater than ... (found 0)
     """
 
     path: FilePath | None = Field(default=None, description="file: .jsonl, .json or .csv, also with .gz or .xz")

@@ -130,5 +130,22 @@ def merge_lora_adapters(
 
     Returns:
         The merged adapter and its report.
+
+    Example:
+        >>> import torch
+        >>> from sst_merge import Adapter, Batch, LoraFactors, merge_lora_adapters
+        >>> from transformers import LlamaConfig, LlamaForCausalLM
+        >>> sizes = {"vocab_size": 16, "hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2}
+        >>> model = LlamaForCausalLM(LlamaConfig(num_hidden_layers=1, **sizes)).eval()
+        >>> def adapter(name, role):
+        ...     factors = LoraFactors(torch.randn(8, 2), torch.randn(2, 8))
+        ...     return Adapter.from_factors({"model.layers.0.mlp.up_proj": factors}, name=name, role=role)
+        >>> code, safety = adapter("code", "utility"), adapter("safety", "safety")
+        >>> def batch():
+        ...     ids = torch.randint(16, (8, 5))
+        ...     return Batch(ids, torch.ones_like(ids), ids.where(torch.arange(5) > 2, -100))
+        >>> result = merge_lora_adapters(model, [code, safety], [batch()], [batch()], mu=1.0)
+        >>> result.report.method, result.adapter.modules
+        ('sst', ('model.layers.0.mlp.up_proj',))
     """
     return merge(adapters, "sst", model=model, harm=harm, benign=benign, seed=seed, rank=rank, **options)

@@ -25,6 +25,14 @@ class MergeInputs:
         adapter_benign: benign batches of single adapters' own data, by adapter name.
         base_weights: weights of the unaligned base, for methods that compare it with an aligned one, or None.
         aligned_weights: weights of the aligned base, or None.
+
+    Example:
+        >>> import torch
+        >>> from sst_merge import Batch, MergeInputs
+        >>> ids = torch.tensor([[5, 6, 7, 8]])
+        >>> batch = Batch(ids, torch.ones_like(ids), labels=ids)
+        >>> MergeInputs(harm=[batch], benign=[batch]).given
+        ('harm', 'benign')
     """
 
     model: "PreTrainedModel | None" = None
