@@ -34,6 +34,16 @@ class Inspection:
             were not compared.
         warnings: sentences for the user.
         meaning: the figures in plain words.
+
+    Example:
+        >>> import torch
+        >>> from sst_merge import Adapter, LoraFactors, inspect_adapters
+        >>> def adapter(name, row):
+        ...     factors = LoraFactors(torch.eye(3)[:, row : row + 1], torch.ones(1, 4))
+        ...     return Adapter.from_factors({"layer": factors}, name=name)
+        >>> found = inspect_adapters([adapter("code", 0), adapter("maths", 1)])
+        >>> found.cosines()
+        [[1.0, 0.0], [0.0, 1.0]]
     """
 
     adapters: tuple[AdapterFigures, ...]
@@ -118,6 +128,16 @@ def inspect_adapters(
         OptionError: negligible is below 0.
         MergeError: no adapters, or two of one name.
         AdapterError: NaN or Inf, or two adapters disagree on a module's shape or kind.
+
+    Example:
+        >>> import torch
+        >>> from sst_merge import Adapter, LoraFactors, inspect_adapters
+        >>> factors = LoraFactors(torch.ones(3, 1), torch.ones(1, 4))
+        >>> code = Adapter.from_factors({"layer": factors}, name="code")
+        >>> again = Adapter.from_factors({"layer": factors}, name="the same again")
+        >>> (pair,) = inspect_adapters([code, again]).pairs
+        >>> round(pair.total.cosine, 6)
+        1.0
     """
     if not 0.0 <= negligible < float("inf"):
         raise OptionError(f"negligible = {negligible!r}, expected a number of at least 0, such as 0.1")
