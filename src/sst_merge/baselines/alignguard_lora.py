@@ -27,10 +27,14 @@ from torch import Tensor
 from ..errors import MergeError
 from ..fim_calculator import KroneckerFisher, LayerFisher, auto_structure, compute_fim, point_cores
 from ..gevp_solver import solve_linear
-from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
+from ..methods import Layer, MergeProblem, MethodOptions, MethodSweep, Needs, Prepared, Promises, merge_method
 from ..methods.parts.own_data import required_model, ticker
+from ..methods.sweeps import SUMS
 
 __all__ = ["AlignGuardOptions", "SafetyDirections", "alignguard_lora"]
+
+_REMOVED = (0.0, 0.15, 0.3, 0.45, 0.6, 0.7, 0.8, 0.9, 1.0)
+"""t of ``project`` on an aligned base."""
 
 
 class AlignGuardOptions(MethodOptions):
@@ -237,6 +241,28 @@ def _normalised(fisher: LayerFisher, core: Tensor, mean: float) -> Tensor:
     needs=Needs(data=True, roles=frozenset({"utility"})),
     promises=Promises(exact=False),
     prepare=_prepare,
+    sweeps=(
+        MethodSweep("AlignGuard-LoRA", SUMS, knob="safety_strength", prepare_once=True),
+        MethodSweep(
+            "AlignGuard-LoRA, kronecker", SUMS, {"structure": "kronecker"}, "safety_strength", prepare_once=True
+        ),
+        MethodSweep("AlignGuard-LoRA, penalty", SUMS, {"mode": "penalty"}, "safety_strength", prepare_once=True),
+        MethodSweep("AlignGuard-LoRA", _REMOVED, {"aligned_base": True}, prepare_once=True, base="aligned"),
+        MethodSweep(
+            "AlignGuard-LoRA, kronecker",
+            _REMOVED,
+            {"aligned_base": True, "structure": "kronecker"},
+            prepare_once=True,
+            base="aligned",
+        ),
+        MethodSweep(
+            "AlignGuard-LoRA, penalty",
+            (0.1, 0.3, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0),
+            {"aligned_base": True, "mode": "penalty"},
+            prepare_once=True,
+            base="aligned",
+        ),
+    ),
 )
 def alignguard_lora(layer: Layer, options: AlignGuardOptions, state: dict[str, _Module]) -> Tensor:
     """Every utility core without its alignment part, plus the safety cores.

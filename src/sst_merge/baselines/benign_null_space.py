@@ -20,9 +20,10 @@ from pydantic import Field
 from torch import Tensor
 
 from ..fim_calculator import point_cores
-from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
+from ..methods import Layer, MergeProblem, MethodOptions, MethodSweep, Needs, Prepared, Promises, merge_method
 from ..methods.parts.activations import input_moments, module_groups
 from ..methods.parts.own_data import required_model, ticker, widened
+from ..methods.sweeps import TRIMMED
 
 __all__ = ["BenignNullSpaceOptions", "benign_null_space"]
 
@@ -101,6 +102,7 @@ def used_directions(gram: Tensor, threshold: float) -> Tensor:
     needs=Needs(data=True, roles=frozenset({"utility", "safety"})),
     promises=Promises(exact=False),
     prepare=_prepare,
+    sweeps=(MethodSweep("Benign null space", TRIMMED, prepare_once=True),),
 )
 def benign_null_space(layer: Layer, options: BenignNullSpaceOptions, state: dict[str, Tensor]) -> Tensor:
     """M_U + t M_S N.

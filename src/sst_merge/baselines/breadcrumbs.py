@@ -17,8 +17,9 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from typing_extensions import Self
 
-from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods import SAFETY_WEIGHT, Layer, MethodOptions, MethodSweep, Promises, merge_method
 from ..methods.parts.entrywise import at_least, by_rows, scaled, sum_of, update_thresholds
+from ..methods.sweeps import SUMS
 
 __all__ = ["BreadcrumbsOptions", "breadcrumbs"]
 
@@ -50,6 +51,7 @@ class BreadcrumbsOptions(MethodOptions):
     options=BreadcrumbsOptions,
     domain="delta",
     promises=Promises(exact=False, homogeneous=True),
+    sweeps=(MethodSweep("Breadcrumbs", SUMS, knob=SAFETY_WEIGHT),),
 )
 def breadcrumbs(layer: Layer, options: BreadcrumbsOptions, state: None) -> Tensor:
     """λ Σ wᵢ τ̂ᵢ.

@@ -14,9 +14,10 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods import SAFETY_WEIGHT, Layer, MethodOptions, MethodSweep, Promises, merge_method
 from ..methods.parts.entrywise import Rescaling, disjoint_merge, drop, rescaled, weighted_updates
 from ..methods.parts.spectral import aligned_cores
+from ..methods.sweeps import SUMS
 
 __all__ = ["CoreDareOptions", "core_dare"]
 
@@ -43,6 +44,7 @@ class CoreDareOptions(MethodOptions):
     paper="arXiv:2509.17786",
     options=CoreDareOptions,
     promises=Promises(exact=False, deterministic=False, homogeneous=True),
+    sweeps=(MethodSweep("DARE on the core", SUMS, knob=SAFETY_WEIGHT),),
 )
 def core_dare(layer: Layer, options: CoreDareOptions, state: None) -> Tensor:
     """λ · DARE of the aligned cores, turned back.

@@ -15,9 +15,10 @@ Others: the authors' code trims the cores of all modules as one vector.
 from pydantic import Field
 from torch import Tensor
 
-from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods import SAFETY_WEIGHT, Layer, MethodOptions, MethodSweep, Promises, merge_method
 from ..methods.parts.entrywise import Normalization, disjoint_merge, trim, weighted_updates
 from ..methods.parts.spectral import aligned_cores
+from ..methods.sweeps import TRIMMED
 
 __all__ = ["CoreTiesOptions", "core_ties"]
 
@@ -42,6 +43,7 @@ class CoreTiesOptions(MethodOptions):
     paper="arXiv:2509.17786",
     options=CoreTiesOptions,
     promises=Promises(exact=False, homogeneous=True),
+    sweeps=(MethodSweep("TIES on the core", TRIMMED, knob=SAFETY_WEIGHT),),
 )
 def core_ties(layer: Layer, options: CoreTiesOptions, state: None) -> Tensor:
     """λ · TIES of the aligned cores, turned back.

@@ -19,8 +19,9 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from typing_extensions import Self
 
-from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods import SAFETY_WEIGHT, Layer, MethodOptions, MethodSweep, Promises, merge_method
 from ..methods.parts.entrywise import Normalization, Rescaling, disjoint_merge, drop, rescaled, row_blocks
+from ..methods.sweeps import TRIMMED
 
 __all__ = ["DellaOptions", "della"]
 
@@ -62,6 +63,7 @@ class DellaOptions(MethodOptions):
     options=DellaOptions,
     domain="delta",
     promises=Promises(exact=False, deterministic=False, homogeneous=True),
+    sweeps=(MethodSweep("DELLA", TRIMMED, knob=SAFETY_WEIGHT),),
 )
 def della(layer: Layer, options: DellaOptions, state: None) -> Tensor:
     """λ · disjoint mean (or sum) of wᵢ τ̃ᵢ.

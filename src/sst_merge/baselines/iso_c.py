@@ -11,8 +11,9 @@ own. The SVD commutes with the core's rotations: exact in the core. One adapter 
 import torch
 from torch import Tensor
 
-from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods import SAFETY_WEIGHT, Layer, MethodOptions, MethodSweep, Promises, merge_method
 from ..methods.parts.spectral import significant_svd
+from ..methods.sweeps import LESS, SUMS
 
 __all__ = ["IsoCOptions", "iso_c"]
 
@@ -33,6 +34,10 @@ class IsoCOptions(MethodOptions):
     paper="arXiv:2502.04959",
     options=IsoCOptions,
     promises=Promises(exact=False, homogeneous=True),
+    sweeps=(
+        MethodSweep("Iso-C", SUMS, knob=SAFETY_WEIGHT),
+        MethodSweep("Iso-C", LESS, knob="strength", base="aligned"),
+    ),
 )
 def iso_c(layer: Layer, options: IsoCOptions, state: None) -> Tensor:
     """λ σ̄ U Vᵀ of the weighted sum.

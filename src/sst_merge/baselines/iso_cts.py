@@ -14,9 +14,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods import SAFETY_WEIGHT, Layer, MethodOptions, MethodSweep, Promises, merge_method
 from ..methods.parts.entrywise import weighted_updates
 from ..methods.parts.spectral import polar, significant_svd
+from ..methods.sweeps import SUMS
 
 __all__ = ["IsoCtsOptions", "iso_cts"]
 
@@ -39,6 +40,7 @@ class IsoCtsOptions(MethodOptions):
     paper="arXiv:2502.04959",
     options=IsoCtsOptions,
     promises=Promises(exact=False, homogeneous=True),
+    sweeps=(MethodSweep("Iso-CTS", SUMS, knob=SAFETY_WEIGHT),),
 )
 def iso_cts(layer: Layer, options: IsoCtsOptions, state: None) -> Tensor:
     """λ σ̄ U* V*ᵀ.

@@ -22,9 +22,10 @@ from pydantic import Field
 from torch import Tensor
 
 from ..core_space import numerical_rank
-from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods import SAFETY_WEIGHT, Layer, MethodOptions, MethodSweep, Promises, TwoStageSweep, merge_method
 from ..methods.parts.entrywise import disjoint_merge, drop, rescaled, scaled, sum_of, trim
 from ..methods.parts.spectral import significant_svd
+from ..methods.sweeps import LESS_OF_AVERAGES, MANY_AVERAGES, MANY_SHARES, TRIMMED
 
 __all__ = ["KnotsOptions", "knots"]
 
@@ -55,6 +56,11 @@ class KnotsOptions(MethodOptions):
     options=KnotsOptions,
     domain="delta",
     promises=Promises(exact=False, homogeneous=True),
+    sweeps=(
+        MethodSweep("KnOTS", TRIMMED, knob=SAFETY_WEIGHT),
+        MethodSweep("KnOTS", LESS_OF_AVERAGES, knob="strength", base="aligned"),
+        TwoStageSweep("KnOTS", MANY_AVERAGES, {}, MANY_SHARES, "averaged"),
+    ),
 )
 def knots(layer: Layer, options: KnotsOptions, state: None) -> Tensor:
     """λ U · merge(P₁, …, P_T).

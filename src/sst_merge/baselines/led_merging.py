@@ -25,8 +25,19 @@ from ..core_space import CoreSpace
 from ..data_loader.batch import Batch
 from ..errors import BaseModelError, MergeError
 from ..fim_calculator import CoreModel, token_logprobs
-from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
+from ..methods import (
+    SAFETY_WEIGHT,
+    Layer,
+    MergeProblem,
+    MethodOptions,
+    MethodSweep,
+    Needs,
+    Prepared,
+    Promises,
+    merge_method,
+)
 from ..methods.parts.own_data import OwnData, own_data, required_model
+from ..methods.sweeps import TRIMMED
 
 __all__ = ["LedMergingOptions", "led_merging"]
 
@@ -182,6 +193,7 @@ def _disjoint(elected: Sequence[Tensor]) -> tuple[Tensor, ...]:
     needs=Needs(data=True),
     promises=Promises(exact=False),
     prepare=_prepare,
+    sweeps=(MethodSweep("LED-Merging", TRIMMED, knob=SAFETY_WEIGHT, prepare_once=True),),
 )
 def led_merging(layer: Layer, options: LedMergingOptions, state: Mapping[str, tuple[Tensor, ...]]) -> Tensor:
     """λ Σ w D ⊙ ΔW on one layer's entries.

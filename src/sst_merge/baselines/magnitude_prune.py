@@ -11,8 +11,9 @@ Others: PEFT's ``magnitude_prune`` prunes A and B apart (``magnitude_prune_svd``
 from pydantic import Field
 from torch import Tensor
 
-from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods import SAFETY_WEIGHT, Layer, MethodOptions, MethodSweep, Promises, merge_method
 from ..methods.parts.entrywise import by_rows, scaled, sum_of, trimmed_rows
+from ..methods.sweeps import TRIMMED
 
 __all__ = ["MagnitudePruneOptions", "magnitude_prune"]
 
@@ -36,6 +37,7 @@ class MagnitudePruneOptions(MethodOptions):
     options=MagnitudePruneOptions,
     domain="delta",
     promises=Promises(exact=False, homogeneous=True),
+    sweeps=(MethodSweep("Magnitude pruning", TRIMMED, knob=SAFETY_WEIGHT),),
 )
 def magnitude_prune(layer: Layer, options: MagnitudePruneOptions, state: None) -> Tensor:
     """λ Σ wᵢ τ̂ᵢ.

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from ..errors import MergeError
-from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods import SAFETY_WEIGHT, Layer, MethodOptions, MethodSweep, Promises, merge_method
 from ..methods.parts.entrywise import weighted_updates
+from ..methods.sweeps import AVERAGES
 
 __all__ = ["ModelStockOptions", "model_stock"]
 
@@ -40,6 +41,7 @@ class ModelStockOptions(MethodOptions):
     paper="arXiv:2403.19522",
     options=ModelStockOptions,
     promises=Promises(exact=False, homogeneous=True),
+    sweeps=(MethodSweep("Model Stock", AVERAGES, knob=SAFETY_WEIGHT),),
 )
 def model_stock(layer: Layer, options: ModelStockOptions, state: None) -> Tensor:
     """λ t · mean of the updates.

@@ -26,11 +26,13 @@ from torch import Tensor
 
 from ..errors import MergeError
 from ..fim_calculator import point_cores
-from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
+from ..methods import Layer, MergeProblem, MethodOptions, MethodSweep, Needs, Prepared, Promises, merge_method
 from ..methods.parts.activations import input_moments, module_groups
 from ..methods.parts.own_data import required_model, ticker, widened
 
 __all__ = ["SafeDeltaOptions", "safe_delta"]
+
+_BUDGETS = (1.0, 0.8, 0.6, 0.4, 0.25, 0.11, 0.06, 0.03, 0.01)
 
 
 class SafeDeltaOptions(MethodOptions):
@@ -124,6 +126,10 @@ def selected_update(rows: Tensor, hessian: Tensor, budget: float, *, compensate:
     promises=Promises(exact=False),
     prepare=_prepare,
     knob="budget",
+    sweeps=(
+        MethodSweep("Safe Delta", _BUDGETS),
+        MethodSweep("Safe Delta", _BUDGETS, {"aligned_base": True}, base="aligned"),
+    ),
 )
 def safe_delta(layer: Layer, options: SafeDeltaOptions, state: dict[str, Tensor]) -> Tensor:
     """The selected and compensated utility core, plus the safety cores.

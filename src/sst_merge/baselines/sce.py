@@ -20,8 +20,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods import SAFETY_WEIGHT, Layer, MethodOptions, MethodSweep, Promises, merge_method
 from ..methods.parts.entrywise import magnitude_threshold, weighted_updates
+from ..methods.sweeps import AVERAGES
 
 __all__ = ["SceOptions", "sce"]
 
@@ -47,6 +48,7 @@ class SceOptions(MethodOptions):
     options=SceOptions,
     domain="delta",
     promises=Promises(homogeneous=True),
+    sweeps=(MethodSweep("SCE", AVERAGES, knob=SAFETY_WEIGHT),),
 )
 def sce(layer: Layer, options: SceOptions, state: None) -> Tensor:
     """λ · the agreeing selected entries, weighted by η.

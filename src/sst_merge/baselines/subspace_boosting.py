@@ -14,8 +14,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods import SAFETY_WEIGHT, Layer, MethodOptions, MethodSweep, Promises, TwoStageSweep, merge_method
 from ..methods.parts.spectral import significant_svd
+from ..methods.sweeps import LESS, MANY_SUMS, SUMS
 
 __all__ = ["SubspaceBoostingOptions", "subspace_boosting"]
 
@@ -38,6 +39,11 @@ class SubspaceBoostingOptions(MethodOptions):
     paper="arXiv:2506.16506",
     options=SubspaceBoostingOptions,
     promises=Promises(exact=False, homogeneous=True),
+    sweeps=(
+        MethodSweep("Subspace Boosting", SUMS, knob=SAFETY_WEIGHT),
+        MethodSweep("Subspace Boosting", LESS, knob="strength", base="aligned"),
+        TwoStageSweep("Subspace Boosting", MANY_SUMS),
+    ),
 )
 def subspace_boosting(layer: Layer, options: SubspaceBoostingOptions, state: None) -> Tensor:
     """λ U max(S, σ_{j*}) Vᵀ of the weighted sum.

@@ -12,7 +12,8 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods import Layer, MethodOptions, MethodSweep, Promises, TwoStageSweep, merge_method
+from ..methods.sweeps import LESS, MANY_SUMS, SHARES, SUMS
 
 __all__ = ["TaskArithmeticOptions", "task_arithmetic"]
 
@@ -38,6 +39,12 @@ class TaskArithmeticOptions(MethodOptions):
     options=TaskArithmeticOptions,
     promises=Promises(homogeneous=True),
     knob="safety_strength",
+    sweeps=(
+        MethodSweep("Task Arithmetic", SUMS),
+        MethodSweep("Task Arithmetic, interpolated", SHARES, {"combine": "interpolate"}),
+        MethodSweep("Task Arithmetic", LESS, knob="strength", base="aligned"),
+        TwoStageSweep("Task Arithmetic", MANY_SUMS),
+    ),
 )
 def task_arithmetic(layer: Layer, options: TaskArithmeticOptions, state: None) -> Tensor:
     """λ (Σ_utility w M + t Σ_safety w M), or the interpolation of the two roles.

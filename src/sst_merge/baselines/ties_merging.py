@@ -17,8 +17,9 @@ apart (``ties_svd`` is the faithful one); the authors' code and FusionBench trim
 from pydantic import Field
 from torch import Tensor
 
-from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods import SAFETY_WEIGHT, Layer, MethodOptions, MethodSweep, Promises, TwoStageSweep, merge_method
 from ..methods.parts.entrywise import Normalization, by_rows, disjoint_merge, scaled, trimmed_rows
+from ..methods.sweeps import LESS_OF_AVERAGES, MANY_AVERAGES, MANY_SHARES, TRIMMED
 
 __all__ = ["TiesOptions", "ties"]
 
@@ -44,6 +45,12 @@ class TiesOptions(MethodOptions):
     options=TiesOptions,
     domain="delta",
     promises=Promises(exact=False, homogeneous=True),
+    sweeps=(
+        MethodSweep("TIES", TRIMMED, knob=SAFETY_WEIGHT),
+        MethodSweep("TIES, density 1", TRIMMED, {"density": 1.0}, knob=SAFETY_WEIGHT),
+        MethodSweep("TIES", LESS_OF_AVERAGES, knob="strength", base="aligned"),
+        TwoStageSweep("TIES", MANY_AVERAGES, {}, MANY_SHARES, "averaged"),
+    ),
 )
 def ties(layer: Layer, options: TiesOptions, state: None) -> Tensor:
     """λ · disjoint mean of the trimmed updates.

@@ -14,9 +14,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods import SAFETY_WEIGHT, Layer, MethodOptions, MethodSweep, Promises, TwoStageSweep, merge_method
 from ..methods.parts.entrywise import weighted_updates
 from ..methods.parts.spectral import polar, significant_svd
+from ..methods.sweeps import LESS, MANY_SUMS, SUMS
 
 __all__ = ["TsvOptions", "tsv_m"]
 
@@ -39,6 +40,11 @@ class TsvOptions(MethodOptions):
     paper="arXiv:2412.00081",
     options=TsvOptions,
     promises=Promises(homogeneous=True),
+    sweeps=(
+        MethodSweep("TSV-M", SUMS, knob=SAFETY_WEIGHT),
+        MethodSweep("TSV-M", LESS, knob="strength", base="aligned"),
+        TwoStageSweep("TSV-M", MANY_SUMS),
+    ),
 )
 def tsv_m(layer: Layer, options: TsvOptions, state: None) -> Tensor:
     """α U⊥ S V⊥ᵀ.

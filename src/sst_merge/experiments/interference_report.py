@@ -16,7 +16,7 @@ from ..reporting.sweep_tables import measured_text
 from .cells import CellStore
 from .collected import Collected, mean_over_seeds, rate_over_seeds, refusal_text
 from .config import ExperimentConfig
-from .line_up import PLAIN
+from .method_sweeps import PLAIN
 from .plan import Planned
 from .report import Report
 from .work import unpacked

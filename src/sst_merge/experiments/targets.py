@@ -7,7 +7,7 @@ from ..measures.intervals import Estimate
 from ..measures.resampling import Measured
 from ..reporting import PageTable
 from ..reporting.sweep_tables import measured_text
-from .line_up import PLAIN
+from .method_sweeps import PLAIN
 from .safety_tax_report import OURS
 
 __all__ = ["targets_table"]
