@@ -31,9 +31,8 @@ def swept_updates(problem: MergeProblem, sweep: MethodSweep) -> Callable[[float]
         knob value → update.
     """
     if sweep.method == "sst":
-        return sst_updates_by_knob(
-            sst_problem(problem, sweep.options, sweep.knob, sweep.middle), sweep.knob, sweep.middle
-        )
+        merge = sst_problem(problem, sweep.options, sweep.knob, sweep.middle)
+        return sst_updates_by_knob(merge, sweep.knob, sweep.middle)
     return updates_by_knob(problem, sweep.method, sweep.options, sweep.knob, prepare_once=sweep.prepare_once)
 
 
