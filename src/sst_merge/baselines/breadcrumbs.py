@@ -18,7 +18,9 @@ from torch import Tensor
 from typing_extensions import Self
 
 from ..methods import SAFETY_WEIGHT, Layer, MethodOptions, MethodSweep, Promises, merge_method
-from ..methods.parts.entrywise import at_least, by_rows, scaled, sum_of, update_thresholds
+from ..methods.parts.entrywise import at_least
+from ..methods.parts.thresholds import update_thresholds
+from ..methods.parts.updates import by_rows, scaled, sum_of
 from ..methods.sweeps import SUMS
 
 __all__ = ["BreadcrumbsOptions", "breadcrumbs"]

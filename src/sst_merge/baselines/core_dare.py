@@ -15,8 +15,9 @@ from pydantic import Field
 from torch import Tensor
 
 from ..methods import SAFETY_WEIGHT, Layer, MethodOptions, MethodSweep, Promises, merge_method
-from ..methods.parts.entrywise import Rescaling, disjoint_merge, drop, rescaled, weighted_updates
+from ..methods.parts.entrywise import Rescaling, disjoint_merge, drop, rescaled
 from ..methods.parts.spectral import aligned_cores
+from ..methods.parts.updates import weighted_updates
 from ..methods.sweeps import SUMS
 
 __all__ = ["CoreDareOptions", "core_dare"]

@@ -16,8 +16,9 @@ from pydantic import Field
 from torch import Tensor
 
 from ..methods import SAFETY_WEIGHT, Layer, MethodOptions, MethodSweep, Promises, merge_method
-from ..methods.parts.entrywise import Normalization, disjoint_merge, trim, weighted_updates
+from ..methods.parts.entrywise import Normalization, disjoint_merge, trim
 from ..methods.parts.spectral import aligned_cores
+from ..methods.parts.updates import weighted_updates
 from ..methods.sweeps import TRIMMED
 
 __all__ = ["CoreTiesOptions", "core_ties"]

@@ -20,7 +20,8 @@ from torch import Tensor
 from typing_extensions import Self
 
 from ..methods import SAFETY_WEIGHT, Layer, MethodOptions, MethodSweep, Promises, merge_method
-from ..methods.parts.entrywise import Normalization, Rescaling, disjoint_merge, drop, rescaled, row_blocks
+from ..methods.parts.entrywise import Normalization, Rescaling, disjoint_merge, drop, rescaled
+from ..methods.parts.updates import row_blocks
 from ..methods.sweeps import TRIMMED
 
 __all__ = ["DellaOptions", "della"]

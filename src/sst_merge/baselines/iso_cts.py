@@ -15,8 +15,8 @@ from pydantic import Field
 from torch import Tensor
 
 from ..methods import SAFETY_WEIGHT, Layer, MethodOptions, MethodSweep, Promises, merge_method
-from ..methods.parts.entrywise import weighted_updates
 from ..methods.parts.spectral import polar, significant_svd
+from ..methods.parts.updates import weighted_updates
 from ..methods.sweeps import SUMS
 
 __all__ = ["IsoCtsOptions", "iso_cts"]

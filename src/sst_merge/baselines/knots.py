@@ -23,8 +23,9 @@ from torch import Tensor
 
 from ..core_space import numerical_rank
 from ..methods import SAFETY_WEIGHT, Layer, MethodOptions, MethodSweep, Promises, TwoStageSweep, merge_method
-from ..methods.parts.entrywise import disjoint_merge, drop, rescaled, scaled, sum_of, trim
+from ..methods.parts.entrywise import disjoint_merge, drop, rescaled, trim
 from ..methods.parts.spectral import significant_svd
+from ..methods.parts.updates import scaled, sum_of
 from ..methods.sweeps import LESS_OF_AVERAGES, MANY_AVERAGES, MANY_SHARES, TRIMMED
 
 __all__ = ["KnotsOptions", "knots"]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..fim_calculator import point_cores
 from ..methods import Layer, MergeProblem, MethodOptions, MethodSweep, Needs, Prepared, Promises, merge_method
-from ..methods.parts.learned import learn_coefficients
+from ..methods.parts.learned_coefficients import learn_coefficients
 from ..methods.sweeps import HARM_WEIGHTS
 
 __all__ = ["LayerInterpolationOptions", "layer_interpolation"]

@@ -12,7 +12,8 @@ from pydantic import Field
 from torch import Tensor
 
 from ..methods import SAFETY_WEIGHT, Layer, MethodOptions, MethodSweep, Promises, merge_method
-from ..methods.parts.entrywise import by_rows, scaled, sum_of, trimmed_rows
+from ..methods.parts.entrywise import trimmed_rows
+from ..methods.parts.updates import by_rows, scaled, sum_of
 from ..methods.sweeps import TRIMMED
 
 __all__ = ["MagnitudePruneOptions", "magnitude_prune"]

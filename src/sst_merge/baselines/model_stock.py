@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..errors import MergeError
 from ..methods import SAFETY_WEIGHT, Layer, MethodOptions, MethodSweep, Promises, merge_method
-from ..methods.parts.entrywise import weighted_updates
+from ..methods.parts.updates import weighted_updates
 from ..methods.sweeps import AVERAGES
 
 __all__ = ["ModelStockOptions", "model_stock"]

@@ -34,8 +34,9 @@ from ..methods import (
     TwoStageSweep,
     merge_method,
 )
-from ..methods.parts.activations import input_moments, module_groups
-from ..methods.parts.own_data import OwnData, own_data, required_model, signed_patches, ticker, widened
+from ..methods.parts.input_moments import input_moments, module_groups
+from ..methods.parts.own_data import OwnData, own_data, required_model, signed_patches, ticker
+from ..methods.parts.widening import widened
 from ..methods.sweeps import AVERAGES, LESS_OF_AVERAGES, MANY_AVERAGES, MANY_SHARES
 
 if TYPE_CHECKING:

@@ -21,7 +21,8 @@ from pydantic import Field
 from torch import Tensor
 
 from ..methods import SAFETY_WEIGHT, Layer, MethodOptions, MethodSweep, Promises, merge_method
-from ..methods.parts.entrywise import magnitude_threshold, weighted_updates
+from ..methods.parts.thresholds import magnitude_threshold
+from ..methods.parts.updates import weighted_updates
 from ..methods.sweeps import AVERAGES
 
 __all__ = ["SceOptions", "sce"]

@@ -18,7 +18,8 @@ from pydantic import Field
 from torch import Tensor
 
 from ..methods import SAFETY_WEIGHT, Layer, MethodOptions, MethodSweep, Promises, TwoStageSweep, merge_method
-from ..methods.parts.entrywise import Normalization, by_rows, disjoint_merge, scaled, trimmed_rows
+from ..methods.parts.entrywise import Normalization, disjoint_merge, trimmed_rows
+from ..methods.parts.updates import by_rows, scaled
 from ..methods.sweeps import LESS_OF_AVERAGES, MANY_AVERAGES, MANY_SHARES, TRIMMED
 
 __all__ = ["TiesOptions", "ties"]
