@@ -27,9 +27,9 @@ from torch import Tensor
 from ..errors import MergeError
 from ..fim_calculator import KroneckerFisher, LayerFisher, auto_structure, compute_fim, point_cores
 from ..gevp_solver import solve_linear
-from ..methods import Layer, MergeProblem, MethodOptions, MethodSweep, Needs, Prepared, Promises, merge_method
+from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
 from ..methods.parts.own_data import required_model, ticker
-from ..methods.sweeps import SUMS
+from ..methods.sweeps import SUMS, MethodSweep
 
 __all__ = ["AlignGuardOptions", "SafetyDirections", "alignguard_lora"]
 

@@ -20,11 +20,11 @@ from pydantic import Field
 from torch import Tensor
 
 from ..fim_calculator import point_cores
-from ..methods import Layer, MergeProblem, MethodOptions, MethodSweep, Needs, Prepared, Promises, merge_method
+from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
 from ..methods.parts.input_moments import grouped_moments
 from ..methods.parts.own_data import required_model, ticker
 from ..methods.parts.widening import widened
-from ..methods.sweeps import TRIMMED
+from ..methods.sweeps import TRIMMED, MethodSweep
 
 __all__ = ["BenignNullSpaceOptions", "benign_null_space"]
 

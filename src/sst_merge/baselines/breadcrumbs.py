@@ -17,11 +17,11 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from typing_extensions import Self
 
-from ..methods import SAFETY_WEIGHT, Layer, MethodOptions, MethodSweep, Promises, merge_method
+from ..methods import Layer, MethodOptions, Promises, merge_method
 from ..methods.parts.entrywise import at_least
 from ..methods.parts.thresholds import update_thresholds
 from ..methods.parts.updates import by_rows, scaled, sum_of
-from ..methods.sweeps import SUMS
+from ..methods.sweeps import SAFETY_WEIGHT, SUMS, MethodSweep
 
 __all__ = ["BreadcrumbsOptions", "breadcrumbs"]
 

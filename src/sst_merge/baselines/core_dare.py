@@ -14,11 +14,11 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from ..methods import SAFETY_WEIGHT, Layer, MethodOptions, MethodSweep, Promises, merge_method
+from ..methods import Layer, MethodOptions, Promises, merge_method
 from ..methods.parts.entrywise import Rescaling, disjoint_merge, drop, rescaled
 from ..methods.parts.spectral import aligned_cores
 from ..methods.parts.updates import weighted_updates
-from ..methods.sweeps import SUMS
+from ..methods.sweeps import SAFETY_WEIGHT, SUMS, MethodSweep
 
 __all__ = ["CoreDareOptions", "core_dare"]
 

@@ -15,11 +15,11 @@ Others: the authors' code trims the cores of all modules as one vector.
 from pydantic import Field
 from torch import Tensor
 
-from ..methods import SAFETY_WEIGHT, Layer, MethodOptions, MethodSweep, Promises, merge_method
+from ..methods import Layer, MethodOptions, Promises, merge_method
 from ..methods.parts.entrywise import Normalization, disjoint_merge, trim
 from ..methods.parts.spectral import aligned_cores
 from ..methods.parts.updates import weighted_updates
-from ..methods.sweeps import TRIMMED
+from ..methods.sweeps import SAFETY_WEIGHT, TRIMMED, MethodSweep
 
 __all__ = ["CoreTiesOptions", "core_ties"]
 

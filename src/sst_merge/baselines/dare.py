@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from pydantic import Field
 from torch import Tensor
 
-from ..methods import SAFETY_WEIGHT, Layer, MethodOptions, MethodSweep, Promises, TwoStageSweep, merge_method
+from ..methods import Layer, MethodOptions, Promises, merge_method
 from ..methods.parts.entrywise import Normalization, Rescaling, disjoint_merge, drop, rescaled
-from ..methods.sweeps import LESS, MANY_SUMS, SUMS, TRIMMED
+from ..methods.sweeps import LESS, SAFETY_WEIGHT, SUMS, TRIMMED, MethodSweep, TwoStageSweep
 
 __all__ = ["DareLinearOptions", "DareTiesOptions", "dare_linear", "dare_ties"]
 
@@ -60,7 +60,7 @@ class DareTiesOptions(DareLinearOptions):
         MethodSweep("DARE linear", SUMS, knob=SAFETY_WEIGHT),
         MethodSweep("DARE linear, density 0.5", SUMS, {"density": 0.5}, knob=SAFETY_WEIGHT),
         MethodSweep("DARE linear", LESS, {"density": 0.5}, knob="strength", base="aligned"),
-        TwoStageSweep("DARE linear", MANY_SUMS, {"density": 0.5}),
+        TwoStageSweep.of_sum("DARE linear", {"density": 0.5}),
     ),
 )
 def dare_linear(layer: Layer, options: DareLinearOptions, state: None) -> Tensor:

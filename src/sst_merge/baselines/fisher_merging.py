@@ -22,19 +22,9 @@ from torch import Tensor
 from ..errors import MergeError
 from ..fim_calculator import Fisher, LayerFisher, compute_fim
 from ..gevp_solver import DampedFisher, OperatorSum, solve_linear
-from ..methods import (
-    SAFETY_WEIGHT,
-    Layer,
-    MergeProblem,
-    MethodOptions,
-    MethodSweep,
-    Needs,
-    Prepared,
-    TwoStageSweep,
-    merge_method,
-)
+from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, merge_method
 from ..methods.parts.own_data import OwnData, own_data, required_model, signed_patches, ticker
-from ..methods.sweeps import AVERAGES, LESS_OF_AVERAGES, MANY_AVERAGES, MANY_SHARES
+from ..methods.sweeps import AVERAGES, LESS_OF_AVERAGES, SAFETY_WEIGHT, MethodSweep, TwoStageSweep
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -106,8 +96,8 @@ def _fisher(problem: MergeProblem, model: "PreTrainedModel", own: OwnData, optio
         MethodSweep("Fisher merging", AVERAGES, knob=SAFETY_WEIGHT, prepare_once=True),
         MethodSweep("Fisher merging, kronecker", AVERAGES, _KRONECKER, knob=SAFETY_WEIGHT, prepare_once=True),
         MethodSweep("Fisher merging", LESS_OF_AVERAGES, knob="strength", prepare_once=True, base="aligned"),
-        TwoStageSweep("Fisher merging", MANY_AVERAGES, {}, MANY_SHARES, "averaged"),
-        TwoStageSweep("Fisher merging, kronecker", MANY_AVERAGES, _KRONECKER, MANY_SHARES, "averaged"),
+        TwoStageSweep.of_average("Fisher merging"),
+        TwoStageSweep.of_average("Fisher merging, kronecker", _KRONECKER),
     ),
 )
 def fisher_merging(layer: Layer, options: FisherMergingOptions, state: Fishers) -> Tensor:

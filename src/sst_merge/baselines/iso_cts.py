@@ -14,10 +14,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..methods import SAFETY_WEIGHT, Layer, MethodOptions, MethodSweep, Promises, merge_method
+from ..methods import Layer, MethodOptions, Promises, merge_method
 from ..methods.parts.spectral import polar, significant_svd
 from ..methods.parts.updates import weighted_updates
-from ..methods.sweeps import SUMS
+from ..methods.sweeps import SAFETY_WEIGHT, SUMS, MethodSweep
 
 __all__ = ["IsoCtsOptions", "iso_cts"]
 

@@ -22,11 +22,11 @@ from pydantic import Field
 from torch import Tensor
 
 from ..core_space import numerical_rank
-from ..methods import SAFETY_WEIGHT, Layer, MethodOptions, MethodSweep, Promises, TwoStageSweep, merge_method
+from ..methods import Layer, MethodOptions, Promises, merge_method
 from ..methods.parts.entrywise import disjoint_merge, drop, rescaled, trim
 from ..methods.parts.spectral import significant_svd
 from ..methods.parts.updates import scaled, sum_of
-from ..methods.sweeps import LESS_OF_AVERAGES, MANY_AVERAGES, MANY_SHARES, TRIMMED
+from ..methods.sweeps import LESS_OF_AVERAGES, SAFETY_WEIGHT, TRIMMED, MethodSweep, TwoStageSweep
 
 __all__ = ["KnotsOptions", "knots"]
 
@@ -60,7 +60,7 @@ class KnotsOptions(MethodOptions):
     sweeps=(
         MethodSweep("KnOTS", TRIMMED, knob=SAFETY_WEIGHT),
         MethodSweep("KnOTS", LESS_OF_AVERAGES, knob="strength", base="aligned"),
-        TwoStageSweep("KnOTS", MANY_AVERAGES, {}, MANY_SHARES, "averaged"),
+        TwoStageSweep.of_average("KnOTS"),
     ),
 )
 def knots(layer: Layer, options: KnotsOptions, state: None) -> Tensor:

@@ -15,9 +15,9 @@ from pydantic import Field
 from torch import Tensor
 
 from ..fim_calculator import point_cores
-from ..methods import Layer, MergeProblem, MethodOptions, MethodSweep, Needs, Prepared, Promises, merge_method
+from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
 from ..methods.parts.learned_coefficients import learn_coefficients
-from ..methods.sweeps import HARM_WEIGHTS
+from ..methods.sweeps import HARM_WEIGHTS, MethodSweep
 
 __all__ = ["LayerInterpolationOptions", "layer_interpolation"]
 

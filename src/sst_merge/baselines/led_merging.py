@@ -25,19 +25,9 @@ from ..core_space import CoreSpace
 from ..data_loader.batch import Batch
 from ..errors import BaseModelError, MergeError
 from ..fim_calculator import CoreModel, token_logprobs
-from ..methods import (
-    SAFETY_WEIGHT,
-    Layer,
-    MergeProblem,
-    MethodOptions,
-    MethodSweep,
-    Needs,
-    Prepared,
-    Promises,
-    merge_method,
-)
+from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
 from ..methods.parts.own_data import OwnData, own_data, required_model
-from ..methods.sweeps import TRIMMED
+from ..methods.sweeps import SAFETY_WEIGHT, TRIMMED, MethodSweep
 
 __all__ = ["LedMergingOptions", "led_merging"]
 

@@ -11,8 +11,8 @@ terms BᵢAⱼ are as large as the answer; its ``svd`` is the faithful one.
 
 from torch import Tensor
 
-from ..methods import SAFETY_WEIGHT, Layer, MethodOptions, MethodSweep, Promises, merge_method
-from ..methods.sweeps import AVERAGES
+from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods.sweeps import AVERAGES, SAFETY_WEIGHT, MethodSweep
 
 __all__ = ["LinearOptions", "linear"]
 

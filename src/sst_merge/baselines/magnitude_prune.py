@@ -11,10 +11,10 @@ Others: PEFT's ``magnitude_prune`` prunes A and B apart (``magnitude_prune_svd``
 from pydantic import Field
 from torch import Tensor
 
-from ..methods import SAFETY_WEIGHT, Layer, MethodOptions, MethodSweep, Promises, merge_method
+from ..methods import Layer, MethodOptions, Promises, merge_method
 from ..methods.parts.entrywise import trimmed_rows
 from ..methods.parts.updates import by_rows, scaled, sum_of
-from ..methods.sweeps import TRIMMED
+from ..methods.sweeps import SAFETY_WEIGHT, TRIMMED, MethodSweep
 
 __all__ = ["MagnitudePruneOptions", "magnitude_prune"]
 

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from pydantic import Field
 from torch import Tensor
 
-from ..methods import Layer, MergeProblem, MethodOptions, MethodSweep, Needs, Prepared, Promises, merge_method
+from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
 from ..methods.parts.alignment import Alignment, alignment_cores, alignment_source
-from ..methods.sweeps import SHARES
+from ..methods.sweeps import SHARES, MethodSweep
 
 __all__ = ["MergeAlignOptions", "mergealign"]
 

@@ -23,7 +23,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..methods import Layer, MethodOptions, MethodSweep, Needs, Promises, merge_method
+from ..methods import Layer, MethodOptions, Needs, Promises, merge_method
+from ..methods.sweeps import MethodSweep
 
 __all__ = ["RandomSubspaceOptions", "project_at_random", "random_subspace"]
 

@@ -23,21 +23,11 @@ from torch import Tensor
 
 from ..core_space import CoreSpace
 from ..errors import MergeError
-from ..methods import (
-    SAFETY_WEIGHT,
-    Layer,
-    MergeProblem,
-    MethodOptions,
-    MethodSweep,
-    Needs,
-    Prepared,
-    TwoStageSweep,
-    merge_method,
-)
+from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, merge_method
 from ..methods.parts.input_moments import input_moments, module_groups
 from ..methods.parts.own_data import OwnData, own_data, required_model, signed_patches, ticker
 from ..methods.parts.widening import widened
-from ..methods.sweeps import AVERAGES, LESS_OF_AVERAGES, MANY_AVERAGES, MANY_SHARES
+from ..methods.sweeps import AVERAGES, LESS_OF_AVERAGES, SAFETY_WEIGHT, MethodSweep, TwoStageSweep
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -143,7 +133,7 @@ def _rows(space: CoreSpace, core: Tensor | None, like: Tensor) -> Tensor:
     sweeps=(
         MethodSweep("RegMean", AVERAGES, knob=SAFETY_WEIGHT),
         MethodSweep("RegMean", LESS_OF_AVERAGES, knob="strength", prepare_once=True, base="aligned"),
-        TwoStageSweep("RegMean", MANY_AVERAGES, {}, MANY_SHARES, "averaged"),
+        TwoStageSweep.of_average("RegMean"),
     ),
 )
 def regmean(layer: Layer, options: RegMeanOptions, state: dict[str, Tensor]) -> Tensor:

@@ -20,9 +20,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..methods import Layer, MergeProblem, MethodOptions, MethodSweep, Needs, Prepared, Promises, merge_method
+from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
 from ..methods.parts.alignment import Alignment, alignment_cores, alignment_source, weight_difference
-from ..methods.sweeps import SUMS
+from ..methods.sweeps import SUMS, MethodSweep
 
 __all__ = ["RestaDareOptions", "RestaOptions", "resta", "resta_dare"]
 

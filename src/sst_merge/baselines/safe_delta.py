@@ -26,10 +26,11 @@ from torch import Tensor
 
 from ..errors import MergeError
 from ..fim_calculator import point_cores
-from ..methods import Layer, MergeProblem, MethodOptions, MethodSweep, Needs, Prepared, Promises, merge_method
+from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
 from ..methods.parts.input_moments import grouped_moments
 from ..methods.parts.own_data import required_model, ticker
 from ..methods.parts.widening import widened
+from ..methods.sweeps import MethodSweep
 
 __all__ = ["SafeDeltaOptions", "safe_delta"]
 

@@ -21,9 +21,9 @@ from pydantic import Field
 from torch import Tensor
 
 from ..fim_calculator import point_cores
-from ..methods import Layer, MergeProblem, MethodOptions, MethodSweep, Needs, Prepared, Promises, merge_method
+from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
 from ..methods.parts.alignment import Alignment, alignment_cosine, alignment_operators, alignment_source
-from ..methods.sweeps import SUMS
+from ..methods.sweeps import SUMS, MethodSweep
 
 __all__ = ["SafeLoraOptions", "safe_lora"]
 

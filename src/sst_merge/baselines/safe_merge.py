@@ -16,8 +16,9 @@ from pydantic import Field
 from torch import Tensor
 
 from ..fim_calculator import point_cores
-from ..methods import Layer, MergeProblem, MethodOptions, MethodSweep, Needs, Prepared, Promises, merge_method
+from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
 from ..methods.parts.alignment import Alignment, alignment_cosine, alignment_operators, alignment_source
+from ..methods.sweeps import MethodSweep
 
 __all__ = ["SafeMergeOptions", "safe_merge"]
 

@@ -20,10 +20,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..methods import SAFETY_WEIGHT, Layer, MethodOptions, MethodSweep, Promises, merge_method
+from ..methods import Layer, MethodOptions, Promises, merge_method
 from ..methods.parts.thresholds import magnitude_threshold
 from ..methods.parts.updates import weighted_updates
-from ..methods.sweeps import AVERAGES
+from ..methods.sweeps import AVERAGES, SAFETY_WEIGHT, MethodSweep
 
 __all__ = ["SceOptions", "sce"]
 

@@ -14,9 +14,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..methods import SAFETY_WEIGHT, Layer, MethodOptions, MethodSweep, Promises, TwoStageSweep, merge_method
+from ..methods import Layer, MethodOptions, Promises, merge_method
 from ..methods.parts.spectral import significant_svd
-from ..methods.sweeps import LESS, MANY_SUMS, SUMS
+from ..methods.sweeps import LESS, SAFETY_WEIGHT, SUMS, MethodSweep, TwoStageSweep
 
 __all__ = ["SubspaceBoostingOptions", "subspace_boosting"]
 
@@ -42,7 +42,7 @@ class SubspaceBoostingOptions(MethodOptions):
     sweeps=(
         MethodSweep("Subspace Boosting", SUMS, knob=SAFETY_WEIGHT),
         MethodSweep("Subspace Boosting", LESS, knob="strength", base="aligned"),
-        TwoStageSweep("Subspace Boosting", MANY_SUMS),
+        TwoStageSweep.of_sum("Subspace Boosting"),
     ),
 )
 def subspace_boosting(layer: Layer, options: SubspaceBoostingOptions, state: None) -> Tensor:

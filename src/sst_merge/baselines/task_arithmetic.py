@@ -12,8 +12,8 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from ..methods import Layer, MethodOptions, MethodSweep, Promises, TwoStageSweep, merge_method
-from ..methods.sweeps import LESS, MANY_SUMS, SHARES, SUMS
+from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods.sweeps import LESS, SHARES, SUMS, MethodSweep, TwoStageSweep
 
 __all__ = ["TaskArithmeticOptions", "task_arithmetic"]
 
@@ -43,7 +43,7 @@ class TaskArithmeticOptions(MethodOptions):
         MethodSweep("Task Arithmetic", SUMS),
         MethodSweep("Task Arithmetic, interpolated", SHARES, {"combine": "interpolate"}),
         MethodSweep("Task Arithmetic", LESS, knob="strength", base="aligned"),
-        TwoStageSweep("Task Arithmetic", MANY_SUMS),
+        TwoStageSweep.of_sum("Task Arithmetic"),
     ),
 )
 def task_arithmetic(layer: Layer, options: TaskArithmeticOptions, state: None) -> Tensor:

@@ -17,10 +17,10 @@ apart (``ties_svd`` is the faithful one); the authors' code and FusionBench trim
 from pydantic import Field
 from torch import Tensor
 
-from ..methods import SAFETY_WEIGHT, Layer, MethodOptions, MethodSweep, Promises, TwoStageSweep, merge_method
+from ..methods import Layer, MethodOptions, Promises, merge_method
 from ..methods.parts.entrywise import Normalization, disjoint_merge, trimmed_rows
 from ..methods.parts.updates import by_rows, scaled
-from ..methods.sweeps import LESS_OF_AVERAGES, MANY_AVERAGES, MANY_SHARES, TRIMMED
+from ..methods.sweeps import LESS_OF_AVERAGES, SAFETY_WEIGHT, TRIMMED, MethodSweep, TwoStageSweep
 
 __all__ = ["TiesOptions", "ties"]
 
@@ -50,7 +50,7 @@ class TiesOptions(MethodOptions):
         MethodSweep("TIES", TRIMMED, knob=SAFETY_WEIGHT),
         MethodSweep("TIES, density 1", TRIMMED, {"density": 1.0}, knob=SAFETY_WEIGHT),
         MethodSweep("TIES", LESS_OF_AVERAGES, knob="strength", base="aligned"),
-        TwoStageSweep("TIES", MANY_AVERAGES, {}, MANY_SHARES, "averaged"),
+        TwoStageSweep.of_average("TIES"),
     ),
 )
 def ties(layer: Layer, options: TiesOptions, state: None) -> Tensor:

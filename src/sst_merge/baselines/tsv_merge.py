@@ -14,10 +14,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..methods import SAFETY_WEIGHT, Layer, MethodOptions, MethodSweep, Promises, TwoStageSweep, merge_method
+from ..methods import Layer, MethodOptions, Promises, merge_method
 from ..methods.parts.spectral import polar, significant_svd
 from ..methods.parts.updates import weighted_updates
-from ..methods.sweeps import LESS, MANY_SUMS, SUMS
+from ..methods.sweeps import LESS, SAFETY_WEIGHT, SUMS, MethodSweep, TwoStageSweep
 
 __all__ = ["TsvOptions", "tsv_m"]
 
@@ -43,7 +43,7 @@ class TsvOptions(MethodOptions):
     sweeps=(
         MethodSweep("TSV-M", SUMS, knob=SAFETY_WEIGHT),
         MethodSweep("TSV-M", LESS, knob="strength", base="aligned"),
-        TwoStageSweep("TSV-M", MANY_SUMS),
+        TwoStageSweep.of_sum("TSV-M"),
     ),
 )
 def tsv_m(layer: Layer, options: TsvOptions, state: None) -> Tensor:

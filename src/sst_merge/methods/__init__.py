@@ -1,6 +1,6 @@
 """What a merge method gets, needs and promises, and where methods are found."""
 
-from .contract import MergeMethod, MethodOptions, Needs, Promises, merge_method, parse_options
+from .contract import MergeMethod, MethodOptions, Needs, Promises, StrengthOptions, merge_method, parse_options
 from .layer import Layer, PartlyFormed
 from .problem import MergeProblem, Prepared
 from .registry import ENTRY_POINT_GROUP, available_methods, get_method
@@ -18,6 +18,7 @@ __all__ = [
     "PartlyFormed",
     "Prepared",
     "Promises",
+    "StrengthOptions",
     "TwoStageSweep",
     "available_methods",
     "get_method",

@@ -14,7 +14,7 @@ from .sweeps import SAFETY_WEIGHT, MethodSweep, TwoStageSweep
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["MergeMethod", "MethodOptions", "Needs", "Promises", "merge_method", "parse_options"]
+__all__ = ["MergeMethod", "MethodOptions", "Needs", "Promises", "StrengthOptions", "merge_method", "parse_options"]
 
 Domain = Literal["core", "delta"]
 
@@ -23,6 +23,16 @@ class MethodOptions(BaseModel):
     """Base class of every method's options: typed, range-checked, unknown names refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class StrengthOptions(MethodOptions):
+    """Options of a method that has its strength alone.
+
+    Attributes:
+        strength: λ, multiplies the merged update.
+    """
+
+    strength: float = 1.0
 
 
 @dataclass(frozen=True)

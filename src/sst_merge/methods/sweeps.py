@@ -15,9 +15,6 @@ __all__ = [
     "HARM_WEIGHTS",
     "LESS",
     "LESS_OF_AVERAGES",
-    "MANY_AVERAGES",
-    "MANY_SHARES",
-    "MANY_SUMS",
     "SAFETY_WEIGHT",
     "SHARES",
     "SUMS",
@@ -83,6 +80,26 @@ class TwoStageSweep:
     safety: Literal["added", "averaged", "mu"] = "added"
     method: str = ""
 
+    @classmethod
+    def of_sum(cls, label: str, options: Mapping[str, Any] | None = None) -> "TwoStageSweep":
+        """Of a sum: the more experts, the less of each, and the safety update on top.
+
+        Args:
+            label: as printed.
+            options: other settings.
+        """
+        return cls(label, (0.2, 0.3, 0.45, 0.7, 1.0), options or {})
+
+    @classmethod
+    def of_average(cls, label: str, options: Mapping[str, Any] | None = None) -> "TwoStageSweep":
+        """Of an average, which falls with the number of experts by itself, and a share of it for safety.
+
+        Args:
+            label: as printed.
+            options: other settings.
+        """
+        return cls(label, (0.7, 1.0, 1.5, 2.2, 3.0), options or {}, (0.2, 0.4, 0.55, 0.7, 0.85), "averaged")
+
     def safety_weight(self, share: float, strength: float, experts: int) -> float:
         """Weight of the safety adapter, a skill's being 1.
 
@@ -120,13 +137,3 @@ LESS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
 
 LESS_OF_AVERAGES = (3.0, 2.5, 2.0, 1.6, 1.3, 1.0, 0.8, 0.6, 0.4)
 """Of an average, which for three experts is a third of their sum."""
-
-# λ of many experts' skills, and how much safety on top of an average; that on top of a sum is TwoStageSweep's default.
-MANY_SUMS = (0.2, 0.3, 0.45, 0.7, 1.0)
-"""Of a sum: the more experts, the less of each."""
-
-MANY_AVERAGES = (0.7, 1.0, 1.5, 2.2, 3.0)
-"""Of an average, which falls with the number of experts by itself."""
-
-MANY_SHARES = (0.2, 0.4, 0.55, 0.7, 0.85)
-"""The safety adapter's share of the average."""
