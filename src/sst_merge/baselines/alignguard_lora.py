@@ -7,7 +7,7 @@ Fisher, unlike SST-Merge's quotient of two):
     penalty:  Mᵢ ← argmin_M ‖M − Mᵢ‖² + t (λ_A ⟨P_A M, F P_A M⟩ + λ_T ⟨P_T M, H P_T M⟩ + λ_NC ⟨P_A M, η∘c∘P_A M⟩)
 
 with P_T = I − P_A, H the Fisher of the benign data, both Fishers scaled to a mean diagonal of 1,
-η = 1 + β σ(|Mᵢ| − τ) and c = |P_T Mᵢ| / max |P_T Mᵢ|: where the task part is large, the alignment part is dear.
+η = 1 + β σ(|Mᵢ| − τ) and c = |P_T Mᵢ| / max |P_T Mᵢ|: the larger the task part, the more an entry costs.
 
 Deviations. The paper regularises *training*; here finished updates are moved, so the task loss is replaced by the
 distance to the update. Its Riemannian collision term Σ η |ΔW_A||ΔW_T| is no quadratic form; it is replaced by a

@@ -19,7 +19,7 @@ __all__ = ["grouped_moments", "input_moments", "module_groups"]
 
 
 def module_groups(spaces: Mapping[str, CoreSpace], memory_gib: float, *, copies: int = 1) -> Iterator[tuple[str, ...]]:
-    """Cut the modules into groups whose second moments fit the budget; a module too large for it stands alone.
+    """Cut the modules into groups whose second moments fit the budget; a module too large for it is a group by itself.
 
     Embeddings are left out: their inputs are no vectors.
 
