@@ -1,11 +1,11 @@
 """The structure of the package: one direction, no circle, no exception; names and pages that the docs promise."""
 
-import tomllib
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import grimp
 import pytest
+import tomllib
 
 ROOT = Path(__file__).parents[1]
 

@@ -17,7 +17,7 @@ from fisher import interval, timed
 
 from sst_merge import __version__
 from sst_merge.experiments.method_sweeps import METHOD_SWEEPS
-from sst_merge.experiments.paths import sst_problem, sst_updates_by_knob
+from sst_merge.experiments.updates_by_knob import sst_problem, sst_updates_by_knob, swept_updates
 from sst_merge.fim_calculator import build_spaces
 from sst_merge.methods import MergeProblem
 from sst_merge.reporting import markdown_table
@@ -49,7 +49,7 @@ def main() -> None:
     torch.set_num_threads(1)
     problem = lab_setup(load_lab(0, progress=False), [options.skill]).problem
     tasks: dict[str, Callable[[], object]] = {
-        label: lambda label=label: METHOD_SWEEPS[label].path(problem)(METHOD_SWEEPS[label].middle)
+        label: lambda label=label: swept_updates(problem, METHOD_SWEEPS[label])(METHOD_SWEEPS[label].middle)
         for label in ("DARE linear", "Task Arithmetic")
     }
     for structure in ("kronecker", "block", "diagonal"):

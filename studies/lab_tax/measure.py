@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from sst_merge import __version__
-from sst_merge.experiments.method_sweeps import EVERY_METHOD, METHOD_SWEEPS
+from sst_merge.experiments.method_sweeps import METHOD_SWEEPS, chosen_sweeps
 from sst_merge.experiments.sweep import sweep
 from sst_merge.measures.front import hypervolume
 from sst_merge.measures.intervals import seed_interval, seed_rate_interval, wilson_interval
@@ -158,7 +158,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     if args.methods == ["every"]:
-        args.methods = list(EVERY_METHOD)
+        args.methods = list(chosen_sweeps((), METHOD_SWEEPS))
     torch.set_num_threads(args.threads)
     lab = load_lab()
     by_seed = {seed: measure_seed(lab, seed, args) for seed in args.seeds}

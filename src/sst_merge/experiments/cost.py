@@ -52,7 +52,8 @@ def measured_cost(parameters: Mapping[str, Any]) -> dict[str, Any]:
 def _in_child(parameters: dict[str, Any], sender: Any) -> None:
     import torch
 
-    from .method_sweeps import MethodSweep
+    from ..methods import MethodSweep
+    from .updates_by_knob import swept_updates
     from .work import setup_of
 
     torch.set_num_threads(1)
@@ -60,7 +61,7 @@ def _in_child(parameters: dict[str, Any], sender: Any) -> None:
     setup = setup_of(parameters["problem"])
     before = _peak_mib()
     started = time.perf_counter()
-    path = swept.path(setup.problem)
+    path = swept_updates(setup.problem, swept)
     path(swept.middle)
     first = time.perf_counter() - started
     peak = _peak_mib()

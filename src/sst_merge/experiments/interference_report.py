@@ -10,7 +10,7 @@ from ..measures.retention import retention_draws
 from ..reporting import PageTable, figure_text, retention_plot
 from .cells import CellStore
 from .config import ExperimentConfig
-from .line_up import PLAIN
+from .method_sweeps import PLAIN
 from .plan import Planned
 from .read_cells import GroupCells, expert_rows, mean_over_seeds, rate_over_seeds, refusal_text, task_rows
 from .report import Report

@@ -4,11 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..methods import MergeProblem
+from ..methods import SAFETY_WEIGHT, MergeProblem, TwoStageSweep
 from ..worlds.lab.problem import LabSetup
 from ..worlds.updates import Update
-from .line_up import TwoStageSweep
-from .paths import SAFETY_WEIGHT, SkillsThenSafety, updates_by_knob
+from .updates_by_knob import SkillsThenSafety, updates_by_knob
 from .work import bits, outcomes_of, setup_of
 
 __all__ = ["interference"]

@@ -5,13 +5,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .._version import __version__
-from ..methods import get_method, parse_options
+from ..methods import MethodSweep, get_method, parse_options
 from ..worlds.lab import Lab
 from ..worlds.lab.lab import BASES
+from .ablation import ablation_sweeps
 from .cells import Cell
 from .config import ExperimentConfig
-from .line_up import DRIFT_SWEEPS, TWO_STAGE_SWEEPS, ablation_line_up, chosen_labels, sweep_line_up
-from .method_sweeps import MethodSweep
+from .method_sweeps import DRIFT_SWEEPS, METHOD_SWEEPS, TWO_STAGE_SWEEPS, chosen_sweeps
 from .provenance import code_digest, file_digest, method_rooms, versions
 from .subsets import Subset, poisoned_subsets, random_subsets
 
@@ -84,7 +84,7 @@ class Planner:
             The cells, those of one problem together.
         """
         config, lab = self.config.interference, self.labs[self.config.lab_seed]
-        labels = chosen_labels(config.methods, TWO_STAGE_SWEEPS)
+        labels = list(chosen_sweeps(config.methods, TWO_STAGE_SWEEPS))
         families = config.families or lab.families
         found: list[Planned] = []
         for part, base, subsets in (
@@ -108,7 +108,7 @@ class Planner:
         for seed in config.comparison.ablation.seeds:
             found += self._ablation(group.skills, seed)
         problem = self._problem(group.skills, config.seeds[0])
-        for label, swept in sweep_line_up(config.comparison.methods).items():
+        for label, swept in chosen_sweeps(config.comparison.methods, METHOD_SWEEPS).items():
             for repeat in range(config.comparison.cost_repeats):
                 parameters = {"problem": problem, "swept": _plain(swept), "repeat": repeat}
                 cell = self._cell("cost", f"cost of {label}, {repeat + 1}", parameters, swept.method)
@@ -132,7 +132,7 @@ class Planner:
         models: dict[str, list[str]] = {"base": [], "skills alone": list(skills), "safety alone": ["safety"]}
         models |= {f"expert {skill}": [skill] for skill in skills}
         found = [self._alone(part, group, problem, models, dev, test, seed)]
-        for label, swept in sweep_line_up(methods).items():
+        for label, swept in chosen_sweeps(methods, METHOD_SWEEPS).items():
             cell = self._sweep(f"{label}, {group}, seed {seed}", problem, swept, dev, test)
             found.append(Planned(cell, part, group, label, seed))
         return found
@@ -144,8 +144,7 @@ class Planner:
         models: dict[str, list[str]] = {"base": [], "skills alone": list(skills)}
         models |= {f"expert {skill}": [skill] for skill in skills}
         found = [self._alone("drift", group, problem, models, dev, test, seed)]
-        for label in chosen_labels(methods, DRIFT_SWEEPS):
-            swept = DRIFT_SWEEPS[label]
+        for label, swept in chosen_sweeps(methods, DRIFT_SWEEPS).items():
             cell = self._sweep(f"drift of {label}, {group}, seed {seed}", problem, swept, dev, test)
             found.append(Planned(cell, "drift", group, label, seed))
         return found
@@ -155,7 +154,7 @@ class Planner:
         dev, test = _safety_prompts(config.prompts.dev), _all_prompts(skills, config.prompts.test)
         models = {"skills alone": list(skills)} | {f"expert {skill}": [skill] for skill in skills}
         yield self._alone("ablation", "SST-Merge", self._problem(skills, seed), models, dev, test, seed)
-        for label, (swept, otherwise) in ablation_line_up(config).items():
+        for label, (swept, otherwise) in ablation_sweeps(config).items():
             problem = self._problem(skills, seed, **otherwise)
             cell = self._sweep(
                 f"ablation, {label}, seed {seed}",

@@ -18,7 +18,7 @@ __all__ = ["code_digest", "commit", "file_digest", "machine", "method_rooms", "v
 _PACKAGE = Path(__file__).resolve().parents[1]
 _COMMON = (
     "core_space", "lora_utils", "data_loader", "fim_calculator", "gevp_solver", "merging", "worlds", "methods",
-    "experiments/paths.py", "experiments/work.py", "experiments/interference_work.py", "experiments/cost.py",
+    "experiments/updates_by_knob.py", "experiments/work.py", "experiments/interference_work.py", "experiments/cost.py",
 )  # fmt: skip
 _VERSIONED = ("torch", "numpy", "scipy", "transformers", "peft", "safetensors")
 
@@ -38,7 +38,7 @@ def file_digest(path: Path) -> str:
 
 @cache
 def code_digest(*rooms: str) -> str:
-    """Sixteen hexadecimal digits of what code does: comments, docstrings and layout do not count.
+    """Sixteen hexadecimal digits of what code does: comments, docstrings, layout and methods' sweeps do not count.
 
     Args:
         rooms: files and folders below the package, beside those that every measurement goes through.
@@ -50,6 +50,7 @@ def code_digest(*rooms: str) -> str:
     for room in (*_COMMON, *rooms):
         place = _PACKAGE / room
         files.update(place.rglob("*.py") if place.is_dir() else [place])
+    files = {path for path in files if path.name != "sweeps.py"}
     return hashlib.sha256("".join(_file_code(path) for path in sorted(files)).encode()).hexdigest()[:16]
 
 
@@ -61,6 +62,9 @@ def _file_code(path: Path) -> str:
             first = node.body[0] if node.body else None
             if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
                 node.body = node.body[1:] or [ast.Pass()]
+        elif isinstance(node, ast.Call):
+            # The strengths of a sweep are parameters of its cells: a new sweep leaves the finished ones alone.
+            node.keywords = [keyword for keyword in node.keywords if keyword.arg != "sweeps"]
     relative = path.relative_to(_PACKAGE) if path.is_relative_to(_PACKAGE) else path
     return f"{relative}\n{ast.dump(tree)}\n"
 

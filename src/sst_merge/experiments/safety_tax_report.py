@@ -8,7 +8,7 @@ from ..measures.sweeps import SeedSweep, seed_sweeps
 from ..reporting import PageTable, figure_text, safety_utility_plot, tax_bars
 from .cells import CellStore
 from .config import ExperimentConfig
-from .line_up import PLAIN
+from .method_sweeps import PLAIN
 from .plan import Planned
 from .read_cells import GroupCells
 from .report import Report

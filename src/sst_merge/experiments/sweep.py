@@ -4,9 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..measures.safety_tax import SweepPoint, point_at_safety
+from ..methods import MethodSweep
 from ..worlds.lab.measures import LabScores
 from ..worlds.lab.problem import LabSetup
-from .method_sweeps import MethodSweep
+from .updates_by_knob import swept_updates
 
 __all__ = ["SweepResult", "sweep", "sweep_point"]
 
@@ -89,7 +90,7 @@ def sweep(
     Returns:
         Scores on both splits.
     """
-    path = swept.path(setup.problem)
+    path = swept_updates(setup.problem, swept)
     dev, test = [], []
     updates = [path(value) for value in swept.values]
     with setup.measured() as measure:

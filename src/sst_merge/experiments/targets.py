@@ -5,7 +5,7 @@ from typing import Any
 
 from ..measures.figure import Figure
 from ..reporting import PageTable, figure_text
-from .line_up import PLAIN
+from .method_sweeps import PLAIN
 from .safety_tax_report import OURS
 
 __all__ = ["targets_table"]

@@ -6,14 +6,13 @@ from functools import lru_cache
 from typing import Any
 
 from ..lora_utils import Adapter
-from ..methods import get_method
+from ..methods import MethodSweep
 from ..worlds.lab import Lab, load_lab
 from ..worlds.lab.measures import LabOutcomes
 from ..worlds.lab.problem import LabSetup, lab_setup
 from ..worlds.updates import Update, adapters_update
 from .cells import canonical
-from .method_sweeps import MethodSweep
-from .paths import sst_problem, sst_updates_by_knob
+from .updates_by_knob import sst_problem, sst_updates_by_knob, swept_updates
 
 __all__ = ["WORK", "bits", "lab_of", "outcomes_of", "setup_of", "unpacked"]
 
@@ -127,16 +126,15 @@ def _sweep(parameters: Parameters) -> Result:
     result: Result = {}
     path: Callable[[float], Update]
     if parameters["quotients"]:
-        knob = swept.knob or get_method(swept.method).knob
-        merge = sst_problem(setup.problem, swept.options, knob, swept.middle)
-        path = sst_updates_by_knob(merge, knob, swept.middle)
+        merge = sst_problem(setup.problem, swept.options, swept.knob, swept.middle)
+        path = sst_updates_by_knob(merge, swept.knob, swept.middle)
         held_out = merge.held_out()
         quotients = None if held_out is None else held_out.to_dict()
         if quotients is not None:
             quotients.pop("by_module")
         result = {"quotients": quotients, "structure": merge.structure}
     else:
-        path = swept.path(setup.problem)
+        path = swept_updates(setup.problem, swept)
     # All merges come before the first measurement, for methods read the base while they prepare.
     updates = [path(value) for value in swept.values]
     dev, test = [], []

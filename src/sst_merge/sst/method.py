@@ -18,6 +18,7 @@ from .evidence import merged_cores
 from .flow import Cores, SSTMerge
 from .held_out import HeldOutQuotients
 from .options import DEFAULT_BUDGET, SSTOptions
+from .sweeps import SWEEPS
 
 __all__ = ["sst"]
 
@@ -93,6 +94,7 @@ def _energy(cores: Mapping[str, Tensor]) -> float:
     promises=Promises(exact=False),
     prepare=_prepare,
     knob="mu",
+    sweeps=SWEEPS,
 )
 def sst(layer: Layer, options: SSTOptions, state: Cores) -> Tensor:
     """The merged core that the preparation found for this layer.

@@ -16,9 +16,8 @@ from collections.abc import Callable, Iterator
 import torch
 
 from sst_merge import __version__
-from sst_merge.experiments.line_up import TWO_STAGE_SWEEPS
-from sst_merge.experiments.method_sweeps import AS_COLLECTED
-from sst_merge.experiments.paths import SkillsThenSafety, updates_by_knob
+from sst_merge.experiments.method_sweeps import TWO_STAGE_SWEEPS
+from sst_merge.experiments.updates_by_knob import SkillsThenSafety, updates_by_knob
 from sst_merge.measures.intervals import wilson_interval
 from sst_merge.methods import MergeProblem
 from sst_merge.reporting import markdown_table
@@ -29,6 +28,7 @@ from sst_merge.worlds.updates import Update, adapters_update
 _N = 24
 _SHARE = 0.9
 _MANY = ", 128 samples an expert"
+_AS_COLLECTED = {"equal_traces": False, "output_shrinkage": 0.0}
 _OPTIONS = TWO_STAGE_SWEEPS["SST-Merge"].options
 Path = Callable[[float], Update]
 
@@ -51,9 +51,9 @@ def variants(few: LabSetup, many: LabSetup) -> Iterator[tuple[str, str, Path]]:
         staged = TWO_STAGE_SWEEPS[label]
         path = updates_by_knob(given.problem, staged.method, staged.options, "strength", prepare_once=True)
         yield label + said, label, path
-    yield "SST-Merge, as collected", "SST-Merge", fisher_merge(few.problem, **AS_COLLECTED)
-    yield "SST-Merge, as collected" + _MANY, "SST-Merge", fisher_merge(many.problem, **AS_COLLECTED)
-    yield "SST-Merge, as collected, damping 1", "SST-Merge", fisher_merge(few.problem, damping=1.0, **AS_COLLECTED)
+    yield "SST-Merge, as collected", "SST-Merge", fisher_merge(few.problem, **_AS_COLLECTED)
+    yield "SST-Merge, as collected" + _MANY, "SST-Merge", fisher_merge(many.problem, **_AS_COLLECTED)
+    yield "SST-Merge, as collected, damping 1", "SST-Merge", fisher_merge(few.problem, damping=1.0, **_AS_COLLECTED)
     yield "SST-Merge", "SST-Merge", fisher_merge(few.problem)
     for share in (0.0, 0.4, 1.0):
         yield f"SST-Merge, shrinkage {share:g}", "SST-Merge", fisher_merge(few.problem, output_shrinkage=share)

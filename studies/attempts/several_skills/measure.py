@@ -19,21 +19,21 @@ import argparse
 import json
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from sst_merge import __version__
-from sst_merge.experiments.method_sweeps import AS_COLLECTED, METHOD_SWEEPS, MethodSweep
-from sst_merge.experiments.paths import SkillsThenSafety, updates_by_knob
+from sst_merge.experiments.method_sweeps import METHOD_SWEEPS
 from sst_merge.experiments.read_cells import refusals, task_rows
+from sst_merge.experiments.updates_by_knob import SkillsThenSafety, swept_updates, updates_by_knob
 from sst_merge.experiments.work import bits
 from sst_merge.fim_calculator import build_spaces
 from sst_merge.lora_utils import Adapter
 from sst_merge.measures.sweeps import MatchedSweep, SeedSamples, SweepSamples, seed_sweeps
-from sst_merge.methods import MergeProblem
+from sst_merge.methods import MergeProblem, MethodSweep
 from sst_merge.reporting import figure_text, markdown_table
 from sst_merge.sst import SSTMerge, SSTOptions
 from sst_merge.worlds.lab import load_lab
@@ -44,7 +44,7 @@ GROUPS = (("mirror", "replace", "compare"), ("sort_down", "remove", "rotate_righ
 _MU = (30.0, 10.0, 3.0, 1.0, 0.5, 0.3, 0.2, 0.1, 0.05)
 _BUDGETS = (0.005, 0.02, 0.05, 0.1, 0.2)
 # The Fishers as they are collected; studies/attempts/many_experts/measure.py is about what is done to them since.
-_FISHER_UTILITY = {"utility": "fisher", **AS_COLLECTED}
+_FISHER_UTILITY = {"utility": "fisher", "equal_traces": False, "output_shrinkage": 0.0}
 _REFERENCES = ("Task Arithmetic", "Fisher merging, kronecker", "RegMean", "SST-Merge")
 
 
@@ -53,22 +53,25 @@ def variants(setup: LabSetup) -> Iterator[tuple[str, tuple[float, ...], Callable
     problem = setup.problem
     for label in _REFERENCES:
         yield _of(label, METHOD_SWEEPS[label], problem)
-    yield _of("SST-Merge, Fisher utility", MethodSweep("", "sst", _MU, _FISHER_UTILITY), problem)
+    yield _of("SST-Merge, Fisher utility", _sst(_FISHER_UTILITY), problem)
     yield _of("SST-Merge, Fisher utility, refined", _refined(_FISHER_UTILITY), problem)
-    yield _of("SST-Merge, second pass", MethodSweep("", "sst", _MU), lambda: second_pass(problem))
-    yield _of("SST-Merge, after RegMean", MethodSweep("", "sst", _MU), lambda: after_regmean(problem))
+    yield _of("SST-Merge, second pass", _sst(), lambda: second_pass(problem))
+    yield _of("SST-Merge, after RegMean", _sst(), lambda: after_regmean(problem))
     yield _of("SST-Merge, after RegMean, refined", _refined({}), lambda: after_regmean(problem))
     for label, options in (("as today", {}), ("wide inputs", {"inputs": "wide"})):
-        today = MethodSweep("", "sst", _MU, {"utility": "fisher", **options})
-        yield _of(f"SST-Merge, Fisher utility, {label}", today, problem)
+        yield _of(f"SST-Merge, Fisher utility, {label}", _sst({"utility": "fisher", **options}), problem)
 
 
 def _of(label: str, swept: MethodSweep, problem: MergeProblem | Callable[[], MergeProblem]):
-    return label, swept.values, lambda: swept.path(problem() if callable(problem) else problem)
+    return label, swept.values, lambda: swept_updates(problem() if callable(problem) else problem, swept)
 
 
-def _refined(options: dict[str, object]) -> MethodSweep:
-    return MethodSweep("", "sst", _BUDGETS, {"refine": 60, **options}, "tax_budget")
+def _sst(options: Mapping[str, object] | None = None) -> MethodSweep:
+    return replace(METHOD_SWEEPS["SST-Merge"], values=_MU, options=options or {})
+
+
+def _refined(options: Mapping[str, object]) -> MethodSweep:
+    return replace(METHOD_SWEEPS["SST-Merge, refined"], values=_BUDGETS, options={"refine": 60, **options})
 
 
 def after_regmean(problem: MergeProblem) -> MergeProblem:

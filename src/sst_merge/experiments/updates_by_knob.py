@@ -9,20 +9,32 @@ from torch import Tensor
 from ..merging.engine import merged_modules
 from ..merging.plan import plan_merge
 from ..merging.settings import MergeSettings
-from ..methods import MergeProblem, Prepared, get_method
+from ..methods import SAFETY_WEIGHT, MergeProblem, MethodSweep, Prepared
 from ..sst import SSTMerge, SSTOptions
 from ..sst.evidence import merged_cores
 from ..sst.refine import RefineTrail
 from ..worlds.updates import Update, core_update
 
-__all__ = ["HARD_K", "SAFETY_WEIGHT", "SkillsThenSafety", "updates_by_knob", "sst_updates_by_knob", "sst_problem"]
-
-SAFETY_WEIGHT = "safety weight"
-"""The knob of methods that have none for safety alone: the weight of the safety adapters."""
-
+__all__ = ["HARD_K", "SkillsThenSafety", "sst_problem", "sst_updates_by_knob", "swept_updates", "updates_by_knob"]
 
 HARD_K = "k"
 """The knob of SST-Merge with a hard filter: how many directions a layer keeps."""
+
+
+def swept_updates(problem: MergeProblem, sweep: MethodSweep) -> Callable[[float], Update]:
+    """Merges by one form of a method.
+
+    Args:
+        problem: adapters, model and data.
+        sweep: the form, from :data:`~sst_merge.experiments.method_sweeps.METHOD_SWEEPS` or made from one of those.
+
+    Returns:
+        knob value → update.
+    """
+    if sweep.method == "sst":
+        merge = sst_problem(problem, sweep.options, sweep.knob, sweep.middle)
+        return sst_updates_by_knob(merge, sweep.knob, sweep.middle)
+    return updates_by_knob(problem, sweep.method, sweep.options, sweep.knob, prepare_once=sweep.prepare_once)
 
 
 def updates_by_knob(
@@ -35,13 +47,13 @@ def updates_by_knob(
         method: registered name.
         options: settings beside the knob.
         knob: one of the method's options, or :data:`SAFETY_WEIGHT`.
-        prepare_once: whether the method's preparation is made for the first value and kept: right only where it does
+        prepare_once: whether the preparation for the first value serves the others, which is right only where it does
             not read the knob.
 
     Returns:
         knob value → update.
     """
-    kept: list[Prepared] = []
+    first: list[Prepared] = []
     if problem.cache is None:
         problem = replace(problem, cache={})
     given = {"model": problem.model, "harm": problem.harm, "benign": problem.benign}
@@ -60,11 +72,11 @@ def updates_by_knob(
             settings=MergeSettings(seed=problem.seed),
             given=tuple(name for name, there in given.items() if there),
         )
-        prepared = kept[0] if kept else Prepared()
-        if plan.method.prepare is not None and not kept:
+        prepared = first[0] if first else Prepared()
+        if plan.method.prepare is not None and not first:
             prepared = plan.method.prepare(replace(problem, adapters=adapters), plan.options)
             if prepare_once:
-                kept.append(prepared)
+                first.append(prepared)
         spaces = None
         if plan.method.prepare is not None:
             spaces = problem.spaces if prepared.spaces is None else prepared.spaces
@@ -75,7 +87,7 @@ def updates_by_knob(
 
 
 def sst_problem(problem: MergeProblem, options: Mapping[str, Any], knob: str, middle: float) -> SSTMerge:
-    """SST-Merge before its knob is turned: nothing is computed yet, everything is kept once it is.
+    """SST-Merge before its knob is turned: nothing is computed yet, and nothing is computed twice later.
 
     Args:
         problem: adapters, model and data.
@@ -104,7 +116,6 @@ def sst_updates_by_knob(merge: SSTMerge, knob: str, middle: float) -> Callable[[
     spaces = merge.problem.spaces
     if knob == HARD_K:
         return lambda k: core_update(spaces, merged_cores(merge.utility, merge.change(hard=int(k))))
-    assert get_method("sst").knob == "mu"
     if knob == "mu":
         return lambda mu: core_update(spaces, merge.merged(mu=mu))
     choice = merge.choose(middle)

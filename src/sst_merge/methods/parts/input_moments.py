@@ -4,7 +4,7 @@ These are d_in × d_in, larger than any core, so that modules are taken in group
 group costs one pass over the data.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,11 +15,11 @@ from ...data_loader.batch import Batch
 from ...errors import DataError, MergeError
 from ...fim_calculator import CoreModel
 
-__all__ = ["input_moments", "module_groups"]
+__all__ = ["grouped_moments", "input_moments", "module_groups"]
 
 
 def module_groups(spaces: Mapping[str, CoreSpace], memory_gib: float, *, copies: int = 1) -> Iterator[tuple[str, ...]]:
-    """Cut the modules into groups whose second moments fit the budget; a module too large for it stands alone.
+    """Cut the modules into groups whose second moments fit the budget; a module too large for it is a group by itself.
 
     Embeddings are left out: their inputs are no vectors.
 
@@ -109,3 +109,36 @@ def input_moments(
             for handle in handles:
                 handle.remove()
     return {m: sums[m] / tokens for m in modules}
+
+
+def grouped_moments(
+    model: nn.Module,
+    spaces: Mapping[str, CoreSpace],
+    batches: Sequence[Batch],
+    modules: Collection[str],
+    memory_gib: float,
+    *,
+    copies: int,
+    point: Mapping[str, Tensor],
+    progress: Callable[[int], None] | None,
+) -> Iterator[tuple[str, Tensor]]:
+    """:func:`input_moments` of many modules, group by group (:func:`module_groups`), each to be used and let go.
+
+    Args:
+        model: as there.
+        spaces: as there.
+        batches: as there.
+        modules: which ones, as far as their inputs are vectors.
+        memory_gib: budget of a group.
+        copies: matrices of d_in × d_in held per module at once.
+        point: as there.
+        progress: as there, anew for every group.
+
+    Yields:
+        Module and its (d_in, d_in).
+    """
+    for group in module_groups(spaces, memory_gib, copies=copies):
+        wanted = [module for module in group if module in modules]
+        moments = input_moments(model, spaces, batches, wanted, point=point, progress=progress)
+        for module in wanted:
+            yield module, moments.pop(module)
