@@ -119,7 +119,7 @@ def _carry_out(config: MergeConfig, plan: "MergePlan", base: "BaseModelIndex | N
     from ..merging import merge_to_folder
     from .inputs import load_model_and_data, open_weights, torch_type
 
-    needs = plan.method.needs
+    needs = plan.method.needs_for(plan.options)
     data = load_model_and_data(config, device) if needs.data or needs.base else None
     unaligned, aligned = open_weights(config) if needs.aligned_base else (None, None)
     with progress_bars() as progress:

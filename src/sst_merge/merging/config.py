@@ -6,11 +6,11 @@ Torch is not imported here. Options of a method stand beside ``merge.method``; t
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from ..yaml_config import FilePath, ModelReference, Section, load_yaml_config
+from ..yaml_config import FilePath, ModelReference, Section, load_yaml_config, tensor_files_beside
 
 if TYPE_CHECKING:
     from ..data_loader import DataSource
@@ -100,6 +100,11 @@ class MergeSection(Section):
         description="name of a method, as `sst-merge methods` lists them",
         json_schema_extra={"flag": "--method"},
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _files_beside_the_configuration(cls, raw: Any, info: ValidationInfo) -> Any:
+        return tensor_files_beside(raw, Path((info.context or {}).get("folder", Path())))
 
     @property
     def options(self) -> dict[str, object]:

@@ -13,7 +13,7 @@ import torch
 from ..errors import BaseModelError, DataError, MergeError
 from ..lora_utils import Adapter, BaseModelIndex, ModuleKind, check_against_base, check_compatible, check_distinct
 from ..lora_utils.header import natural_key
-from ..methods import MergeMethod, MethodOptions, get_method, parse_options
+from ..methods import MergeMethod, MethodOptions, Needs, get_method, parse_options
 
 __all__ = ["MergePlan", "ModulePlan", "plan_merge"]
 
@@ -172,7 +172,7 @@ def plan_merge(
     chosen = get_method(method)
     parsed = parse_options(chosen, options)
     check_distinct(adapters)
-    _check_needs(chosen, adapters, given)
+    _check_needs(chosen, chosen.needs_for(parsed), adapters, given)
     if base is not None:
         for adapter in adapters:
             check_against_base(adapter, base)
@@ -188,25 +188,27 @@ def plan_merge(
     return MergePlan(chosen, parsed, tuple(adapters), tuple(modules), rank, energy, base_model, warnings)
 
 
-def _check_needs(method: MergeMethod, adapters: Sequence[Adapter], given: Collection[str]) -> None:
+def _check_needs(method: MergeMethod, needs: Needs, adapters: Sequence[Adapter], given: Collection[str]) -> None:
     roles = {adapter.role for adapter in adapters}
-    missing = sorted(method.needs.roles - roles)
+    missing = sorted(needs.roles - roles)
     if missing:
         raise MergeError(
             f"method {method.name!r} needs at least one adapter of role {missing[0]!r}; found only "
             f"{', '.join(sorted(roles))}. Set the roles of the adapters, or choose another method"
         )
     absent = [name for name in _DATA_INPUTS if name not in given]
-    if method.needs.data and absent:
+    if needs.data and absent:
         found = ", ".join(sorted(given)) or "none of them"
+        why = f"; {needs.why}" if needs.why else ""
         raise DataError(
             f"method {method.name!r} reads calibration data and needs model, harm and benign; found {found}. Give "
             f"base_model, data.harm and data.benign (model=, harm=, benign= in Python), or choose a method without data"
+            f"{why}"
         )
-    if method.needs.base and "model" not in given:
+    if needs.base and "model" not in given:
         raise BaseModelError(f"method {method.name!r} reads the base model's weights; give base_model (model=)")
     pair = {"base_weights", "aligned_weights"} & set(given)
-    if method.needs.aligned_base and len(pair) < 2 and "safety" not in roles:
+    if needs.aligned_base and len(pair) < 2 and "safety" not in roles:
         found = f"only {pair.pop()}" if pair else "neither of them, and no adapter of role 'safety'"
         raise MergeError(
             f"method {method.name!r} needs to know what alignment changed; found {found}. Give base_model and "

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..core_space import CoreSpace
     from ..data_loader.batch import Batch
 
-__all__ = ["MergeInputs", "MergeTask"]
+__all__ = ["MergeInputs", "MergeTask", "merge_problem"]
 
 _LOW_ENERGY = 0.99
 
@@ -217,24 +217,55 @@ class MergeTask:
         prepare = self.plan.method.prepare
         if prepare is None:
             return None
-        from ..fim_calculator import build_spaces
-
-        built = build_spaces(self.plan.adapters, dtype=self.compute_dtype, device=self.device)
-        spaces = {module.name: built[module.name] for module in self.plan.modules}
-        problem = MergeProblem(
-            adapters=self.plan.adapters,
-            spaces=spaces,
-            model=self.inputs.model,
-            harm=self.inputs.harm,
-            benign=self.inputs.benign,
-            adapter_benign=self.inputs.adapter_benign,
+        problem = merge_problem(
+            self.plan,
+            self.inputs,
             seed=self.seed,
+            compute_dtype=self.compute_dtype,
+            device=self.device,
             progress=self.progress,
-            base_weights=self.inputs.base_weights,
-            aligned_weights=self.inputs.aligned_weights,
         )
         self.prepared = prepare(problem, self.plan.options)
-        return spaces if self.prepared.spaces is None else dict(self.prepared.spaces)
+        return dict(problem.spaces if self.prepared.spaces is None else self.prepared.spaces)
+
+
+def merge_problem(
+    plan: MergePlan,
+    inputs: MergeInputs,
+    *,
+    seed: int,
+    compute_dtype: torch.dtype,
+    device: torch.device | str,
+    progress: Progress | None,
+) -> MergeProblem:
+    """The whole merge as a method's preparation sees it.
+
+    Args:
+        plan: a checked merge.
+        inputs: model and data.
+        seed: of every random choice.
+        compute_dtype: type of the core spaces' bases.
+        device: where they are.
+        progress: called with (stage, done, total).
+
+    Returns:
+        Adapters in their core spaces, in the plan's order of modules, with model and data.
+    """
+    from ..fim_calculator import build_spaces
+
+    built = build_spaces(plan.adapters, dtype=compute_dtype, device=device)
+    return MergeProblem(
+        adapters=plan.adapters,
+        spaces={module.name: built[module.name] for module in plan.modules},
+        model=inputs.model,
+        harm=inputs.harm,
+        benign=inputs.benign,
+        adapter_benign=inputs.adapter_benign,
+        seed=seed,
+        progress=progress,
+        base_weights=inputs.base_weights,
+        aligned_weights=inputs.aligned_weights,
+    )
 
 
 def _warnings(figures: Mapping[str, ModuleFigures]) -> list[str]:
