@@ -11,8 +11,8 @@ from ..merging.plan import plan_merge
 from ..merging.settings import MergeSettings
 from ..methods import MergeProblem, Prepared, get_method
 from ..sst import SSTMerge, SSTOptions
-from ..sst.evidence import merged_cores
 from ..sst.refine import RefineTrail
+from ..sst.region import merged_cores
 from ..worlds.updates import Update, core_update
 
 __all__ = ["HARD_K", "SAFETY_WEIGHT", "SkillsThenSafety", "updates_by_knob", "sst_updates_by_knob", "sst_problem"]

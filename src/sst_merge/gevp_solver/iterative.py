@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..errors import FisherError
 from ..fim_calculator.structures import LayerFisher
-from .kronecker_sum import KroneckerSum, Terms, kronecker_term
+from .kronecker_sum import KroneckerSum, Terms
 from .result import DenseGEVP
 
 __all__ = ["CoreOperator", "DampedFisher", "OperatorSum", "lobpcg_gevp", "solve_linear"]
@@ -77,7 +77,7 @@ class DampedFisher:
 
     def kronecker_terms(self) -> Terms | None:
         """The Fisher as one term of a sum of Kronecker products, or None where it is none."""
-        return kronecker_term(self.fisher, self._ridge)
+        return [(*self.fisher.factors(), self._ridge)] if self.fisher.form == "kronecker" else None
 
 
 @dataclass(frozen=True)

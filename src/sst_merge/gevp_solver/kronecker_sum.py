@@ -9,9 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..fim_calculator.structures import KroneckerFisher, LayerFisher
-
-__all__ = ["KroneckerSum", "Terms", "kronecker_term"]
+__all__ = ["KroneckerSum", "Terms"]
 
 Terms = list[tuple[Tensor, Tensor, float]]
 """G, A and ridge of every term, weights inside."""
@@ -75,16 +73,3 @@ class KroneckerSum:
 
 def _mean_diagonal(factors: Tensor) -> Tensor:
     return factors.diagonal(dim1=1, dim2=2).mean(1)
-
-
-def kronecker_term(fisher: LayerFisher, ridge: float) -> Terms | None:
-    """One Fisher as a term.
-
-    Args:
-        fisher: F.
-        ridge: added to it, times the identity.
-
-    Returns:
-        (G, A, ridge), or None for another structure.
-    """
-    return [(fisher.grad_factor, fisher.input_factor, ridge)] if isinstance(fisher, KroneckerFisher) else None

@@ -34,12 +34,14 @@ class Needs:
         aligned_base: what alignment changed: the weights of an unaligned and of an aligned base, read layer by layer,
             or adapters of role ``safety``, which stand for that change where no pair of bases is given.
         roles: roles of which at least one adapter must be present.
+        why: where options decide it, why these make data needed: an end of a sentence for the user.
     """
 
     data: bool = False
     base: bool = False
     aligned_base: bool = False
     roles: frozenset[str] = frozenset()
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class MergeMethod:
         promises: what it is held to.
         prepare: whole-model work before the layers, or None.
         knob: the option that its strength sweep varies.
+        needs_by_options: what it must be given under certain options, where that is less than ``needs``.
     """
 
     name: str
@@ -88,6 +91,18 @@ class MergeMethod:
     promises: Promises = Promises()
     prepare: Callable[[MergeProblem, Any], Prepared] | None = None
     knob: str = "strength"
+    needs_by_options: Callable[[Any], Needs] | None = None
+
+    def needs_for(self, options: MethodOptions) -> Needs:
+        """What the method must be given under these options.
+
+        Args:
+            options: checked options of the method.
+
+        Returns:
+            :attr:`needs`, or less.
+        """
+        return self.needs if self.needs_by_options is None else self.needs_by_options(options)
 
 
 def merge_method(
@@ -101,6 +116,7 @@ def merge_method(
     promises: Promises = Promises(),
     prepare: Callable[[MergeProblem, Any], Prepared] | None = None,
     knob: str = "strength",
+    needs_by_options: Callable[[Any], Needs] | None = None,
 ) -> "Callable[[Callable[[Layer, Any, Any], Tensor]], MergeMethod]":
     """Declare a function on one layer as a merge method; the decorated name becomes the :class:`MergeMethod`.
 
@@ -114,6 +130,7 @@ def merge_method(
         promises: what the common suite holds it to.
         prepare: whole-model work before the layers.
         knob: the option that its strength sweep varies.
+        needs_by_options: what it must be given under certain options, where that is less than ``needs``.
 
     Returns:
         A decorator.
@@ -137,6 +154,8 @@ def merge_method(
         raise MergeError(f"method {name!r} declares knob {knob!r}, its options are {sorted(options.model_fields)}")
 
     def declare(merge_layer: "Callable[[Layer, Any, Any], Tensor]") -> MergeMethod:
-        return MergeMethod(name, summary, paper, merge_layer, options, domain, needs, promises, prepare, knob)
+        return MergeMethod(
+            name, summary, paper, merge_layer, options, domain, needs, promises, prepare, knob, needs_by_options
+        )
 
     return declare

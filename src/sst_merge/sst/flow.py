@@ -14,40 +14,46 @@ from typing import Any
 from torch import Tensor
 
 from ..data_loader.batch import Batch
-from ..errors import MergeError
-from ..fim_calculator import CoreModel, Fisher, auto_structure, vila_parameter_identification
+from ..errors import FisherError, MergeError
+from ..fim_calculator import (
+    CoreModel,
+    Fisher,
+    RolePatches,
+    auto_structure,
+    point_cores,
+    point_digest,
+    point_settings,
+    role_patches,
+    trust_region_share,
+    vila_parameter_identification,
+)
 from ..gevp_solver import LayeredGEVP, solve_gevp
 from ..methods import MergeProblem
+from .calibration_split import split_batches
 from .coefficients import CoefficientChoice, optimize_merge_coefficients
-from .evidence import (
-    Collector,
-    RolePatches,
-    equalised,
-    merged_cores,
-    own_benign,
-    require_data,
-    role_patches,
-    split_batches,
-)
-from .expansion_point import trust_region_share
+from .collect import collect, own_benign, required_model
 from .filtering import SafetyFilter, SpectralFilter, SumFilter, fisher_weighted_utility
 from .held_out import HeldOutQuotients, held_out_quotients
 from .options import HardFilter, SSTOptions
 from .refine import RefineTrail, refine_coefficients
-from .region import Region
-from .skill_fishers import skill_layers
+from .region import Region, merged_cores
+from .saved_fishers import SavedFisher, common_share
+from .scaling import equalised, skill_layers
 from .wide_inputs import with_wide_inputs
 
 __all__ = ["Cores", "SSTMerge"]
 
 Cores = dict[str, Tensor]
 
+_ROLES = {"harm": "safety", "benign": "utility"}
+
 
 class SSTMerge:
     """One merge in progress: every stage is computed once, when first asked for.
 
     Experiments that sweep μ reuse the Fishers and the eigenvectors: build one object, call :meth:`merged` often. With
-    ``inputs: wide`` the spaces of :attr:`problem` are not those that were given; they are made at once.
+    ``inputs: wide`` the spaces of :attr:`problem` are not those that were given; they are made at once. Fishers that
+    the options name files of are read instead of collected; what needs neither model nor data then does without.
 
     Args:
         problem: model, adapters, spaces, batches, seed.
@@ -68,14 +74,13 @@ class SSTMerge:
             )
         if "safety" in roles and options.aligned_base:
             raise MergeError("aligned_base: true means that there is no safety adapter, but one is given; drop either")
-        require_data(problem)
         if options.inputs == "wide":
             problem = with_wide_inputs(problem)
         self.problem, self.options = problem, options
-        self.patches = role_patches(problem)
-        self.fit_harm, self.held_harm = split_batches(problem.harm, options.calibration_holdout, problem.seed)
-        self.fit_benign, self.held_benign = split_batches(problem.benign, options.calibration_holdout, problem.seed + 1)
-        self._collector = Collector(problem, options.fisher)
+        self.patches = role_patches(problem.adapters, problem.spaces)
+        holdout, seed = options.calibration_holdout, problem.seed
+        self.fit_harm, self.held_harm = split_batches(problem.harm, holdout, seed)
+        self.fit_benign, self.held_benign = split_batches(problem.benign, holdout, seed + 1)
 
     def _point(self, role: str) -> Cores | None:
         where = self.options.fisher.point
@@ -86,8 +91,12 @@ class SSTMerge:
         """The patches with M_U as it is merged: many skills' plain sum is no skilled model, their Fisher merge is."""
         return replace(self.patches, utility=self.utility)
 
-    def _fisher(self, batches: Sequence[Batch], role: str, stage: str, structure: str, region: Region | None) -> Fisher:
-        return self._collector.fisher(batches, role, stage, structure=structure, point=self._point(role), region=region)
+    @cached_property
+    def each(self) -> dict[str, Cores]:
+        """Every adapter's own core, by name and module, unweighted; zeros in modules that it does not touch."""
+        spaces = self.problem.spaces
+        zeros = {m: space.coordinates(None) for m, space in spaces.items()}
+        return {a.name: zeros | point_cores([a.with_(weight=1.0)], spaces) for a in self.problem.adapters}
 
     @cached_property
     def structure(self) -> str:
@@ -97,14 +106,34 @@ class SSTMerge:
         return "kronecker" if self.options.utility == "fisher" else auto_structure(self.region.spaces)
 
     @cached_property
+    def saved(self) -> dict[str, SavedFisher]:
+        """The files that the options name, read, by what they are the Fisher of: harm, benign, or a skill."""
+        return {name: SavedFisher.read(path) for name, path in self.options.fisher.files.items()}
+
+    @cached_property
     def trust_region_share(self) -> float:
-        """How far on the way to the plain sum the gradients are taken (``point: trust``)."""
-        with CoreModel(require_data(self.problem), self.problem.spaces) as attached:
+        """How far on the way to the plain sum the gradients are taken (``point: trust``).
+
+        Raises:
+            FisherError: it is to come from saved Fishers, which do not know it.
+        """
+        given = self.options.fisher.trust_share
+        if given is None:
+            given = common_share({name: self.saved[name] for name in _ROLES if name in self.saved})
+        if given is not None:
+            return given
+        if self.problem.model is None and self.saved:
+            raise FisherError(
+                "fisher.point: trust is where statistics are taken at a share of the way to the safe model, which "
+                "none of the files knows; collect them with `sst-merge fisher collect`, or give fisher.trust_share"
+            )
+        with CoreModel(required_model(self.problem), self.problem.spaces) as attached:
             return trust_region_share(
                 attached,
                 self._start.utility,
                 self._start.towards_safe,
-                self.held_benign,
+                # Where nothing is held out the Fishers' own prompts have to do.
+                self.held_benign or self.fit_benign,
                 budget=self.options.fisher.trust_budget,
             )
 
@@ -114,8 +143,9 @@ class SSTMerge:
         vila = self.options.vila
         if vila is None:
             return Region(self.problem.spaces)
-        harm = self._fisher(self.fit_harm, "safety", "identification, harmful prompts", "diagonal", None)
-        benign = self._fisher(self.fit_benign, "utility", "identification, benign prompts", "diagonal", None)
+        everywhere = Region(self.problem.spaces)
+        harm = self._fisher(self.fit_harm, "safety", "identification, harmful prompts", everywhere, "diagonal")
+        benign = self._fisher(self.fit_benign, "utility", "identification, benign prompts", everywhere, "diagonal")
         return Region.identified(
             self.problem.spaces,
             vila_parameter_identification(
@@ -123,11 +153,94 @@ class SSTMerge:
             ),
         )
 
+    def _fisher(
+        self, batches: Sequence[Batch], role: str, stage: str, region: Region, structure: str | None = None
+    ) -> Fisher:
+        return collect(
+            self.problem,
+            batches,
+            role,
+            stage,
+            structure=structure or self.structure,
+            estimator=self.options.fisher.estimator,
+            point=self._point(role),
+            region=region,
+        )
+
+    def fisher(self, kind: str, *, region: Region | None = None) -> Fisher:
+        """F_h or F_b as it is collected or was saved, not scaled.
+
+        Args:
+            kind: ``harm`` or ``benign``.
+            region: where; everywhere by default.
+
+        Returns:
+            The statistics, with the settings that the merge knows.
+        """
+        role, chosen = _ROLES[kind], self.options.fisher
+        batches = self.fit_harm if kind == "harm" else self.fit_benign
+        trust = chosen.point == "trust"
+        settings = {"data": kind, "seed": self.problem.seed} | point_settings(
+            self.problem.adapters,
+            chosen.point,
+            role,
+            share=self.trust_region_share if trust else None,
+            trust_budget=chosen.trust_budget if trust and chosen.trust_share is None else None,
+        )
+        if batches:
+            settings["calibration_holdout"] = self.options.calibration_holdout
+        if kind in self.saved:
+            return self._checked(kind, self._point(role), settings, batches)
+        found = self._fisher(
+            batches,
+            role,
+            f"Fisher of {kind}{'ful' if kind == 'harm' else ''} prompts",
+            region or Region(self.problem.spaces),
+        )
+        return replace(found, settings=settings)
+
+    def skill_fisher(self, name: str) -> Fisher:
+        """A utility adapter's own Fisher, at its own optimum, on its own benign data, collected or as it was saved.
+
+        Args:
+            name: of the adapter.
+
+        Returns:
+            The statistics, with the settings that the merge knows.
+        """
+        settings = {"data": f"benign of {name}", "seed": self.problem.seed}
+        if name in self.saved:
+            return self._checked(name, self.each[name], settings, self.problem.adapter_benign.get(name, ()))
+        found = collect(
+            self.problem,
+            own_benign(self.problem, name),
+            "utility",
+            f"Fisher of adapter {name}",
+            structure=self.structure,
+            estimator=self.options.fisher.estimator,
+            point=self.each[name],
+            region=Region(self.problem.spaces),
+        )
+        return replace(found, settings=settings)
+
+    def _checked(self, name: str, point: Cores | None, settings: dict[str, Any], batches: Sequence[Batch]) -> Fisher:
+        return self.saved[name].checked(
+            spaces=self.problem.spaces,
+            structure=self.structure,
+            origin=f"{self.options.fisher.estimator}@{point_digest(point)}",
+            settings=settings | ({"samples": sum(len(batch) for batch in batches)} if batches else {}),
+        )
+
+    @cached_property
+    def _harm(self) -> Fisher:
+        """F_h over whole core spaces."""
+        return self.fisher("harm")
+
     @cached_property
     def fishers(self) -> tuple[Fisher, Fisher, float]:
         """F_h on F_b's scale, F_b, and the factor between them."""
-        harm = self._fisher(self.fit_harm, "safety", "Fisher of harmful prompts", self.structure, self.region)
-        benign = self._fisher(self.fit_benign, "utility", "Fisher of benign prompts", self.structure, self.region)
+        harm = self._harm if self.region.kept is None else self.fisher("harm", region=self.region)
+        benign = self.fisher("benign", region=self.region)
         harm, scale = equalised(harm, benign)
         return harm, benign, scale
 
@@ -144,7 +257,7 @@ class SSTMerge:
             return self.patches.utility
         names = [a.name for a in self._utility_adapters]
         return fisher_weighted_utility(
-            {m: tuple(self.patches.each[n][m] for n in names) for m in self.problem.spaces},
+            {m: tuple(self.each[n][m] for n in names) for m in self.problem.spaces},
             self._adapter_fishers,
             tuple(a.weight for a in self._utility_adapters),
             damping=self.options.damping,
@@ -155,12 +268,11 @@ class SSTMerge:
         """V h(Λ) VᵀF_b as a function of h."""
         if self.options.utility == "sum":
             return SpectralFilter(self.gevp)
-        harm = self._fisher(self.fit_harm, "safety", "Fisher of harmful prompts", self.structure, None)
         weights = tuple(a.weight for a in self._utility_adapters)
         benign_trace = sum(
             w * f.trace() for fishers in self._adapter_fishers.values() for w, f in zip(weights, fishers, strict=True)
         )
-        scaled = harm.scaled(benign_trace / harm.trace())
+        scaled = self._harm.scaled(benign_trace / self._harm.trace())
         return SumFilter(scaled.layers, self._adapter_fishers, weights, self.options.damping, self._harm_damping)
 
     def merged(self, *, mu: float | None = None, strength: float | None = None) -> Cores:
@@ -227,7 +339,7 @@ class SSTMerge:
         hard = isinstance(self.options.filter, HardFilter)
         return optimize_merge_coefficients(
             lambda mu, strength: self.merged(mu=mu, strength=strength),
-            require_data(self.problem),
+            required_model(self.problem),
             self.problem.spaces,
             self.utility,
             self.held_harm,
@@ -257,7 +369,7 @@ class SSTMerge:
             raise MergeError("refine needs per-layer directions: structure diagonal, kronecker or block")
         hard = self.options.filter
         refined = refine_coefficients(
-            require_data(self.problem),
+            required_model(self.problem),
             self.problem.spaces,
             self.gevp.top(hard.hard) if isinstance(hard, HardFilter) else self.gevp,
             self.utility,
@@ -273,11 +385,11 @@ class SSTMerge:
         return self.region.embed(refined, self.utility)
 
     def held_out(self) -> HeldOutQuotients | None:
-        """λ in-sample against the same directions' quotients on the samples set aside."""
-        if self.options.utility == "fisher":
+        """λ in-sample against the same directions' quotients on the samples set aside; None where there are none."""
+        if self.options.utility == "fisher" or not self.held_harm or not self.held_benign:
             return None
-        harm = self._fisher(self.held_harm, "safety", "held-out, harmful", "lowrank", self.region)
-        benign = self._fisher(self.held_benign, "utility", "held-out, benign", "lowrank", self.region)
+        harm = self._fisher(self.held_harm, "safety", "held-out, harmful", self.region, "lowrank")
+        benign = self._fisher(self.held_benign, "utility", "held-out, benign", self.region, "lowrank")
         return held_out_quotients(self.gevp, harm.scaled(self.fishers[2]), benign)
 
     @property
@@ -291,20 +403,11 @@ class SSTMerge:
 
     @cached_property
     def _adapter_fishers(self) -> dict[str, tuple[Any, ...]]:
-        """Every utility adapter's own Fisher, at its own optimum, on its own benign data, made fit to be added.
+        """Every utility adapter's own Fisher, made fit to be added.
 
         Raises:
-            MergeError: an adapter without data.
             FisherError: an adapter's Fisher is zero, so that traces cannot be made equal.
         """
-        collected: dict[str, Fisher] = {}
-        for adapter in self._utility_adapters:
-            collected[adapter.name] = self._collector.fisher(
-                own_benign(self.problem, adapter.name),
-                "utility",
-                f"Fisher of adapter {adapter.name}",
-                structure=self.structure,
-                point=self.patches.each[adapter.name],
-            )
+        collected = {a.name: self.skill_fisher(a.name) for a in self._utility_adapters}
         options = self.options
         return skill_layers(collected, output_shrinkage=options.output_shrinkage, equal=options.equal_traces)
