@@ -279,6 +279,9 @@ def test_files_of_fishers_are_found_where_flags_and_files_say(
     done = call("merge", place / "config.yaml", *files, "--set", "fisher.point=merged", "--output", "out")
     assert done.exit_code == 0, done.output
     other = refused("merge", place / "config.yaml", *files, "--output", "other")
+    assert "fisher.point is 'trust' in this merge" in other
+    assert f"found {tmp_path / 'harm.safetensors'} at merged; " in other
+    other = refused("merge", place / "config.yaml", *files, "--set", "fisher.point=own", "--output", "other")
     assert "harm.safetensors: these statistics do not belong to this merge: point is 'merged' in the file" in other
     adapters = ("--adapter", place / "code", "--adapter", f"path={place / 'safety'},role=safety")
     text = refused("merge", *adapters, "--method", "sst", *files, "--output", "other")

@@ -17,8 +17,9 @@ from ..errors import OptionError
 from ..methods import Layer, MergeProblem, Needs, Prepared, Promises, merge_method
 from .coefficients import CoefficientChoice
 from .collect import require_data
-from .flow import Cores, SSTMerge
+from .flow import SSTMerge
 from .held_out import HeldOutQuotients
+from .merge_fishers import Cores
 from .options import DEFAULT_BUDGET, SSTOptions
 from .region import merged_cores
 
