@@ -11,7 +11,16 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Val
 
 from .errors import ConfigError
 
-__all__ = ["FilePath", "ModelReference", "Section", "faults", "load_yaml_config", "read_yaml", "validated"]
+__all__ = [
+    "FilePath",
+    "ModelReference",
+    "Section",
+    "faults",
+    "load_yaml_config",
+    "read_yaml",
+    "tensor_files_beside",
+    "validated",
+]
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -153,6 +162,27 @@ def faults(
         Source and field, what was found and what was expected.
     """
     return [_fault(model, item, source, flags) for item in error.errors()]
+
+
+def tensor_files_beside(value: Any, folder: Path) -> Any:
+    """Values that name a file of tensors (``.safetensors``), with relative paths joined to a folder.
+
+    Sections whose fields only another room knows have no :data:`FilePath`; a file's name tells it there.
+
+    Args:
+        value: plain values, nested as they may be.
+        folder: where relative paths start.
+
+    Returns:
+        The same values, those paths joined.
+    """
+    if isinstance(value, Mapping):
+        return {key: tensor_files_beside(inner, folder) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [tensor_files_beside(inner, folder) for inner in value]
+    if isinstance(value, str) and value.endswith(".safetensors"):
+        return str(folder / Path(value).expanduser())
+    return value
 
 
 def _overlaid(raw: Mapping[str, Any], keys: list[str], value: object) -> dict[str, Any]:

@@ -192,7 +192,7 @@ def main() -> None:
     for structure in STRUCTURES:
         for where, cores in (("base", None), ("merged", point)):
             tasks[f"{structure} @ {where}"] = lambda structure=structure, cores=cores: compute_fim(
-                model, spaces, batches, point=cores, structure=structure
+                model, spaces, batches, point=cores, structure=structure, estimator="empirical"
             )
     memory = {name: peak(task, options.device) for name, task in tasks.items()}
     seconds: dict[str, list[float]] = {name: [] for name in tasks}

@@ -160,6 +160,7 @@ def _prepare(problem: MergeProblem, options: AlignGuardOptions) -> Prepared:
         problem.harm,
         point=points[options.point],
         structure=structure,
+        estimator="empirical",
         progress=ticker(problem, "Fisher of harmful prompts", problem.harm),
     )
     benign = None
@@ -170,6 +171,7 @@ def _prepare(problem: MergeProblem, options: AlignGuardOptions) -> Prepared:
             problem.benign,
             point=everything,
             structure=structure,
+            estimator="empirical",
             progress=ticker(problem, "Fisher of benign prompts", problem.benign),
         )
     state = {

@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 
 from ..errors import ConfigError
 from ..merging.config import AdapterConfig, MergeConfig, load_config
+from ..yaml_config import tensor_files_beside
 
 __all__ = ["Flag", "config_flags", "config_from_flags", "parse_adapter", "parse_setting"]
 
@@ -141,7 +142,7 @@ def config_from_flags(
         spelling["adapters"] = "--adapter"
     for text in settings:
         name, value = parse_setting(text)
-        overrides[f"merge.{name}"] = value
+        overrides[f"merge.{name}"] = tensor_files_beside(value, Path.cwd())
     return load_config(path, overrides=overrides, flags=spelling)
 
 

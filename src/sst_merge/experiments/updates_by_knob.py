@@ -11,8 +11,8 @@ from ..merging.plan import plan_merge
 from ..merging.settings import MergeSettings
 from ..methods import SAFETY_WEIGHT, MergeProblem, MethodSweep, Prepared
 from ..sst import SSTMerge, SSTOptions
-from ..sst.evidence import merged_cores
 from ..sst.refine import RefineTrail
+from ..sst.region import merged_cores
 from ..worlds.updates import Update, core_update
 
 __all__ = ["HARD_K", "SkillsThenSafety", "sst_problem", "sst_updates_by_knob", "swept_updates", "updates_by_knob"]

@@ -15,7 +15,6 @@ from torch import Tensor
 from ..core_space import CoreSpace
 from ..errors import FisherError
 from .fisher import Fisher
-from .structures import DiagonalFisher, SampleGradients
 
 __all__ = ["Identification", "restrict_spaces", "vila_parameter_identification"]
 
@@ -87,7 +86,7 @@ def vila_parameter_identification(
         raise FisherError(f"eps is {eps}; it must be positive")
     if f_harm.fingerprint != f_benign.fingerprint:
         raise FisherError("f_harm and f_benign belong to different core spaces; collect both for the same adapters")
-    harm, benign = _variances(f_harm), _variances(f_benign)
+    harm, benign = ({m: layer.variance() for m, layer in fisher.layers.items()} for fisher in (f_harm, f_benign))
     floor = eps * sum(float(v.sum()) for v in benign.values()) / sum(v.numel() for v in benign.values())
     if floor == 0.0:
         raise FisherError("the benign gradients have no variance at all; collect more (and different) benign samples")
@@ -130,13 +129,6 @@ def restrict_spaces(spaces: Mapping[str, CoreSpace], identification: Identificat
             space.left[:, left.to(device)], space.right[:, right.to(device)], space.kind, space.bias
         )
     return smaller
-
-
-def _variances(fisher: Fisher) -> dict[str, Tensor]:
-    found = {m: f.variance() for m, f in fisher.layers.items() if isinstance(f, DiagonalFisher | SampleGradients)}
-    if len(found) < len(fisher.layers):
-        raise FisherError(f"a {fisher.structure} Fisher does not know the gradient's variance; use diagonal or lowrank")
-    return found
 
 
 def _largest(importance: Tensor, share: float) -> Tensor:

@@ -6,12 +6,12 @@ Torch is not imported here. Options of a method stand beside ``merge.method``; t
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from ..data_loader import DataSource
-from ..yaml_config import FilePath, ModelReference, Section, load_yaml_config
+from ..yaml_config import FilePath, ModelReference, Section, load_yaml_config, tensor_files_beside
 
 __all__ = [
     "AdapterConfig",
@@ -58,6 +58,11 @@ class MergeSection(Section):
         description="name of a method, as `sst-merge methods` lists them",
         json_schema_extra={"flag": "--method"},
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _files_beside_the_configuration(cls, raw: Any, info: ValidationInfo) -> Any:
+        return tensor_files_beside(raw, Path((info.context or {}).get("folder", Path())))
 
     @property
     def options(self) -> dict[str, object]:

@@ -181,7 +181,7 @@ def plan_merge(
     """
     chosen = get_method(method)
     parsed = parse_options(chosen, options)
-    needs = chosen.needs
+    needs = chosen.needs_for(parsed)
     check_distinct(adapters)
     _check_needs(chosen.name, needs, adapters, given)
     if base is not None:
@@ -210,9 +210,11 @@ def _check_needs(method: str, needs: Needs, adapters: Sequence[Adapter], given: 
     absent = [name for name in _DATA_INPUTS if name not in given]
     if needs.data and absent:
         found = ", ".join(sorted(given)) or "none of them"
+        why = f"; {needs.why}" if needs.why else ""
         raise DataError(
             f"method {method!r} reads calibration data and needs model, harm and benign; found {found}. Give "
             f"base_model, data.harm and data.benign (model=, harm=, benign= in Python), or choose a method without data"
+            f"{why}"
         )
     if needs.base and "model" not in given:
         raise BaseModelError(f"method {method!r} reads the base model's weights; give base_model (model=)")

@@ -45,12 +45,14 @@ class Needs:
         aligned_base: what alignment changed: the weights of an unaligned and of an aligned base, read layer by layer,
             or adapters of role ``safety``, which stand for that change where no pair of bases is given.
         roles: roles of which at least one adapter must be present.
+        why: where options decide it, why these make data needed: an end of a sentence for the user.
     """
 
     data: bool = False
     base: bool = False
     aligned_base: bool = False
     roles: frozenset[str] = frozenset()
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ class MergeMethod:
         knob: the option that its strength sweep varies.
         sweeps: its forms, and the strengths at which experiments try them; an experiment leaves out a method without
             any.
+        needs_by_options: what it must be given under certain options, where that is less than ``needs``.
     """
 
     name: str
@@ -106,6 +109,18 @@ class MergeMethod:
     prepare: Callable[[MergeProblem, Any], Prepared] | None = None
     knob: str = "strength"
     sweeps: tuple[MethodSweep | TwoStageSweep, ...] = ()
+    needs_by_options: Callable[[Any], Needs] | None = None
+
+    def needs_for(self, options: MethodOptions) -> Needs:
+        """What the method must be given under these options.
+
+        Args:
+            options: checked options of the method.
+
+        Returns:
+            :attr:`needs`, or less.
+        """
+        return self.needs if self.needs_by_options is None else self.needs_by_options(options)
 
 
 def merge_method(
@@ -120,6 +135,7 @@ def merge_method(
     prepare: Callable[[MergeProblem, Any], Prepared] | None = None,
     knob: str = "strength",
     sweeps: tuple[MethodSweep | TwoStageSweep, ...] = (),
+    needs_by_options: Callable[[Any], Needs] | None = None,
 ) -> "Callable[[Callable[[Layer, Any, Any], Tensor]], MergeMethod]":
     """Declare a function on one layer as a merge method; the decorated name becomes the :class:`MergeMethod`.
 
@@ -134,6 +150,7 @@ def merge_method(
         prepare: whole-model work before the layers.
         knob: the option that its strength sweep varies.
         sweeps: its forms, and the strengths at which experiments try them.
+        needs_by_options: what it must be given under certain options, where that is less than ``needs``.
 
     Returns:
         A decorator.
@@ -165,7 +182,9 @@ def merge_method(
         raise MergeError(f"method {name!r} declares knob {knob!r}, its options are {sorted(options.model_fields)}")
 
     def declare(merge_layer: "Callable[[Layer, Any, Any], Tensor]") -> MergeMethod:
-        method = MergeMethod(name, summary, paper, merge_layer, options, domain, needs, promises, prepare, knob)
+        method = MergeMethod(
+            name, summary, paper, merge_layer, options, domain, needs, promises, prepare, knob, (), needs_by_options
+        )
         return replace(method, sweeps=tuple(_declared(sweep, method) for sweep in sweeps))
 
     return declare

@@ -16,10 +16,10 @@ from torch import Tensor
 from ..core_space import CoreSpace
 from ..data_loader.batch import Batch
 from ..errors import OptionError
-from ..fim_calculator import CoreModel
+from ..fim_calculator import CoreModel, answer_log_probabilities, mean_divergence
 from ..gevp_solver import LayeredGEVP
 from ..progress import Progress
-from .likelihood import answer_log_probabilities, mean_divergence, refusal_log_probability
+from .likelihood import refusal_log_probability
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -1,19 +1,17 @@
-"""The skills' own Fishers, made fit to be added: what one skill is certain of must not outvote the others.
+"""Fishers on one scale: harm with benign, and the skills' own among each other.
 
-An F_i = G ⊗ A is collected on a few dozen samples of one skill. Its output factor G is the noisier one, and small
-wherever the skill's model is certain of its answers, so that as it stands it gives up whole skills.
+A skill's F_i = G ⊗ A is collected on a few dozen samples. Its output factor G is the noisier one, and small wherever
+the skill's model is certain of its answers, so that as it stands it gives up whole skills; and what one skill is
+certain of must not outvote the others.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
-
-import torch
 
 from ..errors import FisherError
 from ..fim_calculator import Fisher
-from ..fim_calculator.structures import KroneckerFisher, LayerFisher
+from ..fim_calculator.structures import LayerFisher
 
-__all__ = ["equal_traces", "output_shrunk", "skill_layers"]
+__all__ = ["equal_traces", "equalised", "skill_layers"]
 
 
 def skill_layers(
@@ -23,7 +21,7 @@ def skill_layers(
 
     Args:
         fishers: adapter → its F_i; at least one, all of the same modules.
-        output_shrinkage: γ of :func:`output_shrunk`; other structures have no output factor and stay.
+        output_shrinkage: γ of :meth:`~.KroneckerFisher.output_shrunk`; other structures have no output factor and stay.
         equal: scale to equal traces (:func:`equal_traces`).
 
     Returns:
@@ -34,7 +32,7 @@ def skill_layers(
     """
     modules = next(iter(fishers.values())).layers
     layers = {
-        module: tuple(output_shrunk(fisher.layers[module], output_shrinkage) for fisher in fishers.values())
+        module: tuple(fisher.layers[module].output_shrunk(output_shrinkage) for fisher in fishers.values())
         for module in modules
     }
     if not equal:
@@ -62,18 +60,21 @@ def equal_traces(layers: tuple[LayerFisher, ...]) -> tuple[LayerFisher, ...]:
     return tuple(layer.scaled(mean / own) if own > 0 else layer for layer, own in zip(layers, traces, strict=True))
 
 
-def output_shrunk(layer: LayerFisher, share: float) -> LayerFisher:
-    """(1−γ)G + γ (tr G / p) I in place of G: linear shrinkage (Ledoit and Wolf, 2004), which keeps the trace.
+def equalised(f_harm: Fisher, f_benign: Fisher) -> tuple[Fisher, float]:
+    """Scale F_h so that both traces agree over all layers; μ and λ then mean the same on every model.
 
     Args:
-        layer: F_i of one module.
-        share: γ, 0 to 1. At 1 only what the module reads matters, as in RegMean (arXiv:2212.09849).
+        f_harm: F_h.
+        f_benign: F_b.
 
     Returns:
-        The Fisher with the shrunk output factor; one of another structure than Kronecker as it is.
+        The scaled F_h and the factor.
+
+    Raises:
+        FisherError: a trace is zero, so that there is nothing to compare.
     """
-    if not isinstance(layer, KroneckerFisher) or share == 0:
-        return layer
-    outer = layer.gradient_outer
-    target = outer.diagonal().mean() * torch.eye(len(outer), dtype=outer.dtype)
-    return replace(layer, gradient_outer=(1.0 - share) * outer + share * target)
+    harm, benign = f_harm.trace(), f_benign.trace()
+    if harm <= 0 or benign <= 0:
+        which = "harm" if harm <= 0 else "benign"
+        raise FisherError(f"the {which} Fisher is zero: no gradient reaches any merged module; check data and labels")
+    return f_harm.scaled(benign / harm), benign / harm

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from ..data_loader.batch import Batch
-from ..fim_calculator import CoreModel
-from .likelihood import score_candidates
+from ..errors import DataError
+from .capture import CoreModel
+from .likelihood import divergences
 
 __all__ = ["share_within_budget", "trust_region_share"]
 
@@ -40,25 +41,32 @@ def trust_region_share(
 
     Returns:
         T in [0.05, 1].
+
+    Raises:
+        DataError: no benign batches.
     """
+    if not benign:
+        raise DataError(
+            "the point 'trust' goes towards the safe model as far as benign prompts allow, and there are none; give "
+            "benign data, or take another point: merged, own or base"
+        )
     candidates = [{m: utility[m] + t * towards_safe[m] for m in utility} for t in _SHARES]
-    divergences = [d for _, d in score_candidates(attached, candidates, utility, (), benign)]
-    return share_within_budget(_SHARES, divergences, budget)
+    return share_within_budget(_SHARES, divergences(attached, candidates, utility, benign), budget)
 
 
-def share_within_budget(shares: Sequence[float], divergences: Sequence[float], budget: float) -> float:
+def share_within_budget(shares: Sequence[float], measured: Sequence[float], budget: float) -> float:
     """Where a rising divergence crosses the budget, interpolated as a power law (KL grows like t² and faster).
 
     Args:
         shares: t, ascending.
-        divergences: measured at each t.
+        measured: the divergence at each t.
         budget: > 0.
 
     Returns:
         The crossing, between 0.05 and the largest share.
     """
     x = torch.tensor(shares, dtype=torch.float64).log()
-    y = torch.tensor(divergences, dtype=torch.float64).clamp_min(1e-12).log()
+    y = torch.tensor(measured, dtype=torch.float64).clamp_min(1e-12).log()
     target = torch.tensor(budget, dtype=torch.float64).log()
     above = (y > target).nonzero().flatten()
     if len(above) == 0:
