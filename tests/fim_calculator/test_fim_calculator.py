@@ -29,6 +29,7 @@ from sst_merge.fim_calculator import (
     fingerprint,
     lora_gradient_variance_approximation,
     point_cores,
+    point_digest,
     restrict_spaces,
     vila_parameter_identification,
 )
@@ -218,6 +219,26 @@ def test_fingerprint_sees_every_basis(spaces: dict[str, CoreSpace]) -> None:
         for left, right in ((-space.left, space.right), (space.left, space.right.flip(1))):
             seen.add(fingerprint({**spaces, name: CoreSpace(left, right)}))
     assert len(seen) == 1 + 2 * len(spaces)
+
+
+def test_names_of_spaces_and_points_survive_the_rounding_of_another_machine(spaces: dict[str, CoreSpace]) -> None:
+    """Bases that differ in float32's last digits mean the same updates; a turn by 1 % of one column does not."""
+    generator = torch.Generator().manual_seed(0)
+
+    def noisy(matrix: Tensor, size: float) -> Tensor:
+        return matrix + size * torch.randn(matrix.shape, generator=generator, dtype=matrix.dtype)
+
+    def changed(size: float) -> dict[str, CoreSpace]:
+        return {n: CoreSpace(noisy(s.left, size), noisy(s.right, size), s.kind, s.bias) for n, s in spaces.items()}
+
+    assert fingerprint(changed(1e-9)) == fingerprint({
+        n: CoreSpace(s.left.float(), s.right.float()) for n, s in spaces.items()
+    })
+    assert fingerprint(changed(1e-2)) != fingerprint(spaces)
+    point = point_cores(make_adapters(), spaces)
+    assert point_digest({n: noisy(core, 1e-9) for n, core in point.items()}) == point_digest(point)
+    assert len({point_digest({n: f * core for n, core in point.items()}) for f in (1.0, 1.001, -1.0, 0.0)}) == 4
+    assert point_digest(None) == point_digest({}) == point_digest({n: 0 * core for n, core in point.items()})
 
 
 def test_damaged_files_are_refused(model: Any, spaces: dict[str, CoreSpace], tmp_path: Path) -> None:

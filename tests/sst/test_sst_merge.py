@@ -297,10 +297,11 @@ def test_fisher_merged_utility_adapters(model, adapters, equal, shrinkage, input
     sst = SSTMerge(problem, options)
     problem = sst.problem
     raw = [
-        compute_fim(model, problem.spaces, own[a.name], structure="kronecker", point=sst.each[a.name],
-                    estimator="log_odds")
+        compute_fim(
+            model, problem.spaces, own[a.name], structure="kronecker", point=sst.each[a.name], estimator="log_odds"
+        )
         for a in experts[:2]
-    ]  # fmt: skip
+    ]
     utility = sst.utility
     merged = sst.merged(mu=0.7)
     for m in MODULES:
