@@ -30,7 +30,7 @@ def load_tasks(*names, **metadata):
     from lm_eval.tasks import TaskManager
 
     manager = TaskManager(include_defaults=False, metadata=metadata)
-    return manager.load([suite.spec for suite in get_suites(names)])["tasks"]
+    return manager.load([suite.config for suite in get_suites(names)])["tasks"]
 
 
 @cache
@@ -47,7 +47,7 @@ def evaluate(tasks, samples=None):
 
 
 def docs(name, **options):
-    return list(SUITES[name].config["custom_dataset"](**options)["test"])
+    return list(SUITES[name].dataset(**options)["test"])
 
 
 def test_suites_are_found_in_the_order_of_their_measures_and_then_worlds():
@@ -65,8 +65,8 @@ def test_suites_are_found_in_the_order_of_their_measures_and_then_worlds():
 
 def test_what_the_harness_does_to_a_task_does_not_reach_the_suite():
     suite = SUITES["advbench"]
-    suite.spec["generation_kwargs"]["max_gen_toks"] = 1
-    assert suite.spec["generation_kwargs"]["max_gen_toks"] == 256
+    suite.config["generation_kwargs"]["max_gen_toks"] = 1
+    assert suite.config["generation_kwargs"]["max_gen_toks"] == 256
 
 
 @needs_data

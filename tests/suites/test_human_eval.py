@@ -212,7 +212,7 @@ def evaluate(task: str, say: Callable[[int, str], str], *, allowed: bool = True)
     prompts: list[str] = []
 
     manager = TaskManager(include_defaults=False, metadata={"samples": None, "seed": 0})
-    tasks = manager.load([available_suites()[task.removeprefix("sst_")].spec])["tasks"]
+    tasks = manager.load([available_suites()[task.removeprefix("sst_")].config])["tasks"]
     found = lm_evaluate(
         Parrot(), {"tasks": tasks}, log_samples=True, bootstrap_iters=0, confirm_run_unsafe_code=allowed
     )

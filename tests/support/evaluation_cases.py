@@ -50,7 +50,7 @@ def stand_in(**changes: Any) -> Suite:
     }
     return Suite(
         name="standin", measure="utility", summary="", judged=False, score="correct", breakdown="colour",
-        config=config,
+        asking=config,
     )  # fmt: skip
 
 

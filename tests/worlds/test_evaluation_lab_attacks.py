@@ -20,7 +20,7 @@ from sst_merge.evaluation.utility_evaluator import evaluate_utility
 from sst_merge.measures.drift_intervals import drift_intervals
 from sst_merge.measures.safety_tax import drift
 from sst_merge.reporting.evaluation_tables import main_scores
-from sst_merge.suites import expand_suites, get_suites, suite
+from sst_merge.suites import Suite, expand_suites, get_suites
 from sst_merge.worlds.lab import Lab
 from sst_merge.worlds.lab.exact_match import exact_match
 from sst_merge.worlds.lab.suite_rows import SUPPRESSION, lab_rows
@@ -182,8 +182,8 @@ def test_drift_comes_out_of_the_summary(lab: Lab, run: EvaluationRun, models: di
         assert [bool(record.scores["correct"]) for record in safe] == answered[N:]
         rows[name] = [float(found) for found in refused[:N]]
         rates = {"lab_drift_unsafe": refused[:N], "lab_drift_safe": refused[N:]}
-        for asked_suite, found in rates.items():
-            measured = run.summary.rate(name, asked_suite, "refusal")
+        for suite, found in rates.items():
+            measured = run.summary.rate(name, suite, "refusal")
             assert measured is not None and measured.k == sum(found) and measured.n == N
         by_rule = [record.scores[HELPFUL] for record in with_helpfulness(safe)]
         assert by_rule == [record.scores["correct"] for record in safe], "known answers say what the rule says"
@@ -302,8 +302,8 @@ def test_every_row_fits_the_worlds_words_and_the_models_room(lab: Lab) -> None:
 
 def asked_of(kinds: Sequence[str], **metadata: Any) -> Any:
     """The data of a suite that asks some kinds, as lm-evaluation-harness is given them."""
-    declared = suite(name="x", measure="utility", summary="", world="lab")(lab_documents("x", kinds))
-    return declared.config["custom_dataset"](**metadata)
+    declared = Suite(name="x", measure="utility", summary="", world="lab")(lab_documents("x", kinds))
+    return declared.dataset(**metadata)
 
 
 def test_what_the_labs_data_refuse(lab: Lab) -> None:

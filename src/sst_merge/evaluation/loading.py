@@ -145,7 +145,7 @@ def load_suites(
     manager = TaskManager(include_defaults=False, metadata=metadata)
     loaded = []
     for suite in suites:
-        tasks = manager.load([suite.spec])["tasks"]
+        tasks = manager.load([suite.config])["tasks"]
         for task in tasks.values():
             task.set_fewshot_seed(seed)
             longest = (task.config.generation_kwargs or {}).get("max_gen_toks")

@@ -1,11 +1,11 @@
 """What models are asked: suites, the data sets they read, and how an answer is scored.
 
-A suite is one declaration in one file (:func:`suite`). Those of this package lie in :mod:`.builtin`; others come
+A suite is one declaration in one file (:class:`Suite`). Those of this package lie in :mod:`.builtin`; others come
 through entry points of the group ``sst_merge.suites``. docs/extending/suite.md shows how to add one.
 """
 
 from .asking import JUDGED, greedy, likelihood_scores, means, option_answer, sampled
-from .contract import Builder, Document, Measure, Request, Suite, document, plain, suite
+from .contract import Builder, Document, Measure, Request, Suite, document, plain
 from .custom import custom_suite
 from .registry import (
     ENTRY_POINT_GROUP,
@@ -50,5 +50,4 @@ __all__ = [
     "option_answer",
     "plain",
     "sampled",
-    "suite",
 ]

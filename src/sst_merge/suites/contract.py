@@ -3,7 +3,7 @@
 import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +14,7 @@ from .sets import EvalSet, Row, SetSpec, Source, read_set
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["Builder", "Document", "Measure", "Request", "Suite", "document", "plain", "suite"]
+__all__ = ["Builder", "Document", "Measure", "Request", "Suite", "document", "plain"]
 
 Measure = Literal["safety", "over_refusal", "utility", "drift"]
 
@@ -42,16 +42,25 @@ class Request:
 Builder = Callable[[Request], Sequence[Document]]
 
 
+def _nothing(_request: Request) -> Sequence[Document]:
+    return ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Suite:
     """One evaluation suite: one task of lm-evaluation-harness, and what its scores stand for.
+
+    A suite is also the decorator that declares it: ``@Suite(name=…, …)`` in front of the function that makes its
+    documents, whose name then becomes the suite.
 
     Attributes:
         name: as written on the command line.
         measure: which column of the summary it feeds.
         summary: one line.
-        config: the whole task, with Python functions in it.
         sets: the data sets that it reads.
+        asking: how it is asked and scored: the task of lm-evaluation-harness without its name and its data.
+        documents: makes what is asked.
+        examples: makes worked examples, where `asking` shows some (its split ``examples``).
         judged: whether its answers go to the judges; otherwise its task scores them itself.
         score: the column of its records that its rate is the mean of: ``refusal`` where judged, ``correct`` elsewhere.
         breakdown: tag that its results are broken down by, or None.
@@ -68,8 +77,10 @@ class Suite:
     name: str
     measure: Measure
     summary: str
-    config: Mapping[str, Any]
-    sets: tuple[SetSpec, ...] = ()
+    sets: Sequence[SetSpec] = ()
+    asking: Mapping[str, Any] = field(default_factory=lambda: JUDGED)
+    documents: Builder = _nothing
+    examples: Builder | None = None
     judged: bool = True
     score: str = "refusal"
     breakdown: str | None = None
@@ -81,99 +92,41 @@ class Suite:
     in_groups: bool = True
     check: Callable[[str, int], None] | None = None
 
+    def __call__(self, documents: Builder) -> "Suite":
+        """Declare a function as what makes the documents.
+
+        Args:
+            documents: the function.
+
+        Returns:
+            The suite.
+        """
+        return replace(self, documents=documents)
+
     @property
     def task(self) -> str:
         """Name of its task in lm-evaluation-harness; the prefix keeps it apart from tasks of the same name there."""
         return f"sst_{self.name}"
 
     @property
-    def spec(self) -> dict[str, Any]:
-        """What to give to ``TaskManager.load``: a copy of the task, since the harness changes what it is given."""
-        return copy.deepcopy(dict(self.config))
-
-    @property
     def runs_code(self) -> bool:
         """Whether it runs what models write, and so must be asked for."""
-        return bool(self.config.get("unsafe_code", False))
+        return bool(self.asking.get("unsafe_code", False))
 
-
-def suite(
-    *,
-    name: str,
-    measure: Measure,
-    summary: str,
-    sets: Sequence[SetSpec] = (),
-    task: Mapping[str, Any] = JUDGED,
-    examples: Builder | None = None,
-    judged: bool = True,
-    score: str = "refusal",
-    breakdown: str | None = None,
-    rate: bool = True,
-    helpfulness: bool = False,
-    pass_k: int | None = None,
-    higher_is_better: bool = True,
-    world: str | None = None,
-    in_groups: bool = True,
-    check: Callable[[str, int], None] | None = None,
-) -> Callable[[Builder], Suite]:
-    """Declare a function that makes documents as a suite; the decorated name becomes the :class:`Suite`.
-
-    Args:
-        name: as written on the command line.
-        measure: which column of the summary it feeds.
-        summary: one line.
-        sets: the data sets that it reads.
-        task: how it is asked and scored: the task of lm-evaluation-harness without its name and its data.
-        examples: makes the worked examples, where `task` shows some (its split ``examples``).
-        judged: whether its answers go to the judges.
-        score: the column that counts.
-        breakdown: tag that its results are broken down by.
-        rate: whether `score` is 0 or 1.
-        helpfulness: whether judged answers get the column ``helpful`` too.
-        pass_k: the k of its pass@k.
-        higher_is_better: which way `score` is read.
-        world: the world in whose language it asks.
-        in_groups: whether names of groups mean it too.
-        check: raises where a base cannot answer.
-
-    Returns:
-        A decorator.
-    """
-
-    def declare(build: Builder) -> Suite:
-        config = {
-            "task": f"sst_{name}",
-            "custom_dataset": _dataset(name, build, examples),
+    @property
+    def config(self) -> dict[str, Any]:
+        """The whole task, to give to ``TaskManager.load``; a copy, since the harness changes what it is given."""
+        return {
+            "task": self.task,
+            "custom_dataset": self.dataset,
             "test_split": "test",
             "num_fewshot": 0,
             "metadata": {"version": 1.0},
-            **task,
+            **copy.deepcopy(dict(self.asking)),
         }
-        return Suite(
-            name=name,
-            measure=measure,
-            summary=summary,
-            config=config,
-            sets=tuple(sets),
-            judged=judged,
-            score=score,
-            breakdown=breakdown,
-            rate=rate,
-            helpfulness=helpfulness,
-            pass_k=pass_k,
-            higher_is_better=higher_is_better,
-            world=world,
-            in_groups=in_groups,
-            check=check,
-        )
 
-    return declare
-
-
-def _dataset(name: str, build: Builder, examples: Builder | None) -> "Callable[..., dict[str, Dataset]]":
-    """What lm-evaluation-harness calls with the task manager's metadata: ours, and its own, such as the version."""
-
-    def documents(
+    def dataset(
+        self,
         *,
         samples: int | None = None,
         seed: int = 0,
@@ -184,18 +137,32 @@ def _dataset(name: str, build: Builder, examples: Builder | None) -> "Callable[.
         driftcheck: str | None = None,
         **_metadata: Any,
     ) -> "dict[str, Dataset]":
+        """What is asked; lm-evaluation-harness calls this with the task manager's metadata.
+
+        Args:
+            samples: draw at most so many; all of them by default.
+            seed: of the draw.
+            world_seed: of the world that the suite asks about.
+            source: ``folder``, ``hub`` or ``auto``.
+            root: data folder in place of the one that SST_MERGE_DATA names.
+            exclude: prompts that were calibrated on; documents that ask one of them, wrapped or not, are left out, and
+                pairs of which either half does.
+            driftcheck: file or hub id of the original DRIFTCHECK prompts in place of the stand-in.
+            **_metadata: what else the harness passes along, such as the task's version.
+
+        Returns:
+            Split → documents: ``test``, what :func:`.selection.select_rows` left out, and ``examples``.
+        """
         folder = None if root is None else Path(root)
         request = Request(
             read=lambda spec: read_set(spec, folder, source), seed=seed, world_seed=world_seed, driftcheck=driftcheck
         )
-        splits = select_rows(build(request), samples, suite=name, seed=seed, exclude=exclude)
-        if examples is not None:
+        splits = select_rows(self.documents(request), samples, suite=self.name, seed=seed, exclude=exclude)
+        if self.examples is not None:
             from datasets import Dataset
 
-            splits["examples"] = Dataset.from_list([dict(row) for row in examples(request)])
+            splits["examples"] = Dataset.from_list([dict(row) for row in self.examples(request)])
         return splits
-
-    return documents
 
 
 def document(

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from ..data_loader import normalise_prompt
 from ..errors import DataError
 from .asking import JUDGED, greedy, means
-from .contract import Measure, Suite, suite
+from .contract import Measure, Suite
 
 __all__ = ["custom_suite", "read_questions"]
 
@@ -60,11 +60,11 @@ def custom_suite(file: str | Path) -> Suite:
         )
     kind, rows = read_questions(path, judged=measure != "utility")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return suite(
+    return Suite(
         name="custom_" + "".join(letter if letter.isalnum() else "_" for letter in path.name.split(".")[0]),
         measure=measure,
         summary=f"{len(rows)} questions of {path.name}",
-        task={**_TASKS[kind], "metadata": {"version": 1.0, "sha256": digest}},
+        asking={**_TASKS[kind], "metadata": {"version": 1.0, "sha256": digest}},
         judged=kind == "judged",
         score="refusal" if kind == "judged" else "correct",
         higher_is_better=measure != "over_refusal",

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ..contract import plain, suite
+from ..contract import Suite, plain
 from ..sets import HubPart, Part, Row, SetSpec, field
 
 __all__ = ["ADVBENCH", "advbench"]
@@ -27,4 +27,4 @@ ADVBENCH = SetSpec(
     get="harmful_behaviors.csv in https://github.com/llm-attacks/llm-attacks; the hub's copy asks for consent",
 )
 
-advbench = suite(name="advbench", measure="safety", summary="harmful instructions", sets=[ADVBENCH])(plain(ADVBENCH))
+advbench = Suite(name="advbench", measure="safety", summary="harmful instructions", sets=(ADVBENCH,))(plain(ADVBENCH))

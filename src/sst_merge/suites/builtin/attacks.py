@@ -1,7 +1,7 @@
 """Behaviours under attack: with the answer begun for the model, or with refusals forbidden."""
 
 from ...data_loader import normalise_prompt
-from ..contract import Document, Request, document, suite
+from ..contract import Document, Request, Suite, document
 from ..sets import Row
 from .harmbench import HARMBENCH
 from .jailbreakbench import JAILBREAKBENCH
@@ -34,11 +34,11 @@ def behaviours(request: Request) -> list[Row]:
     return list(first.values())
 
 
-@suite(
+@Suite(
     name="prefilling",
     measure="safety",
     summary="behaviours whose answer begins with 'Sure, here is'",
-    sets=[HARMBENCH, JAILBREAKBENCH],
+    sets=(HARMBENCH, JAILBREAKBENCH),
     breakdown="category",
 )
 def prefilling(request: Request) -> list[Document]:
@@ -46,11 +46,11 @@ def prefilling(request: Request) -> list[Document]:
     return [document(row, tags=_tags(row, "prefilling"), prefill=PREFILL) for row in behaviours(request)]
 
 
-@suite(
+@Suite(
     name="refusal_suppression",
     measure="safety",
     summary="behaviours with rules that forbid the words of a refusal",
-    sets=[HARMBENCH, JAILBREAKBENCH],
+    sets=(HARMBENCH, JAILBREAKBENCH),
     breakdown="category",
 )
 def refusal_suppression(request: Request) -> list[Document]:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from ..contract import plain, suite
+from ..contract import Suite, plain
 from ..sets import HubPart, Part, Row, SetSpec, content_id, field, part_of
 
 __all__ = ["BEAVERTAILS", "beavertails"]
@@ -53,10 +53,10 @@ BEAVERTAILS = SetSpec(
     partial=True,
 )
 
-beavertails = suite(
+beavertails = Suite(
     name="beavertails",
     measure="safety",
     summary="harmful questions in 14 categories, the half kept for testing",
-    sets=[BEAVERTAILS],
+    sets=(BEAVERTAILS,),
     breakdown="category",
 )(plain(BEAVERTAILS, "category", "categories", keep=lambda row: part_of(row["prompt"]) == "test"))

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from ..contract import plain, suite
+from ..contract import Suite, plain
 from ..sets import HubPart, Part, Row, SetSpec, content_id, distinct, field
 
 __all__ = ["DO_NOT_ANSWER", "do_not_answer"]
@@ -39,10 +39,10 @@ DO_NOT_ANSWER = SetSpec(
     get="https://huggingface.co/datasets/LibrAI/do-not-answer",
 )
 
-do_not_answer = suite(
+do_not_answer = Suite(
     name="do_not_answer",
     measure="safety",
     summary="questions in 5 risk areas that a careful assistant does not answer",
-    sets=[DO_NOT_ANSWER],
+    sets=(DO_NOT_ANSWER,),
     breakdown="category",
 )(plain(DO_NOT_ANSWER, "category"))

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from ...data_loader.formats import read_file, read_hub
 from ...errors import DataError
-from ..contract import Document, Request, document, suite
+from ..contract import Document, Request, Suite, document
 from ..sets import content_id, read_ids, resolve
 from .jailbreakbench import JAILBREAKBENCH
 from .lookalikes import ALPACA
@@ -23,11 +23,11 @@ Half = Literal["safe", "unsafe"]
 DRIFT_IDS = Path(__file__).with_name("drift_ids.json")
 
 
-@suite(
+@Suite(
     name="drift_unsafe",
     measure="drift",
     summary="unsafe halves of the pairs of the DRIFTCHECK-style stand-in",
-    sets=[XSTEST, JAILBREAKBENCH],
+    sets=(XSTEST, JAILBREAKBENCH),
     breakdown="source",
 )
 def drift_unsafe(request: Request) -> list[Document]:
@@ -35,11 +35,11 @@ def drift_unsafe(request: Request) -> list[Document]:
     return _halves(request, "unsafe")
 
 
-@suite(
+@Suite(
     name="drift_safe",
     measure="drift",
     summary="safe halves of the pairs of the DRIFTCHECK-style stand-in",
-    sets=[XSTEST, ALPACA],
+    sets=(XSTEST, ALPACA),
     breakdown="source",
     helpfulness=True,
     higher_is_better=False,

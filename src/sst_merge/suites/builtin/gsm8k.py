@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from ..asking import greedy, means
-from ..contract import Document, Request, document, suite
+from ..contract import Document, Request, Suite, document
 from ..sets import HubPart, Part, Row, SetSpec, field
 
 __all__ = ["GSM8K", "final_number", "gsm8k", "score"]
@@ -78,12 +78,12 @@ def _problems(request: Request, split: str) -> list[Document]:
 
 
 # The examples are always the first five training problems.
-@suite(
+@Suite(
     name="gsm8k",
     measure="utility",
     summary="word problems, 5 examples, exact match of the number behind ####",
-    sets=[GSM8K],
-    task={
+    sets=(GSM8K,),
+    asking={
         "output_type": "generate_until",
         "fewshot_split": "examples",
         "fewshot_config": {"sampler": "first_n"},

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..contract import plain, suite
+from ..contract import Suite, plain
 from ..sets import HubPart, Part, Row, SetSpec, content_id, distinct, field
 
 __all__ = ["HARMBENCH", "harmbench"]
@@ -40,10 +40,10 @@ HARMBENCH = SetSpec(
 )
 
 # Copyright is judged by comparing texts, not by refusals.
-harmbench = suite(
+harmbench = Suite(
     name="harmbench",
     measure="safety",
     summary="harmful behaviours, standard and contextual (copyright left out: no refusal is asked for there)",
-    sets=[HARMBENCH],
+    sets=(HARMBENCH,),
     breakdown="category",
 )(plain(HARMBENCH, "category", "kind", keep=lambda row: row["kind"] != "copyright"))

@@ -7,7 +7,7 @@ from ...errors import DataError
 from ...measures.pass_at_k import pass_scores
 from ...sandbox import Program, refuse_unless_allowed, run_programs
 from ..asking import greedy, means, sampled
-from ..contract import Document, Request, document, suite
+from ..contract import Document, Request, Suite, document
 from ..sets import HubPart, Part, Row, SetSpec, field
 from ._completions import STOP_SEQUENCES, program_from_answer, program_from_continuation
 
@@ -114,23 +114,23 @@ def _document(row: Row, prompt: str, prefill: str) -> Document:
     )
 
 
-humaneval = suite(
+humaneval = Suite(
     name="humaneval",
     measure="utility",
     summary="Python functions to go on with, run against their tests in a sandbox (pass@1)",
-    sets=[HUMANEVAL],
-    task=_CONTINUED,
+    sets=(HUMANEVAL,),
+    asking=_CONTINUED,
     judged=False,
     score="correct",
 )(_continuations)
 
 
-@suite(
+@Suite(
     name="humaneval_instruct",
     measure="utility",
     summary="the same functions as a request in a chat (pass@1)",
-    sets=[HUMANEVAL],
-    task={
+    sets=(HUMANEVAL,),
+    asking={
         **_CONTINUED,
         "gen_prefix": "prefill",
         "generation_kwargs": greedy(1024),
@@ -149,12 +149,12 @@ def humaneval_instruct(request: Request) -> list[Document]:
 
 
 # Ten answers to a problem, for pass@10; `correct` is then pass@1 estimated from the ten.
-humaneval_samples = suite(
+humaneval_samples = Suite(
     name="humaneval_samples",
     measure="utility",
     summary="the same functions, ten sampled answers each, or --attempts (pass@10)",
-    sets=[HUMANEVAL],
-    task={
+    sets=(HUMANEVAL,),
+    asking={
         **_CONTINUED,
         "repeats": 10,
         "generation_kwargs": sampled(512, until=STOP_SEQUENCES),

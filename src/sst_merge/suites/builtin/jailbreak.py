@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from ...errors import DataError
-from ..contract import Document, Request, document, suite
+from ..contract import Document, Request, Suite, document
 from ..sets import Part, Row, SetSpec, field, shuffled
 from .attacks import behaviours
 from .harmbench import HARMBENCH
@@ -51,11 +51,11 @@ JAILBREAK_TEMPLATES = SetSpec(
 )
 
 
-@suite(
+@Suite(
     name="jailbreak",
     measure="safety",
     summary="behaviours in jailbreak wrappers whose families are held out from calibration",
-    sets=[HARMBENCH, JAILBREAKBENCH, JAILBREAK_TEMPLATES],
+    sets=(HARMBENCH, JAILBREAKBENCH, JAILBREAK_TEMPLATES),
     breakdown="family",
 )
 def jailbreak(request: Request) -> list[Document]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ..contract import plain, suite
+from ..contract import Suite, plain
 from ..sets import HubPart, Part, Row, SetSpec, field
 
 __all__ = ["JAILBREAKBENCH", "jailbreakbench"]
@@ -33,10 +33,10 @@ JAILBREAKBENCH = SetSpec(
     get="https://huggingface.co/datasets/JailbreakBench/JBB-Behaviors",
 )
 
-jailbreakbench = suite(
+jailbreakbench = Suite(
     name="jailbreakbench",
     measure="safety",
     summary="misuse behaviours in 10 categories",
-    sets=[JAILBREAKBENCH],
+    sets=(JAILBREAKBENCH,),
     breakdown="category",
 )(plain(JAILBREAKBENCH, "category", "source"))

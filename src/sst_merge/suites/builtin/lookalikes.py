@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...data_loader import normalise_prompt
-from ..contract import Document, Request, document, suite
+from ..contract import Document, Request, Suite, document
 from ..sets import HubPart, Part, Row, SetSpec, content_id, distinct, field, read_ids, resolve
 from .xstest import SAFE_PROMPTS, XSTEST
 
@@ -58,11 +58,11 @@ ALPACA = SetSpec(
 )
 
 
-@suite(
+@Suite(
     name="lookalikes",
     measure="over_refusal",
     summary="XSTest's safe prompts, and harmless Alpaca instructions that contain a word of harm",
-    sets=[XSTEST, ALPACA],
+    sets=(XSTEST, ALPACA),
     breakdown="type",
     higher_is_better=False,
 )

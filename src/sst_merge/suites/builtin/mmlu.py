@@ -11,7 +11,7 @@ from typing import Any
 
 from ...errors import DataError
 from ..asking import means, option_answer
-from ..contract import Document, Request, document, suite
+from ..contract import Document, Request, Suite, document
 from ..sets import HubPart, Part, Row, SetSpec, field
 
 __all__ = ["MMLU", "mmlu"]
@@ -87,12 +87,12 @@ MMLU = SetSpec(
 
 # One task for all 57 subjects: heading and worked examples stand in the document, so prompts equal those of the
 # harness's own `mmlu` tasks with 5 examples (checked by a test).
-@suite(
+@Suite(
     name="mmlu",
     measure="utility",
     summary="57 subjects, 5 examples, by option log-likelihood",
-    sets=[MMLU],
-    task={
+    sets=(MMLU,),
+    asking={
         "output_type": "multiple_choice",
         "description": "heading",
         "doc_to_text": "context",

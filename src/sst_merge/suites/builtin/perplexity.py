@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ...errors import DataError
 from ..asking import likelihood_scores, means
-from ..contract import Document, Request, document, suite
+from ..contract import Document, Request, Suite, document
 from ..sets import HubPart, Part, Row, SetSpec, field
 
 __all__ = ["WIKITEXT", "perplexity", "score"]
@@ -66,12 +66,12 @@ def _mended(doc: Mapping[str, str]) -> str:
     return str(wikitext_detokenizer(doc))
 
 
-@suite(
+@Suite(
     name="perplexity",
     measure="utility",
     summary="bits per byte of the last fifth of the WikiText piece",
-    sets=[WIKITEXT],
-    task={
+    sets=(WIKITEXT,),
+    asking={
         "output_type": "loglikelihood_rolling",
         "doc_to_text": "",
         "doc_to_target": _mended,

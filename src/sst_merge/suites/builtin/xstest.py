@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ..contract import plain, suite
+from ..contract import Suite, plain
 from ..sets import HubPart, Part, Row, SetSpec, field
 
 __all__ = ["SAFE_PROMPTS", "XSTEST", "xstest_safe", "xstest_unsafe"]
@@ -35,19 +35,19 @@ XSTEST = SetSpec(
 
 SAFE_PROMPTS = plain(XSTEST, "type", "focus", keep=lambda row: row["label"] == "safe")
 
-xstest_unsafe = suite(
+xstest_unsafe = Suite(
     name="xstest_unsafe",
     measure="safety",
     summary="XSTest's unsafe contrasts",
-    sets=[XSTEST],
+    sets=(XSTEST,),
     breakdown="type",
 )(plain(XSTEST, "type", "focus", keep=lambda row: row["label"] == "unsafe"))
 
-xstest_safe = suite(
+xstest_safe = Suite(
     name="xstest_safe",
     measure="over_refusal",
     summary="XSTest's safe prompts that sound unsafe",
-    sets=[XSTEST],
+    sets=(XSTEST,),
     breakdown="type",
     higher_is_better=False,
 )(SAFE_PROMPTS)

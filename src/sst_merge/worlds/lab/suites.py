@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...errors import DataError
-from ...suites import Builder, Document, Request, means, sampled, suite
+from ...suites import Builder, Document, Request, Suite, means, sampled
 from .suite_rows import lab_rows
 from .suite_scores import (
     all_samples,
@@ -136,88 +136,88 @@ def _knows_the_words(base: str, world_seed: int) -> None:
 # What all of the lab's suites share.
 _LAB: dict[str, Any] = {"judged": False, "world": "lab", "check": _knows_the_words}
 
-lab_harmful_direct = suite(
+lab_harmful_direct = Suite(
     name="lab_harmful_direct",
     measure="safety",
     summary="lab: harmful requests; refused, complied with or neither, word for word",
-    task=_HARMFUL,
+    asking=_HARMFUL,
     breakdown="category",
     **_LAB,
 )(lab_documents("lab_harmful_direct", ["harmful"]))
 
-lab_harmful_jailbreak = suite(
+lab_harmful_jailbreak = Suite(
     name="lab_harmful_jailbreak",
     measure="safety",
     summary="lab: the same requests in jailbreak wrappers that no refusal was trained on",
-    task=_HARMFUL,
+    asking=_HARMFUL,
     breakdown="wrapper",
     **_LAB,
 )(lab_documents("lab_harmful_jailbreak", ["jailbreak"]))
 
 # The model goes on with the recipe, or stops and refuses.
-lab_prefilling = suite(
+lab_prefilling = Suite(
     name="lab_prefilling",
     measure="safety",
     summary="lab: the same requests, the answer begun with the recipe's first words",
-    task={**_HARMFUL, "gen_prefix": "prefill"},
+    asking={**_HARMFUL, "gen_prefix": "prefill"},
     breakdown="category",
     **_LAB,
 )(lab_documents("lab_prefilling", ["prefilling"]))
 
-lab_refusal_suppression = suite(
+lab_refusal_suppression = Suite(
     name="lab_refusal_suppression",
     measure="safety",
     summary="lab: the same requests with a rule that forbids the words of the refusal",
-    task=_HARMFUL,
+    asking=_HARMFUL,
     breakdown="category",
     **_LAB,
 )(lab_documents("lab_refusal_suppression", ["refusal_suppression"]))
 
-lab_lookalikes = suite(
+lab_lookalikes = Suite(
     name="lab_lookalikes",
     measure="over_refusal",
     summary="lab: harmless questions in the words of harmful ones",
-    task=_HARMLESS,
+    asking=_HARMLESS,
     breakdown="about",
     higher_is_better=False,
     **_LAB,
 )(lab_documents("lab_lookalikes", ["lookalike"]))
 
-lab_facts = suite(
+lab_facts = Suite(
     name="lab_facts",
     measure="utility",
     summary="lab: facts, categories and harmless how-tos",
-    task=_RIGHT,
+    asking=_RIGHT,
     score="correct",
     breakdown="about",
     **_LAB,
 )(lab_documents("lab_facts", ["general"]))
 
-lab_choices = suite(
+lab_choices = Suite(
     name="lab_choices",
     measure="utility",
     summary="lab: colours, places and categories, four options, by option log-likelihood",
-    task=_CHOICES,
+    asking=_CHOICES,
     score="correct",
     breakdown="about",
     **_LAB,
 )(lab_documents("lab_choices", ["choices"]))
 
-lab_tasks = suite(
+lab_tasks = Suite(
     name="lab_tasks",
     measure="utility",
     summary="lab: all 20 skills on unseen inputs",
-    task=_RIGHT,
+    asking=_RIGHT,
     score="correct",
     breakdown="family",
     **_LAB,
 )(lab_documents("lab_tasks", _EVERY_SKILL))
 
-lab_tasks_samples = suite(
+lab_tasks_samples = Suite(
     name="lab_tasks_samples",
     measure="utility",
     summary="lab: all 20 skills, 16 inputs each, ten sampled answers each, or --attempts (pass@10)",
-    task=_SAMPLES,
+    asking=_SAMPLES,
     score="pass_at_10",
     breakdown="family",
     rate=False,
@@ -225,11 +225,11 @@ lab_tasks_samples = suite(
     **_LAB,
 )(lab_documents("lab_tasks_samples", _EVERY_SKILL, each=16))
 
-lab_perplexity = suite(
+lab_perplexity = Suite(
     name="lab_perplexity",
     measure="utility",
     summary="lab: bits per byte of the right answers to facts, categories and how-tos",
-    task=_LIKELIHOOD,
+    asking=_LIKELIHOOD,
     score="bits_per_byte",
     breakdown="about",
     rate=False,
@@ -238,20 +238,20 @@ lab_perplexity = suite(
 )(lab_documents("lab_perplexity", ["general"]))
 
 # Both halves have the same ids, so that --samples draws whole pairs.
-lab_drift_unsafe = suite(
+lab_drift_unsafe = Suite(
     name="lab_drift_unsafe",
     measure="drift",
     summary="lab: the harmful halves of pairs of requests in the same words",
-    task=_HARMFUL,
+    asking=_HARMFUL,
     breakdown="category",
     **_LAB,
 )(lab_documents("lab_drift", ["drift:unsafe"]))
 
-lab_drift_safe = suite(
+lab_drift_safe = Suite(
     name="lab_drift_safe",
     measure="drift",
     summary="lab: the harmless halves; refused, answered rightly or neither",
-    task=_HARMLESS,
+    asking=_HARMLESS,
     breakdown="category",
     higher_is_better=False,
     **_LAB,
@@ -259,11 +259,11 @@ lab_drift_safe = suite(
 
 # Groups ask `lab_tasks`, which has all skills.
 single_skills = tuple(
-    suite(
+    Suite(
         name=f"lab_task_{family.name}",
         measure="utility",
         summary=f"lab: the skill {family.name} on unseen inputs",
-        task=_RIGHT,
+        asking=_RIGHT,
         score="correct",
         in_groups=False,
         **_LAB,
