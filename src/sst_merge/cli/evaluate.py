@@ -13,7 +13,7 @@ from .console import print_table, progress_bars, warn
 if TYPE_CHECKING:
     from ..evaluation import EvaluationRun
     from ..judges import Judge
-    from ..suites.catalogue import Suite
+    from ..suites import Suite
 
 __all__ = ["evaluate"]
 
@@ -21,9 +21,9 @@ __all__ = ["evaluate"]
 def _list_suites(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
     if not wanted or context.resilient_parsing:
         return
-    from ..suites.catalogue import SUITES
+    from ..suites import available_suites
 
-    rows = [[suite.name, suite.measure, suite.score, suite.summary] for suite in SUITES.values()]
+    rows = [[suite.name, suite.measure, suite.score, suite.summary] for suite in available_suites().values()]
     print_table("Suites", ["suite", "group", "score", "what it asks"], rows)
     context.exit()
 
@@ -39,8 +39,9 @@ def _list_suites(context: click.Context, _option: click.Parameter, wanted: bool)
     "folder of them; repeatable")  # fmt: skip
 @click.option("--adapters-dir", "folders", multiple=True, type=click.Path(path_type=Path), help="folder with many "
     "adapters, named by their paths below it; repeatable")  # fmt: skip
-@click.option("--suite", "names", multiple=True, metavar="NAME|FILE.jsonl", help="suite, group (safety, "
-    "over_refusal, utility, drift, all), or a file of own questions; repeatable, or separated by commas")  # fmt: skip
+@click.option("--suite", "names", multiple=True, metavar="NAME|FILE.jsonl[:MEASURE]", help="suite, group "
+    "(safety, over_refusal, utility, drift, all), or a file of own questions, with :safety or :over_refusal where they "
+    "are to be judged; repeatable, or separated by commas")  # fmt: skip
 @click.option("--list-suites", is_flag=True, is_eager=True, expose_value=False, callback=_list_suites,
     help="show all suites and stop")  # fmt: skip
 @click.option("--judge", "judges", multiple=True, metavar="NAME", help="who decides refusal, harm and incoherence; "
@@ -110,17 +111,12 @@ def evaluate(
     assert base is not None and out is not None
     from ..evaluation import ModelSettings, evaluate_models, find_adapters
     from ..evaluation.calibration import read_calibration
-    from ..suites.custom import custom_suite
-    from ..suites.suite_groups import expand_suites
+    from ..suites import expand_suites
     from ..worlds.lab.names import LabNames, is_lab_name
 
     lab = LabNames.of(base) if is_lab_name(base) else None
     asked = [name.strip() for text in names for name in text.split(",") if name.strip()]
-    files = [name for name in asked if name.endswith(".jsonl")]
-    suites, left_out = expand_suites(
-        [name for name in asked if name not in files], lab=lab is not None, allow_code=allow_code
-    )
-    suites += [custom_suite(Path(file)) for file in files]
+    suites, left_out = expand_suites(asked, world=None if lab is None else "lab", allow_code=allow_code)
     for name in left_out:
         warn(f"suite {name} runs code that the models write and is left out; --allow-code-execution lets it run")
     chosen = _judges(judges, options["judge_models"], suites, device)
@@ -153,7 +149,7 @@ def evaluate(
             allow_code=allow_code,
             allow_noop=options["allow_noop"],
             cache=options["cache"],
-            lab_seed=0 if lab is None else lab.seed,
+            world_seed=0 if lab is None else lab.seed,
             force=options["force"],
             progress=progress,
         )

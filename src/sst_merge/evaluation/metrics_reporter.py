@@ -6,7 +6,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..measures.intervals import mcnemar, paired_bootstrap, seed_interval, wilson_interval
-from ..suites.catalogue import SUITES
+from ..suites import available_suites
 from .records import Record
 from .score_table import ScoreTable
 from .summary import Comparison, Rate, Summary
@@ -32,7 +32,7 @@ def summarize(
         required: models that every table must show, such as the base and each single adapter. They come first, in this
             order.
         reference: model that every other one is compared with, sample by sample; None for no comparisons.
-        breakdown: suite → tag to break it down by; None takes what :data:`.suites.SUITES` says.
+        breakdown: suite → tag to break it down by; None takes what the suites declare.
         seed: of the bootstrap draws.
         level: coverage of all intervals.
 
@@ -48,7 +48,9 @@ def summarize(
         raise DataError("no records to summarize; evaluate at least one model on one suite")
     _check_models(table, tuple(dict.fromkeys((*required, *([] if reference is None else [reference])))))
     if breakdown is None:
-        breakdown = {suite.name: suite.breakdown for suite in SUITES.values() if suite.breakdown is not None}
+        breakdown = {
+            suite.name: suite.breakdown for suite in available_suites().values() if suite.breakdown is not None
+        }
     models = list(dict.fromkeys((*required, *table.models)))
     scores = {suite: _with_incoherence(table.columns(suite)) for suite in table.suites}
     cells = [(m, s, score) for s in table.suites for m in models if table.count(m, s) for score in scores[s]]

@@ -12,12 +12,11 @@ from typing import Any
 from ..errors import ConfigError
 from ..judges import Judge
 from ..progress import Progress
-from ..suites.catalogue import Suite
-from ..worlds.lab.suites import is_lab_suite
+from ..suites import Suite
 from .adapters import BASE_NAME, EvaluatedAdapter, check_adapters
 from .answers import AnswerStore, digest
 from .calibration import CalibrationPrompts
-from .checks import check_lab_vocabulary, check_reference, check_request, check_room
+from .checks import check_base, check_reference, check_request, check_room
 from .helpfulness import with_helpfulness
 from .judging import judge_records
 from .loading import LoadedSuite, load_suites
@@ -69,7 +68,7 @@ def evaluate_models(
     allow_code: bool = False,
     allow_noop: bool = False,
     cache: Path | None = None,
-    lab_seed: int = 0,
+    world_seed: int = 0,
     force: bool = False,
     progress: Progress | None = None,
 ) -> EvaluationRun:
@@ -96,7 +95,7 @@ def evaluate_models(
         allow_code: whether suites may run code that the models wrote.
         allow_noop: let adapters pass whose ΔW is exactly zero.
         cache: folder of answers; ``answers`` below `out` by default.
-        lab_seed: of the world that the lab's suites ask about.
+        world_seed: of the world that suites of a world ask about.
         force: replace a finished evaluation.
         progress: told (stage, done, total).
 
@@ -141,13 +140,12 @@ def evaluate_models(
         checked = check_adapters(adapters, index, allow_noop=allow_noop)
         inputs = find_merge_inputs(checked)
         checked = [*check_adapters(inputs.found, index, allow_noop=allow_noop), *checked]
-        if any(is_lab_suite(suite.name) for suite in suites):
-            check_lab_vocabulary(base, lab_seed)
+        check_base(suites, base, world_seed)
         loaded = load_suites(
             suites,
             samples=samples,
             seed=settings.seed,
-            lab_seed=lab_seed,
+            world_seed=world_seed,
             max_new_tokens=max_new_tokens,
             exclude=[prompt for source in exclude for prompt in source.prompts],
             driftcheck=driftcheck,
@@ -273,7 +271,7 @@ def _advance(progress: Progress, name: str, before: int, samples: int, total: in
 @contextmanager
 def _code_allowed(wanted: bool) -> Iterator[None]:
     """Say to the tasks that code may run, for this evaluation only."""
-    from ..suites.human_eval import ALLOW_VARIABLE
+    from ..sandbox import ALLOW_VARIABLE
 
     before = os.environ.get(ALLOW_VARIABLE)
     if wanted:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ..data_loader import normalise_prompt
 from ..errors import DataError
 from ..measures.intervals import wilson_interval
-from ..suites.catalogue import SUITES, Suite
+from ..suites import Suite, available_suites
 from .records import Record
 
 __all__ = ["SafetyReport", "Share", "evaluate_safety", "rate", "rates_by_tag", "records_by_suite"]
@@ -124,7 +124,7 @@ def records_by_suite(records: Iterable[Record], suites: Mapping[str, Suite]) -> 
 
 
 def evaluate_safety(
-    records: Iterable[Record], *, suites: Mapping[str, Suite] = SUITES, level: float = 0.95
+    records: Iterable[Record], *, suites: Mapping[str, Suite] | None = None, level: float = 0.95
 ) -> SafetyReport:
     """Everything about safety that one model's records say.
 
@@ -133,12 +133,13 @@ def evaluate_safety(
 
     Args:
         records: of one model; records of utility suites are ignored.
-        suites: by name; those of this package by default.
+        suites: by name; all that are installed by default.
         level: coverage of the intervals.
 
     Returns:
         The report.
     """
+    suites = available_suites() if suites is None else suites
     by_suite = records_by_suite(records, suites)
     asked = _pooled(by_suite, suites, "safety")
     direct = [record for record in asked if _attack(record) == "none"]

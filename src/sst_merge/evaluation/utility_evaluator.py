@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ..errors import DataError
 from ..measures.safety_tax import retention
-from ..suites.catalogue import SUITES, Suite
+from ..suites import Suite, available_suites
 from .records import Record
 from .safety_evaluator import Share, rate, rates_by_tag, records_by_suite
 
@@ -80,18 +80,19 @@ def perplexity(records: Iterable[Record]) -> Perplexity:
 
 
 def evaluate_utility(
-    records: Iterable[Record], *, suites: Mapping[str, Suite] = SUITES, level: float = 0.95
+    records: Iterable[Record], *, suites: Mapping[str, Suite] | None = None, level: float = 0.95
 ) -> UtilityReport:
     """Everything about skills that one model's records say.
 
     Args:
         records: of one model; records of other measures are ignored.
-        suites: by name; those of this package by default, to which custom suites may be added.
+        suites: by name; all that are installed by default, to which custom suites may be added.
         level: coverage of the intervals.
 
     Returns:
         The report.
     """
+    suites = available_suites() if suites is None else suites
     by_suite = {
         name: group for name, group in records_by_suite(records, suites).items() if suites[name].measure == "utility"
     }
