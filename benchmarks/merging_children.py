@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from sst_merge.lora_utils import Adapter
-from sst_merge.merging import merge, merge_to_folder
+from sst_merge.merging import MergeSettings, merge, merge_to_folder, plan_merge
 from sst_merge.methods import get_method
 
 __all__ = ["OPTIONS", "ours", "peft_merge"]
@@ -74,7 +74,9 @@ def ours(
         adapters = load(folder, method)
         cpu, wall, report = timed(
             lambda a=adapters, m=method, o=options: merge_to_folder(
-                a, folder / f"merged-{m}", m, rank=rank, device=device, force=True, **o
+                plan_merge(a, m, options=o, settings=MergeSettings(rank=rank, device=device)),
+                folder / f"merged-{m}",
+                force=True,
             )
         )
         peak = peak_gib()
