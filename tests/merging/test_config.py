@@ -187,7 +187,7 @@ def test_every_field_has_a_flag_and_a_description() -> None:
     data = dict.fromkeys(DataSource.model_fields, 0)
     config = MergeConfig.model_validate({"adapters": [{"path": "a"}], "output": {"path": "o"}})
     dumped = config.model_dump() | {"data": {"harm": data, "benign": data, "batch_size": 8}}
-    flags: list[Flag] = config_flags()
+    flags: list[Flag] = config_flags(MergeConfig)
     assert {flag.field for flag in flags} == leaves(dumped) - {"adapters"}
     assert len({flag.option for flag in flags}) == len(flags)
     assert all(flag.info.description for flag in flags)

@@ -21,9 +21,9 @@ from .checks import check_lab_vocabulary, check_reference, check_request, check_
 from .helpfulness import with_helpfulness
 from .judging import judge_records
 from .loading import LoadedSuite, load_suites
-from .merge_sources import find_merge_inputs
+from .merge_sources import find_merge_sources
 from .metrics_reporter import summarize
-from .output import ANSWERS, check_output, file_name, write_results
+from .output import ANSWERS, ReportWriter, check_output, file_name, write_results
 from .provenance import base_fingerprint, library_versions, template_fingerprint
 from .records import Record
 from .settings import ModelSettings
@@ -40,7 +40,7 @@ class EvaluationRun:
     Attributes:
         out: the folder it was written into.
         records: (model, suite) → records, the base first.
-        summary: every rate with its interval, and every adapter against the base.
+        summary: safety and skills of every model with intervals, every adapter against the base, taxes of merges.
         provenance: contents of ``run.json``.
         generated: answers that were computed in this run; the others were there already.
     """
@@ -71,6 +71,7 @@ def evaluate_models(
     cache: Path | None = None,
     lab_seed: int = 0,
     force: bool = False,
+    write_report: ReportWriter | None = None,
     progress: Progress | None = None,
 ) -> EvaluationRun:
     """Evaluate a base and adapters on it.
@@ -81,7 +82,7 @@ def evaluate_models(
     Args:
         base: folder or hub id of the base model.
         adapters: name → PEFT folder. What merges among them were made of is evaluated beside them where it is found
-            (:func:`~.merge_inputs.find_merge_inputs`); a warning names what is not.
+            (:func:`~.merge_sources.find_merge_sources`); a warning names what is not.
         suites: what is asked.
         out: folder to write into.
         judges: for suites whose answers are judged; the first of each column is the one that counts.
@@ -98,6 +99,8 @@ def evaluate_models(
         cache: folder of answers; ``answers`` below `out` by default.
         lab_seed: of the world that the lab's suites ask about.
         force: replace a finished evaluation.
+        write_report: writes tables, pictures and pages into the folder as well, such as
+            :func:`sst_merge.reporting.write_evaluation_report`.
         progress: told (stage, done, total).
 
     Returns:
@@ -139,8 +142,8 @@ def evaluate_models(
     with quiet_libraries():
         index = BaseModelIndex.load(base)
         checked = check_adapters(adapters, index, allow_noop=allow_noop)
-        inputs = find_merge_inputs(checked)
-        checked = [*check_adapters(inputs.found, index, allow_noop=allow_noop), *checked]
+        sources = find_merge_sources(checked)
+        checked = [*check_adapters(sources.found, index, allow_noop=allow_noop), *checked]
         if any(is_lab_suite(suite.name) for suite in suites):
             check_lab_vocabulary(base, lab_seed)
         loaded = load_suites(
@@ -174,12 +177,13 @@ def evaluate_models(
         records[key] = with_helpfulness(records[key])
     summary = summarize(
         (record for group in records.values() for record in group),
+        by_name,
         required=(BASE_NAME, *(adapter.name for adapter in checked)),
         reference=compared_with,
-        breakdown={suite.name: suite.breakdown for suite in suites if suite.breakdown is not None},
+        merges=sources.merges,
         seed=settings.seed,
     )
-    summary = replace(summary, warnings=(*inputs.warnings, *summary.warnings))
+    summary = replace(summary, warnings=(*sources.warnings, *summary.warnings))
     if exclude:
         summary = replace(summary, left_out={item.suite.name: item.left_out for item in loaded})
     provenance = {
@@ -193,7 +197,7 @@ def evaluate_models(
     }
     provenance["run"] = digest(provenance)
     records = {key: [replace(record, run=provenance["run"]) for record in group] for key, group in records.items()}
-    write_results(out, records, summary, provenance)
+    write_results(out, records, summary, provenance, write_report)
     return EvaluationRun(out=out, records=records, summary=summary, provenance=provenance, generated=generated)
 
 
