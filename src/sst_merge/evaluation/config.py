@@ -142,9 +142,7 @@ class _Request(Section):
         description="let suites run code that the models write (humaneval), in a sandbox",
         json_schema_extra={"flag": "--allow-code-execution"},
     )
-    allow_noop: bool = Field(
-        default=False, description="evaluate adapters whose update is exactly zero as well"
-    )
+    allow_noop: bool = Field(default=False, description="evaluate adapters whose update is exactly zero as well")
     force: bool = Field(
         default=False, description="replace a finished evaluation; answers that are there are used again"
     )

@@ -46,10 +46,10 @@ def summarize(
             the same sample twice, or a score that is not finite.
 
     Example:
-        >>> answers = [("base", 0.0), ("base", 0.0), ("safe", 1.0), ("safe", 0.0)]
+        >>> refused = {("base", "a"): 0.0, ("base", "b"): 0.0, ("safe", "a"): 1.0, ("safe", "b"): 0.0}
         >>> summary = summarize(
-        ...     Record(model=model, suite="advbench", id=str(i % 2), prompt="…", response="…", scores={"refusal": score})
-        ...     for i, (model, score) in enumerate(answers)
+        ...     Record(model=model, suite="advbench", id=id_, prompt=id_, response="…", scores={"refusal": score})
+        ...     for (model, id_), score in refused.items()
         ... )
         >>> summary.figure("safe", "advbench", "refusal").value
         0.5
@@ -79,9 +79,7 @@ def summarize(
         suites=tuple(table.suites),
         scores=scores,
         safety={model: evaluate_safety(table, model, level=level) for model in models},
-        utility={
-            model: evaluate_utility(table, model, skills=skills.get(model, ()), level=level) for model in models
-        },
+        utility={model: evaluate_utility(table, model, skills=skills.get(model, ()), level=level) for model in models},
         taxes=tuple(found for found in taxes if found is not None),
         comparisons=tuple(found for found in compared if found is not None),
         judges={suite: found for suite in table.suites if (found := _judges(table, suite))},

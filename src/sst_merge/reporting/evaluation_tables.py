@@ -97,8 +97,16 @@ def tax_table(summary: Summary) -> PageTable:
     return PageTable(
         caption=f"Safety tax of merges: accuracy of their skill adapters alone less their own, "
         f"{_percent(summary)} intervals, paired by sample",
-        columns=("Merge", "Refusal", "Refusal under attack", "Skills alone", "Merge's skills", "Safety tax", "n",
-                 "Skill of each suite"),
+        columns=(
+            "Merge",
+            "Refusal",
+            "Refusal under attack",
+            "Skills alone",
+            "Merge's skills",
+            "Safety tax",
+            "n",
+            "Skill of each suite",
+        ),
         rows=rows,
     )
 
@@ -161,7 +169,9 @@ def breakdown_table(summary: Summary, suite: str, score: str) -> PageTable:
     """
     groups = summary.groups(suite)
     if not groups:
-        raise DataError(f"suite {suite!r} is not broken down in the summary; its `breakdown` names no tag of the records")
+        raise DataError(
+            f"suite {suite!r} is not broken down in the summary; its `breakdown` names no tag of the records"
+        )
     rows = []
     for group in groups:
         figures = [summary.figure(model, suite, score, group) for model in summary.models]
