@@ -36,7 +36,7 @@ from sst_merge.evaluation.silence_libraries import quiet_libraries
 from sst_merge.lora_utils import BaseModelIndex
 from sst_merge.measures.intervals import seed_interval
 from sst_merge.reporting import markdown_table, rate_with_interval
-from sst_merge.suites.catalogue import Suite, get_suites
+from sst_merge.suites import Suite, get_suites
 from sst_merge.worlds.lab import load_lab
 
 BATCH = 16

@@ -15,8 +15,9 @@ import json
 import re
 from collections import defaultdict
 
-from sst_merge.suites.sets import Row, load_set
-from sst_merge.suites.sets.pairs import DRIFT_IDS, fingerprint
+from sst_merge.suites import Row, load_set
+from sst_merge.suites.builtin.drift import DRIFT_IDS
+from sst_merge.suites.sets import fingerprint
 
 # Safe type of XSTest → its contrasts. `nons_group_real_discr` and `privacy_public` have none of their own.
 CONTRASTS = {

@@ -9,10 +9,10 @@ not harmless on reading all of them (REJECTED, with the reason).
 import argparse
 import json
 
-from sst_merge.suites.sets import load_set
-from sst_merge.suites.sets.harm_words import harm_words
-from sst_merge.suites.sets.pairs import LOOKALIKE_IDS, fingerprint
-from sst_merge.suites.sets.templates import FAMILIES, cluster
+from sst_merge.suites import load_set
+from sst_merge.suites.builtin.jailbreak import FAMILIES, cluster
+from sst_merge.suites.builtin.lookalikes import LOOKALIKE_IDS, harm_words
+from sst_merge.suites.sets import fingerprint
 
 REJECTED = {"alpaca/8de1bd948ad7": "asks for an invented news article about a real company"}
 

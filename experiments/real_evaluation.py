@@ -25,7 +25,7 @@ from sst_merge.lora_utils import Adapter
 from sst_merge.merging import merge
 from sst_merge.reporting import markdown_table
 from sst_merge.reporting.evaluation_tables import overview_table
-from sst_merge.suites.catalogue import get_suites
+from sst_merge.suites import get_suites
 
 DECIDING = ("steps", "samples", "max_new_tokens", "seed")
 SUITES = ("mmlu", "humaneval", "beavertails", "xstest_safe", "xstest_unsafe")

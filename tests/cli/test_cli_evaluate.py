@@ -7,15 +7,14 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from lab_counterparts import lab_counterparts
 
 from sst_merge.cli.main import cli
 from sst_merge.errors import ConfigError, DataError
 from sst_merge.evaluation import read_summary
-from sst_merge.suites.catalogue import SUITES
-from sst_merge.suites.suite_groups import GROUPS, expand_suites
+from sst_merge.suites import GROUPS, available_suites, expand_suites
 from sst_merge.worlds.lab import load_lab
 from sst_merge.worlds.lab.names import LabNames
-from sst_merge.worlds.lab.suites import LAB_COUNTERPARTS
 
 
 def call(*arguments: object) -> Result:
@@ -33,7 +32,7 @@ def test_help_and_list_import_nothing_heavy(flag: str) -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     if flag == "--list-suites":
-        assert all(name in done.stdout for name in SUITES)
+        assert all(name in done.stdout for name in available_suites())
 
 
 def test_a_base_and_adapters_on_the_lab(tmp_path: Path) -> None:
@@ -115,17 +114,18 @@ def test_a_file_and_flags_over_it(tmp_path: Path) -> None:
 
 
 def test_groups_of_suites() -> None:
+    suites, counterparts = available_suites(), lab_counterparts()
     real, left_out = expand_suites(["all"])
     names = [suite.name for suite in real]
-    assert left_out and all(SUITES[name].runs_code for name in left_out)
-    assert {*names, *left_out} == {name for name in SUITES if not name.startswith("lab_")}
-    assert names == [name for name in SUITES if name in names], "in the order of the table"
+    assert left_out and all(suites[name].runs_code for name in left_out)
+    assert {*names, *left_out} == {name for name in suites if not name.startswith("lab_")}
+    assert names == [name for name in suites if name in names], "in the order of the table"
     allowed, none_left = expand_suites(["utility"], allow_code=True)
     assert none_left == [] and all(suite.measure == "utility" for suite in allowed)
     assert any(suite.runs_code for suite in allowed)
     asked, _ = expand_suites(["humaneval", "safety"])
     assert "humaneval" in [suite.name for suite in asked], "a suite that is named is not left out"
-    lab, _ = expand_suites(["all", "lab_task_add"], lab=True)
+    lab, _ = expand_suites(["all", "lab_task_add"], world="lab")
     assert [suite.name for suite in lab] == [
         "lab_harmful_direct", "lab_harmful_jailbreak", "lab_prefilling", "lab_refusal_suppression", "lab_lookalikes",
         "lab_facts", "lab_choices", "lab_tasks", "lab_tasks_samples", "lab_perplexity", "lab_drift_unsafe",
@@ -133,9 +133,9 @@ def test_groups_of_suites() -> None:
     ]  # fmt: skip
     for group in GROUPS:
         real, _ = expand_suites([group], allow_code=True)
-        lab, left_out = expand_suites([group], lab=True)
+        lab, left_out = expand_suites([group], world="lab")
         assert not left_out
-        assert {LAB_COUNTERPARTS[suite.name] for suite in real} <= {suite.name for suite in lab}, "nothing is missing"
+        assert {counterparts[suite.name] for suite in real} <= {suite.name for suite in lab}, "nothing is missing"
     with pytest.raises(DataError, match=r"unknown suite 'x'; groups: safety"):
         expand_suites(["x"])
 

@@ -15,7 +15,7 @@ from sst_merge.errors import ConfigError, DataError
 from sst_merge.evaluation import evaluate_models
 from sst_merge.evaluation.calibration import CalibrationPrompts, read_calibration
 from sst_merge.merging.config import load_config
-from sst_merge.suites.catalogue import get_suites
+from sst_merge.suites import get_suites
 from sst_merge.worlds.lab import Lab
 from sst_merge.worlds.lab.suite_rows import lab_rows
 

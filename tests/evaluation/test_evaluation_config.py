@@ -9,7 +9,7 @@ from sst_merge.cli.flags import config_flags, read_config
 from sst_merge.errors import ConfigError
 from sst_merge.evaluation import ModelSettings
 from sst_merge.evaluation.config import EvaluationConfig, JudgeModel, NamedFolder
-from sst_merge.suites.suite_groups import expand_suites
+from sst_merge.suites import expand_suites
 from sst_merge.yaml_config import load_yaml_config
 
 REPOSITORY = Path(__file__).parents[2]
@@ -21,7 +21,7 @@ adapters:
   - {name: safe, path: adapters/safety}
   - lab:reverse
 adapter_folders: [many]
-suites: [safety, "mmlu, gsm8k", own/questions.jsonl]
+suites: [safety, "mmlu, gsm8k", "own/questions.jsonl:safety"]
 judges: rules,incoherence
 judge_models: [llama-guard-3=models/guard, wildguard=allenai/wildguard]
 driftcheck: prompts.csv
@@ -52,7 +52,7 @@ def check(config: EvaluationConfig, folder: Path) -> None:
         NamedFolder(path="lab:reverse"),
     )
     assert config.adapter_folders == (folder / "many",)
-    assert config.suites == ("safety", "mmlu", "gsm8k", str(folder / "own/questions.jsonl"))
+    assert config.suites == ("safety", "mmlu", "gsm8k", str(folder / "own/questions.jsonl:safety"))
     assert config.judges == ("rules", "incoherence")
     guard = JudgeModel(name="llama-guard-3", path=str(folder / "models/guard"))
     assert config.judge_models == (guard, JudgeModel(name="wildguard", path="allenai/wildguard"))
@@ -72,7 +72,7 @@ def test_flags_say_the_same_from_the_current_folder(written: Path, monkeypatch: 
         "base": "models/base",
         "adapters": ("adapters/code", "merged=out/merged", "safe=adapters/safety", "lab:reverse"),
         "adapter_folders": ("many",),
-        "suites": ("safety", "mmlu,gsm8k", "own/questions.jsonl"),
+        "suites": ("safety", "mmlu,gsm8k", "own/questions.jsonl:safety"),
         "judges": ("rules", "incoherence"),
         "judge_models": ("llama-guard-3=models/guard", "wildguard=allenai/wildguard"),
         "driftcheck": "prompts.csv",

@@ -16,7 +16,7 @@ from sst_merge.evaluation.helpfulness import with_helpfulness
 from sst_merge.evaluation.records import Record
 from sst_merge.judges import make_judges
 from sst_merge.reporting import write_evaluation_report
-from sst_merge.suites.catalogue import SUITES, get_suites
+from sst_merge.suites import available_suites, get_suites
 
 
 def test_helpful_is_neither_refused_nor_incoherent() -> None:
@@ -34,7 +34,7 @@ def test_helpful_is_neither_refused_nor_incoherent() -> None:
     found = with_helpfulness(records)
     assert [record.scores.get("helpful") for record in found] == [wanted for _, wanted in cases]
     assert found[0].judges == {"helpful": "rule: neither refused nor incoherent"} and found[4] == records[4]
-    assert [name for name, suite in SUITES.items() if suite.helpfulness] == ["drift_safe"]
+    assert [name for name, suite in available_suites().items() if suite.helpfulness] == ["drift_safe"]
 
 
 @pytest.fixture(scope="module")

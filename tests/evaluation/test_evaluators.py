@@ -19,7 +19,9 @@ from sst_merge.measures.figure import Figure
 from sst_merge.measures.intervals import wilson_interval
 from sst_merge.measures.safety_tax import SweepPoint, retention
 from sst_merge.measures.safety_tax import safety_tax as tax_of_sweep
-from sst_merge.suites.catalogue import SUITES
+from sst_merge.suites import available_suites
+
+SUITES = available_suites()
 
 
 def records(suite, verdicts, column="refusal", model="m", **tags):

@@ -13,8 +13,9 @@ from sst_merge.evaluation import Record, Summary, read_summary, summarize, write
 from sst_merge.evaluation.merge_sources import MergeSource
 from sst_merge.measures.figure import Figure
 from sst_merge.measures.intervals import mcnemar, paired_bootstrap, seed_interval, wilson_interval
-from sst_merge.suites.catalogue import SUITES, Suite
+from sst_merge.suites import Suite, available_suites
 
+SUITES = available_suites()
 KNOWN = {**SUITES, "s": Suite(name="s", measure="safety", summary="", sets=())}
 WHOLE = {**KNOWN, "beavertails": replace(SUITES["beavertails"], breakdown=None)}
 

@@ -10,7 +10,7 @@ import pytest
 
 from sst_merge.errors import SandboxError
 from sst_merge.sandbox import require_sandbox
-from sst_merge.suites.sets import load_set
+from sst_merge.suites import load_set
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
 DATA = os.environ.get("SST_MERGE_DATA")

@@ -16,9 +16,9 @@ import pytest
 from sst_merge.errors import DataError
 from sst_merge.judges import (
     DEFAULT_JUDGES,
-    JUDGES,
     LabelledAnswer,
     agreement,
+    available_judges,
     check_judge,
     make_judges,
     read_labelled,
@@ -413,8 +413,8 @@ def test_judges_by_name() -> None:
     judges = make_judges()
     assert [judge.column for judge in judges] == ["refusal", "incoherent", "harm"]
     assert len({judge.name for judge in judges}) == 3
-    assert set(DEFAULT_JUDGES) < set(JUDGES)
+    assert set(DEFAULT_JUDGES) < set(available_judges())
     assert [judge.column for judge in make_judges(["wildguard"])] == ["refusal", "harm"]
     for names in (["rules", "nonsense"], ["rules", "rules"]):
-        with pytest.raises(DataError, match="available: rules"):
+        with pytest.raises(DataError, match="available: beaver-dam, harmbench, incoherence"):
             make_judges(names)

@@ -19,12 +19,12 @@ from sst_merge.evaluation.safety_evaluator import evaluate_safety
 from sst_merge.evaluation.score_table import ScoreTable
 from sst_merge.evaluation.utility_evaluator import evaluate_utility
 from sst_merge.reporting.evaluation_tables import main_scores
-from sst_merge.suites.catalogue import get_suites
-from sst_merge.suites.suite_groups import expand_suites
+from sst_merge.suites import Suite, expand_suites, get_suites
 from sst_merge.worlds.lab import Lab
 from sst_merge.worlds.lab.exact_match import exact_match
 from sst_merge.worlds.lab.suite_rows import SUPPRESSION, lab_rows
-from sst_merge.worlds.lab.suite_tasks import lab_dataset, score_harmful, score_samples
+from sst_merge.worlds.lab.suite_scores import score_harmful, score_samples
+from sst_merge.worlds.lab.suites import lab_documents
 from sst_merge.worlds.lab.words import WRAPPERS
 from sst_merge.worlds.lab.world import REFUSAL, Sample
 
@@ -301,24 +301,30 @@ def test_every_row_fits_the_worlds_words_and_the_models_room(lab: Lab) -> None:
             assert set(words) <= known and len(words) + 3 + 20 <= room
 
 
+def asked_of(kinds: Sequence[str], **metadata: Any) -> Any:
+    """The data of a suite that asks some kinds, as lm-evaluation-harness is given them."""
+    declared = Suite(name="x", measure="utility", summary="", world="lab")(lab_documents("x", kinds))
+    return declared.dataset(**metadata)
+
+
 def test_what_the_labs_data_refuse(lab: Lab) -> None:
     with pytest.raises(DataError, match=r"cannot take the prompts of 'own\.jsonl'"):
-        lab_dataset(suite="lab_drift", kinds=["drift:safe"], driftcheck="own.jsonl")
-    rows = lab_dataset(suite="x", kinds=["category"])["test"]
-    fewer = lab_dataset(suite="x", kinds=["category"], exclude=[rows[0]["prompt"].upper()])["test"]
+        asked_of(["drift:safe"], driftcheck="own.jsonl")
+    rows = asked_of(["category"])["test"]
+    fewer = asked_of(["category"], exclude=[rows[0]["prompt"].upper()])["test"]
     assert list(fewer["id"]) == list(rows["id"])[1:]
     with pytest.raises(DataError, match="no row is left"):
-        lab_dataset(suite="x", kinds=["category"], exclude=list(rows["prompt"]))
+        asked_of(["category"], exclude=list(rows["prompt"]))
     request = lab.world.samples("harmful", "test")[5].prompt
     for kind in ("harmful", "prefilling", "refusal_suppression", "jailbreak"):
-        asked = lab_dataset(suite="x", kinds=[kind])["test"]
-        found = lab_dataset(suite="x", kinds=[kind], exclude=[request])
+        asked = asked_of([kind])["test"]
+        found = asked_of([kind], exclude=[request])
         assert any(request in prompt for prompt in asked["prompt"]), "the request is asked, wrapped or not"
         assert not any(request in prompt for prompt in found["test"]["prompt"])
         assert len(found["test"]) + len(found["left_out"]) == len(asked)
-    pairs = [lab_dataset(suite="x", kinds=[f"drift:{half}"])["test"]["prompt"] for half in ("unsafe", "safe")]
+    pairs = [asked_of([f"drift:{half}"])["test"]["prompt"] for half in ("unsafe", "safe")]
     for half in ("unsafe", "safe"):
-        fewer = lab_dataset(suite="x", kinds=[f"drift:{half}"], exclude=[pairs[0][0], pairs[1][1]])
+        fewer = asked_of([f"drift:{half}"], exclude=[pairs[0][0], pairs[1][1]])
         assert list(fewer["left_out"]["id"]) == ["x/0", "x/1"], "whole pairs"
     with pytest.raises(DataError, match="kind is 'nothing'"):
         lab_rows(lab.world, "nothing")
@@ -326,5 +332,5 @@ def test_what_the_labs_data_refuse(lab: Lab) -> None:
 
 def test_groups_on_the_lab_are_never_empty() -> None:
     for group in ("safety", "over_refusal", "utility", "drift"):
-        suites, left_out = expand_suites([group], lab=True)
+        suites, left_out = expand_suites([group], world="lab")
         assert suites and not left_out and all(suite.measure == group for suite in suites)

@@ -14,7 +14,7 @@ from .flags import read_config, with_flags
 if TYPE_CHECKING:
     from ..evaluation import EvaluationRun
     from ..judges import Judge
-    from ..suites.catalogue import Suite
+    from ..suites import Suite
     from ..worlds.lab.names import LabNames
 
 __all__ = ["evaluate"]
@@ -23,9 +23,9 @@ __all__ = ["evaluate"]
 def _list_suites(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
     if not wanted or context.resilient_parsing:
         return
-    from ..suites.catalogue import SUITES
+    from ..suites import available_suites
 
-    rows = [[suite.name, suite.measure, suite.score, suite.summary] for suite in SUITES.values()]
+    rows = [[suite.name, suite.measure, suite.score, suite.summary] for suite in available_suites().values()]
     print_table("Suites", ["suite", "group", "score", "what it asks"], rows)
     context.exit()
 
@@ -64,10 +64,15 @@ def evaluate(config: Path | None, judge_check: str | None, labels: Path | None, 
     from ..evaluation import evaluate_models, find_adapters
     from ..evaluation.calibration import read_calibration
     from ..reporting import write_evaluation_report
+    from ..suites import expand_suites
     from ..worlds.lab.names import LabNames, is_lab_name
 
     lab = LabNames.of(checked.base) if is_lab_name(checked.base) else None
-    suites = _suites(checked, lab=lab is not None)
+    suites, left_out = expand_suites(
+        checked.suites, world=None if lab is None else "lab", allow_code=checked.allow_code
+    )
+    for name in left_out:
+        warn(f"suite {name} runs code that the models write and is left out; --allow-code-execution lets it run")
     judges = _judges(checked, suites)
     named = [_adapter(adapter.name, adapter.path, lab) for adapter in checked.adapters]
     adapters = find_adapters(named, checked.adapter_folders)
@@ -89,25 +94,13 @@ def evaluate(config: Path | None, judge_check: str | None, labels: Path | None, 
             allow_code=checked.allow_code,
             allow_noop=checked.allow_noop,
             cache=checked.cache,
-            lab_seed=0 if lab is None else lab.seed,
+            world_seed=0 if lab is None else lab.seed,
             force=checked.force,
             write_report=write_evaluation_report,
             progress=progress,
         )
     _print(run, compared=checked.reference is not None)
     click.echo(str(checked.out))
-
-
-def _suites(config: EvaluationConfig, *, lab: bool) -> "list[Suite]":
-    from ..suites.custom import custom_suite
-    from ..suites.suite_groups import expand_suites
-
-    files = [name for name in config.suites if name.endswith(".jsonl")]
-    names = [name for name in config.suites if name not in files]
-    suites, left_out = expand_suites(names, lab=lab, allow_code=config.allow_code)
-    for name in left_out:
-        warn(f"suite {name} runs code that the models write and is left out; --allow-code-execution lets it run")
-    return [*suites, *(custom_suite(Path(file)) for file in files)]
 
 
 def _adapter(name: str | None, place: str, lab: "LabNames | None") -> tuple[str | None, Path]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..data_loader import DataSource, load_rows, normalise_prompt
 from ..errors import ConfigError
-from ..suites.sets import SETS, load_set
+from ..suites import available_sets, load_set
 
 if TYPE_CHECKING:
     from ..merging.config import MergeConfig
@@ -64,11 +64,11 @@ def read_calibration(where: str) -> CalibrationPrompts:
         )
     if path.exists():
         return CalibrationPrompts(name=name, prompts=_prompts(path))
-    if where in SETS:
+    if where in available_sets():
         return CalibrationPrompts(name=where, prompts=tuple(row["prompt"] for row in load_set(where).rows))
     raise ConfigError(
         f"--exclude {where}: no such file or data set; expected a file of prompts (.jsonl, .json, .csv), a merge's "
-        f"YAML configuration, or one of {', '.join(SETS)}"
+        f"YAML configuration, or one of {', '.join(available_sets())}"
     )
 
 

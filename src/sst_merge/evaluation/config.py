@@ -31,7 +31,8 @@ def _file_or_name(text: str, info: ValidationInfo) -> str:
 
 
 def _suite(text: str, info: ValidationInfo) -> str:
-    return str(_folder(info) / Path(text).expanduser()) if text.endswith(".jsonl") else text
+    """A file of own questions beside the configuration, with or without its measure behind a colon."""
+    return str(_folder(info) / Path(text).expanduser()) if ".jsonl" in text else text
 
 
 def _separated(value: object) -> object:
@@ -89,9 +90,9 @@ class _Request(Section):
     )
     suites: Annotated[tuple[SuiteName, ...], BeforeValidator(_separated)] = Field(
         min_length=1,
-        description="suite, group (safety, over_refusal, utility, drift, all), or a file of own questions; "
-        "repeatable, or separated by commas",
-        json_schema_extra={"flag": "--suite", "metavar": "NAME|FILE.jsonl"},
+        description="suite, group (safety, over_refusal, utility, drift, all), or a file of own questions, with "
+        ":safety or :over_refusal where they are to be judged; repeatable, or separated by commas",
+        json_schema_extra={"flag": "--suite", "metavar": "NAME|FILE.jsonl[:MEASURE]"},
     )
     judges: Annotated[tuple[str, ...], BeforeValidator(_separated)] = Field(
         default=(),

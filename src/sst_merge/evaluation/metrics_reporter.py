@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from ..errors import DataError
 from ..measures.intervals import mcnemar, paired_bootstrap
-from ..suites.catalogue import SUITES, Suite
+from ..suites import Suite, available_suites
 from .merge_sources import MergeSource
 from .records import Record
 from .safety_evaluator import evaluate_safety, safety_columns
@@ -18,7 +18,7 @@ __all__ = ["summarize"]
 
 def summarize(
     records: Iterable[Record],
-    suites: Mapping[str, Suite] = SUITES,
+    suites: Mapping[str, Suite] | None = None,
     *,
     required: Sequence[str] = (),
     reference: str | None = None,
@@ -30,7 +30,7 @@ def summarize(
 
     Args:
         records: of all models and suites, in any order.
-        suites: those that the records may be of, by name; those of this package by default.
+        suites: those that the records may be of, by name, in table order; all that are installed by default.
         required: models that every table must show, such as the base and each single adapter. They come first, in this
             order.
         reference: model that every other one is compared with, sample by sample; None for no comparisons.
@@ -54,7 +54,7 @@ def summarize(
         >>> summary.figure("safe", "advbench", "refusal").value
         0.5
     """
-    table = ScoreTable(records, suites)
+    table = ScoreTable(records, available_suites() if suites is None else suites)
     if not table.suites:
         raise DataError("no records to summarize; evaluate at least one model on one suite")
     _check_models(table, tuple(dict.fromkeys((*required, *([] if reference is None else [reference])))))

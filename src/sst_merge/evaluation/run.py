@@ -12,12 +12,11 @@ from typing import Any
 from ..errors import ConfigError
 from ..judges import Judge
 from ..progress import Progress
-from ..suites.catalogue import Suite
-from ..worlds.lab.suites import is_lab_suite
+from ..suites import Suite
 from .adapters import BASE_NAME, EvaluatedAdapter, check_adapters
 from .answers import AnswerStore, digest
 from .calibration import CalibrationPrompts
-from .checks import check_lab_vocabulary, check_reference, check_request, check_room
+from .checks import check_base, check_reference, check_request, check_room
 from .helpfulness import with_helpfulness
 from .judging import judge_records
 from .loading import LoadedSuite, load_suites
@@ -69,7 +68,7 @@ def evaluate_models(
     allow_code: bool = False,
     allow_noop: bool = False,
     cache: Path | None = None,
-    lab_seed: int = 0,
+    world_seed: int = 0,
     force: bool = False,
     write_report: ReportWriter | None = None,
     progress: Progress | None = None,
@@ -97,7 +96,7 @@ def evaluate_models(
         allow_code: whether suites may run code that the models wrote.
         allow_noop: let adapters pass whose ΔW is exactly zero.
         cache: folder of answers; ``answers`` below `out` by default.
-        lab_seed: of the world that the lab's suites ask about.
+        world_seed: of the world that suites of a world ask about.
         force: replace a finished evaluation.
         write_report: writes tables, pictures and pages into the folder as well, such as
             :func:`sst_merge.reporting.write_evaluation_report`.
@@ -117,7 +116,7 @@ def evaluate_models(
         >>> from tokenizers import Tokenizer, models, pre_tokenizers
         >>> from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
         >>> from sst_merge import evaluate_models
-        >>> from sst_merge.suites.custom import custom_suite
+        >>> from sst_merge.suites import custom_suite
         >>> words = Tokenizer(models.WordLevel({"<eos>": 0, "yes": 1, "no": 2, "?": 3}, unk_token="<eos>"))
         >>> words.pre_tokenizer = pre_tokenizers.Whitespace()
         >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<eos>", pad_token="<eos>")
@@ -127,7 +126,7 @@ def evaluate_models(
         ...     LlamaForCausalLM(LlamaConfig(num_hidden_layers=1, **sizes)).save_pretrained(base)
         ...     _ = tokenizer.save_pretrained(base)
         ...     _ = questions.write_text(json.dumps({"prompt": "yes ?", "options": ["yes", "no"], "answer": "yes"}))
-        ...     run = evaluate_models(str(base), {}, [custom_suite(questions)], Path(place) / "out")
+        ...     run = evaluate_models(str(base), {}, [custom_suite(str(questions))], Path(place) / "out")
         >>> [(record.suite, record.prompt) for record in run.records["base", "custom_questions"]]
         [('custom_questions', 'yes ?')]
     """
@@ -144,13 +143,12 @@ def evaluate_models(
         checked = check_adapters(adapters, index, allow_noop=allow_noop)
         sources = find_merge_sources(checked)
         checked = [*check_adapters(sources.found, index, allow_noop=allow_noop), *checked]
-        if any(is_lab_suite(suite.name) for suite in suites):
-            check_lab_vocabulary(base, lab_seed)
+        check_base(suites, base, world_seed)
         loaded = load_suites(
             suites,
             samples=samples,
             seed=settings.seed,
-            lab_seed=lab_seed,
+            world_seed=world_seed,
             max_new_tokens=max_new_tokens,
             exclude=[prompt for source in exclude for prompt in source.prompts],
             driftcheck=driftcheck,
@@ -277,7 +275,7 @@ def _advance(progress: Progress, name: str, before: int, samples: int, total: in
 @contextmanager
 def _code_allowed(wanted: bool) -> Iterator[None]:
     """Say to the tasks that code may run, for this evaluation only."""
-    from ..suites.human_eval import ALLOW_VARIABLE
+    from ..sandbox import ALLOW_VARIABLE
 
     before = os.environ.get(ALLOW_VARIABLE)
     if wanted:

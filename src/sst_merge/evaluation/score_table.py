@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from ..errors import DataError
-from ..suites.catalogue import Suite
+from ..suites import Suite
 from .records import Record
 
 __all__ = ["ScoreTable"]

@@ -130,12 +130,12 @@ def load_model_config(path: Path) -> ModelConfig:
     """
     from ..errors import MergeError
     from ..methods import get_method, parse_options
-    from ..suites.catalogue import SUITES
+    from ..suites import available_suites
 
     config = validated(ModelConfig, read_yaml(path), source=str(path), folder=path.parent)
-    unknown = [name for name in config.suites if name not in SUITES]
+    unknown = [name for name in config.suites if name not in available_suites()]
     if unknown:
-        raise ConfigError(f"{path}: suites: no suite {unknown[0]!r}; there are {', '.join(SUITES)}")
+        raise ConfigError(f"{path}: suites: no suite {unknown[0]!r}; there are {', '.join(available_suites())}")
     for plan in config.methods:
         try:
             knob = {} if plan.knob == "safety_weight" else {plan.knob: plan.values[0]}

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from ..errors import DataError
 from ..evaluation.summary import Summary
 from ..measures.figure import Figure
-from ..suites.catalogue import SUITES
+from ..suites import available_suites
 from .pages import PageTable
 from .tables import figure_text
 
@@ -48,7 +48,8 @@ def main_scores(summary: Summary, suite: str) -> tuple[str, ...]:
     judged = {"refusal", "harm", "incoherent"}
     if judged & set(columns):
         return tuple(name for name in columns if name in {*judged, "correct", "helpful"})
-    own = SUITES[suite].score if suite in SUITES else "correct"
+    known = available_suites()
+    own = known[suite].score if suite in known else "correct"
     return (own,) if own in columns else columns
 
 
