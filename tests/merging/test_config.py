@@ -104,7 +104,7 @@ model_dtype: int8
         ("", "found nothing, expected fields such as adapters"),
         ("- a\n- b\n", "found a list"),
         ("adapters: [a\nseed: 1\n", "line 2: "),
-        ("seed: 1\nadapters: []\nseed: 2\n", "line 3: key 'seed' stands twice"),
+        ("seed: 1\nadapters: []\nseed: 2\n", "line 3: key 'seed' is given twice"),
         ("adapters: []\noutput: {path: o}\n", "adapters: Tuple should have at least 1 item"),
         ("output: {path: o}\n", "adapters: missing; this field is required"),
         ("adapters: [{path: a}]\n", "output: missing; this field is required"),

@@ -1,5 +1,6 @@
 """Merging against PEFT, dense sums in float64, and ΔW added by hand."""
 
+import ast
 import hashlib
 import inspect
 import json
@@ -22,6 +23,7 @@ from builders import (
 )
 from torch import Tensor
 
+from sst_merge import merging as merging_room
 from sst_merge.errors import (
     AdapterError,
     BaseModelError,
@@ -496,3 +498,13 @@ def test_overflow_of_the_written_type_is_refused(tmp_path: Path) -> None:
     huge = Adapter.from_factors({"m": LoraFactors(torch.full((3, 1), 1e9), torch.full((1, 3), 1e9))}, name="huge")
     with pytest.raises(AdapterError, match=r"more than torch.float16 can hold"):
         merge([huge]).save(tmp_path / "out", dtype=torch.float16)
+
+
+def test_every_public_name_of_the_room_is_found_where_type_checkers_look() -> None:
+    block = next(node for node in ast.parse(inspect.getsource(merging_room)).body if isinstance(node, ast.If))
+    seen = [alias.name for node in block.body for alias in getattr(node, "names", ())]
+    assert sorted(seen) == sorted(merging_room.__all__)
+    for name in merging_room.__all__:
+        assert getattr(merging_room, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'merge_all'; it offers AdapterRecord"):
+        merging_room.merge_all  # noqa: B018

@@ -245,7 +245,7 @@ def compute_fim_harm(
         >>> def batch():
         ...     ids = torch.randint(16, (8, 5))
         ...     return Batch(ids, torch.ones_like(ids), ids.where(torch.arange(5) > 2, -100))
-        >>> fisher = compute_fim_harm(model, [code, safety], [batch()], structure="diagonal")
+        >>> fisher = compute_fim_harm(model, [code, safety], [batch()], structure="diagonal", point="merged")
         >>> fisher.samples, fisher.structure, fisher.trace() > 0
         (8, 'diagonal', True)
     """
@@ -307,7 +307,7 @@ def compute_fim_benign(
         >>> def batch():
         ...     ids = torch.randint(16, (8, 5))
         ...     return Batch(ids, torch.ones_like(ids), ids.where(torch.arange(5) > 2, -100))
-        >>> fisher = compute_fim_benign(model, [code, safety], [batch()], structure="diagonal")
+        >>> fisher = compute_fim_benign(model, [code, safety], [batch()], structure="diagonal", point="merged")
         >>> fisher.samples, fisher.structure, fisher.trace() > 0
         (8, 'diagonal', True)
     """

@@ -48,7 +48,7 @@ class Fisher:
         >>> def batch():
         ...     ids = torch.randint(16, (8, 5))
         ...     return Batch(ids, torch.ones_like(ids), ids.where(torch.arange(5) > 2, -100))
-        >>> fisher = compute_fim_harm(model, [code, safety], [batch()], structure="kronecker")
+        >>> fisher = compute_fim_harm(model, [code, safety], [batch()], structure="kronecker", point="merged")
         >>> fisher.samples, list(fisher.layers)
         (8, ['model.layers.0.mlp.up_proj'])
         >>> fisher.save("harm.safetensors")

@@ -74,8 +74,8 @@ def vila_parameter_identification(
         >>> def batch():
         ...     ids = torch.randint(16, (8, 5))
         ...     return Batch(ids, torch.ones_like(ids), ids.where(torch.arange(5) > 2, -100))
-        >>> harm = compute_fim_harm(model, [code, safety], [batch()], structure="diagonal")
-        >>> benign = compute_fim_benign(model, [code, safety], [batch()], structure="diagonal")
+        >>> harm = compute_fim_harm(model, [code, safety], [batch()], structure="diagonal", point="merged")
+        >>> benign = compute_fim_benign(model, [code, safety], [batch()], structure="diagonal", point="merged")
         >>> found = vila_parameter_identification(harm, benign, keep_directions=0.5)
         >>> {module: (len(left), len(right)) for module, (left, right) in found.kept.items()}  # half of 4 and 4
         {'model.layers.0.mlp.up_proj': (2, 2)}

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .plan import MergePlan, ModulePlan, plan_merge
     from .report import AdapterRecord, MergeReport, ModuleFigures
     from .result import FileText, MergeResult
-    from .run import merge_in_memory, merge_to_folder
+    from .run import merge_in_memory, merge_problem, merge_to_folder
     from .settings import MergeSettings
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "merge",
     "merge_in_memory",
     "merge_lora_adapters",
+    "merge_problem",
     "merge_to_folder",
     "merged_modules",
     "module_generator",
@@ -52,7 +53,7 @@ def __getattr__(name: str) -> object:
             from . import report as home
         case "FileText" | "MergeResult":
             from . import result as home
-        case "merge_in_memory" | "merge_to_folder":
+        case "merge_in_memory" | "merge_problem" | "merge_to_folder":
             from . import run as home
         case "MergeSettings":
             from . import settings as home

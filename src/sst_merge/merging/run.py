@@ -22,7 +22,7 @@ from .result import FileText, MergeResult, write_merge
 if TYPE_CHECKING:
     from ..core_space import CoreSpace
 
-__all__ = ["merge_in_memory", "merge_to_folder"]
+__all__ = ["merge_in_memory", "merge_problem", "merge_to_folder"]
 
 _LOW_ENERGY = 0.99
 
@@ -83,6 +83,34 @@ def merge_to_folder(
         force=force,
         extra_files=extra_files,
         inputs=plan.input_folders,
+    )
+
+
+def merge_problem(plan: MergePlan, inputs: MergeInputs, *, progress: Progress | None = None) -> MergeProblem:
+    """The whole merge as a method's preparation sees it.
+
+    Args:
+        plan: a checked merge.
+        inputs: model and data.
+        progress: called with (stage, done, total).
+
+    Returns:
+        Adapters in their core spaces, in the plan's order of modules, with model and data.
+    """
+    from ..fim_calculator import build_spaces
+
+    built = build_spaces(plan.adapters, dtype=plan.settings.compute_dtype, device=plan.settings.device)
+    return MergeProblem(
+        adapters=plan.adapters,
+        spaces={module.name: built[module.name] for module in plan.modules},
+        model=inputs.model,
+        harm=inputs.harm,
+        benign=inputs.benign,
+        adapter_benign=inputs.adapter_benign,
+        seed=plan.settings.seed,
+        progress=progress,
+        base_weights=inputs.base_weights,
+        aligned_weights=inputs.aligned_weights,
     )
 
 
@@ -155,29 +183,14 @@ class _Run:
             calibration=calibration_records(self.inputs),
         )
 
-    def _prepare(self) -> "dict[str, CoreSpace] | None":
+    def _prepare(self) -> "Mapping[str, CoreSpace] | None":
         """Let the method look at the whole merge; returns the core spaces to merge in, if it did."""
-        plan, inputs = self.plan, self.inputs
-        if plan.method.prepare is None:
+        prepare = self.plan.method.prepare
+        if prepare is None:
             return None
-        from ..fim_calculator import build_spaces
-
-        built = build_spaces(plan.adapters, dtype=plan.settings.compute_dtype, device=plan.settings.device)
-        spaces = {module.name: built[module.name] for module in plan.modules}
-        problem = MergeProblem(
-            adapters=plan.adapters,
-            spaces=spaces,
-            model=inputs.model,
-            harm=inputs.harm,
-            benign=inputs.benign,
-            adapter_benign=inputs.adapter_benign,
-            seed=plan.settings.seed,
-            progress=self.progress,
-            base_weights=inputs.base_weights,
-            aligned_weights=inputs.aligned_weights,
-        )
-        self.prepared = plan.method.prepare(problem, plan.options)
-        return spaces if self.prepared.spaces is None else dict(self.prepared.spaces)
+        problem = merge_problem(self.plan, self.inputs, progress=self.progress)
+        self.prepared = prepare(problem, self.plan.options)
+        return problem.spaces if self.prepared.spaces is None else self.prepared.spaces
 
 
 def _warnings(figures: Mapping[str, ModuleFigures]) -> list[str]:
