@@ -101,7 +101,7 @@ model_dtype: int8
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "found nothing, expected fields such as adapters"),
+        ("", "found nothing, expected fields, each written as `name: value`"),
         ("- a\n- b\n", "found a list"),
         ("adapters: [a\nseed: 1\n", "line 2: "),
         ("seed: 1\nadapters: []\nseed: 2\n", "line 3: key 'seed' is given twice"),

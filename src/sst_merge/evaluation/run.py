@@ -23,7 +23,7 @@ from .loading import LoadedSuite, load_suites
 from .merge_sources import find_merge_sources
 from .metrics_reporter import summarize
 from .output import ANSWERS, ReportWriter, check_output, file_name, write_results
-from .provenance import base_fingerprint, library_versions, template_fingerprint
+from .provenance import base_fingerprint, library_versions, suite_facts, template_fingerprint
 from .records import Record
 from .settings import ModelSettings
 from .silence_libraries import quiet_libraries
@@ -126,7 +126,7 @@ def evaluate_models(
         ...     LlamaForCausalLM(LlamaConfig(num_hidden_layers=1, **sizes)).save_pretrained(base)
         ...     _ = tokenizer.save_pretrained(base)
         ...     _ = questions.write_text(json.dumps({"prompt": "yes ?", "options": ["yes", "no"], "answer": "yes"}))
-        ...     run = evaluate_models(str(base), {}, [custom_suite(str(questions))], Path(place) / "out")
+        ...     run = evaluate_models(str(base), {}, [custom_suite(questions)], Path(place) / "out")
         >>> [(record.suite, record.prompt) for record in run.records["base", "custom_questions"]]
         [('custom_questions', 'yes ?')]
     """
@@ -189,7 +189,7 @@ def evaluate_models(
         "samples": samples,
         "driftcheck": driftcheck,
         "exclude": [source.facts() for source in exclude],
-        "suites": {item.suite.name: _suite_facts(item) for item in loaded},
+        "suites": {item.suite.name: suite_facts(item) for item in loaded},
         "judges": {judge.column: [j.name for j in judges if j.column == judge.column] for judge in judges},
         **facts,
     }
@@ -287,15 +287,3 @@ def _code_allowed(wanted: bool) -> Iterator[None]:
             del os.environ[ALLOW_VARIABLE]
         elif wanted and before is not None:
             os.environ[ALLOW_VARIABLE] = before
-
-
-def _suite_facts(item: LoadedSuite) -> dict[str, Any]:
-    return {
-        "samples": item.samples,
-        "attempts": item.attempts,
-        "left_out": item.left_out,
-        "rows_sha256": item.rows_hash,
-        "sets_sha256": dict(item.sets),
-        "decoding": dict(item.decoding),
-        "score": item.suite.score,
-    }
