@@ -39,7 +39,7 @@ def test_the_pages_examples_are_suites_like_any_other(path: Path, monkeypatch: p
     monkeypatch.setenv("SST_MERGE_DATA", str(path))
 
     names = list(available_suites())
-    assert names.index("xstest_unsafe") < names.index("house_rules") < names.index("lookalikes"), "with its measure"
+    assert names.index("harmbench") < names.index("house_rules") < names.index("jailbreak"), "in its place"
     assert "house_rules" in available_sets()
     assert "house_rules" in [suite.name for suite in expand_suites(["safety"])[0]]
     task = load("house_rules")

@@ -29,16 +29,17 @@ GROUPS: tuple[str, ...] = (*_MEASURES, "all")
 
 @cache
 def available_suites() -> Mapping[str, Suite]:
-    """Every suite by name, in the order in which tables show them: real text by measure, then worlds.
+    """Every suite by name, in the order in which tables show them.
 
     Returns:
-        Name → suite; the suites of a world stand in the order in which it declares them.
+        Name → suite: those of real text by measure and name, then those of worlds in the order in which a world
+        declares them.
     """
     found = discover(Suite, room=builtin, group=ENTRY_POINT_GROUP)
-    ordered = sorted(
-        found.values(), key=lambda one: (one.world or "", _MEASURES.index(one.measure) if one.world is None else 0)
-    )
-    return {one.name: one for one in ordered}
+    real = [one for one in found.values() if one.world is None]
+    real.sort(key=lambda one: (_MEASURES.index(one.measure), one.name))
+    worlds = sorted((one for one in found.values() if one.world is not None), key=lambda one: str(one.world))
+    return {one.name: one for one in (*real, *worlds)}
 
 
 def get_suites(names: Sequence[str]) -> list[Suite]:
