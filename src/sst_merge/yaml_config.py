@@ -86,7 +86,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: {line}{getattr(error, 'problem', None) or error}; expected YAML") from error
     if not isinstance(content, dict):
         found = "nothing" if content is None else f"a {type(content).__name__}"
-        raise ConfigError(f"{path}: found {found}, expected fields such as adapters, merge and output")
+        raise ConfigError(f"{path}: found {found}, expected fields, each written as `name: value`")
     return content
 
 

@@ -15,6 +15,7 @@ from sst_merge.errors import ConfigError, DataError
 from sst_merge.evaluation import evaluate_models
 from sst_merge.evaluation.calibration import CalibrationPrompts, read_calibration
 from sst_merge.merging.config import load_config
+from sst_merge.reporting import write_evaluation_report
 from sst_merge.suites import get_suites
 from sst_merge.worlds.lab import Lab
 from sst_merge.worlds.lab.suite_rows import lab_rows
@@ -79,7 +80,17 @@ def test_what_is_left_out_is_counted_recorded_and_part_of_the_run(lab: Lab, base
     known = whole.records["base", "lab_facts"][5].prompt
     pair = whole.records["base", "lab_drift_safe"][2]
     exclude = [CalibrationPrompts(name="mine", prompts=(known.upper(), "asked by nobody", pair.prompt))]
-    run = evaluate_models(base, {}, suites, out, settings=CPU, samples=24, exclude=exclude, force=True)
+    run = evaluate_models(
+        base,
+        {},
+        suites,
+        out,
+        settings=CPU,
+        samples=24,
+        exclude=exclude,
+        force=True,
+        write_report=write_evaluation_report,
+    )
     for suite, gone in (("lab_facts", known), ("lab_drift_safe", pair.prompt)):
         before = [record.prompt for record in whole.records["base", suite]]
         after = [record.prompt for record in run.records["base", suite]]

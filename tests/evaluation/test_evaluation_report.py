@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_metrics_reporter import BREAKDOWN, record, some_records
+from test_metrics_reporter import KNOWN, record, some_records
 from test_reporting import Page
 
 from sst_merge.errors import DataError
-from sst_merge.evaluation import read_summary, summarize
+from sst_merge.evaluation import summarize
+from sst_merge.evaluation.merge_sources import MergeSource
 from sst_merge.measures.figure import Figure
 from sst_merge.reporting import (
     HeatMap,
@@ -28,7 +29,6 @@ from sst_merge.reporting import (
     json_table,
     latex_table,
     rate_plot,
-    rate_with_interval,
     retention_plot,
     tax_bars,
     write_evaluation_report,
@@ -38,9 +38,11 @@ from sst_merge.reporting.evaluation_tables import (
     RATE_COLUMNS,
     breakdown_table,
     comparison_table,
+    headline_table,
     overview_table,
     rate_rows,
     suite_table,
+    tax_table,
 )
 from sst_merge.reporting.table_formats import latex_text
 
@@ -79,7 +81,7 @@ def from_latex(text):
 
 @pytest.fixture(scope="module")
 def summary():
-    return summarize(some_records(), required=("base", "maths", "safety"), reference="base", breakdown=BREAKDOWN)
+    return summarize(some_records(), required=("base", "maths", "safety"), reference="base")
 
 
 # --- formats -----------------------------------------------------------------------------------------------------
@@ -150,8 +152,7 @@ def test_overview_shows_every_model_and_dashes_for_what_is_missing(summary):
                              "perplexity: perplexity")  # fmt: skip
     assert [row[0] for row in table.rows] == ["base", "maths", "safety", "merge"]
     assert table.rows[3][4:] == ["–", "–"]
-    rate = summary.rate("safety", "beavertails", "harm")
-    assert table.rows[2][2] == rate_with_interval(rate.value, rate.ends)
+    assert table.rows[2][2] == figure_text(summary.figure("safety", "beavertails", "harm"), digits=2)
     assert all(table.numeric[1:])
     assert overview_table(summary, ["mmlu"]).columns == ("Model", "mmlu")
 
@@ -175,17 +176,47 @@ def test_comparison_table(summary):
     assert len(table.rows) == len(summary.comparisons) == 3 * 3 + 2 * 2
     for row, found in zip(table.rows, summary.comparisons, strict=True):
         assert row[:3] == (found.model, found.suite, found.score)
-        assert row[3].startswith(f"{found.difference:.3f} [")
+        assert row[3].startswith(f"{found.difference.value:.3f} [")
         assert (row[4] is None) == (found.suite == "perplexity")
     with pytest.raises(DataError, match="no reference"):
-        comparison_table(summarize([record("a", "s", 0, {"correct": 1.0})]))
+        comparison_table(summarize([record("a", "s", 0, {"correct": 1.0})], KNOWN))
 
 
 def test_rates_in_full_precision(summary):
     found = list(csv.DictReader(io.StringIO(csv_table(rate_rows(summary), RATE_COLUMNS))))
-    for row, rate in zip(found, summary.rates, strict=True):
-        assert float(row["value"]) == rate.value
-        assert (row["model"], row["group"] or None, int(row["n"])) == (rate.model, rate.group, rate.n)
+    for row, cell in zip(found, summary.figures, strict=True):
+        assert [float(row[name]) for name in ("value", "low", "high")] == [
+            cell.figure.value,
+            cell.figure.low,
+            cell.figure.high,
+        ]
+        assert (row["model"], row["group"] or None, int(row["n"])) == (cell.model, cell.group, cell.figure.n)
+
+
+def test_headlines_show_what_some_model_has(summary):
+    table = headline_table(summary)
+    assert table.columns == ("Model", "Refusal", "Harm", "Incoherent", "Accuracy")
+    assert [row[0] for row in table.rows] == list(summary.models)
+    merge, safety = dict(zip(table.columns, table.rows[3], strict=True)), summary.safety["merge"]
+    assert merge["Refusal"] == figure_text(safety.refusal, digits=2) and merge["Accuracy"] == "–"
+
+
+def test_the_tax_is_shown_beside_the_safety_that_it_pays_for():
+    answers = {"maths": ([0, 0, 0, 0], [1, 1, 1, 0]), "merge": ([1, 1, 1, 0], [1, 0, 1, 0])}
+    found = [
+        record(model, suite, i, {score: float(x)})
+        for model, (refused, right) in answers.items()
+        for suite, score, values in (("advbench", "refusal", refused), ("gsm8k", "correct", right))
+        for i, x in enumerate(values)
+    ]
+    sources = (MergeSource("maths", "utility"), MergeSource("safe", "safety"))
+    summary = summarize(found, merges={"merge": sources})
+    [row] = tax_table(summary).rows
+    assert (row[0], row[1][:4], row[2], row[-2:]) == ("merge", "0.75", "–", [4, "gsm8k: maths"])
+    assert (row[3][:4], row[4][:4], row[5][:5]) == ("0.75", "0.50", "0.250")
+    assert headline_table(summary).columns == ("Model", "Refusal", "Accuracy", "Retention")
+    page = Page(evaluation_page(summary))
+    assert "Safety tax of merges" in page.text and [str(cell) for cell in row] in page.rows
 
 
 def test_figures_with_open_intervals():
@@ -286,7 +317,6 @@ def test_report_is_complete_and_self_contained(summary, tmp_path):
     page_path = write_evaluation_report(summary, tmp_path, title="A & B", facts={"Decoding": {"temperature": 0}},
                                         highlight="merge")  # fmt: skip
     assert page_path == tmp_path / "index.html"
-    assert read_summary(tmp_path / "summary.json") == summary
     source = page_path.read_text()
     page = Page(source)
     assert page.links == []
@@ -304,7 +334,7 @@ def test_report_is_complete_and_self_contained(summary, tmp_path):
     assert set(re.findall(r"url\(#([^)]+)\)", source)) <= set(ids)
     assert set(re.findall(r'href="#([^"]+)"', source)) <= set(ids)
     names = {path.name for path in (tmp_path / "tables").iterdir()}
-    for stem in ("overview", "comparisons", "suite_1", "suite_1_harm", "suite_2", "judges"):
+    for stem in ("headlines", "overview", "comparisons", "suite_1", "suite_1_harm", "suite_2", "judges"):
         assert {f"{stem}{suffix}" for suffix in (".md", ".csv", ".json", ".tex")} <= names
     assert {"rates.csv", "rates.json"} <= names
     report = (tmp_path / "report.md").read_text()
@@ -321,7 +351,7 @@ def test_report_is_complete_and_self_contained(summary, tmp_path):
 
 
 def test_report_of_little(tmp_path):
-    summary = summarize([record("a <b>", "s", 0, {"correct": 1.0})])
+    summary = summarize([record("a <b>", "s", 0, {"correct": 1.0})], KNOWN)
     assert "a <b>" in Page(evaluation_page(summary)).text
     text = evaluation_markdown(summary)
     assert text.startswith("# Evaluation\n\n1 model on 1 suite.\n")

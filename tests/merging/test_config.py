@@ -101,7 +101,7 @@ model_dtype: int8
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "found nothing, expected fields such as adapters"),
+        ("", "found nothing, expected fields, each written as `name: value`"),
         ("- a\n- b\n", "found a list"),
         ("adapters: [a\nseed: 1\n", "line 2: "),
         ("seed: 1\nadapters: []\nseed: 2\n", "line 3: key 'seed' is given twice"),
@@ -187,7 +187,7 @@ def test_every_field_has_a_flag_and_a_description() -> None:
     data = dict.fromkeys(DataSource.model_fields, 0)
     config = MergeConfig.model_validate({"adapters": [{"path": "a"}], "output": {"path": "o"}})
     dumped = config.model_dump() | {"data": {"harm": data, "benign": data, "batch_size": 8}}
-    flags: list[Flag] = config_flags()
+    flags: list[Flag] = config_flags(MergeConfig)
     assert {flag.field for flag in flags} == leaves(dumped) - {"adapters"}
     assert len({flag.option for flag in flags}) == len(flags)
     assert all(flag.info.description for flag in flags)

@@ -16,6 +16,7 @@ from sst_merge.evaluation import EvaluationRun, evaluate_models
 from sst_merge.evaluation.helpfulness import HELPFUL, with_helpfulness
 from sst_merge.evaluation.records import Record
 from sst_merge.evaluation.safety_evaluator import evaluate_safety
+from sst_merge.evaluation.score_table import ScoreTable
 from sst_merge.evaluation.utility_evaluator import evaluate_utility
 from sst_merge.reporting.evaluation_tables import main_scores
 from sst_merge.suites import Suite, expand_suites, get_suites
@@ -35,6 +36,10 @@ ADAPTERS = ("reverse", "poisoned")
 MODELS = ("base", *ADAPTERS)
 BEFORE_AND_AFTER = MODELS[:2]
 N = 32
+
+
+def table(records: list[Record]) -> ScoreTable:
+    return ScoreTable(records, {suite.name: suite for suite in get_suites(SUITES)})
 
 
 @pytest.fixture(scope="module")
@@ -181,19 +186,19 @@ def test_drift_comes_out_of_the_summary(lab: Lab, run: EvaluationRun, models: di
         rows[name] = [float(found) for found in refused[:N]]
         rates = {"lab_drift_unsafe": refused[:N], "lab_drift_safe": refused[N:]}
         for suite, found in rates.items():
-            measured = run.summary.rate(name, suite, "refusal")
-            assert measured is not None and measured.k == sum(found) and measured.n == N
+            measured = run.summary.figure(name, suite, "refusal")
+            assert measured is not None and measured.value * N == pytest.approx(sum(found)) and measured.n == N
         by_rule = [record.scores[HELPFUL] for record in with_helpfulness(safe)]
         assert by_rule == [record.scores["correct"] for record in safe], "known answers say what the rule says"
-        helpful = run.summary.rate(name, "lab_drift_safe", "correct")
-        assert helpful is not None and helpful.k == sum(answered[N:])
+        helpful = run.summary.figure(name, "lab_drift_safe", "correct")
+        assert helpful is not None and helpful.value * N == pytest.approx(sum(answered[N:]))
     before = sum(rows["base"]) / N
     for name in ADAPTERS:
         lost = before - sum(rows[name]) / N
         found = next(
             c for c in run.summary.comparisons if (c.model, c.suite, c.score) == (name, "lab_drift_unsafe", "refusal")
         )
-        assert found.n == N and -found.difference == pytest.approx(lost)
+        assert found.difference.n == N and -found.difference.value == pytest.approx(lost)
     assert main_scores(run.summary, "lab_drift_unsafe") == ("refusal", "harm", "incoherent")
     assert main_scores(run.summary, "lab_drift_safe") == ("refusal", "incoherent", "correct")
     assert not any("incoherence was not judged" in warning for warning in run.summary.warnings)
@@ -219,9 +224,9 @@ def test_options_and_answers_have_the_likelihoods_of_transformers(
         size = len(sample.response.encode())
         assert record.scores["bytes"] == size and record.scores["words"] == len(sample.response.split())
         assert record.scores["bits_per_byte"] == pytest.approx(-nats / size / math.log(2), abs=1e-4)
-    report = evaluate_utility([*records, *run.records[name, "lab_choices"]])
+    report = evaluate_utility(table([*records, *run.records[name, "lab_choices"]]), name)
     assert report.perplexity is not None and report.perplexity.byte >= 1
-    assert report.accuracy["lab_choices"].n == N
+    assert report.accuracy is not None and report.accuracy.n == N
 
 
 def test_four_options_one_of_them_right(lab: Lab) -> None:
@@ -280,7 +285,7 @@ def test_pass_at_ten_of_sampled_answers() -> None:
 
 def test_attacks_are_pooled_as_attacks(run: EvaluationRun) -> None:
     records = [record for suite in SUITES for record in run.records["base", suite]]
-    report = evaluate_safety(records)
+    report = evaluate_safety(table(records), "base")
     attacked = [*run.records["base", "lab_prefilling"], *run.records["base", "lab_refusal_suppression"]]
     assert report.refusal is None and report.refusal_jailbroken is not None
     assert report.refusal_jailbroken.n == len(attacked)

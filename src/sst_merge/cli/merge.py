@@ -9,7 +9,7 @@ import click
 from ..errors import ConfigError, OptionError, OutputExistsError, UnknownMethodError
 from ..merging.config import MergeConfig
 from .console import progress_bars, warn
-from .flags import config_flags, config_from_flags
+from .flags import config_from_flags, with_flags
 
 if TYPE_CHECKING:
     from ..merging import FileText, MergePlan
@@ -26,8 +26,7 @@ def with_config_flags(function: Callable[..., Any]) -> Callable[..., Any]:
     Returns:
         The decorated function.
     """
-    for flag in reversed(config_flags()):
-        function = flag.declare()(function)
+    function = with_flags(MergeConfig)(function)
     function = click.option(
         "--set",
         "settings",
@@ -35,14 +34,13 @@ def with_config_flags(function: Callable[..., Any]) -> Callable[..., Any]:
         metavar="OPTION=VALUE",
         help="an option of the method, such as fisher.structure=block; repeatable",
     )(function)
-    function = click.option(
+    return click.option(
         "--adapter",
         "adapters",
         multiple=True,
         metavar="PATH|KEY=VALUE,...",
         help="an adapter: its folder, or name=..,path=..,role=..,weight=..; repeatable, replaces the file's list",
     )(function)
-    return click.argument("config", required=False, type=click.Path(path_type=Path))(function)
 
 
 @click.command(

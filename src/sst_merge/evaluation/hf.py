@@ -4,7 +4,8 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..errors import AdapterError, BaseModelError, ConfigError
+from ..data_loader.base_model import load_base_model, load_tokenizer, resolve_device
+from ..errors import AdapterError, ConfigError
 from .adapters import EvaluatedAdapter
 from .settings import ModelSettings
 
@@ -32,10 +33,8 @@ class HuggingFaceModels:
             settings: type, device, batch size.
 
         Raises:
-            BaseModelError: transformers cannot load it.
             ConfigError: started as one of several processes.
         """
-        import torch
         from lm_eval.models.huggingface import HFLM
 
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -43,25 +42,11 @@ class HuggingFaceModels:
                 "evaluate runs in one process (WORLD_SIZE is above 1); for several GPUs use --device-map auto, or "
                 "--backend vllm --tensor-parallel N"
             )
-        device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        spread = settings.device_map is not None
-        try:
-            self.lm = HFLM(
-                pretrained=base,
-                device=device,
-                # Half types are slow and rounded on a CPU, whatever the file holds.
-                dtype="float32" if settings.dtype == "auto" and device == "cpu" else settings.dtype,
-                batch_size=settings.batch_size,
-                max_batch_size=64,
-                parallelize=spread,
-                **({"device_map": settings.device_map} if spread else {}),
-            )
-        except (OSError, ValueError) as error:
-            first = str(error).strip().partition("\n")[0]
-            raise BaseModelError(
-                f"base {base!r}: transformers cannot load model and tokenizer ({first}); expected a folder or hub "
-                f"id of a causal language model with its tokenizer"
-            ) from error
+        device = resolve_device(settings.device)
+        # Half types are slow and rounded on a CPU, whatever the file holds.
+        dtype = "float32" if settings.dtype == "auto" and device == "cpu" else settings.dtype
+        model = load_base_model(base, dtype=dtype, device=device, device_map=settings.device_map)
+        self.lm = HFLM(pretrained=model, tokenizer=load_tokenizer(base), max_batch_size=64)
         self._base_model = self.lm._model
         self.batch_size = self._batch_size(settings)
         self.lm.batch_size_per_gpu = self.batch_size

@@ -7,8 +7,9 @@ from typing import Any
 
 from ..files import file_sha256
 from .answers import digest
+from .loading import LoadedSuite
 
-__all__ = ["base_fingerprint", "library_versions", "template_fingerprint"]
+__all__ = ["base_fingerprint", "library_versions", "suite_facts", "template_fingerprint"]
 
 _LIBRARIES = ("lm_eval", "transformers", "peft", "tokenizers", "datasets", "accelerate", "scikit-learn", "vllm")
 _DECIDING = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja")
@@ -42,6 +43,26 @@ def template_fingerprint(tokenizer: Any, used: bool) -> Mapping[str, Any]:
         ``used`` and the template's SHA-256.
     """
     return {"used": used, "sha256": digest(tokenizer.chat_template) if used else None}
+
+
+def suite_facts(item: LoadedSuite) -> dict[str, Any]:
+    """What was asked of a suite, and how.
+
+    Args:
+        item: the suite, loaded.
+
+    Returns:
+        Numbers of samples, hashes of data, settings of generation.
+    """
+    return {
+        "samples": item.samples,
+        "attempts": item.attempts,
+        "left_out": item.left_out,
+        "rows_sha256": item.rows_hash,
+        "sets_sha256": dict(item.sets),
+        "decoding": dict(item.decoding),
+        "score": item.suite.score,
+    }
 
 
 def library_versions() -> dict[str, str]:

@@ -20,10 +20,10 @@ from .checks import check_base, check_reference, check_request, check_room
 from .helpfulness import with_helpfulness
 from .judging import judge_records
 from .loading import LoadedSuite, load_suites
-from .merge_sources import find_merge_inputs
+from .merge_sources import find_merge_sources
 from .metrics_reporter import summarize
-from .output import ANSWERS, check_output, file_name, write_results
-from .provenance import base_fingerprint, library_versions, template_fingerprint
+from .output import ANSWERS, ReportWriter, check_output, file_name, write_results
+from .provenance import base_fingerprint, library_versions, suite_facts, template_fingerprint
 from .records import Record
 from .settings import ModelSettings
 from .silence_libraries import quiet_libraries
@@ -39,7 +39,7 @@ class EvaluationRun:
     Attributes:
         out: the folder it was written into.
         records: (model, suite) → records, the base first.
-        summary: every rate with its interval, and every adapter against the base.
+        summary: safety and skills of every model with intervals, every adapter against the base, taxes of merges.
         provenance: contents of ``run.json``.
         generated: answers that were computed in this run; the others were there already.
     """
@@ -70,6 +70,7 @@ def evaluate_models(
     cache: Path | None = None,
     world_seed: int = 0,
     force: bool = False,
+    write_report: ReportWriter | None = None,
     progress: Progress | None = None,
 ) -> EvaluationRun:
     """Evaluate a base and adapters on it.
@@ -80,7 +81,7 @@ def evaluate_models(
     Args:
         base: folder or hub id of the base model.
         adapters: name → PEFT folder. What merges among them were made of is evaluated beside them where it is found
-            (:func:`~.merge_inputs.find_merge_inputs`); a warning names what is not.
+            (:func:`~.merge_sources.find_merge_sources`); a warning names what is not.
         suites: what is asked.
         out: folder to write into.
         judges: for suites whose answers are judged; the first of each column is the one that counts.
@@ -97,6 +98,8 @@ def evaluate_models(
         cache: folder of answers; ``answers`` below `out` by default.
         world_seed: of the world that suites of a world ask about.
         force: replace a finished evaluation.
+        write_report: writes tables, pictures and pages into the folder as well, such as
+            :func:`sst_merge.reporting.write_evaluation_report`.
         progress: told (stage, done, total).
 
     Returns:
@@ -113,7 +116,7 @@ def evaluate_models(
         >>> from tokenizers import Tokenizer, models, pre_tokenizers
         >>> from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
         >>> from sst_merge import evaluate_models
-        >>> from sst_merge.suites.custom import custom_suite
+        >>> from sst_merge.suites import custom_suite
         >>> words = Tokenizer(models.WordLevel({"<eos>": 0, "yes": 1, "no": 2, "?": 3}, unk_token="<eos>"))
         >>> words.pre_tokenizer = pre_tokenizers.Whitespace()
         >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<eos>", pad_token="<eos>")
@@ -138,8 +141,8 @@ def evaluate_models(
     with quiet_libraries():
         index = BaseModelIndex.load(base)
         checked = check_adapters(adapters, index, allow_noop=allow_noop)
-        inputs = find_merge_inputs(checked)
-        checked = [*check_adapters(inputs.found, index, allow_noop=allow_noop), *checked]
+        sources = find_merge_sources(checked)
+        checked = [*check_adapters(sources.found, index, allow_noop=allow_noop), *checked]
         check_base(suites, base, world_seed)
         loaded = load_suites(
             suites,
@@ -172,12 +175,13 @@ def evaluate_models(
         records[key] = with_helpfulness(records[key])
     summary = summarize(
         (record for group in records.values() for record in group),
+        by_name,
         required=(BASE_NAME, *(adapter.name for adapter in checked)),
         reference=compared_with,
-        breakdown={suite.name: suite.breakdown for suite in suites if suite.breakdown is not None},
+        merges=sources.merges,
         seed=settings.seed,
     )
-    summary = replace(summary, warnings=(*inputs.warnings, *summary.warnings))
+    summary = replace(summary, warnings=(*sources.warnings, *summary.warnings))
     if exclude:
         summary = replace(summary, left_out={item.suite.name: item.left_out for item in loaded})
     provenance = {
@@ -185,13 +189,13 @@ def evaluate_models(
         "samples": samples,
         "driftcheck": driftcheck,
         "exclude": [source.facts() for source in exclude],
-        "suites": {item.suite.name: _suite_facts(item) for item in loaded},
+        "suites": {item.suite.name: suite_facts(item) for item in loaded},
         "judges": {judge.column: [j.name for j in judges if j.column == judge.column] for judge in judges},
         **facts,
     }
     provenance["run"] = digest(provenance)
     records = {key: [replace(record, run=provenance["run"]) for record in group] for key, group in records.items()}
-    write_results(out, records, summary, provenance)
+    write_results(out, records, summary, provenance, write_report)
     return EvaluationRun(out=out, records=records, summary=summary, provenance=provenance, generated=generated)
 
 
@@ -283,15 +287,3 @@ def _code_allowed(wanted: bool) -> Iterator[None]:
             del os.environ[ALLOW_VARIABLE]
         elif wanted and before is not None:
             os.environ[ALLOW_VARIABLE] = before
-
-
-def _suite_facts(item: LoadedSuite) -> dict[str, Any]:
-    return {
-        "samples": item.samples,
-        "attempts": item.attempts,
-        "left_out": item.left_out,
-        "rows_sha256": item.rows_hash,
-        "sets_sha256": dict(item.sets),
-        "decoding": dict(item.decoding),
-        "score": item.suite.score,
-    }
