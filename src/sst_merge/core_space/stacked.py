@@ -47,7 +47,7 @@ class StackedSpace:
 
     Attributes:
         coordinates: Mᵢ of every update, T of (p, q); 0 where an adapter does not touch the module.
-        kind: how the base stores the weight, carried to the lifted update.
+        kind: of the layer, carried to the lifted update.
         bias: whether the last input is the constant 1 of a LoRA bias.
     """
 

@@ -21,6 +21,7 @@ from ..errors import AdapterError
 from ..files import atomic_folder
 from .factors import LoraFactors
 from .header import PREFIX, WEIGHTS_NAME, natural_key
+from .layouts import ModuleKind
 from .settings import CONFIG_NAME, pattern_value
 
 __all__ = ["write_adapter"]
@@ -57,7 +58,7 @@ def write_adapter(
 
     Raises:
         AdapterError: no modules, a module twice, values that are not finite or do not fit ``dtype``, types mixed, or
-            a bias beside an embedding, which PEFT cannot hold in one adapter.
+            a bias beside a kind of layer without (an embedding), which PEFT cannot hold in one adapter.
     """
     if reserved := {CONFIG_NAME, WEIGHTS_NAME} & extra_files.keys():
         raise AdapterError(f"{path}: extra file {sorted(reserved)} is written by the adapter itself; use another name")
@@ -78,10 +79,10 @@ def write_adapter(
 
 @dataclass(frozen=True)
 class _Layout:
-    """What the configuration has to say: rank of every module, and what kinds there are."""
+    """What the configuration has to say: rank of every module, and the switches that hold for all."""
 
     ranks: dict[str, int]
-    conv1d: bool
+    fan_in_fan_out: bool
     bias: bool
 
 
@@ -118,7 +119,7 @@ class _TensorWriter:
 def _write_modules(writer: _TensorWriter, modules: Iterable[tuple[str, LoraFactors]]) -> _Layout:
     ranks: dict[str, int] = {}
     outputs: dict[str, int] = {}
-    kinds: dict[str, str] = {}
+    kinds: dict[str, ModuleKind] = {}
     biased: set[str] = set()
     requested = writer.dtype
     for module, factors in modules:
@@ -129,32 +130,37 @@ def _write_modules(writer: _TensorWriter, modules: Iterable[tuple[str, LoraFacto
                 f"module {module!r} has type {factors.b.dtype}, the modules before it {writer.dtype}; name one dtype "
                 f"to write them all in"
             )
-        a, b, bias = _file_form(factors)
-        part = "lora_embedding_" if factors.kind == "embedding" else "lora_"
-        leaf = "" if factors.kind == "embedding" else ".weight"
-        writer.write(f"{PREFIX}{module}.{part}A{leaf}", a)
-        writer.write(f"{PREFIX}{module}.{part}B{leaf}", b)
+        a, b, bias = _parts(factors)
+        form = factors.kind.form
+        leaf = f".{form.leaf}" if form.leaf else ""
+        for part, tensor in zip((form.a, form.b), factors.kind.to_file(a, b), strict=True):
+            writer.write(f"{PREFIX}{module}.{part}{leaf}", tensor)
         if bias is not None:
-            writer.write(f"{PREFIX}{module}.lora_B.bias", bias)
+            writer.write(_bias_key(module, factors.kind), bias)
             biased.add(module)
         ranks[module], outputs[module], kinds[module] = b.shape[1], b.shape[0], factors.kind
     if not ranks:
         raise AdapterError("no modules to write; expected the factors of at least one")
-    embeddings = [module for module, kind in kinds.items() if kind == "embedding"]
-    if biased and embeddings:
+    unbiased = [module for module, kind in kinds.items() if not kind.can_have_bias]
+    if biased and unbiased:
+        found = f"module {unbiased[0]!r} is {kinds[unbiased[0]].described}"
         raise AdapterError(
-            f"module {embeddings[0]!r} is an embedding and {min(biased)!r} has a LoRA bias: PEFT cannot hold both in "
-            f"one adapter (lora_bias is one switch for all); leave one of them out of the merge"
+            f"{found} and {min(biased)!r} has a LoRA bias: PEFT cannot "
+            f"hold both in one adapter (lora_bias is one switch for all); leave one of them out of the merge"
         )
     if biased:
         # lora_bias is one switch for the whole adapter: the others need a bias too, of zeros.
         for module in [name for name in ranks if name not in biased]:
-            writer.write(f"{PREFIX}{module}.lora_B.bias", torch.zeros(outputs[module]))
-    return _Layout(ranks, "conv1d" in kinds.values(), bool(biased))
+            writer.write(_bias_key(module, kinds[module]), torch.zeros(outputs[module]))
+    return _Layout(ranks, any(kind.fan_in_fan_out for kind in kinds.values()), bool(biased))
 
 
-def _file_form(factors: LoraFactors) -> tuple[Tensor, Tensor, Tensor | None]:
-    """A, B and B's bias as PEFT stores them."""
+def _bias_key(module: str, kind: ModuleKind) -> str:
+    return f"{PREFIX}{module}.{kind.form.b}.bias"
+
+
+def _parts(factors: LoraFactors) -> tuple[Tensor, Tensor, Tensor | None]:
+    """A (r, d_in), B (d_out, r) and B's bias apart, without a direction that only the bias needs."""
     a, b, bias = factors.a[:, : factors.d_in], factors.b, factors.bias_delta()
     if bias is not None:
         # A bias that was read from a file is a rank direction of its own, whose row of A is zero once the constant
@@ -205,7 +211,7 @@ def _config(layout: _Layout, base_model: str | None, task_type: str | None) -> d
         "auto_mapping": None,
         "base_model_name_or_path": base_model,
         "bias": "none",
-        "fan_in_fan_out": layout.conv1d,
+        "fan_in_fan_out": layout.fan_in_fan_out,
         "inference_mode": True,
         "init_lora_weights": True,
         "lora_alpha": r,
