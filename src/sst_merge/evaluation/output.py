@@ -2,14 +2,12 @@
 
 import json
 import re
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import OutputExistsError
-from ..files import file_sha256
+from ..files import file_sha256, sealed_files
 from .records import Record, write_records
 from .summary import Summary
 
@@ -70,9 +68,7 @@ def write_results(
     """
     from ..reporting import write_evaluation_report
 
-    out.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=".results.", dir=out))
-    try:
+    with sealed_files(out, seal=SUMMARY) as aside:
         hashes = {}
         for (model, suite), found in records.items():
             file = aside / "records" / file_name(model) / f"{file_name(suite)}.jsonl"
@@ -81,14 +77,6 @@ def write_results(
         facts = {**provenance, "records": hashes}
         (aside / RUN).write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         write_evaluation_report(summary, aside, facts=_shown(provenance))
-        (out / SUMMARY).unlink(missing_ok=True)
-        for piece in sorted(aside.iterdir(), key=lambda piece: piece.name == SUMMARY):
-            target = out / piece.name
-            if target.is_dir():
-                shutil.rmtree(target)
-            piece.replace(target)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _shown(provenance: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from .header import PREFIX, WEIGHTS_NAME, natural_key
 from .layouts import ModuleKind
 from .settings import CONFIG_NAME, pattern_value
 
-__all__ = ["write_adapter"]
+__all__ = ["write_adapter", "write_adapter_files"]
 
 _TYPES = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64"}
 
@@ -65,16 +65,40 @@ def write_adapter(
     if bad := [name for name in extra_files if Path(name).name != name]:
         raise AdapterError(f"{path}: extra files {bad} are no plain file names; expected names without a folder")
     with atomic_folder(path, force=force) as folder:
-        data = folder / ".data"
-        with data.open("wb") as stream:
-            writer = _TensorWriter(stream, dtype)
-            layout = _write_modules(writer, modules)
-        _assemble(folder / WEIGHTS_NAME, data, writer.header)
-        config = _config(layout, base_model, task_type)
-        (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        write_adapter_files(folder, modules, base_model=base_model, task_type=task_type, dtype=dtype)
         for name, text in extra_files.items():
             (folder / name).write_text(text, encoding="utf-8")
     return Path(path)
+
+
+def write_adapter_files(
+    folder: Path,
+    modules: Iterable[tuple[str, LoraFactors]],
+    *,
+    base_model: str | None,
+    task_type: str | None,
+    dtype: torch.dtype | None = None,
+) -> dict[str, Any]:
+    """Write the two files of a PEFT adapter into a folder that is there; see :func:`write_adapter`.
+
+    Args:
+        folder: one that its maker finishes or removes (:func:`~sst_merge.files.atomic_folder`).
+        modules: (canonical module name, factors), each module once; consumed one at a time.
+        base_model: written as ``base_model_name_or_path``.
+        task_type: PEFT's task type.
+        dtype: as in :func:`write_adapter`.
+
+    Returns:
+        The configuration as written.
+    """
+    data = folder / ".data"
+    with data.open("wb") as stream:
+        writer = _TensorWriter(stream, dtype)
+        layout = _write_modules(writer, modules)
+    _assemble(folder / WEIGHTS_NAME, data, writer.header)
+    config = _config(layout, base_model, task_type)
+    (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return config
 
 
 @dataclass(frozen=True)
@@ -203,7 +227,7 @@ def _assemble(file: Path, data: Path, tensors: Mapping[str, Mapping[str, object]
     data.unlink()
 
 
-def _config(layout: _Layout, base_model: str | None, task_type: str | None) -> dict[str, object]:
+def _config(layout: _Layout, base_model: str | None, task_type: str | None) -> dict[str, Any]:
     r = max(layout.ranks.values())
     pattern = _rank_pattern(layout.ranks, r)
     return {
