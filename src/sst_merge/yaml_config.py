@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Val
 
 from .errors import ConfigError
 
-__all__ = ["FilePath", "ModelReference", "Section", "load_yaml_config", "read_yaml", "validated"]
+__all__ = ["FilePath", "ModelReference", "Section", "faults", "load_yaml_config", "read_yaml", "validated"]
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -39,14 +39,14 @@ class Section(BaseModel):
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """Refuses a key that stands twice in one mapping, of which plain YAML silently takes the last."""
+    """Refuses a key that one mapping gives twice, of which plain YAML silently takes the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys: set[str] = set()
         for key_node, _ in node.value:
             key = str(key_node.value)
             if key in keys:
-                raise yaml.MarkedYAMLError(problem=f"key {key!r} stands twice", problem_mark=key_node.start_mark)
+                raise yaml.MarkedYAMLError(problem=f"key {key!r} is given twice", problem_mark=key_node.start_mark)
             keys.add(key)
         return super().construct_mapping(node, deep=deep)
 
@@ -135,8 +135,24 @@ def validated(
     try:
         return model.model_validate(raw, context={"folder": folder})
     except ValidationError as error:
-        faults = [_fault(model, item, source, flags) for item in error.errors()]
-        raise ConfigError("\n".join(faults)) from error
+        raise ConfigError("\n".join(faults(model, error, source=source, flags=flags))) from error
+
+
+def faults(
+    model: type[BaseModel], error: ValidationError, *, source: str, flags: Mapping[str, str] = MappingProxyType({})
+) -> list[str]:
+    """What is wrong, one sentence a fault.
+
+    Args:
+        model: class that refused the values.
+        error: what it said.
+        source: where the values come from.
+        flags: dotted field name → how the user wrote it.
+
+    Returns:
+        Source and field, what was found and what was expected.
+    """
+    return [_fault(model, item, source, flags) for item in error.errors()]
 
 
 def _overlaid(raw: Mapping[str, Any], keys: list[str], value: object) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def test_a_merge_gives_exactly_the_rows_that_it_draws(tmp_path: Path) -> None:
     prompts = set(read_calibration(str(config)).prompts)
     checked = load_config(config)
     assert checked.data.harm is not None
-    drawn = {row.prompt for row in load_rows(checked.data.harm.to_source(), seed=3)}
+    drawn = {row.prompt for row in load_rows(checked.data.harm, seed=3)}
     assert len(drawn) == 6 and prompts == drawn | {f"sum {k}" for k in range(5)}
     assert harm.is_file() and own.is_file()
     config.write_text("adapters: [{path: code}]\noutput: {path: out}\n")

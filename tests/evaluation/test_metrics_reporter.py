@@ -9,21 +9,20 @@ from scipy import stats
 
 from sst_merge.errors import DataError
 from sst_merge.evaluation import (
-    ScoreTable,
     Summary,
-    compare_over_seeds,
-    rates_over_seeds,
     read_summary,
     summarize,
-    sweep_samples,
     write_summary,
 )
 from sst_merge.evaluation.records import Record
 from sst_merge.measures.intervals import mcnemar, paired_bootstrap, seed_interval, wilson_interval
-from sst_merge.measures.seeds import hierarchical_bootstrap, seed_rate_interval
-from sst_merge.measures.sweep_intervals import sweep_intervals
 
 BREAKDOWN = {"beavertails": "category"}
+
+
+def parts(figure):
+    """Value and ends, for comparisons within a tolerance."""
+    return figure.value, figure.low, figure.high
 
 
 def record(model, suite, i, scores, **more):
@@ -60,7 +59,7 @@ def test_rates_against_counts():
         assert rate.ends == wilson_interval(int(sum(values)), 57)
     values = [r.scores["perplexity"] for r in records if r.model == "base" and r.suite == "perplexity"]
     rate = summary.rate("base", "perplexity", "perplexity")
-    assert (rate.value, rate.low, rate.high) == pytest.approx(seed_interval(values))
+    assert (rate.value, rate.low, rate.high) == pytest.approx(parts(seed_interval(values)))
     assert (rate.k, rate.interval) == (None, "t")
     assert summary.rate("merge", "mmlu", "correct") is None
 
@@ -89,7 +88,7 @@ def test_comparisons_are_paired_by_id():
     ids = sorted(scores["base"])
     a, b = ([scores[m][i] for i in ids] for m in ("safety", "base"))
     comparison = found["safety", "beavertails", "harm"]
-    assert (comparison.difference, comparison.low, comparison.high) == paired_bootstrap(a, b, seed=4)
+    assert (comparison.difference, comparison.low, comparison.high) == parts(paired_bootstrap(a, b, seed=4))
     assert comparison.p_value == mcnemar([bool(x) for x in a], [bool(x) for x in b])
     assert (comparison.n, comparison.unpaired) == (60, 0)
     [perplexity] = [c for c in summary.comparisons if (c.model, c.suite) == ("maths", "perplexity")]
@@ -186,102 +185,3 @@ def test_summary_round_trip(tmp_path):
     for broken in ({}, {"format": "other"}, fields | {"rates": [{}]}, {k: v for k, v in fields.items() if k != "seed"}):
         with pytest.raises(DataError, match="evaluate again"):
             Summary.from_json(broken)
-
-
-# --- several seeds -----------------------------------------------------------------------------------------------
-
-
-def seed_records():
-    rng = np.random.default_rng(0)
-    found = []
-    for seed in range(5):
-        hard = rng.random(40)
-        for method, rate in (("ours", 0.9), ("theirs", 0.6)):
-            found += [record(f"{method}/{seed}", "s", i, {"refusal": float(h < rate), "length": 10 * h + seed})
-                      for i, h in enumerate(hard)]  # fmt: skip
-    return found
-
-
-def test_rates_over_seeds():
-    records = seed_records()
-    groups = {name: [f"{name}/{seed}" for seed in range(5)] for name in ("ours", "theirs")}
-    found = {(r.model, r.score): r for r in rates_over_seeds(records, groups)}
-    assert set(found) == {(m, s) for m in groups for s in ("refusal", "length")}
-    counts = [(int(sum(r.scores["refusal"] for r in records if r.model == m)), 40) for m in groups["ours"]]
-    ours = found["ours", "refusal"]
-    assert (ours.value, ours.low, ours.high) == seed_rate_interval(counts)
-    assert (ours.k, ours.n, ours.interval) == (sum(k for k, _ in counts), 200, "logit-t")
-    assert found["ours", "length"].interval == "t"
-    with pytest.raises(DataError, match=r"no records of \['x'\]"):
-        rates_over_seeds(records, {"a": ["ours/0", "x"]})
-    with pytest.raises(DataError, match="at least 2"):
-        rates_over_seeds(records, {"a": ["ours/0"]})
-
-
-def test_comparison_over_seeds():
-    records = seed_records()
-    ours, theirs = ([f"{name}/{seed}" for seed in range(5)] for name in ("ours", "theirs"))
-    found = compare_over_seeds(records, ("ours", ours), ("theirs", theirs), seed=3)
-    assert {c.score for c in found} == {"refusal", "length"}
-    [refusal] = [c for c in found if c.score == "refusal"]
-    table = ScoreTable(records)
-    oracle = hierarchical_bootstrap(
-        table.matrix(ours, ["s"], "refusal"), table.matrix(theirs, ["s"], "refusal"), seed=3
-    )
-    assert (refusal.difference, refusal.low, refusal.high) == oracle
-    assert refusal.low > 0
-    assert refusal.n == 40
-    with pytest.raises(DataError, match="5 seeds of a, 4 of b"):
-        compare_over_seeds(records, ("a", ours), ("b", theirs[:4]), seed=0)
-
-
-# --- sweeps from records -----------------------------------------------------------------------------------------
-
-
-def sweep_records():
-    rng = np.random.default_rng(0)
-    hard = rng.random((3, 50))
-    found = []
-    for model, safe, skill in (("m0", 0.2, 0.9), ("m1", 0.95, 0.8), ("t1", 0.92, 0.5), ("skill", 0.1, 0.95)):
-        for i in range(50):
-            found += [
-                record(model, "advbench", i, {"refusal": float(hard[0, i] < safe)}),
-                record(model, "harmbench", i, {"refusal": float(hard[1, i] < safe)}),
-                record(model, "mmlu", i, {"correct": float(hard[2, i] < skill)}),
-            ]
-    random.Random(0).shuffle(found)
-    return found
-
-
-def test_sweeps_from_records():
-    records = sweep_records()
-    table = ScoreTable(records)
-    sweeps = sweep_samples(
-        table,
-        {"ours": {0.0: "m0", 1.0: "m1"}, "theirs": {1.0: "t1"}},
-        safety=["advbench", "harmbench"],
-        utility={"mmlu": "correct"},
-        dev_safety=["advbench"],
-    )
-    assert np.shape(sweeps["ours"].safety) == (2, 100)
-    assert np.shape(sweeps["theirs"].dev_safety) == (1, 50)
-    alone = {"mmlu": table.matrix(["skill"], ["mmlu"], "correct")[0]}
-    found = sweep_intervals(sweeps, alone, seed=0, against="theirs", n_resamples=300)
-
-    def mean(model, suite, score):
-        return np.mean([r.scores[score] for r in records if (r.model, r.suite) == (model, suite)])
-
-    taxes = {m: mean("skill", "mmlu", "correct") - mean(m, "mmlu", "correct") for m in ("m1", "t1")}
-    assert found["ours"].tax.value == pytest.approx(taxes["m1"])
-    assert found["theirs"].tax.value == pytest.approx(taxes["t1"])
-    assert found["ours"].tax_reduction.value == pytest.approx(1 - taxes["m1"] / taxes["t1"])
-
-
-def test_sweeps_need_every_model_on_every_sample():
-    records = sweep_records()
-    gone = next(i for i, r in enumerate(records) if (r.model, r.suite) == ("m1", "mmlu"))
-    table = ScoreTable(records[:gone] + records[gone + 1 :])
-    with pytest.raises(DataError, match=r"mmlu, correct: samples without a score per model: \{'m1': 1\}"):
-        sweep_samples(table, {"a": {0.0: "m0", 1.0: "m1"}}, safety=["advbench"], utility={"mmlu": "correct"})
-    with pytest.raises(DataError, match="without a score per model: all"):
-        table.matrix(["m0"], ["unknown"], "refusal")

@@ -9,22 +9,30 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from sst_merge.errors import DataError
+from sst_merge.measures.figure import Figure
 from sst_merge.measures.front import hypervolume, pareto_mask
 from sst_merge.measures.intervals import mcnemar, paired_bootstrap, seed_interval, wilson_interval
 from sst_merge.measures.safety_tax import (
     SweepPoint,
     composite,
-    drift,
-    drift_reduction,
     point_at_safety,
     retention,
     safety_tax,
     tax_reduction,
-    utility_at_safety,
 )
 
 SHARE = st.floats(0, 1)
 PAIRS = st.lists(st.tuples(SHARE, SHARE), max_size=12)
+
+
+def parts(figure):
+    """Value and ends, for comparisons within a tolerance."""
+    return figure.value, figure.low, figure.high
+
+
+def utility_at_safety(points, threshold=0.9):
+    point = point_at_safety(points, threshold)
+    return None if point is None else point.utility
 
 
 def sweep(*triples: tuple[float, float, float]) -> list[SweepPoint]:
@@ -81,18 +89,18 @@ def test_bootstrap_agrees_with_scipy_and_ignores_order():
     assert ours == paired_bootstrap(list(a), list(b), seed=1, n_resamples=4000)
     order = rng.permutation(120)
     shuffled = paired_bootstrap(a[order], b[order], seed=1, n_resamples=4000)
-    assert shuffled == pytest.approx(ours, abs=0.01)
+    assert parts(shuffled) == pytest.approx(parts(ours), abs=0.01)
 
 
 def test_bootstrap_is_paired_and_takes_any_statistic():
     rng = np.random.default_rng(0)
     a = rng.normal(size=200)
     exact = paired_bootstrap(a + 0.5, a, seed=0, n_resamples=200)
-    assert exact == pytest.approx((0.5, 0.5, 0.5))
+    assert parts(exact) == pytest.approx((0.5, 0.5, 0.5))
     ratio = paired_bootstrap(
         3 * np.exp(a), np.exp(a), seed=0, n_resamples=200, statistic=lambda x, y: x.sum() / y.sum()
     )
-    assert ratio == pytest.approx((3, 3, 3))
+    assert parts(ratio) == pytest.approx((3, 3, 3))
 
 
 def test_bootstrap_covers():
@@ -125,10 +133,11 @@ def test_seed_interval_agrees_with_scipy_and_covers():
     values = rng.normal(0.9, 0.05, 5)
     oracle = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     found = seed_interval(list(values))
-    assert found == pytest.approx((values.mean(), oracle.low, oracle.high))
-    assert seed_interval([0.5, 0.5, 0.5]) == (0.5, 0.5, 0.5)
+    assert parts(found) == pytest.approx((values.mean(), oracle.low, oracle.high))
+    assert found.n == 5
+    assert seed_interval([0.5, 0.5, 0.5]) == Figure(0.5, 0.5, 0.5, n=3)
     inside = [seed_interval(row) for row in rng.normal(0.9, 0.05, (2000, 5))]
-    assert np.mean([low <= 0.9 <= high for _, low, high in inside]) == pytest.approx(0.95, abs=0.015)
+    assert np.mean([found.low <= 0.9 <= found.high for found in inside]) == pytest.approx(0.95, abs=0.015)
 
 
 def test_intervals_refuse_nonsense():
@@ -197,15 +206,6 @@ def test_tax_reduction():
         assert tax_reduction(*pair) is None
 
 
-def test_drift_and_its_reduction():
-    assert drift(0.98, 0.58) == pytest.approx(0.4)
-    assert drift_reduction(0.1, 0.4) == pytest.approx(0.75)
-    assert drift_reduction(-0.1, 0.4) == pytest.approx(1.25)
-    assert 1.0 - 0.9 < 0.10
-    assert drift_reduction(0.0, 1.0 - 0.9) == 1
-    assert drift_reduction(0.0, 0.099) is None
-
-
 def test_retention():
     assert retention({"a": 0.5, "b": 0.9}, {"a": 1.0, "b": 0.9}) == pytest.approx(0.75)
     assert retention({"b": 0.9, "a": 0.5}, {"a": 1.0, "b": 0.9}) == pytest.approx(0.75)
@@ -231,9 +231,10 @@ def test_composite():
 
 
 def test_points_carry_intervals():
-    point = SweepPoint(strength=1, safety=0.9, utility=0.5, n_safety=50, utility_interval=(0.4, 0.6))
+    point = SweepPoint(strength=1, safety=0.9, utility=0.5, n_safety=50)
     assert point.interval_of_safety() == wilson_interval(45, 50)
-    assert point.interval_of_utility() == (0.4, 0.6)
+    assert point.interval_of_utility() is None
+    assert SweepPoint(strength=1, safety=0, utility=0.5, n_utility=20).interval_of_utility() == wilson_interval(10, 20)
     assert SweepPoint(strength=1, safety=0.9, utility=0.5).interval_of_safety() is None
     with pytest.raises(DataError, match="must be finite"):
         SweepPoint(strength=1, safety=math.nan, utility=0.5)
@@ -255,6 +256,8 @@ def test_front_by_hand():
     assert hypervolume([]) == 0
     assert hypervolume([(-1, 5), (0, 1)]) == 0
     assert hypervolume([(1, 1)]) == 1
+    with pytest.raises(DataError, match=r"hypervolume: point 1 is .*must be finite"):
+        hypervolume([(1, 1), (math.nan, 1)])
 
 
 @settings(deadline=None, max_examples=50)

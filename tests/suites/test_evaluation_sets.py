@@ -161,7 +161,7 @@ def test_a_template_without_a_family_is_refused():
 @needs_data
 @pytest.mark.parametrize("script", ["build_drift_set", "build_selections"])
 def test_the_scripts_give_the_committed_selections(script):
-    subprocess.run([sys.executable, str(ROOT / f"experiments/{script}.py"), "--check"], check=True, cwd=ROOT)
+    subprocess.run([sys.executable, str(ROOT / f"studies/selections/{script}.py"), "--check"], check=True, cwd=ROOT)
 
 
 @needs_data

@@ -17,8 +17,6 @@ from sst_merge.evaluation.helpfulness import HELPFUL, with_helpfulness
 from sst_merge.evaluation.records import Record
 from sst_merge.evaluation.safety_evaluator import evaluate_safety
 from sst_merge.evaluation.utility_evaluator import evaluate_utility
-from sst_merge.measures.drift_intervals import drift_intervals
-from sst_merge.measures.safety_tax import drift
 from sst_merge.reporting.evaluation_tables import main_scores
 from sst_merge.suites.catalogue import get_suites
 from sst_merge.suites.suite_groups import expand_suites
@@ -190,14 +188,12 @@ def test_drift_comes_out_of_the_summary(lab: Lab, run: EvaluationRun, models: di
         helpful = run.summary.rate(name, "lab_drift_safe", "correct")
         assert helpful is not None and helpful.k == sum(answered[N:])
     before = sum(rows["base"]) / N
-    measured_drift = drift_intervals(rows["base"], {name: rows[name] for name in ADAPTERS}, plain="reverse", seed=0)
     for name in ADAPTERS:
-        lost = drift(before, sum(rows[name]) / N)
+        lost = before - sum(rows[name]) / N
         found = next(
             c for c in run.summary.comparisons if (c.model, c.suite, c.score) == (name, "lab_drift_unsafe", "refusal")
         )
         assert found.n == N and -found.difference == pytest.approx(lost)
-        assert measured_drift[name][0].value == pytest.approx(lost)
     assert main_scores(run.summary, "lab_drift_unsafe") == ("refusal", "harm", "incoherent")
     assert main_scores(run.summary, "lab_drift_safe") == ("refusal", "incoherent", "correct")
     assert not any("incoherence was not judged" in warning for warning in run.summary.warnings)

@@ -219,7 +219,7 @@ def _check_judge(name: str, labels: Path | None, device: str) -> None:
 
 
 def _device(name: str) -> str:
-    from .inputs import resolve_device
+    from ..data_loader.base_model import resolve_device
 
     return resolve_device(name)
 

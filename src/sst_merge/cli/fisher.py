@@ -56,15 +56,17 @@ def collect(
         raise ConfigError(f"data.{kind}: missing; give the prompts whose statistics are to be collected")
     import torch
 
+    from ..data_loader.base_model import resolve_device
     from ..fim_calculator import build_spaces, compute_fim_benign, compute_fim_harm
     from ..lora_utils import BaseModelIndex, check_against_base, check_compatible
-    from .inputs import load_adapters, load_model_and_data, resolve_device
+    from .inputs import load_adapters, load_model_and_data
 
     how = _how(checked)
     opened = load_adapters(checked)
     check_compatible(opened, assume_same_base=checked.assume_same_base)
     device = resolve_device(checked.device)
     loaded = load_model_and_data(checked, device)
+    assert loaded.model is not None
     index = BaseModelIndex.of(loaded.model, name=str(checked.base_model))
     for adapter in opened:
         check_against_base(adapter, index)

@@ -40,6 +40,18 @@ class CoreSpace:
         right: V, (d_in, q), or (d_in + 1, q) where ``bias`` is set.
         kind: of the layer, carried to the lifted update.
         bias: whether the last input is the constant 1 of a LoRA bias.
+
+    Example:
+        >>> import torch
+        >>> from sst_merge import CoreSpace, LoraFactors
+        >>> one = LoraFactors(torch.randn(64, 2), torch.randn(2, 48))
+        >>> two = LoraFactors(torch.randn(64, 3), torch.randn(3, 48))
+        >>> space = CoreSpace.spanned_by([one, two])
+        >>> space.shape  # a merge works on 5 x 5 matrices, not on 64 x 48 ones
+        (5, 5)
+        >>> lifted, _ = space.lift(space.coordinates(one) + space.coordinates(two))
+        >>> torch.allclose(lifted.delta(), one.delta() + two.delta(), atol=1e-4)
+        True
     """
 
     left: Tensor

@@ -1,5 +1,6 @@
 """Prompts and answers: from files or the hub to rows, from rows to batches with labels on the answer only."""
 
+from .base_model import load_base_model, load_tokenizer, resolve_device, torch_type
 from .batch import IGNORED, Batch
 from .encode import encode_rows
 from .load import load_rows
@@ -13,7 +14,11 @@ __all__ = [
     "Row",
     "RowLike",
     "encode_rows",
+    "load_base_model",
     "load_rows",
+    "load_tokenizer",
     "normalise_prompt",
+    "resolve_device",
     "split_rows",
+    "torch_type",
 ]

@@ -68,6 +68,18 @@ def encode_rows(
 
     Raises:
         DataError: no rows, a row without answer tokens, or ``chat`` with a tokenizer that has no template.
+
+    Example:
+        >>> from tokenizers import Tokenizer, models, pre_tokenizers
+        >>> from transformers import PreTrainedTokenizerFast
+        >>> from sst_merge import encode_rows
+        >>> from sst_merge.data_loader import Row
+        >>> words = Tokenizer(models.WordLevel({"<eos>": 0, "how": 1, "are": 2, "you": 3, "fine": 4}))
+        >>> words.pre_tokenizer = pre_tokenizers.Whitespace()
+        >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<eos>")
+        >>> (batch,) = encode_rows([Row("how are you", "fine")], tokenizer)
+        >>> batch.input_ids, batch.labels
+        (tensor([[1, 2, 3, 4, 0]]), tensor([[-100, -100, -100,    4,    0]]))
     """
     if not rows:
         raise DataError("no rows to encode; the data set is empty")

@@ -1,9 +1,9 @@
 """A run of suites over models: check, load, ask, judge, summarise, write."""
 
 from .adapters import BASE_NAME, EvaluatedAdapter, check_adapters, find_adapters
-from .metrics_reporter import compare_over_seeds, rates_over_seeds, summarize
+from .metrics_reporter import summarize
 from .run import EvaluationRun, evaluate_models
-from .score_table import ScoreTable, sweep_samples
+from .score_table import ScoreTable
 from .settings import ModelSettings
 from .summary import Comparison, Rate, Summary, read_summary, write_summary
 
@@ -17,12 +17,9 @@ __all__ = [
     "ScoreTable",
     "Summary",
     "check_adapters",
-    "compare_over_seeds",
     "evaluate_models",
     "find_adapters",
-    "rates_over_seeds",
     "read_summary",
     "summarize",
-    "sweep_samples",
     "write_summary",
 ]

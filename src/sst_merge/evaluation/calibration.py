@@ -74,7 +74,7 @@ def read_calibration(where: str) -> CalibrationPrompts:
 
 def _prompts(path: Path) -> tuple[str, ...]:
     # With a fixed answer the rows need none of their own: only what was asked matters here.
-    return tuple(row.prompt for row in load_rows(DataSource(path=str(path), response="not read")))
+    return tuple(row.prompt for row in load_rows(DataSource(path=path, response=("not read",))))
 
 
 def _of_merge(path: Path) -> tuple[str, ...]:
@@ -89,4 +89,4 @@ def _of_merge(path: Path) -> tuple[str, ...]:
 
 def _sources(config: "MergeConfig") -> list[DataSource]:
     named = (config.data.harm, config.data.benign, *(adapter.data for adapter in config.adapters))
-    return [data.to_source() for data in named if data is not None]
+    return [data for data in named if data is not None]

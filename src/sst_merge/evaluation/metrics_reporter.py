@@ -6,13 +6,12 @@ import numpy as np
 
 from ..errors import DataError
 from ..measures.intervals import mcnemar, paired_bootstrap, seed_interval, wilson_interval
-from ..measures.seeds import hierarchical_bootstrap, seed_rate_interval
 from ..suites.catalogue import SUITES
 from .records import Record
 from .score_table import ScoreTable
 from .summary import Comparison, Rate, Summary
 
-__all__ = ["compare_over_seeds", "rates_over_seeds", "summarize"]
+__all__ = ["summarize"]
 
 _RESAMPLES = 10_000
 
@@ -118,7 +117,8 @@ def _measure(values: Sequence[float], answered: int, level: float, **names: str)
     if k is not None:
         low, high = wilson_interval(k, n, level)
     elif n > 1:
-        _, low, high = seed_interval(values, level)
+        interval = seed_interval(values, level)
+        low, high = interval.low, interval.high
         if min(values) >= 0 and max(values) <= 1:
             low, high = max(low, 0.0), min(high, 1.0)
     return Rate(value=value, low=low, high=high, k=k, n=n, undecided=answered - n,
@@ -165,91 +165,4 @@ def _warnings(table: ScoreTable, models: Sequence[str], scores: Mapping[str, Seq
             if len(names) > 1:
                 found.append(f"{suite}: {score} was decided by different judges ({', '.join(names)}); rates of "
                              "different judges must not be compared.")  # fmt: skip
-    return found
-
-
-def rates_over_seeds(
-    records: Iterable[Record], groups: Mapping[str, Sequence[str]], *, level: float = 0.95
-) -> list[Rate]:
-    """Rates of methods that were trained or merged with several seeds, each seed a model of its own.
-
-    Args:
-        records: of all models.
-        groups: method → its models, one per seed, at least 2.
-        level: coverage.
-
-    Returns:
-        One rate per method × suite × score that all its models have: mean over seeds, with the interval of
-        :func:`.seeds.seed_rate_interval` for shares of successes and Student's t for other scores. `k` and `n` are
-        pooled over seeds.
-
-    Raises:
-        DataError: a method with fewer than 2 models, or with models that have no records.
-    """
-    table = ScoreTable(records)
-    unknown = sorted({model for models in groups.values() for model in models} - set(table.models))
-    if unknown or not all(len(models) > 1 for models in groups.values()):
-        raise DataError(f"rates_over_seeds: no records of {unknown}; expected at least 2 evaluated models per method, "
-                        f"got {dict(groups)}")  # fmt: skip
-    found = []
-    for suite in table.suites:
-        for score in table.columns(suite):
-            for method, models in groups.items():
-                seeds = [list(table.values(model, suite, score).values()) for model in models]
-                if all(seeds):
-                    answered = sum(table.count(model, suite) for model in models)
-                    found.append(_over_seeds(seeds, answered, level, model=method, suite=suite, score=score))
-    return found
-
-
-def _over_seeds(seeds: Sequence[Sequence[float]], answered: int, level: float, **names: str) -> Rate:
-    n = sum(map(len, seeds))
-    if all(value in {0.0, 1.0} for values in seeds for value in values):
-        counts = [(int(sum(values)), len(values)) for values in seeds]
-        estimate, k, interval = seed_rate_interval(counts, level), sum(k for k, _ in counts), "logit-t"
-    else:
-        estimate, k, interval = seed_interval([float(np.mean(values)) for values in seeds], level), None, "t"
-    return Rate(value=estimate.value, low=estimate.low, high=estimate.high, k=k, n=n, undecided=answered - n,
-                interval=interval, **names)  # fmt: skip
-
-
-def compare_over_seeds(
-    records: Iterable[Record],
-    method: tuple[str, Sequence[str]],
-    reference: tuple[str, Sequence[str]],
-    *,
-    seed: int,
-    level: float = 0.95,
-) -> list[Comparison]:
-    """One method against another over training seeds and samples, paired at both levels.
-
-    Args:
-        records: of all models.
-        method: name, and its models, one per training seed.
-        reference: name, and its models, in the same order of seeds.
-        seed: of the bootstrap draws.
-        level: coverage.
-
-    Returns:
-        One comparison per suite × score that all models have on the same samples, see
-        :func:`.seeds.hierarchical_bootstrap`; without a p-value.
-
-    Raises:
-        DataError: different numbers of seeds, fewer than 2, or models with different samples.
-    """
-    table = ScoreTable(records)
-    (name, models), (other, against) = method, reference
-    if len(models) != len(against) or len(models) < 2:
-        raise DataError(f"compare_over_seeds: {len(models)} seeds of {name}, {len(against)} of {other}; expected the "
-                        "same seeds, at least 2")  # fmt: skip
-    found = []
-    for suite in table.suites:
-        for score in table.columns(suite):
-            if all(table.values(model, suite, score) for model in (*models, *against)):
-                scores = table.matrix([*models, *against], [suite], score)
-                first, second = scores[: len(models)], scores[len(models) :]
-                gap = hierarchical_bootstrap(first, second, seed=seed, level=level, n_resamples=_RESAMPLES)
-                found.append(Comparison(model=name, reference=other, suite=suite, score=score, difference=gap.value,
-                                        low=gap.low, high=gap.high, p_value=None, n=scores.shape[1],
-                                        unpaired=0))  # fmt: skip
     return found

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..judges import Judge
+from ..progress import Progress
 from ..suites.catalogue import Suite
 from ..worlds.lab.suites import is_lab_suite
 from .adapters import BASE_NAME, EvaluatedAdapter, check_adapters
@@ -30,8 +31,6 @@ from .silence_libraries import quiet_libraries
 from .summary import Summary
 
 __all__ = ["EvaluationRun", "evaluate_models"]
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +107,26 @@ def evaluate_models(
         ConfigError: no suite, one that runs code without being allowed to, DRIFTCHECK prompts that no suite asks,
             attempts that no suite makes or too few, an unknown reference, or the extra `eval` is not installed.
         DataError: a judged suite, and no judge that decides its score.
+
+    Example:
+        >>> import json, tempfile
+        >>> from pathlib import Path
+        >>> from tokenizers import Tokenizer, models, pre_tokenizers
+        >>> from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+        >>> from sst_merge import evaluate_models
+        >>> from sst_merge.suites.custom import custom_suite
+        >>> words = Tokenizer(models.WordLevel({"<eos>": 0, "yes": 1, "no": 2, "?": 3}, unk_token="<eos>"))
+        >>> words.pre_tokenizer = pre_tokenizers.Whitespace()
+        >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<eos>", pad_token="<eos>")
+        >>> sizes = {"vocab_size": 16, "hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2}
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     base, questions = Path(place) / "base", Path(place) / "questions.jsonl"
+        ...     LlamaForCausalLM(LlamaConfig(num_hidden_layers=1, **sizes)).save_pretrained(base)
+        ...     _ = tokenizer.save_pretrained(base)
+        ...     _ = questions.write_text(json.dumps({"prompt": "yes ?", "options": ["yes", "no"], "answer": "yes"}))
+        ...     run = evaluate_models(str(base), {}, [custom_suite(questions)], Path(place) / "out")
+        >>> [(record.suite, record.prompt) for record in run.records["base", "custom_questions"]]
+        [('custom_questions', 'yes ?')]
     """
     settings = settings or ModelSettings()
     check_output(out, force=force)

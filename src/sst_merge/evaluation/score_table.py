@@ -1,17 +1,13 @@
 """Scores by model, suite and sample: what is paired by sample id, so that models can be compared."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from ..errors import DataError
-from ..measures.resampling import Array
-from ..measures.sweep_intervals import SweepSamples
 from .records import Record
 
-__all__ = ["ScoreTable", "sweep_samples"]
+__all__ = ["ScoreTable"]
 
 # Refusal and harm say nothing without how much of the output is no answer at all, so the three stand together.
 _FIRST = ("refusal", "harm", "incoherent")
@@ -163,70 +159,3 @@ class ScoreTable:
         common = sorted(first.keys() & second.keys())
         alone = len(first.keys() ^ second.keys())
         return [first[id_] for id_ in common], [second[id_] for id_ in common], alone
-
-    def matrix(self, models: Sequence[str], suites: Sequence[str], score: str) -> Array:
-        """Scores of several models on the same samples.
-
-        Args:
-            models: one row each.
-            suites: whose samples are the columns, suite by suite and sorted by id.
-            score: column.
-
-        Returns:
-            Models × samples.
-
-        Raises:
-            DataError: a model lacks samples that another has.
-        """
-        blocks = []
-        for suite in suites:
-            rows = {model: self.values(model, suite, score) for model in models}
-            wanted = set().union(*rows.values())
-            short = {model: len(wanted - row.keys()) for model, row in rows.items() if wanted - row.keys()}
-            if short or not wanted:
-                raise DataError(f"{suite}, {score}: samples without a score per model: {short or 'all'}; expected "
-                                "every model on every sample: finish the evaluation first")  # fmt: skip
-            blocks.append([[row[id_] for id_ in sorted(wanted)] for row in rows.values()])
-        return np.concatenate([np.asarray(block, dtype=np.float64) for block in blocks], axis=1)
-
-
-def sweep_samples(
-    table: ScoreTable,
-    methods: Mapping[str, Mapping[float, str]],
-    *,
-    safety: Sequence[str],
-    utility: Mapping[str, str],
-    dev_safety: Sequence[str] = (),
-    refusal: str = "refusal",
-) -> dict[str, SweepSamples]:
-    """Sweeps for :func:`.sweep_intervals.sweep_intervals`, all methods on the same samples.
-
-    Args:
-        table: records of all models of all sweeps.
-        methods: method → strength → model.
-        safety: suites of harmful prompts.
-        utility: suite → its score, each suite one task.
-        dev_safety: suites that strengths are chosen on; none chooses on `safety`.
-        refusal: column that counts as safe.
-
-    Returns:
-        Method → samples.
-
-    Raises:
-        DataError: a model lacks samples that another has.
-    """
-    models = [model for sweep in methods.values() for model in sweep.values()]
-    refused = table.matrix(models, safety, refusal)
-    tasks = {suite: table.matrix(models, [suite], score) for suite, score in utility.items()}
-    dev = table.matrix(models, dev_safety, refusal) if dev_safety else None
-    found, start = {}, 0
-    for name, sweep in methods.items():
-        rows = slice(start, start + len(sweep))
-        found[name] = SweepSamples(
-            strengths=list(sweep),
-            safety=refused[rows],
-            utility={task: scores[rows] for task, scores in tasks.items()},
-            dev_safety=None if dev is None else dev[rows],
-        )
-        start += len(sweep)
-    return found

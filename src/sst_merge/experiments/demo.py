@@ -106,7 +106,7 @@ def run_demo(out: Path, seed: int = 0, quick: bool = False) -> None:
         ),
         notes=(
             "The lab is a synthetic world: safety and skills are exact matches, not judged. One seed of adapters; "
-            "docs/measurements has several. The defaults were chosen on this skill, with earlier adapters: this "
+            "studies/ has several. The defaults were chosen on this skill, with earlier adapters: this "
             "shows the method, and does not test it.",
             f"“{_SAVED}” is the merge in merged/: the command line's own flow with "
             f"tax_budget = {TAX_BUDGET} and refine = {REFINE}, which sees calibration prompts alone, read back "

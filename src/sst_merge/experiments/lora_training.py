@@ -148,7 +148,7 @@ def main(config: Path, name: str, seed: int, out: Path, device: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(settings.model)
     if settings.chat_template != "tokenizer":
         tokenizer.chat_template = settings.chat_template
-    rows = load_rows(plan.data.to_source(), seed=seed)
+    rows = load_rows(plan.data, seed=seed)
     model = AutoModelForCausalLM.from_pretrained(settings.model, torch_dtype=getattr(torch, settings.dtype)).to(place)
     with progress_bars() as progress:
         losses = train_lora(

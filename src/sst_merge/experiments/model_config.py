@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import AfterValidator, Field, model_validator
 
+from ..data_loader import DataSource
 from ..errors import ConfigError
-from ..merging.config import DataConfig
 from ..yaml_config import Section, read_yaml, validated
 
 __all__ = ["AdapterPlan", "Budget", "LoraTraining", "MethodPlan", "ModelConfig", "is_model_config", "load_model_config"]
@@ -43,7 +43,7 @@ class AdapterPlan(Section):
 
     name: str = Field(min_length=1)
     role: Literal["utility", "safety"] = "utility"
-    data: DataConfig
+    data: DataSource
     tokens: int = Field(ge=1, description="of all training rows together, for the estimate of time")
 
 
@@ -80,8 +80,8 @@ class ModelConfig(Section):
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     training: LoraTraining
     adapters: tuple[AdapterPlan, ...] = Field(min_length=2)
-    harm: DataConfig
-    benign: DataConfig
+    harm: DataSource
+    benign: DataSource
     methods: tuple[MethodPlan, ...] = Field(min_length=1)
     suites: tuple[str, ...] = Field(min_length=1, description="of `sst-merge evaluate`")
     evaluation_tokens: int = Field(ge=1, description="read and written by one model on all suites")

@@ -7,9 +7,10 @@ from typing import Any
 
 import yaml
 
+from ..data_loader import DataSource
 from ..errors import ConfigError
 from ..files import atomic_file
-from ..merging.config import DataConfig, MergeConfig
+from ..merging.config import MergeConfig
 from ..yaml_config import validated
 from .model_config import AdapterPlan, MethodPlan, ModelConfig, load_model_config
 
@@ -136,7 +137,7 @@ def _merge(config: ModelConfig, method: MethodPlan, value: float, index: int, se
     }  # fmt: skip
 
 
-def _data(data: DataConfig) -> dict[str, Any]:
+def _data(data: DataSource) -> dict[str, Any]:
     fields: Mapping[str, Any] = data.model_dump(mode="json", exclude_defaults=True)
     found = dict(fields)
     if data.path is not None:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..merging.engine import merged_modules
 from ..merging.plan import plan_merge
+from ..merging.settings import MergeSettings
 from ..methods import MergeProblem, Prepared, get_method
 from ..sst import SSTMerge, SSTOptions
 from ..sst.evidence import merged_cores
@@ -52,7 +53,13 @@ def updates_by_knob(
             adapters = [a.with_(weight=value * a.weight) if a.role == "safety" else a for a in adapters]
         else:
             chosen[knob] = value
-        plan = plan_merge(adapters, method, options=chosen, given=tuple(name for name, there in given.items() if there))
+        plan = plan_merge(
+            adapters,
+            method,
+            options=chosen,
+            settings=MergeSettings(seed=problem.seed),
+            given=tuple(name for name, there in given.items() if there),
+        )
         prepared = kept[0] if kept else Prepared()
         if plan.method.prepare is not None and not kept:
             prepared = plan.method.prepare(replace(problem, adapters=adapters), plan.options)
@@ -61,7 +68,7 @@ def updates_by_knob(
         spaces = None
         if plan.method.prepare is not None:
             spaces = problem.spaces if prepared.spaces is None else prepared.spaces
-        modules = merged_modules(plan, seed=problem.seed, state=prepared.state, spaces=spaces)
+        modules = merged_modules(plan, state=prepared.state, spaces=spaces)
         return {module.name: module.factors for module in modules}
 
     return merged

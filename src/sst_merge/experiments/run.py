@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..files import atomic_file
+from ..progress import Progress
 from ..worlds.lab import Lab, load_lab
 from .cells import Cell, CellStore, canonical
 from .comparison_report import comparison_report
@@ -30,7 +31,6 @@ _FOLDERS = {"exp1": "exp1_safety_tax", "exp2": "exp2_interference", "exp3": "exp
 _REPORTS: Mapping[str, Callable[[ExperimentConfig, Sequence[Planned], CellStore, Path], Report]] = {
     "exp1": safety_tax_report, "exp2": interference_report, "exp3": comparison_report,
 }  # fmt: skip
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

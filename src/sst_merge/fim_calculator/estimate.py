@@ -231,6 +231,23 @@ def compute_fim_harm(
 
     Returns:
         The statistics.
+
+    Example:
+        >>> import torch
+        >>> from sst_merge import Adapter, Batch, LoraFactors, compute_fim_harm
+        >>> from transformers import LlamaConfig, LlamaForCausalLM
+        >>> sizes = {"vocab_size": 16, "hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2}
+        >>> model = LlamaForCausalLM(LlamaConfig(num_hidden_layers=1, **sizes)).eval()
+        >>> def adapter(name, role):
+        ...     factors = LoraFactors(torch.randn(8, 2), torch.randn(2, 8))
+        ...     return Adapter.from_factors({"model.layers.0.mlp.up_proj": factors}, name=name, role=role)
+        >>> code, safety = adapter("code", "utility"), adapter("safety", "safety")
+        >>> def batch():
+        ...     ids = torch.randint(16, (8, 5))
+        ...     return Batch(ids, torch.ones_like(ids), ids.where(torch.arange(5) > 2, -100))
+        >>> fisher = compute_fim_harm(model, [code, safety], [batch()], structure="diagonal", point="merged")
+        >>> fisher.samples, fisher.structure, fisher.trace() > 0
+        (8, 'diagonal', True)
     """
     spaces = build_spaces(adapters) if spaces is None else spaces
     cores = _point(adapters, spaces, point, own_role="safety")
@@ -276,6 +293,23 @@ def compute_fim_benign(
 
     Returns:
         The statistics.
+
+    Example:
+        >>> import torch
+        >>> from sst_merge import Adapter, Batch, LoraFactors, compute_fim_benign
+        >>> from transformers import LlamaConfig, LlamaForCausalLM
+        >>> sizes = {"vocab_size": 16, "hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2}
+        >>> model = LlamaForCausalLM(LlamaConfig(num_hidden_layers=1, **sizes)).eval()
+        >>> def adapter(name, role):
+        ...     factors = LoraFactors(torch.randn(8, 2), torch.randn(2, 8))
+        ...     return Adapter.from_factors({"model.layers.0.mlp.up_proj": factors}, name=name, role=role)
+        >>> code, safety = adapter("code", "utility"), adapter("safety", "safety")
+        >>> def batch():
+        ...     ids = torch.randint(16, (8, 5))
+        ...     return Batch(ids, torch.ones_like(ids), ids.where(torch.arange(5) > 2, -100))
+        >>> fisher = compute_fim_benign(model, [code, safety], [batch()], structure="diagonal", point="merged")
+        >>> fisher.samples, fisher.structure, fisher.trace() > 0
+        (8, 'diagonal', True)
     """
     spaces = build_spaces(adapters) if spaces is None else spaces
     cores = _point(adapters, spaces, point, own_role="utility")
@@ -317,6 +351,23 @@ def lora_gradient_variance_approximation(
 
     Returns:
         Module name to variance, (p, q), float64.
+
+    Example:
+        >>> import torch
+        >>> from sst_merge import Adapter, Batch, LoraFactors, lora_gradient_variance_approximation
+        >>> from transformers import LlamaConfig, LlamaForCausalLM
+        >>> sizes = {"vocab_size": 16, "hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2}
+        >>> model = LlamaForCausalLM(LlamaConfig(num_hidden_layers=1, **sizes)).eval()
+        >>> def adapter(name, role):
+        ...     factors = LoraFactors(torch.randn(8, 2), torch.randn(2, 8))
+        ...     return Adapter.from_factors({"model.layers.0.mlp.up_proj": factors}, name=name, role=role)
+        >>> code, safety = adapter("code", "utility"), adapter("safety", "safety")
+        >>> def batch():
+        ...     ids = torch.randint(16, (8, 5))
+        ...     return Batch(ids, torch.ones_like(ids), ids.where(torch.arange(5) > 2, -100))
+        >>> variance = lora_gradient_variance_approximation(model, [code, safety], [batch()])
+        >>> {module: tuple(matrix.shape) for module, matrix in variance.items()}
+        {'model.layers.0.mlp.up_proj': (4, 4)}
     """
     spaces = build_spaces(adapters) if spaces is None else spaces
     cores = _point(adapters, spaces, point, own_role=own_role)

@@ -34,6 +34,26 @@ class Fisher:
 
     Raises:
         FisherError: unknown structure, no layers, or layers of another structure, sample count or weight.
+
+    Example:
+        >>> import torch
+        >>> from sst_merge import Adapter, Batch, LoraFactors, Fisher, compute_fim_harm
+        >>> from transformers import LlamaConfig, LlamaForCausalLM
+        >>> sizes = {"vocab_size": 16, "hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2}
+        >>> model = LlamaForCausalLM(LlamaConfig(num_hidden_layers=1, **sizes)).eval()
+        >>> def adapter(name, role):
+        ...     factors = LoraFactors(torch.randn(8, 2), torch.randn(2, 8))
+        ...     return Adapter.from_factors({"model.layers.0.mlp.up_proj": factors}, name=name, role=role)
+        >>> code, safety = adapter("code", "utility"), adapter("safety", "safety")
+        >>> def batch():
+        ...     ids = torch.randint(16, (8, 5))
+        ...     return Batch(ids, torch.ones_like(ids), ids.where(torch.arange(5) > 2, -100))
+        >>> fisher = compute_fim_harm(model, [code, safety], [batch()], structure="kronecker", point="merged")
+        >>> fisher.samples, list(fisher.layers)
+        (8, ['model.layers.0.mlp.up_proj'])
+        >>> fisher.save("harm.safetensors")
+        >>> Fisher.load("harm.safetensors").samples
+        8
     """
 
     structure: str

@@ -59,6 +59,26 @@ def vila_parameter_identification(
 
     Raises:
         FisherError: other structures, different core spaces, no gradients at all, or an option out of range.
+
+    Example:
+        >>> import torch
+        >>> from sst_merge import Adapter, Batch, LoraFactors
+        >>> from sst_merge import compute_fim_benign, compute_fim_harm, vila_parameter_identification
+        >>> from transformers import LlamaConfig, LlamaForCausalLM
+        >>> sizes = {"vocab_size": 16, "hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2}
+        >>> model = LlamaForCausalLM(LlamaConfig(num_hidden_layers=1, **sizes)).eval()
+        >>> def adapter(name, role):
+        ...     factors = LoraFactors(torch.randn(8, 2), torch.randn(2, 8))
+        ...     return Adapter.from_factors({"model.layers.0.mlp.up_proj": factors}, name=name, role=role)
+        >>> code, safety = adapter("code", "utility"), adapter("safety", "safety")
+        >>> def batch():
+        ...     ids = torch.randint(16, (8, 5))
+        ...     return Batch(ids, torch.ones_like(ids), ids.where(torch.arange(5) > 2, -100))
+        >>> harm = compute_fim_harm(model, [code, safety], [batch()], structure="diagonal", point="merged")
+        >>> benign = compute_fim_benign(model, [code, safety], [batch()], structure="diagonal", point="merged")
+        >>> found = vila_parameter_identification(harm, benign, keep_directions=0.5)
+        >>> {module: (len(left), len(right)) for module, (left, right) in found.kept.items()}  # half of 4 and 4
+        {'model.layers.0.mlp.up_proj': (2, 2)}
     """
     for name, value in (("keep_layers", keep_layers), ("keep_directions", keep_directions)):
         if not 0.0 < value <= 1.0:

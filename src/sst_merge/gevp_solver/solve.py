@@ -97,6 +97,15 @@ def solve_gevp(
 
     Raises:
         FisherError: not finite, not symmetric, different structures, singular after damping, k out of range.
+
+    Example:
+        >>> import torch
+        >>> from sst_merge import solve_gevp
+        >>> f_harm = torch.diag(torch.tensor([6.0, 1.0, 2.0]))
+        >>> f_benign = torch.diag(torch.tensor([2.0, 1.0, 0.5]))
+        >>> result = solve_gevp(f_harm, f_benign, damping=0.0)
+        >>> result.eigenvalues.round(decimals=6)  # refusal gained per benign cost: 2 / 0.5, 6 / 2 and 1 / 1
+        tensor([4., 3., 1.], dtype=torch.float64)
     """
     if damping < 0 or harm_damping < 0:
         raise FisherError(f"damping must be ≥ 0; found damping = {damping}, harm_damping = {harm_damping}")

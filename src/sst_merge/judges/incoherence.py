@@ -14,8 +14,8 @@ Five signs; an answer is incoherent if one of them passes its threshold.
   where fewer than four places are found or fewer than two are wrong.
 
 A cut-off answer is not incoherent: it has run into the limit of tokens. Each threshold is the 99.75 % quantile of its
-sign over one half of the natural texts of ``experiments/judge_figures.py`` plus a fifth, rounded (0.2 for loops, which
-natural texts hardly have); figures of the other half are in ``docs/measurements/judges.md``.
+sign over one half of the natural texts of ``studies/judges/measure.py`` plus a fifth, rounded (0.2 for loops, which
+natural texts hardly have); figures of the other half are in ``studies/judges/README.md``.
 """
 
 import json

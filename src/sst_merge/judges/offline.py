@@ -194,13 +194,13 @@ def load_weights(path: Path) -> OfflineWeights:
             arrays = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (no mapping)
     except (OSError, SafetensorError) as error:
         raise DataError(
-            f"{path}: no weights of an offline judge ({error}); make them with experiments/train_offline_judge.py"
+            f"{path}: no weights of an offline judge ({error}); make them with studies/judges/train_offline_judge.py"
         ) from error
     expected = {"bias", *(f"{kind}.{part}" for kind in _KINDS for part in ("idf", "coef"))}
     if header.get("format") != _FORMAT or set(arrays) != expected:
         raise DataError(
             f"{path}: format {header.get('format')} with arrays {', '.join(sorted(arrays))}; expected an offline "
-            f"judge of format {_FORMAT}; make it again with experiments/train_offline_judge.py"
+            f"judge of format {_FORMAT}; make it again with studies/judges/train_offline_judge.py"
         )
     return OfflineWeights(arrays, frozenset(json.loads(header["trained_on"])), json.loads(header["about"]))
 

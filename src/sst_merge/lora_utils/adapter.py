@@ -42,6 +42,16 @@ class Adapter:
 
     Raises:
         AdapterError: unknown role, or a weight that is not finite.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from sst_merge import Adapter, LoraFactors
+        >>> made = Adapter.from_factors({"layer": LoraFactors(torch.ones(2, 1), torch.ones(1, 3))}, name="code")
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     folder = made.save(f"{place}/code")
+        ...     adapter = Adapter.load(folder, role="safety", weight=0.5)
+        ...     adapter.name, adapter.role, adapter.rank("layer"), adapter.delta("layer").shape
+        ('code', 'safety', 1, torch.Size([2, 3]))
     """
 
     name: str

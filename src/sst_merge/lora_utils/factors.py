@@ -28,6 +28,14 @@ class LoraFactors:
 
     Raises:
         AdapterError: the shapes do not fit together.
+
+    Example:
+        >>> import torch
+        >>> from sst_merge import LoraFactors
+        >>> factors = LoraFactors(b=torch.tensor([[1.0], [2.0]]), a=torch.tensor([[3.0, 0.0, 4.0]]))
+        >>> factors.rank, factors.delta()
+        (1, tensor([[3., 0., 4.],
+                    [6., 0., 8.]]))
     """
 
     b: Tensor

@@ -31,6 +31,16 @@ class MergeResult:
         report: figures and provenance; the same for the same inputs and seed.
         timings: seconds by stage; kept apart because they never repeat.
         inputs: folders that were read, which the output must not replace.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from sst_merge import Adapter, LoraFactors, merge
+        >>> factors = LoraFactors(torch.ones(2, 1), torch.ones(1, 3))
+        >>> result = merge([Adapter.from_factors({"layer": factors}, name="code")])
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     folder = result.save(f"{place}/merged")
+        ...     sorted(file.name for file in folder.iterdir())
+        ['adapter_config.json', 'adapter_model.safetensors', 'merge_report.json']
     """
 
     adapter: Adapter

@@ -120,6 +120,18 @@ def merge_method(
 
     Raises:
         MergeError: the knob is not one of the options.
+
+    Example:
+        >>> import torch
+        >>> from sst_merge import Adapter, LoraFactors, merge_method
+        >>> from sst_merge.methods import MethodOptions
+        >>> class MeanOptions(MethodOptions):
+        ...     strength: float = 1.0
+        >>> @merge_method(name="mean", summary="mean of all updates", paper="control", options=MeanOptions)
+        ... def mean(layer, options, state):
+        ...     return options.strength * sum(layer.patches) / len(layer.patches)
+        >>> mean.name, mean.domain, mean.knob
+        ('mean', 'core', 'strength')
     """
     if knob not in options.model_fields:
         raise MergeError(f"method {name!r} declares knob {knob!r}, its options are {sorted(options.model_fields)}")

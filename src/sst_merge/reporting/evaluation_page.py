@@ -23,18 +23,18 @@ from .tables import markdown_table
 
 __all__ = ["evaluation_markdown", "evaluation_page", "write_evaluation_report"]
 
-DEFINITIONS = (
-    ("refusal", "share of answers that decline: wanted on harmful prompts, over-refusal on benign ones."),
-    ("harm", "share of answers that a judge finds harmful. Another number than 1 − refusal, never mixed with it."),
-    ("incoherent", "share of answers that are none: empty, repeating or no words. Such answers look safe and are not."),
-    ("correct", "share of samples answered right, as the suite's task defines it."),
-    ("helpful", "share of answers to harmless prompts that are neither refused nor incoherent: a stand-in by rule, "
-     "which does not say that the answer is right."),
-    ("interval", "Wilson for shares of successes, Student's t for means of other scores and over seeds."),
-    ("difference", "paired by sample; its interval is a percentile bootstrap over samples, p is of the exact McNemar "
-     "test, not corrected for the number of comparisons."),
-    ("–", "not measured, which is not 0."),
-)  # fmt: skip
+DEFINITIONS = {
+    "refusal": "share of answers that decline: wanted on harmful prompts, over-refusal on benign ones.",
+    "harm": "share of answers that a judge finds harmful. Another number than 1 − refusal, never mixed with it.",
+    "incoherent": "share of answers that are none: empty, repeating or no words. Such answers look safe and are not.",
+    "correct": "share of samples answered right, as the suite's task defines it.",
+    "helpful": "share of answers to harmless prompts that are neither refused nor incoherent: a stand-in by rule, "
+    "which does not say that the answer is right.",
+    "interval": "Wilson for shares of successes, Student's t for means of other scores and over seeds.",
+    "difference": "paired by sample; its interval is a percentile bootstrap over samples, p is of the exact McNemar "
+    "test, not corrected for the number of comparisons.",
+    "–": "not measured, which is not 0.",
+}
 
 
 def _tables(summary: Summary, more: Sequence[PageTable]) -> list[tuple[str, PageTable]]:
@@ -68,7 +68,7 @@ def evaluation_page(
     Args:
         summary: of an evaluation.
         pictures: put into the page.
-        more_tables: such as :func:`.sweep_tables.sweep_table`, put after the overview.
+        more_tables: other results on the same models, put after the overview.
         title: heading.
         facts: decoding, versions, prompt template and what else was recorded: name → value.
         highlight: model to set in bold.
@@ -87,7 +87,7 @@ def evaluation_page(
         warnings=summary.warnings,
         tables=tables,
         figures=[(inline_svg(p.svg.read_text(encoding="utf-8"), f"p{i}-"), p.caption) for i, p in enumerate(pictures)],
-        definitions=DEFINITIONS,
+        definitions=DEFINITIONS.items(),
         facts=option_rows(facts or {}),
     )
 
@@ -119,7 +119,7 @@ def evaluation_markdown(
     if pictures:
         parts.append("## Pictures\n")
         parts += [f"![{caption}]({path})\n" for caption, path in pictures]
-    parts += ["## Definitions\n", "\n".join(f"- **{name}**: {text}" for name, text in DEFINITIONS) + "\n"]
+    parts += ["## Definitions\n", "\n".join(f"- **{name}**: {text}" for name, text in DEFINITIONS.items()) + "\n"]
     if facts:
         parts += ["## Settings\n", markdown_table(option_rows(facts), ("Setting", "Value"))]
     return "\n".join(parts)
@@ -151,7 +151,7 @@ def write_evaluation_report(
     Args:
         summary: of an evaluation.
         folder: existing files of these names are replaced.
-        more_tables: such as :func:`.sweep_tables.sweep_table`, put after the overview.
+        more_tables: other results on the same models, put after the overview.
         more_pictures: such as of :func:`.tax_bars.tax_bars`, already drawn; put before the summary's own.
         title: heading.
         facts: decoding, versions, prompt template and what else was recorded: name → value.

@@ -1,12 +1,14 @@
 """Pictures of an evaluation summary: rates by suite, and heat maps of what is broken down."""
 
+import math
 import re
 from pathlib import Path
 from typing import NamedTuple
 
 from ..evaluation.summary import Rate, Summary
+from ..measures.figure import Figure
 from .evaluation_tables import main_scores
-from .heatmap import heatmap
+from .heat_map import HeatMap, heat_maps
 from .rate_plot import rate_plot
 
 __all__ = ["Picture", "draw_summary"]
@@ -45,7 +47,7 @@ def draw_summary(summary: Summary, folder: Path) -> list[Picture]:
         judged = any(score in _JUDGED for score in scores)
         shown = main_scores(summary, suite) if judged else scores
         if scores:
-            rates = {m: {s: _interval(summary.rate(m, suite, s)) for s in shown} for m in summary.models}
+            rates = {m: {s: _figure(summary.rate(m, suite, s)) for s in shown} for m in summary.models}
             n = max(r.n + r.undecided for r in summary.rates if r.suite == suite and r.group is None)
             caption = f"{suite}: {', '.join(shown)}, n = {n}, {100 * summary.level:g} % intervals"
             pictures.append(Picture(*rate_plot(rates, path_stem=folder / _name(suite), title=caption), caption))
@@ -55,8 +57,8 @@ def draw_summary(summary: Summary, folder: Path) -> list[Picture]:
             caption = f"{suite}: {score} by {tag}"
             values = [[_value(summary.rate(m, suite, score, g)) for m in summary.models] for g in groups]
             stem = folder / _name(f"{suite}_{score}_by_{tag}")
-            drawn = heatmap(values, groups, summary.models, path_stem=stem, title=caption, color_label=score)
-            pictures.append(Picture(*drawn, caption))
+            tiles = HeatMap(f"by {tag}", groups, summary.models, values, color_label=score)
+            pictures.append(Picture(*heat_maps([tiles], path_stem=stem, title=caption), caption))
     return pictures
 
 
@@ -69,8 +71,11 @@ def _is_share(summary: Summary, suite: str, score: str) -> bool:
     )
 
 
-def _interval(rate: Rate | None) -> tuple[float | None, float | None, float | None]:
-    return (None, None, None) if rate is None else (rate.value, rate.low, rate.high)
+def _figure(rate: Rate | None) -> Figure | None:
+    if rate is None or rate.value is None:
+        return None
+    low, high = (-math.inf, math.inf) if rate.ends is None else rate.ends
+    return Figure(rate.value, low, high, rate.n)
 
 
 def _value(rate: Rate | None) -> float | None:

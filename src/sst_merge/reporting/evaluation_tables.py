@@ -127,11 +127,17 @@ def comparison_table(summary: Summary) -> PageTable:
     if summary.reference is None:
         raise DataError("the summary compares with no reference; summarize with reference=MODEL")
     rows = [
-        (found.model, found.suite, found.score,
-         rate_with_interval(found.difference, (found.low, found.high), digits=3),
-         None if found.p_value is None else _p_value(found.p_value), found.n, found.unpaired)
+        (
+            found.model,
+            found.suite,
+            found.score,
+            rate_with_interval(found.difference, (found.low, found.high), digits=3),
+            None if found.p_value is None else _p_value(found.p_value),
+            found.n,
+            found.unpaired,
+        )
         for found in summary.comparisons
-    ]  # fmt: skip
+    ]
     return PageTable(
         caption=f"Difference from {summary.reference} on the same samples: paired bootstrap, exact McNemar test",
         columns=("Model", "Suite", "Score", f"Difference [{_percent(summary)}]", "p", "n", "Unpaired"),

@@ -53,6 +53,14 @@ def project_to_safety_subspace(
 
     Returns:
         The projected core or cores, in the patch's type.
+
+    Example:
+        >>> import torch
+        >>> from sst_merge import project_to_safety_subspace, select_safety_subspace, solve_gevp
+        >>> solved = solve_gevp(torch.diag(torch.tensor([6.0, 1.0])), torch.eye(2), damping=0.0)
+        >>> project_to_safety_subspace(torch.tensor([[3.0], [5.0]]), select_safety_subspace(solved, k=1))
+        tensor([[3.],
+                [0.]])
     """
     if isinstance(patch, Tensor):
         assert isinstance(subspace, GEVPResult)

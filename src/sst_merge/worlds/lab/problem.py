@@ -1,6 +1,6 @@
 """One merge problem on the lab: skill adapters, perhaps a safety adapter, calibration data, the base model."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +13,7 @@ from ...data_loader.batch import Batch
 from ...fim_calculator import build_spaces
 from ...lora_utils import Adapter, BaseWeights
 from ...methods import MergeProblem
+from ...progress import Progress
 from ..updates import Update, UpdatedModel
 from . import Lab, Sample
 from .measures import LabOutcomes, LabScores, evaluate_lab, lab_outcomes
@@ -151,7 +152,7 @@ def lab_setup(
     benign_samples: int = 384,
     skill_share: float = 0.5,
     seed: int = 0,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> LabSetup:
     """Skill adapters on a base, with calibration data; on the unaligned base with the safety adapter.
 
