@@ -8,7 +8,7 @@ from .factors import LoraFactors
 from .header import natural_key
 from .layouts import LINEAR, Conv1DKind, EmbeddingKind, LinearKind, ModuleKind, ModuleShape, layer_kind, layer_kinds
 from .stored_form import StoredForm, read_stored_form
-from .writing import write_adapter
+from .writing import write_adapter, write_adapter_files
 
 __all__ = [
     "Adapter",
@@ -32,4 +32,5 @@ __all__ = [
     "natural_key",
     "read_stored_form",
     "write_adapter",
+    "write_adapter_files",
 ]

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -78,7 +78,7 @@ def write_adapter_files(
     base_model: str | None,
     task_type: str | None,
     dtype: torch.dtype | None = None,
-) -> dict[str, Any]:
+) -> tuple[int, torch.dtype]:
     """Write the two files of a PEFT adapter into a folder that is there; see :func:`write_adapter`.
 
     Args:
@@ -89,7 +89,7 @@ def write_adapter_files(
         dtype: as in :func:`write_adapter`.
 
     Returns:
-        The configuration as written.
+        r of the configuration, and the type of the tensors.
     """
     data = folder / ".data"
     with data.open("wb") as stream:
@@ -98,7 +98,8 @@ def write_adapter_files(
     _assemble(folder / WEIGHTS_NAME, data, writer.header)
     config = _config(layout, base_model, task_type)
     (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    return config
+    assert writer.dtype is not None  # there is no adapter without tensors
+    return layout.r, writer.dtype
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,10 @@ class _Layout:
     ranks: dict[str, int]
     fan_in_fan_out: bool
     bias: bool
+
+    @property
+    def r(self) -> int:
+        return max(self.ranks.values())
 
 
 @dataclass
@@ -227,8 +232,8 @@ def _assemble(file: Path, data: Path, tensors: Mapping[str, Mapping[str, object]
     data.unlink()
 
 
-def _config(layout: _Layout, base_model: str | None, task_type: str | None) -> dict[str, Any]:
-    r = max(layout.ranks.values())
+def _config(layout: _Layout, base_model: str | None, task_type: str | None) -> dict[str, object]:
+    r = layout.r
     pattern = _rank_pattern(layout.ranks, r)
     return {
         "alpha_pattern": pattern,
