@@ -152,7 +152,7 @@ def test_the_first_of_several_builders_wins(tmp_path: Path) -> None:
 def test_a_file_in_the_way_is_no_folder_that_was_there_first(tmp_path: Path) -> None:
     place = tmp_path / "base"
     place.write_text("a file", encoding="utf-8")
-    with pytest.raises(OSError), atomic_folder(place, keep_existing=True) as folder:  # noqa: PT011
+    with pytest.raises(OSError), atomic_folder(place, keep_existing=True) as folder:
         (folder / "a").write_text("new", encoding="utf-8")
     assert held(tmp_path) == {"base": "a file"}
 

@@ -6,7 +6,17 @@ from .base_weights import BaseWeights
 from .checks import check_against_base, check_compatible, check_distinct
 from .factors import LoraFactors
 from .header import natural_key
-from .layouts import LINEAR, Conv1DKind, EmbeddingKind, LinearKind, ModuleKind, ModuleShape, layer_kind, layer_kinds
+from .layouts import (
+    LINEAR,
+    Conv1DKind,
+    EmbeddingKind,
+    FileForm,
+    LinearKind,
+    ModuleKind,
+    ModuleShape,
+    layer_kind,
+    layer_kinds,
+)
 from .stored_form import StoredForm, read_stored_form
 from .writing import write_adapter, write_adapter_files
 
@@ -17,6 +27,7 @@ __all__ = [
     "LINEAR",
     "Conv1DKind",
     "EmbeddingKind",
+    "FileForm",
     "LinearKind",
     "LoraFactors",
     "ModuleKind",
