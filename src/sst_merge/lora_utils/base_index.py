@@ -92,16 +92,6 @@ class BaseModelIndex:
         """Module name → kind, as :meth:`~.adapter.Adapter.with_kinds` takes it."""
         return {name: shape.kind for name, shape in self.modules.items()}
 
-    def has_bias(self, module: str) -> bool:
-        """Whether a layer of the base has a bias.
-
-        Raises:
-            BaseModelError: the base has no such layer.
-        """
-        if module not in self.modules:
-            raise BaseModelError(f"base model {self.name!r} has no layer {module!r}; see its named_modules()")
-        return self.modules[module].bias
-
 
 def _build(base: str, config: Any, task_type: str | None) -> nn.Module:
     import transformers
