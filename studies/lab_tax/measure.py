@@ -19,6 +19,7 @@ import torch
 from sst_merge import __version__
 from sst_merge.experiments.method_sweeps import METHOD_SWEEPS, chosen_sweeps
 from sst_merge.experiments.sweep import sweep
+from sst_merge.files import atomic_file
 from sst_merge.measures.front import hypervolume
 from sst_merge.measures.intervals import seed_interval, seed_rate_interval, wilson_interval
 from sst_merge.reporting import markdown_table, rate_with_interval
@@ -64,10 +65,8 @@ def measure_seed(lab, seed: int, args: argparse.Namespace) -> dict[str, dict]:
         picked = found[name]["test"][chosen] if chosen is not None else None
         found[name]["seconds"] = time.perf_counter() - started
         if cell is not None:
-            cell.parent.mkdir(parents=True, exist_ok=True)
-            aside = cell.with_suffix(".aside")
-            aside.write_text(json.dumps(found[name]), encoding="utf-8")
-            aside.replace(cell)
+            with atomic_file(cell) as aside:
+                aside.write_text(json.dumps(found[name]), encoding="utf-8")
         print(f"seed {seed}  {name:32s} {found[name]['seconds']:5.1f} s  {picked}", flush=True)
     return found
 

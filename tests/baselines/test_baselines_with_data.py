@@ -12,7 +12,7 @@ from torch import Tensor
 from sst_merge import merge
 from sst_merge.data_loader.batch import Batch
 from sst_merge.errors import BaseModelError, MergeError, OptionError
-from sst_merge.lora_utils import Adapter, BaseWeights, LoraFactors
+from sst_merge.lora_utils import Adapter, BaseWeights, Conv1DKind, EmbeddingKind, LoraFactors
 from sst_merge.merging import MergeResult
 
 SHAPES = {
@@ -403,8 +403,8 @@ def test_reader_equals_what_was_saved(tmp_path: Path) -> None:
             assert torch.equal(weights.weight(m, dtype=torch.float64), stored)
             assert weights.weight(m).dtype == torch.float32
             assert weights.shape(m) == shape
-            assert torch.equal(weights.weight(m, kind="conv1d", dtype=torch.float64), stored.T)
-            assert weights.shape(m, kind="embedding") == shape[::-1]
+            assert torch.equal(weights.weight(m, kind=Conv1DKind(), dtype=torch.float64), stored.T)
+            assert weights.shape(m, kind=EmbeddingKind()) == shape[::-1]
 
 
 def test_reader_finds_names_without_and_with_the_heads_prefix(tmp_path: Path) -> None:
@@ -792,7 +792,7 @@ def test_other_orientations_and_bias_columns() -> None:
             m: LoraFactors(
                 0.1 * torch.randn(d_out, 2, generator=generator, dtype=torch.float64),
                 torch.randn(2, d_in + bias, generator=generator, dtype=torch.float64),
-                "conv1d",
+                Conv1DKind(),
                 bias,
             )
             for m, (d_out, d_in) in shapes.items()

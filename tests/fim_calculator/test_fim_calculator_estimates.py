@@ -32,6 +32,7 @@ from sst_merge.fim_calculator import (
     token_log_odds,
     token_logprobs,
 )
+from sst_merge.lora_utils import Conv1DKind, EmbeddingKind, LinearKind
 
 EXACT = 1e-9
 
@@ -48,11 +49,11 @@ def make_spaces(model: Any, names: list[str], *, seed: int = 0) -> dict[str, Cor
         module = model.get_submodule(name)
         rows, columns = module.weight.shape
         if isinstance(module, nn.Embedding):
-            kind, bias, shape = "embedding", False, (columns, rows)
+            kind, bias, shape = EmbeddingKind(), False, (columns, rows)
         elif isinstance(module, nn.Linear):
-            kind, bias, shape = "linear", False, (rows, columns)
+            kind, bias, shape = LinearKind(), False, (rows, columns)
         else:
-            kind, bias, shape = "conv1d", True, (columns, rows + 1)
+            kind, bias, shape = Conv1DKind(), True, (columns, rows + 1)
         spaces[name] = CoreSpace(orthonormal(shape[0], 3, generator), orthonormal(shape[1], 2, generator), kind, bias)
     return spaces
 
@@ -171,7 +172,7 @@ def test_kronecker_factors_are_sums_over_tokens(case: Case) -> None:
         inputs = [
             args.detach().flatten(0, args.ndim - 2) if args.is_floating_point() else args for args, _ in seen[name]
         ]
-        if space.kind == "embedding":
+        if space.kind == EmbeddingKind():
             z = torch.cat([space.right[ids.flatten()] for ids in inputs])
         else:
             x = torch.cat(inputs)

@@ -33,7 +33,7 @@ from sst_merge.errors import (
     SSTMergeError,
     UnknownMethodError,
 )
-from sst_merge.lora_utils import Adapter, BaseModelIndex, LoraFactors
+from sst_merge.lora_utils import Adapter, BaseModelIndex, EmbeddingKind, LoraFactors
 from sst_merge.merging import (
     MergeInputs,
     MergeSettings,
@@ -357,7 +357,7 @@ def test_module_that_the_base_does_not_have() -> None:
 
 
 def test_embedding_beside_a_bias_is_refused_in_the_plan() -> None:
-    embedding = Adapter.from_factors({"e": LoraFactors(torch.ones(4, 1), torch.ones(1, 9), "embedding")}, name="e")
+    embedding = Adapter.from_factors({"e": LoraFactors(torch.ones(4, 1), torch.ones(1, 9), EmbeddingKind())}, name="e")
     biased = Adapter.from_factors({"m": random_factors(4, 5, 2, bias=True, dtype=torch.float32)}, name="b")
     with pytest.raises(MergeError, match="'e' is an embedding and module 'm' has a LoRA bias"):
         plan_merge([embedding, biased])

@@ -121,12 +121,12 @@ def importance(
     scores = {}
     for module, total in totals.items():
         space, stored = spaces[module], weights[module].detach()
-        value = (stored if space.kind == "linear" else stored.T).to("cpu", torch.float32)
+        value = space.kind.matrix(stored).to("cpu", torch.float32)
         core = None if point is None else point.get(module)
         if core is not None:
             right = space.right[: space.d_in]
             value = value + (space.left @ core @ right.T).to(value)
-        gradient = (total if space.kind == "linear" else total.T).cpu()
+        gradient = space.kind.matrix(total).cpu()
         scores[module] = value.abs() * gradient / max(len(samples), 1)
     return scores
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..errors import MergeError
-from ..lora_utils import LoraFactors, ModuleKind
+from ..lora_utils import LINEAR, LoraFactors, ModuleKind
 from .bases import align_bases, shared_bases
 from .spectrum import numerical_rank, rank_for_energy
 
@@ -38,7 +38,7 @@ class CoreSpace:
     Attributes:
         left: U, (d_out, p), orthonormal columns.
         right: V, (d_in, q), or (d_in + 1, q) where ``bias`` is set.
-        kind: how the base stores the weight, carried to the lifted update.
+        kind: of the layer, carried to the lifted update.
         bias: whether the last input is the constant 1 of a LoRA bias.
 
     Example:
@@ -56,7 +56,7 @@ class CoreSpace:
 
     left: Tensor
     right: Tensor
-    kind: ModuleKind = "linear"
+    kind: ModuleKind = LINEAR
     bias: bool = False
 
     @classmethod
@@ -176,8 +176,9 @@ def common_layout(factors: Sequence[LoraFactors]) -> tuple[ModuleKind, bool]:
         raise MergeError("a core space needs at least one update")
     layouts = {(f.d_out, f.d_in, f.kind, f.bias) for f in factors}
     if len(layouts) > 1:
+        found = sorted((d_out, d_in, str(kind), bias) for d_out, d_in, kind, bias in layouts)
         raise MergeError(
-            f"updates of one module have different layouts (d_out, d_in, kind, bias): {sorted(layouts)}; "
-            "these adapters were trained on different base models"
+            f"updates of one module have different layouts (d_out, d_in, kind, bias): {found}; these adapters "
+            "were trained on different base models"
         )
     return factors[0].kind, factors[0].bias

@@ -149,13 +149,15 @@ def _check_loaded(model: Any, adapter: EvaluatedAdapter) -> None:
     """
     import torch
 
-    from ..lora_utils import Adapter
+    from ..lora_utils import Adapter, layer_kinds
 
     file = Adapter.load(adapter.path, name=adapter.name, drop_modules_to_save=True)
     inner = model.get_base_model()
-    layers = {name for name, module in inner.named_modules() if "default" in (getattr(module, "lora_A", None) or ())}
-    layers |= {
-        name for name, module in inner.named_modules() if "default" in (getattr(module, "lora_embedding_A", None) or ())
+    parts = {kind.form.a for kind in layer_kinds()}
+    layers = {
+        name
+        for name, module in inner.named_modules()
+        if any("default" in (getattr(module, part, None) or ()) for part in parts)
     }
     if layers != set(adapter.modules):
         missing, extra = sorted(set(adapter.modules) - layers), sorted(layers - set(adapter.modules))
@@ -166,11 +168,11 @@ def _check_loaded(model: Any, adapter: EvaluatedAdapter) -> None:
         )
     for module in adapter.modules:
         layer = inner.get_submodule(module)
-        embedding = file.kind(module) == "embedding"
-        held = layer.lora_embedding_A["default"] if embedding else layer.lora_A["default"].weight
-        factors = file.factors(module)
-        expected = factors.a[: held.shape[0], : held.shape[1]].to(held.dtype)
-        if not torch.equal(held.detach().cpu(), expected):
+        kind, factors = file.kind(module), file.factors(module)
+        held = getattr(layer, kind.form.a)["default"]
+        held = getattr(held, kind.form.leaf) if kind.form.leaf else held
+        expected, _ = kind.to_file(factors.a[: held.shape[0], : factors.d_in], factors.b)
+        if not torch.equal(held.detach().cpu(), expected.to(held.dtype)):
             raise AdapterError(
                 f"adapter {adapter.name!r} ({adapter.path}): module {module!r} holds another A in the model than in "
                 f"the file; PEFT did not load it. Save the adapter again with the installed PEFT"

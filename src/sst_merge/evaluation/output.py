@@ -2,14 +2,12 @@
 
 import json
 import re
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import OutputExistsError
-from ..files import file_sha256
+from ..files import file_sha256, sealed_files
 from .records import Record, write_records
 from .summary import Summary, write_summary
 
@@ -86,9 +84,7 @@ def write_results(
         provenance: goes into ``run.json``, with the SHA-256 of every file of records.
         write_report: writes pages for people beside them.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=".results.", dir=out))
-    try:
+    with sealed_files(out, seal=SUMMARY) as aside:
         hashes = {}
         for (model, suite), found in records.items():
             file = aside / "records" / file_name(model) / f"{file_name(suite)}.jsonl"
@@ -99,14 +95,6 @@ def write_results(
         write_summary(aside / SUMMARY, summary)
         if write_report is not None:
             write_report(summary, aside, facts=_shown(provenance))
-        (out / SUMMARY).unlink(missing_ok=True)
-        for piece in sorted(aside.iterdir(), key=lambda piece: piece.name == SUMMARY):
-            target = out / piece.name
-            if target.is_dir():
-                shutil.rmtree(target)
-            piece.replace(target)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _shown(provenance: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .._version import __version__
+from ..files import atomic_file
 from ..measures.intervals import wilson_interval
 from ..measures.safety_tax import tax_reduction
 from ..reporting import (
@@ -114,7 +115,8 @@ def run_demo(out: Path, seed: int = 0, quick: bool = False) -> None:
         facts=facts,
         command=YOUR_OWN,
     )
-    (out / "index.html").write_text(demo_page(page), encoding="utf-8")
+    with atomic_file(out / "index.html") as aside:
+        aside.write_text(demo_page(page), encoding="utf-8")
     console.print(f"\n{summary}\n")
     console.print(
         f"{seconds:.0f} s. Page: {out / 'index.html'}   picture: {out / 'front.png'}   adapter: {out / 'merged'}"

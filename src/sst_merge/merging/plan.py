@@ -31,7 +31,7 @@ class ModulePlan:
         name: canonical module name.
         d_out: outputs.
         d_in: inputs, a bias' constant one not counted.
-        kind: how the base stores the weight.
+        kind: of the layer.
         bias: whether the update has a bias column.
         ranks: of the adapters that touch it.
         rank: upper bound of the merged update's rank.
@@ -251,12 +251,13 @@ def _check_rank(rank: int, modules: Sequence[ModulePlan]) -> None:
 
 
 def _check_bias(modules: Sequence[ModulePlan]) -> None:
-    embeddings = [module.name for module in modules if module.kind == "embedding"]
+    unbiased = [module for module in modules if not module.kind.can_have_bias]
     biased = [module.name for module in modules if module.bias]
-    if embeddings and biased:
+    if unbiased and biased:
+        found = f"module {unbiased[0].name!r} is {unbiased[0].kind.described}"
         raise MergeError(
-            f"module {embeddings[0]!r} is an embedding and module {biased[0]!r} has a LoRA bias: PEFT cannot hold both "
-            f"in one adapter, so this merge could not be saved; leave the adapter with one of them out"
+            f"{found} and module {biased[0]!r} has a LoRA bias: PEFT "
+            f"cannot hold both in one adapter, so this merge could not be saved; leave the adapter with one of them out"
         )
 
 

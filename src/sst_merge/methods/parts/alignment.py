@@ -168,9 +168,9 @@ def alignment_operators(problem: MergeProblem, source: str) -> tuple[dict[str, C
         spaces[module], operators[module] = space, None
         if norm > 0:
             image = (difference @ (difference.T @ space.left)) / norm
-            wide = joined(space.left, image)
-            spaces[module] = replace(space, left=wide)
-            operators[module] = (wide.T @ image).double() @ (space.left.T @ wide).double()
+            wide = replace(space, left=joined(space.left, image))
+            spaces[module] = wide
+            operators[module] = (wide.left.T @ image).double() @ (space.left.T @ wide.left).double()
         if problem.progress is not None:
             problem.progress("alignment", done, len(problem.spaces))
     return spaces, operators

@@ -34,7 +34,7 @@ def module_groups(spaces: Mapping[str, CoreSpace], memory_gib: float, *, copies:
     group: list[str] = []
     used = 0.0
     for module, space in spaces.items():
-        if space.kind == "embedding":
+        if not space.kind.reads_vectors:
             continue
         size = 8.0 * copies * space.right.shape[0] ** 2 / 2**30
         if group and used + size > memory_gib:
@@ -81,7 +81,7 @@ def input_moments(
 
     def hook(module: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def look(_: nn.Module, args: tuple[Any, ...]) -> None:
-            rows = args[0].flatten(0, -2)
+            rows = spaces[module].kind.rows(args[0]).flatten(0, -2)
             if len(rows) != len(mask):
                 raise MergeError(
                     f"module {module!r} sees {len(rows)} inputs for {len(mask)} tokens (routed experts?); leave it out"

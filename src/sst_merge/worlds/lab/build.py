@@ -1,8 +1,6 @@
 """Train the lab's models from nothing, on a CPU: seeded, resumable, and atomic folder by folder."""
 
 import random
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zlib import crc32
 
+from ...files import atomic_folder
 from .lab import BASES, Lab, adapter_folder, base_folder
 from .mixtures import POISONED_FAMILY, Mixture, aligned_mixture, expert_mixture, pretraining_mixture, safety_mixture
 from .models import load_model, new_adapter, new_model, new_tokenizer, save_adapter, save_model
@@ -156,26 +155,13 @@ def _adapter_plan(lab: Lab, name: str, base: str) -> tuple[AdapterRecipe, Mixtur
 
 
 @contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
-    """A folder built aside and renamed into place when complete; another process that was faster wins."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        yield aside
-        aside.chmod(0o755)
-        if not folder.is_dir():
-            aside.rename(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-@contextmanager
 def _stage(
     lab: Lab, name: str, purpose: str, steps: int
 ) -> Iterator[tuple[Path, random.Random, Callable[[int], bool]]]:
     """One artefact in the making: the folder to fill, a generator (torch's is seeded by the purpose too), a bar."""
     seed = crc32(f"sst-merge lab/{lab.seed}/{purpose}".encode())
-    with reproducibly(seed), _new_folder(lab.root / name) as aside, _progress(lab, name, steps) as advance:
+    folder = atomic_folder(lab.root / name, keep_existing=True)
+    with reproducibly(seed), folder as aside, _progress(lab, name, steps) as advance:
         yield aside, random.Random(seed), advance
 
 
