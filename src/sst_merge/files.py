@@ -100,14 +100,7 @@ def sealed_files(folder: str | Path, *, seal: str) -> Iterator[Path]:
 
 
 def file_sha256(file: Path) -> str:
-    """SHA-256 of a file.
-
-    Args:
-        file: the file, of any size.
-
-    Returns:
-        64 hexadecimal digits.
-    """
+    """SHA-256 of a file."""
     digest = hashlib.sha256()
     with file.open("rb") as stream:
         while chunk := stream.read(_CHUNK):

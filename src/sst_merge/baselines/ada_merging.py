@@ -82,15 +82,6 @@ def _prepare(problem: MergeProblem, options: AdaMergingOptions) -> Prepared:
     sweeps=(MethodSweep("AdaMerging", HARM_WEIGHTS),),
 )
 def ada_merging(layer: Layer, options: AdaMergingOptions, state: dict[str, tuple[float, ...]]) -> Tensor:
-    """λ Σ c w M.
-
-    Args:
-        layer: core matrices of one module.
-        options: λ.
-        state: coefficients of every module, one per adapter.
-
-    Returns:
-        The merged core, (p, q).
-    """
+    """λ Σ c w M; the state has the coefficients of every module, one per adapter."""
     parts = [c * w * m for c, w, m in zip(state[layer.module], layer.weights, layer.patches, strict=True)]
     return options.strength * torch.stack(parts).sum(0)

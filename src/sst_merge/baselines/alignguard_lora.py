@@ -88,13 +88,7 @@ class SafetyDirections:
 
     @classmethod
     def of(cls, fisher: LayerFisher, *, m: int | None, share: float) -> "SafetyDirections":
-        """The top eigenvectors of a layer's Fisher.
-
-        Args:
-            fisher: F.
-            m: how many; overrides ``share``.
-            share: the fewest that hold this share of the trace.
-        """
+        """The m top eigenvectors of a layer's Fisher; without m the fewest that hold a share of its trace."""
         if isinstance(fisher, KroneckerFisher):
             left_values, left = torch.linalg.eigh(fisher.grad_factor)
             right_values, right = torch.linalg.eigh(fisher.input_factor)
@@ -110,14 +104,7 @@ class SafetyDirections:
         return int(self.mask.sum())
 
     def project(self, core: Tensor) -> Tensor:
-        """P_A M.
-
-        Args:
-            core: M, (p, q), float64 on the CPU.
-
-        Returns:
-            (p, q).
-        """
+        """P_A M, (p, q), in float64 on the CPU as M is."""
         if self.right is not None:
             return self.left @ (self.mask * (self.left.T @ core @ self.right)) @ self.right.T
         return (self.left @ (self.left.T @ core.reshape(-1))).reshape(core.shape)
@@ -267,16 +254,7 @@ def _normalised(fisher: LayerFisher, core: Tensor, mean: float) -> Tensor:
     ),
 )
 def alignguard_lora(layer: Layer, options: AlignGuardOptions, state: dict[str, _Module]) -> Tensor:
-    """Every utility core without its alignment part, plus the safety cores.
-
-    Args:
-        layer: core matrices of one module.
-        options: mode, t and s.
-        state: P_A and the Fishers of every module.
-
-    Returns:
-        The merged core, (p, q).
-    """
+    """Every utility core without its alignment part, plus the safety cores."""
     module = state[layer.module]
     merged = options.safety_strength * layer.weighted_sum("safety")
     for patch, weight, role in zip(layer.patches, layer.weights, layer.roles, strict=True):

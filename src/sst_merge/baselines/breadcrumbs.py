@@ -56,16 +56,7 @@ class BreadcrumbsOptions(MethodOptions):
     sweeps=(MethodSweep("Breadcrumbs", SUMS, knob=SAFETY_WEIGHT),),
 )
 def breadcrumbs(layer: Layer, options: BreadcrumbsOptions, state: None) -> Tensor:
-    """λ Σ wᵢ τ̂ᵢ.
-
-    Args:
-        layer: ΔW of every adapter, one module.
-        options: λ, density and γ.
-        state: unused.
-
-    Returns:
-        The merged ΔW, (d_out, d_in).
-    """
+    """λ Σ wᵢ τ̂ᵢ."""
     n = layer.shape[0] * layer.shape[1]
     outliers = int(options.gamma * n)
     kept = max(1, int(options.density * n))

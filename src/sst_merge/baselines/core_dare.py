@@ -48,16 +48,7 @@ class CoreDareOptions(MethodOptions):
     sweeps=(MethodSweep("DARE on the core", SUMS, knob=SAFETY_WEIGHT),),
 )
 def core_dare(layer: Layer, options: CoreDareOptions, state: None) -> Tensor:
-    """λ · DARE of the aligned cores, turned back.
-
-    Args:
-        layer: core matrices of one module.
-        options: λ, density, rescaling, how to merge.
-        state: unused.
-
-    Returns:
-        The merged core, (p, q).
-    """
+    """λ · DARE of the aligned cores, turned back."""
     cores, left, right = aligned_cores(weighted_updates(layer))
     kept = [rescaled(drop(c, options.density, layer.generator), c, options.density, options.rescale) for c in cores]
     if options.merge == "ties":

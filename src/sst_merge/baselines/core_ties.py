@@ -47,16 +47,7 @@ class CoreTiesOptions(MethodOptions):
     sweeps=(MethodSweep("TIES on the core", TRIMMED, knob=SAFETY_WEIGHT),),
 )
 def core_ties(layer: Layer, options: CoreTiesOptions, state: None) -> Tensor:
-    """λ · TIES of the aligned cores, turned back.
-
-    Args:
-        layer: core matrices of one module.
-        options: λ, density, divisor.
-        state: unused.
-
-    Returns:
-        The merged core, (p, q).
-    """
+    """λ · TIES of the aligned cores, turned back."""
     cores, left, right = aligned_cores(weighted_updates(layer))
     trimmed = (trim(core, options.density) for core in cores)
     merged = disjoint_merge(trimmed, layer.weights, normalize=options.normalize)

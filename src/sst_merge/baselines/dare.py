@@ -64,16 +64,7 @@ class DareTiesOptions(DareLinearOptions):
     ),
 )
 def dare_linear(layer: Layer, options: DareLinearOptions, state: None) -> Tensor:
-    """λ Σ wᵢ τ̃ᵢ.
-
-    Args:
-        layer: ΔW of every adapter, one module.
-        options: λ, density, rescaling.
-        state: unused.
-
-    Returns:
-        The merged ΔW, (d_out, d_in).
-    """
+    """λ Σ wᵢ τ̃ᵢ."""
     total = layer.patches[0].new_zeros(layer.patches[0].shape)
     for update in _dropped(layer, options):
         total += update
@@ -90,16 +81,7 @@ def dare_linear(layer: Layer, options: DareLinearOptions, state: None) -> Tensor
     sweeps=(MethodSweep("DARE TIES", TRIMMED, knob=SAFETY_WEIGHT),),
 )
 def dare_ties(layer: Layer, options: DareTiesOptions, state: None) -> Tensor:
-    """λ · disjoint mean of wᵢ τ̃ᵢ.
-
-    Args:
-        layer: ΔW of every adapter, one module.
-        options: λ, density, rescaling, divisor.
-        state: unused.
-
-    Returns:
-        The merged ΔW, (d_out, d_in).
-    """
+    """λ · disjoint mean of wᵢ τ̃ᵢ."""
     merged = disjoint_merge(_dropped(layer, options), layer.weights, normalize=options.normalize)
     return options.strength * merged
 

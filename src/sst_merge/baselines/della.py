@@ -67,16 +67,7 @@ class DellaOptions(MethodOptions):
     sweeps=(MethodSweep("DELLA", TRIMMED, knob=SAFETY_WEIGHT),),
 )
 def della(layer: Layer, options: DellaOptions, state: None) -> Tensor:
-    """λ · disjoint mean (or sum) of wᵢ τ̃ᵢ.
-
-    Args:
-        layer: ΔW of every adapter, one module.
-        options: λ, density, ε, rescaling, divisor.
-        state: unused.
-
-    Returns:
-        The merged ΔW, (d_out, d_in).
-    """
+    """λ · disjoint mean (or sum) of wᵢ τ̃ᵢ."""
     if options.elect:
         merged = disjoint_merge(_dropped(layer, options), layer.weights, normalize=options.normalize)
         return options.strength * merged

@@ -43,16 +43,7 @@ class IsoCtsOptions(MethodOptions):
     sweeps=(MethodSweep("Iso-CTS", SUMS, knob=SAFETY_WEIGHT),),
 )
 def iso_cts(layer: Layer, options: IsoCtsOptions, state: None) -> Tensor:
-    """λ σ̄ U* V*ᵀ.
-
-    Args:
-        layer: core matrices of one module.
-        options: λ and the common share.
-        state: unused.
-
-    Returns:
-        The merged core, (p, q).
-    """
+    """λ σ̄ U* V*ᵀ."""
     total = layer.weighted_sum()
     left, values, right = significant_svd(total)
     if not values.numel():

@@ -64,16 +64,7 @@ class KnotsOptions(MethodOptions):
     ),
 )
 def knots(layer: Layer, options: KnotsOptions, state: None) -> Tensor:
-    """λ U · merge(P₁, …, P_T).
-
-    Args:
-        layer: ΔW of every adapter, one module.
-        options: λ, what merges the parts, density.
-        state: unused.
-
-    Returns:
-        The merged ΔW, (d_out, d_in).
-    """
+    """λ U · merge(P₁, …, P_T)."""
     basis = _joint_range(layer)
     # The joint SVD inside the range: of the stack's R alone, a small square matrix however many updates there are.
     triangular = basis.new_zeros(0, basis.shape[1])

@@ -186,16 +186,7 @@ def _disjoint(elected: Sequence[Tensor]) -> tuple[Tensor, ...]:
     sweeps=(MethodSweep("LED-Merging", TRIMMED, knob=SAFETY_WEIGHT, prepare_once=True),),
 )
 def led_merging(layer: Layer, options: LedMergingOptions, state: Mapping[str, tuple[Tensor, ...]]) -> Tensor:
-    """λ Σ w D ⊙ ΔW on one layer's entries.
-
-    Args:
-        layer: ΔW of one module, (d_out, d_in), or (d_out, d_in + 1) with a bias.
-        options: λ.
-        state: D of every adapter, by module.
-
-    Returns:
-        The merged ΔW, of the same shape.
-    """
+    """λ Σ w D ⊙ ΔW on one layer's entries; the state has D of every adapter, by module."""
     merged = torch.zeros_like(layer.patches[0])
     for patch, weight, mask in zip(layer.patches, layer.weights, state[layer.module], strict=True):
         scored = mask.shape[1]

@@ -41,15 +41,6 @@ class LinearOptions(MethodOptions):
     ),
 )
 def linear(layer: Layer, options: LinearOptions, state: None) -> Tensor:
-    """λ Σ wᵢ Mᵢ / Σ|wᵢ|.
-
-    Args:
-        layer: core matrices of one module.
-        options: λ, and whether to divide.
-        state: unused.
-
-    Returns:
-        The merged core, (p, q).
-    """
+    """λ Σ wᵢ Mᵢ / Σ|wᵢ|."""
     total = sum(abs(weight) for weight in layer.weights) if options.normalize else 1.0
     return layer.weighted_sum() * (options.strength / total if total > 0 else 0.0)

@@ -41,16 +41,7 @@ class MagnitudePruneOptions(MethodOptions):
     sweeps=(MethodSweep("Magnitude pruning", TRIMMED, knob=SAFETY_WEIGHT),),
 )
 def magnitude_prune(layer: Layer, options: MagnitudePruneOptions, state: None) -> Tensor:
-    """λ Σ wᵢ τ̂ᵢ.
-
-    Args:
-        layer: ΔW of every adapter, one module.
-        options: λ and density.
-        state: unused.
-
-    Returns:
-        The merged ΔW, (d_out, d_in).
-    """
+    """λ Σ wᵢ τ̂ᵢ."""
     trimmed = trimmed_rows(layer, options.density)
 
     return by_rows(layer, lambda rows: scaled(sum_of(trimmed(rows)), options.strength))

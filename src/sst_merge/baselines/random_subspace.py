@@ -55,16 +55,7 @@ class RandomSubspaceOptions(MethodOptions):
     sweeps=(MethodSweep("Random subspace", (0.8, 1.4, 2.0, 2.4, 2.8, 3.2, 3.6, 4.0, 4.8)),),
 )
 def random_subspace(layer: Layer, options: RandomSubspaceOptions, state: None) -> Tensor:
-    """M_U + t · P(D) with k random directions.
-
-    Args:
-        layer: core matrices of one module.
-        options: t, k and how to combine.
-        state: unused.
-
-    Returns:
-        The merged core, (p, q).
-    """
+    """M_U + t · P(D) with k random directions."""
     utility, safety = layer.weighted_sum("utility"), layer.weighted_sum("safety")
     patch = safety if options.combine == "add" else safety - utility
     n = patch.numel()

@@ -91,16 +91,7 @@ def _prepare(problem: MergeProblem, options: SafeLoraOptions) -> Prepared:
     ),
 )
 def safe_lora(layer: Layer, options: SafeLoraOptions, state: _State) -> Tensor:
-    """Σ_utility w (K M or M) + s Σ_safety w M.
-
-    Args:
-        layer: core matrices of one module.
-        options: s.
-        state: what to project.
-
-    Returns:
-        The merged core, (p, q).
-    """
+    """Σ_utility w (K M or M) + s Σ_safety w M."""
     merged = options.safety_strength * layer.weighted_sum("safety")
     operator = state.operators[layer.module]
     for index, (patch, weight, role) in enumerate(zip(layer.patches, layer.weights, layer.roles, strict=True)):

@@ -52,16 +52,7 @@ class SceOptions(MethodOptions):
     sweeps=(MethodSweep("SCE", AVERAGES, knob=SAFETY_WEIGHT),),
 )
 def sce(layer: Layer, options: SceOptions, state: None) -> Tensor:
-    """λ · the agreeing selected entries, weighted by η.
-
-    Args:
-        layer: ΔW of every adapter, one module.
-        options: λ, density, and whether to divide.
-        state: unused.
-
-    Returns:
-        The merged ΔW, (d_out, d_in).
-    """
+    """λ · the agreeing selected entries, weighted by η."""
     # Squares of tiny updates would underflow; η and the selection do not depend on the scale.
     scale = max(float(tau.abs().max()) for tau in weighted_updates(layer))
     zero = torch.zeros_like(layer.patches[0])

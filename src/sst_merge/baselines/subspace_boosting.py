@@ -46,16 +46,7 @@ class SubspaceBoostingOptions(MethodOptions):
     ),
 )
 def subspace_boosting(layer: Layer, options: SubspaceBoostingOptions, state: None) -> Tensor:
-    """λ U max(S, σ_{j*}) Vᵀ of the weighted sum.
-
-    Args:
-        layer: core matrices of one module.
-        options: λ and β.
-        state: unused.
-
-    Returns:
-        The merged core, (p, q).
-    """
+    """λ U max(S, σ_{j*}) Vᵀ of the weighted sum."""
     total = layer.weighted_sum()
     left, values, right = significant_svd(total)
     if not values.numel():

@@ -47,16 +47,7 @@ class TaskArithmeticOptions(MethodOptions):
     ),
 )
 def task_arithmetic(layer: Layer, options: TaskArithmeticOptions, state: None) -> Tensor:
-    """λ (Σ_utility w M + t Σ_safety w M), or the interpolation of the two roles.
-
-    Args:
-        layer: core matrices of one module.
-        options: λ, t and how to combine.
-        state: unused.
-
-    Returns:
-        The merged core, (p, q).
-    """
+    """λ (Σ_utility w M + t Σ_safety w M), or the interpolation of the two roles."""
     share = options.safety_strength
     keep = 1.0 if options.combine == "add" or "safety" not in layer.roles else 1.0 - share
     return options.strength * (keep * layer.weighted_sum("utility") + share * layer.weighted_sum("safety"))

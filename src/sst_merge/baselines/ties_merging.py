@@ -54,16 +54,7 @@ class TiesOptions(MethodOptions):
     ),
 )
 def ties(layer: Layer, options: TiesOptions, state: None) -> Tensor:
-    """λ · disjoint mean of the trimmed updates.
-
-    Args:
-        layer: ΔW of every adapter, one module.
-        options: λ, density, divisor.
-        state: unused.
-
-    Returns:
-        The merged ΔW, (d_out, d_in).
-    """
+    """λ · disjoint mean of the trimmed updates."""
     trimmed = trimmed_rows(layer, options.density)
 
     def rows_merged(rows: slice) -> Tensor:

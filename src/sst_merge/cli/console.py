@@ -40,13 +40,7 @@ def progress_bars() -> Iterator[Progress]:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout.
-
-    Args:
-        title: above it.
-        columns: headings.
-        rows: cells.
-    """
+    """A table on stdout."""
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")
@@ -58,11 +52,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 
 def print_tables(tables: "Sequence[Table]") -> None:
-    """Tables on stdout.
-
-    Args:
-        tables: ready to print.
-    """
+    """Tables on stdout."""
     from rich.console import Console
 
     # Where nobody looks at a terminal, lines must not break at 80 columns.
@@ -72,9 +62,5 @@ def print_tables(tables: "Sequence[Table]") -> None:
 
 
 def warn(message: str) -> None:
-    """A warning on stderr.
-
-    Args:
-        message: one sentence.
-    """
+    """A warning on stderr."""
     click.secho(f"Warning: {message}", fg="yellow", err=True)

@@ -49,14 +49,7 @@ def _list_suites(context: click.Context, _option: click.Parameter, wanted: bool)
     help="show all suites and stop",
 )
 def evaluate(config: Path | None, judge_check: str | None, labels: Path | None, **values: Any) -> None:
-    """Check, evaluate, print.
-
-    Args:
-        config: YAML file.
-        judge_check: a judge to measure instead.
-        labels: what it is measured against.
-        values: the configuration's flags.
-    """
+    """Check, evaluate, print."""
     if judge_check is not None:
         _check_judge(judge_check, labels, values["device"] or "cpu")
         return

@@ -102,9 +102,6 @@ class Flag:
 
         Relative paths of flags start at the current folder, those of a file at the file's own; so a flag is read here,
         before the two are put together. What cannot be read is handed on as it is, to be refused with the rest.
-
-        Args:
-            given: click's value, not None.
         """
         plain = _yaml_value(given, self.option) if self.kind == "yaml" else given
         try:
@@ -115,15 +112,7 @@ class Flag:
 
 
 def config_flags(model: type[BaseModel], prefix: str = "") -> list[Flag]:
-    """Every leaf of a configuration, but lists of sections that declare no flag and the options of methods.
-
-    Args:
-        model: section to walk through.
-        prefix: dotted name of the section, with a dot at its end.
-
-    Returns:
-        Flags in the order of the fields.
-    """
+    """Every leaf of a configuration, but lists of sections that declare no flag and the options of methods."""
     flags: list[Flag] = []
     for name, info in model.model_fields.items():
         flag = Flag(f"{prefix}{name}", info)
@@ -137,14 +126,7 @@ def config_flags(model: type[BaseModel], prefix: str = "") -> list[Flag]:
 
 
 def with_flags(model: type[BaseModel]) -> Callable[[AnyFunction], AnyFunction]:
-    """Give a command the argument CONFIG and one flag per field.
-
-    Args:
-        model: the configuration's class.
-
-    Returns:
-        A decorator; the function takes ``config`` and the flags' values as keywords.
-    """
+    """Give a command the argument CONFIG and one flag per field."""
 
     def decorate(function: AnyFunction) -> AnyFunction:
         for flag in reversed(config_flags(model)):
@@ -160,17 +142,7 @@ def read_config(
     values: Mapping[str, Any],
     more: Mapping[str, tuple[str, object]] = MappingProxyType({}),
 ) -> Config:
-    """The configuration of a command: file first, flags over it.
-
-    Args:
-        model: the configuration's class.
-        path: YAML file, or None.
-        values: click's parameters by name; absent ones are None or empty.
-        more: dotted field name → (how the user wrote it, value), from flags that the command declares itself.
-
-    Returns:
-        The checked configuration.
-    """
+    """The configuration of a command: the file, its flags over it, then ``more`` (name → flag as written, value)."""
     flags = config_flags(model)
     given = [flag for flag in flags if values.get(flag.parameter) not in (None, ())]
     overrides = {flag.field: flag.value(values[flag.parameter]) for flag in given}
@@ -184,17 +156,7 @@ def read_config(
 def config_from_flags(
     path: Path | None, values: Mapping[str, Any], adapters: Sequence[str], settings: Sequence[str]
 ) -> MergeConfig:
-    """The configuration of a merge, with the two flags that are no fields.
-
-    Args:
-        path: YAML file, or None.
-        values: click's parameters by name; absent ones are None or empty.
-        adapters: values of ``--adapter``, which replace the file's list.
-        settings: values of ``--set``.
-
-    Returns:
-        The checked configuration.
-    """
+    """The configuration of a merge, with ``--adapter`` (which replaces the file's list) and ``--set``."""
     more: dict[str, tuple[str, object]] = {}
     if adapters:
         more["adapters"] = ("--adapter", [parse_adapter(text) for text in adapters])
@@ -206,12 +168,6 @@ def config_from_flags(
 
 def parse_adapter(text: str) -> dict[str, object]:
     """One ``--adapter``: a folder, or ``name=code,path=...,role=safety,weight=0.5``.
-
-    Args:
-        text: as the user wrote it.
-
-    Returns:
-        Fields of an adapter, unchecked, with an absolute path.
 
     Raises:
         ConfigError: a part that is not ``key=value``.

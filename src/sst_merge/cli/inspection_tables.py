@@ -18,15 +18,7 @@ _Measure = Callable[[Collision], float | None]
 
 
 def inspection_tables(inspection: Inspection, *, top: int) -> "list[Table]":
-    """Everything that the terminal shows.
-
-    Args:
-        inspection: the figures.
-        top: modules to name per pair and reason.
-
-    Returns:
-        Tables in reading order; those that have no rows are left out.
-    """
+    """Everything that the terminal shows, in reading order; tables without rows are left out."""
     tables = [_form_table(inspection), _size_table(inspection)]
     if inspection.pairs:
         pairs = _strongest(inspection.pairs, _PAIRS_SHOWN)
@@ -48,14 +40,7 @@ def inspection_tables(inspection: Inspection, *, top: int) -> "list[Table]":
 
 
 def inspection_maps(inspection: Inspection) -> list[HeatMap]:
-    """Cosines of all pairs, and overlap and sign conflict of every pair by layer.
-
-    Args:
-        inspection: the figures.
-
-    Returns:
-        One to three maps; a single adapter has only the first.
-    """
+    """Cosines of all pairs, and overlap and sign conflict of every pair by layer; of one adapter only the first."""
     names = [adapter.name for adapter in inspection.adapters]
     maps = [HeatMap("Cosine of ΔW over the shared modules", names, names, inspection.cosines(), (-1, 1), "two-sided")]
     pairs = [pair for pair in _strongest(inspection.pairs, _PAIRS_SHOWN) if pair.modules]

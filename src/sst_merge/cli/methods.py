@@ -18,12 +18,7 @@ __all__ = ["methods"]
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="print JSON instead of a table")
 def methods(name: str | None, as_json: bool) -> None:
-    """Print all methods, or one method's options.
-
-    Args:
-        name: one method, or None for all.
-        as_json: for programs.
-    """
+    """Print all methods, or one method's options."""
     from ..methods import available_methods, get_method
 
     if as_json:

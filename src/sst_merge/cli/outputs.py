@@ -11,11 +11,6 @@ __all__ = ["check_target", "write_text"]
 def check_target(path: Path, *, option: str, force: bool) -> None:
     """Refuse an output file that exists, or whose folder does not.
 
-    Args:
-        path: file to write.
-        option: flag that names it, for the message.
-        force: an existing file may be replaced.
-
     Raises:
         OutputExistsError: the file exists and ``force`` is off.
         ConfigError: its folder does not exist.
@@ -27,11 +22,6 @@ def check_target(path: Path, *, option: str, force: bool) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file that appears whole or not at all.
-
-    Args:
-        path: file to write or replace.
-        text: its contents.
-    """
+    """Write a text file that appears whole or not at all."""
     with atomic_file(path) as aside:
         aside.write_text(text, encoding="utf-8")

@@ -96,14 +96,6 @@ def _comma_separated(stream: Iterable[str], path: Path) -> list[Record]:
 def read_hub(dataset: str, subset: str | None, split: str) -> list[Record]:
     """All records of one split of a hub data set.
 
-    Args:
-        dataset: id, or a folder that ``datasets`` understands.
-        subset: its configuration, or None.
-        split: which split.
-
-    Returns:
-        One mapping per record.
-
     Raises:
         DataError: the data set, subset or split does not exist or cannot be reached.
     """

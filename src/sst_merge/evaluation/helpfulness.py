@@ -20,12 +20,6 @@ def with_helpfulness(records: Iterable[Record]) -> list[Record]:
 
     A record on which one of the two was not decided gets none: an answer that nobody looked at for incoherence may be
     token soup, which helps nobody.
-
-    Args:
-        records: of harmless prompts, judged.
-
-    Returns:
-        The records, in the order given.
     """
     return [_judged(record) for record in records]
 

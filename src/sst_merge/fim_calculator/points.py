@@ -39,12 +39,7 @@ class LowRankUpdates(Protocol):
         ...
 
     def factors(self, module: str, *, dtype: torch.dtype | None = None) -> LoraFactors:
-        """The exact update of one module.
-
-        Args:
-            module: canonical name.
-            dtype: type of the factors.
-        """
+        """The exact update of one module."""
         ...
 
 

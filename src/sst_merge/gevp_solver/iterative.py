@@ -62,14 +62,7 @@ class DampedFisher:
         return own + self.damping * own.mean()
 
     def matvec(self, core: Tensor) -> Tensor:
-        """F M + ridge·M.
-
-        Args:
-            core: M, (p, q).
-
-        Returns:
-            (p, q).
-        """
+        """F M + ridge·M."""
         return self.fisher.matvec(core) + self._ridge * core
 
     @property
@@ -115,14 +108,7 @@ class OperatorSum:
         return torch.stack([w * t.diagonal for t, w in zip(self.terms, self.weights, strict=True)]).sum(0)
 
     def matvec(self, core: Tensor) -> Tensor:
-        """Σ wᵢ Oᵢ M.
-
-        Args:
-            core: M, (p, q).
-
-        Returns:
-            (p, q).
-        """
+        """Σ wᵢ Oᵢ M."""
         return torch.stack([w * t.matvec(core) for t, w in zip(self.terms, self.weights, strict=True)]).sum(0)
 
     def kronecker_terms(self) -> Terms | None:

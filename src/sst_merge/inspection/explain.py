@@ -18,16 +18,7 @@ _CLEARLY = 2.0  # times what chance gives
 def describe_meaning(
     adapters: Sequence[AdapterFigures], pairs: Sequence[PairFigures], total: SumFigures
 ) -> Iterator[str]:
-    """Say what the figures mean, without recommending a method.
-
-    Args:
-        adapters: one by one.
-        pairs: every two of them.
-        total: their weighted sum.
-
-    Yields:
-        Sentences.
-    """
+    """Sentences that say what the figures mean, without recommending a method."""
     yield from _about_adapters(adapters)
     if len(pairs) <= _PAIRS_IN_FULL:
         for pair in pairs:

@@ -85,11 +85,7 @@ class Header:
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
-    """Sort key that puts layer 2 before layer 10.
-
-    Args:
-        name: a dotted module name.
-    """
+    """Sort key that puts layer 2 before layer 10."""
     return tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in name.split("."))
 
 

@@ -140,9 +140,6 @@ def pattern_value(patterns: Mapping[str, float], module: str, default: float) ->
 def read_settings(folder: Path) -> LoraSettings:
     """Read and judge a folder's adapter_config.json.
 
-    Args:
-        folder: a PEFT adapter folder.
-
     Raises:
         AdapterError: no such file, not JSON, not LoRA, or a field under which ΔW = s·B·A is not exact.
     """

@@ -70,15 +70,6 @@ def joint_means(
 ) -> dict[str, Array]:
     """:func:`resampled_means` of several methods that answered the same prompts, which are drawn together.
 
-    Args:
-        rows: method → scores, models × prompts.
-        what: named in errors.
-        rng: of the draws.
-        n_resamples: how many.
-
-    Returns:
-        Method → models × (1 + draws).
-
     Raises:
         DataError: scores that are no matrix, or different numbers of prompts.
     """

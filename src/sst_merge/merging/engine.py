@@ -79,15 +79,7 @@ def merged_modules(
 
 
 def module_generator(seed: int, module: str) -> torch.Generator:
-    """Random numbers of one module alone.
-
-    Args:
-        seed: of the merge.
-        module: canonical name.
-
-    Returns:
-        A CPU generator, seeded by SHA-256 of both (Python's own hash changes from run to run).
-    """
+    """Random numbers of one module alone, on the CPU, by SHA-256: Python's own hash changes from run to run."""
     digest = hashlib.sha256(f"{seed}/{module}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 

@@ -41,11 +41,7 @@ class AdapterRecord:
 
     @classmethod
     def of(cls, adapter: Adapter) -> "AdapterRecord":
-        """Describe an adapter; reads its files once for their SHA-256.
-
-        Args:
-            adapter: the input.
-        """
+        """Describe an adapter; reads its files once for their SHA-256."""
         return cls(
             name=adapter.name,
             role=adapter.role,
@@ -77,12 +73,7 @@ class ModuleFigures:
 
     @classmethod
     def of(cls, truncation: Truncation, core_shape: tuple[int, int]) -> "ModuleFigures":
-        """Figures of one module.
-
-        Args:
-            truncation: what the cut to its rank cost.
-            core_shape: shape of the matrix that the method saw.
-        """
+        """Figures of one module."""
         values = truncation.singular_values.double().cpu()
         norm = float(values[: truncation.rank].square().sum().sqrt())
         rank = effective_rank(values) if truncation.complete else None
@@ -129,11 +120,7 @@ class MergeReport:
     output: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON.
-
-        Returns:
-            One key per attribute, after ``format``.
-        """
+        """Plain values, ready for JSON: one key per attribute, after ``format``."""
         plain: dict[str, Any] = {"format": _FORMAT}
         for item in fields(self):
             plain[item.name] = _plain(getattr(self, item.name))
@@ -141,25 +128,14 @@ class MergeReport:
 
 
 def recorded_path(path: Path | None) -> str | None:
-    """A path as a report may hold it: an absolute one would tell where it lay on one machine.
-
-    Args:
-        path: folder of an input, or None.
-
-    Returns:
-        The path itself where it is relative, else its last name.
-    """
+    """A path as a report may hold it: of an absolute one, which says where it lay on one machine, the last name."""
     if path is None:
         return None
     return path.name if path.is_absolute() else path.as_posix()
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of what decides the numbers.
-
-    Returns:
-        Name → version.
-    """
+    """Versions of what decides the numbers."""
     return {
         "sst_merge": __version__,
         "python": platform.python_version(),

@@ -23,9 +23,6 @@ _BUILTIN_ROOMS = ("sst_merge.baselines", "sst_merge.sst")
 def available_methods() -> Mapping[str, MergeMethod]:
     """Every registered method by name, built-in and third-party, in alphabetical order.
 
-    Returns:
-        name → method.
-
     Raises:
         MergeError: two methods share a name, or an entry point is not a :class:`MergeMethod`.
     """
@@ -57,13 +54,7 @@ def available_methods() -> Mapping[str, MergeMethod]:
 
 
 def get_method(name: str) -> MergeMethod:
-    """The method of that name.
-
-    Args:
-        name: as listed by ``sst-merge methods``.
-
-    Returns:
-        The method.
+    """The method of that name, as ``sst-merge methods`` lists them.
 
     Raises:
         UnknownMethodError: there is none.

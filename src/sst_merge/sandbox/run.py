@@ -85,14 +85,6 @@ def run_programs(
 
     Each runs in a jail of its own, with the same seed for hashes, so that neither order nor company changes a verdict.
 
-    Args:
-        programs: equal ones run once.
-        limits: for each; the defaults where None.
-        workers: how many at once; by default one a processor, at most eight.
-
-    Returns:
-        One outcome a program, in order.
-
     Raises:
         ConfigError: fewer than one worker.
     """

@@ -64,12 +64,6 @@ class DiagonalFisher(LayerFisher):
     def matvec(self, core: Tensor) -> Tensor:
         """E[g²] ∘ M.
 
-        Args:
-            core: M, (..., p, q).
-
-        Returns:
-            (..., p, q), float64.
-
         Raises:
             FisherError: another shape.
         """

@@ -14,15 +14,7 @@ __all__ = ["learn_coefficients", "mean_log_likelihood"]
 
 
 def mean_log_likelihood(attached: CoreModel, batch: Batch) -> Tensor:
-    """Mean over samples of the mean log-probability per answer token.
-
-    Args:
-        attached: the model at its current point.
-        batch: prompts with answers.
-
-    Returns:
-        Scalar, nats.
-    """
+    """Mean over samples of the mean log-probability per answer token, a scalar in nats."""
     log_p, sample = token_logprobs(attached.logits(batch), batch)
     sample = sample.to(log_p.device)
     sums = log_p.new_zeros(len(batch)).index_add(0, sample, log_p)

@@ -108,10 +108,7 @@ class _Program(ctypes.Structure):
 
 
 def filter_system_calls(*, processes: bool) -> None:
-    """Install the filter on this process and all that it starts, for good.
-
-    Args:
-        processes: whether it may start processes; threads it always may.
+    """Install the filter on this process and all that it starts, for good; it may start threads, processes if allowed.
 
     Raises:
         JailError: the kernel has no such filter, or the processor is none whose numbers are known.

@@ -86,15 +86,7 @@ def jailbreak(request: Request) -> list[Document]:
 
 
 def cluster(rows: Sequence[Row]) -> dict[str, str]:
-    """Group templates by shared phrases.
-
-    Args:
-        rows: templates.
-
-    Returns:
-        Template's id → family, which is named by the id of its first template. Single linkage: families are the
-        connected components.
-    """
+    """Template → family, named by the id of its first template: those connected by shared phrases (single linkage)."""
     triples = [_triples(row["prompt"]) for row in rows]
     family = list(range(len(rows)))
     for i in range(len(rows)):
@@ -107,14 +99,7 @@ def cluster(rows: Sequence[Row]) -> dict[str, str]:
 
 
 def held_out(families: Mapping[str, str]) -> frozenset[str]:
-    """The families held out for testing: every second one, from the largest on, so that both sides are alike.
-
-    Args:
-        families: template → family.
-
-    Returns:
-        Names of the families.
-    """
+    """The families held out for testing: every second one, from the largest on, so that both sides are alike."""
     members: dict[str, int] = defaultdict(int)
     for family in families.values():
         members[family] += 1
@@ -123,14 +108,7 @@ def held_out(families: Mapping[str, str]) -> frozenset[str]:
 
 
 def templates(rows: Sequence[Row], part: Literal["calibration", "test"]) -> list[Row]:
-    """Templates that calibration may use, or those kept for testing.
-
-    Args:
-        rows: of the set ``jailbreak_templates``.
-        part: which of them; the two share no family.
-
-    Returns:
-        Rows with a `family`, in order.
+    """Templates that calibration may use, or those of other families for testing, with their `family`.
 
     Raises:
         DataError: a template has no family yet.
