@@ -157,7 +157,7 @@ def measure(case: Case, repeats: int, folder: Path) -> dict[str, Any]:
         found[name] = {
             "ours_seconds": [a for a, _ in pairs],
             "alone_seconds": [b for _, b in pairs],
-            "ratio": [exp(value) for value in ratio],
+            "ratio": [exp(value) for value in (ratio.value, ratio.low, ratio.high)],
         }
     return found
 

@@ -231,7 +231,7 @@ def harm(data: Path) -> tuple[str, dict[str, Any]]:
     for name, values in found.items():
         mean = seed_interval(values)
         lines.append([name, rate_with_interval(mean.value, (mean.low, mean.high), digits=3), min(values), max(values)])
-        figures[name] = {"splits": values, "mean": list(mean)}
+        figures[name] = {"splits": values, "mean": [mean.value, mean.low, mean.high]}
     shipped = OfflineJudge()
     held_out = [answer for answer in rows if answer.question not in shipped.trained_on]
     checks = {
@@ -241,7 +241,7 @@ def harm(data: Path) -> tuple[str, dict[str, Any]]:
     }
     kappa = agreement(shipped, NotRefused(), held_out)
     figures |= {name: plain(check) for name, check in checks.items()}
-    figures["agreement of shipped and baseline, κ"] = list(kappa)
+    figures["agreement of shipped and baseline, κ"] = [kappa.value, kappa.low, kappa.high]
     text = f"## Harm by the offline judge\n\nMean of {N_SPLITS} splits by question (60 train, 20 held out):\n\n"
     text += markdown_table(lines, ["balanced accuracy", "mean", "least", "most"]) + "\n"
     text += markdown_table([row(name, check) for name, check in checks.items()], COLUMNS)

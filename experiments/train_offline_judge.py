@@ -20,7 +20,8 @@ from sst_merge.data_loader.formats import read_file
 from sst_merge.judges.check import GPTFUZZER, JudgeCheck, LabelledAnswer, check_judge, read_labelled
 from sst_merge.judges.offline import SHIPPED, OfflineWeights, predict, save_weights, train_weights
 from sst_merge.judges.refusal_rules import RefusalRules
-from sst_merge.measures.intervals import Estimate, seed_interval
+from sst_merge.measures.figure import Figure
+from sst_merge.measures.intervals import seed_interval
 from sst_merge.reporting import rate_with_interval
 
 HELD_OUT_SHARE, SHIPPED_SEED, N_SPLITS = 0.25, 0, 5
@@ -100,11 +101,11 @@ def measure(rows: list[LabelledAnswer], extra: list[LabelledAnswer]) -> dict[str
 
 
 def _text(check: JudgeCheck) -> str:
-    value, low, high = check.balanced_accuracy
-    return f"balanced accuracy {rate_with_interval(value, (low, high), digits=3)}"
+    found = check.balanced_accuracy
+    return f"balanced accuracy {rate_with_interval(found.value, (found.low, found.high), digits=3)}"
 
 
-def _summary(estimate: Estimate) -> dict[str, object]:
+def _summary(estimate: Figure) -> dict[str, object]:
     return {"mean": estimate.value, "low": estimate.low, "high": estimate.high}
 
 

@@ -26,6 +26,11 @@ from sst_merge.measures.sweep_intervals import sweep_intervals
 BREAKDOWN = {"beavertails": "category"}
 
 
+def parts(figure):
+    """Value and ends, for comparisons within a tolerance."""
+    return figure.value, figure.low, figure.high
+
+
 def record(model, suite, i, scores, **more):
     return Record(model=model, suite=suite, id=f"{suite}/{i}", prompt="p", response="r", scores=scores, **more)
 
@@ -60,7 +65,7 @@ def test_rates_against_counts():
         assert rate.ends == wilson_interval(int(sum(values)), 57)
     values = [r.scores["perplexity"] for r in records if r.model == "base" and r.suite == "perplexity"]
     rate = summary.rate("base", "perplexity", "perplexity")
-    assert (rate.value, rate.low, rate.high) == pytest.approx(seed_interval(values))
+    assert (rate.value, rate.low, rate.high) == pytest.approx(parts(seed_interval(values)))
     assert (rate.k, rate.interval) == (None, "t")
     assert summary.rate("merge", "mmlu", "correct") is None
 
@@ -89,7 +94,7 @@ def test_comparisons_are_paired_by_id():
     ids = sorted(scores["base"])
     a, b = ([scores[m][i] for i in ids] for m in ("safety", "base"))
     comparison = found["safety", "beavertails", "harm"]
-    assert (comparison.difference, comparison.low, comparison.high) == paired_bootstrap(a, b, seed=4)
+    assert (comparison.difference, comparison.low, comparison.high) == parts(paired_bootstrap(a, b, seed=4))
     assert comparison.p_value == mcnemar([bool(x) for x in a], [bool(x) for x in b])
     assert (comparison.n, comparison.unpaired) == (60, 0)
     [perplexity] = [c for c in summary.comparisons if (c.model, c.suite) == ("maths", "perplexity")]
@@ -209,7 +214,7 @@ def test_rates_over_seeds():
     assert set(found) == {(m, s) for m in groups for s in ("refusal", "length")}
     counts = [(int(sum(r.scores["refusal"] for r in records if r.model == m)), 40) for m in groups["ours"]]
     ours = found["ours", "refusal"]
-    assert (ours.value, ours.low, ours.high) == seed_rate_interval(counts)
+    assert (ours.value, ours.low, ours.high) == parts(seed_rate_interval(counts))
     assert (ours.k, ours.n, ours.interval) == (sum(k for k, _ in counts), 200, "logit-t")
     assert found["ours", "length"].interval == "t"
     with pytest.raises(DataError, match=r"no records of \['x'\]"):
@@ -228,7 +233,7 @@ def test_comparison_over_seeds():
     oracle = hierarchical_bootstrap(
         table.matrix(ours, ["s"], "refusal"), table.matrix(theirs, ["s"], "refusal"), seed=3
     )
-    assert (refusal.difference, refusal.low, refusal.high) == oracle
+    assert (refusal.difference, refusal.low, refusal.high) == parts(oracle)
     assert refusal.low > 0
     assert refusal.n == 40
     with pytest.raises(DataError, match="5 seeds of a, 4 of b"):

@@ -3,7 +3,7 @@
 from typing import Any
 
 from sst_merge.experiments.targets import targets_table
-from sst_merge.measures.intervals import Estimate
+from sst_merge.measures.figure import Figure
 from sst_merge.measures.resampling import Measured
 
 
@@ -83,9 +83,9 @@ def test_verdicts_on_drift_retention_and_time() -> None:
                "RegMean": {"retention": _m(0.92, 0.9, 0.95)}}  # fmt: skip
     small = {"SST-Merge": {"retention": _m(0.99, 0.98, 1.0)}, "RegMean": {"retention": _m(0.5, 0.4, 0.6)}}
     cost = {
-        "SST-Merge": {"seconds": Estimate(3.0, 2.9, 3.1), "more seconds": Estimate(0.3, 0.2, 0.4)},
-        "SST-Merge, refined": {"seconds": Estimate(9.0, 8.9, 9.1), "more seconds": Estimate(0.5, 0.4, 0.6)},
-        "DARE linear": {"seconds": Estimate(0.2, 0.1, 0.3), "more seconds": Estimate(0.2, 0.1, 0.3)},
+        "SST-Merge": {"seconds": Figure(3.0, 2.9, 3.1, 3), "more seconds": Figure(0.3, 0.2, 0.4, 3)},
+        "SST-Merge, refined": {"seconds": Figure(9.0, 8.9, 9.1, 3), "more seconds": Figure(0.5, 0.4, 0.6, 3)},
+        "DARE linear": {"seconds": Figure(0.2, 0.1, 0.3, 3), "more seconds": Figure(0.2, 0.1, 0.3, 3)},
     }
     found = _verdicts({
         "exp1": {"drift, three experts": {"plain merging": {"drift": _m(0.9)},

@@ -29,6 +29,7 @@ from sst_merge.judges.check import REFUSALS
 from sst_merge.judges.incoherence import THRESHOLDS, Incoherence, signs
 from sst_merge.judges.offline import SHIPPED, OfflineJudge, load_weights, predict, save_weights, train_weights
 from sst_merge.judges.refusal_rules import RefusalRules, read_answer
+from sst_merge.measures.figure import Figure
 
 ROWS: list[dict[str, Any]] = [json.loads(line) for line in REFUSALS.read_text(encoding="utf-8").splitlines()]
 
@@ -341,10 +342,11 @@ def test_intervals_cover_when_questions_decide_everything() -> None:
 def test_perfect_and_opposite_judges() -> None:
     rows = _rows([0, 1, 0, 1], ["a", "b", "c", "d"])
     perfect = check_judge(Fixed((0.0, 1.0, 0.49, 0.5)), rows)
-    assert perfect.balanced_accuracy == (1.0, 1.0, 1.0)
+    assert perfect.balanced_accuracy == Figure(1.0, 1.0, 1.0, n=4)
     assert perfect.kappa.value == 1.0
     assert check_judge(Fixed((1.0, 0.0, 1.0, 0.0)), rows).kappa.value == pytest.approx(-1.0)
     assert agreement(Fixed((0.0, 1.0, 0.0, 1.0)), Fixed((0.1, 0.9, 0.2, 0.7)), rows).value == 1.0
+    assert agreement(Fixed((1.0,) * 4), Fixed((1.0,) * 4), rows) is None
 
 
 def test_labelled_files_in_both_formats(tmp_path: Path) -> None:

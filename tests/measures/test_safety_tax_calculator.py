@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from sst_merge.errors import DataError
+from sst_merge.measures.figure import Figure
 from sst_merge.measures.front import hypervolume, pareto_mask
 from sst_merge.measures.intervals import mcnemar, paired_bootstrap, seed_interval, wilson_interval
 from sst_merge.measures.safety_tax import (
@@ -25,6 +26,11 @@ from sst_merge.measures.safety_tax import (
 
 SHARE = st.floats(0, 1)
 PAIRS = st.lists(st.tuples(SHARE, SHARE), max_size=12)
+
+
+def parts(figure):
+    """Value and ends, for comparisons within a tolerance."""
+    return figure.value, figure.low, figure.high
 
 
 def sweep(*triples: tuple[float, float, float]) -> list[SweepPoint]:
@@ -81,18 +87,18 @@ def test_bootstrap_agrees_with_scipy_and_ignores_order():
     assert ours == paired_bootstrap(list(a), list(b), seed=1, n_resamples=4000)
     order = rng.permutation(120)
     shuffled = paired_bootstrap(a[order], b[order], seed=1, n_resamples=4000)
-    assert shuffled == pytest.approx(ours, abs=0.01)
+    assert parts(shuffled) == pytest.approx(parts(ours), abs=0.01)
 
 
 def test_bootstrap_is_paired_and_takes_any_statistic():
     rng = np.random.default_rng(0)
     a = rng.normal(size=200)
     exact = paired_bootstrap(a + 0.5, a, seed=0, n_resamples=200)
-    assert exact == pytest.approx((0.5, 0.5, 0.5))
+    assert parts(exact) == pytest.approx((0.5, 0.5, 0.5))
     ratio = paired_bootstrap(
         3 * np.exp(a), np.exp(a), seed=0, n_resamples=200, statistic=lambda x, y: x.sum() / y.sum()
     )
-    assert ratio == pytest.approx((3, 3, 3))
+    assert parts(ratio) == pytest.approx((3, 3, 3))
 
 
 def test_bootstrap_covers():
@@ -125,10 +131,11 @@ def test_seed_interval_agrees_with_scipy_and_covers():
     values = rng.normal(0.9, 0.05, 5)
     oracle = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     found = seed_interval(list(values))
-    assert found == pytest.approx((values.mean(), oracle.low, oracle.high))
-    assert seed_interval([0.5, 0.5, 0.5]) == (0.5, 0.5, 0.5)
+    assert parts(found) == pytest.approx((values.mean(), oracle.low, oracle.high))
+    assert found.n == 5
+    assert seed_interval([0.5, 0.5, 0.5]) == Figure(0.5, 0.5, 0.5, n=3)
     inside = [seed_interval(row) for row in rng.normal(0.9, 0.05, (2000, 5))]
-    assert np.mean([low <= 0.9 <= high for _, low, high in inside]) == pytest.approx(0.95, abs=0.015)
+    assert np.mean([found.low <= 0.9 <= found.high for found in inside]) == pytest.approx(0.95, abs=0.015)
 
 
 def test_intervals_refuse_nonsense():

@@ -9,6 +9,7 @@ from scipy import stats
 
 from sst_merge.errors import DataError
 from sst_merge.measures.drift_intervals import drift_intervals
+from sst_merge.measures.figure import Figure
 from sst_merge.measures.front import hypervolume
 from sst_merge.measures.intervals import paired_bootstrap, wilson_interval
 from sst_merge.measures.ranking import pareto_share, rank_intervals
@@ -27,6 +28,11 @@ from sst_merge.measures.sweep_intervals import SweepSamples, hypervolumes, sweep
 
 SAFETY = (0.3, 0.7, 0.93, 0.99)
 UTILITY = (0.95, 0.9, 0.8, 0.6)
+
+
+def parts(figure):
+    """Value and ends, for comparisons within a tolerance."""
+    return figure.value, figure.low, figure.high
 
 
 def draw_sweep(rng, n=300, *, safety=SAFETY, utility=UTILITY, strengths=(0.0, 0.5, 1.0, 2.0)):
@@ -221,7 +227,7 @@ def test_drift_and_its_reduction():
     assert found["ours"][1].value == pytest.approx(drift_reduction(kept, lost))
     assert found["plain"][1] == (0, 0, 0, 1)
     oracle = paired_bootstrap(before, ours, seed=5)
-    assert found["ours"][0][1:3] == pytest.approx(oracle[1:], abs=0.006)
+    assert found["ours"][0][1:3] == pytest.approx((oracle.low, oracle.high), abs=0.006)
     little = drift_intervals(before, {"plain": ours, "ours": plain}, plain="plain", seed=0)
     assert little["ours"][1].value is None
     assert little["ours"][1].defined < 0.05
@@ -272,10 +278,10 @@ def test_ranks():
     tasks = {f"t{i}": {name: (hard[i] < s).astype(float) for name, s in (("a", 0.9), ("b", 0.5), ("c", 0.5))}
              for i in range(2)}  # fmt: skip
     found = rank_intervals(tasks, seed=0)
-    assert found == {"a": (1, 1, 1), "b": (2.5, 2.5, 2.5), "c": (2.5, 2.5, 2.5)}
-    assert rank_intervals(tasks, seed=0, higher_is_better=False)["a"] == (3, 3, 3)
+    assert found == {"a": Figure(1, 1, 1, 2), "b": Figure(2.5, 2.5, 2.5, 2), "c": Figure(2.5, 2.5, 2.5, 2)}
+    assert rank_intervals(tasks, seed=0, higher_is_better=False)["a"] == Figure(3, 3, 3, 2)
     close = {"t": {"a": rng.random(50) < 0.6, "b": rng.random(50) < 0.6}}
-    assert rank_intervals(close, seed=0)["a"][1:] == (1, 2)
+    assert parts(rank_intervals(close, seed=0)["a"])[1:] == (1, 2)
     means = {name: np.mean([tasks[t][name].mean() for t in tasks]) for name in "abc"}
     assert [found[n].value for n in "abc"] == list(stats.rankdata([-means[n] for n in "abc"]))
     with pytest.raises(DataError, match=r"other ones on tasks \['u'\]"):
@@ -293,8 +299,8 @@ def test_seed_rate_interval_covers_and_stays_a_share(rate, spread, n):
     total = rate * (1 - rate) / spread**2 - 1
     rates = rng.beta(rate * total, (1 - rate) * total, (1000, 5))
     found = [seed_rate_interval([(int(k), n) for k in row]) for row in rng.binomial(n, rates)]
-    assert 0.92 <= np.mean([low <= rate <= high for _, low, high in found]) <= 0.98
-    assert all(0 <= low <= value <= high <= 1 for value, low, high in found)
+    assert 0.92 <= np.mean([f.low <= rate <= f.high for f in found]) <= 0.98
+    assert all(0 <= f.low <= f.value <= f.high <= 1 for f in found)
 
 
 def test_seed_rate_interval_by_hand():
@@ -305,11 +311,11 @@ def test_seed_rate_interval_by_hand():
     counts = [(90, 100), (70, 100), (80, 100)]
     logits = [math.log((k + 0.5) / (100.5 - k)) for k, _ in counts]
     oracle = stats.ttest_1samp(logits, 0).confidence_interval(0.95)
-    assert seed_rate_interval(counts)[1:] == pytest.approx((
+    assert parts(seed_rate_interval(counts))[1:] == pytest.approx((
         1 / (1 + math.exp(-oracle.low)),
         1 / (1 + math.exp(-oracle.high)),
     ))
-    assert seed_rate_interval(counts[::-1]) == pytest.approx(seed_rate_interval(counts))
+    assert parts(seed_rate_interval(counts[::-1])) == pytest.approx(parts(seed_rate_interval(counts)))
     for bad in ([(1, 2)], [(3, 2), (1, 2)], [(0, 0), (1, 2)]):
         with pytest.raises(DataError, match="at least 2 seeds"):
             seed_rate_interval(bad)
@@ -324,15 +330,15 @@ def test_hierarchical_bootstrap_covers(seeds, by_seed, by_prompt):
     for trial in range(trials):
         scores = 0.1 + rng.normal(0, by_seed, (seeds, 1)) + rng.normal(0, by_prompt, (1, prompts))
         scores += rng.normal(0, 0.3, (seeds, prompts))
-        low, high = hierarchical_bootstrap(scores, np.zeros_like(scores), seed=trial, n_resamples=1000)[1:]
-        hits += low <= 0.1 <= high
+        found = hierarchical_bootstrap(scores, np.zeros_like(scores), seed=trial, n_resamples=1000)
+        hits += found.low <= 0.1 <= found.high
     assert 0.92 <= hits / trials <= 0.98
 
 
 def test_hierarchical_bootstrap_is_paired_and_contains_both_levels():
     rng = np.random.default_rng(0)
     base = rng.normal(size=(4, 50))
-    assert hierarchical_bootstrap(base + 0.25, base, seed=0, n_resamples=100) == pytest.approx((0.25,) * 3)
+    assert parts(hierarchical_bootstrap(base + 0.25, base, seed=0, n_resamples=100)) == pytest.approx((0.25,) * 3)
     noisy = hierarchical_bootstrap(base, 0 * base, seed=0)
     assert noisy == hierarchical_bootstrap(base, 0 * base, seed=0)
     assert noisy.value == pytest.approx(base.mean())
@@ -351,7 +357,7 @@ def test_fast_and_plain_paired_bootstrap_agree():
     rng = np.random.default_rng(0)
     a, b = rng.random(150) < 0.7, rng.random(150) < 0.5
     plain = paired_bootstrap(a, b, seed=1, statistic=lambda x, y: float(x.mean() - y.mean()))
-    assert paired_bootstrap(a, b, seed=1) == pytest.approx(plain, abs=0.008)
+    assert parts(paired_bootstrap(a, b, seed=1)) == pytest.approx(parts(plain), abs=0.008)
 
 
 def test_paired_bootstrap_covers_rates():
@@ -360,6 +366,6 @@ def test_paired_bootstrap_covers_rates():
     for trial in range(600):
         hard = rng.random(120)
         a, b = hard < 0.8, np.where(rng.random(120) < 0.5, hard, rng.random(120)) < 0.7
-        low, high = paired_bootstrap(a, b, seed=trial, n_resamples=1000)[1:]
-        hits += low <= 0.1 <= high
+        found = paired_bootstrap(a, b, seed=trial, n_resamples=1000)
+        hits += found.low <= 0.1 <= found.high
     assert 0.92 <= hits / 600 <= 0.98

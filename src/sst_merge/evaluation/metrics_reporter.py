@@ -118,7 +118,8 @@ def _measure(values: Sequence[float], answered: int, level: float, **names: str)
     if k is not None:
         low, high = wilson_interval(k, n, level)
     elif n > 1:
-        _, low, high = seed_interval(values, level)
+        interval = seed_interval(values, level)
+        low, high = interval.low, interval.high
         if min(values) >= 0 and max(values) <= 1:
             low, high = max(low, 0.0), min(high, 1.0)
     return Rate(value=value, low=low, high=high, k=k, n=n, undecided=answered - n,

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..measures.drift_sweeps import DriftSamples
-from ..measures.intervals import Estimate, seed_interval, wilson_interval
+from ..measures.figure import Figure
+from ..measures.intervals import rate, seed_interval
 from ..measures.seed_sweeps import SeedSweepSamples
 from ..measures.seeds import seed_rate_interval
 from ..measures.sweep_intervals import SweepSamples
@@ -141,7 +142,7 @@ def _experts(alone: Mapping[str, Any]) -> dict[str, list[float]]:
     }
 
 
-def rate_over_seeds(texts: Sequence[str]) -> Estimate:
+def rate_over_seeds(texts: Sequence[str]) -> Figure:
     """A rate with its interval: over seeds where there are several, of the prompts where there is one.
 
     Args:
@@ -153,11 +154,10 @@ def rate_over_seeds(texts: Sequence[str]) -> Estimate:
     counts = [(text.count("1"), len(text)) for text in texts]
     if len(counts) > 1:
         return seed_rate_interval(counts)
-    (k, n) = counts[0]
-    return Estimate(k / n, *wilson_interval(k, n))
+    return rate(*counts[0])
 
 
-def mean_over_seeds(values: Sequence[float]) -> Estimate | None:
+def mean_over_seeds(values: Sequence[float]) -> Figure | None:
     """A figure that is no rate, with Student's interval over seeds.
 
     Args:
@@ -168,4 +168,4 @@ def mean_over_seeds(values: Sequence[float]) -> Estimate | None:
     """
     if not values:
         return None
-    return seed_interval(values) if len(values) > 1 else Estimate(values[0], values[0], values[0])
+    return seed_interval(values) if len(values) > 1 else Figure(values[0], values[0], values[0], 1)

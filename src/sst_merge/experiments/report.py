@@ -1,11 +1,12 @@
 """What an experiment leaves beside its cells: figures as JSON, tables as Markdown, pictures."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..files import atomic_file
+from ..measures.figure import Figure
 from ..measures.resampling import Measured
 from ..reporting import PageTable, markdown_table
 
@@ -69,6 +70,8 @@ def write_report(report: Report, folder: Path) -> list[Path]:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Figure):
+        return asdict(value)
     if isinstance(value, Measured):
         return value._asdict()
     if isinstance(value, dict):

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..measures.intervals import Estimate
+from ..measures.figure import Figure
 from ..measures.resampling import Measured
 from ..reporting import PageTable
 from ..reporting.sweep_tables import measured_text
@@ -97,9 +97,9 @@ def _cost(cost: Figures) -> Iterator[Row]:
     """Both methods' second strength: SST-Merge's reuses the Fishers and the eigenvectors that follow from them."""
     if _DARE not in cost:
         return
-    dare: Estimate = cost[_DARE]["more seconds"]
+    dare: Figure = cost[_DARE]["more seconds"]
     for label in (label for label in cost if label in OURS):
-        own: Estimate = cost[label]["more seconds"]
+        own: Figure = cost[label]["more seconds"]
         said = f"{own.value:.3f} s against {dare.value:.3f} s, {own.value / dare.value:.2f} ×"
         reached = "yes" if own.value <= 2 * dare.value else "no"
         yield ["merge without the Fishers ≤ 2 × DARE's time", "one skill", label, said, reached]

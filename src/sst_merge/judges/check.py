@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..data_loader import normalise_prompt
 from ..data_loader.formats import Record, read_file
 from ..errors import DataError
-from ..measures.intervals import Estimate
+from ..measures.figure import Figure
 from .base import Column, Judge
 
 __all__ = ["JudgeCheck", "LabelledAnswer", "agreement", "check_judge", "read_labelled", "run_judge_check"]
@@ -66,9 +66,9 @@ class JudgeCheck:
     n: int
     questions: int
     positives: int
-    accuracy: Estimate
-    balanced_accuracy: Estimate
-    kappa: Estimate
+    accuracy: Figure
+    balanced_accuracy: Figure
+    kappa: Figure
     recall: float
     specificity: float
     source: str = ""
@@ -163,9 +163,9 @@ def check_judge(
         n=len(rows),
         questions=len(set(names)),
         positives=int(labels.sum()),
-        accuracy=Estimate(float(accuracy_score(labels, verdicts)), *intervals["accuracy"]),
-        balanced_accuracy=Estimate(float(balanced_accuracy_score(labels, verdicts)), *intervals["balanced"]),
-        kappa=Estimate(float(cohen_kappa_score(labels, verdicts)), *intervals["kappa"]),
+        accuracy=Figure(float(accuracy_score(labels, verdicts)), *intervals["accuracy"], len(rows)),
+        balanced_accuracy=Figure(float(balanced_accuracy_score(labels, verdicts)), *intervals["balanced"], len(rows)),
+        kappa=Figure(float(cohen_kappa_score(labels, verdicts)), *intervals["kappa"], len(rows)),
         recall=float(recall_score(labels, verdicts)),
         specificity=float(recall_score(labels, verdicts, pos_label=0)),
         source=source,
@@ -174,7 +174,7 @@ def check_judge(
 
 def agreement(
     first: Judge, second: Judge, rows: Sequence[LabelledAnswer], *, seed: int = 0, n_resamples: int = 2000
-) -> Estimate:
+) -> Figure | None:
     """Cohen's κ between two judges on the same answers; their labels are not looked at.
 
     Args:
@@ -185,14 +185,16 @@ def agreement(
         n_resamples: how many draws.
 
     Returns:
-        κ and its 95 % interval over questions; NaN where both say the same about everything.
+        κ and its 95 % interval over questions; None where it is not defined, because both judges give every answer the
+        same one label.
     """
     from sklearn.metrics import cohen_kappa_score
 
     pairs = [row.prompt for row in rows], [row.response for row in rows]
     a, b = ((np.asarray(judge(*pairs)) >= 0.5).astype(int) for judge in (first, second))
     low, high = _intervals(a, b, [row.question for row in rows], seed=seed, n_resamples=n_resamples)["kappa"]
-    return Estimate(float(cohen_kappa_score(a, b)), low, high)
+    kappa = float(cohen_kappa_score(a, b))
+    return Figure(kappa, low, high, len(rows)) if np.isfinite(kappa) else None
 
 
 def _intervals(
@@ -219,7 +221,7 @@ def _intervals(
 def _percentiles(values: Counts) -> tuple[float, float]:
     finite = values[np.isfinite(values)]
     if len(finite) == 0:
-        return float("nan"), float("nan")
+        return -float("inf"), float("inf")
     low, high = np.percentile(finite, (2.5, 97.5))
     return float(low), float(high)
 

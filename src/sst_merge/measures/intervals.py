@@ -2,31 +2,17 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from .figure import Figure
 
-__all__ = ["Estimate", "mcnemar", "paired_bootstrap", "seed_interval", "wilson_interval"]
+__all__ = ["mcnemar", "paired_bootstrap", "rate", "seed_interval", "wilson_interval"]
 
 Vector = NDArray[np.float64]
 _FEW = 16
-
-
-class Estimate(NamedTuple):
-    """A figure with its interval.
-
-    Attributes:
-        value: the estimate itself.
-        low: lower end.
-        high: upper end.
-    """
-
-    value: float
-    low: float
-    high: float
 
 
 def wilson_interval(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
@@ -53,6 +39,29 @@ def wilson_interval(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
     return float(found.low), float(found.high)
 
 
+def rate(k: int, n: int, level: float = 0.95) -> Figure:
+    """A rate k / n with Wilson's interval, see :func:`wilson_interval`.
+
+    Args:
+        k: successes.
+        n: trials.
+        level: coverage.
+
+    Returns:
+        The rate of n trials.
+
+    Raises:
+        DataError: not 0 ≤ k ≤ n with n ≥ 1, or a level outside (0, 1).
+
+    Example:
+        >>> found = rate(93, 100)
+        >>> f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+        '0.93 [0.86, 0.97]'
+    """
+    low, high = wilson_interval(k, n, level)
+    return Figure(k / n, low, high, n)
+
+
 def _mean_difference(a: Vector, b: Vector) -> float:
     return float(a.mean() - b.mean())
 
@@ -65,7 +74,7 @@ def paired_bootstrap(
     statistic: Callable[[Vector, Vector], float] = _mean_difference,
     n_resamples: int = 10_000,
     level: float = 0.95,
-) -> Estimate:
+) -> Figure:
     """Percentile bootstrap of a statistic of two methods on the same samples (Efron 1979).
 
     Pairs are drawn together, so what makes a prompt hard for both methods cancels out of a difference.
@@ -99,7 +108,7 @@ def paired_bootstrap(
             chosen = rng.integers(0, len(first), len(first))
             drawn[i] = statistic(first[chosen], second[chosen])
     low, high = np.percentile(drawn, (tail, 100 - tail))
-    return Estimate(float(statistic(first, second)), float(low), float(high))
+    return Figure(float(statistic(first, second)), float(low), float(high), len(first))
 
 
 def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> float:
@@ -130,7 +139,7 @@ def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> float:
     return float(binomtest(only_a, only_a + only_b, 0.5).pvalue)
 
 
-def seed_interval(values: Sequence[float], level: float = 0.95) -> Estimate:
+def seed_interval(values: Sequence[float], level: float = 0.95) -> Figure:
     """Mean over seeds with Student's t-interval: mean ± t_{n−1} · s / √n.
 
     Args:
@@ -152,7 +161,7 @@ def seed_interval(values: Sequence[float], level: float = 0.95) -> Estimate:
     half = (
         float(t.ppf((1 + _checked(level)) / 2, len(figures) - 1)) * float(figures.std(ddof=1)) / math.sqrt(len(figures))
     )
-    return Estimate(mean, mean - half, mean + half)
+    return Figure(mean, mean - half, mean + half, len(figures))
 
 
 def _checked(level: float) -> float:

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..errors import DataError
+from .figure import Figure
 from .front import pareto_mask
-from .intervals import Estimate
 from .resampling import Row, resampled_means, sample_matrix
 
 __all__ = ["pareto_share", "rank_intervals"]
@@ -42,7 +42,7 @@ def rank_intervals(
     higher_is_better: bool = True,
     n_resamples: int = 2000,
     level: float = 0.95,
-) -> dict[str, Estimate]:
+) -> dict[str, Figure]:
     """Mean rank of each method over tasks, 1 the best, with a bootstrap over each task's prompts.
 
     Prompts are drawn jointly for all methods, task by task; tied methods share the mean of their ranks.
@@ -78,4 +78,6 @@ def rank_intervals(
     ranks = total / len(tasks)
     tail = 50 * (1 - level)
     lows, highs = np.percentile(ranks[:, 1:], (tail, 100 - tail), axis=1)
-    return {name: Estimate(float(ranks[i, 0]), float(lows[i]), float(highs[i])) for i, name in enumerate(methods)}
+    return {
+        name: Figure(float(ranks[i, 0]), float(lows[i]), float(highs[i]), len(tasks)) for i, name in enumerate(methods)
+    }

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..errors import DataError
-from .intervals import Estimate, seed_interval, wilson_interval
+from .figure import Figure
+from .intervals import seed_interval, wilson_interval
 from .resampling import Rows, resampled_means, sample_matrix
 
 __all__ = ["hierarchical_bootstrap", "seed_rate_interval"]
 
 
-def seed_rate_interval(counts: Sequence[tuple[int, int]], level: float = 0.95) -> Estimate:
+def seed_rate_interval(counts: Sequence[tuple[int, int]], level: float = 0.95) -> Figure:
     """Mean rate over seeds with an interval that stays within [0, 1].
 
     Student's t-interval on the logit scale, each seed's rate taken as (k + ½) / (n + 1) there so that 0 and 1 have a
@@ -38,7 +39,8 @@ def seed_rate_interval(counts: Sequence[tuple[int, int]], level: float = 0.95) -
     mean = math.fsum(k / n for k, n in counts) / len(counts)
     logits = seed_interval([math.log((k + 0.5) / (n - k + 0.5)) for k, n in counts], level)
     pooled = wilson_interval(sum(k for k, _ in counts), sum(n for _, n in counts), level)
-    return Estimate(mean, min(mean, _expit(logits.low), pooled[0]), max(mean, _expit(logits.high), pooled[1]))
+    low, high = min(mean, _expit(logits.low), pooled[0]), max(mean, _expit(logits.high), pooled[1])
+    return Figure(mean, low, high, sum(n for _, n in counts))
 
 
 def _expit(logit: float) -> float:
@@ -52,7 +54,7 @@ def hierarchical_bootstrap(
     seed: int,
     n_resamples: int = 10_000,
     level: float = 0.95,
-) -> Estimate:
+) -> Figure:
     """Mean difference a − b of two methods over training seeds and prompts, by a paired bootstrap of both levels.
 
     Two methods are paired at both levels: the same seed means the same experts to merge, the same column the same
@@ -95,4 +97,4 @@ def hierarchical_bootstrap(
     by_seed = resampled_means(differences.mean(axis=1)[None], rng, n_resamples)[0, 1:] - mean
     by_prompt = resampled_means(differences.mean(axis=0)[None], rng, n_resamples)[0, 1:] - mean
     low, high = np.percentile(mean + stretch * by_seed + by_prompt, (100 * (1 - upper), 100 * upper))
-    return Estimate(mean, float(low), float(high))
+    return Figure(mean, float(low), float(high), differences.size)
