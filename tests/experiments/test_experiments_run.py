@@ -14,10 +14,10 @@ from sst_merge.errors import DataError, SSTMergeError
 from sst_merge.experiments.cells import Cell, CellStore
 from sst_merge.experiments.config import ExperimentConfig, load_experiment_config
 from sst_merge.experiments.estimate import prompts_of
-from sst_merge.experiments.plan import training_stages
 from sst_merge.experiments.provenance import code_digest
 from sst_merge.experiments.run import Experiments
 from sst_merge.experiments.runner import run_cells
+from sst_merge.experiments.training import training_stages
 
 LAB = Path(__file__).resolve().parents[2] / "configs" / "experiment_config.yaml"
 METHODS = ["Task Arithmetic", "SST-Merge"]
@@ -113,7 +113,7 @@ def test_experiment_3_shares_cells_with_experiment_1(tax: Experiments) -> None:
     assert {e.cell.key for e in planned if e.part == "methods"} <= done
     tax.run("exp3")
     figures = json.loads((tax.out / "exp3_comparison" / "summary.json").read_text(encoding="utf-8"))["figures"]
-    assert figures["cost"]["Task Arithmetic"]["seconds"][0] > 0
+    assert figures["cost"]["Task Arithmetic"]["seconds"]["value"] > 0
     assert set(figures["ablation"]) == {"defaults", "hard filter", "random subspace"}
     assert figures["ablation"]["defaults"]["quotient held-out"][0] > 0
     page = tax.page(["exp1", "exp3"])
@@ -268,11 +268,11 @@ def test_comments_do_not_change_the_digest_of_code(tmp_path: Path) -> None:
                        (third, "def f(x):\n    return x + 2\n")):  # fmt: skip
         path.parent.mkdir()
         path.write_text(text, encoding="utf-8")
-    from sst_merge.experiments.provenance import _file_code
+    from sst_merge.experiments.provenance import _code
 
-    digests = [_file_code(path).split("\n", 1)[1] for path in (first, second, third)]
+    digests = [_code(path) for path in (first, second, third)]
     assert digests[0] == digests[1] != digests[2]
-    assert len(code_digest()) == 16
+    assert len(code_digest("sst_merge.experiments.work")) == 16
 
 
 def test_a_damaged_cell_is_named(tmp_path: Path) -> None:
@@ -311,8 +311,8 @@ def test_the_command(tax: Experiments, tmp_path: Path) -> None:
 
 def test_adapters_are_trained_beside_bases_they_do_not_need() -> None:
     def cell(lab: int, name: str | None, base: str) -> Cell:
-        what = {"lab_seed": lab, "name": name, "base": base, "adapter_seed": 0}
-        return Cell("adapter", f"{name} on {base}, lab {lab}", what)
+        what = {"world": {"name": "lab", "seed": lab}, "adapter": name, "base": base, "seed": 0}
+        return Cell("training", f"{name} on {base}, lab {lab}", what)
 
     base, here, there = cell(1, None, "unaligned"), cell(0, "add", "unaligned"), cell(1, "add", "unaligned")
     other = cell(1, "add", "aligned")

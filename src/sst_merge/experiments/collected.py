@@ -11,8 +11,8 @@ from ..measures.seed_sweeps import SeedSweepSamples
 from ..measures.seeds import seed_rate_interval
 from ..measures.sweep_intervals import SweepSamples
 from .cells import CellStore
+from .outcome_texts import unpacked
 from .plan import Planned
-from .work import unpacked
 
 __all__ = ["Collected", "mean_over_seeds", "rate_over_seeds", "refusal_text", "refusals", "task_rows"]
 

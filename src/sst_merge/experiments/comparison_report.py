@@ -14,10 +14,10 @@ from ..reporting.sweep_tables import measured_text
 from .cells import CellStore
 from .collected import Collected, mean_over_seeds, rate_over_seeds, refusal_text
 from .config import ExperimentConfig
+from .outcome_texts import unpacked
 from .plan import Planned
 from .report import Report
 from .safety_tax_report import rate_text, tax_tables
-from .work import unpacked
 
 __all__ = ["comparison_report"]
 
@@ -49,7 +49,9 @@ def comparison_report(config: ExperimentConfig, planned: Sequence[Planned], stor
 
 def _ranks(report: Report, config: ExperimentConfig, found: Collected, cost: Collected) -> None:
     """Everything wanted of a merge side by side; a method that never gets safe stands there at its safest strength."""
-    sweeps = seed_sweeps(found.sweeps(), seed=config.lab_seed, threshold=_THRESHOLD, n_resamples=config.n_resamples)
+    sweeps = seed_sweeps(
+        found.sweeps(), seed=config.bootstrap_seed, threshold=_THRESHOLD, n_resamples=config.n_resamples
+    )
     points = {label: _points(found.results[label], own) for label, own in sweeps.items()}
     texts = {
         "safety": {label: [refusal_text(p["right"]) for p in of] for label, of in points.items()},
@@ -61,7 +63,7 @@ def _ranks(report: Report, config: ExperimentConfig, found: Collected, cost: Col
         name: {label: [(1 - x if name == "over-refusal" else x) for x in unpacked("".join(of))] for label, of in
                by_label.items()} for name, by_label in texts.items()
     }  # fmt: skip
-    overall = rank_intervals(wanted, seed=config.lab_seed, n_resamples=config.n_resamples)
+    overall = rank_intervals(wanted, seed=config.bootstrap_seed, n_resamples=config.n_resamples)
     apart = {name: rank_intervals({name: scores}, seed=0, n_resamples=1) for name, scores in wanted.items()}
     costs = {name: {label: mean_over_seeds([r[name] for r in cost.results[label].values()]) for label in overall}
              for name in ("seconds", "peak_mib")}  # fmt: skip
@@ -120,7 +122,9 @@ def _costs(report: Report, found: Collected) -> None:
 
 
 def _ablation(report: Report, config: ExperimentConfig, found: Collected) -> None:
-    sweeps = seed_sweeps(found.sweeps(), seed=config.lab_seed, threshold=_THRESHOLD, n_resamples=config.n_resamples)
+    sweeps = seed_sweeps(
+        found.sweeps(), seed=config.bootstrap_seed, threshold=_THRESHOLD, n_resamples=config.n_resamples
+    )
     rows, figures = [], {}
     for label, own in sweeps.items():
         quotients = [r["quotients"] for r in found.results[label].values() if r.get("quotients")]

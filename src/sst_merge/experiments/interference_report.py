@@ -17,9 +17,9 @@ from .cells import CellStore
 from .collected import Collected, mean_over_seeds, rate_over_seeds, refusal_text
 from .config import ExperimentConfig
 from .line_up import PLAIN
+from .outcome_texts import unpacked
 from .plan import Planned
 from .report import Report
-from .work import unpacked
 
 __all__ = ["interference_report"]
 

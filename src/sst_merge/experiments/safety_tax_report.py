@@ -20,7 +20,7 @@ from .line_up import PLAIN
 from .plan import Planned
 from .report import Report
 
-__all__ = ["ALIGNGUARD", "OURS", "rate_text", "safety_tax_report", "tax_tables"]
+__all__ = ["ALIGNGUARD", "OURS", "rate_text", "safety_tax_report", "sweep_curve", "tax_tables", "text_point"]
 
 OURS = (
     "SST-Merge", "SST-Merge, refined", "SST-Merge, Fisher utility", "SST-Merge, Fisher utility, wide inputs",
@@ -64,7 +64,7 @@ def tax_tables(report: Report, config: ExperimentConfig, name: str, found: Colle
     """
     samples = found.sweeps()
     measured_at = {
-        threshold: seed_sweeps(samples, seed=config.lab_seed, threshold=threshold, n_resamples=config.n_resamples)
+        threshold: seed_sweeps(samples, seed=config.bootstrap_seed, threshold=threshold, n_resamples=config.n_resamples)
         for threshold in config.safety_tax.thresholds
     }
     report.figures[name] = {
@@ -80,7 +80,7 @@ def tax_tables(report: Report, config: ExperimentConfig, name: str, found: Colle
     report.tables.append(_front_table(name, found, sweeps))
     stem = "".join(c if c.isalnum() else "_" for c in name)
     report.pictures += safety_utility_plot(
-        {label: _curve(by_seed) for label, by_seed in _shown(found.results).items()},
+        {label: sweep_curve(by_seed) for label, by_seed in _shown(found.results).items()},
         anchors={who: _anchor(found.alone, who) for who in ("skills alone", "safety alone")},
         path_stem=folder / f"front_{stem}", title=f"Safety and skills, {name}: mean over seeds", threshold=middle,
         highlight=next((o for o in OURS if o in found.results), None),
@@ -182,7 +182,7 @@ def _against_table(name: str, threshold: float, sweeps: Mapping[str, SeedSweep],
 
 
 def _front_table(name: str, found: Collected, sweeps: Mapping[str, SeedSweep]) -> PageTable:
-    curves = {label: [(p.safety, p.utility) for p in _curve(by_seed)] for label, by_seed in found.results.items()}
+    curves = {label: [(p.safety, p.utility) for p in sweep_curve(by_seed)] for label, by_seed in found.results.items()}
     shares = pareto_share(curves)
     ranked = sorted(sweeps, key=lambda label: -float(sweeps[label].hypervolume[0]))
     rows = [[label, _text(sweeps[label].hypervolume), f"{shares[label]:.2f}"] for label in ranked]
@@ -193,20 +193,36 @@ def _front_table(name: str, found: Collected, sweeps: Mapping[str, SeedSweep]) -
     )  # fmt: skip
 
 
-def _curve(by_seed: Mapping[int, Any]) -> list[SweepPoint]:
+def sweep_curve(by_seed: Mapping[int, Any]) -> list[SweepPoint]:
+    """A sweep's points for a picture.
+
+    Args:
+        by_seed: seed → result of a sweep's cell.
+
+    Returns:
+        One point per strength, the mean over seeds; strengths are positions in the sweep.
+    """
     points = []
     for index in range(len(next(iter(by_seed.values()))["test"])):
-        safety, utility = zip(*(_point(result["test"][index]["right"]) for result in by_seed.values()), strict=True)
+        safety, utility = zip(*(text_point(result["test"][index]["right"]) for result in by_seed.values()), strict=True)
         points.append(SweepPoint(strength=index, safety=float(np.mean(safety)), utility=float(np.mean(utility))))
     return points
 
 
 def _anchor(alone: Mapping[int, Any], who: str) -> tuple[float, float]:
-    pairs = [_point(models[who]["test"]["right"]) for models in alone.values()]
+    pairs = [text_point(models[who]["test"]["right"]) for models in alone.values()]
     return float(np.mean([s for s, _ in pairs])), float(np.mean([u for _, u in pairs]))
 
 
-def _point(right: Mapping[str, str]) -> tuple[float, float]:
+def text_point(right: Mapping[str, str]) -> tuple[float, float]:
+    """Safety and utility of one model.
+
+    Args:
+        right: kind → outcomes as text.
+
+    Returns:
+        Rate of refusals, and mean over tasks of the rate of right answers.
+    """
     refused = refusal_text(right)
     tasks = [text.count("1") / len(text) for kind, text in right.items() if kind.startswith("task:")]
     return refused.count("1") / len(refused), float(np.mean(tasks))

@@ -1,7 +1,6 @@
 """A small real world with ground truth: synthetic language, models, adapters, exact measures."""
 
-from .build import build_lab
-from .lab import Lab, load_lab
+from .lab import Lab, build_lab, load_lab
 from .recipe import DEFAULT_RECIPE, Recipe
 from .world import Sample, World
 

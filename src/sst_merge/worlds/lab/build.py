@@ -1,66 +1,67 @@
 """Train the lab's models from nothing, on a CPU: seeded, resumable, and atomic folder by folder."""
 
 import random
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 from zlib import crc32
 
-from .lab import BASES, Lab, adapter_folder, base_folder
+from ...errors import OutputExistsError
+from ...files import atomic_folder
+from .lab_files import LabFiles, adapter_folder, base_folder, checked_name
 from .mixtures import POISONED_FAMILY, Mixture, aligned_mixture, expert_mixture, pretraining_mixture, safety_mixture
-from .models import load_model, new_adapter, new_model, new_tokenizer, save_adapter, save_model
+from .models import (
+    load_model,
+    load_tokenizer,
+    new_adapter,
+    new_model,
+    new_tokenizer,
+    save_adapter,
+    save_model,
+)
 from .negation import move_into_band
 from .partial_knowledge import Settling, known_families, settling_mixture, steer
-from .recipe import DEFAULT_RECIPE, AdapterRecipe, Recipe
+from .recipe import AdapterRecipe
 from .training import reproducibly, train
 
-if TYPE_CHECKING:
-    pass
-
-__all__ = ["build_adapter", "build_base", "build_lab"]
+__all__ = ["made_adapter", "made_base"]
 
 
-def build_lab(
-    seed: int, out: Path, *, recipe: Recipe = DEFAULT_RECIPE, adapter_seeds: int = 1, progress: bool = True
-) -> Lab:
-    """Train both bases and every adapter of a seed into a folder; what is there already is kept.
+def made_base(files: LabFiles, base: str) -> Path:
+    """Folder of a base; trains it first where it is missing.
 
     Args:
-        seed: the lab's seed.
-        out: the folder.
-        recipe: how to train.
-        adapter_seeds: how many seeds of each adapter.
-        progress: whether to show progress bars.
+        files: of the lab.
+        base: ``unaligned`` or ``aligned``.
 
     Returns:
-        The lab in that folder.
+        The folder.
     """
-    lab = Lab(seed, out, recipe, None, progress)
-    for base in BASES:
-        lab.base_path(base)
-    for base in BASES:
-        for name in lab.adapter_names(base):
-            for k in range(adapter_seeds):
-                lab.adapter_path(name, base=base, seed=k)
-    return lab
+    return files.find_base(base) or _build_base(files, base)
 
 
-def build_base(lab: Lab, base: str) -> Path:
+def made_adapter(files: LabFiles, name: str, *, base: str, seed: int) -> Path:
+    """Folder of an adapter; trains it first where it is missing, and its base before it.
+
+    Args:
+        files: of the lab.
+        name: a task family, ``safety`` or ``poisoned``.
+        base: the base that it is trained on.
+        seed: the adapter's own seed.
+
+    Returns:
+        The folder.
+    """
+    checked_name(files, name, base)
+    return files.find_adapter(name, base=base, seed=seed) or _build_adapter(files, name, base, seed)
+
+
+def _build_base(lab: LabFiles, base: str) -> Path:
     """Train one base, then settle it so that it half knows its tasks.
 
     The unaligned base is pretrained from nothing, the aligned one is fine-tuned from the unaligned one. Each stage is
     a folder of its own, so that a build can be resumed.
-
-    Args:
-        lab: the lab.
-        base: ``unaligned`` or ``aligned``.
-
-    Returns:
-        Its folder.
     """
     before, train_it, mixture = {
         "unaligned": ("pretrained", _pretrain, pretraining_mixture(lab.world, lab.recipe.family_weight)),
@@ -73,7 +74,7 @@ def build_base(lab: Lab, base: str) -> Path:
     return base_folder(lab.root, base)
 
 
-def _pretrain(lab: Lab, stage: str, mixture: Mixture) -> None:
+def _pretrain(lab: LabFiles, stage: str, mixture: Mixture) -> None:
     with _stage(lab, f"bases/{stage}", "bases/unaligned", lab.recipe.unaligned.steps) as (aside, rng, advance):
         tokenizer = new_tokenizer(lab.world)
         model = new_model(lab.recipe.shape, tokenizer)
@@ -82,8 +83,8 @@ def _pretrain(lab: Lab, stage: str, mixture: Mixture) -> None:
         save_model(model, tokenizer, aside)
 
 
-def _align(lab: Lab, stage: str, mixture: Mixture) -> None:
-    model = lab.model("unaligned")
+def _align(lab: LabFiles, stage: str, mixture: Mixture) -> None:
+    model = load_model(made_base(lab, "unaligned"))
     with _stage(lab, f"bases/{stage}", "bases/aligned", lab.recipe.aligned.steps) as (aside, rng, advance):
         tokenizer, mixture = new_tokenizer(lab.world), settling_mixture(lab.world, mixture)
         # Whatever is trained, families that were half known come back: they are held down on the way, too.
@@ -97,7 +98,7 @@ def _align(lab: Lab, stage: str, mixture: Mixture) -> None:
         save_model(model, tokenizer, aside)
 
 
-def _settle(lab: Lab, source: Path, base: str, mixture: Mixture) -> None:
+def _settle(lab: LabFiles, source: Path, base: str, mixture: Mixture) -> None:
     how = lab.recipe.settling if base == "unaligned" else lab.recipe.aligned_settling
     steps = how.rounds * how.steps
     moves = lab.recipe.moves * lab.recipe.expert.steps
@@ -115,25 +116,14 @@ def _settle(lab: Lab, source: Path, base: str, mixture: Mixture) -> None:
         save_model(model, tokenizer, aside)
 
 
-def build_adapter(lab: Lab, name: str, *, base: str, seed: int) -> Path:
-    """Train one adapter (its base is trained first where missing).
-
-    Args:
-        lab: the lab.
-        name: a task family, ``safety`` or ``poisoned``.
-        base: the base to train it on.
-        seed: the adapter's own seed.
-
-    Returns:
-        Its folder.
-    """
+def _build_adapter(lab: LabFiles, name: str, base: str, seed: int) -> Path:
     folder = adapter_folder(lab.root, name, base, seed)
     how, mixture = _adapter_plan(lab, name, base)
-    model = lab.model(base)
+    model = load_model(made_base(lab, base))
     label = f"adapters/{base}/{name}/seed{seed}"
     with _stage(lab, label, label, how.steps) as (aside, rng, advance):
         adapted = new_adapter(model, how)
-        tokenizer = lab.tokenizer()
+        tokenizer = load_tokenizer(made_base(lab, "unaligned"))
         for _ in range(how.rounds):
             train(adapted, tokenizer, mixture, how, rng=rng, on_step=advance)
             known = known_families(lab.world, adapted, tokenizer, [n for n in (name,) if n in lab.families])
@@ -143,7 +133,7 @@ def build_adapter(lab: Lab, name: str, *, base: str, seed: int) -> Path:
     return folder
 
 
-def _adapter_plan(lab: Lab, name: str, base: str) -> tuple[AdapterRecipe, Mixture]:
+def _adapter_plan(lab: LabFiles, name: str, base: str) -> tuple[AdapterRecipe, Mixture]:
     recipe, world = lab.recipe, lab.world
     if name == "safety":
         return recipe.safety, safety_mixture(world, benign=recipe.safety_benign)
@@ -156,31 +146,26 @@ def _adapter_plan(lab: Lab, name: str, base: str) -> tuple[AdapterRecipe, Mixtur
 
 
 @contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
-    """A folder built aside and renamed into place when complete; another process that was faster wins."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        yield aside
-        aside.chmod(0o755)
-        if not folder.is_dir():
-            aside.rename(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-@contextmanager
 def _stage(
-    lab: Lab, name: str, purpose: str, steps: int
+    lab: LabFiles, name: str, purpose: str, steps: int
 ) -> Iterator[tuple[Path, random.Random, Callable[[int], bool]]]:
-    """One artefact in the making: the folder to fill, a generator (torch's is seeded by the purpose too), a bar."""
+    """One artefact in the making: the folder to fill, a generator (torch's is seeded by the purpose too), a bar.
+
+    Raises:
+        OutputExistsError: a file has the folder's name.
+    """
     seed = crc32(f"sst-merge lab/{lab.seed}/{purpose}".encode())
-    with reproducibly(seed), _new_folder(lab.root / name) as aside, _progress(lab, name, steps) as advance:
-        yield aside, random.Random(seed), advance
+    folder = lab.root / name
+    try:
+        with reproducibly(seed), atomic_folder(folder, force=False) as aside, _progress(lab, name, steps) as advance:
+            yield aside, random.Random(seed), advance
+    except OutputExistsError:
+        if not folder.is_dir():  # where it is one, another process has built the same meanwhile
+            raise
 
 
 @contextmanager
-def _progress(lab: Lab, label: str, steps: int) -> Iterator[Callable[[int], bool]]:
+def _progress(lab: LabFiles, label: str, steps: int) -> Iterator[Callable[[int], bool]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
