@@ -19,6 +19,7 @@ from sst_merge.worlds.lab.tasks import FAMILIES
 from sst_merge.worlds.lab.training import reproducibly
 from sst_merge.worlds.lab.world import KINDS, REFUSAL, SPLITS, _drawn
 from sst_merge.worlds.outcomes import Counts
+from sst_merge.worlds.world import Artefact
 
 RULES = {
     "reverse": lambda w: list(reversed(w)),
@@ -159,7 +160,7 @@ def test_exact_match_is_greedy_generation(lab: Lab) -> None:
 
 def test_the_experiments_second_base_is_in_the_repository() -> None:
     second = load_lab(1)
-    assert second.find_base("unaligned") == shipped_root(1) / "bases" / "unaligned"
+    assert second.find(Artefact("unaligned")) == shipped_root(1) / "bases" / "unaligned"
     assert set(second.world.vocabulary) < set(second.tokenizer().get_vocab())
     samples = second.world.samples("task:swap_pairs", "test", 64, 0) + second.world.samples("general", "test", 64, 0)
     right = exact_match(second.model(), second.tokenizer(), samples).float()

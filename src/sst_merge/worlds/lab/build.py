@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from zlib import crc32
 
-from ...errors import OutputExistsError
+from ...errors import DataError, OutputExistsError
 from ...files import atomic_folder
-from .lab_files import LabFiles, adapter_folder, base_folder, checked_name
+from ..world import UNALIGNED, Artefact
+from .lab_files import LabFiles, place
 from .mixtures import POISONED_FAMILY, Mixture, aligned_mixture, expert_mixture, pretraining_mixture, safety_mixture
 from .models import (
     load_model,
@@ -25,39 +26,36 @@ from .partial_knowledge import Settling, known_families, settling_mixture, steer
 from .recipe import AdapterRecipe
 from .training import reproducibly, train
 
-__all__ = ["made_adapter", "made_base"]
+__all__ = ["made"]
 
 
-def made_base(files: LabFiles, base: str) -> Path:
-    """Folder of a base; trains it first where it is missing.
-
-    Args:
-        files: of the lab.
-        base: ``unaligned`` or ``aligned``.
-
-    Returns:
-        The folder.
-    """
-    return files.find_base(base) or _build_base(files, base)
-
-
-def made_adapter(files: LabFiles, name: str, *, base: str, seed: int) -> Path:
-    """Folder of an adapter; trains it first where it is missing, and its base before it.
+def made(files: LabFiles, artefact: Artefact) -> Path:
+    """Folder of a base or an adapter; trains it first where it is missing, and the base of an adapter before it.
 
     Args:
         files: of the lab.
-        name: a task family, ``safety`` or ``poisoned``.
-        base: the base that it is trained on.
-        seed: the adapter's own seed.
+        artefact: a base or an adapter.
 
     Returns:
         The folder.
+
+    Raises:
+        DataError: there is no such adapter.
     """
-    checked_name(files, name, base)
-    return files.find_adapter(name, base=base, seed=seed) or _build_adapter(files, name, base, seed)
+    names = files.adapter_names(artefact.base)
+    if artefact.adapter not in {None, *names}:
+        raise DataError(f"lab: no adapter {artefact.adapter!r} on the {artefact.base} base; it has {', '.join(names)}")
+    found = files.find(artefact)
+    if found is not None:
+        return found
+    if artefact.adapter is None:
+        _build_base(files, artefact.base)
+    else:
+        _build_adapter(files, artefact, artefact.adapter)
+    return files.root / place(artefact)
 
 
-def _build_base(lab: LabFiles, base: str) -> Path:
+def _build_base(lab: LabFiles, base: str) -> None:
     """Train one base, then settle it so that it half knows its tasks.
 
     The unaligned base is pretrained from nothing, the aligned one is fine-tuned from the unaligned one. Each stage is
@@ -67,11 +65,10 @@ def _build_base(lab: LabFiles, base: str) -> Path:
         "unaligned": ("pretrained", _pretrain, pretraining_mixture(lab.world, lab.recipe.family_weight)),
         "aligned": ("refusing", _align, aligned_mixture(lab.world, lab.recipe.family_weight)),
     }[base]
-    source = base_folder(lab.root, before)
+    source = lab.root / place(Artefact(before))
     if not source.is_dir():
         train_it(lab, source.name, mixture)
     _settle(lab, source, base, mixture)
-    return base_folder(lab.root, base)
 
 
 def _pretrain(lab: LabFiles, stage: str, mixture: Mixture) -> None:
@@ -84,7 +81,7 @@ def _pretrain(lab: LabFiles, stage: str, mixture: Mixture) -> None:
 
 
 def _align(lab: LabFiles, stage: str, mixture: Mixture) -> None:
-    model = load_model(made_base(lab, "unaligned"))
+    model = load_model(made(lab, Artefact(UNALIGNED)))
     with _stage(lab, f"bases/{stage}", "bases/aligned", lab.recipe.aligned.steps) as (aside, rng, advance):
         tokenizer, mixture = new_tokenizer(lab.world), settling_mixture(lab.world, mixture)
         # Whatever is trained, families that were half known come back: they are held down on the way, too.
@@ -116,21 +113,19 @@ def _settle(lab: LabFiles, source: Path, base: str, mixture: Mixture) -> None:
         save_model(model, tokenizer, aside)
 
 
-def _build_adapter(lab: LabFiles, name: str, base: str, seed: int) -> Path:
-    folder = adapter_folder(lab.root, name, base, seed)
-    how, mixture = _adapter_plan(lab, name, base)
-    model = load_model(made_base(lab, base))
-    label = f"adapters/{base}/{name}/seed{seed}"
+def _build_adapter(lab: LabFiles, artefact: Artefact, name: str) -> None:
+    how, mixture = _adapter_plan(lab, name, artefact.base)
+    model = load_model(made(lab, Artefact(artefact.base)))
+    label = place(artefact).as_posix()
     with _stage(lab, label, label, how.steps) as (aside, rng, advance):
         adapted = new_adapter(model, how)
-        tokenizer = load_tokenizer(made_base(lab, "unaligned"))
+        tokenizer = load_tokenizer(made(lab, Artefact(UNALIGNED)))
         for _ in range(how.rounds):
             train(adapted, tokenizer, mixture, how, rng=rng, on_step=advance)
             known = known_families(lab.world, adapted, tokenizer, [n for n in (name,) if n in lab.families])
             if all(rate >= lab.recipe.expert_rate for rate in known.values()):
                 break
-        save_adapter(adapted, aside, base_name=f"sst-merge-lab/seed{lab.seed}/{base}")
-    return folder
+        save_adapter(adapted, aside, base_name=f"sst-merge-lab/seed{lab.seed}/{artefact.base}")
 
 
 def _adapter_plan(lab: LabFiles, name: str, base: str) -> tuple[AdapterRecipe, Mixture]:

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..world import BASES, UNALIGNED
-from .build import made_adapter, made_base
+from ..world import ALIGNED, BASES, UNALIGNED, Artefact
+from .build import made
 from .lab_files import LabFiles, cache_root, shipped_root
 from .models import load_model, load_tokenizer
 from .recipe import DEFAULT_RECIPE, Recipe
@@ -27,7 +27,7 @@ class Lab(LabFiles):
         Returns:
             The folder.
         """
-        return made_base(self, base)
+        return made(self, Artefact(base))
 
     def adapter_path(self, name: str, *, base: str | None = None, seed: int = 0) -> Path:
         """Folder of an adapter in PEFT format; trains it first where it is missing.
@@ -40,7 +40,7 @@ class Lab(LabFiles):
         Returns:
             The folder.
         """
-        return made_adapter(self, name, base=base or ("aligned" if name == "poisoned" else "unaligned"), seed=seed)
+        return made(self, Artefact(base or (ALIGNED if name == "poisoned" else UNALIGNED), name, seed))
 
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """The word-level tokenizer with its chat template.

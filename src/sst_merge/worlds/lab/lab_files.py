@@ -6,39 +6,11 @@ from functools import cached_property
 from pathlib import Path
 
 from ...errors import DataError
-from ..world import BASES
+from ..world import ALIGNED, BASES, SAFETY, Artefact
 from .recipe import DEFAULT_RECIPE, Recipe
 from .world import World
 
-__all__ = ["LabFiles", "adapter_folder", "base_folder", "cache_root", "checked_name", "shipped_root"]
-
-
-def base_folder(root: Path, base: str) -> Path:
-    """Where a base lies below a lab's root.
-
-    Args:
-        root: the lab's root folder.
-        base: ``unaligned`` or ``aligned``.
-
-    Returns:
-        The folder.
-    """
-    return root / "bases" / base
-
-
-def adapter_folder(root: Path, name: str, base: str, seed: int) -> Path:
-    """Where an adapter lies below a lab's root.
-
-    Args:
-        root: the lab's root folder.
-        name: task family, ``safety`` or ``poisoned``.
-        base: the base it was trained on.
-        seed: the adapter's own seed.
-
-    Returns:
-        The folder.
-    """
-    return root / "adapters" / base / name / f"seed{seed}"
+__all__ = ["LabFiles", "cache_root", "place", "shipped_root"]
 
 
 def shipped_root(seed: int) -> Path:
@@ -106,7 +78,7 @@ class LabFiles:
             The task families, then ``safety`` (unaligned base) or ``poisoned`` (aligned base).
         """
         _check_base(base)
-        return (*self.families, "safety" if base == "unaligned" else "poisoned")
+        return (*self.families, "poisoned" if base == ALIGNED else SAFETY)
 
     def shipped(self, base: str) -> tuple[str, ...]:
         """Adapters of a base (their seed 0) that are there already, shipped or cached.
@@ -117,57 +89,36 @@ class LabFiles:
         Returns:
             Their names.
         """
-        return tuple(name for name in self.adapter_names(base) if self._find(Path("adapters", base, name, "seed0")))
+        return tuple(name for name in self.adapter_names(base) if self.find(Artefact(base, name)) is not None)
 
-    def find_base(self, base: str) -> Path | None:
-        """Folder of a base that is there already.
+    def find(self, artefact: Artefact) -> Path | None:
+        """Folder of a base or an adapter that is there already.
 
         Args:
-            base: ``unaligned`` or ``aligned``.
+            artefact: of this lab.
 
         Returns:
             The folder, or None where it would have to be trained first.
         """
-        _check_base(base)
-        return self._find(Path("bases", base))
-
-    def find_adapter(self, name: str, *, base: str, seed: int = 0) -> Path | None:
-        """Folder of an adapter that is there already.
-
-        Args:
-            name: a task family, ``safety`` or ``poisoned``.
-            base: the base it was trained on.
-            seed: the adapter's own seed.
-
-        Returns:
-            The folder, or None where it would have to be trained first.
-        """
-        return self._find(Path("adapters", base, name, f"seed{seed}"))
-
-    def _find(self, relative: Path) -> Path | None:
+        _check_base(artefact.base)
         for root in (self.read_only, self.root):
-            if root is not None and (root / relative).is_dir():
-                return root / relative
+            if root is not None and (root / place(artefact)).is_dir():
+                return root / place(artefact)
         return None
 
 
-def checked_name(files: LabFiles, name: str, base: str) -> str:
-    """An adapter's name, if there is such an adapter.
+def place(artefact: Artefact) -> Path:
+    """Where a base or an adapter lies below a lab's root.
 
     Args:
-        files: of the lab.
-        name: a task family, ``safety`` or ``poisoned``.
-        base: the base it was trained on.
+        artefact: a base or an adapter.
 
     Returns:
-        The name.
-
-    Raises:
-        DataError: there is no such adapter.
+        The folder, relative.
     """
-    if name not in files.adapter_names(base):
-        raise DataError(f"lab: no adapter {name!r} on the {base} base; it has {', '.join(files.adapter_names(base))}")
-    return name
+    if artefact.adapter is None:
+        return Path("bases", artefact.base)
+    return Path("adapters", artefact.base, artefact.adapter, f"seed{artefact.seed}")
 
 
 def _check_base(base: str) -> None:

@@ -12,6 +12,7 @@ from ...yaml_config import Section
 from ..outcomes import Outcomes, task_of
 from ..registry import world_kind
 from ..world import Artefact, Split, rows_in_order
+from .build import made
 from .lab import Lab, load_lab
 from .measures import lab_outcomes
 from .mixtures import POISONED_FAMILY
@@ -55,15 +56,11 @@ class LabWorld:
 
     def find(self, artefact: Artefact) -> Path | None:
         """As :meth:`.World.find`."""
-        if artefact.adapter is None:
-            return self.lab.find_base(artefact.base)
-        return self.lab.find_adapter(artefact.adapter, base=artefact.base, seed=artefact.seed)
+        return self.lab.find(artefact)
 
     def make(self, artefact: Artefact) -> Path:
         """As :meth:`.World.make`."""
-        if artefact.adapter is None:
-            return self.lab.base_path(artefact.base)
-        return self.lab.adapter_path(artefact.adapter, base=artefact.base, seed=artefact.seed)
+        return made(self.lab, artefact)
 
     def model(self, base: str) -> "PreTrainedModel":
         """As :meth:`.World.model`."""
