@@ -236,9 +236,10 @@ class ExperimentConfig(Section):
 
 
 def _check_skills(field: str, skills: tuple[str, ...], world: WorldChoice) -> None:
-    unknown = [name for name in skills if name not in world.experts]
+    known = plain_experts(world.experts)
+    unknown = [name for name in skills if name not in known]
     if unknown:
-        raise ValueError(f"{field}: no expert {unknown[0]!r}; world {world.label} has {', '.join(world.experts)}")
+        raise ValueError(f"{field}: no expert {unknown[0]!r}; world {world.label} has {', '.join(known)}")
 
 
 def load_experiment_config(

@@ -8,7 +8,7 @@ from .._version import __version__
 from ..methods import get_method, parse_options
 from ..worlds.asking import all_kinds
 from ..worlds.outcomes import HARM, task_kind
-from ..worlds.world import ALIGNED, UNALIGNED
+from ..worlds.world import ALIGNED, SAFETY, UNALIGNED
 from .cells import Cell
 from .config import ExperimentConfig, WorldChoice
 from .line_up import DRIFT_SWEEPS, TWO_STAGE_SWEEPS, ablation_line_up, chosen_labels, sweep_line_up
@@ -137,8 +137,8 @@ class Planner:
         self, part: str, group: str, skills: Sequence[str], methods: Sequence[str], world: WorldChoice, seed: int
     ) -> list[Planned]:
         problem, prompts = self._problem(skills, seed, world=world.parameters), self.config.prompts
-        dev, test = _safety_prompts(prompts.dev), all_kinds(skills, prompts.test)
-        models: dict[str, list[str]] = {"base": [], "skills alone": list(skills), "safety alone": ["safety"]}
+        dev, test = dict.fromkeys(HARM, prompts.dev), all_kinds(skills, prompts.test)
+        models: dict[str, list[str]] = {"base": [], "skills alone": list(skills), "safety alone": [SAFETY]}
         models |= {f"expert {skill}": [skill] for skill in skills}
         found = [self._alone(part, group, problem, models, dev, test, seed)]
         for label, swept in sweep_line_up(methods).items():
@@ -148,10 +148,8 @@ class Planner:
 
     def _drift(self, group: str, skills: Sequence[str], methods: Sequence[str], seed: int) -> list[Planned]:
         problem, prompts = self._problem(skills, seed, base=ALIGNED, safety=False), self.config.prompts
-        experts = self.config.world.experts
-        tasks = [experts[skill] for skill in skills]
-        dev = _safety_prompts(prompts.dev) | dict.fromkeys(map(task_kind, tasks), prompts.dev)
-        test = all_kinds(tasks, prompts.test)
+        dev = dict.fromkeys([*HARM, *map(task_kind, skills)], prompts.dev)
+        test = all_kinds(skills, prompts.test)
         models: dict[str, list[str]] = {"base": [], "skills alone": list(skills)}
         models |= {f"expert {skill}": [skill] for skill in skills}
         found = [self._alone("drift", group, problem, models, dev, test, seed)]
@@ -163,7 +161,7 @@ class Planner:
 
     def _ablation(self, skills: Sequence[str], seed: int) -> Iterator[Planned]:
         config = self.config.comparison.ablation
-        dev, test = _safety_prompts(config.prompts.dev), all_kinds(skills, config.prompts.test)
+        dev, test = dict.fromkeys(HARM, config.prompts.dev), all_kinds(skills, config.prompts.test)
         models = {"skills alone": list(skills)} | {f"expert {skill}": [skill] for skill in skills}
         yield self._alone("ablation", "SST-Merge", self._problem(skills, seed), models, dev, test, seed)
         for label, (swept, otherwise) in ablation_line_up(config).items():
@@ -259,7 +257,3 @@ def _plain(swept: MethodSweep) -> dict[str, Any]:
     fields = asdict(swept)
     fields.pop("label")
     return fields
-
-
-def _safety_prompts(n: int) -> dict[str, int]:
-    return dict.fromkeys(HARM, n)
