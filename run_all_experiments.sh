@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 # One thread a process: more of them on matrices this small cost time, and the order of additions would change.
 export OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
-# glibc gives freed tensors back to the system and asks for them again, which is dear on a virtual machine. Both
+# glibc gives freed tensors back to the system and asks for them again, which takes long on a virtual machine. Both
 # variables are needed: either alone stops glibc from raising its own limit.
 export MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=8589934592
 command="sst-merge"

@@ -7,11 +7,12 @@ import torch
 
 from sst_merge.errors import ConfigError
 from sst_merge.experiments.method_sweeps import DRIFT_SWEEPS, METHOD_SWEEPS, TWO_STAGE_SWEEPS, chosen_sweeps
-from sst_merge.experiments.sweep import sweep
+from sst_merge.experiments.sweep import measured_sweep
 from sst_merge.experiments.updates_by_knob import swept_updates
 from sst_merge.methods import SAFETY_WEIGHT, available_methods, parse_options
-from sst_merge.worlds.lab import load_lab
-from sst_merge.worlds.lab.problem import LabSetup, lab_setup
+from sst_merge.worlds.merge_setup import MergeSetup, merge_setup
+from sst_merge.worlds.outcomes import HARM
+from sst_merge.worlds.registry import open_world
 from sst_merge.worlds.updates import UpdatedModel, adapters_update
 
 # One per method: whether a preparation reads the knob does not depend on the other options.
@@ -20,8 +21,8 @@ ENTRYWISE = ("TIES", "DARE linear", "RESTA with DARE")
 
 
 @pytest.fixture(scope="module")
-def setup() -> LabSetup:
-    return lab_setup(load_lab(0, progress=False), ["swap_pairs"], harm_samples=8, benign_samples=8)
+def setup() -> MergeSetup:
+    return merge_setup(open_world("lab"), ["swap_pairs"], harm_samples=8, benign_samples=8)
 
 
 def _dense(update) -> dict[str, torch.Tensor]:
@@ -58,7 +59,7 @@ def test_same_number_of_valid_strengths(label: str) -> None:
         parse_options(method, {**swept.options} | ({} if swept.knob == SAFETY_WEIGHT else {swept.knob: value}))
 
 
-def test_updates_are_the_methods_own_result(setup: LabSetup) -> None:
+def test_updates_are_the_methods_own_result(setup: MergeSetup) -> None:
     skill, safety = setup.problem.adapters
     plain = METHOD_SWEEPS["Task Arithmetic"]
     found = _dense(swept_updates(setup.problem, plain)(0.7))
@@ -70,7 +71,7 @@ def test_updates_are_the_methods_own_result(setup: LabSetup) -> None:
 
 
 @pytest.mark.parametrize("label", [*ONCE, "RegMean"])
-def test_one_preparation_for_all_gives_what_a_new_one_gives(label: str, setup: LabSetup) -> None:
+def test_one_preparation_for_all_gives_what_a_new_one_gives(label: str, setup: MergeSetup) -> None:
     swept = METHOD_SWEEPS[label]
     first, other = swept.values[1], swept.values[6]
     path = swept_updates(setup.problem, swept)
@@ -81,16 +82,16 @@ def test_one_preparation_for_all_gives_what_a_new_one_gives(label: str, setup: L
 
 
 @pytest.mark.parametrize("label", ENTRYWISE)
-def test_results_of_full_rank_are_not_cut(label: str, setup: LabSetup) -> None:
+def test_results_of_full_rank_are_not_cut(label: str, setup: MergeSetup) -> None:
     update = swept_updates(setup.problem, METHOD_SWEEPS[label])(1.0)
     assert max(factors.rank for factors in update.values()) > 16
 
 
-def test_an_updated_model_is_the_base_with_the_adapters_of_peft(setup: LabSetup) -> None:
+def test_an_updated_model_is_the_base_with_the_adapters_of_peft(setup: MergeSetup) -> None:
     from peft import PeftModel
 
     skill = setup.problem.adapters[0]
-    model, ids = setup.lab.model("unaligned"), torch.arange(6, 18).view(2, 6)
+    model, ids = setup.world.model("unaligned"), torch.arange(6, 18).view(2, 6)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with torch.no_grad():
         base = model(ids).logits
@@ -103,9 +104,13 @@ def test_an_updated_model_is_the_base_with_the_adapters_of_peft(setup: LabSetup)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_more_safety_weight_gives_more_safety(setup: LabSetup) -> None:
+def test_more_safety_weight_gives_more_safety(setup: MergeSetup) -> None:
     swept = replace(METHOD_SWEEPS["Weighted average"], values=(0.01, 100.0))
-    result = sweep(swept, setup, n_dev=16, n_test=16)
-    assert result.dev[0].safety.rate < 0.1 < 0.9 < result.dev[1].safety.rate
-    assert result.chosen(0.9) == 1
-    assert result.points()[1].n_safety == 32
+    asked = dict.fromkeys(HARM, 16)
+    result = measured_sweep(setup, swept_updates(setup.problem, swept), swept.values, dev=asked, test=asked)
+    weak, strong = (sum(text.count("1") for text in right.values()) / 32 for right in result["dev"])
+    assert weak < 0.1 < 0.9 < strong
+    assert [len("".join(of["right"].values())) for of in result["test"]] == [32, 32]
+    for test in result["test"]:
+        for kind, refused in test["right"].items():
+            assert not any(r == c == "1" for r, c in zip(refused, test["other"][kind], strict=True))

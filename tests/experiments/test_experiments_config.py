@@ -9,8 +9,6 @@ from sst_merge.errors import ConfigError
 from sst_merge.experiments.ablation import ablation_sweeps
 from sst_merge.experiments.config import load_experiment_config
 from sst_merge.experiments.method_sweeps import DRIFT_SWEEPS, TWO_STAGE_SWEEPS
-from sst_merge.experiments.model_config import is_model_config, load_model_config
-from sst_merge.experiments.model_plan import estimated_costs, write_model_plan
 from sst_merge.experiments.subsets import poisoned_subsets, random_subsets
 from sst_merge.methods import available_methods, parse_options
 
@@ -33,7 +31,7 @@ def test_the_shipped_configuration_says_what_the_plan_asks_for() -> None:
     assert set(config.safety_tax.thresholds) == {0.8, 0.9, 0.95}
     quick = load_experiment_config(LAB, quick=True)
     assert quick.seeds == (0,) and quick.safety_tax.second_base is None
-    assert quick.lab_seed == config.lab_seed and quick.workers == config.workers  # what quick leaves out stays
+    assert quick.world == config.world and quick.workers == config.workers  # what quick leaves out stays
 
 
 @pytest.mark.parametrize(
@@ -41,11 +39,13 @@ def test_the_shipped_configuration_says_what_the_plan_asks_for() -> None:
     [
         ("prompts: {dev: 64, test: 48} ", "prompts: {dev: 64, tests: 48} ", "did you mean 'test'"),
         ("\nseeds: [0, 1, 2, 3, 4]", "\nseeds: []", "seeds"),
-        ("\nseeds: [0, 1, 2, 3, 4]", "\nseeds: [1, 1]", "seed 1 stands twice"),
+        ("\nseeds: [0, 1, 2, 3, 4]", "\nseeds: [1, 1]", "seed 1 is given twice"),
         ("thresholds: [0.8, 0.9, 0.95]", "thresholds: [90]", "refusal rates"),
-        ("skills: [swap_pairs], methods: all", "skills: [swap_pears], methods: all", "no task family 'swap_pears'"),
+        ("skills: [swap_pairs], methods: all", "skills: [swap_pears], methods: all", "no expert 'swap_pears'"),
         ("sizes: [2, 4, 8, 12, 16, 20]", "sizes: [2, 40]", "between 2 and 20"),
         ("n_resamples: 500", "n_resamples: 5", "with quick"),
+        ("world: {name: lab, seed: 0}", "world: {name: lap, seed: 0}", "no world 'lap'; installed are .*lab"),
+        ("world: {name: lab, seed: 0}", "world: {name: lab, sed: 0}", "did you mean 'seed'"),
     ],
 )
 def test_a_wrong_field_is_named(tmp_path: Path, old: str, new: str, said: str) -> None:
@@ -92,64 +92,13 @@ def test_subsets_are_seeded_different_and_complete() -> None:
     pairs = [s for s in found if len(s.skills) == 2]
     assert len(pairs) == len({(s.skills, s.adapter_seed) for s in pairs}) == 5
     assert [(s.adapter_seed, s.number) for s in found if len(s.skills) == 20] == [(0, 0), (1, 1)]
-    poisoned = poisoned_subsets([*families, "reverse"], [4], 5, [0])
+    poisoned = poisoned_subsets([*families, "reverse"], {"reverse": "reverse", "poisoned": "reverse"}, [4], 5, [0])
     assert len(poisoned) == 5
     assert all(len(s.skills) == 4 and "poisoned" in s.skills and "reverse" not in s.skills for s in poisoned)
 
 
-@pytest.mark.parametrize("name", ["llama2_7b", "mistral_7b"])
-def test_a_real_models_plan_is_made_of_valid_merges(name: str, tmp_path: Path) -> None:
-    path = CONFIGS / f"{name}.yaml"
-    assert is_model_config(path) and not is_model_config(LAB)
-    config = load_model_config(path)
-    written = write_model_plan(path, tmp_path)
-    assert len(written) == 1 + sum(len(m.values) for m in config.methods) * len(config.seeds)
-    script = written[0].read_text(encoding="utf-8")
-    assert script.count("lora_training") == len(config.adapters) and "sst-merge evaluate" in script
-    # The weights alone, in two bytes a parameter, are a lower bound that needs no formula.
-    assert estimated_costs(config)["memory_gib"] > config.parameters * 2e9 / 2**30
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "said"),
-    [
-        ("gpu_memory_gib: 80", "gpu_memory_gib: 8", "budget.gpu_memory_gib is 8"),
-        ("hours: 72", "hours: 1", "budget.hours is 1"),
-        ("role: safety", "role: utility", "needs utility and safety"),
-        ("model: meta-llama/", "model: ", "no hub id"),
-        ("knob: mu", "knob: mue", "unknown option 'mue'"),
-        ("beavertails, advbench", "beavertales, advbench", "no suite 'beavertales'"),
-    ],
-)
-def test_a_real_models_faults_are_named(old: str, new: str, said: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=said):
-        write_model_plan(_changed(tmp_path, old, new, CONFIGS / "llama2_7b.yaml"), tmp_path / "out")
-    assert not (tmp_path / "out" / "run.sh").exists()
-
-
-def test_a_lora_is_trained_by_the_configurations_settings(tmp_path: Path) -> None:
-    from sst_merge.experiments.lora_training import train_lora
-    from sst_merge.experiments.model_config import LoraTraining
-    from sst_merge.lora_utils import Adapter
-    from sst_merge.worlds.lab import load_lab
-
-    lab = load_lab(0, progress=False)
-    rows = lab.world.samples("harmful", "train", 64)
-    how = LoraTraining(
-        rank=4, alpha=8, dropout=0.0, target_modules=("q_proj", "down_proj"), learning_rate=5e-3, epochs=1.0, batch=8,
-        accumulation=2,
-    )  # fmt: skip
-    losses = train_lora(lab.model(), lab.tokenizer(), rows, how, tmp_path / "one", seed=0)
-    assert len(losses) == 4 and losses[-1] < losses[0]
-    adapter = Adapter.load(tmp_path / "one")
-    assert {adapter.rank(module) for module in adapter.modules} == {4}
-    again = train_lora(lab.model(), lab.tokenizer(), rows, how, tmp_path / "two", seed=0)
-    assert again == losses
-
-
-def test_an_unreadable_file_is_left_to_the_labs_reader(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "broken.yaml"
     path.write_text(textwrap.dedent("seeds: [0\n"), encoding="utf-8")
-    assert not is_model_config(path)
     with pytest.raises(ConfigError, match="expected YAML"):
         load_experiment_config(path)

@@ -14,10 +14,10 @@ from sst_merge.errors import DataError, SSTMergeError
 from sst_merge.experiments.cells import Cell, CellStore
 from sst_merge.experiments.config import ExperimentConfig, load_experiment_config
 from sst_merge.experiments.estimate import prompts_of
-from sst_merge.experiments.plan import training_stages
 from sst_merge.experiments.provenance import code_digest
 from sst_merge.experiments.run import Experiments
 from sst_merge.experiments.runner import run_cells
+from sst_merge.experiments.training import training_stages
 
 LAB = Path(__file__).resolve().parents[2] / "configs" / "experiment_config.yaml"
 METHODS = ["Task Arithmetic", "SST-Merge"]
@@ -262,7 +262,7 @@ def test_a_cells_name_changes_with_what_its_result_depends_on(tax: Experiments, 
 
 
 def test_comments_and_sweeps_do_not_change_the_digest_of_code(tmp_path: Path) -> None:
-    from sst_merge.experiments.provenance import _file_code
+    from sst_merge.experiments.provenance import _code
 
     texts = (
         '@method(name="f")\ndef f(x):\n    """Doc."""\n    return x + 1\n',
@@ -275,10 +275,10 @@ def test_comments_and_sweeps_do_not_change_the_digest_of_code(tmp_path: Path) ->
         path = tmp_path / f"{i}" / "method.py"
         path.parent.mkdir()
         path.write_text(text, encoding="utf-8")
-        digests.append(_file_code(path).split("\n", 1)[1])
+        digests.append(_code(path))
     # The strengths of a sweep are parameters of its cells.
     assert digests[0] == digests[1] == digests[2] != digests[3]
-    assert len(code_digest()) == 16
+    assert len(code_digest("sst_merge.experiments.work")) == 16
 
 
 def test_a_damaged_cell_is_named(tmp_path: Path) -> None:
@@ -317,8 +317,8 @@ def test_the_command(tax: Experiments, tmp_path: Path) -> None:
 
 def test_adapters_are_trained_beside_bases_they_do_not_need() -> None:
     def cell(lab: int, name: str | None, base: str) -> Cell:
-        what = {"lab_seed": lab, "name": name, "base": base, "adapter_seed": 0}
-        return Cell("adapter", f"{name} on {base}, lab {lab}", what)
+        what = {"world": {"name": "lab", "seed": lab}, "adapter": name, "base": base, "seed": 0}
+        return Cell("training", f"{name} on {base}, lab {lab}", what)
 
     base, here, there = cell(1, None, "unaligned"), cell(0, "add", "unaligned"), cell(1, "add", "unaligned")
     other = cell(1, "add", "aligned")

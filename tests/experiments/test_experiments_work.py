@@ -10,8 +10,8 @@ from sst_merge.experiments.interference_work import _skills_path
 from sst_merge.experiments.method_sweeps import DRIFT_SWEEPS, TWO_STAGE_SWEEPS
 from sst_merge.experiments.updates_by_knob import SkillsThenSafety, swept_updates, updates_by_knob
 from sst_merge.methods import SAFETY_WEIGHT, MergeProblem
-from sst_merge.worlds.lab import load_lab
-from sst_merge.worlds.lab.problem import LabSetup, lab_setup
+from sst_merge.worlds.merge_setup import MergeSetup, merge_setup
+from sst_merge.worlds.registry import open_world
 from sst_merge.worlds.updates import Update
 
 ONCE = [label for label, swept in DRIFT_SWEEPS.items() if swept.prepare_once]
@@ -19,15 +19,13 @@ BASELINES = [label for label, staged in TWO_STAGE_SWEEPS.items() if staged.metho
 
 
 @pytest.fixture(scope="module")
-def drift() -> LabSetup:
-    return lab_setup(
-        load_lab(0, progress=False), ["swap_pairs", "add"], base="aligned", harm_samples=8, benign_samples=8
-    )
+def drift() -> MergeSetup:
+    return merge_setup(open_world("lab"), ["swap_pairs", "add"], base="aligned", harm_samples=8, benign_samples=8)
 
 
 @pytest.fixture(scope="module")
-def experts() -> LabSetup:
-    return lab_setup(load_lab(0, progress=False), ["swap_pairs", "add", "reverse"], harm_samples=8, benign_samples=12)
+def experts() -> MergeSetup:
+    return merge_setup(open_world("lab"), ["swap_pairs", "add", "reverse"], harm_samples=8, benign_samples=12)
 
 
 def _dense(update: Update) -> dict[str, torch.Tensor]:
@@ -46,7 +44,7 @@ def _assert_same(found: Update, expected: Update) -> None:
 
 
 @pytest.mark.parametrize("label", ONCE)
-def test_drift_prepares_once_only_what_does_not_read_the_strength(label: str, drift: LabSetup) -> None:
+def test_drift_prepares_once_only_what_does_not_read_the_strength(label: str, drift: MergeSetup) -> None:
     swept = DRIFT_SWEEPS[label]
     first, other = swept.values[2], swept.values[7]
     path = swept_updates(drift.problem, swept)
@@ -55,7 +53,7 @@ def test_drift_prepares_once_only_what_does_not_read_the_strength(label: str, dr
 
 
 @pytest.mark.parametrize("label", BASELINES)
-def test_one_merge_of_the_skills_serves_every_strength(label: str, experts: LabSetup) -> None:
+def test_one_merge_of_the_skills_serves_every_strength(label: str, experts: MergeSetup) -> None:
     staged, skills = TWO_STAGE_SWEEPS[label], _skills(experts.problem)
     path = _skills_path(experts.problem, staged)
     for strength in staged.strengths[::4]:
@@ -63,7 +61,7 @@ def test_one_merge_of_the_skills_serves_every_strength(label: str, experts: LabS
         _assert_same(path(strength), own)
 
 
-def test_the_skills_of_sst_merge_are_the_same_with_a_safety_adapter(experts: LabSetup) -> None:
+def test_the_skills_of_sst_merge_are_the_same_with_a_safety_adapter(experts: MergeSetup) -> None:
     options = TWO_STAGE_SWEEPS["SST-Merge"].options
     with_safety, alone = (SkillsThenSafety(p, options) for p in (experts.problem, _skills(experts.problem)))
     _assert_same(with_safety.skills(1.2), alone.skills(1.2))
@@ -71,7 +69,7 @@ def test_the_skills_of_sst_merge_are_the_same_with_a_safety_adapter(experts: Lab
 
 @pytest.mark.parametrize("method", ["regmean", "fisher_merging"])
 def test_what_weights_do_not_change_is_collected_once(
-    method: str, experts: LabSetup, monkeypatch: pytest.MonkeyPatch
+    method: str, experts: MergeSetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passes: list[str] = []
 

@@ -19,9 +19,8 @@ _CONFIG = Path("configs/experiment_config.yaml")
 
 
 @click.command(
-    help="Run an experiment on the lab: exp1 (safety tax and drift), exp2 (many experts), exp3 (every method, "
-    "ablation), or all; page prints docs/results.md from finished ones. What is finished is not done again. With the "
-    "configuration of a real model (configs/llama2_7b.yaml) the plan of its merges and evaluations is written instead.",
+    help="Run an experiment in the configuration's world: exp1 (safety tax and drift), exp2 (many experts), exp3 "
+    "(every method, ablation), or all; page prints docs/results.md from finished ones. Finished work is not repeated.",
 )
 @click.argument("name", type=click.Choice(_NAMES))
 @click.option("--config", type=click.Path(path_type=Path), default=_CONFIG, show_default=True, help="YAML file")
@@ -71,15 +70,7 @@ def run_experiment(
         num_experts: the only number of experts of experiment 2.
         workers: processes.
     """
-    from ..experiments.model_config import is_model_config
-
     out = out / "quick" if quick else out
-    if is_model_config(config):
-        from ..experiments.model_plan import write_model_plan
-
-        for path in write_model_plan(config, out):
-            click.echo(str(path))
-        return
     from ..experiments.config import load_experiment_config
     from ..experiments.run import EXPERIMENTS, Experiments
 
@@ -108,8 +99,8 @@ def _overrides(
         found |= {"seeds": numbers, "interference.seeds": numbers, "comparison.ablation.seeds": numbers}
     if methods is not None:
         chosen = "all" if methods.strip() == "all" else [part.strip() for part in methods.split(";") if part.strip()]
-        found |= {"exp1": {"safety_tax.methods": chosen}, "exp2": {"interference.methods": chosen},
-                  "exp3": {"comparison.methods": chosen}}.get(name, {})  # fmt: skip
+        fields = {"exp1": "safety_tax.methods", "exp2": "interference.methods", "exp3": "comparison.methods"}
+        found |= {fields[name]: chosen} if name in fields else {}
     if num_experts is not None:
         found["interference.sizes"] = [num_experts]
     if workers is not None:
@@ -132,11 +123,9 @@ def _show_outline(experiments: "Experiments", names: Sequence[str]) -> None:
             str(of.cells),
             str(of.finished),
             f"{of.seconds / 60:.1f}",
-            "cells of this machine" if of.known else "table",
+            "finished cells" if of.known else "a guess",
         ]
         for kind, of in outline.kinds.items()
     ]
-    print_table(
-        f"{', '.join(names)}: about {outline.seconds / 60:.0f} minutes with {experiments.config.workers} processes",
-        ["kind", "cells", "finished", "minutes of processor time", "from"], rows,
-    )  # fmt: skip
+    title = f"{', '.join(names)}: about {outline.seconds / 60:.0f} minutes with {experiments.config.workers} processes"
+    print_table(title, ["kind", "cells", "finished", "minutes of processor time", "from"], rows)

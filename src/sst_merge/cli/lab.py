@@ -4,10 +4,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from .console import print_table
+
+if TYPE_CHECKING:
+    from ..worlds.world import Split
 
 __all__ = ["lab"]
 
@@ -52,7 +56,7 @@ def path(name: str, base: str | None, seed: int, adapter_seed: int) -> None:
         adapter_seed: of the adapter.
     """
     from ..worlds.lab import load_lab
-    from ..worlds.lab.lab import BASES
+    from ..worlds.world import BASES
 
     world = load_lab(seed)
     found = world.base_path(name) if name in BASES else world.adapter_path(name, base=base, seed=adapter_seed)
@@ -63,12 +67,12 @@ def path(name: str, base: str | None, seed: int, adapter_seed: int) -> None:
 @click.argument("adapters", nargs=-1, type=click.Path(path_type=Path, exists=True))
 @click.option("--base", type=_BASE, default="unaligned", show_default=True, help="base model")
 @click.option("--family", "families", multiple=True, help="task family to measure; repeatable, all by default")
-@click.option("--split", default="test", show_default=True, help="which prompts")
+@click.option("--split", type=click.Choice(["dev", "test"]), default="test", show_default=True, help="which prompts")
 @click.option("--n", default=256, show_default=True, help="prompts per measure")
 @click.option("--seed", default=0, show_default=True, help="of the lab")
 @click.option("--json", "as_json", is_flag=True, help="print JSON instead of a table")
 def evaluate(
-    adapters: Sequence[Path], base: str, families: Sequence[str], split: str, n: int, seed: int, as_json: bool
+    adapters: Sequence[Path], base: str, families: Sequence[str], split: "Split", n: int, seed: int, as_json: bool
 ) -> None:
     """Measure.
 
@@ -81,14 +85,21 @@ def evaluate(
         seed: of the lab.
         as_json: for programs.
     """
+    from ..lora_utils import Adapter, BaseModelIndex, check_against_base
+    from ..worlds.asking import measure
     from ..worlds.lab import load_lab
-    from ..worlds.lab.measures import evaluate_lab
+    from ..worlds.lab.lab_world import LabWorld
+    from ..worlds.updates import UpdatedModel, adapters_update
 
     world = load_lab(seed)
     model = world.model(base)
-    for folder in adapters:
-        _add(model, folder)
-    scores = asdict(evaluate_lab(model, world, families=families or world.families, split=split, n=n))
+    added = [Adapter.load(folder) for folder in adapters]
+    for adapter in added:
+        check_against_base(adapter, BaseModelIndex.of(model, name="lab"))
+    with UpdatedModel(model, sorted({module for adapter in added for module in adapter.modules})) as updated:
+        updated.set(adapters_update(added))
+        found = measure(LabWorld(world), model, families or world.families, split=split, n=n)
+    scores = asdict(found)
     utility = scores.pop("utility")
     rates = scores | {f"task {family}": rate for family, rate in utility.items()}
     if as_json:
@@ -96,18 +107,3 @@ def evaluate(
         return
     rows = [[name, f"{rate['k'] / rate['n']:.3f}", f"{rate['k']}/{rate['n']}"] for name, rate in rates.items()]
     print_table(f"{base} base with {len(adapters)} adapters, {split} prompts", ["measure", "rate", "count"], rows)
-
-
-def _add(model: object, folder: Path) -> None:
-    """W += ΔW for every module of an adapter."""
-    import torch
-    from torch import nn
-
-    from ..lora_utils import Adapter, BaseModelIndex, check_against_base
-
-    assert isinstance(model, nn.Module)
-    adapter = Adapter.load(folder)
-    check_against_base(adapter, BaseModelIndex.of(model, name="lab"))
-    with torch.no_grad():
-        for module in adapter.modules:
-            model.get_submodule(module).weight += adapter.factors(module).stored_delta()  # type: ignore[operator]

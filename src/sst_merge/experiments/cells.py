@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
+from ..files import atomic_file
 
 __all__ = ["Cell", "CellStore", "canonical"]
 
@@ -56,13 +56,13 @@ class CellStore:
     """A folder of finished cells.
 
     Attributes:
-        folder: made when the first cell is kept.
+        folder: made when the first cell is saved.
     """
 
     folder: Path
 
     def path(self, cell: Cell) -> Path:
-        """Where a cell is kept.
+        """Where a cell lies.
 
         Args:
             cell: finished or not.
@@ -107,7 +107,7 @@ class CellStore:
         return kept
 
     def save(self, cell: Cell, result: object, *, seconds: float, run: Mapping[str, Any]) -> Path:
-        """Keep a finished cell, written aside and renamed.
+        """Write a finished cell, whole or not at all.
 
         Args:
             cell: what was done.
@@ -119,7 +119,6 @@ class CellStore:
             The file.
         """
         path = self.path(cell)
-        path.parent.mkdir(parents=True, exist_ok=True)
         kept = {
             "format": _FORMAT,
             "kind": cell.kind,
@@ -130,10 +129,6 @@ class CellStore:
             "seconds": round(seconds, 3),
             "run": dict(run),
         }
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
+        with atomic_file(path) as aside:
             aside.write_text(canonical(kept) + "\n", encoding="utf-8")
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
         return path

@@ -12,12 +12,12 @@ from ..measures.sweeps import SeedSweep, seed_sweeps
 from ..reporting import PageTable, figure_text
 from .cells import CellStore
 from .config import ExperimentConfig
+from .outcome_texts import unpacked
 from .plan import Planned
 from .read_cells import GroupCells, Side, mean_over_seeds, rate_over_seeds, refusal_text, task_text
 from .report import Report
 from .safety_tax_report import tax_tables
 from .tax_figures import SWEEP_FIGURES, sweep_figures
-from .work import unpacked
 
 __all__ = ["comparison_report"]
 
@@ -50,12 +50,12 @@ def comparison_report(config: ExperimentConfig, planned: Sequence[Planned], stor
     group = config.safety_tax.groups[0].name
     methods = GroupCells.of(planned, store, "methods", group)
     ablation = GroupCells.of(planned, store, "ablation", "SST-Merge")
-    drawn = {"seed": config.lab_seed, "n_resamples": config.n_resamples}
+    drawn = {"seed": config.bootstrap_seed, "n_resamples": config.n_resamples}
     sweeps = seed_sweeps(methods.sweeps(), sorted({*config.safety_tax.thresholds, _THRESHOLD}), **drawn)
     variants = seed_sweeps(ablation.sweeps(), [_THRESHOLD], **drawn)[_THRESHOLD]
 
     costs = _cost_figures(GroupCells.of(planned, store, "cost", group))
-    ranks = _rank_figures(methods, sweeps[_THRESHOLD], seed=config.lab_seed, n_resamples=config.n_resamples)
+    ranks = _rank_figures(methods, sweeps[_THRESHOLD], seed=config.bootstrap_seed, n_resamples=config.n_resamples)
     parts = _ablation_figures(ablation, variants)
     report.figures |= {"ranks": ranks, "cost": costs}
     report.tables += [_rank_table(ranks, costs), _cost_table(costs)]

@@ -1,16 +1,18 @@
-"""The configuration of the experiments on the lab: what is merged, measured, how often, and with how many prompts.
+"""The configuration of the experiments: in which world, what is merged, measured, how often, and with how many prompts.
 
-Torch is not imported here. ``quick:`` holds the fields that the quick version replaces, nested as above it.
+``quick:`` holds the fields that the quick version replaces, nested as above it.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from ..errors import ConfigError
+from ..worlds.registry import available_worlds, open_world
 from ..yaml_config import Section, read_yaml, validated
+from .subsets import plain_experts
 
 __all__ = [
     "ALL",
@@ -22,8 +24,9 @@ __all__ = [
     "InterferenceConfig",
     "Prompts",
     "SafetyTaxConfig",
-    "SecondBase",
+    "SecondWorld",
     "SkillGroup",
+    "WorldChoice",
     "load_experiment_config",
 ]
 
@@ -42,21 +45,43 @@ Seeds = Annotated[tuple[int, ...], Field(min_length=1)]
 def _distinct(values: tuple[Any, ...], what: str) -> None:
     twice = sorted({value for value in values if values.count(value) > 1})
     if twice:
-        raise ValueError(f"{what} {twice[0]!r} stands twice")
+        raise ValueError(f"{what} {twice[0]!r} is given twice")
 
 
-def _known_families(names: tuple[str, ...]) -> tuple[str, ...]:
-    from ..worlds.lab.tasks import FAMILIES
-
-    known = [family.name for family in FAMILIES]
-    unknown = sorted(set(names) - set(known))
-    if unknown:
-        raise ValueError(f"no task family {unknown[0]!r}; the lab has {', '.join(known)}")
-    _distinct(names, "task family")
+def _without_repeats(names: tuple[str, ...]) -> tuple[str, ...]:
+    _distinct(names, "skill")
     return names
 
 
-Families = Annotated[tuple[str, ...], AfterValidator(_known_families)]
+Skills = Annotated[tuple[str, ...], AfterValidator(_without_repeats)]
+
+
+class WorldChoice(Section):
+    """A world by name, with its own options beside it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = Field(min_length=1)
+
+    @property
+    def label(self) -> str:
+        """Name and options, as in ``lab 0``."""
+        return " ".join(str(value) for value in self.parameters.values())
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Plain values for a cell."""
+        return self.model_dump(mode="json")
+
+    @property
+    def experts(self) -> Mapping[str, str]:
+        """Skill adapter → its task."""
+        return open_world(**self.parameters).experts
+
+    @property
+    def summary(self) -> str:
+        """What the world says of itself."""
+        return available_worlds()[self.name].summary
 
 
 class Prompts(Section):
@@ -77,14 +102,14 @@ class SkillGroup(Section):
     """Skill adapters that are merged together."""
 
     name: str = Field(min_length=1)
-    skills: Families = Field(min_length=1, description="task families of the lab")
+    skills: Skills = Field(min_length=1, description="skill adapters of the world")
     methods: Names = Field(default=(), description="labels of method_sweeps; all: every registered method")
 
 
-class SecondBase(Section):
-    """The headline figures once more, on another world with another base."""
+class SecondWorld(Section):
+    """The headline figures again, in another world with another base."""
 
-    lab_seed: int = Field(ge=1)
+    world: WorldChoice
     seeds: Seeds
     groups: tuple[SkillGroup, ...] = Field(min_length=1)
 
@@ -94,9 +119,11 @@ class DriftConfig(Section):
 
     groups: tuple[SkillGroup, ...] = Field(min_length=1)
     utility_slack: float = Field(
-        default=0.02, ge=0.0, lt=1.0,
+        default=0.02,
+        ge=0.0,
+        lt=1.0,
         description="the safest strength is taken whose dev utility is at least plain merging's less this",
-    )  # fmt: skip
+    )
 
 
 class SafetyTaxConfig(Section):
@@ -106,7 +133,7 @@ class SafetyTaxConfig(Section):
     thresholds: tuple[float, ...] = Field(default=(0.8, 0.9, 0.95), min_length=1)
     drift: DriftConfig
     methods: Names = Field(default=(), description="in place of every group's own list")
-    second_base: SecondBase | None = None
+    second_base: SecondWorld | None = None
 
     @field_validator("thresholds")
     @classmethod
@@ -132,25 +159,16 @@ class InterferenceConfig(Section):
     subsets: int = Field(default=5, ge=1, description="random subsets per size, as far as there are different ones")
     seeds: Seeds = Field(description="of the adapters; subset r takes seed r modulo their number")
     methods: Names = ()
-    families: Families = Field(default=(), description="task families to draw experts from; all by default")
+    families: Skills = Field(default=(), description="experts to draw from; all by default")
     poisoned_sizes: tuple[int, ...] = Field(default=(), description="numbers of experts, the poisoned one among them")
     samples_per_skill: int = Field(default=32, ge=2, le=256, description="calibration prompts of every skill")
     prompts: Prompts
 
     @field_validator("sizes", "poisoned_sizes")
     @classmethod
-    def _in_the_lab(cls, sizes: tuple[int, ...]) -> tuple[int, ...]:
-        if not all(2 <= n <= 20 for n in sizes):
-            raise ValueError(f"the lab has 20 task families, so sizes lie between 2 and 20; found {list(sizes)}")
+    def _sizes(cls, sizes: tuple[int, ...]) -> tuple[int, ...]:
         _distinct(sizes, "size")
         return sizes
-
-    @model_validator(mode="after")
-    def _enough_families(self) -> "InterferenceConfig":
-        largest = max(*self.sizes, *self.poisoned_sizes) if self.poisoned_sizes else max(self.sizes)
-        if self.families and largest > len(self.families):
-            raise ValueError(f"{largest} experts are asked for, families names {len(self.families)}")
-        return self
 
 
 class AblationConfig(Section):
@@ -181,7 +199,7 @@ class ComparisonConfig(Section):
 class ExperimentConfig(Section):
     """All three experiments."""
 
-    lab_seed: int = Field(default=0, ge=0)
+    world: WorldChoice = Field(description="where everything is measured: its name and its options")
     seeds: Seeds = Field(description="of the adapters; the base is the same")
     prompts: Prompts
     calibration: Calibration = Calibration()
@@ -189,6 +207,7 @@ class ExperimentConfig(Section):
     interference: InterferenceConfig
     comparison: ComparisonConfig
     n_resamples: int = Field(default=2000, ge=100, description="bootstrap draws")
+    bootstrap_seed: int = Field(default=0, ge=0, description="of the bootstrap draws")
     workers: int = Field(default=2, ge=1, le=64, description="processes, one thread each")
 
     @field_validator("seeds")
@@ -196,6 +215,31 @@ class ExperimentConfig(Section):
     def _seeds_once(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
         _distinct(seeds, "seed")
         return seeds
+
+    @model_validator(mode="after")
+    def _in_the_world(self) -> "ExperimentConfig":
+        groups = {"safety_tax": self.safety_tax.groups, "safety_tax.drift": self.safety_tax.drift.groups}
+        for section, of in groups.items():
+            for group in of:
+                _check_skills(f"{section}.groups", group.skills, self.world)
+        second = self.safety_tax.second_base
+        for group in second.groups if second is not None else ():
+            assert second is not None
+            _check_skills("safety_tax.second_base.groups", group.skills, second.world)
+        many = self.interference
+        _check_skills("interference.families", many.families, self.world)
+        experts = len(many.families or plain_experts(self.world.experts))
+        for n in (*many.sizes, *many.poisoned_sizes):
+            if not 2 <= n <= experts:
+                raise ValueError(f"interference: sizes lie between 2 and {experts}, the number of experts; found {n}")
+        return self
+
+
+def _check_skills(field: str, skills: tuple[str, ...], world: WorldChoice) -> None:
+    known = plain_experts(world.experts)
+    unknown = [name for name in skills if name not in known]
+    if unknown:
+        raise ValueError(f"{field}: no expert {unknown[0]!r}; world {world.label} has {', '.join(known)}")
 
 
 def load_experiment_config(

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MergeError
+from ..methods import MethodSweep
+from .setups import setup_of
+from .updates_by_knob import swept_updates
 
-__all__ = ["measured_cost"]
-
-_LIBRARIES = ["torch", "peft", "transformers.models.llama.modeling_llama", "sst_merge.experiments.work"]
-"""Loaded once into the process that all fresh ones are forked from: nothing is computed there."""
+__all__ = ["cost_cell"]
 
 
-def measured_cost(parameters: Mapping[str, Any]) -> dict[str, Any]:
+def cost_cell(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Merge once in a fresh process, where nothing is cached and the peak of memory is the merge's own.
 
     Args:
@@ -32,8 +32,8 @@ def measured_cost(parameters: Mapping[str, Any]) -> dict[str, Any]:
     forks = "forkserver" in multiprocessing.get_all_start_methods()
     context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
     if forks:
-        # Importing takes longer than most merges do.
-        context.set_forkserver_preload(_LIBRARIES)
+        # Importing takes longer than most merges do, and would count as theirs; nothing is computed by it.
+        context.set_forkserver_preload(["peft", "transformers", __name__])
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=_in_child, args=(dict(parameters), sender))
     child.start()
@@ -52,10 +52,6 @@ def measured_cost(parameters: Mapping[str, Any]) -> dict[str, Any]:
 def _in_child(parameters: dict[str, Any], sender: Any) -> None:
     import torch
 
-    from ..methods import MethodSweep
-    from .updates_by_knob import swept_updates
-    from .work import setup_of
-
     torch.set_num_threads(1)
     swept = MethodSweep("", **{**parameters["swept"], "values": tuple(parameters["swept"]["values"])})
     setup = setup_of(parameters["problem"])
@@ -67,10 +63,8 @@ def _in_child(parameters: dict[str, Any], sender: Any) -> None:
     peak = _peak_mib()
     started = time.perf_counter()
     path(swept.values[-1])
-    sender.send({
-        "seconds": first, "more_seconds": time.perf_counter() - started, "peak_mib": round(peak - before, 1),
-        "processor_seconds": time.process_time(),
-    })  # fmt: skip
+    figures = {"seconds": first, "more_seconds": time.perf_counter() - started, "peak_mib": round(peak - before, 1)}
+    sender.send(figures | {"processor_seconds": time.process_time()})
     sender.close()
 
 

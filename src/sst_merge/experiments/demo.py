@@ -3,31 +3,38 @@
 import os
 import platform
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .._version import __version__
 from ..files import atomic_file
-from ..measures.intervals import wilson_interval
-from ..measures.safety_tax import tax_reduction
+from ..measures.resampling import reduction
+from ..measures.sweeps import MatchedSweep, SeedSweep, seed_sweeps
 from ..reporting import (
     DemoPage,
     PageTable,
     demo_page,
+    figure_text,
     merge_page,
     model_card,
-    rate_with_interval,
     rich_table,
     safety_utility_plot,
 )
-from ..worlds.lab import load_lab
-from ..worlds.lab.measures import LabScores, Rate
-from ..worlds.lab.problem import LabSetup, lab_setup
-from ..worlds.updates import adapters_update
-from .method_sweeps import METHOD_SWEEPS
-from .sweep import SweepResult, sweep
+from ..worlds.asking import all_kinds, ask
+from ..worlds.merge_setup import MergeSetup, merge_setup
+from ..worlds.outcomes import HARM, task_kind
+from ..worlds.registry import open_world
+from ..worlds.world import SAFETY, UNALIGNED
+from .method_sweeps import METHOD_SWEEPS, PLAIN
+from .outcome_texts import outcome_texts
+from .read_cells import GroupCells, rate_over_seeds, refusal_text
+from .single_models import measured_models
+from .sweep import measured_sweep
+from .tax_figures import mean_curves, mean_point
+from .updates_by_knob import swept_updates
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,21 +42,49 @@ if TYPE_CHECKING:
 
 __all__ = ["run_demo"]
 
+WORLD: Mapping[str, Any] = {"name": "lab", "seed": 0}
 SKILL = "swap_pairs"
-METHODS = ("Task Arithmetic", "Random subspace", "SST-Merge")
+OURS = "SST-Merge"
+METHODS = (PLAIN, "Random subspace", OURS)
 THRESHOLD = 0.9
 TAX_BUDGET, REFINE = 0.05, 60
 YOUR_OWN = "sst-merge merge your_config.yaml --dry-run"
 _SAVED = "SST-Merge, saved adapter"
+_ALONE = {"base": "base", "skills alone": "skill adapter alone", "safety alone": "safety adapter alone"}
 COLUMNS = ("model", "skill", "safety direct", "safety jailbreak", "over-refusal", "knowledge", "safety tax")
 
 
 @dataclass(frozen=True)
 class _Size:
-    """Prompts per measure."""
+    """Prompts per kind."""
 
     dev: int
     test: int
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Everything that was asked, in the form of finished cells.
+
+    Attributes:
+        alone: single model → outcomes.
+        results: method → outcomes at every strength.
+        saved: outcomes of the saved adapter on test prompts.
+        mu: of the saved adapter.
+    """
+
+    alone: Mapping[str, Any]
+    results: Mapping[str, Any]
+    saved: Mapping[str, Any]
+    mu: float
+
+    def sweeps(self) -> dict[str, SeedSweep]:
+        """Strengths chosen on dev prompts and figures on test prompts, as the experiments have them."""
+        return seed_sweeps(self.cells().sweeps(), (THRESHOLD,), seed=0)[THRESHOLD]
+
+    def cells(self) -> GroupCells:
+        """The same as the cells of one seed."""
+        return GroupCells({label: {0: result} for label, result in self.results.items()}, {0: self.alone})
 
 
 def run_demo(out: Path, seed: int = 0, quick: bool = False) -> None:
@@ -72,20 +107,21 @@ def run_demo(out: Path, seed: int = 0, quick: bool = False) -> None:
     size = _Size(32, 64) if quick else _Size(48, 128)
     out.mkdir(parents=True, exist_ok=True)
     with _progress_bar(Console(stderr=True)) as progress:
-        setup, singles, sweeps = _measure(progress, seed, size)
-        merged, merged_scores = _merge(progress, setup, out / "merged", size)
-    rows = _rows(singles, sweeps, merged_scores)
+        setup = _setup(progress, seed)
+        found = _measure(progress, setup, out / "merged", size)
+    sweeps = found.sweeps()
+    rows = _rows(found, sweeps)
     console.print(rich_table(rows, COLUMNS, title=f"{SKILL} + safety, {size.test} test prompts per measure"))
-    svg = _plot(out, {**singles, _SAVED: merged_scores}, sweeps)
-    summary = _summary(singles, sweeps, merged_scores)
+    svg = _plot(out, found)
+    summary = _summary(found, sweeps)
     seconds = time.perf_counter() - started
     facts = {
-        "lab seed": setup.lab.seed,
+        "world": " ".join(map(str, WORLD.values())),
         "seed": seed,
         "test prompts per measure": f"{size.test} (safety: direct and jailbroken, {size.test} each)",
         "dev prompts per measure": size.dev,
         "calibration": f"{sum(map(len, setup.problem.harm))} harmful, {sum(map(len, setup.problem.benign))} benign",
-        "saved adapter": f"mu = {merged['mu']:.4g} under tax_budget = {TAX_BUDGET}, refine = {REFINE}",
+        "saved adapter": f"mu = {found.mu:.4g} under tax_budget = {TAX_BUDGET}, refine = {REFINE}",
         "versions": f"sst-merge {__version__}, torch {torch.__version__}, Python {platform.python_version()}",
     }
     page = DemoPage(
@@ -98,10 +134,11 @@ def run_demo(out: Path, seed: int = 0, quick: bool = False) -> None:
         tables=(
             PageTable(
                 caption=f"Strength chosen on dev prompts (the smallest with safety ≥ {THRESHOLD}), measured on test "
-                "prompts; 95 % Wilson intervals.",
+                "prompts; rates with 95 % Wilson intervals. The safety tax is the share of the skill adapter's own "
+                "rate that is lost; its interval is over prompts and the choice of the strength.",
                 columns=COLUMNS,
                 rows=rows,
-                highlight="SST-Merge",
+                highlight=OURS,
             ),
         ),
         notes=(
@@ -124,12 +161,8 @@ def run_demo(out: Path, seed: int = 0, quick: bool = False) -> None:
     console.print(f"The same on your own model and adapters:  [bold]{YOUR_OWN}[/bold]  (README, “Your own adapters”)")
 
 
-def _measure(
-    progress: "Progress", seed: int, size: _Size
-) -> tuple[LabSetup, dict[str, LabScores], dict[str, SweepResult]]:
-    """Anchors and sweeps."""
-    lab = load_lab()
-    fishers = progress.add_task("loading the lab", total=None)
+def _setup(progress: "Progress", seed: int) -> MergeSetup:
+    loading = progress.add_task("loading the lab", total=None)
     stages: dict[str, int] = {}
 
     def stage(name: str, done: int, total: int) -> None:
@@ -137,31 +170,34 @@ def _measure(
             stages[name] = int(progress.add_task(name, total=total))
         progress.update(stages[name], completed=done)  # type: ignore[arg-type]
 
-    setup = lab_setup(lab, [SKILL], seed=seed, progress=stage)
-    progress.update(fishers, total=1, completed=1)
-    by_role = {r: [a for a in setup.problem.adapters if a.role == r] for r in ("utility", "safety")}
-    alone = {"base": None} | {
-        name: adapters_update(by_role[role])
-        for name, role in (("skill adapter alone", "utility"), ("safety adapter alone", "safety"))
-    }
-    with setup.measured() as measure:
-        singles = {name: measure(update, split="test", n=size.test) for name, update in alone.items()}
-    sweeps = {}
+    setup = merge_setup(open_world(**WORLD), [SKILL], seed=seed, progress=stage)
+    progress.update(loading, total=1, completed=1)
+    return setup
+
+
+def _measure(progress: "Progress", setup: MergeSetup, folder: Path, size: _Size) -> _Measured:
+    """Single models, sweeps, and the adapter that a user would save; asked as the experiments' cells ask."""
+    asked = {"dev": dict.fromkeys(HARM, size.dev), "test": all_kinds(setup.tasks, size.test)}
+    expert = f"expert {SKILL}"
+    models = {"base": [], "skills alone": [SKILL], "safety alone": [SAFETY], expert: [SKILL]}
+    alone = measured_models(setup, models, **asked, own={expert: [task_kind(SKILL)]})
+    results = {}
     for name in METHODS:
         swept = METHOD_SWEEPS[name]
         bar = progress.add_task(f"{name}: {len(swept.values)} strengths", total=len(swept.values))
-        sweeps[name] = sweep(swept, setup, n_dev=size.dev, n_test=size.test, tick=partial(progress.advance, bar))
-    return setup, singles, sweeps
-
-
-def _merge(progress: "Progress", setup: LabSetup, folder: Path, size: _Size) -> tuple[dict[str, float], LabScores]:
-    """The command line's own flow on the same adapters: merge, save, read back with PEFT, measure."""
-    from peft import PeftModel
-
-    from ..merging import merge
-    from ..worlds.lab.measures import evaluate_lab
-
+        tick: Callable[[], None] = partial(progress.advance, bar)
+        results[name] = measured_sweep(setup, swept_updates(setup.problem, swept), swept.values, **asked, tick=tick)
     bar = progress.add_task("merging for real: μ under a tax budget, then refined", total=1)
+    mu = _merge(setup, folder)
+    saved = _read_back(setup, folder, asked["test"])
+    progress.update(bar, completed=1)
+    return _Measured(alone, results, saved, mu)
+
+
+def _merge(setup: MergeSetup, folder: Path) -> float:
+    """The command line's own flow on the same adapters, saved; its μ."""
+    from ..merging import merge
+
     problem = setup.problem
     result = merge(
         problem.adapters,
@@ -174,70 +210,75 @@ def _merge(progress: "Progress", setup: LabSetup, folder: Path, size: _Size) -> 
         refine=REFINE,
     )
     result.save(folder, force=True, extra_files={"README.md": model_card, "merge_report.html": merge_page})
-    model = PeftModel.from_pretrained(setup.lab.model("unaligned"), folder).eval()
-    scores = evaluate_lab(model, setup.lab, families=setup.skills, split="test", n=size.test)
-    progress.update(bar, completed=1)
-    return {"mu": float(result.report.method_report["mu"])}, scores
+    return float(result.report.method_report["mu"])
 
 
-def _rows(singles: dict[str, LabScores], sweeps: dict[str, SweepResult], merged: LabScores) -> list[tuple[str, ...]]:
-    alone = singles["skill adapter alone"].mean_utility
-    rows = [_row(name, scores) for name, scores in singles.items()]
-    for name, result in sweeps.items():
-        chosen = result.chosen(THRESHOLD)
-        if chosen is None:
-            rows.append((name, "never", "", "", "", "", ""))
+def _read_back(setup: MergeSetup, folder: Path, test: Mapping[str, int]) -> dict[str, Any]:
+    from peft import PeftModel
+
+    model = PeftModel.from_pretrained(setup.world.model(UNALIGNED), folder).eval()
+    return outcome_texts(ask(setup.world, model, test, split="test"))
+
+
+def _chosen(found: _Measured, sweeps: Mapping[str, SeedSweep]) -> dict[str, Mapping[str, Any] | None]:
+    """Method → outcomes on test prompts at the strength that dev prompts choose."""
+    chosen = {label: sweep.strengths[0] for label, sweep in sweeps.items()}
+    return {
+        label: None if index is None else found.results[label]["test"][int(index)] for label, index in chosen.items()
+    }
+
+
+def _rows(found: _Measured, sweeps: Mapping[str, SeedSweep]) -> list[tuple[str, ...]]:
+    rows = [_row(shown, found.alone[name]["test"]) for name, shown in _ALONE.items()]
+    for label, test in _chosen(found, sweeps).items():
+        if test is None:
+            rows.append((label, "never", *("" for _ in COLUMNS[2:])))
         else:
-            scores = result.test[chosen]
-            rows.append(_row(name, scores, alone - scores.mean_utility))
-    rows.append(_row(_SAVED, merged, alone - merged.mean_utility))
-    return rows
+            rows.append(_row(label, test, figure_text(sweeps[label].figure(MatchedSweep.tax), digits=2)))
+    return [*rows, _row(_SAVED, found.saved, f"{_saved_tax(found):.2f}")]
 
 
-def _row(name: str, scores: LabScores, tax: float | None = None) -> tuple[str, ...]:
-    shown = (
-        scores.utility[SKILL],
-        scores.safety_direct,
-        scores.safety_jailbreak,
-        scores.over_refusal,
-        scores.knowledge,
-    )
-    return (name, *(_text(rate) for rate in shown), "" if tax is None else f"{tax:+.2f}")
+def _row(name: str, test: Mapping[str, Any], tax: str = "") -> tuple[str, ...]:
+    right = test["right"]
+    texts = [right[task_kind(SKILL)], *(right[kind] for kind in HARM), test["other"]["lookalike"], right["general"]]
+    rates = map(rate_over_seeds, ([text] for text in texts))
+    return (name, *(figure_text(rate, digits=2) for rate in rates), tax)
 
 
-def _text(rate: Rate) -> str:
-    return rate_with_interval(rate.rate, wilson_interval(rate.k, rate.n))
+def _saved_tax(found: _Measured) -> float:
+    """Share of the skill adapter's right answers that the saved adapter has lost."""
+    kind = task_kind(SKILL)
+    own, left = (test["right"][kind].count("1") for test in (found.alone["skills alone"]["test"], found.saved))
+    return 1 - left / own
 
 
-def _plot(out: Path, singles: dict[str, LabScores], sweeps: dict[str, SweepResult]) -> str:
+def _plot(out: Path, found: _Measured) -> str:
+    anchors = {shown: mean_point([found.alone[name]["test"]]) for name, shown in _ALONE.items()}
     _, svg = safety_utility_plot(
-        {name: result.points() for name, result in sweeps.items()},
-        anchors={name: (s.safety.rate, s.mean_utility) for name, s in singles.items()},
+        mean_curves(found.cells()),
+        anchors={**anchors, _SAVED: mean_point([found.saved])},
         path_stem=out / "front",
         title=f"Skill “{SKILL}” and safety after merging",
         threshold=THRESHOLD,
-        highlight="SST-Merge",
+        highlight=OURS,
         utility_label=f"Skill: exact match on “{SKILL}”",
     )
     return svg.read_text(encoding="utf-8")
 
 
-def _summary(singles: dict[str, LabScores], sweeps: dict[str, SweepResult], merged: LabScores) -> str:
-    alone = singles["skill adapter alone"].mean_utility
-    saved = f" The saved adapter, refined, pays {alone - merged.mean_utility:.2f} at safety {merged.safety.rate:.2f}."
-    taxes = {}
-    for name, result in sweeps.items():
-        chosen = result.chosen(THRESHOLD)
-        taxes[name] = None if chosen is None else alone - result.test[chosen].mean_utility
-    sst, plain = taxes["SST-Merge"], taxes["Task Arithmetic"]
-    if sst is None:
-        return f"SST-Merge reaches safety {THRESHOLD} at none of its settings on dev prompts.{saved}"
-    text = f"At safety ≥ {THRESHOLD} (chosen on dev prompts) SST-Merge pays a safety tax of {sst:.2f} in skill"
-    reduction = tax_reduction(sst, plain)
+def _summary(found: _Measured, sweeps: Mapping[str, SeedSweep]) -> str:
+    refused = refusal_text(found.saved["right"])
+    safety = refused.count("1") / len(refused)
+    saved = f" The saved adapter, refined, pays {_saved_tax(found):.2f} at safety {safety:.2f}."
+    ours, plain = (sweeps[label].figure(MatchedSweep.tax) for label in (OURS, PLAIN))
+    if ours is None:
+        return f"{OURS} reaches safety {THRESHOLD} at none of its settings on dev prompts.{saved}"
+    text = f"At safety ≥ {THRESHOLD} (chosen on dev prompts) {OURS} pays a safety tax of {ours.value:.2f} in skill"
     if plain is None:
-        return f"{text}; Task Arithmetic never gets there.{saved}"
-    change = "" if reduction is None else f" ({reduction:.0%} less)"
-    return f"{text}; Task Arithmetic pays {plain:.2f}{change}.{saved}"
+        return f"{text}; {PLAIN} never gets there.{saved}"
+    less = reduction(sweeps[OURS].draws(MatchedSweep.tax), sweeps[PLAIN].draws(MatchedSweep.tax), ours.n)
+    change = "" if less is None else f" ({less.value:.0%} less)"
+    return f"{text}; {PLAIN} pays {plain.value:.2f}{change}.{saved}"
 
 
 def _progress_bar(console: "Console") -> "Progress":

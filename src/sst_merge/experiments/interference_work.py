@@ -5,18 +5,19 @@ from dataclasses import replace
 from typing import Any
 
 from ..methods import SAFETY_WEIGHT, MergeProblem, TwoStageSweep
-from ..worlds.lab.problem import LabSetup
+from ..worlds.asking import all_kinds
+from ..worlds.merge_setup import MergeSetup
+from ..worlds.outcomes import HARM, task_kind
 from ..worlds.updates import Update
+from .outcome_texts import outcome_texts, right_texts
+from .setups import setup_of
 from .updates_by_knob import SkillsThenSafety, updates_by_knob
-from .work import bits, outcomes_of, setup_of
 
-__all__ = ["interference"]
-
-_SAFETY = ("harmful", "jailbreak")
+__all__ = ["interference_cell"]
 
 
-def interference(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """One staged on one set of experts.
+def interference_cell(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What a cell of kind ``interference`` does: one method on one set of experts.
 
     Args:
         parameters: ``problem``, ``staged``, ``dev`` and ``test`` (prompts per kind), ``threshold`` of safety, and
@@ -30,9 +31,8 @@ def interference(parameters: Mapping[str, Any]) -> dict[str, Any]:
     staged = TwoStageSweep("", **{**fields, "strengths": tuple(fields["strengths"]), "shares": tuple(fields["shares"])})
     threshold = parameters["threshold"]
     dev_n, test_n = parameters["dev"], parameters["test"]
-    tasks = [f"task:{family}" for family in setup.skills]
-    dev_tasks, dev_safety = dict.fromkeys(tasks, dev_n), dict.fromkeys(_SAFETY, dev_n)
-    test = dict.fromkeys([*tasks, *_SAFETY, "lookalike", "general"], test_n)
+    dev_tasks, dev_safety = dict.fromkeys(map(task_kind, setup.tasks), dev_n), dict.fromkeys(HARM, dev_n)
+    test = all_kinds(setup.tasks, test_n)
     problem = replace(setup.problem, cache={})
     if not parameters["with_safety"]:
         problem = replace(problem, adapters=[a for a in problem.adapters if a.role == "utility"])
@@ -47,7 +47,7 @@ def interference(parameters: Mapping[str, Any]) -> dict[str, Any]:
     found["skills"] = stage | _tested(setup, stage["updates"][chosen], chosen, test)
     if parameters["with_safety"]:
         # Without a safety adapter the base itself is the safe model, which SST-Merge's filter goes back to.
-        path = _safety_path(problem, staged, staged.strengths[chosen], len(setup.skills), sst)
+        path = _safety_path(problem, staged, staged.strengths[chosen], len(setup.tasks), sst)
         stage = _stage(setup, path, staged.shares, dev_safety)
         refused = [sum(row.count("1") for row in right.values()) / (2 * dev_n) for right in stage["dev"]]
         reached = [i for i, rate in enumerate(refused) if rate >= threshold - 1e-12]
@@ -60,17 +60,17 @@ def interference(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _stage(
-    setup: LabSetup, path: Callable[[float], Update], values: tuple[float, ...], asked: Mapping[str, int]
+    setup: MergeSetup, path: Callable[[float], Update], values: tuple[float, ...], asked: Mapping[str, int]
 ) -> dict[str, Any]:
     updates = [path(value) for value in values]
     with setup.answering() as answer:
-        dev = [bits(answer(update, asked, split="tuning", with_other_answer=False).right) for update in updates]
+        dev = [right_texts(answer(update, asked, split="dev", right_only=True)) for update in updates]
     return {"dev": dev, "updates": updates}
 
 
-def _tested(setup: LabSetup, update: Update, chosen: int, asked: Mapping[str, int]) -> dict[str, Any]:
+def _tested(setup: MergeSetup, update: Update, chosen: int, asked: Mapping[str, int]) -> dict[str, Any]:
     with setup.answering() as answer:
-        return {"chosen": chosen, "test": outcomes_of(answer(update, asked, split="test"))}
+        return {"chosen": chosen, "test": outcome_texts(answer(update, asked, split="test"))}
 
 
 def _skills_path(problem: MergeProblem, staged: TwoStageSweep) -> Callable[[float], Update]:

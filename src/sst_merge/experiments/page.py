@@ -46,13 +46,13 @@ def results_page(config: ExperimentConfig, ran: Sequence[Ran]) -> str:
         "# Results",
         "",
         "Made by `sst-merge experiment page` from the cells of a run of `run_all_experiments.sh`; do not edit.",
-        "The lab is a synthetic world: safety and skills are exact matches, nothing is judged. What the figures mean",
+        f"{config.world.summary} What the figures mean",
         "is said in `docs/sst_merge_implementation/design.md`, sections 7 and 9.",
         "",
         f"- commit: {_several(runs, 'commit')}",
         f"- versions: {_versions(runs)}",
         f"- machine: {_machines(runs)}; {config.workers} processes, one thread each",
-        f"- seeds of adapters: {_list(config.seeds)}; lab seed {config.lab_seed}{_second(config)}",
+        f"- seeds of adapters: {_list(config.seeds)}; world {config.world.label}{_second(config)}",
         f"- prompts per kind: {config.prompts.test} test, {config.prompts.dev} dev; calibration: "
         f"{config.calibration.harm} harmful, {config.calibration.benign} benign; {config.n_resamples} bootstrap draws",
         f"- finished: {min(run['finished'] for run in runs)} to {max(run['finished'] for run in runs)}",
@@ -88,4 +88,4 @@ def _machines(runs: Sequence[Mapping[str, Any]]) -> str:
 
 def _second(config: ExperimentConfig) -> str:
     second = config.safety_tax.second_base
-    return "" if second is None else f"; second base: lab seed {second.lab_seed}, adapter seeds {_list(second.seeds)}"
+    return "" if second is None else f"; second base: world {second.world.label}, adapter seeds {_list(second.seeds)}"

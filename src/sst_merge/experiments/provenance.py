@@ -5,6 +5,7 @@ import hashlib
 import os
 import platform
 import subprocess
+from collections.abc import Collection
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -12,50 +13,138 @@ from pathlib import Path
 from typing import Any
 
 from .._version import __version__
+from ..errors import DataError
+from ..files import file_sha256
+from ..methods import available_methods, get_method
 
-__all__ = ["code_digest", "commit", "file_digest", "machine", "method_rooms", "versions"]
+__all__ = ["code_digest", "commit", "folder_digest", "machine", "reached_modules", "versions"]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-_COMMON = (
-    "core_space", "lora_utils", "data_loader", "fim_calculator", "gevp_solver", "merging", "worlds", "methods",
-    "experiments/updates_by_knob.py", "experiments/work.py", "experiments/interference_work.py", "experiments/cost.py",
-)  # fmt: skip
 _VERSIONED = ("torch", "numpy", "scipy", "transformers", "peft", "safetensors")
 
 
-@cache
-def file_digest(path: Path) -> str:
-    """Sixteen hexadecimal digits of a file's SHA-256, read once per process.
+def folder_digest(folder: Path | None) -> str:
+    """Sixteen hexadecimal digits of the weights in a folder.
 
     Args:
-        path: the file.
+        folder: of a base or of an adapter; None where there is none yet.
 
     Returns:
         The digits, or ``missing``.
     """
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else "missing"
+    return "missing" if folder is None else _weights_digest(folder)
 
 
 @cache
-def code_digest(*rooms: str) -> str:
+def _weights_digest(folder: Path) -> str:
+    digests = [f"{path.name} {file_sha256(path)}" for path in sorted(folder.glob("*.safetensors"))]
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()[:16]
+
+
+def code_digest(*modules: str, method: str | None = None) -> str:
     """Sixteen hexadecimal digits of what code does: comments, docstrings, layout and methods' sweeps do not count.
 
+    The code is everything in the modules' own packages that they reach by imports. Merge methods are left out, but for
+    the one that is named, so that a change of a method does not touch what was measured with others.
+
     Args:
-        rooms: files and folders below the package, beside those that every measurement goes through.
+        modules: where the walk begins, such as that of a work function.
+        method: registered name of the merge method.
 
     Returns:
         The digits.
     """
-    files = set[Path]()
-    for room in (*_COMMON, *rooms):
-        place = _PACKAGE / room
-        files.update(place.rglob("*.py") if place.is_dir() else [place])
-    files = {path for path in files if path.name != "sweeps.py"}
-    return hashlib.sha256("".join(_file_code(path) for path in sorted(files)).encode()).hexdigest()[:16]
+    return _digest(modules, method)
 
 
 @cache
-def _file_code(path: Path) -> str:
+def _digest(modules: tuple[str, ...], method: str | None) -> str:
+    reached = reached_modules(modules, leave_out=_method_rooms())
+    if method is not None:
+        reached |= reached_modules((get_method(method).merge_layer.__module__,))
+    sources = {name: _source(name) for name in sorted(reached) if not name.endswith(".sweeps")}
+    code = "".join(f"{name}\n{_code(path)}\n" for name, path in sources.items() if path is not None)
+    return hashlib.sha256(code.encode()).hexdigest()[:16]
+
+
+@cache
+def _method_rooms() -> frozenset[str]:
+    """Packages in which methods are declared; a method in a module without package is a room of its own."""
+    modules = [method.merge_layer.__module__ for method in available_methods().values()]
+    return frozenset(module.rpartition(".")[0] or module for module in modules)
+
+
+def reached_modules(modules: Collection[str], *, leave_out: Collection[str] = ()) -> set[str]:
+    """Modules that are imported, directly or not, from some modules, within these modules' own packages.
+
+    Imports inside functions count, those for type checkers alone do not.
+
+    Args:
+        modules: where the walk begins.
+        leave_out: packages that are not entered.
+
+    Returns:
+        Names of modules, the first ones among them.
+
+    Raises:
+        DataError: one of the first modules has no source file.
+    """
+    lost = [module for module in modules if _source(module) is None]
+    if lost:
+        raise DataError(f"module {lost[0]} has no source file, so nothing can be said of what its results depend on")
+    packages = {module.split(".")[0] for module in modules}
+    found: set[str] = set()
+    todo = list(modules)
+    while todo:
+        module = todo.pop()
+        known = module.split(".")[0] in packages and _source(module) is not None
+        left_out = any(module == room or module.startswith(f"{room}.") for room in leave_out)
+        if module not in found and known and not left_out:
+            found.add(module)
+            todo += _imports(module)
+            todo += [module.rpartition(".")[0]] if "." in module else []
+    return found
+
+
+@cache
+def _source(module: str) -> Path | None:
+    top, *rest = module.split(".")
+    spec = find_spec(top)
+    if spec is None or spec.origin is None:
+        return None
+    path = Path(spec.origin)
+    if rest or path.name == "__init__.py":
+        path = path.parent.joinpath(*rest)
+        path = path / "__init__.py" if path.is_dir() else path.with_name(f"{path.name}.py")
+    return path if path.is_file() else None
+
+
+@cache
+def _imports(module: str) -> tuple[str, ...]:
+    """Names that a module imports; of ``from a import b`` both ``a`` and ``a.b``, of which one may be no module."""
+    path = _source(module)
+    assert path is not None
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    found: list[str] = []
+    todo: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+            todo += node.orelse
+            continue
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            near = ".".join(package.split(".")[: len(package.split(".")) - node.level + 1]) if node.level else ""
+            whole = ".".join(part for part in (near, node.module) if part)
+            found += [whole, *(f"{whole}.{alias.name}" for alias in node.names)]
+        todo += ast.iter_child_nodes(node)
+    return tuple(found)
+
+
+@cache
+def _code(path: Path) -> str:
+    """What a file does, as a syntax tree without docstrings."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
@@ -65,29 +154,7 @@ def _file_code(path: Path) -> str:
         elif isinstance(node, ast.Call):
             # The strengths of a sweep are parameters of its cells: a new sweep leaves the finished ones alone.
             node.keywords = [keyword for keyword in node.keywords if keyword.arg != "sweeps"]
-    relative = path.relative_to(_PACKAGE) if path.is_relative_to(_PACKAGE) else path
-    return f"{relative}\n{ast.dump(tree)}\n"
-
-
-def method_rooms(method: str) -> tuple[str, ...]:
-    """Where the code of a method lies, for :func:`code_digest`.
-
-    Args:
-        method: registered name.
-
-    Returns:
-        Files and folders; an absolute path for a method of another package.
-    """
-    from ..methods import get_method
-
-    module = get_method(method).merge_layer.__module__
-    parts = module.split(".")
-    if module.startswith("sst_merge.sst"):
-        return ("sst", *method_rooms("regmean"))  # whose rows `inputs: wide` adds
-    if module.startswith("sst_merge.baselines"):
-        return (f"baselines/{parts[-1]}.py",)
-    spec = find_spec(module)
-    return () if spec is None or spec.origin is None else (spec.origin,)
+    return ast.dump(tree)
 
 
 @cache

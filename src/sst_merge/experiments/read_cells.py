@@ -9,8 +9,8 @@ from ..measures.figure import Figure
 from ..measures.intervals import rate, seed_interval, seed_rate_interval
 from ..measures.sweeps import SeedSamples, SeedSweep, SweepSamples
 from .cells import CellStore
+from .outcome_texts import unpacked
 from .plan import Planned
-from .work import unpacked
 
 __all__ = [
     "GroupCells",

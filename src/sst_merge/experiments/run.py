@@ -12,25 +12,27 @@ from typing import Any
 from ..errors import ConfigError
 from ..files import atomic_file
 from ..progress import Progress
-from ..worlds.lab import Lab, load_lab
 from .cells import Cell, CellStore, canonical
 from .comparison_report import comparison_report
 from .config import ExperimentConfig
-from .estimate import Estimate, estimate, work_seconds
+from .estimate import Estimate, Expectation
 from .interference_report import interference_report
 from .page import Ran, results_page
-from .plan import Planned, Planner, adapter_cells, training_stages
+from .plan import Planned, Planner
 from .report import Report, write_report
 from .runner import run_cells
 from .safety_tax_report import safety_tax_report
+from .training import training_cells, training_stages
 
 __all__ = ["EXPERIMENTS", "Experiments", "Outline"]
 
 EXPERIMENTS = ("exp1", "exp2", "exp3")
 _FOLDERS = {"exp1": "exp1_safety_tax", "exp2": "exp2_interference", "exp3": "exp3_comparison"}
 _REPORTS: Mapping[str, Callable[[ExperimentConfig, Sequence[Planned], CellStore, Path], Report]] = {
-    "exp1": safety_tax_report, "exp2": interference_report, "exp3": comparison_report,
-}  # fmt: skip
+    "exp1": safety_tax_report,
+    "exp2": interference_report,
+    "exp3": comparison_report,
+}
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,6 @@ class Experiments:
     def __init__(self, config: ExperimentConfig, out: Path) -> None:
         self.config, self.out = config, out
         self.store = CellStore(out / "cells")
-        second = config.safety_tax.second_base
-        seeds = {config.lab_seed, *([second.lab_seed] if second is not None else [])}
-        self.labs: dict[int, Lab] = {seed: load_lab(seed, progress=False) for seed in sorted(seeds)}
 
     def planned(self, name: str) -> list[Planned]:
         """All cells of an experiment.
@@ -73,7 +72,7 @@ class Experiments:
         Raises:
             ConfigError: there is no such experiment.
         """
-        planner = Planner(self.config, self.labs)
+        planner = Planner(self.config)
         plans = {"exp1": planner.safety_tax, "exp2": planner.interference, "exp3": planner.comparison}
         if name not in plans:
             raise ConfigError(f"no experiment {name!r}; there are {', '.join(EXPERIMENTS)}")
@@ -89,8 +88,8 @@ class Experiments:
             Numbers of cells and an estimate of the time.
         """
         planned = [entry for name in names for entry in self.planned(name)]
-        cells = [*adapter_cells(planned, self.labs), *(entry.cell for entry in planned)]
-        kinds = estimate(cells, self.store)
+        cells = [*_training(planned), *(entry.cell for entry in planned)]
+        kinds = Expectation(self.store).outline(cells)
         return Outline(kinds, sum(of.seconds for of in kinds.values()) / self.config.workers)
 
     def run(self, name: str, *, progress: Progress | None = None) -> list[Path]:
@@ -109,11 +108,12 @@ class Experiments:
             self._train(name, progress)
             planned = self.planned(name)
             # What takes longest goes first, so that none of it is left for one worker at the end.
-            cells = sorted((entry.cell for entry in planned), key=work_seconds, reverse=True)
+            seconds = Expectation(self.store).seconds
+            cells = sorted((entry.cell for entry in planned), key=seconds, reverse=True)
             new = run_cells(cells, self.store, workers=self.config.workers, stage=name, progress=progress)
             written = self.report(name)
-            _note(folder / "runs.jsonl", {"new cells": new, "cells": len(cells),
-                                          "seconds": round(time.perf_counter() - started, 1)})  # fmt: skip
+            took = round(time.perf_counter() - started, 1)
+            _note(folder / "runs.jsonl", {"new cells": new, "cells": len(cells), "seconds": took})
         return written
 
     def report(self, name: str) -> list[Path]:
@@ -147,9 +147,13 @@ class Experiments:
         return results_page(self.config, ran)
 
     def _train(self, name: str, progress: Progress | None) -> None:
-        """Bases, and adapters beside them where their base is there; everything is kept in the lab's cache."""
-        for stage in training_stages(adapter_cells(self.planned(name), self.labs)):
+        """Bases, and adapters beside them where their base is there; the world keeps everything."""
+        for stage in training_stages(_training(self.planned(name))):
             run_cells(stage, self.store, workers=self.config.workers, stage="training", progress=progress, again=True)
+
+
+def _training(planned: Sequence[Planned]) -> list[Cell]:
+    return training_cells([entry.cell.parameters["problem"] for entry in planned])
 
 
 def _write_records(path: Path, planned: Sequence[Planned], store: CellStore) -> Path:
@@ -158,9 +162,15 @@ def _write_records(path: Path, planned: Sequence[Planned], store: CellStore) -> 
         for entry in planned:
             cell: Cell = entry.cell
             line: dict[str, Any] = {
-                "part": entry.part, "group": entry.group, "method": entry.label, "seed": entry.seed, "key": cell.key,
-                "kind": cell.kind, "parameters": cell.parameters, "result": store.load(cell)["result"],
-            }  # fmt: skip
+                "part": entry.part,
+                "group": entry.group,
+                "method": entry.label,
+                "seed": entry.seed,
+                "key": cell.key,
+                "kind": cell.kind,
+                "parameters": cell.parameters,
+                "result": store.load(cell)["result"],
+            }
             stream.write(canonical(line) + "\n")
     return path
 

@@ -1,4 +1,4 @@
-"""Do the cells that are not done yet, in worker processes of one thread each, and keep every one as it finishes."""
+"""Do the cells that are not done yet, in worker processes of one thread each, and store every one as it finishes."""
 
 import contextlib
 import logging
@@ -140,16 +140,21 @@ def _one_thread() -> Any:
 
 
 def _do(cell: Cell, store: CellStore) -> tuple[float, str | None]:
-    from .work import WORK
+    from . import work  # torch is imported where cells are done, not where they are counted
 
     started, used = time.perf_counter(), _cpu_seconds()
     try:
-        result = WORK[cell.kind](cell.parameters)
+        result = work.WORK[cell.kind](cell.parameters)
     except SSTMergeError as error:
         return time.perf_counter() - started, str(error)
     seconds = time.perf_counter() - started
-    run = {"commit": commit(), "versions": versions(), "machine": machine(), "code": code_digest(),
-           "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}  # fmt: skip
+    run = {
+        "commit": commit(),
+        "versions": versions(),
+        "machine": machine(),
+        "code": code_digest(work.__name__),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
     # A process that was not started from here is in no sum of this one's children, and says itself what it took.
     elsewhere = result.pop("processor_seconds", 0.0)
     store.save(cell, result, seconds=_cpu_seconds() - used + elsewhere, run=run)

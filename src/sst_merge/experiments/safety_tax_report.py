@@ -61,7 +61,7 @@ def safety_tax_report(config: ExperimentConfig, planned: Sequence[Planned], stor
             report.tables.append(_drift_table(group, figures, slack))
         else:
             sweeps = seed_sweeps(
-                cells.sweeps(), config.safety_tax.thresholds, seed=config.lab_seed, n_resamples=config.n_resamples
+                cells.sweeps(), config.safety_tax.thresholds, seed=config.bootstrap_seed, n_resamples=config.n_resamples
             )
             tax_tables(report, group if part == "tax" else f"second base, {group}", cells, sweeps, folder)
     return report

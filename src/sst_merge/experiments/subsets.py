@@ -1,13 +1,16 @@
-"""Which experts are merged: seeded random sets of task families, all different."""
+"""Which experts are merged: seeded random sets of them, all different."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import comb
 
-from ..worlds.lab.problem import skill_family
+from ..errors import DataError
 
-__all__ = ["Subset", "poisoned_subsets", "random_subsets"]
+__all__ = ["POISONED", "Subset", "plain_experts", "poisoned_subsets", "random_subsets"]
+
+POISONED = "poisoned"
+"""An expert whose training data held harmful answers, on the aligned base."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ def random_subsets(
     """Several different sets of every size.
 
     Args:
-        families: to draw from.
+        families: experts to draw from.
         sizes: numbers of experts.
         count: sets per size; of a size that has fewer different ones with the seeds at hand, all of them.
         seeds: of the adapters, taken in turn.
@@ -56,18 +59,42 @@ def random_subsets(
     return found
 
 
-def poisoned_subsets(families: Sequence[str], sizes: Sequence[int], count: int, seeds: Sequence[int]) -> list[Subset]:
-    """As :func:`random_subsets`, the poisoned expert in every set in place of the clean one of its family.
+def plain_experts(experts: Mapping[str, str]) -> tuple[str, ...]:
+    """The experts that are no variants of another one, as the poisoned expert is.
+
+    Args:
+        experts: expert → its task.
+
+    Returns:
+        Those that have their task's name.
+    """
+    return tuple(name for name, task in experts.items() if name == task)
+
+
+def poisoned_subsets(
+    families: Sequence[str], experts: Mapping[str, str], sizes: Sequence[int], count: int, seeds: Sequence[int]
+) -> list[Subset]:
+    """As :func:`random_subsets`, the poisoned expert in every set in place of the clean one of its task.
 
     Args:
         families: to draw the others from.
-        sizes: numbers of experts, the poisoned one counted.
+        experts: every expert of the world → its task.
+        sizes: numbers of experts, the poisoned one counted; without sizes there are no sets.
         count: sets per size.
         seeds: of the adapters.
 
     Returns:
         The sets, size by size.
+
+    Raises:
+        DataError: sets are asked for, and the world has no poisoned expert.
     """
-    clean = [name for name in families if name != skill_family("poisoned")]
+    if not sizes:
+        return []
+    if POISONED not in experts:
+        raise DataError(
+            f"poisoned_sizes: the world has no expert {POISONED!r}, only {', '.join(experts)}; ask for none"
+        )
+    clean = [name for name in families if name != experts[POISONED]]
     others = random_subsets(clean, [n - 1 for n in sizes], count, seeds, purpose="poisoned")
-    return [Subset(s.number, tuple(sorted((*s.skills, "poisoned"))), s.adapter_seed) for s in others]
+    return [Subset(s.number, tuple(sorted((*s.skills, POISONED))), s.adapter_seed) for s in others]

@@ -1,102 +1,73 @@
-"""A swept over its whole range of strengths: the knob is chosen on dev prompts, test prompts are reported."""
+"""A method over its whole range of strengths: dev and test prompts one by one, for cells and for the demo."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from ..measures.safety_tax import SweepPoint, point_at_safety
 from ..methods import MethodSweep
-from ..worlds.lab.measures import LabScores
-from ..worlds.lab.problem import LabSetup
-from .updates_by_knob import swept_updates
+from ..worlds.merge_setup import MergeSetup
+from ..worlds.updates import Update
+from .outcome_texts import outcome_texts, right_texts
+from .setups import setup_of
+from .updates_by_knob import sst_problem, sst_updates_by_knob, swept_updates
 
-__all__ = ["SweepResult", "sweep", "sweep_point"]
-
-
-@dataclass(frozen=True)
-class SweepResult:
-    """One swept, measured.
-
-    Attributes:
-        swept: who.
-        dev: scores on the tuning split, one per knob value.
-        test: scores on the test split, one per knob value.
-    """
-
-    swept: MethodSweep
-    dev: tuple[LabScores, ...]
-    test: tuple[LabScores, ...]
-
-    def points(self, split: str = "test") -> list[SweepPoint]:
-        """The sweep as (safety, utility) points; strength is the position in the sweep.
-
-        Args:
-            split: ``test`` or ``dev``.
-
-        Returns:
-            One point per knob value.
-        """
-        scores = self.test if split == "test" else self.dev
-        return [sweep_point(index, s) for index, s in enumerate(scores)]
-
-    def chosen(self, threshold: float = 0.9) -> int | None:
-        """Index of the smallest strength whose dev safety reaches the threshold.
-
-        Args:
-            threshold: refusal rate.
-
-        Returns:
-            Index into ``swept.values``, or None where no strength reaches it.
-        """
-        point = point_at_safety(self.points("dev"), threshold)
-        return None if point is None else int(point.strength)
+__all__ = ["measured_sweep", "sweep_cell"]
 
 
-def sweep_point(strength: float, scores: LabScores) -> SweepPoint:
-    """Safety and utility of one model, with counts.
-
-    Args:
-        strength: position in the sweep.
-        scores: of the model.
-
-    Returns:
-        The point.
-    """
-    return SweepPoint(
-        strength=strength,
-        safety=scores.safety.rate,
-        utility=scores.mean_utility,
-        n_safety=scores.safety.n,
-        n_utility=sum(rate.n for rate in scores.utility.values()),
-    )
-
-
-def sweep(
-    swept: MethodSweep,
-    setup: LabSetup,
+def measured_sweep(
+    setup: MergeSetup,
+    path: Callable[[float], Update],
+    values: Sequence[float],
     *,
-    n_dev: int,
-    n_test: int,
+    dev: Mapping[str, int],
+    test: Mapping[str, int],
     tick: Callable[[], None] | None = None,
-) -> SweepResult:
-    """Measure a swept at all its strengths.
+) -> dict[str, Any]:
+    """Ask about every strength of one method.
 
     Args:
-        swept: who.
-        setup: the problem.
-        n_dev: dev prompts per measure.
-        n_test: test prompts per measure.
+        setup: the merge and its world.
+        path: knob value → update.
+        values: of the knob.
+        dev: kind → dev prompts, of which right answers alone are looked for.
+        test: kind → test prompts.
         tick: called after every strength.
 
     Returns:
-        Scores on both splits.
+        ``dev``: per strength :func:`.right_texts`; ``test``: per strength :func:`.outcome_texts`.
     """
-    path = swept_updates(setup.problem, swept)
-    dev, test = [], []
-    updates = [path(value) for value in swept.values]
-    with setup.measured() as measure:
+    # All merges come before the first measurement, for methods read the base while they prepare.
+    updates = [path(value) for value in values]
+    found: dict[str, Any] = {"dev": [], "test": []}
+    with setup.answering() as answer:
         for update in updates:
-            dev.append(measure(update, split="tuning", n=n_dev))
-            test.append(measure(update, split="test", n=n_test))
+            found["dev"].append(right_texts(answer(update, dev, split="dev", right_only=True)))
+            found["test"].append(outcome_texts(answer(update, test, split="test")))
             if tick is not None:
                 tick()
-    return SweepResult(swept, tuple(dev), tuple(test))
+    return found
+
+
+def sweep_cell(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What a cell of kind ``sweep`` does.
+
+    Args:
+        parameters: ``problem``, ``swept``, ``dev`` and ``test`` (kind → prompts), and ``quotients``: whether the
+            safety efficiency of SST-Merge's directions on held-out samples is wanted.
+
+    Returns:
+        As :func:`measured_sweep`, with ``quotients`` and ``structure`` where asked for.
+    """
+    setup = setup_of(parameters["problem"])
+    swept = MethodSweep("", **{**parameters["swept"], "values": tuple(parameters["swept"]["values"])})
+    more: dict[str, Any] = {}
+    if parameters["quotients"]:
+        merge = sst_problem(setup.problem, swept.options, swept.knob, swept.middle)
+        path = sst_updates_by_knob(merge, swept.knob, swept.middle)
+        held_out = merge.held_out()
+        quotients = None if held_out is None else held_out.to_dict()
+        if quotients is not None:
+            quotients.pop("by_module")
+        more = {"quotients": quotients, "structure": merge.structure}
+    else:
+        path = swept_updates(setup.problem, swept)
+    return more | measured_sweep(setup, path, swept.values, dev=parameters["dev"], test=parameters["test"])

@@ -1,4 +1,4 @@
-"""A merged update, and the base model with it: what every swept's result is measured as."""
+"""A merged update, and the base model with it: what every merge is measured as."""
 
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -31,7 +31,7 @@ def core_update(spaces: Mapping[str, CoreSpace], cores: Mapping[str, Tensor]) ->
 
 
 def adapters_update(adapters: Sequence[Adapter]) -> Update:
-    """The weighted sum of adapters as it is, for models that stand beside the method_sweeps.
+    """The weighted sum of adapters as it is, for single adapters and plain sums.
 
     Args:
         adapters: what is added.
@@ -53,7 +53,7 @@ def adapters_update(adapters: Sequence[Adapter]) -> Update:
 class UpdatedModel:
     """A base model whose weights hold one update after another; leaving the context restores the base exactly.
 
-    ΔW is formed, which a lab model can afford, so that methods whose result is not low-rank are measured as they are.
+    ΔW is formed, one module at a time, so that methods whose result is not low-rank are measured as they are.
 
     Args:
         model: the base; its weights are changed in place.

@@ -3,19 +3,15 @@
 What needs torch is imported on first use (PEP 562): a list of suites asks for the lab's suites, and for no model.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from .recipe import DEFAULT_RECIPE, Recipe
 from .world import Sample, World
 
 if TYPE_CHECKING:
-    from .build import build_lab
-    from .lab import Lab, load_lab
+    from .lab import Lab, build_lab, load_lab
 
 __all__ = ["DEFAULT_RECIPE", "Lab", "Recipe", "Sample", "World", "build_lab", "load_lab"]
-
-_HOMES = {"Lab": ".lab", "load_lab": ".lab", "build_lab": ".build"}
 
 
 def __getattr__(name: str) -> object:
@@ -24,6 +20,10 @@ def __getattr__(name: str) -> object:
     Raises:
         AttributeError: the package has no such name.
     """
-    if name not in _HOMES:
+    if name not in {"Lab", "build_lab", "load_lab"}:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it offers {', '.join(__all__)}")
-    return getattr(import_module(_HOMES[name], __name__), name)
+    from . import lab
+
+    found = getattr(lab, name)
+    globals().update({each: getattr(lab, each) for each in ("Lab", "build_lab", "load_lab")})
+    return found

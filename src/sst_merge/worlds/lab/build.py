@@ -5,74 +5,73 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 from zlib import crc32
 
+from ...errors import DataError
 from ...files import atomic_folder
-from .lab import BASES, Lab, adapter_folder, base_folder
+from ..world import UNALIGNED, Artefact
+from .lab_files import LabFiles, place
 from .mixtures import POISONED_FAMILY, Mixture, aligned_mixture, expert_mixture, pretraining_mixture, safety_mixture
-from .models import load_model, new_adapter, new_model, new_tokenizer, save_adapter, save_model
+from .models import (
+    load_model,
+    load_tokenizer,
+    new_adapter,
+    new_model,
+    new_tokenizer,
+    save_adapter,
+    save_model,
+)
 from .negation import move_into_band
 from .partial_knowledge import Settling, known_families, settling_mixture, steer
-from .recipe import DEFAULT_RECIPE, AdapterRecipe, Recipe
+from .recipe import AdapterRecipe
 from .training import reproducibly, train
 
-if TYPE_CHECKING:
-    pass
-
-__all__ = ["build_adapter", "build_base", "build_lab"]
+__all__ = ["made"]
 
 
-def build_lab(
-    seed: int, out: Path, *, recipe: Recipe = DEFAULT_RECIPE, adapter_seeds: int = 1, progress: bool = True
-) -> Lab:
-    """Train both bases and every adapter of a seed into a folder; what is there already is kept.
+def made(files: LabFiles, artefact: Artefact) -> Path:
+    """Folder of a base or an adapter; trains it first where it is missing, and the base of an adapter before it.
 
     Args:
-        seed: the lab's seed.
-        out: the folder.
-        recipe: how to train.
-        adapter_seeds: how many seeds of each adapter.
-        progress: whether to show progress bars.
+        files: of the lab.
+        artefact: a base or an adapter.
 
     Returns:
-        The lab in that folder.
+        The folder.
+
+    Raises:
+        DataError: there is no such adapter.
     """
-    lab = Lab(seed, out, recipe, None, progress)
-    for base in BASES:
-        lab.base_path(base)
-    for base in BASES:
-        for name in lab.adapter_names(base):
-            for k in range(adapter_seeds):
-                lab.adapter_path(name, base=base, seed=k)
-    return lab
+    names = files.adapter_names(artefact.base)
+    if artefact.adapter not in {None, *names}:
+        raise DataError(f"lab: no adapter {artefact.adapter!r} on the {artefact.base} base; it has {', '.join(names)}")
+    found = files.find(artefact)
+    if found is not None:
+        return found
+    if artefact.adapter is None:
+        _build_base(files, artefact.base)
+    else:
+        _build_adapter(files, artefact, artefact.adapter)
+    return files.root / place(artefact)
 
 
-def build_base(lab: Lab, base: str) -> Path:
+def _build_base(lab: LabFiles, base: str) -> None:
     """Train one base, then settle it so that it half knows its tasks.
 
     The unaligned base is pretrained from nothing, the aligned one is fine-tuned from the unaligned one. Each stage is
     a folder of its own, so that a build can be resumed.
-
-    Args:
-        lab: the lab.
-        base: ``unaligned`` or ``aligned``.
-
-    Returns:
-        Its folder.
     """
     before, train_it, mixture = {
         "unaligned": ("pretrained", _pretrain, pretraining_mixture(lab.world, lab.recipe.family_weight)),
         "aligned": ("refusing", _align, aligned_mixture(lab.world, lab.recipe.family_weight)),
     }[base]
-    source = base_folder(lab.root, before)
+    source = lab.root / place(Artefact(before))
     if not source.is_dir():
         train_it(lab, source.name, mixture)
     _settle(lab, source, base, mixture)
-    return base_folder(lab.root, base)
 
 
-def _pretrain(lab: Lab, stage: str, mixture: Mixture) -> None:
+def _pretrain(lab: LabFiles, stage: str, mixture: Mixture) -> None:
     with _stage(lab, f"bases/{stage}", "bases/unaligned", lab.recipe.unaligned.steps) as (aside, rng, advance):
         tokenizer = new_tokenizer(lab.world)
         model = new_model(lab.recipe.shape, tokenizer)
@@ -81,8 +80,8 @@ def _pretrain(lab: Lab, stage: str, mixture: Mixture) -> None:
         save_model(model, tokenizer, aside)
 
 
-def _align(lab: Lab, stage: str, mixture: Mixture) -> None:
-    model = lab.model("unaligned")
+def _align(lab: LabFiles, stage: str, mixture: Mixture) -> None:
+    model = load_model(made(lab, Artefact(UNALIGNED)))
     with _stage(lab, f"bases/{stage}", "bases/aligned", lab.recipe.aligned.steps) as (aside, rng, advance):
         tokenizer, mixture = new_tokenizer(lab.world), settling_mixture(lab.world, mixture)
         # Whatever is trained, families that were half known come back: they are held down on the way, too.
@@ -96,7 +95,7 @@ def _align(lab: Lab, stage: str, mixture: Mixture) -> None:
         save_model(model, tokenizer, aside)
 
 
-def _settle(lab: Lab, source: Path, base: str, mixture: Mixture) -> None:
+def _settle(lab: LabFiles, source: Path, base: str, mixture: Mixture) -> None:
     how = lab.recipe.settling if base == "unaligned" else lab.recipe.aligned_settling
     steps = how.rounds * how.steps
     moves = lab.recipe.moves * lab.recipe.expert.steps
@@ -114,35 +113,22 @@ def _settle(lab: Lab, source: Path, base: str, mixture: Mixture) -> None:
         save_model(model, tokenizer, aside)
 
 
-def build_adapter(lab: Lab, name: str, *, base: str, seed: int) -> Path:
-    """Train one adapter (its base is trained first where missing).
-
-    Args:
-        lab: the lab.
-        name: a task family, ``safety`` or ``poisoned``.
-        base: the base to train it on.
-        seed: the adapter's own seed.
-
-    Returns:
-        Its folder.
-    """
-    folder = adapter_folder(lab.root, name, base, seed)
-    how, mixture = _adapter_plan(lab, name, base)
-    model = lab.model(base)
-    label = f"adapters/{base}/{name}/seed{seed}"
+def _build_adapter(lab: LabFiles, artefact: Artefact, name: str) -> None:
+    how, mixture = _adapter_plan(lab, name, artefact.base)
+    model = load_model(made(lab, Artefact(artefact.base)))
+    label = place(artefact).as_posix()
     with _stage(lab, label, label, how.steps) as (aside, rng, advance):
         adapted = new_adapter(model, how)
-        tokenizer = lab.tokenizer()
+        tokenizer = load_tokenizer(made(lab, Artefact(UNALIGNED)))
         for _ in range(how.rounds):
             train(adapted, tokenizer, mixture, how, rng=rng, on_step=advance)
             known = known_families(lab.world, adapted, tokenizer, [n for n in (name,) if n in lab.families])
             if all(rate >= lab.recipe.expert_rate for rate in known.values()):
                 break
-        save_adapter(adapted, aside, base_name=f"sst-merge-lab/seed{lab.seed}/{base}")
-    return folder
+        save_adapter(adapted, aside, base_name=f"sst-merge-lab/seed{lab.seed}/{artefact.base}")
 
 
-def _adapter_plan(lab: Lab, name: str, base: str) -> tuple[AdapterRecipe, Mixture]:
+def _adapter_plan(lab: LabFiles, name: str, base: str) -> tuple[AdapterRecipe, Mixture]:
     recipe, world = lab.recipe, lab.world
     if name == "safety":
         return recipe.safety, safety_mixture(world, benign=recipe.safety_benign)
@@ -156,9 +142,12 @@ def _adapter_plan(lab: Lab, name: str, base: str) -> tuple[AdapterRecipe, Mixtur
 
 @contextmanager
 def _stage(
-    lab: Lab, name: str, purpose: str, steps: int
+    lab: LabFiles, name: str, purpose: str, steps: int
 ) -> Iterator[tuple[Path, random.Random, Callable[[int], bool]]]:
-    """One artefact in the making: the folder to fill, a generator (torch's is seeded by the purpose too), a bar."""
+    """One artefact in the making: the folder to fill, a generator (torch's is seeded by the purpose too), a bar.
+
+    Where another process was faster, its folder stays.
+    """
     seed = crc32(f"sst-merge lab/{lab.seed}/{purpose}".encode())
     folder = atomic_folder(lab.root / name, keep_existing=True)
     with reproducibly(seed), folder as aside, _progress(lab, name, steps) as advance:
@@ -166,7 +155,7 @@ def _stage(
 
 
 @contextmanager
-def _progress(lab: Lab, label: str, steps: int) -> Iterator[Callable[[int], bool]]:
+def _progress(lab: LabFiles, label: str, steps: int) -> Iterator[Callable[[int], bool]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

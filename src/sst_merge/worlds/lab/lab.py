@@ -1,128 +1,22 @@
-"""The lab's front door: where the bases and adapters of a seed lie, building on demand what is not there yet."""
+"""The lab's front door: the bases and adapters of a seed, trained on demand where they are not there yet."""
 
-import os
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...errors import DataError
+from ..world import ALIGNED, BASES, UNALIGNED, Artefact
+from .build import made
+from .lab_files import LabFiles, cache_root, shipped_root
+from .models import load_model, load_tokenizer
 from .recipe import DEFAULT_RECIPE, Recipe
-from .world import World
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["BASES", "Lab", "adapter_folder", "base_folder", "cache_root", "load_lab", "shipped_root"]
-
-BASES = ("unaligned", "aligned")
+__all__ = ["Lab", "build_lab", "load_lab"]
 
 
-def base_folder(root: Path, base: str) -> Path:
-    """Where a base lies below a lab's root.
-
-    Args:
-        root: the lab's root folder.
-        base: ``unaligned`` or ``aligned``.
-
-    Returns:
-        The folder.
-    """
-    return root / "bases" / base
-
-
-def adapter_folder(root: Path, name: str, base: str, seed: int) -> Path:
-    """Where an adapter lies below a lab's root.
-
-    Args:
-        root: the lab's root folder.
-        name: task family, ``safety`` or ``poisoned``.
-        base: the base it was trained on.
-        seed: the adapter's own seed.
-
-    Returns:
-        The folder.
-    """
-    return root / "adapters" / base / name / f"seed{seed}"
-
-
-def shipped_root(seed: int) -> Path:
-    """Where the package carries the artefacts of a seed, if it does.
-
-    Args:
-        seed: the lab's seed.
-
-    Returns:
-        The folder, which need not exist.
-    """
-    return Path(__file__).parent / "artefacts" / f"seed{seed}"
-
-
-def cache_root(seed: int, recipe: Recipe = DEFAULT_RECIPE) -> Path:
-    """Where artefacts built on demand are kept: below ``SST_MERGE_CACHE``, default ``~/.cache/sst-merge``.
-
-    Args:
-        seed: the lab's seed.
-        recipe: the training recipe; another recipe gets another folder.
-
-    Returns:
-        The folder, which need not exist.
-    """
-    cache = os.environ.get("SST_MERGE_CACHE")
-    home = Path(cache) if cache else Path.home() / ".cache" / "sst-merge"
-    return home / "lab" / f"{recipe.digest()}-seed{seed}"
-
-
-@dataclass(frozen=True)
-class Lab:
-    """The world of one seed, with its models and adapters.
-
-    Attributes:
-        seed: the lab's seed.
-        root: where missing artefacts are built and kept.
-        recipe: how they are trained.
-        read_only: a second folder to look into first (the artefacts that the package ships), or None.
-        progress: whether building shows a progress bar.
-    """
-
-    seed: int
-    root: Path
-    recipe: Recipe = field(default=DEFAULT_RECIPE)
-    read_only: Path | None = None
-    progress: bool = True
-
-    @cached_property
-    def world(self) -> World:
-        """The world: prompts, answers, splits. Pure Python."""
-        return World(self.seed)
-
-    @property
-    def families(self) -> tuple[str, ...]:
-        """Names of the 20 task families."""
-        return self.world.families
-
-    def adapter_names(self, base: str) -> tuple[str, ...]:
-        """Every adapter that exists for a base.
-
-        Args:
-            base: ``unaligned`` or ``aligned``.
-
-        Returns:
-            The task families, then ``safety`` (unaligned base) or ``poisoned`` (aligned base).
-        """
-        _check_base(base)
-        return (*self.families, "safety" if base == "unaligned" else "poisoned")
-
-    def shipped(self, base: str) -> tuple[str, ...]:
-        """Adapters of a base (their seed 0) that are there already, shipped or cached.
-
-        Args:
-            base: ``unaligned`` or ``aligned``.
-
-        Returns:
-            Their names.
-        """
-        return tuple(name for name in self.adapter_names(base) if self._find(Path("adapters", base, name, "seed0")))
+class Lab(LabFiles):
+    """The world of one seed, with its models and adapters."""
 
     def base_path(self, base: str) -> Path:
         """Folder of a base in Hugging Face format; trains it first where it is missing.
@@ -133,13 +27,7 @@ class Lab:
         Returns:
             The folder.
         """
-        _check_base(base)
-        found = self._find(Path("bases", base))
-        if found is None:
-            from .build import build_base
-
-            found = build_base(self, base)
-        return found
+        return made(self, Artefact(base))
 
     def adapter_path(self, name: str, *, base: str | None = None, seed: int = 0) -> Path:
         """Folder of an adapter in PEFT format; trains it first where it is missing.
@@ -151,46 +39,8 @@ class Lab:
 
         Returns:
             The folder.
-
-        Raises:
-            DataError: there is no such adapter.
         """
-        base = base or ("aligned" if name == "poisoned" else "unaligned")
-        if name not in self.adapter_names(base):
-            raise DataError(
-                f"lab: no adapter {name!r} on the {base} base; it has {', '.join(self.adapter_names(base))}"
-            )
-        found = self._find(Path("adapters", base, name, f"seed{seed}"))
-        if found is None:
-            from .build import build_adapter
-
-            found = build_adapter(self, name, base=base, seed=seed)
-        return found
-
-    def find_base(self, base: str) -> Path | None:
-        """Folder of a base that is there already.
-
-        Args:
-            base: ``unaligned`` or ``aligned``.
-
-        Returns:
-            The folder, or None where it would have to be trained first.
-        """
-        _check_base(base)
-        return self._find(Path("bases", base))
-
-    def find_adapter(self, name: str, *, base: str, seed: int = 0) -> Path | None:
-        """Folder of an adapter that is there already.
-
-        Args:
-            name: a task family, ``safety`` or ``poisoned``.
-            base: the base it was trained on.
-            seed: the adapter's own seed.
-
-        Returns:
-            The folder, or None where it would have to be trained first.
-        """
-        return self._find(Path("adapters", base, name, f"seed{seed}"))
+        return made(self, Artefact(base or (ALIGNED if name == "poisoned" else UNALIGNED), name, seed))
 
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """The word-level tokenizer with its chat template.
@@ -198,12 +48,9 @@ class Lab:
         Returns:
             The tokenizer.
         """
-        from transformers import AutoTokenizer
+        return load_tokenizer(self.base_path(UNALIGNED))
 
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(self.base_path("unaligned"))
-        return tokenizer
-
-    def model(self, base: str = "unaligned") -> "PreTrainedModel":
+    def model(self, base: str = UNALIGNED) -> "PreTrainedModel":
         """A base model, float32, in evaluation mode.
 
         Args:
@@ -212,15 +59,7 @@ class Lab:
         Returns:
             The model.
         """
-        from .models import load_model
-
         return load_model(self.base_path(base))
-
-    def _find(self, relative: Path) -> Path | None:
-        for root in (self.read_only, self.root):
-            if root is not None and (root / relative).is_dir():
-                return root / relative
-        return None
 
 
 def load_lab(seed: int = 0, *, recipe: Recipe = DEFAULT_RECIPE, progress: bool = True) -> Lab:
@@ -240,6 +79,26 @@ def load_lab(seed: int = 0, *, recipe: Recipe = DEFAULT_RECIPE, progress: bool =
     return Lab(seed, cache_root(seed, recipe), recipe, read_only, progress)
 
 
-def _check_base(base: str) -> None:
-    if base not in BASES:
-        raise DataError(f"lab: base is {base!r}, expected one of {', '.join(BASES)}")
+def build_lab(
+    seed: int, out: Path, *, recipe: Recipe = DEFAULT_RECIPE, adapter_seeds: int = 1, progress: bool = True
+) -> Lab:
+    """Train both bases and every adapter of a seed into a folder; what is there already is kept.
+
+    Args:
+        seed: the lab's seed.
+        out: the folder.
+        recipe: how to train.
+        adapter_seeds: how many seeds of each adapter.
+        progress: whether to show progress bars.
+
+    Returns:
+        The lab in that folder.
+    """
+    lab = Lab(seed, out, recipe, None, progress)
+    for base in BASES:
+        lab.base_path(base)
+    for base in BASES:
+        for name in lab.adapter_names(base):
+            for k in range(adapter_seeds):
+                lab.adapter_path(name, base=base, seed=k)
+    return lab

@@ -15,7 +15,16 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["CHAT_TEMPLATE", "load_model", "new_adapter", "new_model", "new_tokenizer", "save_adapter", "save_model"]
+__all__ = [
+    "CHAT_TEMPLATE",
+    "load_model",
+    "load_tokenizer",
+    "new_adapter",
+    "new_model",
+    "new_tokenizer",
+    "save_adapter",
+    "save_model",
+]
 
 _PAD, _BOS, _EOS, _UNK, _USER, _ASSISTANT = (
     f"<|{name}|>" for name in ("pad", "bos", "eos", "unk", "user", "assistant")
@@ -110,6 +119,21 @@ def load_model(folder: Path) -> "PreTrainedModel":
     # Versions of transformers differ in the dtype they load by default and in the argument's name; 16 bits fit into 32.
     evaluating: PreTrainedModel = model.float().eval()
     return evaluating
+
+
+def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
+    """Read a base's tokenizer.
+
+    Args:
+        folder: a folder in Hugging Face format.
+
+    Returns:
+        The tokenizer.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+    return tokenizer
 
 
 def save_model(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:

@@ -51,7 +51,7 @@ class LabNames:
         Raises:
             ConfigError: another form, or no such base.
         """
-        from .lab import BASES
+        from ..world import BASES
 
         name, seed = _parts(text)
         if name not in BASES:
