@@ -19,7 +19,7 @@ from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promi
 from ..methods.parts.learned_coefficients import learn_coefficients
 from ..methods.sweeps import HARM_WEIGHTS, MethodSweep
 
-__all__ = ["AdaMergingOptions", "ada_merging"]
+__all__ = ["ada_merging"]
 
 
 class AdaMergingOptions(MethodOptions):

@@ -31,7 +31,7 @@ from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promi
 from ..methods.parts.own_data import required_model, ticker
 from ..methods.sweeps import SUMS, MethodSweep
 
-__all__ = ["AlignGuardOptions", "SafetyDirections", "alignguard_lora"]
+__all__ = ["alignguard_lora"]
 
 _REMOVED = (0.0, 0.15, 0.3, 0.45, 0.6, 0.7, 0.8, 0.9, 1.0)
 """t of ``project`` on an aligned base."""
@@ -73,7 +73,7 @@ class AlignGuardOptions(MethodOptions):
 
 
 @dataclass(frozen=True)
-class SafetyDirections:
+class _SafetyDirections:
     """P_A of one module: the span of the top eigenvectors of a Fisher.
 
     Attributes:
@@ -87,7 +87,7 @@ class SafetyDirections:
     mask: Tensor
 
     @classmethod
-    def of(cls, fisher: LayerFisher, *, m: int | None, share: float) -> "SafetyDirections":
+    def of(cls, fisher: LayerFisher, *, m: int | None, share: float) -> "_SafetyDirections":
         """The m top eigenvectors of a layer's Fisher; without m the fewest that hold a share of its trace."""
         if isinstance(fisher, KroneckerFisher):
             left_values, left = torch.linalg.eigh(fisher.grad_factor)
@@ -125,7 +125,7 @@ def _top(values: Tensor, m: int | None, share: float) -> Tensor:
 class _Module:
     """What one module's merge needs: P_A, and F and H for the penalty."""
 
-    directions: SafetyDirections
+    directions: _SafetyDirections
     safety: LayerFisher
     benign: LayerFisher | None
 
@@ -163,7 +163,7 @@ def _prepare(problem: MergeProblem, options: AlignGuardOptions) -> Prepared:
         )
     state = {
         module: _Module(
-            SafetyDirections.of(layer, m=options.m, share=options.share),
+            _SafetyDirections.of(layer, m=options.m, share=options.share),
             layer,
             None if benign is None else benign.layers[module],
         )

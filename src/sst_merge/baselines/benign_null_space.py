@@ -26,7 +26,7 @@ from ..methods.parts.own_data import required_model, ticker
 from ..methods.parts.widening import widened
 from ..methods.sweeps import TRIMMED, MethodSweep
 
-__all__ = ["BenignNullSpaceOptions", "benign_null_space"]
+__all__ = ["benign_null_space"]
 
 
 class BenignNullSpaceOptions(MethodOptions):

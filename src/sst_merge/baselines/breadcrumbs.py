@@ -23,7 +23,7 @@ from ..methods.parts.thresholds import update_thresholds
 from ..methods.parts.updates import by_rows, scaled, sum_of
 from ..methods.sweeps import SAFETY_WEIGHT, SUMS, MethodSweep
 
-__all__ = ["BreadcrumbsOptions", "breadcrumbs"]
+__all__ = ["breadcrumbs"]
 
 
 class BreadcrumbsOptions(MethodOptions):

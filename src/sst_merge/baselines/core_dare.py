@@ -20,7 +20,7 @@ from ..methods.parts.spectral import aligned_cores
 from ..methods.parts.updates import weighted_updates
 from ..methods.sweeps import SAFETY_WEIGHT, SUMS, MethodSweep
 
-__all__ = ["CoreDareOptions", "core_dare"]
+__all__ = ["core_dare"]
 
 
 class CoreDareOptions(MethodOptions):

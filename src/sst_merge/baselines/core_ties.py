@@ -21,7 +21,7 @@ from ..methods.parts.spectral import aligned_cores
 from ..methods.parts.updates import weighted_updates
 from ..methods.sweeps import SAFETY_WEIGHT, TRIMMED, MethodSweep
 
-__all__ = ["CoreTiesOptions", "core_ties"]
+__all__ = ["core_ties"]
 
 
 class CoreTiesOptions(MethodOptions):

@@ -22,7 +22,7 @@ from ..methods import Layer, MethodOptions, Promises, merge_method
 from ..methods.parts.entrywise import Normalization, Rescaling, disjoint_merge, drop, rescaled
 from ..methods.sweeps import LESS, SAFETY_WEIGHT, SUMS, TRIMMED, MethodSweep, TwoStageSweep
 
-__all__ = ["DareLinearOptions", "DareTiesOptions", "dare_linear", "dare_ties"]
+__all__ = ["dare_linear", "dare_ties"]
 
 
 class DareLinearOptions(MethodOptions):

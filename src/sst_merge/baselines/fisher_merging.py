@@ -29,7 +29,7 @@ from ..methods.sweeps import AVERAGES, LESS_OF_AVERAGES, SAFETY_WEIGHT, MethodSw
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["FisherMergingOptions", "fisher_merging"]
+__all__ = ["fisher_merging"]
 
 _KRONECKER = {"structure": "kronecker"}
 

@@ -19,7 +19,7 @@ from ..methods.parts.spectral import polar, significant_svd
 from ..methods.parts.updates import weighted_updates
 from ..methods.sweeps import SAFETY_WEIGHT, SUMS, MethodSweep
 
-__all__ = ["IsoCtsOptions", "iso_cts"]
+__all__ = ["iso_cts"]
 
 
 class IsoCtsOptions(MethodOptions):

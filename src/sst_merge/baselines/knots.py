@@ -28,7 +28,7 @@ from ..methods.parts.spectral import significant_svd
 from ..methods.parts.updates import scaled, sum_of
 from ..methods.sweeps import LESS_OF_AVERAGES, SAFETY_WEIGHT, TRIMMED, MethodSweep, TwoStageSweep
 
-__all__ = ["KnotsOptions", "knots"]
+__all__ = ["knots"]
 
 # Probes of the first try per update, and probes that check what was found.
 _PROBES, _CHECKS = 32, 8

@@ -29,7 +29,7 @@ from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promi
 from ..methods.parts.own_data import OwnData, own_data, required_model
 from ..methods.sweeps import SAFETY_WEIGHT, TRIMMED, MethodSweep
 
-__all__ = ["LedMergingOptions", "led_merging"]
+__all__ = ["led_merging"]
 
 
 class LedMergingOptions(MethodOptions):

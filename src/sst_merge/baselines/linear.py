@@ -14,7 +14,7 @@ from torch import Tensor
 from ..methods import Layer, MethodOptions, Promises, merge_method
 from ..methods.sweeps import AVERAGES, SAFETY_WEIGHT, MethodSweep
 
-__all__ = ["LinearOptions", "linear"]
+__all__ = ["linear"]
 
 
 class LinearOptions(MethodOptions):

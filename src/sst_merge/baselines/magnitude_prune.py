@@ -16,7 +16,7 @@ from ..methods.parts.entrywise import trimmed_rows
 from ..methods.parts.updates import by_rows, scaled, sum_of
 from ..methods.sweeps import SAFETY_WEIGHT, TRIMMED, MethodSweep
 
-__all__ = ["MagnitudePruneOptions", "magnitude_prune"]
+__all__ = ["magnitude_prune"]
 
 
 class MagnitudePruneOptions(MethodOptions):

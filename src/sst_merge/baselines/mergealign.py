@@ -17,7 +17,7 @@ from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promi
 from ..methods.parts.alignment import Alignment, alignment_cores, alignment_source
 from ..methods.sweeps import SHARES, MethodSweep
 
-__all__ = ["MergeAlignOptions", "mergealign"]
+__all__ = ["mergealign"]
 
 
 class MergeAlignOptions(MethodOptions):

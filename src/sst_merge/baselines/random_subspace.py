@@ -26,7 +26,7 @@ from torch import Tensor
 from ..methods import Layer, MethodOptions, Needs, Promises, merge_method
 from ..methods.sweeps import MethodSweep
 
-__all__ = ["RandomSubspaceOptions", "project_at_random", "random_subspace"]
+__all__ = ["project_at_random", "random_subspace"]
 
 
 class RandomSubspaceOptions(MethodOptions):

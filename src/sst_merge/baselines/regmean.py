@@ -32,7 +32,7 @@ from ..methods.sweeps import AVERAGES, LESS_OF_AVERAGES, SAFETY_WEIGHT, MethodSw
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["RegMeanOptions", "regmean"]
+__all__ = ["regmean"]
 
 
 class RegMeanOptions(MethodOptions):

@@ -24,7 +24,7 @@ from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promi
 from ..methods.parts.alignment import Alignment, alignment_cores, alignment_source, weight_difference
 from ..methods.sweeps import SUMS, MethodSweep
 
-__all__ = ["RestaDareOptions", "RestaOptions", "resta", "resta_dare"]
+__all__ = ["resta", "resta_dare"]
 
 _LITTLE = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 """γ on a base that is aligned already."""

@@ -32,7 +32,7 @@ from ..methods.parts.own_data import required_model, ticker
 from ..methods.parts.widening import widened
 from ..methods.sweeps import MethodSweep
 
-__all__ = ["SafeDeltaOptions", "safe_delta"]
+__all__ = ["safe_delta"]
 
 _BUDGETS = (1.0, 0.8, 0.6, 0.4, 0.25, 0.11, 0.06, 0.03, 0.01)
 

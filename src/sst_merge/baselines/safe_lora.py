@@ -25,7 +25,7 @@ from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promi
 from ..methods.parts.alignment import Alignment, alignment_cosine, alignment_operators, alignment_source
 from ..methods.sweeps import SUMS, MethodSweep
 
-__all__ = ["SafeLoraOptions", "safe_lora"]
+__all__ = ["safe_lora"]
 
 
 class SafeLoraOptions(MethodOptions):

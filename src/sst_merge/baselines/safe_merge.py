@@ -20,7 +20,7 @@ from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promi
 from ..methods.parts.alignment import Alignment, alignment_cosine, alignment_operators, alignment_source
 from ..methods.sweeps import MethodSweep
 
-__all__ = ["SafeMergeOptions", "safe_merge"]
+__all__ = ["safe_merge"]
 
 
 class SafeMergeOptions(MethodOptions):

@@ -25,7 +25,7 @@ from ..methods.parts.thresholds import magnitude_threshold
 from ..methods.parts.updates import weighted_updates
 from ..methods.sweeps import AVERAGES, SAFETY_WEIGHT, MethodSweep
 
-__all__ = ["SceOptions", "sce"]
+__all__ = ["sce"]
 
 
 class SceOptions(MethodOptions):

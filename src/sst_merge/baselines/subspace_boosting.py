@@ -18,7 +18,7 @@ from ..methods import Layer, MethodOptions, Promises, merge_method
 from ..methods.parts.spectral import significant_svd
 from ..methods.sweeps import LESS, SAFETY_WEIGHT, SUMS, MethodSweep, TwoStageSweep
 
-__all__ = ["SubspaceBoostingOptions", "subspace_boosting"]
+__all__ = ["subspace_boosting"]
 
 
 class SubspaceBoostingOptions(MethodOptions):

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..methods import Layer, MethodOptions, Promises, merge_method
 from ..methods.sweeps import LESS, SHARES, SUMS, MethodSweep, TwoStageSweep
 
-__all__ = ["TaskArithmeticOptions", "task_arithmetic"]
+__all__ = ["task_arithmetic"]
 
 
 class TaskArithmeticOptions(MethodOptions):

@@ -22,7 +22,7 @@ from ..methods.parts.entrywise import Normalization, disjoint_merge, trimmed_row
 from ..methods.parts.updates import by_rows, scaled
 from ..methods.sweeps import LESS_OF_AVERAGES, SAFETY_WEIGHT, TRIMMED, MethodSweep, TwoStageSweep
 
-__all__ = ["TiesOptions", "ties"]
+__all__ = ["ties"]
 
 
 class TiesOptions(MethodOptions):

@@ -19,7 +19,7 @@ from ..methods.parts.spectral import polar, significant_svd
 from ..methods.parts.updates import weighted_updates
 from ..methods.sweeps import LESS, SAFETY_WEIGHT, SUMS, MethodSweep, TwoStageSweep
 
-__all__ = ["TsvOptions", "tsv_m"]
+__all__ = ["tsv_m"]
 
 
 class TsvOptions(MethodOptions):

@@ -15,15 +15,7 @@ from ..errors import ConfigError
 from ..merging.config import AdapterConfig, MergeConfig
 from ..yaml_config import load_yaml_config, tensor_files_beside
 
-__all__ = [
-    "Flag",
-    "config_flags",
-    "config_from_flags",
-    "parse_adapter",
-    "parse_setting",
-    "read_config",
-    "with_flags",
-]
+__all__ = ["Flag", "config_flags", "config_from_flags", "parse_adapter", "parse_setting", "read_config", "with_flags"]
 
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 Config = TypeVar("Config", bound=BaseModel)

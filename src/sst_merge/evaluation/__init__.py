@@ -1,6 +1,6 @@
 """A run of suites over models: check, load, ask, judge, summarise, write."""
 
-from .adapters import BASE_NAME, EvaluatedAdapter, check_adapters, find_adapters
+from .adapters import EvaluatedAdapter, check_adapters, find_adapters
 from .config import EvaluationConfig
 from .metrics_reporter import summarize
 from .records import Record, read_records
@@ -9,7 +9,6 @@ from .settings import ModelSettings
 from .summary import Comparison, Summary, read_summary, write_summary
 
 __all__ = [
-    "BASE_NAME",
     "Comparison",
     "EvaluatedAdapter",
     "EvaluationConfig",

@@ -9,10 +9,10 @@ from dataclasses import replace
 
 from .records import Record
 
-__all__ = ["HELPFUL", "HELPFUL_RULE", "with_helpfulness"]
+__all__ = ["HELPFUL", "with_helpfulness"]
 
 HELPFUL = "helpful"
-HELPFUL_RULE = "rule: neither refused nor incoherent"
+_HELPFUL_RULE = "rule: neither refused nor incoherent"
 
 
 def with_helpfulness(records: Iterable[Record]) -> list[Record]:
@@ -29,4 +29,4 @@ def _judged(record: Record) -> Record:
     if len(verdicts) < 2:
         return record
     scores = {**record.scores, HELPFUL: float(not any(verdicts))}
-    return replace(record, scores=scores, judges={**record.judges, HELPFUL: HELPFUL_RULE})
+    return replace(record, scores=scores, judges={**record.judges, HELPFUL: _HELPFUL_RULE})

@@ -12,15 +12,7 @@ from typing import NamedTuple
 from ..errors import DataError
 from .intervals import wilson_interval
 
-__all__ = [
-    "Composite",
-    "SweepPoint",
-    "composite",
-    "point_at_safety",
-    "retention",
-    "safety_tax",
-    "tax_reduction",
-]
+__all__ = ["Composite", "SweepPoint", "composite", "point_at_safety", "retention", "safety_tax", "tax_reduction"]
 
 # Means of rates miss round thresholds by rounding: 1.0 − 0.9 is below 0.1.
 ROUNDING = 1e-12

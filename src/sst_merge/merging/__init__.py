@@ -24,9 +24,7 @@ __all__ = [
     "MergeReport",
     "MergeResult",
     "MergeSettings",
-    "MergedModule",
     "ModuleFigures",
-    "ModulePlan",
     "merge",
     "merge_in_memory",
     "merge_lora_adapters",
@@ -34,7 +32,7 @@ __all__ = [
     "merge_to_folder",
     "merged_modules",
     "module_generator",
-    "plan_merge",
+    "plan_merge", "MergedModule", "ModulePlan",
 ]
 
 

@@ -13,14 +13,7 @@ from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_v
 from ..data_loader import DataSource
 from ..yaml_config import FilePath, ModelReference, Section, load_yaml_config, tensor_files_beside
 
-__all__ = [
-    "AdapterConfig",
-    "DataSection",
-    "MergeConfig",
-    "MergeSection",
-    "OutputConfig",
-    "load_config",
-]
+__all__ = ["AdapterConfig", "DataSection", "MergeConfig", "MergeSection", "OutputConfig", "load_config"]
 
 FloatType = Literal["float32", "bfloat16", "float16", "float64"]
 

@@ -14,7 +14,7 @@ from ..core_space import Truncation, effective_rank
 from ..lora_utils import Adapter
 from .calibration_record import CalibrationRecord
 
-__all__ = ["AdapterRecord", "MergeReport", "ModuleFigures", "package_versions", "recorded_path"]
+__all__ = ["AdapterRecord", "MergeReport", "ModuleFigures", "package_versions"]
 
 _FORMAT = "sst_merge.merge_report/1"
 
@@ -46,7 +46,7 @@ class AdapterRecord:
             name=adapter.name,
             role=adapter.role,
             weight=adapter.weight,
-            path=recorded_path(adapter.path),
+            path=_recorded_path(adapter.path),
             base_model=adapter.base_model,
             files=adapter.fingerprints(),
         )
@@ -127,7 +127,7 @@ class MergeReport:
         return plain
 
 
-def recorded_path(path: Path | None) -> str | None:
+def _recorded_path(path: Path | None) -> str | None:
     """A path as a report may hold it: of an absolute one, which says where it lay on one machine, the last name."""
     if path is None:
         return None

@@ -19,7 +19,7 @@ from .attacks import behaviours
 from .harmbench import HARMBENCH
 from .jailbreakbench import JAILBREAKBENCH
 
-__all__ = ["FAMILIES", "JAILBREAK_TEMPLATES", "PLACEHOLDER", "cluster", "held_out", "jailbreak", "templates"]
+__all__ = ["FAMILIES", "PLACEHOLDER", "cluster", "held_out", "jailbreak", "templates"]
 
 # Where a template takes the behaviour.
 PLACEHOLDER = "[INSERT PROMPT HERE]"
@@ -39,7 +39,7 @@ def _rows(parts: Sequence[Part]) -> list[Row]:
     return rows
 
 
-JAILBREAK_TEMPLATES = SetSpec(
+_JAILBREAK_TEMPLATES = SetSpec(
     name="jailbreak_templates",
     summary="jailbreak wrappers with a place for the behaviour",
     files=("jailbreak_templates/GPTFuzzer.csv", "jailbreak_templates/jailbreak_prompts_itw.csv"),
@@ -55,7 +55,7 @@ JAILBREAK_TEMPLATES = SetSpec(
     name="jailbreak",
     measure="safety",
     summary="behaviours in jailbreak wrappers whose families are held out from calibration",
-    sets=(HARMBENCH, JAILBREAKBENCH, JAILBREAK_TEMPLATES),
+    sets=(HARMBENCH, JAILBREAKBENCH, _JAILBREAK_TEMPLATES),
     breakdown="family",
 )
 def jailbreak(request: Request) -> list[Document]:
@@ -64,7 +64,7 @@ def jailbreak(request: Request) -> list[Document]:
     Behaviours and templates are put into an order that the seed decides, and the k-th behaviour takes the k-th
     template, beginning again when templates run out, so that all templates are used about equally often.
     """
-    wrappers = shuffled(templates(request.read(JAILBREAK_TEMPLATES).rows, "test"), seed=request.seed)
+    wrappers = shuffled(templates(request.read(_JAILBREAK_TEMPLATES).rows, "test"), seed=request.seed)
     asked = shuffled(behaviours(request), seed=request.seed)
     documents = []
     for k, row in enumerate(asked):
