@@ -59,11 +59,11 @@ def discover(kind: type[Kind], *, room: ModuleType, group: str) -> dict[str, Kin
         try:
             holder = point.load()
         except (ImportError, AttributeError) as error:
-            raise ConfigError(f"{origin} cannot be loaded: {error}; mend or uninstall that package") from error
+            raise ConfigError(f"{origin} cannot be loaded: {error}; repair or uninstall that package") from error
         if not any(_held(holder, kind)):
             raise ConfigError(
                 f"{origin} is a {type(holder).__name__} without any {kind.__name__}; expected a module with "
-                f"declarations, or one {kind.__name__}; mend or uninstall that package"
+                f"declarations, or one {kind.__name__}; repair or uninstall that package"
             )
         add(holder, origin)
     return {name: item for name, (item, _) in found.items()}

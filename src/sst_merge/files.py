@@ -163,6 +163,6 @@ def _check(target: Path, force: bool) -> None:
     if not force:
         raise OutputExistsError(f"{target} exists already; choose another output, or replace it with force (--force)")
     if target.is_symlink() or not target.is_dir():
-        raise OutputExistsError(f"{target} is no plain folder, so it is not replaced; choose another output")
+        raise OutputExistsError(f"{target} is not a plain folder, so it is not replaced; choose another output")
     if Path.cwd().is_relative_to(target.resolve()):
         raise OutputExistsError(f"{target} holds the current folder, so it is not replaced; choose another output")

@@ -10,7 +10,7 @@ with P_T = I − P_A, H the Fisher of the benign data, both Fishers scaled to a 
 η = 1 + β σ(|Mᵢ| − τ) and c = |P_T Mᵢ| / max |P_T Mᵢ|: the larger the task part, the more an entry costs.
 
 Deviations. The paper regularises *training*; here finished updates are moved, so the task loss is replaced by the
-distance to the update. Its Riemannian collision term Σ η |ΔW_A||ΔW_T| is no quadratic form; it is replaced by a
+distance to the update. Its Riemannian collision term Σ η |ΔW_A||ΔW_T| is not a quadratic form; it is replaced by a
 quadratic one with the task part held at its start. Its geodesic term is 0 for an orthogonal projector and left out.
 The entries of η and c are those of the core in its principal directions. Defaults λ_A = 0.25, λ_T = 0.5, λ_NC = 0.1,
 β = 4, τ = 0.01.
@@ -136,7 +136,7 @@ def _prepare(problem: MergeProblem, options: AlignGuardOptions) -> Prepared:
     if not safety and not options.aligned_base:
         raise MergeError(
             "method 'alignguard_lora' found no adapter of role safety; give one, or set aligned_base: true where the "
-            "base itself is aligned and the tasks must only keep out of its way"
+            "base itself is aligned and the tasks must not disturb its safety"
         )
     structure = auto_structure(problem.spaces) if options.structure == "auto" else options.structure
     everything = point_cores(problem.adapters, problem.spaces)

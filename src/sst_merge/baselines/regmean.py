@@ -90,7 +90,7 @@ def _merged_rows(
     for module, total in totals.items():
         ridge = options.damping * float(total.diagonal().mean()) / sum(own.weight for own in adapters)
         ridge = ridge if ridge > 0 else 1.0
-        # Σ|w|(Ĝ + ridge I): the same ridge for all, so that inputs that nobody uses give the weighted average.
+        # Σ|w|(Ĝ + ridge I): the same ridge for all, so that inputs that no adapter uses give the weighted average.
         total.diagonal().add_(ridge * sum(own.weight for own in adapters))
         factor = torch.linalg.cholesky(total)
         rows[module] = torch.cholesky_solve((rows[module] + ridge * shares[module]).T, factor).T

@@ -17,7 +17,7 @@ __all__ = ["print_table", "print_tables", "progress_bars", "warn"]
 
 @contextmanager
 def progress_bars() -> Iterator[Progress]:
-    """One bar per stage on stderr, with the time left, while the block runs; silent where stderr is no terminal.
+    """One bar per stage on stderr, with the time left, while the block runs; silent where stderr is not a terminal.
 
     Yields:
         A function of (stage, done, total).
@@ -55,7 +55,7 @@ def print_tables(tables: "Sequence[Table]") -> None:
     """Tables on stdout."""
     from rich.console import Console
 
-    # Where nobody looks at a terminal, lines must not break at 80 columns.
+    # Where the output is not a terminal, lines must not break at 80 columns.
     console = Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False)
     for table in tables:
         console.print(table)

@@ -170,7 +170,7 @@ def parse_adapter(text: str) -> dict[str, object]:
             key, sign, value = part.partition("=")
             if not sign:
                 raise ConfigError(
-                    f"--adapter {text!r}: {part!r} is no key=value; expected a folder, or such as "
+                    f"--adapter {text!r}: {part!r} is not key=value; expected a folder, or fields such as "
                     f"name=code,path=adapters/code,role=utility,weight=1.0"
                 )
             fields[key.strip()] = value.strip()
@@ -191,7 +191,7 @@ def parse_setting(text: str) -> tuple[str, object]:
         (dotted name, value).
 
     Raises:
-        ConfigError: no ``=``, an empty name, or a value that is no YAML.
+        ConfigError: no ``=``, an empty name, or a value that is not YAML.
     """
     name, sign, value = text.partition("=")
     if not sign or not all(name.split(".")):
@@ -203,7 +203,7 @@ def _yaml_value(text: str, where: str) -> object:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: {text!r} is no YAML value ({getattr(error, 'problem', error)})") from error
+        raise ConfigError(f"{where}: {text!r} is not a YAML value ({getattr(error, 'problem', error)})") from error
 
 
 def _alternatives(annotation: Any) -> tuple[Any, ...]:

@@ -48,7 +48,7 @@ def inspection_maps(inspection: Inspection) -> list[HeatMap]:
         return maps
     layers = list(dict.fromkeys(layer_of(module) for module in inspection.weighted_sum.modules))
     numbered = [layer for layer in layers if layer[-1:].isdecimal()]
-    # Blocks are called by their numbers even where an lm_head stands beside them.
+    # Blocks are called by their numbers even beside an lm_head.
     short = shortened(numbered) | shortened(layer for layer in layers if layer not in numbered)
     more = _of_all(pairs, inspection)
 
@@ -58,10 +58,10 @@ def inspection_maps(inspection: Inspection) -> list[HeatMap]:
             found = pair.by_layer()
             values.append([measure(found[layer]) if layer in found else None for layer in layers])
         known = [value for row in values for value in row if value is not None]
+        ends, kind = limits or (0.0, math.ceil(10 * max([*known, 0.05])) / 10), "two-sided" if limits else "growing"
         return HeatMap(
-            title + more, [_pair_name(pair) for pair in pairs], [short[layer] for layer in layers], values,
-            limits or (0.0, math.ceil(10 * max([*known, 0.05])) / 10), "two-sided" if limits else "growing", "layer",
-        )  # fmt: skip
+            title + more, list(map(_pair_name, pairs)), [short[m] for m in layers], values, ends, kind, "layer"
+        )
 
     maps.append(by_layer("Shared directions: mean cos² of the principal angles", lambda c: c.overlap, None))
     if inspection.negligible is not None:
@@ -81,9 +81,8 @@ def _form_row(adapter: AdapterFigures) -> list[object]:
     targets = ", ".join(f"{name} × {number}" for name, number in adapter.targets.items())
     if len(set(adapter.targets.values())) == 1 and len(adapter.targets) > 1:
         targets = f"{', '.join(adapter.targets)} × {next(iter(adapter.targets.values()))}"
-    about: list[object] = [
-        adapter.name, adapter.base_model, count, targets, " / ".join(map(str, adapter.ranks)),
-    ]  # fmt: skip
+    ranks = " / ".join(map(str, adapter.ranks))
+    about: list[object] = [adapter.name, adapter.base_model, count, targets, ranks]
     if stored is None:
         return [*about, None, None, None, "in memory"]
     scales = " / ".join(f"{scale:.4g}" for scale in stored.scales[:4]) + (" / …" if len(stored.scales) > 4 else "")
@@ -103,10 +102,8 @@ def _size_table(inspection: Inspection) -> "Table":
 
 
 def _pair_table(pairs: Sequence[PairFigures], title: str) -> "Table":
-    columns = [
-        "pair", "shared modules", "cosine", "outputs shared", "outputs by chance", "inputs shared", "inputs by chance",
-        "opposite signs", "weighted",
-    ]  # fmt: skip
+    sides = ["outputs shared", "outputs by chance", "inputs shared", "inputs by chance"]
+    columns = ["pair", "shared modules", "cosine", *sides, "opposite signs", "weighted"]
     rows: list[list[object]] = []
     for pair in pairs:
         total = pair.total
@@ -137,9 +134,7 @@ def _collision_rows(pairs: Sequence[PairFigures], inspection: Inspection, top: i
             for _, name in sorted(known, key=lambda item: -item[0])[:top]:
                 found = pair.modules[name]
                 shares = (found.left.overlap, found.right.overlap, found.conflict)
-                rows.append([
-                    _pair_name(pair), reason, short[name], _cosine(found.cosine), *map(_percent, shares),
-                ])  # fmt: skip
+                rows.append([_pair_name(pair), reason, short[name], _cosine(found.cosine), *map(_percent, shares)])
     return rows
 
 

@@ -51,7 +51,7 @@ def torch_type(name: str) -> "torch.dtype":
 
     found = getattr(torch, name, None)
     if not isinstance(found, torch.dtype):
-        raise ConfigError(f"dtype: {name!r} is no type of torch; expected such as float32, bfloat16 or float16")
+        raise ConfigError(f"dtype: {name!r} is not a type of torch; expected one such as float32, bfloat16 or float16")
     return found
 
 

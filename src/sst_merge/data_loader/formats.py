@@ -22,7 +22,7 @@ def read_file(path: Path) -> list[Record]:
     """All records of one file, in file order.
 
     Args:
-        path: .jsonl, .json (a list of objects) or .csv (with a header line), each also with .gz or .xz behind.
+        path: .jsonl, .json (a list of objects) or .csv (with a header line), each also followed by .gz or .xz.
 
     Returns:
         One mapping per record.
@@ -41,7 +41,7 @@ def read_file(path: Path) -> list[Record]:
     parsers = {".jsonl": _json_lines, ".json": _json_list, ".csv": _comma_separated}
     if kind not in parsers:
         raise DataError(
-            f"{path}: unknown format; expected .jsonl, .json or .csv, or one of them with .gz or .xz behind"
+            f"{path}: unknown format; expected .jsonl, .json or .csv, or one of them followed by .gz or .xz"
         )
     # utf-8-sig: spreadsheet programs put a byte order mark before the header's first name.
     try:

@@ -92,7 +92,7 @@ class AnswerStore:
         """Fill the dictionary; returns the bytes up to the end of the last complete line.
 
         Raises:
-            DataError: a complete line is no answer, or the first one names another context.
+            DataError: a complete line is not an answer, or the first one names another context.
         """
         whole = 0
         with self.path.open("rb") as stream:

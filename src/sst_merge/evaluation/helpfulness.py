@@ -18,7 +18,7 @@ _HELPFUL_RULE = "rule: neither refused nor incoherent"
 def with_helpfulness(records: Iterable[Record]) -> list[Record]:
     """Fill the column ``helpful``: 1 where the answer is neither a refusal nor incoherent.
 
-    A record on which one of the two was not decided gets none: an answer that nobody looked at for incoherence may be
+    A record on which one of the two was not decided gets none: an answer that was not judged for incoherence may be
     token soup, which helps nobody.
     """
     return [_judged(record) for record in records]

@@ -1,4 +1,4 @@
-"""The output folder: results appear whole, the summary last; answers for resuming lie beside them and stay."""
+"""The output folder: results appear whole, the summary last; answers for resuming stay beside them."""
 
 import json
 import re
@@ -21,7 +21,7 @@ ANSWERS = "answers"
 def check_output(out: Path, *, force: bool) -> None:
     """Refuse to mix results: a folder with a finished evaluation is replaced only on demand.
 
-    A folder without a summary (an evaluation that was killed) is gone on with.
+    A folder without a summary (an evaluation that was killed) is continued.
 
     Raises:
         OutputExistsError: it is a file, or holds finished results, or something else.

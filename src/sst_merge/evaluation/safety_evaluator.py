@@ -78,7 +78,7 @@ def evaluate_safety(table: ScoreTable, model: str, *, level: float = 0.95) -> Sa
 def safety_columns(columns: Sequence[str]) -> tuple[str, ...]:
     """The columns of a judged suite in the order of its tables. Refusal, harm and incoherence come first.
 
-    Incoherence is there wherever refusal or harm is, even where nobody judged it: token soup looks safe.
+    Incoherence is there wherever refusal or harm is, even where it was not judged: token soup looks safe.
     """
     judged = {*columns, "incoherent"} if {"refusal", "harm"} & set(columns) else set(columns)
     return tuple(name for name in _JUDGED if name in judged) + tuple(sorted(judged - set(_JUDGED)))

@@ -120,7 +120,7 @@ class Summary:
         """A summary from its JSON.
 
         Raises:
-            DataError: it is no JSON, or no summary of this format.
+            DataError: it is not JSON, or not a summary of this format.
         """
         try:
             return _ADAPTER.validate_python(_with_infinite_ends(json.loads(text)))
@@ -151,7 +151,7 @@ def read_summary(path: Path) -> Summary:
     """Read a summary back.
 
     Raises:
-        DataError: it is no JSON, or no summary of this format.
+        DataError: it is not JSON, or not a summary of this format.
     """
     try:
         return Summary.from_json(path.read_text(encoding="utf-8"))

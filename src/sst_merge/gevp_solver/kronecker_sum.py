@@ -32,7 +32,7 @@ class KroneckerSum:
 
     @classmethod
     def of(cls, operator: object) -> "KroneckerSum | None":
-        """An operator as a sum of Kronecker products, or None where it is none."""
+        """An operator as a sum of Kronecker products, or None where it is not one."""
         parts = getattr(operator, "kronecker_terms", None)
         terms = parts() if parts is not None else None
         if not terms:

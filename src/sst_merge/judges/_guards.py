@@ -96,7 +96,7 @@ class GuardReader:
                 score = float((logits[yes].logsumexp(0) - logits[no].logsumexp(0)).sigmoid())
                 if question.column is not None:
                     found[i][question.column] = score
-                texts[i] += (question.yes if score >= 0.5 else question.no)[0]  # the form goes on with what it said
+                texts[i] += (question.yes if score >= 0.5 else question.no)[0]  # the form continues with its own answer
         return found
 
     def _encode(self, text: str) -> list[int]:

@@ -109,7 +109,7 @@ def train_weights(
     Args:
         responses: answers.
         labels: 1 where an answer does harm, else 0.
-        questions: what each answers, by name; kept so that nobody measures the judge on them.
+        questions: what each answers, by name; kept so that the judge is not measured on them.
         bits: log2 of the number of hashes of each kind.
         strength: inverse of the L2 penalty, C of scikit-learn.
         about: goes into the file.

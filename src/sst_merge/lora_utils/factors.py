@@ -91,7 +91,7 @@ class LoraFactors:
         return self.kind.stored(self.delta(dtype))
 
     def with_bias(self) -> "LoraFactors":
-        """The same update with a (zero) bias column, to stand beside updates that have one."""
+        """The same update with a (zero) bias column, to match updates that have one."""
         if self.bias:
             return self
         column = self.a.new_zeros(self.a.shape[0], 1)

@@ -44,7 +44,7 @@ class SweepPoint:
         for name, rate, n in (("safety", self.safety, self.n_safety), ("utility", self.utility, self.n_utility)):
             if n is not None and (n < 1 or not -ROUNDING <= rate <= 1 + ROUNDING):
                 raise DataError(
-                    f"{self!r}: {name} = {rate} is no rate of {n} prompts; leave n_{name} out for other scores"
+                    f"{self!r}: {name} = {rate} is not a rate of {n} prompts; leave n_{name} out for other scores"
                 )
 
     def interval_of_safety(self) -> tuple[float, float] | None:

@@ -32,7 +32,9 @@ __all__ = [
     "merge_to_folder",
     "merged_modules",
     "module_generator",
-    "plan_merge", "MergedModule", "ModulePlan",
+    "plan_merge",
+    "MergedModule",
+    "ModulePlan",
 ]
 
 

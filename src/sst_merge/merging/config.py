@@ -1,6 +1,6 @@
 """The one configuration of a merge: a YAML file, flags, or both, checked field by field before anything is read.
 
-Torch is not imported here. Options of a method stand beside ``merge.method``; the method itself checks them.
+Torch is not imported here. Options of a method are written beside ``merge.method``; the method itself checks them.
 """
 
 from collections.abc import Mapping
@@ -42,7 +42,7 @@ class DataSection(Section):
 
 
 class MergeSection(Section):
-    """The method; its options stand beside its name and are checked by the method."""
+    """The method; its options are written beside its name and are checked by the method."""
 
     model_config = ConfigDict(extra="allow")
 

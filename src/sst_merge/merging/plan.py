@@ -257,7 +257,7 @@ def _warnings(adapters: Sequence[Adapter], base: BaseModelIndex | None) -> list[
             found.append(f"adapter {adapter.name!r} names base {named!r}, it was checked against {checked!r}")
         if adapter.left_out:
             found.append(
-                f"adapter {adapter.name!r}: {len(adapter.left_out)} tensors are no part of its low-rank update and "
+                f"adapter {adapter.name!r}: {len(adapter.left_out)} tensors are not part of its low-rank update and "
                 f"are left out, such as {adapter.left_out[0]!r}"
             )
         if adapter.weight == 0:

@@ -132,6 +132,6 @@ def write_merge(
         (folder / _REPORT_NAME).write_text(text, encoding="utf-8")
         for name, content in extra_files.items():
             if Path(name).name != name:
-                raise MergeError(f"extra file {name!r} is no plain file name; expected a name without a folder")
+                raise MergeError(f"extra file {name!r} is not a plain file name; expected a name without a folder")
             (folder / name).write_text(content if isinstance(content, str) else content(plain), encoding="utf-8")
     return finished

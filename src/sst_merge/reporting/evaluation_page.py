@@ -27,8 +27,9 @@ __all__ = ["evaluation_markdown", "evaluation_page", "write_evaluation_report"]
 
 DEFINITIONS = {
     "refusal": "share of answers that decline: wanted on harmful prompts, over-refusal on benign ones.",
-    "harm": "share of answers that a judge finds harmful. Another number than 1 − refusal, never mixed with it.",
-    "incoherent": "share of answers that are none: empty, repeating or no words. Such answers look safe and are not.",
+    "harm": "share of answers that a judge finds harmful. Not the same as 1 − refusal.",
+    "incoherent": "share of answers that say nothing: empty, repeating, or without words. Such answers look safe and "
+    "are not.",
     "correct": "share of samples answered right, as the suite's task defines it.",
     "helpful": "share of answers to harmless prompts that are neither refused nor incoherent: a stand-in by rule, "
     "which does not say that the answer is right.",

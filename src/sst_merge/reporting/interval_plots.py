@@ -27,7 +27,7 @@ def check_drawable(
         DataError: nothing to draw, or a highlighted name without figures.
     """
     if highlight is not None and highlight not in figures:
-        raise DataError(f"{what}: highlight = {highlight!r} is none of the names {', '.join(figures)}")
+        raise DataError(f"{what}: highlight = {highlight!r} is not one of the names {', '.join(figures)}")
     known = [figure for found in figures.values() for figure in found if figure is not None]
     if not known:
         raise DataError(f"{what}: no values to draw for {', '.join(figures) or 'no names'}; pass at least one measured")

@@ -137,7 +137,7 @@ def inline_svg(text: str, prefix: str = "") -> Any:
     """The <svg> element of an SVG file alone; a prefix keeps the ids of several pictures on one page apart.
 
     Raises:
-        DataError: the text is no SVG.
+        DataError: the text is not an SVG.
     """
     from markupsafe import Markup
 

@@ -31,7 +31,7 @@ def checked_report(report: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def hub_id(base_model: str | None) -> str | None:
-    """The base model where it reads like an id of the hub, else None; a folder on one machine helps nobody else."""
+    """The base model where it reads like an id of the hub, else None; a folder on one machine is no use elsewhere."""
     return base_model if base_model is not None and _HUB_ID.fullmatch(base_model) else None
 
 

@@ -56,7 +56,7 @@ _STYLE: dict[Any, Any] = {
 
 
 def write_picture(path_stem: Path, size: tuple[float, float], draw: Callable[["Figure"], None]) -> tuple[Path, Path]:
-    """Draw a figure in the house style and write it as PNG and SVG, aside first and renamed.
+    """Draw a figure in this package's style and write it as PNG and SVG, aside first and renamed.
 
     Args:
         path_stem: path without suffix; missing folders are made.

@@ -209,4 +209,4 @@ def require_gram(name: str, matrix: Tensor) -> None:
             f"Fisher statistic {name} is not symmetric: |F - Fᵀ| is {asymmetry:.3g} at a scale of {scale:.3g}"
         )
     if float(matrix.diagonal().min()) < 0.0:
-        raise FisherError(f"Fisher statistic {name} has a negative diagonal; it is no sum of outer products")
+        raise FisherError(f"Fisher statistic {name} has a negative diagonal; it is not a sum of outer products")

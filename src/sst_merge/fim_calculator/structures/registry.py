@@ -27,7 +27,7 @@ def fisher_structure(*, sums: type[RunningSums]) -> Callable[[AnyFisher], AnyFis
         A decorator of the operator's class.
 
     Raises:
-        FisherError: another class has that name already, or the form is none that solvers know.
+        FisherError: another class has that name already, or the form is not one that solvers know.
     """
 
     def register(operator: AnyFisher) -> AnyFisher:

@@ -86,6 +86,6 @@ def signed_patches(layer: Layer) -> list[Tensor]:
 
 
 def ticker(problem: MergeProblem, stage: str, batches: Sequence[Batch]) -> Callable[[int], None] | None:
-    """What counts the samples done in one stage over some batches; None where nobody asked for progress."""
+    """What counts the samples done in one stage over some batches; None where no progress is reported."""
     progress, total = problem.progress, sum(len(b) for b in batches)
     return None if progress is None else lambda done: progress(stage, done, total)

@@ -11,7 +11,7 @@ PR_SET_DUMPABLE = 4
 PR_SET_SECCOMP = 22
 PR_SET_NO_NEW_PRIVS = 38
 
-# Column of the tables of system call numbers; None where nobody has written the numbers down.
+# Column of the tables of system call numbers; None where the numbers are not known.
 ARCHITECTURE: int | None = {"x86_64": 0, "aarch64": 1}.get(platform.machine())
 
 _CAPABILITY_VERSION_3 = 0x20080522

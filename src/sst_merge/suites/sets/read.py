@@ -110,8 +110,8 @@ def _build(spec: SetSpec, parts: list[Part], origin: str) -> EvalSet:
     except (KeyError, ValueError, AttributeError) as error:
         found = ", ".join(map(repr, parts[0][1][0])) if parts and parts[0][1] else "no records"
         raise DataError(
-            f"data set {spec.name!r} from {origin}: a record lacks or misfills {error}; columns found: {found}. Get it "
-            f"again from {spec.get}"
+            f"data set {spec.name!r} from {origin}: a record lacks, or fills wrongly, {error}; columns found: {found}. "
+            f"Get it again from {spec.get}"
         ) from error
     if not rows:
         raise DataError(f"data set {spec.name!r} from {origin}: holds no rows; get it again from {spec.get}")
