@@ -16,7 +16,7 @@ from pathlib import Path
 
 from .errors import OutputExistsError
 
-__all__ = ["atomic_file", "atomic_folder", "file_sha256", "sealed_files"]
+__all__ = ["atomic_file", "atomic_folder", "file_sha256", "sealed_files", "write_text"]
 
 _CHUNK = 1 << 20
 
@@ -166,3 +166,9 @@ def _check(target: Path, force: bool) -> None:
         raise OutputExistsError(f"{target} is not a plain folder, so it is not replaced; choose another output")
     if Path.cwd().is_relative_to(target.resolve()):
         raise OutputExistsError(f"{target} holds the current folder, so it is not replaced; choose another output")
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file, UTF-8, whole or not at all; an existing one is replaced."""
+    with atomic_file(path) as aside:
+        aside.write_text(text, encoding="utf-8")

@@ -14,7 +14,7 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods import Layer, Promises, StrengthOptions, merge_method
 from ..methods.parts.entrywise import Rescaling, disjoint_merge, drop, rescaled
 from ..methods.parts.spectral import aligned_cores
 from ..methods.parts.updates import weighted_updates
@@ -23,17 +23,15 @@ from ..methods.sweeps import SAFETY_WEIGHT, SUMS, MethodSweep
 __all__ = ["core_dare"]
 
 
-class CoreDareOptions(MethodOptions):
+class CoreDareOptions(StrengthOptions):
     """Options of Core-Space DARE.
 
     Attributes:
-        strength: λ, multiplies the merged update.
         density: probability to keep an entry, 1 − p.
         rescale: divide by the density, restore the sum of magnitudes, or neither.
         merge: add the cores, or elect signs and average the entries that agree.
     """
 
-    strength: float = 1.0
     density: float = Field(default=0.1, gt=0.0, le=1.0)
     rescale: Rescaling = "paper"
     merge: Literal["linear", "ties"] = "linear"

@@ -18,23 +18,21 @@ from collections.abc import Iterator
 from pydantic import Field
 from torch import Tensor
 
-from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods import Layer, Promises, StrengthOptions, merge_method
 from ..methods.parts.entrywise import Normalization, Rescaling, disjoint_merge, drop, rescaled
 from ..methods.sweeps import LESS, SAFETY_WEIGHT, SUMS, TRIMMED, MethodSweep, TwoStageSweep
 
 __all__ = ["dare_linear", "dare_ties"]
 
 
-class DareLinearOptions(MethodOptions):
+class DareLinearOptions(StrengthOptions):
     """Options of drop and rescale.
 
     Attributes:
-        strength: λ, multiplies the merged update.
         density: probability to keep an entry, 1 − p.
         rescale: divide by the density, restore the sum of magnitudes, or neither.
     """
 
-    strength: float = 1.0
     density: float = Field(default=0.1, gt=0.0, le=1.0)
     rescale: Rescaling = "paper"
 

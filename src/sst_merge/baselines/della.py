@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from typing_extensions import Self
 
-from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods import Layer, Promises, StrengthOptions, merge_method
 from ..methods.parts.entrywise import Normalization, Rescaling, disjoint_merge, drop, rescaled
 from ..methods.parts.updates import row_blocks
 from ..methods.sweeps import SAFETY_WEIGHT, TRIMMED, MethodSweep
@@ -27,11 +27,10 @@ from ..methods.sweeps import SAFETY_WEIGHT, TRIMMED, MethodSweep
 __all__ = ["DellaOptions", "della"]
 
 
-class DellaOptions(MethodOptions):
+class DellaOptions(StrengthOptions):
     """Options of DELLA-Merging.
 
     Attributes:
-        strength: λ, multiplies the merged update.
         density: mean probability to keep an entry, 1 − p.
         epsilon: ε, spread of the probabilities between the smallest and the largest entry of a row.
         rescale: divide by the probabilities, restore the sum of magnitudes, or neither.
@@ -39,7 +38,6 @@ class DellaOptions(MethodOptions):
         normalize: what the sum of agreeing entries is divided by; without ``elect`` nothing is.
     """
 
-    strength: float = 1.0
     density: float = Field(default=0.3, gt=0.0, le=1.0)
     epsilon: float = Field(default=0.15, ge=0.0, lt=1.0)
     rescale: Rescaling = "paper"

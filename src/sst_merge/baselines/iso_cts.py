@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods import Layer, Promises, StrengthOptions, merge_method
 from ..methods.parts.spectral import polar, significant_svd
 from ..methods.parts.updates import weighted_updates
 from ..methods.sweeps import SAFETY_WEIGHT, SUMS, MethodSweep
@@ -22,15 +22,13 @@ from ..methods.sweeps import SAFETY_WEIGHT, SUMS, MethodSweep
 __all__ = ["iso_cts"]
 
 
-class IsoCtsOptions(MethodOptions):
+class IsoCtsOptions(StrengthOptions):
     """Options of Iso-CTS.
 
     Attributes:
-        strength: λ, multiplies the merged update.
         common: share of the directions that belongs to the sum; the rest is divided among the tasks.
     """
 
-    strength: float = 1.0
     common: float = Field(default=0.8, ge=0.0, le=1.0)
 
 

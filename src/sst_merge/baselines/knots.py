@@ -22,7 +22,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ..core_space import numerical_rank
-from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods import Layer, Promises, StrengthOptions, merge_method
 from ..methods.parts.entrywise import disjoint_merge, drop, rescaled, trim
 from ..methods.parts.spectral import significant_svd
 from ..methods.parts.updates import scaled, sum_of
@@ -36,16 +36,14 @@ _PROBES, _CHECKS = 32, 8
 _NOISE = 10
 
 
-class KnotsOptions(MethodOptions):
+class KnotsOptions(StrengthOptions):
     """Options of KnOTS.
 
     Attributes:
-        strength: λ, multiplies the merged update.
         merge: what merges the aligned parts; ``dare_ties`` draws from the seed.
         density: share of a part's entries that is kept.
     """
 
-    strength: float = 1.0
     merge: Literal["ties", "dare_ties"] = "ties"
     density: float = Field(default=0.2, gt=0.0, le=1.0)
 

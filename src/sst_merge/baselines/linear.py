@@ -11,21 +11,19 @@ terms BᵢAⱼ are as large as the answer; its ``svd`` is the faithful one.
 
 from torch import Tensor
 
-from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods import Layer, Promises, StrengthOptions, merge_method
 from ..methods.sweeps import AVERAGES, SAFETY_WEIGHT, MethodSweep
 
 __all__ = ["linear"]
 
 
-class LinearOptions(MethodOptions):
+class LinearOptions(StrengthOptions):
     """Options of the weighted average.
 
     Attributes:
-        strength: λ, multiplies the average.
         normalize: divide by Σ|wᵢ|.
     """
 
-    strength: float = 1.0
     normalize: bool = True
 
 

@@ -11,7 +11,7 @@ Others: PEFT's ``magnitude_prune`` prunes A and B apart (``magnitude_prune_svd``
 from pydantic import Field
 from torch import Tensor
 
-from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods import Layer, Promises, StrengthOptions, merge_method
 from ..methods.parts.entrywise import trimmed_rows
 from ..methods.parts.updates import by_rows, scaled, sum_of
 from ..methods.sweeps import SAFETY_WEIGHT, TRIMMED, MethodSweep
@@ -19,15 +19,13 @@ from ..methods.sweeps import SAFETY_WEIGHT, TRIMMED, MethodSweep
 __all__ = ["magnitude_prune"]
 
 
-class MagnitudePruneOptions(MethodOptions):
+class MagnitudePruneOptions(StrengthOptions):
     """Options of magnitude pruning.
 
     Attributes:
-        strength: λ, multiplies the sum.
         density: share of every update's entries that is kept.
     """
 
-    strength: float = 1.0
     density: float = Field(default=0.2, gt=0.0, le=1.0)
 
 

@@ -20,7 +20,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods import Layer, Promises, StrengthOptions, merge_method
 from ..methods.parts.thresholds import magnitude_threshold
 from ..methods.parts.updates import weighted_updates
 from ..methods.sweeps import AVERAGES, SAFETY_WEIGHT, MethodSweep
@@ -28,16 +28,14 @@ from ..methods.sweeps import AVERAGES, SAFETY_WEIGHT, MethodSweep
 __all__ = ["sce"]
 
 
-class SceOptions(MethodOptions):
+class SceOptions(StrengthOptions):
     """Options of SCE.
 
     Attributes:
-        strength: λ, multiplies the merged update.
         density: share of entries that is selected.
         normalize: divide by the coefficients of the agreeing updates.
     """
 
-    strength: float = 1.0
     density: float = Field(default=0.1, gt=0.0, le=1.0)
     normalize: bool = True
 

@@ -12,22 +12,20 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods import Layer, Promises, StrengthOptions, merge_method
 from ..methods.sweeps import LESS, SHARES, SUMS, MethodSweep, TwoStageSweep
 
 __all__ = ["task_arithmetic"]
 
 
-class TaskArithmeticOptions(MethodOptions):
+class TaskArithmeticOptions(StrengthOptions):
     """Options of Task Arithmetic.
 
     Attributes:
-        strength: λ, multiplies the whole sum.
         safety_strength: t, multiplies the adapters of role ``safety``.
         combine: ``add`` them on top, or ``interpolate`` between the roles.
     """
 
-    strength: float = 1.0
     safety_strength: float = Field(default=1.0, ge=0.0)
     combine: Literal["add", "interpolate"] = "add"
 

@@ -17,7 +17,7 @@ apart (``ties_svd`` is the faithful one); the authors' code and FusionBench trim
 from pydantic import Field
 from torch import Tensor
 
-from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods import Layer, Promises, StrengthOptions, merge_method
 from ..methods.parts.entrywise import Normalization, disjoint_merge, trimmed_rows
 from ..methods.parts.updates import by_rows, scaled
 from ..methods.sweeps import LESS_OF_AVERAGES, SAFETY_WEIGHT, TRIMMED, MethodSweep, TwoStageSweep
@@ -25,16 +25,14 @@ from ..methods.sweeps import LESS_OF_AVERAGES, SAFETY_WEIGHT, TRIMMED, MethodSwe
 __all__ = ["ties"]
 
 
-class TiesOptions(MethodOptions):
+class TiesOptions(StrengthOptions):
     """Options of TIES-Merging.
 
     Attributes:
-        strength: λ, multiplies the merged update.
         density: share of every update's entries that is kept.
         normalize: what the sum of agreeing entries is divided by.
     """
 
-    strength: float = 1.0
     density: float = Field(default=0.2, gt=0.0, le=1.0)
     normalize: Normalization = "count"
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import ConfigError
+from ..files import write_text
 from .console import print_tables, progress_bars, warn
-from .outputs import check_target, write_text
+from .outputs import check_target
 
 if TYPE_CHECKING:
     from ..lora_utils import Adapter

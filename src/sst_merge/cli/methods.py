@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -41,7 +42,6 @@ def _needs(method: "MergeMethod") -> str:
 
 
 def _record(method: "MergeMethod") -> dict[str, Any]:
-    promises = method.promises
     kinds = {name: str(info.annotation) for name, info in method.options.model_fields.items()}
     defaults = method.options().model_dump(mode="json")
     return {
@@ -56,13 +56,7 @@ def _record(method: "MergeMethod") -> dict[str, Any]:
             "aligned_base": method.needs.aligned_base,
             "roles": sorted(method.needs.roles),
         },
-        "promises": {
-            "exact": promises.exact,
-            "symmetric": promises.symmetric,
-            "deterministic": promises.deterministic,
-            "homogeneous": promises.homogeneous,
-            "gauge_invariant": promises.gauge_invariant,
-        },
+        "promises": asdict(method.promises),
         "options": {name: {"type": _readable(kinds[name]), "default": defaults[name]} for name in kinds},
     }
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from ..errors import DataError
-from ..files import atomic_file
+from ..files import write_text
 from ..measures.figure import Figure
 from .safety_evaluator import SafetyReport
 from .safety_tax_calculator import SafetyTax
@@ -143,8 +143,7 @@ def _with_infinite_ends(value: Any) -> Any:
 
 def write_summary(path: Path, summary: Summary) -> None:
     """Write a summary as JSON; the file is whole or absent."""
-    with atomic_file(path) as aside:
-        aside.write_text(summary.to_json() + "\n", encoding="utf-8")
+    write_text(path, summary.to_json() + "\n")
 
 
 def read_summary(path: Path) -> Summary:

@@ -9,7 +9,7 @@ from .expansion_point import trust_region_share
 from .fisher import Fisher
 from .identity import fingerprint, point_digest
 from .likelihood import answer_log_probabilities, divergences, mean_divergence, token_logprobs
-from .points import auto_structure, build_spaces, point_cores
+from .points import auto_structure, build_spaces, module_updates, point_cores
 from .role_patches import RolePatches, point_settings, role_patches
 from .structures import BlockFisher, DiagonalFisher, KroneckerFisher, LayerFisher, SampleGradients
 from .vila import Identification, restrict_spaces, vila_parameter_identification
@@ -42,6 +42,7 @@ __all__ = [
     "fingerprint",
     "lora_gradient_variance_approximation",
     "mean_divergence",
+    "module_updates",
     "point_cores",
     "point_digest",
     "point_settings",

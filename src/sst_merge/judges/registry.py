@@ -17,7 +17,7 @@ DEFAULT_JUDGES = ("rules", "incoherence", "offline")
 @cache
 def available_judges() -> Mapping[str, JudgeKind]:
     """Every judge by name, the built-in ones first."""
-    return discover(JudgeKind, room=sys.modules[__package__], group=ENTRY_POINT_GROUP)
+    return discover(JudgeKind, rooms=[sys.modules[__package__]], group=ENTRY_POINT_GROUP)
 
 
 def make_judges(

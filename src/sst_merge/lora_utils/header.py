@@ -143,8 +143,8 @@ def read_header(folder: Path, settings: LoraSettings, *, drop_modules_to_save: b
             if not drop_modules_to_save:
                 raise AdapterError(
                     f"{file}: tensor {key!r} is a whole weight, not a LoRA factor (modules_to_save, or an embedding "
-                    f"that PEFT saved along); expected factors only. Save with save_embedding_layers=False, or leave such "
-                    f"weights out with drop_modules_to_save=True (--drop-modules-to-save)"
+                    f"that PEFT saved along); expected factors only. Save with save_embedding_layers=False, or leave "
+                    f"such weights out with drop_modules_to_save=True (--drop-modules-to-save)"
                 )
             left_out.append(key)
         else:

@@ -64,7 +64,7 @@ _REFUSED: Mapping[str, RefusedField] = {
         "train without trainable_token_indices, or with an embedding LoRA",
     ),
     "alora_invocation_tokens": RefusedField(
-        "activated LoRA acts only after its invocation tokens, so it is not a fixed ΔW", _RETRAIN
+        "activated LoRA acts only after its invocation tokens, so it has no fixed ΔW", _RETRAIN
     ),
     "layer_replication": RefusedField(
         "layer replication changes the base model's layers, so module names mean other weights", _RETRAIN

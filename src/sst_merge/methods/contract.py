@@ -26,7 +26,7 @@ class MethodOptions(BaseModel):
 
 
 class StrengthOptions(MethodOptions):
-    """Options of a method that has its strength alone.
+    """Strength alone, or with what a subclass adds to it.
 
     Attributes:
         strength: λ, multiplies the merged update.

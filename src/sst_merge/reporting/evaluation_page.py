@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..evaluation.summary import Summary
-from ..files import atomic_file
+from ..files import write_text
 from .evaluation_pictures import Picture, draw_summary
 from .evaluation_tables import (
     RATE_COLUMNS,
@@ -181,20 +181,15 @@ def write_evaluation_report(
             ".tex": latex_table(table.rows, table.columns, caption=table.caption, label=f"tab:{name}"),
         }
         for suffix, text in texts.items():
-            _write(folder / "tables" / f"{name}{suffix}", text)
+            write_text(folder / "tables" / f"{name}{suffix}", text)
     rates = rate_rows(summary)
-    _write(folder / "tables" / "rates.csv", csv_table(rates, RATE_COLUMNS))
-    _write(folder / "tables" / "rates.json", json_table(rates, RATE_COLUMNS))
+    write_text(folder / "tables" / "rates.csv", csv_table(rates, RATE_COLUMNS))
+    write_text(folder / "tables" / "rates.json", json_table(rates, RATE_COLUMNS))
     beside = [(picture.caption, Path(os.path.relpath(picture.png, folder)).as_posix()) for picture in pictures]
-    _write(
+    write_text(
         folder / "report.md", evaluation_markdown(summary, beside, more_tables=more_tables, title=title, facts=facts)
     )
     page = folder / "index.html"
     html = evaluation_page(summary, pictures, more_tables=more_tables, title=title, facts=facts, highlight=highlight)
-    _write(page, html)
+    write_text(page, html)
     return page
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_file(path) as aside:
-        aside.write_text(text, encoding="utf-8")

@@ -30,7 +30,7 @@ GROUPS: tuple[str, ...] = (*_MEASURES, "all")
 @cache
 def available_suites() -> Mapping[str, Suite]:
     """Every suite by name, in the order in which tables show them."""
-    found = discover(Suite, room=builtin, group=ENTRY_POINT_GROUP)
+    found = discover(Suite, rooms=[builtin], group=ENTRY_POINT_GROUP)
     real = [one for one in found.values() if one.world is None]
     real.sort(key=lambda one: (_MEASURES.index(one.measure), one.name))
     worlds = sorted((one for one in found.values() if one.world is not None), key=lambda one: str(one.world))
