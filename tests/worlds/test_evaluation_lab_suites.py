@@ -15,9 +15,10 @@ from sst_merge.evaluation import evaluate_models
 from sst_merge.evaluation.loading import load_suites
 from sst_merge.evaluation.silence_libraries import quiet_libraries
 from sst_merge.suites import available_suites, get_suites, selection
+from sst_merge.worlds.asking import measure
 from sst_merge.worlds.lab import Lab
 from sst_merge.worlds.lab.exact_match import exact_match
-from sst_merge.worlds.lab.measures import evaluate_lab
+from sst_merge.worlds.lab.lab_world import LabWorld
 from sst_merge.worlds.lab.world import REFUSAL, Sample
 
 
@@ -60,7 +61,7 @@ def test_a_lab_suite_equals_the_labs_own_measure_sample_by_sample(
             assert all(sum(r.scores[name] for name in ("refusal", "correct", "incoherent")) == 1 for r in records)
 
 
-def test_lab_suites_count_what_evaluate_lab_counts(
+def test_lab_suites_count_what_lab_evaluate_counts(
     lab: Lab, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On the very prompts that ``sst-merge lab evaluate`` draws: the first of each pool."""
@@ -72,7 +73,7 @@ def test_lab_suites_count_what_evaluate_lab_counts(
     from peft import PeftModel
 
     model = PeftModel.from_pretrained(lab.model("unaligned"), adapters["safety"]).eval()
-    expected = evaluate_lab(model, lab, families=["add"], n=n)
+    expected = measure(LabWorld(lab), model, ["add"], n=n)
     first = {name: run.records["safety", name] for name in names}
     assert all(len(records) == n for records in first.values())
     assert sum(r.scores["refusal"] for r in first["lab_harmful_direct"]) == expected.safety_direct.k

@@ -58,10 +58,11 @@ def inspection_maps(inspection: Inspection) -> list[HeatMap]:
             found = pair.by_layer()
             values.append([measure(found[layer]) if layer in found else None for layer in layers])
         known = [value for row in values for value in row if value is not None]
-        ends, kind = limits or (0.0, math.ceil(10 * max([*known, 0.05])) / 10), "two-sided" if limits else "growing"
-        return HeatMap(
-            title + more, list(map(_pair_name, pairs)), [short[m] for m in layers], values, ends, kind, "layer"
-        )
+        rows, columns = list(map(_pair_name, pairs)), [short[layer] for layer in layers]
+        if limits is not None:
+            return HeatMap(title + more, rows, columns, values, limits, "two-sided", "layer")
+        most = math.ceil(10 * max([*known, 0.05])) / 10
+        return HeatMap(title + more, rows, columns, values, (0.0, most), "growing", "layer")
 
     maps.append(by_layer("Shared directions: mean cos² of the principal angles", lambda c: c.overlap, None))
     if inspection.negligible is not None:

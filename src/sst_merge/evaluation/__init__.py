@@ -1,5 +1,6 @@
 """A run of suites over models: check, load, ask, judge, summarise, write."""
 
+from .._moved import moved_from
 from .adapters import EvaluatedAdapter, check_adapters, find_adapters
 from .config import EvaluationConfig
 from .metrics_reporter import summarize
@@ -24,3 +25,14 @@ __all__ = [
     "summarize",
     "write_summary",
 ]
+
+__getattr__ = moved_from(
+    __name__,
+    "measures.drift",
+    "measures.front",
+    "measures.intervals",
+    "measures.ranking",
+    "measures.resampling",
+    "measures.safety_tax",
+    "measures.sweeps",
+)
