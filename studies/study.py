@@ -63,8 +63,12 @@ def write_page(out: Path, text: str, figures: object) -> None:
         out: folder, made where it is missing.
         text: Markdown that begins with a heading.
         figures: every single figure, as plain values.
+
+    Raises:
+        ValueError: there is no heading.
     """
-    assert text.startswith("# "), f"a page begins with a heading, found {text[:40]!r}"
+    if not text.startswith("# "):
+        raise ValueError(f"a page begins with a heading, found {text[:40]!r}")
     for name, content in (
         ("README.md", text.rstrip() + "\n"),
         ("figures.json", json.dumps(figures, indent=1, ensure_ascii=False) + "\n"),

@@ -1,4 +1,4 @@
-"""The studies: every script starts on the package as it is, every folder has its page, committed figures can be read."""
+"""The studies: every script starts on the package as it is, every folder has its page, and figures can be read."""
 
 import json
 import runpy
@@ -48,3 +48,20 @@ def test_figures_are_json_without_nan(file: Path) -> None:
         pytest.fail(f"{file}: holds {name}, which JSON does not know")
 
     assert json.loads(file.read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+@pytest.mark.parametrize(("n", "low", "high"), [(5, 1, 5), (7, 1, 7), (10, 2, 9), (15, 4, 12), (20, 6, 15)])
+def test_interval_of_the_median_has_the_ranks_of_the_tables(n: int, low: int, high: int) -> None:
+    # Ranks of the 95 % interval of a median as tables of the sign test give them; below six values there is none.
+    study = runpy.run_path(str(STUDIES / "study.py"))
+    assert study["interval"]([float(rank) for rank in range(n, 0, -1)])[1:] == (low, high)
+
+
+def test_a_page_is_written_with_its_figures(tmp_path: Path) -> None:
+    study = runpy.run_path(str(STUDIES / "study.py"))
+    study["write_page"](tmp_path / "new", "# Title\n\ntext\n\n", {"κ": [1.5]})
+    assert (tmp_path / "new/README.md").read_text(encoding="utf-8") == "# Title\n\ntext\n"
+    assert json.loads((tmp_path / "new/figures.json").read_text(encoding="utf-8")) == {"κ": [1.5]}
+    with pytest.raises(ValueError, match="begins with a heading"):
+        study["write_page"](tmp_path / "other", "text", {})
+    assert not (tmp_path / "other").exists()

@@ -84,7 +84,7 @@ def main() -> None:
     text = (
         "# Time and memory of inspecting\n\n"
         f"`inspect` of {options.adapters} adapters of rank {options.rank} on all linear layers at Llama-2-7B's shapes "
-        f"({options.layers} layers), from disk.\n{options.threads} torch thread(s) of a {platform.machine()} CPU that "
+        f"({options.layers} layers), from disk.\n{options.threads} torch thread(s) of a machine that "
         f"other jobs may share, {versions()}, Python {platform.python_version()}; one run.\n"
         f"Made by `studies/inspecting/measure.py`.\n\n"
     )
