@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import tomllib
 import torch
-from builders import tiny_model
 
 from sst_merge.experiments import method_sweeps
 from sst_merge.experiments.updates_by_knob import swept_updates
@@ -65,8 +65,8 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MergeMethod]:
 
 
 @pytest.fixture(scope="module")
-def model() -> torch.nn.Module:
-    return tiny_model("llama", dtype=torch.float64)
+def model(build: Any) -> torch.nn.Module:
+    return build.tiny_model("llama", dtype=torch.float64)
 
 
 def test_the_common_suite_has_much_to_ask() -> None:
