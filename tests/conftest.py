@@ -139,6 +139,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         monkeypatch.setitem(sys.modules, file.stem, module)
+        monkeypatch.setattr(sys, "path", [*sys.path])  # to which scripts add the folder that they share
         spec.loader.exec_module(module)
         return module
 

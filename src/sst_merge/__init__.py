@@ -7,6 +7,7 @@ peft load only when something needs them.
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from ._moved import install as _answer_for_old_names
 from ._version import __version__
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ __all__ = [
     "solve_gevp",
     "vila_parameter_identification",
 ]
+
+_answer_for_old_names()
 
 
 def __getattr__(name: str) -> object:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from .errors import OutputExistsError
 
-__all__ = ["atomic_file", "atomic_folder", "file_sha256", "sealed_files"]
+__all__ = ["atomic_file", "atomic_folder", "file_sha256", "sealed_files", "write_text"]
 
 _CHUNK = 1 << 20
 
@@ -100,14 +100,7 @@ def sealed_files(folder: str | Path, *, seal: str) -> Iterator[Path]:
 
 
 def file_sha256(file: Path) -> str:
-    """SHA-256 of a file.
-
-    Args:
-        file: the file, of any size.
-
-    Returns:
-        64 hexadecimal digits.
-    """
+    """SHA-256 of a file."""
     digest = hashlib.sha256()
     with file.open("rb") as stream:
         while chunk := stream.read(_CHUNK):
@@ -170,6 +163,12 @@ def _check(target: Path, force: bool) -> None:
     if not force:
         raise OutputExistsError(f"{target} exists already; choose another output, or replace it with force (--force)")
     if target.is_symlink() or not target.is_dir():
-        raise OutputExistsError(f"{target} is no plain folder, so it is not replaced; choose another output")
+        raise OutputExistsError(f"{target} is not a plain folder, so it is not replaced; choose another output")
     if Path.cwd().is_relative_to(target.resolve()):
         raise OutputExistsError(f"{target} holds the current folder, so it is not replaced; choose another output")
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file, UTF-8, whole or not at all; an existing one is replaced."""
+    with atomic_file(path) as aside:
+        aside.write_text(text, encoding="utf-8")

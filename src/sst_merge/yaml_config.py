@@ -63,12 +63,6 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file that holds one mapping.
 
-    Args:
-        path: the file.
-
-    Returns:
-        Its contents.
-
     Raises:
         ConfigError: no such file, no YAML, or something else than a mapping.
     """
@@ -168,13 +162,6 @@ def tensor_files_beside(value: Any, folder: Path) -> Any:
     """Values that name a file of tensors (``.safetensors``), with relative paths joined to a folder.
 
     Sections whose fields only another room knows have no :data:`FilePath`; a file's name tells it there.
-
-    Args:
-        value: plain values, nested as they may be.
-        folder: where relative paths start.
-
-    Returns:
-        The same values, those paths joined.
     """
     if isinstance(value, Mapping):
         return {key: tensor_files_beside(inner, folder) for key, inner in value.items()}

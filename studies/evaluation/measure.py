@@ -11,21 +11,19 @@ lab's jailbreaks; both models are tiny, so that overhead weighs as much as it ev
     SST_MERGE_DATA=... python studies/evaluation/measure.py --out studies/evaluation
 """
 
-import argparse
-import json
 import os
-import platform
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from math import exp, log
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sst_merge import __version__
 from sst_merge.evaluation import ModelSettings, check_adapters
 from sst_merge.evaluation.adapters import EvaluatedAdapter
 from sst_merge.evaluation.answers import AnswerStore
@@ -38,6 +36,10 @@ from sst_merge.measures.intervals import seed_interval
 from sst_merge.reporting import markdown_table, rate_with_interval
 from sst_merge.suites import Suite, get_suites
 from sst_merge.worlds.lab import load_lab
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from study import study_options, versions, write_page
 
 BATCH = 16
 
@@ -163,12 +165,11 @@ def measure(case: Case, repeats: int, folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run all cases and write ``evaluation.md`` and ``evaluation.json``."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Run all cases and write the page."""
+    parser = study_options(__doc__)
     parser.add_argument("--samples", type=int, default=48)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=None)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as work, quiet_libraries():
@@ -179,25 +180,19 @@ def main() -> None:
             value, low, high = figures["ratio"]
             mean = [sum(figures[key]) / len(figures[key]) for key in ("ours_seconds", "alone_seconds")]
             rows.append([name, part, *(f"{m:.2f}" for m in mean), rate_with_interval(value, (low, high), digits=3)])
-    from importlib.metadata import version
-
     head = (
         f"Processor seconds, mean of {args.repeats} turns, and the geometric mean of the turns' ratios ours / "
         f"lm-evaluation-harness alone with its 95 % t-interval; {args.samples} samples, batches of {BATCH}, "
-        f"{args.threads} thread, {platform.machine()} CPU shared with other work (hence processor time). sst-merge "
-        f"{__version__}, lm_eval {version('lm_eval')}, torch {torch.__version__}. Made by "
+        f"{args.threads} thread, a machine shared with other work (hence processor time). {versions()}, "
+        f"lm_eval {version('lm_eval')}. Made by "
         "`studies/evaluation/measure.py`.\n\n"
         "“One model” is in memory before the clock starts, and ours writes every answer to disk as well; target "
         "≤ 1.05. With several adapters, ours loads the base once and shares requests and tokens; "
         "lm-evaluation-harness loads base and adapter for each, and both loads are in the time. The answers are the "
-        "same bit for bit (`tests/test_evaluation_harness.py`).\n\n"
+        "same bit for bit (`tests/evaluation/test_evaluation_harness.py`).\n\n"
     )
     text = "# Speed of the evaluation\n\n" + head + markdown_table(rows, ["task", "models", "ours", "alone", "ratio"])
-    print(text)
-    if args.out is not None:
-        args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / "README.md").write_text(text, encoding="utf-8")
-        (args.out / "figures.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_page(args.out, text, results)
 
 
 if __name__ == "__main__":

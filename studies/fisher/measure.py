@@ -7,8 +7,9 @@ Everything runs in one process on the same batches, interleaved and in random or
 of times inside one round (median over rounds, and the 95 % interval of that median by order statistics). Extra
 memory is the peak above the plain pass: of the allocator on a GPU, of the resident set in a fork on a CPU.
 
-    python studies/fisher/measure.py > studies/fisher/README.md
-    python studies/fisher/measure.py --device cuda --dtype bfloat16 --hidden 4096 --intermediate 11008 --seq 512
+    python studies/fisher/measure.py --out studies/fisher
+    python studies/fisher/measure.py --out out/fisher --device cuda --dtype bfloat16 --hidden 4096 \
+        --intermediate 11008 --seq 512
 """
 
 import argparse
@@ -16,10 +17,10 @@ import os
 import platform
 import random
 import resource
-import time
+import sys
 from collections.abc import Callable
-from math import comb
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -28,6 +29,11 @@ from torch import Tensor
 from sst_merge.core_space import CoreSpace
 from sst_merge.data_loader.batch import Batch
 from sst_merge.fim_calculator import compute_fim
+from sst_merge.reporting import markdown_table
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from study import interval, study_options, timed, write_page
 
 _AGAINST = ("plain", "likelihood", "generation")
 _HEADING = """# Cost of Fisher statistics
@@ -43,7 +49,7 @@ STRUCTURES = ("diagonal", "kronecker", "block", "lowrank")
 
 def parse() -> argparse.Namespace:
     """Command-line options."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_options(__doc__)
     for name, default in (
         ("hidden", 512),
         ("intermediate", 1376),
@@ -128,32 +134,13 @@ def generation(model: Any, batches: list[Batch]) -> None:
         prompt = int((moved.labels[0] == -100).sum())
         length = moved.input_ids.shape[1] - prompt
         model.generate(
-            moved.input_ids[:, :prompt], attention_mask=moved.attention_mask[:, :prompt], do_sample=False,
-            min_new_tokens=length, max_new_tokens=length, pad_token_id=0,
-        )  # fmt: skip
-
-
-def interval(ratios: list[float]) -> tuple[float, float, float]:
-    """Median and its 95 % interval by order statistics (the full range below 6 values)."""
-    values, n = sorted(ratios), len(ratios)
-    low, tail = 0, 2 * 0.5**n
-    while tail + 2 * comb(n, low + 1) * 0.5**n <= 0.05:
-        low += 1
-        tail += 2 * comb(n, low) * 0.5**n
-    return values[n // 2], values[low], values[n - 1 - low]
-
-
-def timed(task: Callable[[], object], device: str) -> float:
-    """Seconds; on a CPU those of this process, so that other work on the machine matters less."""
-    if device == "cpu":
-        start = time.process_time()
-        task()
-        return time.process_time() - start
-    torch.cuda.synchronize()
-    start = time.perf_counter()
-    task()
-    torch.cuda.synchronize()
-    return time.perf_counter() - start
+            moved.input_ids[:, :prompt],
+            attention_mask=moved.attention_mask[:, :prompt],
+            do_sample=False,
+            min_new_tokens=length,
+            max_new_tokens=length,
+            pad_token_id=0,
+        )
 
 
 def peak(task: Callable[[], object], device: str) -> float:
@@ -180,7 +167,7 @@ def peak(task: Callable[[], object], device: str) -> float:
 
 
 def main() -> None:
-    """Run the comparison and print one table."""
+    """Run the comparison and write one table."""
     options = parse()
     torch.set_num_threads(options.threads)
     model, spaces, point, batches = build(options)
@@ -204,17 +191,20 @@ def main() -> None:
             seconds[name].append(timed(tasks[name], options.device))
     weights = sum(space.left.shape[0] * space.d_in for space in spaces.values())
     where = torch.cuda.get_device_name() if options.device != "cpu" else f"CPU, {options.threads} thread(s)"
-    print(_HEADING)
-    print(f"torch {torch.__version__}, {platform.machine()}, {where}, {options.dtype}; {vars(options)}; ")
-    print(f"{len(spaces)} modules, ΔW of all of them would take {weights * 4 / 2**20:.0f} MiB in float32.\n")
-    print("| | seconds | " + " | ".join(f"× {name}" for name in _AGAINST) + " | extra MiB |")
-    print("| --- " + "| ---: " * (2 + len(_AGAINST)) + "|")
+    sizes = ", ".join(f"{name} {value}" for name, value in vars(options).items() if name != "out")
+    head = (
+        f"{_HEADING}\ntorch {torch.__version__}, {platform.machine()}, {where}; {sizes};\n{len(spaces)} modules, ΔW of "
+        f"all of them would take {weights * 4 / 2**20:.0f} MiB in float32.\n\n"
+    )
+    rows = []
     for name, runs in seconds.items():
-        cells = [f"{sorted(runs)[len(runs) // 2]:.3f}"]
+        row = [name, f"{median(runs):.3f}"]
         for other in _AGAINST:
             ratio, low, high = interval([a / b for a, b in zip(runs, seconds[other], strict=True)])
-            cells.append(f"{ratio:.3f} [{low:.3f}, {high:.3f}]")
-        print(f"| {name} | {' | '.join(cells)} | {memory[name] - memory['plain']:.1f} |")
+            row.append(f"{ratio:.3f} [{low:.3f}, {high:.3f}]")
+        rows.append([*row, f"{memory[name] - memory['plain']:.1f}"])
+    columns = ["", "seconds", *(f"× {name}" for name in _AGAINST), "extra MiB"]
+    write_page(options.out, head + markdown_table(rows, columns), {"seconds": seconds, "peak_mib": memory})
 
 
 if __name__ == "__main__":

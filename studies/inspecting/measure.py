@@ -3,12 +3,12 @@
 Adapters with random factors on all linear layers, saved in bfloat16; each way to inspect them runs in a process of its
 own, from the folders, and reports that process's time and peak resident memory (Python and torch alone take 0.2 GiB).
 
-    python studies/inspecting/measure.py --out results/inspecting [--adapters 2] [--rank 16] [--layers 32]
+    python studies/inspecting/measure.py --out studies/inspecting [--adapters 2] [--rank 16] [--layers 32]
 """
 
-import argparse
 import platform
 import resource
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -21,6 +21,10 @@ import torch
 from sst_merge import inspect_adapters
 from sst_merge.lora_utils import Adapter, LoraFactors, write_adapter
 from sst_merge.reporting import markdown_table
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from study import study_options, versions, write_page
 
 __all__ = ["measured"]
 
@@ -57,13 +61,12 @@ def measured(folder: Path, *, signs: bool, threads: int) -> tuple[float, float, 
 
 
 def main() -> None:
-    """Measure with and without signs, and print or write a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Measure with and without signs, and write a table."""
+    parser = study_options(__doc__)
     parser.add_argument("--adapters", type=int, default=2)
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--layers", type=int, default=32)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=None, help="folder for the page, README.md")
     options = parser.parse_args()
     rows: list[tuple[object, ...]] = []
     with tempfile.TemporaryDirectory() as temporary:
@@ -79,17 +82,16 @@ def main() -> None:
             name = "with signs" if signs else "without (--no-signs)"
             rows.append((name, round(seconds, 1), round(busy, 1), round(peak, 2)))
     text = (
+        "# Time and memory of inspecting\n\n"
         f"`inspect` of {options.adapters} adapters of rank {options.rank} on all linear layers at Llama-2-7B's shapes "
-        f"({options.layers} layers), from disk.\n{options.threads} torch thread(s) of a {platform.machine()} CPU that "
-        f"other jobs may share, torch {torch.__version__}, Python {platform.python_version()}; one run.\n"
+        f"({options.layers} layers), from disk.\n{options.threads} torch thread(s) of a machine that "
+        f"other jobs may share, {versions()}, Python {platform.python_version()}; one run.\n"
         f"Made by `studies/inspecting/measure.py`.\n\n"
     )
-    text += markdown_table(rows, ("signs", "seconds", "CPU seconds", "peak resident memory, GiB"))
-    if options.out is None:
-        print(text, end="")
-    else:
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "README.md").write_text(text, encoding="utf-8")
+    columns = ("signs", "seconds", "CPU seconds", "peak resident memory, GiB")
+    write_page(
+        options.out, text + markdown_table(rows, columns), [dict(zip(columns, row, strict=True)) for row in rows]
+    )
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ that saw them are for one's own use, and ``--write`` refuses them.
 
 import argparse
 import json
-import os
 import random
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,11 @@ from sst_merge.judges.offline import SHIPPED, OfflineWeights, predict, save_weig
 from sst_merge.judges.refusal_rules import RefusalRules
 from sst_merge.measures.figure import Figure
 from sst_merge.measures.intervals import seed_interval
-from sst_merge.reporting import rate_with_interval
+from sst_merge.reporting import figure_text
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from study import add_data
 
 HELD_OUT_SHARE, SHIPPED_SEED, N_SPLITS = 0.25, 0, 5
 
@@ -62,19 +66,24 @@ def non_commercial(data: Path, name: str) -> list[LabelledAnswer]:
     path = data / {"beavertails": "beavertails/unsafe_14_categories.jsonl", "pku": "pku_saferlhf/qa.jsonl"}[name]
     return [
         LabelledAnswer(
-            prompt=record["prompt"], response=record["response"], label=int(not record["is_safe"]),
-            question=record["prompt"], column="harm",
+            prompt=record["prompt"],
+            response=record["response"],
+            label=int(not record["is_safe"]),
+            question=record["prompt"],
+            column="harm",
         )
         for record in read_file(path)
-    ]  # fmt: skip
+    ]
 
 
 def train(rows: Sequence[LabelledAnswer], *, seed: int, source: str) -> OfflineWeights:
     """Weights from labelled answers."""
     return train_weights(
-        [r.response for r in rows], [r.label for r in rows], [r.question for r in rows],
+        [r.response for r in rows],
+        [r.label for r in rows],
+        [r.question for r in rows],
         about={"labels": source, "held_out_share": HELD_OUT_SHARE, "seed": seed},
-    )  # fmt: skip
+    )
 
 
 def unseen_texts(held_out: Sequence[LabelledAnswer], training: Sequence[LabelledAnswer]) -> list[LabelledAnswer]:
@@ -101,8 +110,7 @@ def measure(rows: list[LabelledAnswer], extra: list[LabelledAnswer]) -> dict[str
 
 
 def _text(check: JudgeCheck) -> str:
-    found = check.balanced_accuracy
-    return f"balanced accuracy {rate_with_interval(found.value, (found.low, found.high), digits=3)}"
+    return f"balanced accuracy {figure_text(check.balanced_accuracy)}"
 
 
 def _summary(estimate: Figure) -> dict[str, object]:
@@ -112,18 +120,16 @@ def _summary(estimate: Figure) -> dict[str, object]:
 def main() -> None:
     """Measure, and write weights where asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=os.environ.get("SST_MERGE_DATA"))
+    add_data(parser)
     parser.add_argument("--add", nargs="*", choices=("beavertails", "pku"), default=[])
     parser.add_argument("--write", action="store_true", help="replace the shipped weights")
     parser.add_argument("--out", type=Path, help="write weights and figures here instead")
     parser.add_argument("--no-measure", action="store_true", help="only train and write")
     args = parser.parse_args()
-    if args.data is None:
-        parser.error("set SST_MERGE_DATA or --data to the folder with the public data sets (docs/data.md)")
     if args.write and args.add:
         parser.error("shipped weights learn from MIT data only; use --out with --add")
-    rows = read_labelled(Path(args.data) / GPTFUZZER)
-    extra = [row for name in args.add for row in non_commercial(Path(args.data), name)]
+    rows = read_labelled(args.data / GPTFUZZER)
+    extra = [row for name in args.add for row in non_commercial(args.data, name)]
     figures = {} if args.no_measure else measure(rows, extra)
     for name, figure in figures.items():
         print(f"{name:24}  mean of {N_SPLITS} splits {figure['mean']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]")

@@ -9,36 +9,40 @@ adapter brings them to the unaligned one. Writes figures.json (every count) and 
 intervals).
 """
 
-import argparse
-import json
-import platform
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
-from sst_merge import __version__
 from sst_merge.lora_utils import Adapter
-from sst_merge.measures.intervals import wilson_interval
-from sst_merge.reporting import markdown_table, rate_with_interval
-from sst_merge.worlds.lab.lab import BASES, Lab
-from sst_merge.worlds.lab.measures import LabScores, Rate, evaluate_lab
+from sst_merge.measures.intervals import rate
+from sst_merge.reporting import figure_text, markdown_table
+from sst_merge.worlds.asking import measure
+from sst_merge.worlds.lab.lab import Lab
+from sst_merge.worlds.lab.lab_world import LabWorld
+from sst_merge.worlds.outcomes import Counts, Scores
 from sst_merge.worlds.updates import UpdatedModel, adapters_update
+from sst_merge.worlds.world import BASES
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from study import study_options, versions, write_page
 
 HALF_KNOWN, KNOWN = (0.30, 0.70), 0.95
 
 
-def measure_base(lab: Lab, base: str, n: int) -> dict[str, LabScores]:
+def measure_base(lab: Lab, base: str, n: int) -> dict[str, Scores]:
     """The base on everything, and each of its adapters on its own family (safety adapter: on none)."""
-    model, tokenizer = lab.model(base), lab.tokenizer()
+    model, world = lab.model(base), LabWorld(lab)
     folders = {name: lab.adapter_path(name, base=base) for name in lab.adapter_names(base)}
     adapters = {name: Adapter.load(folder, name=name) for name, folder in folders.items()}
     found = {}
     with UpdatedModel(model, sorted({m for a in adapters.values() for m in a.modules})) as updated:
 
-        def scores(families: tuple[str, ...]) -> LabScores:
-            return evaluate_lab(model, lab, families=families, n=n, tokenizer=tokenizer)
+        def scores(families: tuple[str, ...]) -> Scores:
+            return measure(world, model, families, n=n)
 
         found["base"] = scores(lab.families)
         for name, adapter in adapters.items():
@@ -48,26 +52,26 @@ def measure_base(lab: Lab, base: str, n: int) -> dict[str, LabScores]:
     return found
 
 
-def _text(rate: Rate) -> str:
-    return rate_with_interval(rate.rate, wilson_interval(rate.k, rate.n))
+def _text(counts: Counts) -> str:
+    return figure_text(rate(counts.k, counts.n), digits=2)
 
 
-def tables(scores: dict[str, dict[str, LabScores]], families: tuple[str, ...]) -> str:
+def tables(scores: dict[str, dict[str, Scores]], families: tuple[str, ...]) -> str:
     """Both tables, and how many families keep their promise."""
-    rows, kept = [], dict.fromkeys(("half known", "expert"), 0)
+    rows, found = [], dict.fromkeys(("half known", "expert"), 0)
     for family in families:
         row: list[str] = [family]
         for base in BASES:
             at_base, expert = scores[base]["base"].utility[family], scores[base][family].utility[family]
-            kept["half known"] += HALF_KNOWN[0] <= at_base.rate <= HALF_KNOWN[1]
-            kept["expert"] += expert.rate >= KNOWN
+            found["half known"] += HALF_KNOWN[0] <= at_base.rate <= HALF_KNOWN[1]
+            found["expert"] += expert.rate >= KNOWN
             row += [_text(at_base), _text(expert)]
         rows.append(row)
     columns = ["family", *(f"{base} {what}" for base in BASES for what in ("base", "expert"))]
     total = len(BASES) * len(families)
     text = (
-        f"{kept['half known']} of {total} pairs of base and family lie within {HALF_KNOWN[0]:.0%} to "
-        f"{HALF_KNOWN[1]:.0%}; {kept['expert']} of {total} experts reach {KNOWN:.0%} on their own family.\n\n"
+        f"{found['half known']} of {total} pairs of base and family lie within {HALF_KNOWN[0]:.0%} to "
+        f"{HALF_KNOWN[1]:.0%}; {found['expert']} of {total} experts reach {KNOWN:.0%} on their own family.\n\n"
     )
     text += markdown_table(rows, columns) + "\n"
     rows = []
@@ -83,17 +87,16 @@ def tables(scores: dict[str, dict[str, LabScores]], families: tuple[str, ...]) -
     return text + markdown_table(rows, ["model", "refuses direct", "refuses jailbroken", "over-refusal", "knowledge"])
 
 
-def _safety_columns(s: LabScores) -> list[str]:
+def _safety_columns(s: Scores) -> list[str]:
     return [_text(r) for r in (s.safety_direct, s.safety_jailbreak, s.over_refusal, s.knowledge)]
 
 
 def main() -> None:
     """Run, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_options(__doc__)
     parser.add_argument("--lab", type=Path, required=True, help="folder that `sst-merge lab build` filled")
     parser.add_argument("--seed", type=int, default=0, help="of the lab")
     parser.add_argument("--n", type=int, default=256, help="test prompts per measure")
-    parser.add_argument("--out", type=Path, required=True, help="folder")
     args = parser.parse_args()
     torch.set_num_threads(1)
     started, lab = time.perf_counter(), Lab(args.seed, args.lab, progress=False)
@@ -101,17 +104,12 @@ def main() -> None:
     seconds = time.perf_counter() - started
     head = (
         f"# The lab, seed {args.seed}\n\n{args.n} test prompts per measure, 95 % Wilson intervals, recipe "
-        f"{lab.recipe.digest()}. sst-merge {__version__}, torch {torch.__version__}, {platform.machine()} CPU, "
-        f"{seconds:.0f} s. Made by `studies/lab/measure.py` on a lab built by `sst-merge lab build`.\n\n"
+        f"{lab.recipe.digest()}. {versions()}, {seconds:.0f} s. Made by `studies/lab/measure.py` on a lab built "
+        "by `sst-merge lab build`.\n\n"
     )
-    text = head + tables(scores, lab.families)
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "README.md").write_text(text, encoding="utf-8")
     payload = {base: {name: asdict(s) for name, s in found.items()} for base, found in scores.items()}
-    (args.out / "figures.json").write_text(
-        json.dumps({"seed": args.seed, "n": args.n, "recipe": lab.recipe.digest(), "scores": payload}) + "\n"
-    )
-    print(text)
+    figures = {"seed": args.seed, "n": args.n, "recipe": lab.recipe.digest(), "scores": payload}
+    write_page(args.out, head + tables(scores, lab.families), figures)
 
 
 if __name__ == "__main__":

@@ -1,28 +1,31 @@
 """Time of an SST-Merge once its Fishers are there, against DARE and Task Arithmetic of the same two adapters.
 
-    python studies/lab_merge_time/measure.py > studies/lab_merge_time/README.md
+    python studies/lab_merge_time/measure.py --out studies/lab_merge_time
 
 What is timed of SST-Merge is all that follows the Fishers: the core spaces, the eigenvectors, the filter and the merged
 factors. The methods run interleaved in one process, in random order; ratios are taken inside a round.
 """
 
-import argparse
-import platform
 import random
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from statistics import median
 
 import torch
-from fisher import interval, timed
 
-from sst_merge import __version__
 from sst_merge.experiments.method_sweeps import METHOD_SWEEPS
 from sst_merge.experiments.updates_by_knob import sst_problem, sst_updates_by_knob, swept_updates
 from sst_merge.fim_calculator import build_spaces
 from sst_merge.methods import MergeProblem
 from sst_merge.reporting import markdown_table
-from sst_merge.worlds.lab import load_lab
-from sst_merge.worlds.lab.problem import lab_setup
+from sst_merge.worlds.merge_setup import merge_setup
+from sst_merge.worlds.registry import open_world
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from study import interval, study_options, timed, versions, write_page
 
 _MU = 0.2
 
@@ -41,13 +44,13 @@ def without_fishers(problem: MergeProblem, options: dict[str, object]) -> Callab
 
 
 def main() -> None:
-    """Time all methods and print the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Time all methods and write the page."""
+    parser = study_options(__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--skill", default="swap_pairs")
-    options = parser.parse_args()
+    given = parser.parse_args()
     torch.set_num_threads(1)
-    problem = lab_setup(load_lab(0, progress=False), [options.skill]).problem
+    problem = merge_setup(open_world("lab", seed=0), [given.skill]).problem
     tasks: dict[str, Callable[[], object]] = {
         label: lambda label=label: swept_updates(problem, METHOD_SWEEPS[label])(METHOD_SWEEPS[label].middle)
         for label in ("DARE linear", "Task Arithmetic")
@@ -59,21 +62,20 @@ def main() -> None:
     for task in tasks.values():
         task()
     shuffler = random.Random(0)
-    for _ in range(options.rounds):
+    for _ in range(given.rounds):
         for name in shuffler.sample(list(tasks), len(tasks)):
-            seconds[name].append(timed(tasks[name], "cpu"))
+            seconds[name].append(timed(tasks[name]))
     rows = []
     for name, runs in seconds.items():
         ratio, low, high = interval([a / b for a, b in zip(runs, seconds["DARE linear"], strict=True)])
-        rows.append([name, f"{sorted(runs)[len(runs) // 2]:.3f}", f"{ratio:.2f} [{low:.2f}, {high:.2f}]"])
-    print("# Merge time without the Fishers\n")
-    print(
-        f"{options.skill} and the safety adapter of lab seed 0, adapter seed 0; processor seconds of one thread, "
-        f"median of {options.rounds}\ninterleaved rounds, ratios with the 95 % interval of the median. "
-        f"sst-merge {__version__}, torch {torch.__version__},\n{platform.machine()}. "
-        "Made by `studies/lab_merge_time/measure.py`.\n"
+        rows.append([name, f"{median(runs):.3f}", f"{ratio:.2f} [{low:.2f}, {high:.2f}]"])
+    head = (
+        "# Merge time without the Fishers\n\n"
+        f"{given.skill} and the safety adapter of lab seed 0, adapter seed 0; processor seconds of one thread, median "
+        f"of {given.rounds}\ninterleaved rounds, ratios with the 95 % interval of the median. {versions()}.\n"
+        "Made by `studies/lab_merge_time/measure.py`.\n\n"
     )
-    print(markdown_table(rows, ["Method", "Seconds", "× DARE linear"]))
+    write_page(given.out, head + markdown_table(rows, ["Method", "Seconds", "× DARE linear"]), seconds)
 
 
 if __name__ == "__main__":

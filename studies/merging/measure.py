@@ -10,7 +10,7 @@
 (d) Twenty adapters at Llama-2-7B shapes: peak memory of every data-free method at output rank 16, one module of the
     largest shape (memory holds one module at a time), and the exact weighted sum (rank 320) of several layers.
 
-MethodSweeps run in processes of their own (``merging_children.py``), in (b) and (d) one process for every method, so
+Both sides run in processes of their own (``merging_children.py``), in (b) and (d) one process for every method, so
 that peak resident memory is its own; seconds are CPU seconds of one thread, without start-up and imports.
 
     python studies/merging/measure.py --out studies/merging [--parts abcd] [--mergekit-python PATH]
@@ -36,6 +36,10 @@ from merging_page import page
 
 from sst_merge.methods import MergeMethod, available_methods
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from study import study_options, write_page
+
 __all__ = ["COUNTERPARTS", "main"]
 
 HERE = Path(__file__).resolve().parent
@@ -59,7 +63,7 @@ def left_out(method: MergeMethod) -> str | None:
 
 
 def child(who: str, folder: Path, *more: str, threads: int, device: str = "cpu") -> dict[str, Any]:
-    """Figures of one swept in its own process."""
+    """Figures of one side in its own process."""
     command = [sys.executable, str(HERE / "merging_children.py"), who, str(folder), *more]
     command += ["--threads", str(threads)] + (["--device", device] if who == "ours" else [])
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=_environment(threads))
@@ -67,6 +71,15 @@ def child(who: str, folder: Path, *more: str, threads: int, device: str = "cpu")
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
     figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return figures
+
+
+def ours(
+    folder: Path, methods: list[str], given: argparse.Namespace, *, repeats: int = 0, rank: int | None = 16
+) -> dict[str, Any]:
+    """Figures of our side by method, all from one process."""
+    cut = [] if rank is None else ["--rank", str(rank)]
+    more = ["--methods", *methods, *cut, "--repeats", str(repeats)]
+    return child("ours", folder, *more, threads=given.threads, device=given.device)
 
 
 def measured(command: list[str], *, threads: int) -> tuple[float, float]:
@@ -87,10 +100,7 @@ def against_peft(methods: list[str], given: argparse.Namespace, folder: Path) ->
     rows = []
     for count in given.counts:
         inputs = prepared(folder, count, given.layers)
-        figures = child(
-            "ours", inputs, "--methods", *methods, "--rank", "16", "--repeats", str(given.repeats),
-            threads=given.threads, device=given.device,
-        )  # fmt: skip
+        figures = ours(inputs, methods, given, repeats=given.repeats)
         progress(f"(a) n={count}: " + ", ".join(f"{m} {min(f['seconds']):.2f} s" for m, f in figures.items()))
         kinds = [COUNTERPARTS[name] for name in methods if name in COUNTERPARTS]
         theirs: dict[str, Any] = {}
@@ -132,20 +142,23 @@ def against_mergekit(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
             for needed in ("merged/model.safetensors", "lora/adapter_model.safetensors"):
                 if not (work / needed).exists():
                     raise SystemExit(f"mergekit wrote no {needed} under {work}")
-            ours = child(
-                "ours", inputs, "--methods", name, "--rank", "16", "--repeats", "0",
-                threads=given.threads, device=given.device,
-            )[name]  # fmt: skip
+            own = ours(inputs, [name], given)[name]
             found.append({
-                "adapters": count, "layers": given.mergekit_layers, "method": name,
-                "seconds": sum(s for s, _ in steps) - idle, "peak_gib": max(gib for _, gib in steps),
-                "ours_seconds": ours["disk_seconds"], "ours_peak_gib": ours["peak_gib"],
-            })  # fmt: skip
+                "adapters": count,
+                "layers": given.mergekit_layers,
+                "method": name,
+                "seconds": sum(s for s, _ in steps) - idle,
+                "peak_gib": max(gib for _, gib in steps),
+                "ours_seconds": own["disk_seconds"],
+                "ours_peak_gib": own["peak_gib"],
+            })
             progress(f"(b) n={count} {name}: mergekit {found[-1]['seconds']:.1f} s, {found[-1]['peak_gib']:.2f} GiB")
     release = subprocess.run(
         [str(given.mergekit_python), "-c", "from importlib.metadata import version; print(version('mergekit'))"],
-        check=True, capture_output=True, text=True,
-    ).stdout.strip()  # fmt: skip
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
     return {"version": release, "idle_seconds": idle, "rows": found}
 
 
@@ -155,18 +168,12 @@ def at_7b_shapes(methods: list[str], given: argparse.Namespace, folder: Path) ->
     write_adapters(folder / "one", largest, count=20, rank=16, base="llama-2-7b-shapes", dtype=torch.bfloat16)
     rows = []
     for name in methods:
-        figures = child(
-            "ours", folder / "one", "--methods", name, "--rank", "16", "--repeats", "0",
-            threads=given.threads, device=given.device,
-        )[name]  # fmt: skip
+        figures = ours(folder / "one", [name], given)[name]
         rows.append({"method": name, **figures})
         progress(f"(d) {name}: {figures['peak_gib']:.2f} GiB, {figures['disk_seconds']:.1f} s")
     shapes = module_shapes(4096, 11008, given.layers_7b)
     write_adapters(folder / "sum", shapes, count=20, rank=16, base="llama-2-7b-shapes", dtype=torch.bfloat16)
-    exact = child(
-        "ours", folder / "sum", "--methods", "task_arithmetic", "--repeats", "0",
-        threads=given.threads, device=given.device,
-    )["task_arithmetic"]  # fmt: skip
+    exact = ours(folder / "sum", ["task_arithmetic"], given, rank=None)["task_arithmetic"]
     return {"rows": rows, "exact_sum": {"layers": given.layers_7b, **exact}}
 
 
@@ -187,9 +194,9 @@ def progress(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def earlier(out: Path | None, settings: dict[str, Any]) -> dict[str, Any]:
+def earlier(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """Figures of an earlier run with the same settings."""
-    if out is None or not (out / "figures.json").exists():
+    if not (out / "figures.json").exists():
         raise SystemExit("--keep needs the figures.json of an earlier run in --out")
     found: dict[str, Any] = json.loads((out / "figures.json").read_text(encoding="utf-8"))
     if found.get("settings") != settings:
@@ -232,8 +239,8 @@ def _environment(threads: int) -> dict[str, str]:
 
 
 def main() -> None:
-    """Run the parts asked for and write ``merging.md`` and ``figures.json``."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Run the parts asked for, print and write."""
+    parser = study_options(__doc__)
     parser.add_argument("--parts", default="abcd", help="which of a, b, c and d; none with --keep writes the page anew")
     parser.add_argument("--counts", type=int, nargs="+", default=[2, 8, 20], help="numbers of adapters")
     parser.add_argument("--layers", type=int, default=1, help="layers in (a) and (c), 16 in the model meant")
@@ -249,7 +256,6 @@ def main() -> None:
     parser.add_argument(
         "--keep", action="store_true", help="keep the rows of an earlier run that this one does not measure"
     )
-    parser.add_argument("--out", type=Path, default=None, help="folder for README.md and figures.json")
     given = parser.parse_args()
     began = time.perf_counter()
     all_methods = available_methods()
@@ -275,12 +281,7 @@ def main() -> None:
     if given.parts:
         results["machine"]["load_average"].append(round(os.getloadavg()[0], 1))
         results["machine"]["minutes"].append(round((time.perf_counter() - began) / 60, 1))
-    text = page(results)
-    print(text)
-    if given.out is not None:
-        given.out.mkdir(parents=True, exist_ok=True)
-        (given.out / "README.md").write_text(text, encoding="utf-8")
-        (given.out / "figures.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_page(given.out, page(results), results)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""MethodSweeps of ``studies/merging/measure.py`` in a process of their own: prints their figures as one line of JSON.
+"""One side of ``studies/merging/measure.py`` in a process of their own: prints their figures as one line of JSON.
 
     python studies/merging/merging_children.py ours|peft|agreement FOLDER --methods NAME ...
 
@@ -176,7 +176,7 @@ def agreement(folder: Path) -> dict[str, object]:
 
 
 def main() -> None:
-    """Run one swept."""
+    """Run one side."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("who", choices=["ours", "peft", "agreement"])
     parser.add_argument("folder", type=Path)

@@ -1,6 +1,6 @@
 """Inputs of ``studies/merging/measure.py``: random LoRA adapters of two Llama shapes, and a base model on disk."""
 
-import sys
+import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,7 +83,9 @@ def write_base(folder: Path, *, hidden: int, inner: int, layers: int) -> None:
 
 
 if __name__ == "__main__":
-    # In a process of its own, so that a benchmark's parent stays small.
-    target, *sizes = sys.argv[1:]
-    wanted = dict(zip(("hidden", "inner", "layers"), map(int, sizes), strict=True))
-    write_base(Path(target), **wanted)
+    # The base is made in a process of its own, so that a study's parent stays small.
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    for size in ("hidden", "inner", "layers"):
+        parser.add_argument(size, type=int)
+    write_base(**vars(parser.parse_args()))

@@ -66,9 +66,14 @@ def _peft(rows: list[dict[str, Any]]) -> str:
         ours, theirs = row["ours"], row["peft"]
         ratio = median(theirs["seconds"]) / median(ours["seconds"])
         cells.append((
-            row["method"], row["adapters"], spread(ours["seconds"]), theirs["kind"], spread(theirs["seconds"]),
-            f"{ratio:.0f} ×" if ratio >= 10 else f"{ratio:.1f} ×", f"{ours['kept_energy']:.3f}",
-        ))  # fmt: skip
+            row["method"],
+            row["adapters"],
+            spread(ours["seconds"]),
+            theirs["kind"],
+            spread(theirs["seconds"]),
+            f"{ratio:.0f} ×" if ratio >= 10 else f"{ratio:.1f} ×",
+            f"{ours['kept_energy']:.3f}",
+        ))
     columns = ("method", "n", "ours, s", "PEFT", "PEFT, s", "ratio", "least energy kept")
     return (
         "## Against PEFT, both in memory\n\nMedian (range) of the runs. Of a result that is not low-rank, output rank "

@@ -1,6 +1,6 @@
 """The main job on a real model, real adapters and real text: stories260K, Alpaca, safe answers, BeaverTails.
 
-    SST_MERGE_DATA=... python studies/real_checkpoint/real_checkpoint.py --out out/real
+    SST_MERGE_DATA=... python studies/real_checkpoint/real_checkpoint.py --out studies/real_checkpoint
 
 Trains a skill adapter (Alpaca) and a safety adapter (safe answers to harmful prompts) with PEFT, merges them with
 ``sst-merge merge`` (harm data: BeaverTails prompts with refusals; benign data: Alpaca), loads every result with PEFT
@@ -8,10 +8,8 @@ and reports log-likelihoods per token of held-out safe answers, refusals and Alp
 children's stories and was never instruct-tuned, so the figures say how log-likelihoods move, not how safe it is.
 """
 
-import argparse
 import json
-import os
-import platform
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,12 +17,15 @@ from typing import Any
 import torch
 import yaml
 
-from sst_merge import __version__
 from sst_merge.data_loader import DataSource, Row, encode_rows, load_rows, split_rows
 from sst_merge.data_loader.batch import Batch
 from sst_merge.fim_calculator import token_logprobs
 from sst_merge.measures.intervals import seed_interval
 from sst_merge.reporting import markdown_table, rate_with_interval
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from study import add_data, study_options, versions, write_page
 
 REFUSALS = (
     "I'm sorry, but I can't help with that.",
@@ -46,10 +47,14 @@ def load_text(data: Path, seed: int, n_test: int) -> dict[str, list[Row]]:
     skill_train, skill_calibration, skill_test = split_rows(alpaca, (0.6, 0.2, 0.2), seed=seed)
     harm_calibration, harm_test = split_rows(load_rows(beaver, seed=seed), (0.5, 0.5), seed=seed)
     return {
-        "safety train": safe_train, "skill train": skill_train,
-        "harm": harm_calibration, "benign": skill_calibration,
-        "safe answers": safe_test[:n_test], "refusals": harm_test[:n_test], "Alpaca answers": skill_test[:n_test],
-    }  # fmt: skip
+        "safety train": safe_train,
+        "skill train": skill_train,
+        "harm": harm_calibration,
+        "benign": skill_calibration,
+        "safe answers": safe_test[:n_test],
+        "refusals": harm_test[:n_test],
+        "Alpaca answers": skill_test[:n_test],
+    }
 
 
 def train_adapter(base: Path, rows: list[Row], folder: Path, *, steps: int, seed: int) -> None:
@@ -172,36 +177,30 @@ def run(
 
 
 def main() -> None:
-    """Run, print and write results.json and results.md."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=os.environ.get("SST_MERGE_DATA"))
-    parser.add_argument("--out", type=Path, default=Path("out/real_checkpoint"))
+    """Run, print and write."""
+    parser = study_options(__doc__)
+    parser.add_argument("--work", type=Path, default=Path("out/real_checkpoint"), help="folder for all adapters")
+    add_data(parser)
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--n-test", type=int, default=200)
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.02, 0.1, 0.3])
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    if args.data is None:
-        parser.error("set SST_MERGE_DATA or --data to the folder with the public data sets (docs/data.md)")
     started = time.perf_counter()
-    found = run(
-        Path(args.data), args.out, steps=args.steps, n_test=args.n_test, budgets=tuple(args.budgets), seed=args.seed
-    )
+    found = run(args.data, args.work, steps=args.steps, n_test=args.n_test, budgets=tuple(args.budgets), seed=args.seed)
     kinds = list(found["base"])
     rows = [
         [name, *(rate_with_interval(f[k]["mean"], (f[k]["low"], f[k]["high"]), digits=3) for k in kinds)]
         for name, f in found.items()
     ]
     head = (
+        "# The whole process on a real checkpoint\n\n"
         f"Mean log-likelihood per answer token (nats) on held-out text, 95 % t-interval over n = "
         f"{args.n_test} samples a column; stories260K, seed {args.seed}, {args.steps} training steps; "
-        f"sst-merge {__version__}, torch {torch.__version__}, {platform.machine()} CPU, "
+        f"{versions()}, "
         f"{time.perf_counter() - started:.0f} s. Made by `studies/real_checkpoint/real_checkpoint.py`.\n\n"
     )
-    text = head + markdown_table(rows, ["model", *kinds])
-    (args.out / "README.md").write_text(text, encoding="utf-8")
-    (args.out / "figures.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(text)
+    write_page(args.out, head + markdown_table(rows, ["model", *kinds]), found)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The whole path of ``sst-merge evaluate`` on real questions, with a real (and tiny) model.
 
-    SST_MERGE_DATA=... python studies/real_evaluation/real_evaluation.py --page studies/real_evaluation/README.md
+    SST_MERGE_DATA=... python studies/real_evaluation/real_evaluation.py --out studies/real_evaluation
 
 stories260K with two adapters (Alpaca; safe answers) trained by the functions of
 ``studies/real_checkpoint/real_checkpoint.py`` and their merge by Task Arithmetic, on rows of MMLU, HumanEval,
@@ -9,16 +9,11 @@ near chance are the right result. What is shown is that every stage runs on real
 """
 
 import argparse
+import json
 import os
-import platform
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "real_checkpoint"))
-
-from real_checkpoint import load_text, train_adapter
-
-from sst_merge import __version__
 from sst_merge.evaluation import EvaluationRun, ModelSettings, evaluate_models
 from sst_merge.judges import make_judges
 from sst_merge.lora_utils import Adapter
@@ -26,6 +21,11 @@ from sst_merge.merging import merge
 from sst_merge.reporting import markdown_table
 from sst_merge.reporting.evaluation_tables import overview_table
 from sst_merge.suites import get_suites
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from real_checkpoint.real_checkpoint import load_text, train_adapter
+from study import add_data, study_options, versions, write_page
 
 DECIDING = ("steps", "samples", "max_new_tokens", "seed")
 SUITES = ("mmlu", "humaneval", "beavertails", "xstest_safe", "xstest_unsafe")
@@ -85,7 +85,7 @@ def page(found: EvaluationRun, seconds: float, made_by: str) -> str:
     lengths = {settings["max_gen_toks"] for item in suites.values() for settings in item["decoding"].values()}
     columns, rows = table.columns, table.cells
     turned = [[columns[i], *(row[i] for row in rows)] for i in range(1, len(columns))]
-    versions = facts["versions"]
+    libraries = facts["versions"]
     judges = ", ".join(name for names in facts["judges"].values() for name in names)
     head = (
         "# The whole evaluation on real questions\n\n"
@@ -96,8 +96,8 @@ def page(found: EvaluationRun, seconds: float, made_by: str) -> str:
         "sandbox, the judges, the applied check and the report run from end to end on real data.\n\n"
         f"Rows asked: {asked}; greedy answers of at most {', '.join(map(str, sorted(lengths)))} tokens, prompts longer "
         f"than the model's {facts['model']['max_length']} positions cut on the left (5-shot MMLU mostly is); seed "
-        f"{facts['seed']}. Judges: {judges}. sst-merge {__version__}, lm_eval {versions['lm_eval']}, transformers "
-        f"{versions['transformers']}, torch {versions['torch']}, {platform.machine()} CPU, {seconds:.0f} "
+        f"{facts['seed']}. Judges: {judges}. {versions()}, lm_eval {libraries['lm_eval']}, transformers "
+        f"{libraries['transformers']}, {seconds:.0f} "
         f"processor seconds with training. Made by `{made_by}`.\n\n"
     )
     text = head + f"{table.caption}.\n\n" + markdown_table(turned, ["suite", *found.summary.models])
@@ -107,28 +107,21 @@ def page(found: EvaluationRun, seconds: float, made_by: str) -> str:
 
 
 def main() -> None:
-    """Run and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=os.environ.get("SST_MERGE_DATA"))
-    parser.add_argument("--out", type=Path, default=Path("out/real_evaluation"))
-    parser.add_argument("--page", type=Path, default=None, help="where the page goes; below --out by default")
+    """Run, print and write."""
+    parser = study_options(__doc__)
+    parser.add_argument(
+        "--work", type=Path, default=Path("out/real_evaluation"), help="folder for adapters and answers"
+    )
+    add_data(parser)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--max-new-tokens", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    if args.data is None:
-        parser.error("set SST_MERGE_DATA or --data to the folder with the public data sets (docs/data.md)")
-    found = run(
-        Path(args.data), args.out, steps=args.steps, samples=args.samples, max_new_tokens=args.max_new_tokens,
-        seed=args.seed,
-    )  # fmt: skip
+    found = run(args.data, args.work, **{name: getattr(args, name) for name in DECIDING})
     # The machine is shared as a rule, and time on the wall says little there.
     text = page(found, sum(os.times()[:4]), command(args))
-    target = args.page or args.out / "README.md"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(text, encoding="utf-8")
-    print(text)
+    write_page(args.out, text, json.loads(found.summary.to_json()))
 
 
 if __name__ == "__main__":

@@ -44,9 +44,7 @@ def xstest_pairs() -> list[tuple[Row, Row]]:
     by_type: dict[str, list[Row]] = defaultdict(list)
     for row in load_set("xstest").rows:
         by_type[row["type"]].append(row)
-    return [
-        pair for safe, unsafe in CONTRASTS.items() for pair in zip(by_type[unsafe], by_type[safe], strict=True)
-    ]  # fmt: skip
+    return [pair for safe, unsafe in CONTRASTS.items() for pair in zip(by_type[unsafe], by_type[safe], strict=True)]
 
 
 def nearest_pairs() -> list[tuple[Row, Row]]:
@@ -95,9 +93,10 @@ def main() -> None:
     """Write the list, or compare it with what is committed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="compare with the committed list instead of writing it")
+    check = parser.parse_args().check
     made = selection()
     text = json.dumps(made, indent=1) + "\n"
-    if parser.parse_args().check:
+    if check:
         if text != DRIFT_IDS.read_text(encoding="utf-8"):
             raise SystemExit(f"{DRIFT_IDS} differs from what the sets give now")
     else:

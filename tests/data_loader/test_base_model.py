@@ -37,5 +37,5 @@ def test_devices_and_types_by_name() -> None:
     with pytest.raises(ConfigError, match=r"'no_such_device' cannot be used here .*take cpu, cuda or auto"):
         resolve_device("no_such_device")
     for wrong in ("float33", "nn"):
-        with pytest.raises(ConfigError, match=f"'{wrong}' is no type of torch"):
+        with pytest.raises(ConfigError, match=f"'{wrong}' is not a type of torch"):
             torch_type(wrong)

@@ -32,9 +32,7 @@ def test_real_rows_through_every_stage(real_data: Path, script: Callable[[str], 
     assert answers != [record.response for record in run.records["safety", "beavertails"]]
     facts = json.loads((run.out / "run.json").read_text())
     assert facts["suites"]["beavertails"]["sets_sha256"]["beavertails"] == load_set("beavertails").sha256
-    made_by = real_evaluation.command(
-        argparse.Namespace(data=str(real_data), out=tmp_path, page=tmp_path / "p.md", **options)
-    )
+    made_by = real_evaluation.command(argparse.Namespace(data=str(real_data), out=tmp_path, **options))
     assert made_by.endswith("real_evaluation.py --steps 4 --samples 4 --max-new-tokens 12 --seed 0")
     text = real_evaluation.page(run, 1.0, made_by)
     assert f"Made by `{made_by}`." in text and str(real_data) not in text and str(tmp_path) not in text

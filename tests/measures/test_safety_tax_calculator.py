@@ -238,7 +238,7 @@ def test_points_carry_intervals():
     assert SweepPoint(strength=1, safety=0.9, utility=0.5).interval_of_safety() is None
     with pytest.raises(DataError, match="must be finite"):
         SweepPoint(strength=1, safety=math.nan, utility=0.5)
-    with pytest.raises(DataError, match=r"utility = 1.2 is no rate of 10 prompts"):
+    with pytest.raises(DataError, match=r"utility = 1.2 is not a rate of 10 prompts"):
         SweepPoint(strength=1, safety=0.5, utility=1.2, n_utility=10)
     with pytest.raises(DataError, match="different strengths"):
         point_at_safety([])

@@ -172,7 +172,7 @@ def test_bad_settings(text: str) -> None:
 def test_adapter_flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert parse_adapter("a=b/c") == {"path": str(tmp_path / "a=b/c")}
-    with pytest.raises(ConfigError, match="'safety' is no key=value"):
+    with pytest.raises(ConfigError, match="'safety' is not key=value"):
         parse_adapter("path=a,safety")
 
 

@@ -191,7 +191,7 @@ def test_plot_refuses_nothing(tmp_path):
     for curves in ({}, {"empty": []}):
         with pytest.raises(DataError, match="no points to draw"):
             safety_utility_plot(curves, anchors={}, path_stem=tmp_path / "a", title="T")
-    with pytest.raises(DataError, match="highlight = 'b' is none of the curves a"):
+    with pytest.raises(DataError, match="highlight = 'b' is not one of the curves a"):
         safety_utility_plot({"a": sweep()}, anchors={}, path_stem=tmp_path / "a", title="T", highlight="b")
 
 

@@ -122,7 +122,7 @@ def test_judges_decide_over_prompts_of_ones_own(cpu, base, tmp_path):
     expected = rules([record.prompt for record in records], [record.response for record in records])
     assert [record.scores["refusal"] for record in records] == expected
     assert all({"refusal", "harm", "incoherent"} <= set(record.scores) for record in records)
-    found = run.summary.rate("base", "custom_own", "refusal")
+    found = run.summary.figure("base", "custom_own", "refusal")
     assert found is not None and found.value == sum(expected) / 3
 
 

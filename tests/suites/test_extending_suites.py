@@ -65,7 +65,7 @@ def test_the_pages_examples_are_suites_like_any_other(
     [
         ("x = 1", "bad", r"entry point 'one' = 'bad' \(group sst_merge\.suites\) is a module without any Suite"),
         ("x = 1", "bad:x", r"is a int without any Suite; expected a module with declarations, or one Suite"),
-        ("x = 1", "bad:y", r"'bad:y' .* cannot be loaded: .*'y'; mend or uninstall that package"),
+        ("x = 1", "bad:y", r"'bad:y' .* cannot be loaded: .*'y'; repair or uninstall that package"),
         ("import nothing_of_that_name", "bad", r"cannot be loaded: No module named 'nothing_of_that_name'"),
         (
             "from sst_merge.suites import Suite\nmine = Suite(name='mmlu', measure='utility', summary='')",

@@ -61,7 +61,7 @@ def test_a_lab_suite_equals_the_labs_own_measure_sample_by_sample(
             assert all(sum(r.scores[name] for name in ("refusal", "correct", "incoherent")) == 1 for r in records)
 
 
-def test_lab_suites_count_what_the_labs_own_measure_counts(
+def test_lab_suites_count_what_lab_evaluate_counts(
     cpu: Any, lab: Lab, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On the very prompts that ``sst-merge lab evaluate`` draws: the first of each pool."""
@@ -73,7 +73,7 @@ def test_lab_suites_count_what_the_labs_own_measure_counts(
     from peft import PeftModel
 
     model = PeftModel.from_pretrained(lab.model("unaligned"), adapters["safety"]).eval()
-    expected = measure(LabWorld(lab), model, tasks=["add"], n=n)
+    expected = measure(LabWorld(lab), model, ["add"], n=n)
     first = {name: run.records["safety", name] for name in names}
     assert all(len(records) == n for records in first.values())
     assert sum(r.scores["refusal"] for r in first["lab_harmful_direct"]) == expected.safety_direct.k

@@ -19,7 +19,7 @@ from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promi
 from ..methods.parts.learned_coefficients import learn_coefficients
 from ..methods.sweeps import HARM_WEIGHTS, MethodSweep
 
-__all__ = ["AdaMergingOptions", "ada_merging"]
+__all__ = ["ada_merging"]
 
 
 class AdaMergingOptions(MethodOptions):
@@ -82,15 +82,6 @@ def _prepare(problem: MergeProblem, options: AdaMergingOptions) -> Prepared:
     sweeps=(MethodSweep("AdaMerging", HARM_WEIGHTS),),
 )
 def ada_merging(layer: Layer, options: AdaMergingOptions, state: dict[str, tuple[float, ...]]) -> Tensor:
-    """λ Σ c w M.
-
-    Args:
-        layer: core matrices of one module.
-        options: λ.
-        state: coefficients of every module, one per adapter.
-
-    Returns:
-        The merged core, (p, q).
-    """
+    """λ Σ c w M; the state has the coefficients of every module, one per adapter."""
     parts = [c * w * m for c, w, m in zip(state[layer.module], layer.weights, layer.patches, strict=True)]
     return options.strength * torch.stack(parts).sum(0)

@@ -10,7 +10,7 @@ with P_T = I − P_A, H the Fisher of the benign data, both Fishers scaled to a 
 η = 1 + β σ(|Mᵢ| − τ) and c = |P_T Mᵢ| / max |P_T Mᵢ|: the larger the task part, the more an entry costs.
 
 Deviations. The paper regularises *training*; here finished updates are moved, so the task loss is replaced by the
-distance to the update. Its Riemannian collision term Σ η |ΔW_A||ΔW_T| is no quadratic form; it is replaced by a
+distance to the update. Its Riemannian collision term Σ η |ΔW_A||ΔW_T| is not a quadratic form; it is replaced by a
 quadratic one with the task part held at its start. Its geodesic term is 0 for an orthogonal projector and left out.
 The entries of η and c are those of the core in its principal directions. Defaults λ_A = 0.25, λ_T = 0.5, λ_NC = 0.1,
 β = 4, τ = 0.01.
@@ -31,7 +31,7 @@ from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promi
 from ..methods.parts.own_data import required_model, ticker
 from ..methods.sweeps import SUMS, MethodSweep
 
-__all__ = ["AlignGuardOptions", "SafetyDirections", "alignguard_lora"]
+__all__ = ["alignguard_lora"]
 
 _REMOVED = (0.0, 0.15, 0.3, 0.45, 0.6, 0.7, 0.8, 0.9, 1.0)
 """t of ``project`` on an aligned base."""
@@ -73,7 +73,7 @@ class AlignGuardOptions(MethodOptions):
 
 
 @dataclass(frozen=True)
-class SafetyDirections:
+class _SafetyDirections:
     """P_A of one module: the span of the top eigenvectors of a Fisher.
 
     Attributes:
@@ -87,14 +87,8 @@ class SafetyDirections:
     mask: Tensor
 
     @classmethod
-    def of(cls, fisher: LayerFisher, *, m: int | None, share: float) -> "SafetyDirections":
-        """The top eigenvectors of a layer's Fisher.
-
-        Args:
-            fisher: F.
-            m: how many; overrides ``share``.
-            share: the fewest that hold this share of the trace.
-        """
+    def of(cls, fisher: LayerFisher, *, m: int | None, share: float) -> "_SafetyDirections":
+        """The m top eigenvectors of a layer's Fisher; without m the fewest that hold a share of its trace."""
         if isinstance(fisher, KroneckerFisher):
             left_values, left = torch.linalg.eigh(fisher.grad_factor)
             right_values, right = torch.linalg.eigh(fisher.input_factor)
@@ -110,14 +104,7 @@ class SafetyDirections:
         return int(self.mask.sum())
 
     def project(self, core: Tensor) -> Tensor:
-        """P_A M.
-
-        Args:
-            core: M, (p, q), float64 on the CPU.
-
-        Returns:
-            (p, q).
-        """
+        """P_A M, (p, q), in float64 on the CPU as M is."""
         if self.right is not None:
             return self.left @ (self.mask * (self.left.T @ core @ self.right)) @ self.right.T
         return (self.left @ (self.left.T @ core.reshape(-1))).reshape(core.shape)
@@ -138,7 +125,7 @@ def _top(values: Tensor, m: int | None, share: float) -> Tensor:
 class _Module:
     """What one module's merge needs: P_A, and F and H for the penalty."""
 
-    directions: SafetyDirections
+    directions: _SafetyDirections
     safety: LayerFisher
     benign: LayerFisher | None
 
@@ -149,7 +136,7 @@ def _prepare(problem: MergeProblem, options: AlignGuardOptions) -> Prepared:
     if not safety and not options.aligned_base:
         raise MergeError(
             "method 'alignguard_lora' found no adapter of role safety; give one, or set aligned_base: true where the "
-            "base itself is aligned and the tasks must only keep out of its way"
+            "base itself is aligned and the tasks must not disturb its safety"
         )
     structure = auto_structure(problem.spaces) if options.structure == "auto" else options.structure
     everything = point_cores(problem.adapters, problem.spaces)
@@ -176,7 +163,7 @@ def _prepare(problem: MergeProblem, options: AlignGuardOptions) -> Prepared:
         )
     state = {
         module: _Module(
-            SafetyDirections.of(layer, m=options.m, share=options.share),
+            _SafetyDirections.of(layer, m=options.m, share=options.share),
             layer,
             None if benign is None else benign.layers[module],
         )
@@ -267,16 +254,7 @@ def _normalised(fisher: LayerFisher, core: Tensor, mean: float) -> Tensor:
     ),
 )
 def alignguard_lora(layer: Layer, options: AlignGuardOptions, state: dict[str, _Module]) -> Tensor:
-    """Every utility core without its alignment part, plus the safety cores.
-
-    Args:
-        layer: core matrices of one module.
-        options: mode, t and s.
-        state: P_A and the Fishers of every module.
-
-    Returns:
-        The merged core, (p, q).
-    """
+    """Every utility core without its alignment part, plus the safety cores."""
     module = state[layer.module]
     merged = options.safety_strength * layer.weighted_sum("safety")
     for patch, weight, role in zip(layer.patches, layer.weights, layer.roles, strict=True):

@@ -26,7 +26,7 @@ from ..methods.parts.own_data import required_model, ticker
 from ..methods.parts.widening import widened
 from ..methods.sweeps import TRIMMED, MethodSweep
 
-__all__ = ["BenignNullSpaceOptions", "benign_null_space"]
+__all__ = ["benign_null_space"]
 
 
 class BenignNullSpaceOptions(MethodOptions):
@@ -79,15 +79,7 @@ def _prepare(problem: MergeProblem, options: BenignNullSpaceOptions) -> Prepared
 
 
 def used_directions(gram: Tensor, threshold: float) -> Tensor:
-    """Eigenvectors whose eigenvalue is at least a share of the largest, and not numerically 0.
-
-    Args:
-        gram: (d, d), symmetric.
-        threshold: share of the largest eigenvalue.
-
-    Returns:
-        Q (d, k).
-    """
+    """Q (d, k): eigenvectors whose eigenvalue is at least a share of the largest, and not numerically 0."""
     values, vectors = torch.linalg.eigh(gram)
     floor = max(threshold, len(gram) * torch.finfo(gram.dtype).eps) * values[-1]
     return vectors[:, (values >= floor) & (values > 0)]
@@ -104,16 +96,7 @@ def used_directions(gram: Tensor, threshold: float) -> Tensor:
     sweeps=(MethodSweep("Benign null space", TRIMMED, prepare_once=True),),
 )
 def benign_null_space(layer: Layer, options: BenignNullSpaceOptions, state: dict[str, Tensor]) -> Tensor:
-    """M_U + t M_S N.
-
-    Args:
-        layer: core matrices of one module, in the widened space.
-        options: t.
-        state: M_S N by module.
-
-    Returns:
-        The merged core, (p, q).
-    """
+    """M_U + t M_S N in the widened space; the state has M_S N by module."""
     merged = layer.weighted_sum("utility")
     if layer.module not in state:
         return merged

@@ -17,25 +17,23 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from typing_extensions import Self
 
-from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods import Layer, Promises, StrengthOptions, merge_method
 from ..methods.parts.entrywise import at_least
 from ..methods.parts.thresholds import update_thresholds
 from ..methods.parts.updates import by_rows, scaled, sum_of
 from ..methods.sweeps import SAFETY_WEIGHT, SUMS, MethodSweep
 
-__all__ = ["BreadcrumbsOptions", "breadcrumbs"]
+__all__ = ["breadcrumbs"]
 
 
-class BreadcrumbsOptions(MethodOptions):
+class BreadcrumbsOptions(StrengthOptions):
     """Options of Model Breadcrumbs.
 
     Attributes:
-        strength: λ, multiplies the sum.
         density: share of every update's entries that is kept.
         gamma: γ, share of the largest entries that is dropped.
     """
 
-    strength: float = 1.0
     density: float = Field(default=0.14, gt=0.0, le=1.0)
     gamma: float = Field(default=0.01, ge=0.0, lt=1.0)
 
@@ -56,16 +54,7 @@ class BreadcrumbsOptions(MethodOptions):
     sweeps=(MethodSweep("Breadcrumbs", SUMS, knob=SAFETY_WEIGHT),),
 )
 def breadcrumbs(layer: Layer, options: BreadcrumbsOptions, state: None) -> Tensor:
-    """λ Σ wᵢ τ̂ᵢ.
-
-    Args:
-        layer: ΔW of every adapter, one module.
-        options: λ, density and γ.
-        state: unused.
-
-    Returns:
-        The merged ΔW, (d_out, d_in).
-    """
+    """λ Σ wᵢ τ̂ᵢ."""
     n = layer.shape[0] * layer.shape[1]
     outliers = int(options.gamma * n)
     kept = max(1, int(options.density * n))

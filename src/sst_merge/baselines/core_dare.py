@@ -14,26 +14,24 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods import Layer, Promises, StrengthOptions, merge_method
 from ..methods.parts.entrywise import Rescaling, disjoint_merge, drop, rescaled
 from ..methods.parts.spectral import aligned_cores
 from ..methods.parts.updates import weighted_updates
 from ..methods.sweeps import SAFETY_WEIGHT, SUMS, MethodSweep
 
-__all__ = ["CoreDareOptions", "core_dare"]
+__all__ = ["core_dare"]
 
 
-class CoreDareOptions(MethodOptions):
+class CoreDareOptions(StrengthOptions):
     """Options of Core-Space DARE.
 
     Attributes:
-        strength: λ, multiplies the merged update.
         density: probability to keep an entry, 1 − p.
         rescale: divide by the density, restore the sum of magnitudes, or neither.
         merge: add the cores, or elect signs and average the entries that agree.
     """
 
-    strength: float = 1.0
     density: float = Field(default=0.1, gt=0.0, le=1.0)
     rescale: Rescaling = "paper"
     merge: Literal["linear", "ties"] = "linear"
@@ -48,16 +46,7 @@ class CoreDareOptions(MethodOptions):
     sweeps=(MethodSweep("DARE on the core", SUMS, knob=SAFETY_WEIGHT),),
 )
 def core_dare(layer: Layer, options: CoreDareOptions, state: None) -> Tensor:
-    """λ · DARE of the aligned cores, turned back.
-
-    Args:
-        layer: core matrices of one module.
-        options: λ, density, rescaling, how to merge.
-        state: unused.
-
-    Returns:
-        The merged core, (p, q).
-    """
+    """λ · DARE of the aligned cores, turned back."""
     cores, left, right = aligned_cores(weighted_updates(layer))
     kept = [rescaled(drop(c, options.density, layer.generator), c, options.density, options.rescale) for c in cores]
     if options.merge == "ties":

@@ -15,25 +15,23 @@ Others: the authors' code trims the cores of all modules as one vector.
 from pydantic import Field
 from torch import Tensor
 
-from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods import Layer, Promises, StrengthOptions, merge_method
 from ..methods.parts.entrywise import Normalization, disjoint_merge, trim
 from ..methods.parts.spectral import aligned_cores
 from ..methods.parts.updates import weighted_updates
 from ..methods.sweeps import SAFETY_WEIGHT, TRIMMED, MethodSweep
 
-__all__ = ["CoreTiesOptions", "core_ties"]
+__all__ = ["core_ties"]
 
 
-class CoreTiesOptions(MethodOptions):
+class CoreTiesOptions(StrengthOptions):
     """Options of Core-Space TIES.
 
     Attributes:
-        strength: λ, multiplies the merged update.
         density: share of every core's entries that is kept.
         normalize: what the sum of agreeing entries is divided by.
     """
 
-    strength: float = 1.0
     density: float = Field(default=0.2, gt=0.0, le=1.0)
     normalize: Normalization = "count"
 
@@ -47,16 +45,7 @@ class CoreTiesOptions(MethodOptions):
     sweeps=(MethodSweep("TIES on the core", TRIMMED, knob=SAFETY_WEIGHT),),
 )
 def core_ties(layer: Layer, options: CoreTiesOptions, state: None) -> Tensor:
-    """λ · TIES of the aligned cores, turned back.
-
-    Args:
-        layer: core matrices of one module.
-        options: λ, density, divisor.
-        state: unused.
-
-    Returns:
-        The merged core, (p, q).
-    """
+    """λ · TIES of the aligned cores, turned back."""
     cores, left, right = aligned_cores(weighted_updates(layer))
     trimmed = (trim(core, options.density) for core in cores)
     merged = disjoint_merge(trimmed, layer.weights, normalize=options.normalize)

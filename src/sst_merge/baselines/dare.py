@@ -18,23 +18,21 @@ from collections.abc import Iterator
 from pydantic import Field
 from torch import Tensor
 
-from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods import Layer, Promises, StrengthOptions, merge_method
 from ..methods.parts.entrywise import Normalization, Rescaling, disjoint_merge, drop, rescaled
 from ..methods.sweeps import LESS, SAFETY_WEIGHT, SUMS, TRIMMED, MethodSweep, TwoStageSweep
 
-__all__ = ["DareLinearOptions", "DareTiesOptions", "dare_linear", "dare_ties"]
+__all__ = ["dare_linear", "dare_ties"]
 
 
-class DareLinearOptions(MethodOptions):
+class DareLinearOptions(StrengthOptions):
     """Options of drop and rescale.
 
     Attributes:
-        strength: λ, multiplies the merged update.
         density: probability to keep an entry, 1 − p.
         rescale: divide by the density, restore the sum of magnitudes, or neither.
     """
 
-    strength: float = 1.0
     density: float = Field(default=0.1, gt=0.0, le=1.0)
     rescale: Rescaling = "paper"
 
@@ -64,16 +62,7 @@ class DareTiesOptions(DareLinearOptions):
     ),
 )
 def dare_linear(layer: Layer, options: DareLinearOptions, state: None) -> Tensor:
-    """λ Σ wᵢ τ̃ᵢ.
-
-    Args:
-        layer: ΔW of every adapter, one module.
-        options: λ, density, rescaling.
-        state: unused.
-
-    Returns:
-        The merged ΔW, (d_out, d_in).
-    """
+    """λ Σ wᵢ τ̃ᵢ."""
     total = layer.patches[0].new_zeros(layer.patches[0].shape)
     for update in _dropped(layer, options):
         total += update
@@ -90,16 +79,7 @@ def dare_linear(layer: Layer, options: DareLinearOptions, state: None) -> Tensor
     sweeps=(MethodSweep("DARE TIES", TRIMMED, knob=SAFETY_WEIGHT),),
 )
 def dare_ties(layer: Layer, options: DareTiesOptions, state: None) -> Tensor:
-    """λ · disjoint mean of wᵢ τ̃ᵢ.
-
-    Args:
-        layer: ΔW of every adapter, one module.
-        options: λ, density, rescaling, divisor.
-        state: unused.
-
-    Returns:
-        The merged ΔW, (d_out, d_in).
-    """
+    """λ · disjoint mean of wᵢ τ̃ᵢ."""
     merged = disjoint_merge(_dropped(layer, options), layer.weights, normalize=options.normalize)
     return options.strength * merged
 

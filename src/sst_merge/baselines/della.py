@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from typing_extensions import Self
 
-from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods import Layer, Promises, StrengthOptions, merge_method
 from ..methods.parts.entrywise import Normalization, Rescaling, disjoint_merge, drop, rescaled
 from ..methods.parts.updates import row_blocks
 from ..methods.sweeps import SAFETY_WEIGHT, TRIMMED, MethodSweep
@@ -27,11 +27,10 @@ from ..methods.sweeps import SAFETY_WEIGHT, TRIMMED, MethodSweep
 __all__ = ["DellaOptions", "della"]
 
 
-class DellaOptions(MethodOptions):
+class DellaOptions(StrengthOptions):
     """Options of DELLA-Merging.
 
     Attributes:
-        strength: λ, multiplies the merged update.
         density: mean probability to keep an entry, 1 − p.
         epsilon: ε, spread of the probabilities between the smallest and the largest entry of a row.
         rescale: divide by the probabilities, restore the sum of magnitudes, or neither.
@@ -39,7 +38,6 @@ class DellaOptions(MethodOptions):
         normalize: what the sum of agreeing entries is divided by; without ``elect`` nothing is.
     """
 
-    strength: float = 1.0
     density: float = Field(default=0.3, gt=0.0, le=1.0)
     epsilon: float = Field(default=0.15, ge=0.0, lt=1.0)
     rescale: Rescaling = "paper"
@@ -67,16 +65,7 @@ class DellaOptions(MethodOptions):
     sweeps=(MethodSweep("DELLA", TRIMMED, knob=SAFETY_WEIGHT),),
 )
 def della(layer: Layer, options: DellaOptions, state: None) -> Tensor:
-    """λ · disjoint mean (or sum) of wᵢ τ̃ᵢ.
-
-    Args:
-        layer: ΔW of every adapter, one module.
-        options: λ, density, ε, rescaling, divisor.
-        state: unused.
-
-    Returns:
-        The merged ΔW, (d_out, d_in).
-    """
+    """λ · disjoint mean (or sum) of wᵢ τ̃ᵢ."""
     if options.elect:
         merged = disjoint_merge(_dropped(layer, options), layer.weights, normalize=options.normalize)
         return options.strength * merged

@@ -22,32 +22,30 @@ from torch import Tensor
 from ..errors import MergeError
 from ..fim_calculator import Fisher, LayerFisher, compute_fim
 from ..gevp_solver import DampedFisher, OperatorSum, solve_linear
-from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, merge_method
+from ..methods import Layer, MergeProblem, Needs, Prepared, StrengthOptions, merge_method
 from ..methods.parts.own_data import OwnData, own_data, required_model, signed_patches, ticker
 from ..methods.sweeps import AVERAGES, LESS_OF_AVERAGES, SAFETY_WEIGHT, MethodSweep, TwoStageSweep
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["FisherMergingOptions", "fisher_merging"]
+__all__ = ["fisher_merging"]
 
 _KRONECKER = {"structure": "kronecker"}
 
 Fishers = dict[str, tuple[LayerFisher, ...]]
 
 
-class FisherMergingOptions(MethodOptions):
+class FisherMergingOptions(StrengthOptions):
     """Options of Fisher merging.
 
     Attributes:
-        strength: λ, multiplies the result.
         structure: which correlations are kept.
         damping: ρ; ε is ρ times the mean diagonal entry over all adapters of a layer (``diagonal``), or each Fisher's
             own mean (``kronecker``). Where no gradient is found the result is the weighted average.
         estimator: ``empirical`` (labels of the data) or ``sampled`` (labels drawn from the model, as in the paper).
     """
 
-    strength: float = 1.0
     structure: Literal["diagonal", "kronecker"] = "diagonal"
     damping: float = Field(default=1e-3, gt=0.0)
     estimator: Literal["empirical", "sampled"] = "empirical"

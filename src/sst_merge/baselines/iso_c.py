@@ -30,16 +30,7 @@ __all__ = ["iso_c"]
     ),
 )
 def iso_c(layer: Layer, options: StrengthOptions, state: None) -> Tensor:
-    """λ σ̄ U Vᵀ of the weighted sum.
-
-    Args:
-        layer: core matrices of one module.
-        options: λ.
-        state: unused.
-
-    Returns:
-        The merged core, (p, q).
-    """
+    """λ σ̄ U Vᵀ of the weighted sum."""
     total = layer.weighted_sum()
     left, values, right = significant_svd(total)
     if not values.numel():

@@ -14,23 +14,21 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods import Layer, Promises, StrengthOptions, merge_method
 from ..methods.parts.spectral import polar, significant_svd
 from ..methods.parts.updates import weighted_updates
 from ..methods.sweeps import SAFETY_WEIGHT, SUMS, MethodSweep
 
-__all__ = ["IsoCtsOptions", "iso_cts"]
+__all__ = ["iso_cts"]
 
 
-class IsoCtsOptions(MethodOptions):
+class IsoCtsOptions(StrengthOptions):
     """Options of Iso-CTS.
 
     Attributes:
-        strength: λ, multiplies the merged update.
         common: share of the directions that belongs to the sum; the rest is divided among the tasks.
     """
 
-    strength: float = 1.0
     common: float = Field(default=0.8, ge=0.0, le=1.0)
 
 
@@ -43,16 +41,7 @@ class IsoCtsOptions(MethodOptions):
     sweeps=(MethodSweep("Iso-CTS", SUMS, knob=SAFETY_WEIGHT),),
 )
 def iso_cts(layer: Layer, options: IsoCtsOptions, state: None) -> Tensor:
-    """λ σ̄ U* V*ᵀ.
-
-    Args:
-        layer: core matrices of one module.
-        options: λ and the common share.
-        state: unused.
-
-    Returns:
-        The merged core, (p, q).
-    """
+    """λ σ̄ U* V*ᵀ."""
     total = layer.weighted_sum()
     left, values, right = significant_svd(total)
     if not values.numel():

@@ -22,13 +22,13 @@ from pydantic import Field
 from torch import Tensor
 
 from ..core_space import numerical_rank
-from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods import Layer, Promises, StrengthOptions, merge_method
 from ..methods.parts.entrywise import disjoint_merge, drop, rescaled, trim
 from ..methods.parts.spectral import significant_svd
 from ..methods.parts.updates import scaled, sum_of
 from ..methods.sweeps import LESS_OF_AVERAGES, SAFETY_WEIGHT, TRIMMED, MethodSweep, TwoStageSweep
 
-__all__ = ["KnotsOptions", "knots"]
+__all__ = ["knots"]
 
 # Probes of the first try per update, and probes that check what was found.
 _PROBES, _CHECKS = 32, 8
@@ -36,16 +36,14 @@ _PROBES, _CHECKS = 32, 8
 _NOISE = 10
 
 
-class KnotsOptions(MethodOptions):
+class KnotsOptions(StrengthOptions):
     """Options of KnOTS.
 
     Attributes:
-        strength: λ, multiplies the merged update.
         merge: what merges the aligned parts; ``dare_ties`` draws from the seed.
         density: share of a part's entries that is kept.
     """
 
-    strength: float = 1.0
     merge: Literal["ties", "dare_ties"] = "ties"
     density: float = Field(default=0.2, gt=0.0, le=1.0)
 
@@ -64,16 +62,7 @@ class KnotsOptions(MethodOptions):
     ),
 )
 def knots(layer: Layer, options: KnotsOptions, state: None) -> Tensor:
-    """λ U · merge(P₁, …, P_T).
-
-    Args:
-        layer: ΔW of every adapter, one module.
-        options: λ, what merges the parts, density.
-        state: unused.
-
-    Returns:
-        The merged ΔW, (d_out, d_in).
-    """
+    """λ U · merge(P₁, …, P_T)."""
     basis = _joint_range(layer)
     # The joint SVD inside the range: of the stack's R alone, a small square matrix however many updates there are.
     triangular = basis.new_zeros(0, basis.shape[1])

@@ -19,7 +19,7 @@ from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promi
 from ..methods.parts.learned_coefficients import learn_coefficients
 from ..methods.sweeps import HARM_WEIGHTS, MethodSweep
 
-__all__ = ["LayerInterpolationOptions", "layer_interpolation"]
+__all__ = ["layer_interpolation"]
 
 
 class LayerInterpolationOptions(MethodOptions):
@@ -67,14 +67,7 @@ def _prepare(problem: MergeProblem, options: LayerInterpolationOptions) -> Prepa
 
 
 def layer_name(module: str) -> str:
-    """The transformer layer that a module belongs to, up to and with its number; the module itself outside of them.
-
-    Args:
-        module: canonical name.
-
-    Returns:
-        Such as ``model.layers.3``.
-    """
+    """The transformer layer of a module, such as ``model.layers.3``; the module itself outside of them."""
     found = re.match(r"(?:.*?\.)?\d+(?=\.)", module)
     return found.group() if found else module
 
@@ -91,16 +84,7 @@ def layer_name(module: str) -> str:
     sweeps=(MethodSweep("Layer-wise interpolation", HARM_WEIGHTS),),
 )
 def layer_interpolation(layer: Layer, options: LayerInterpolationOptions, state: dict[str, float]) -> Tensor:
-    """M_U + t (M_S − M_U), or M_U + t M_S.
-
-    Args:
-        layer: core matrices of one module.
-        options: how to combine.
-        state: t of every module.
-
-    Returns:
-        The merged core, (p, q).
-    """
+    """M_U + t (M_S − M_U), or M_U + t M_S; the state has t of every module."""
     utility, safety = layer.weighted_sum("utility"), layer.weighted_sum("safety")
     change = safety - utility if options.combine == "interpolate" else safety
     return utility + state[layer.module] * change

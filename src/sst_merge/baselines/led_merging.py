@@ -14,7 +14,7 @@ kept). The masks of all layers are held, one byte per weight and adapter, and gr
 modules at a time. The constant input of a LoRA bias has no weight to score and is merged as a plain sum.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from pydantic import Field
@@ -25,25 +25,24 @@ from ..core_space import CoreSpace
 from ..data_loader.batch import Batch
 from ..errors import BaseModelError, MergeError
 from ..fim_calculator import CoreModel, token_logprobs
-from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
+from ..methods import Layer, MergeProblem, Needs, Prepared, Promises, StrengthOptions, merge_method
+from ..methods.parts.input_moments import budget_groups
 from ..methods.parts.own_data import OwnData, own_data, required_model
 from ..methods.sweeps import SAFETY_WEIGHT, TRIMMED, MethodSweep
 
-__all__ = ["LedMergingOptions", "led_merging"]
+__all__ = ["led_merging"]
 
 
-class LedMergingOptions(MethodOptions):
+class LedMergingOptions(StrengthOptions):
     """Options of LED-Merging.
 
     Attributes:
-        strength: λ, multiplies the sum.
         rate: ρ, share of a tensor's entries that a score may claim; 1 elects everything.
         disjoint: whether entries that several tasks elected are left out.
         samples: of each task's data, the first ones.
         memory_gib: for the gradients and scores of one group of modules.
     """
 
-    strength: float = 1.0
     rate: float = Field(default=0.1, gt=0.0, le=1.0)
     disjoint: bool = True
     samples: int = Field(default=64, ge=1)
@@ -55,7 +54,9 @@ def _prepare(problem: MergeProblem, options: LedMergingOptions) -> Prepared:
         raise MergeError("method 'led_merging' keeps tasks apart from each other; found one adapter, give at least two")
     model = required_model(problem, "led_merging")
     adapters, warnings = own_data(problem, "led_merging")
-    groups = list(_groups(problem.spaces, options.memory_gib))
+    # Weights' gradients and scores, five float32 copies.
+    sizes = {m: 20.0 * space.left.shape[0] * space.d_in for m, space in problem.spaces.items()}
+    groups = list(budget_groups(sizes, options.memory_gib))
     elected: dict[str, list[Tensor]] = {m: [] for m in problem.spaces}
     for done, own in enumerate(adapters, start=1):
         samples = _first(own.batches, options.samples)
@@ -131,21 +132,6 @@ def importance(
     return scores
 
 
-def _groups(spaces: Mapping[str, CoreSpace], memory_gib: float) -> Iterator[list[str]]:
-    """Modules whose weights' gradients and scores (five float32 copies) fit the budget."""
-    group: list[str] = []
-    used = 0.0
-    for module, space in spaces.items():
-        size = 20.0 * space.left.shape[0] * space.d_in / 2**30
-        if group and used + size > memory_gib:
-            yield group
-            group, used = [], 0.0
-        group.append(module)
-        used += size
-    if group:
-        yield group
-
-
 def _first(batches: Sequence[Batch], count: int) -> list[Batch]:
     """The first samples, each in a batch of its own and without its padding's share of the work."""
     rows: list[Batch] = []
@@ -186,16 +172,7 @@ def _disjoint(elected: Sequence[Tensor]) -> tuple[Tensor, ...]:
     sweeps=(MethodSweep("LED-Merging", TRIMMED, knob=SAFETY_WEIGHT, prepare_once=True),),
 )
 def led_merging(layer: Layer, options: LedMergingOptions, state: Mapping[str, tuple[Tensor, ...]]) -> Tensor:
-    """λ Σ w D ⊙ ΔW on one layer's entries.
-
-    Args:
-        layer: ΔW of one module, (d_out, d_in), or (d_out, d_in + 1) with a bias.
-        options: λ.
-        state: D of every adapter, by module.
-
-    Returns:
-        The merged ΔW, of the same shape.
-    """
+    """λ Σ w D ⊙ ΔW on one layer's entries; the state has D of every adapter, by module."""
     merged = torch.zeros_like(layer.patches[0])
     for patch, weight, mask in zip(layer.patches, layer.weights, state[layer.module], strict=True):
         scored = mask.shape[1]

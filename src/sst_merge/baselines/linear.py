@@ -11,21 +11,19 @@ terms BᵢAⱼ are as large as the answer; its ``svd`` is the faithful one.
 
 from torch import Tensor
 
-from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods import Layer, Promises, StrengthOptions, merge_method
 from ..methods.sweeps import AVERAGES, SAFETY_WEIGHT, MethodSweep
 
-__all__ = ["LinearOptions", "linear"]
+__all__ = ["linear"]
 
 
-class LinearOptions(MethodOptions):
+class LinearOptions(StrengthOptions):
     """Options of the weighted average.
 
     Attributes:
-        strength: λ, multiplies the average.
         normalize: divide by Σ|wᵢ|.
     """
 
-    strength: float = 1.0
     normalize: bool = True
 
 
@@ -41,15 +39,6 @@ class LinearOptions(MethodOptions):
     ),
 )
 def linear(layer: Layer, options: LinearOptions, state: None) -> Tensor:
-    """λ Σ wᵢ Mᵢ / Σ|wᵢ|.
-
-    Args:
-        layer: core matrices of one module.
-        options: λ, and whether to divide.
-        state: unused.
-
-    Returns:
-        The merged core, (p, q).
-    """
+    """λ Σ wᵢ Mᵢ / Σ|wᵢ|."""
     total = sum(abs(weight) for weight in layer.weights) if options.normalize else 1.0
     return layer.weighted_sum() * (options.strength / total if total > 0 else 0.0)

@@ -11,23 +11,21 @@ Others: PEFT's ``magnitude_prune`` prunes A and B apart (``magnitude_prune_svd``
 from pydantic import Field
 from torch import Tensor
 
-from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods import Layer, Promises, StrengthOptions, merge_method
 from ..methods.parts.entrywise import trimmed_rows
 from ..methods.parts.updates import by_rows, scaled, sum_of
 from ..methods.sweeps import SAFETY_WEIGHT, TRIMMED, MethodSweep
 
-__all__ = ["MagnitudePruneOptions", "magnitude_prune"]
+__all__ = ["magnitude_prune"]
 
 
-class MagnitudePruneOptions(MethodOptions):
+class MagnitudePruneOptions(StrengthOptions):
     """Options of magnitude pruning.
 
     Attributes:
-        strength: λ, multiplies the sum.
         density: share of every update's entries that is kept.
     """
 
-    strength: float = 1.0
     density: float = Field(default=0.2, gt=0.0, le=1.0)
 
 
@@ -41,16 +39,7 @@ class MagnitudePruneOptions(MethodOptions):
     sweeps=(MethodSweep("Magnitude pruning", TRIMMED, knob=SAFETY_WEIGHT),),
 )
 def magnitude_prune(layer: Layer, options: MagnitudePruneOptions, state: None) -> Tensor:
-    """λ Σ wᵢ τ̂ᵢ.
-
-    Args:
-        layer: ΔW of every adapter, one module.
-        options: λ and density.
-        state: unused.
-
-    Returns:
-        The merged ΔW, (d_out, d_in).
-    """
+    """λ Σ wᵢ τ̂ᵢ."""
     trimmed = trimmed_rows(layer, options.density)
 
     return by_rows(layer, lambda rows: scaled(sum_of(trimmed(rows)), options.strength))

@@ -17,7 +17,7 @@ from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promi
 from ..methods.parts.alignment import Alignment, alignment_cores, alignment_source
 from ..methods.sweeps import SHARES, MethodSweep
 
-__all__ = ["MergeAlignOptions", "mergealign"]
+__all__ = ["mergealign"]
 
 
 class MergeAlignOptions(MethodOptions):
@@ -54,16 +54,7 @@ def _prepare(problem: MergeProblem, options: MergeAlignOptions) -> Prepared:
     ),
 )
 def mergealign(layer: Layer, options: MergeAlignOptions, state: tuple[str, Mapping[str, Tensor]]) -> Tensor:
-    """(1 − t) M_expert + t M_aligned.
-
-    Args:
-        layer: core matrices of one module.
-        options: t.
-        state: source and core of τ_aligned by module.
-
-    Returns:
-        The merged core, (p, q).
-    """
+    """(1 − t) M_expert + t M_aligned; the state has the source and core of τ_aligned by module."""
     source, vectors = state
     expert = layer.weighted_sum("utility" if source == "safety" else None)
     return expert + options.strength * (vectors[layer.module].to(expert) - expert)

@@ -36,14 +36,6 @@ __all__ = ["model_stock"]
 def model_stock(layer: Layer, options: StrengthOptions, state: None) -> Tensor:
     """λ t · mean of the updates.
 
-    Args:
-        layer: core matrices of one module.
-        options: λ.
-        state: unused.
-
-    Returns:
-        The merged core, (p, q).
-
     Raises:
         MergeError: fewer than two adapters.
     """

@@ -26,7 +26,7 @@ from torch import Tensor
 from ..methods import Layer, MethodOptions, Needs, Promises, merge_method
 from ..methods.sweeps import MethodSweep
 
-__all__ = ["RandomSubspaceOptions", "project_at_random", "random_subspace"]
+__all__ = ["project_at_random", "random_subspace"]
 
 
 class RandomSubspaceOptions(MethodOptions):
@@ -55,16 +55,7 @@ class RandomSubspaceOptions(MethodOptions):
     sweeps=(MethodSweep("Random subspace", (0.8, 1.4, 2.0, 2.4, 2.8, 3.2, 3.6, 4.0, 4.8)),),
 )
 def random_subspace(layer: Layer, options: RandomSubspaceOptions, state: None) -> Tensor:
-    """M_U + t · P(D) with k random directions.
-
-    Args:
-        layer: core matrices of one module.
-        options: t, k and how to combine.
-        state: unused.
-
-    Returns:
-        The merged core, (p, q).
-    """
+    """M_U + t · P(D) with k random directions."""
     utility, safety = layer.weighted_sum("utility"), layer.weighted_sum("safety")
     patch = safety if options.combine == "add" else safety - utility
     n = patch.numel()

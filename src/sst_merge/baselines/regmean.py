@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..core_space import CoreSpace
 from ..errors import MergeError
-from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, merge_method
+from ..methods import Layer, MergeProblem, Needs, Prepared, StrengthOptions, merge_method
 from ..methods.parts.input_moments import input_moments, module_groups
 from ..methods.parts.own_data import OwnData, own_data, required_model, signed_patches, ticker
 from ..methods.parts.widening import widened
@@ -32,20 +32,18 @@ from ..methods.sweeps import AVERAGES, LESS_OF_AVERAGES, SAFETY_WEIGHT, MethodSw
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["RegMeanOptions", "regmean"]
+__all__ = ["regmean"]
 
 
-class RegMeanOptions(MethodOptions):
+class RegMeanOptions(StrengthOptions):
     """Options of RegMean.
 
     Attributes:
-        strength: λ, multiplies the result.
         off_diagonal: a, multiplies what is off the diagonal of Gᵢ.
         damping: added to Gᵢ's diagonal, relative to its mean over all adapters.
         memory_gib: for the second moments of one group of modules.
     """
 
-    strength: float = 1.0
     off_diagonal: float = Field(default=0.9, ge=0.0, le=1.0)
     damping: float = Field(default=1e-6, gt=0.0)
     memory_gib: float = Field(default=2.0, gt=0.0)
@@ -90,7 +88,7 @@ def _merged_rows(
     for module, total in totals.items():
         ridge = options.damping * float(total.diagonal().mean()) / sum(own.weight for own in adapters)
         ridge = ridge if ridge > 0 else 1.0
-        # Σ|w|(Ĝ + ridge I): the same ridge for all, so that inputs that nobody uses give the weighted average.
+        # Σ|w|(Ĝ + ridge I): the same ridge for all, so that inputs that no adapter uses give the weighted average.
         total.diagonal().add_(ridge * sum(own.weight for own in adapters))
         factor = torch.linalg.cholesky(total)
         rows[module] = torch.cholesky_solve((rows[module] + ridge * shares[module]).T, factor).T

@@ -24,7 +24,7 @@ from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promi
 from ..methods.parts.alignment import Alignment, alignment_cores, alignment_source, weight_difference
 from ..methods.sweeps import SUMS, MethodSweep
 
-__all__ = ["RestaDareOptions", "RestaOptions", "resta", "resta_dare"]
+__all__ = ["resta", "resta_dare"]
 
 _LITTLE = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 """γ on a base that is aligned already."""
@@ -94,16 +94,7 @@ def _prepare_dare(problem: MergeProblem, options: RestaDareOptions) -> Prepared:
     ),
 )
 def resta(layer: Layer, options: RestaOptions, state: tuple[str, Mapping[str, Tensor]]) -> Tensor:
-    """Σ w M + γ V in the core.
-
-    Args:
-        layer: core matrices of one module.
-        options: γ.
-        state: source and core of V by module.
-
-    Returns:
-        The merged core, (p, q).
-    """
+    """Σ w M + γ V in the core."""
     source, vectors = state
     tasks = layer.weighted_sum("utility" if source == "safety" else None)
     return tasks + options.strength * vectors[layer.module].to(tasks)
@@ -124,16 +115,7 @@ def resta(layer: Layer, options: RestaOptions, state: tuple[str, Mapping[str, Te
     ),
 )
 def resta_dare(layer: Layer, options: RestaDareOptions, state: _Source) -> Tensor:
-    """DARE(Σ w ΔW) + γ V on one layer's entries.
-
-    Args:
-        layer: ΔW of one module, (d_out, d_in), or (d_out, d_in + 1) with a bias.
-        options: p and γ.
-        state: where V comes from.
-
-    Returns:
-        The merged ΔW, of the same shape.
-    """
+    """DARE(Σ w ΔW) + γ V on one layer's entries."""
     tasks = layer.weighted_sum("utility" if state.name == "safety" else None)
     # Drawn on the CPU in float64: the same entries on every device and for every type.
     kept = torch.rand(tasks.shape, generator=layer.generator, dtype=torch.float64) >= options.drop

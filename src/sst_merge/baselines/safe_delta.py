@@ -32,7 +32,7 @@ from ..methods.parts.own_data import required_model, ticker
 from ..methods.parts.widening import widened
 from ..methods.sweeps import MethodSweep
 
-__all__ = ["SafeDeltaOptions", "safe_delta"]
+__all__ = ["safe_delta"]
 
 _BUDGETS = (1.0, 0.8, 0.6, 0.4, 0.25, 0.11, 0.06, 0.03, 0.01)
 
@@ -133,15 +133,6 @@ def selected_update(rows: Tensor, hessian: Tensor, budget: float, *, compensate:
     ),
 )
 def safe_delta(layer: Layer, options: SafeDeltaOptions, state: dict[str, Tensor]) -> Tensor:
-    """The selected and compensated utility core, plus the safety cores.
-
-    Args:
-        layer: core matrices of one module, in the widened space.
-        options: strength of the safety adapters.
-        state: new utility core by module.
-
-    Returns:
-        The merged core, (p, q).
-    """
+    """The selected and compensated utility core, plus the safety cores."""
     merged = options.safety_strength * layer.weighted_sum("safety")
     return merged + state[layer.module].to(merged) if layer.module in state else merged

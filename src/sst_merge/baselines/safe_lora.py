@@ -25,7 +25,7 @@ from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promi
 from ..methods.parts.alignment import Alignment, alignment_cosine, alignment_operators, alignment_source
 from ..methods.sweeps import SUMS, MethodSweep
 
-__all__ = ["SafeLoraOptions", "safe_lora"]
+__all__ = ["safe_lora"]
 
 
 class SafeLoraOptions(MethodOptions):
@@ -91,16 +91,7 @@ def _prepare(problem: MergeProblem, options: SafeLoraOptions) -> Prepared:
     ),
 )
 def safe_lora(layer: Layer, options: SafeLoraOptions, state: _State) -> Tensor:
-    """Σ_utility w (K M or M) + s Σ_safety w M.
-
-    Args:
-        layer: core matrices of one module.
-        options: s.
-        state: what to project.
-
-    Returns:
-        The merged core, (p, q).
-    """
+    """Σ_utility w (K M or M) + s Σ_safety w M."""
     merged = options.safety_strength * layer.weighted_sum("safety")
     operator = state.operators[layer.module]
     for index, (patch, weight, role) in enumerate(zip(layer.patches, layer.weights, layer.roles, strict=True)):

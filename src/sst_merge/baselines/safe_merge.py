@@ -20,7 +20,7 @@ from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promi
 from ..methods.parts.alignment import Alignment, alignment_cosine, alignment_operators, alignment_source
 from ..methods.sweeps import MethodSweep
 
-__all__ = ["SafeMergeOptions", "safe_merge"]
+__all__ = ["safe_merge"]
 
 
 class SafeMergeOptions(MethodOptions):
@@ -61,16 +61,7 @@ def _prepare(problem: MergeProblem, options: SafeMergeOptions) -> Prepared:
     sweeps=(MethodSweep("SafeMERGE", (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), prepare_once=True),),
 )
 def safe_merge(layer: Layer, options: SafeMergeOptions, state: Mapping[str, bool]) -> Tensor:
-    """(1 − b) M_U + b M_S in mixed modules, M_U in the others.
-
-    Args:
-        layer: core matrices of one module.
-        options: b.
-        state: whether a module is mixed.
-
-    Returns:
-        The merged core, (p, q).
-    """
+    """(1 − b) M_U + b M_S in mixed modules, M_U in the others."""
     task = layer.weighted_sum("utility")
     if not state.get(layer.module, False):
         return task

@@ -20,24 +20,22 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods import Layer, Promises, StrengthOptions, merge_method
 from ..methods.parts.thresholds import magnitude_threshold
 from ..methods.parts.updates import weighted_updates
 from ..methods.sweeps import AVERAGES, SAFETY_WEIGHT, MethodSweep
 
-__all__ = ["SceOptions", "sce"]
+__all__ = ["sce"]
 
 
-class SceOptions(MethodOptions):
+class SceOptions(StrengthOptions):
     """Options of SCE.
 
     Attributes:
-        strength: λ, multiplies the merged update.
         density: share of entries that is selected.
         normalize: divide by the coefficients of the agreeing updates.
     """
 
-    strength: float = 1.0
     density: float = Field(default=0.1, gt=0.0, le=1.0)
     normalize: bool = True
 
@@ -52,16 +50,7 @@ class SceOptions(MethodOptions):
     sweeps=(MethodSweep("SCE", AVERAGES, knob=SAFETY_WEIGHT),),
 )
 def sce(layer: Layer, options: SceOptions, state: None) -> Tensor:
-    """λ · the agreeing selected entries, weighted by η.
-
-    Args:
-        layer: ΔW of every adapter, one module.
-        options: λ, density, and whether to divide.
-        state: unused.
-
-    Returns:
-        The merged ΔW, (d_out, d_in).
-    """
+    """λ · the agreeing selected entries, weighted by η."""
     # Squares of tiny updates would underflow; η and the selection do not depend on the scale.
     scale = max(float(tau.abs().max()) for tau in weighted_updates(layer))
     zero = torch.zeros_like(layer.patches[0])

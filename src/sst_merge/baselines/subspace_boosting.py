@@ -14,22 +14,20 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods import Layer, Promises, StrengthOptions, merge_method
 from ..methods.parts.spectral import significant_svd
 from ..methods.sweeps import LESS, SAFETY_WEIGHT, SUMS, MethodSweep, TwoStageSweep
 
-__all__ = ["SubspaceBoostingOptions", "subspace_boosting"]
+__all__ = ["subspace_boosting"]
 
 
-class SubspaceBoostingOptions(MethodOptions):
+class SubspaceBoostingOptions(StrengthOptions):
     """Options of Subspace Boosting.
 
     Attributes:
-        strength: λ, multiplies the boosted sum.
         beta: β, share of the singular values' sum that stays as it is.
     """
 
-    strength: float = 1.0
     beta: float = Field(default=0.2, ge=0.0, le=1.0)
 
 
@@ -46,16 +44,7 @@ class SubspaceBoostingOptions(MethodOptions):
     ),
 )
 def subspace_boosting(layer: Layer, options: SubspaceBoostingOptions, state: None) -> Tensor:
-    """λ U max(S, σ_{j*}) Vᵀ of the weighted sum.
-
-    Args:
-        layer: core matrices of one module.
-        options: λ and β.
-        state: unused.
-
-    Returns:
-        The merged core, (p, q).
-    """
+    """λ U max(S, σ_{j*}) Vᵀ of the weighted sum."""
     total = layer.weighted_sum()
     left, values, right = significant_svd(total)
     if not values.numel():

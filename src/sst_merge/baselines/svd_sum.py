@@ -25,14 +25,5 @@ __all__ = ["svd_sum"]
     promises=Promises(homogeneous=True),
 )
 def svd_sum(layer: Layer, options: StrengthOptions, state: None) -> Tensor:
-    """λ Σ wᵢ Mᵢ; lifting it truncates.
-
-    Args:
-        layer: core matrices of one module.
-        options: λ.
-        state: unused.
-
-    Returns:
-        The merged core, (p, q).
-    """
+    """λ Σ wᵢ Mᵢ; lifting it truncates."""
     return options.strength * layer.weighted_sum()

@@ -12,22 +12,20 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods import Layer, Promises, StrengthOptions, merge_method
 from ..methods.sweeps import LESS, SHARES, SUMS, MethodSweep, TwoStageSweep
 
-__all__ = ["TaskArithmeticOptions", "task_arithmetic"]
+__all__ = ["task_arithmetic"]
 
 
-class TaskArithmeticOptions(MethodOptions):
+class TaskArithmeticOptions(StrengthOptions):
     """Options of Task Arithmetic.
 
     Attributes:
-        strength: λ, multiplies the whole sum.
         safety_strength: t, multiplies the adapters of role ``safety``.
         combine: ``add`` them on top, or ``interpolate`` between the roles.
     """
 
-    strength: float = 1.0
     safety_strength: float = Field(default=1.0, ge=0.0)
     combine: Literal["add", "interpolate"] = "add"
 
@@ -47,16 +45,7 @@ class TaskArithmeticOptions(MethodOptions):
     ),
 )
 def task_arithmetic(layer: Layer, options: TaskArithmeticOptions, state: None) -> Tensor:
-    """λ (Σ_utility w M + t Σ_safety w M), or the interpolation of the two roles.
-
-    Args:
-        layer: core matrices of one module.
-        options: λ, t and how to combine.
-        state: unused.
-
-    Returns:
-        The merged core, (p, q).
-    """
+    """λ (Σ_utility w M + t Σ_safety w M), or the interpolation of the two roles."""
     share = options.safety_strength
     keep = 1.0 if options.combine == "add" or "safety" not in layer.roles else 1.0 - share
     return options.strength * (keep * layer.weighted_sum("utility") + share * layer.weighted_sum("safety"))

@@ -17,24 +17,22 @@ apart (``ties_svd`` is the faithful one); the authors' code and FusionBench trim
 from pydantic import Field
 from torch import Tensor
 
-from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods import Layer, Promises, StrengthOptions, merge_method
 from ..methods.parts.entrywise import Normalization, disjoint_merge, trimmed_rows
 from ..methods.parts.updates import by_rows, scaled
 from ..methods.sweeps import LESS_OF_AVERAGES, SAFETY_WEIGHT, TRIMMED, MethodSweep, TwoStageSweep
 
-__all__ = ["TiesOptions", "ties"]
+__all__ = ["ties"]
 
 
-class TiesOptions(MethodOptions):
+class TiesOptions(StrengthOptions):
     """Options of TIES-Merging.
 
     Attributes:
-        strength: λ, multiplies the merged update.
         density: share of every update's entries that is kept.
         normalize: what the sum of agreeing entries is divided by.
     """
 
-    strength: float = 1.0
     density: float = Field(default=0.2, gt=0.0, le=1.0)
     normalize: Normalization = "count"
 
@@ -54,16 +52,7 @@ class TiesOptions(MethodOptions):
     ),
 )
 def ties(layer: Layer, options: TiesOptions, state: None) -> Tensor:
-    """λ · disjoint mean of the trimmed updates.
-
-    Args:
-        layer: ΔW of every adapter, one module.
-        options: λ, density, divisor.
-        state: unused.
-
-    Returns:
-        The merged ΔW, (d_out, d_in).
-    """
+    """λ · disjoint mean of the trimmed updates."""
     trimmed = trimmed_rows(layer, options.density)
 
     def rows_merged(rows: slice) -> Tensor:

@@ -19,7 +19,7 @@ from ..methods.parts.spectral import polar, significant_svd
 from ..methods.parts.updates import weighted_updates
 from ..methods.sweeps import LESS, SAFETY_WEIGHT, SUMS, MethodSweep, TwoStageSweep
 
-__all__ = ["TsvOptions", "tsv_m"]
+__all__ = ["tsv_m"]
 
 
 class TsvOptions(MethodOptions):
@@ -47,16 +47,7 @@ class TsvOptions(MethodOptions):
     ),
 )
 def tsv_m(layer: Layer, options: TsvOptions, state: None) -> Tensor:
-    """α U⊥ S V⊥ᵀ.
-
-    Args:
-        layer: core matrices of one module.
-        options: α and the share per task.
-        state: unused.
-
-    Returns:
-        The merged core, (p, q).
-    """
+    """α U⊥ S V⊥ᵀ."""
     triplets = [significant_svd(tau) for tau in weighted_updates(layer)]
     wanted = sum(values.numel() for _, values, _ in triplets)
     if not wanted:

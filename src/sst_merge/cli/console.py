@@ -17,7 +17,7 @@ __all__ = ["print_table", "print_tables", "progress_bars", "warn"]
 
 @contextmanager
 def progress_bars() -> Iterator[Progress]:
-    """One bar per stage on stderr, with the time left, while the block runs; silent where stderr is no terminal.
+    """One bar per stage on stderr, with the time left, while the block runs; silent where stderr is not a terminal.
 
     Yields:
         A function of (stage, done, total).
@@ -40,13 +40,7 @@ def progress_bars() -> Iterator[Progress]:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout.
-
-    Args:
-        title: above it.
-        columns: headings.
-        rows: cells.
-    """
+    """A table on stdout."""
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")
@@ -58,23 +52,15 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 
 def print_tables(tables: "Sequence[Table]") -> None:
-    """Tables on stdout.
-
-    Args:
-        tables: ready to print.
-    """
+    """Tables on stdout."""
     from rich.console import Console
 
-    # Where nobody looks at a terminal, lines must not break at 80 columns.
+    # Where the output is not a terminal, lines must not break at 80 columns.
     console = Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False)
     for table in tables:
         console.print(table)
 
 
 def warn(message: str) -> None:
-    """A warning on stderr.
-
-    Args:
-        message: one sentence.
-    """
+    """A warning on stderr."""
     click.secho(f"Warning: {message}", fg="yellow", err=True)

@@ -12,13 +12,7 @@ __all__ = ["demo"]
 @click.option("--seed", default=0, show_default=True, help="of every random choice")
 @click.option("--quick", is_flag=True, help="fewer prompts and strengths")
 def demo(out: Path, seed: int, quick: bool) -> None:
-    """Run the demo.
-
-    Args:
-        out: folder to fill.
-        seed: of every random choice.
-        quick: fewer prompts and strengths.
-    """
+    """Run the demo."""
     from ..experiments.demo import run_demo
 
     run_demo(out, seed, quick)

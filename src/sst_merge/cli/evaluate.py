@@ -32,8 +32,8 @@ def _list_suites(context: click.Context, _option: click.Parameter, wanted: bool)
 
 @click.command(
     help="Evaluate a base model and adapters on it: safety, over-refusal, utility, drift. CONFIG is a YAML file; flags "
-    "say the same, or win over it. The base is part of every table. A run that was stopped goes on where it was when "
-    "the same command is given again.",
+    "say the same, or win over it. The base is part of every table. The same command given again "
+    "continues a run that was stopped.",
     epilog="Example: sst-merge evaluate --base meta-llama/Llama-2-7b-chat-hf --adapter merged=out/merged "
     "--suite safety --suite mmlu --samples 200 --out out/evaluation",
 )
@@ -49,14 +49,7 @@ def _list_suites(context: click.Context, _option: click.Parameter, wanted: bool)
     help="show all suites and stop",
 )
 def evaluate(config: Path | None, judge_check: str | None, labels: Path | None, **values: Any) -> None:
-    """Check, evaluate, print.
-
-    Args:
-        config: YAML file.
-        judge_check: a judge to measure instead.
-        labels: what it is measured against.
-        values: the configuration's flags.
-    """
+    """Check, evaluate, print."""
     if judge_check is not None:
         _check_judge(judge_check, labels, values["device"] or "cpu")
         return

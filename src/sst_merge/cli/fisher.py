@@ -47,16 +47,6 @@ def collect(
 ) -> None:
     """Collect and save.
 
-    Args:
-        config: YAML file.
-        adapters: values of ``--adapter``.
-        settings: values of ``--set``.
-        kind: ``harm`` or ``benign``, or None with ``skill``.
-        skill: name of a utility adapter, or None with ``kind``.
-        point: shorthand of an option.
-        out: file to write.
-        values: the configuration's flags.
-
     Raises:
         ConfigError: neither or both of --kind and --skill, another name of the file, or no data of that kind.
     """
@@ -108,13 +98,7 @@ def collect(
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="file to write, .safetensors")
 @click.option("--force", is_flag=True, help="replace an existing file")
 def add(files: Sequence[Path], out: Path, force: bool) -> None:
-    """Sum saved statistics.
-
-    Args:
-        files: what `collect` wrote.
-        out: file to write.
-        force: replace an existing file.
-    """
+    """Sum saved statistics."""
     check_target(out, option="--out", force=force)
     from ..fim_calculator import Fisher
 

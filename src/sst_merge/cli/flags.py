@@ -15,15 +15,7 @@ from ..errors import ConfigError
 from ..merging.config import AdapterConfig, MergeConfig
 from ..yaml_config import load_yaml_config, tensor_files_beside
 
-__all__ = [
-    "Flag",
-    "config_flags",
-    "config_from_flags",
-    "parse_adapter",
-    "parse_setting",
-    "read_config",
-    "with_flags",
-]
+__all__ = ["Flag", "config_flags", "config_from_flags", "parse_adapter", "parse_setting", "read_config", "with_flags"]
 
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 Config = TypeVar("Config", bound=BaseModel)
@@ -102,9 +94,6 @@ class Flag:
 
         Relative paths of flags start at the current folder, those of a file at the file's own; so a flag is read here,
         before the two are put together. What cannot be read is handed on as it is, to be refused with the rest.
-
-        Args:
-            given: click's value, not None.
         """
         plain = _yaml_value(given, self.option) if self.kind == "yaml" else given
         try:
@@ -115,15 +104,7 @@ class Flag:
 
 
 def config_flags(model: type[BaseModel], prefix: str = "") -> list[Flag]:
-    """Every leaf of a configuration, but lists of sections that declare no flag and the options of methods.
-
-    Args:
-        model: section to walk through.
-        prefix: dotted name of the section, with a dot at its end.
-
-    Returns:
-        Flags in the order of the fields.
-    """
+    """Every leaf of a configuration, but lists of sections that declare no flag and the options of methods."""
     flags: list[Flag] = []
     for name, info in model.model_fields.items():
         flag = Flag(f"{prefix}{name}", info)
@@ -137,14 +118,7 @@ def config_flags(model: type[BaseModel], prefix: str = "") -> list[Flag]:
 
 
 def with_flags(model: type[BaseModel]) -> Callable[[AnyFunction], AnyFunction]:
-    """Give a command the argument CONFIG and one flag per field.
-
-    Args:
-        model: the configuration's class.
-
-    Returns:
-        A decorator; the function takes ``config`` and the flags' values as keywords.
-    """
+    """Give a command the argument CONFIG and one flag per field."""
 
     def decorate(function: AnyFunction) -> AnyFunction:
         for flag in reversed(config_flags(model)):
@@ -160,17 +134,7 @@ def read_config(
     values: Mapping[str, Any],
     more: Mapping[str, tuple[str, object]] = MappingProxyType({}),
 ) -> Config:
-    """The configuration of a command: file first, flags over it.
-
-    Args:
-        model: the configuration's class.
-        path: YAML file, or None.
-        values: click's parameters by name; absent ones are None or empty.
-        more: dotted field name → (how the user wrote it, value), from flags that the command declares itself.
-
-    Returns:
-        The checked configuration.
-    """
+    """The configuration of a command: the file, its flags over it, then ``more`` (name → flag as written, value)."""
     flags = config_flags(model)
     given = [flag for flag in flags if values.get(flag.parameter) not in (None, ())]
     overrides = {flag.field: flag.value(values[flag.parameter]) for flag in given}
@@ -184,17 +148,7 @@ def read_config(
 def config_from_flags(
     path: Path | None, values: Mapping[str, Any], adapters: Sequence[str], settings: Sequence[str]
 ) -> MergeConfig:
-    """The configuration of a merge, with the two flags that are no fields.
-
-    Args:
-        path: YAML file, or None.
-        values: click's parameters by name; absent ones are None or empty.
-        adapters: values of ``--adapter``, which replace the file's list.
-        settings: values of ``--set``.
-
-    Returns:
-        The checked configuration.
-    """
+    """The configuration of a merge, with ``--adapter`` (which replaces the file's list) and ``--set``."""
     more: dict[str, tuple[str, object]] = {}
     if adapters:
         more["adapters"] = ("--adapter", [parse_adapter(text) for text in adapters])
@@ -207,12 +161,6 @@ def config_from_flags(
 def parse_adapter(text: str) -> dict[str, object]:
     """One ``--adapter``: a folder, or ``name=code,path=...,role=safety,weight=0.5``.
 
-    Args:
-        text: as the user wrote it.
-
-    Returns:
-        Fields of an adapter, unchecked, with an absolute path.
-
     Raises:
         ConfigError: a part that is not ``key=value``.
     """
@@ -222,7 +170,7 @@ def parse_adapter(text: str) -> dict[str, object]:
             key, sign, value = part.partition("=")
             if not sign:
                 raise ConfigError(
-                    f"--adapter {text!r}: {part!r} is no key=value; expected a folder, or such as "
+                    f"--adapter {text!r}: {part!r} is not key=value; expected a folder, or fields such as "
                     f"name=code,path=adapters/code,role=utility,weight=1.0"
                 )
             fields[key.strip()] = value.strip()
@@ -243,7 +191,7 @@ def parse_setting(text: str) -> tuple[str, object]:
         (dotted name, value).
 
     Raises:
-        ConfigError: no ``=``, an empty name, or a value that is no YAML.
+        ConfigError: no ``=``, an empty name, or a value that is not YAML.
     """
     name, sign, value = text.partition("=")
     if not sign or not all(name.split(".")):
@@ -255,7 +203,7 @@ def _yaml_value(text: str, where: str) -> object:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: {text!r} is no YAML value ({getattr(error, 'problem', error)})") from error
+        raise ConfigError(f"{where}: {text!r} is not a YAML value ({getattr(error, 'problem', error)})") from error
 
 
 def _alternatives(annotation: Any) -> tuple[Any, ...]:

@@ -18,14 +18,7 @@ __all__ = ["load_adapters", "load_base_index", "load_inputs", "load_model_and_da
 
 
 def load_adapters(config: MergeConfig) -> "list[Adapter]":
-    """Open every adapter of the configuration; headers only.
-
-    Args:
-        config: the configuration.
-
-    Returns:
-        Adapters in the configuration's order.
-    """
+    """Open every adapter of the configuration; headers only."""
     from ..lora_utils import Adapter
 
     return [
@@ -41,15 +34,7 @@ def load_adapters(config: MergeConfig) -> "list[Adapter]":
 
 
 def load_base_index(config: MergeConfig, adapters: "list[Adapter]") -> "BaseModelIndex | None":
-    """Layers of the base model, to check the adapters against.
-
-    Args:
-        config: names the base, or does not.
-        adapters: their own base is used where it is a folder on this machine.
-
-    Returns:
-        The layers, or None where no base is at hand.
-    """
+    """Layers of the base model (or of the adapters' own, where it is a folder here) to check against, or None."""
     from ..lora_utils import BaseModelIndex
 
     base = config.base_model
@@ -61,14 +46,6 @@ def load_base_index(config: MergeConfig, adapters: "list[Adapter]") -> "BaseMode
 
 def load_inputs(config: MergeConfig, needs: "Needs", device: str) -> "MergeInputs":
     """Load what a method needs, and nothing else.
-
-    Args:
-        config: the configuration.
-        needs: of the method.
-        device: where the model goes, unless the configuration has a ``device_map``.
-
-    Returns:
-        Model and data.
 
     Raises:
         ConfigError: an aligned base without a base to compare it with.
@@ -90,13 +67,6 @@ def load_inputs(config: MergeConfig, needs: "Needs", device: str) -> "MergeInput
 
 def load_model_and_data(config: MergeConfig, device: str) -> "MergeInputs":
     """Read and tokenise the calibration data, then load the base model: what is cheap to refuse comes first.
-
-    Args:
-        config: the configuration.
-        device: where the model goes, unless the configuration has a ``device_map``.
-
-    Returns:
-        Model and batches, on the model's device.
 
     Raises:
         ConfigError: no base model.

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import ConfigError
+from ..files import write_text
 from .console import print_tables, progress_bars, warn
-from .outputs import check_target, write_text
+from .outputs import check_target
 
 if TYPE_CHECKING:
     from ..lora_utils import Adapter
@@ -49,19 +50,7 @@ def inspect(
     drop_modules_to_save: bool,
     force: bool,
 ) -> None:
-    """Measure and show.
-
-    Args:
-        adapters: folders, or key=value lists as `merge --adapter` takes them.
-        as_json: JSON instead of tables.
-        json_file: file for the JSON.
-        heatmap: path of the pictures, with or without suffix.
-        signs: compare signs.
-        negligible: what counts as no sign.
-        top: modules to name per pair.
-        drop_modules_to_save: leave whole weights out.
-        force: replace existing files.
-    """
+    """Measure and show."""
     stem = None if heatmap is None else heatmap.with_suffix("") if heatmap.suffix in {".png", ".svg"} else heatmap
     if json_file is not None:
         check_target(json_file, option="--json-file", force=force)

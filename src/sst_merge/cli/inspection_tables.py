@@ -18,15 +18,7 @@ _Measure = Callable[[Collision], float | None]
 
 
 def inspection_tables(inspection: Inspection, *, top: int) -> "list[Table]":
-    """Everything that the terminal shows.
-
-    Args:
-        inspection: the figures.
-        top: modules to name per pair and reason.
-
-    Returns:
-        Tables in reading order; those that have no rows are left out.
-    """
+    """Everything that the terminal shows, in reading order; tables without rows are left out."""
     tables = [_form_table(inspection), _size_table(inspection)]
     if inspection.pairs:
         pairs = _strongest(inspection.pairs, _PAIRS_SHOWN)
@@ -48,14 +40,7 @@ def inspection_tables(inspection: Inspection, *, top: int) -> "list[Table]":
 
 
 def inspection_maps(inspection: Inspection) -> list[HeatMap]:
-    """Cosines of all pairs, and overlap and sign conflict of every pair by layer.
-
-    Args:
-        inspection: the figures.
-
-    Returns:
-        One to three maps; a single adapter has only the first.
-    """
+    """Cosines of all pairs, and overlap and sign conflict of every pair by layer; of one adapter only the first."""
     names = [adapter.name for adapter in inspection.adapters]
     maps = [HeatMap("Cosine of ΔW over the shared modules", names, names, inspection.cosines(), (-1, 1), "two-sided")]
     pairs = [pair for pair in _strongest(inspection.pairs, _PAIRS_SHOWN) if pair.modules]
@@ -63,7 +48,7 @@ def inspection_maps(inspection: Inspection) -> list[HeatMap]:
         return maps
     layers = list(dict.fromkeys(layer_of(module) for module in inspection.weighted_sum.modules))
     numbered = [layer for layer in layers if layer[-1:].isdecimal()]
-    # Blocks are called by their numbers even where an lm_head stands beside them.
+    # Blocks are called by their numbers even beside an lm_head.
     short = shortened(numbered) | shortened(layer for layer in layers if layer not in numbered)
     more = _of_all(pairs, inspection)
 
@@ -73,10 +58,11 @@ def inspection_maps(inspection: Inspection) -> list[HeatMap]:
             found = pair.by_layer()
             values.append([measure(found[layer]) if layer in found else None for layer in layers])
         known = [value for row in values for value in row if value is not None]
-        return HeatMap(
-            title + more, [_pair_name(pair) for pair in pairs], [short[layer] for layer in layers], values,
-            limits or (0.0, math.ceil(10 * max([*known, 0.05])) / 10), "two-sided" if limits else "growing", "layer",
-        )  # fmt: skip
+        rows, columns = list(map(_pair_name, pairs)), [short[layer] for layer in layers]
+        if limits is not None:
+            return HeatMap(title + more, rows, columns, values, limits, "two-sided", "layer")
+        most = math.ceil(10 * max([*known, 0.05])) / 10
+        return HeatMap(title + more, rows, columns, values, (0.0, most), "growing", "layer")
 
     maps.append(by_layer("Shared directions: mean cos² of the principal angles", lambda c: c.overlap, None))
     if inspection.negligible is not None:
@@ -96,9 +82,8 @@ def _form_row(adapter: AdapterFigures) -> list[object]:
     targets = ", ".join(f"{name} × {number}" for name, number in adapter.targets.items())
     if len(set(adapter.targets.values())) == 1 and len(adapter.targets) > 1:
         targets = f"{', '.join(adapter.targets)} × {next(iter(adapter.targets.values()))}"
-    about: list[object] = [
-        adapter.name, adapter.base_model, count, targets, " / ".join(map(str, adapter.ranks)),
-    ]  # fmt: skip
+    ranks = " / ".join(map(str, adapter.ranks))
+    about: list[object] = [adapter.name, adapter.base_model, count, targets, ranks]
     if stored is None:
         return [*about, None, None, None, "in memory"]
     scales = " / ".join(f"{scale:.4g}" for scale in stored.scales[:4]) + (" / …" if len(stored.scales) > 4 else "")
@@ -118,10 +103,8 @@ def _size_table(inspection: Inspection) -> "Table":
 
 
 def _pair_table(pairs: Sequence[PairFigures], title: str) -> "Table":
-    columns = [
-        "pair", "shared modules", "cosine", "outputs shared", "outputs by chance", "inputs shared", "inputs by chance",
-        "opposite signs", "weighted",
-    ]  # fmt: skip
+    sides = ["outputs shared", "outputs by chance", "inputs shared", "inputs by chance"]
+    columns = ["pair", "shared modules", "cosine", *sides, "opposite signs", "weighted"]
     rows: list[list[object]] = []
     for pair in pairs:
         total = pair.total
@@ -152,9 +135,7 @@ def _collision_rows(pairs: Sequence[PairFigures], inspection: Inspection, top: i
             for _, name in sorted(known, key=lambda item: -item[0])[:top]:
                 found = pair.modules[name]
                 shares = (found.left.overlap, found.right.overlap, found.conflict)
-                rows.append([
-                    _pair_name(pair), reason, short[name], _cosine(found.cosine), *map(_percent, shares),
-                ])  # fmt: skip
+                rows.append([_pair_name(pair), reason, short[name], _cosine(found.cosine), *map(_percent, shares)])
     return rows
 
 

@@ -91,11 +91,7 @@ class _LazyGroup(click.Group):
 @click.version_option(__version__, prog_name="sst-merge")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def cli(debug: bool) -> None:
-    """The command itself; everything happens in its subcommands.
-
-    Args:
-        debug: show tracebacks; read where errors are caught.
-    """
+    """The command itself; everything happens in its subcommands."""
 
 
 def main() -> None:

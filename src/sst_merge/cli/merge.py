@@ -18,14 +18,7 @@ __all__ = ["merge", "with_config_flags"]
 
 
 def with_config_flags(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the configuration file, ``--adapter``, ``--set`` and one flag per field.
-
-    Args:
-        function: takes config, adapters, settings and the flags' values as keywords.
-
-    Returns:
-        The decorated function.
-    """
+    """Give a command the configuration file, ``--adapter``, ``--set`` and one flag per field."""
     function = with_flags(MergeConfig)(function)
     function = click.option(
         "--set",
@@ -52,13 +45,6 @@ def with_config_flags(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--dry-run", is_flag=True, help="check everything, print the plan, and write nothing")
 def merge(config: Path | None, adapters: Sequence[str], settings: Sequence[str], dry_run: bool, **values: Any) -> None:
     """Check, merge, write.
-
-    Args:
-        config: YAML file.
-        adapters: values of ``--adapter``.
-        settings: values of ``--set``.
-        dry_run: stop after the plan.
-        values: the configuration's flags.
 
     Raises:
         OutputExistsError: the output is there and ``--force`` is not given.

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,12 +19,7 @@ __all__ = ["methods"]
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="print JSON instead of a table")
 def methods(name: str | None, as_json: bool) -> None:
-    """Print all methods, or one method's options.
-
-    Args:
-        name: one method, or None for all.
-        as_json: for programs.
-    """
+    """Print all methods, or one method's options."""
     from ..methods import available_methods, get_method
 
     if as_json:
@@ -46,7 +42,6 @@ def _needs(method: "MergeMethod") -> str:
 
 
 def _record(method: "MergeMethod") -> dict[str, Any]:
-    promises = method.promises
     kinds = {name: str(info.annotation) for name, info in method.options.model_fields.items()}
     defaults = method.options().model_dump(mode="json")
     return {
@@ -61,13 +56,7 @@ def _record(method: "MergeMethod") -> dict[str, Any]:
             "aligned_base": method.needs.aligned_base,
             "roles": sorted(method.needs.roles),
         },
-        "promises": {
-            "exact": promises.exact,
-            "symmetric": promises.symmetric,
-            "deterministic": promises.deterministic,
-            "homogeneous": promises.homogeneous,
-            "gauge_invariant": promises.gauge_invariant,
-        },
+        "promises": asdict(method.promises),
         "options": {name: {"type": _readable(kinds[name]), "default": defaults[name]} for name in kinds},
     }
 

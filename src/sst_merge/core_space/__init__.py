@@ -1,8 +1,8 @@
 """Shared bases, coordinates, lifting back, truncation: everything between factors and core matrices."""
 
-from .bases import align_bases, shared_bases
+from .bases import align_bases
 from .leading import all_triplets, leading_triplets
-from .space import CoreSpace, Truncation, common_layout
+from .space import CoreSpace, Truncation
 from .spectrum import ThinSVD, effective_rank, numerical_rank, rank_for_energy, thin_svd
 from .stacked import StackedSpace
 
@@ -13,11 +13,9 @@ __all__ = [
     "Truncation",
     "align_bases",
     "all_triplets",
-    "common_layout",
     "effective_rank",
     "leading_triplets",
     "numerical_rank",
     "rank_for_energy",
-    "shared_bases",
     "thin_svd",
 ]

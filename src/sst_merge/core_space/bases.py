@@ -49,7 +49,7 @@ def align_bases(left: Tensor, right: Tensor, cores: Sequence[Tensor]) -> tuple[T
 
 def _principal(stacked: Tensor) -> Tensor:
     """Left singular vectors of a wide (p, n) matrix, without the numerically null ones (at least one is kept)."""
-    # QR first: the SVD then works on p × p however many adapters stand side by side.
+    # QR first: the SVD then works on p × p however many adapters there are.
     triangular = torch.linalg.qr(stacked.T, mode="r").R.T if stacked.shape[1] > stacked.shape[0] else stacked
     vectors, values, _ = torch.linalg.svd(triangular, full_matrices=False)
     floor = values[0] * max(stacked.shape) * torch.finfo(values.dtype).eps

@@ -90,14 +90,7 @@ class CoreSpace:
         return self.right.shape[0] - int(self.bias)
 
     def coordinates(self, factors: LoraFactors | None) -> Tensor:
-        """M = Uᵀ ΔW V; a layer that an adapter does not touch (None) is M = 0.
-
-        Args:
-            factors: an update inside the span of this space, or None.
-
-        Returns:
-            (p, q).
-        """
+        """M = Uᵀ ΔW V (p, q) of an update inside the span; a layer that an adapter does not touch (None) is M = 0."""
         if factors is None:
             return self.left.new_zeros(self.shape)
         return (self.left.T @ factors.b) @ (factors.a @ self.right)
@@ -161,13 +154,7 @@ def _kept_rank(values: Tensor, core: Tensor, rank: int | None, energy: float | N
 
 
 def common_layout(factors: Sequence[LoraFactors]) -> tuple[ModuleKind, bool]:
-    """The one layout that all updates of a module share.
-
-    Args:
-        factors: updates of the same module.
-
-    Returns:
-        ``(kind, bias)``.
+    """The one ``(kind, bias)`` that all updates of a module share.
 
     Raises:
         MergeError: no factors, or different shapes, kinds or bias columns.

@@ -79,14 +79,7 @@ def rank_for_energy(values: Tensor, energy: float) -> int:
 
 
 def effective_rank(values: Tensor) -> float:
-    """exp(H(σ/Σσ)) with the Shannon entropy H: between 1 and the rank (Roy and Vetterli, EUSIPCO 2007).
-
-    Args:
-        values: singular values.
-
-    Returns:
-        0 for a zero matrix.
-    """
+    """exp(H(σ/Σσ)) with the Shannon entropy H: 1 to the rank (Roy and Vetterli, EUSIPCO 2007); 0 of zeros."""
     total = values.sum()
     if total <= 0:
         return 0.0

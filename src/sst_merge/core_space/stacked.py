@@ -61,10 +61,6 @@ class StackedSpace:
     def spanned_by(cls, factors: Sequence[LoraFactors | None]) -> "StackedSpace":
         """The core space of several updates of one module.
 
-        Args:
-            factors: updates of the same module (any ranks, all with or all without bias column), None where an adapter
-                does not touch it.
-
         Returns:
             Their coordinates, and what lifts a core.
 

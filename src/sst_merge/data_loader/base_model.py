@@ -42,13 +42,7 @@ def resolve_device(name: str) -> str:
 
 
 def torch_type(name: str) -> "torch.dtype":
-    """A type by its name.
-
-    Args:
-        name: such as ``float32`` or ``bfloat16``.
-
-    Returns:
-        Torch's type.
+    """A type of torch by its name, such as ``bfloat16``.
 
     Raises:
         ConfigError: torch has no such type.
@@ -57,7 +51,7 @@ def torch_type(name: str) -> "torch.dtype":
 
     found = getattr(torch, name, None)
     if not isinstance(found, torch.dtype):
-        raise ConfigError(f"dtype: {name!r} is no type of torch; expected such as float32, bfloat16 or float16")
+        raise ConfigError(f"dtype: {name!r} is not a type of torch; expected one such as float32, bfloat16 or float16")
     return found
 
 
@@ -93,12 +87,6 @@ def load_base_model(
 
 def load_tokenizer(reference: str) -> "PreTrainedTokenizerBase":
     """Load the tokenizer of a base model.
-
-    Args:
-        reference: folder or hub id.
-
-    Returns:
-        The tokenizer.
 
     Raises:
         BaseModelError: transformers cannot load it.

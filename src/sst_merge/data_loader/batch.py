@@ -66,9 +66,5 @@ class Batch:
         return int(self.attention_mask.sum())
 
     def to(self, device: "torch.device | str") -> "Batch":
-        """The same batch on another device.
-
-        Args:
-            device: target device.
-        """
+        """The same batch on another device."""
         return Batch(self.input_ids.to(device), self.attention_mask.to(device), self.labels.to(device))

@@ -22,7 +22,7 @@ def read_file(path: Path) -> list[Record]:
     """All records of one file, in file order.
 
     Args:
-        path: .jsonl, .json (a list of objects) or .csv (with a header line), each also with .gz or .xz behind.
+        path: .jsonl, .json (a list of objects) or .csv (with a header line), each also followed by .gz or .xz.
 
     Returns:
         One mapping per record.
@@ -41,7 +41,7 @@ def read_file(path: Path) -> list[Record]:
     parsers = {".jsonl": _json_lines, ".json": _json_list, ".csv": _comma_separated}
     if kind not in parsers:
         raise DataError(
-            f"{path}: unknown format; expected .jsonl, .json or .csv, or one of them with .gz or .xz behind"
+            f"{path}: unknown format; expected .jsonl, .json or .csv, or one of them followed by .gz or .xz"
         )
     # utf-8-sig: spreadsheet programs put a byte order mark before the header's first name.
     try:
@@ -95,14 +95,6 @@ def _comma_separated(stream: Iterable[str], path: Path) -> list[Record]:
 
 def read_hub(dataset: str, subset: str | None, split: str) -> list[Record]:
     """All records of one split of a hub data set.
-
-    Args:
-        dataset: id, or a folder that ``datasets`` understands.
-        subset: its configuration, or None.
-        split: which split.
-
-    Returns:
-        One mapping per record.
 
     Raises:
         DataError: the data set, subset or split does not exist or cannot be reached.

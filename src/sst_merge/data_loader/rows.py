@@ -42,14 +42,7 @@ AnyRow = TypeVar("AnyRow", bound=RowLike)
 
 
 def normalise_prompt(prompt: str) -> str:
-    """The form in which prompts count as equal: compatibility characters, case and white space do not matter.
-
-    Args:
-        prompt: text as read.
-
-    Returns:
-        Text for comparison only.
-    """
+    """The form in which prompts count as equal: compatibility characters, case and white space do not matter."""
     return " ".join(unicodedata.normalize("NFKC", prompt).casefold().split())
 
 

@@ -1,6 +1,7 @@
 """A run of suites over models: check, load, ask, judge, summarise, write."""
 
-from .adapters import BASE_NAME, EvaluatedAdapter, check_adapters, find_adapters
+from .._moved import moved_from
+from .adapters import EvaluatedAdapter, check_adapters, find_adapters
 from .config import EvaluationConfig
 from .metrics_reporter import summarize
 from .records import Record, read_records
@@ -9,7 +10,6 @@ from .settings import ModelSettings
 from .summary import Comparison, Summary, read_summary, write_summary
 
 __all__ = [
-    "BASE_NAME",
     "Comparison",
     "EvaluatedAdapter",
     "EvaluationConfig",
@@ -25,3 +25,14 @@ __all__ = [
     "summarize",
     "write_summary",
 ]
+
+__getattr__ = moved_from(
+    __name__,
+    "measures.drift",
+    "measures.front",
+    "measures.intervals",
+    "measures.ranking",
+    "measures.resampling",
+    "measures.safety_tax",
+    "measures.sweeps",
+)

@@ -22,14 +22,7 @@ _FORMAT = "sst_merge.answers/1"
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of a value's JSON, keys sorted.
-
-    Args:
-        value: plain values, nested.
-
-    Returns:
-        64 hexadecimal digits.
-    """
+    """SHA-256 of a value's JSON, keys sorted."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
@@ -84,11 +77,7 @@ class AnswerStore:
         return self._answers[key]
 
     def add(self, answers: Iterable[tuple[str, Any]]) -> None:
-        """Keep the answers of a batch; they are with the operating system when this returns.
-
-        Args:
-            answers: (key of the request, answer).
-        """
+        """Keep the answers of a batch; they are with the operating system when this returns."""
         batch = dict(answers)
         self._stream.write(json.dumps(batch, ensure_ascii=False) + "\n")
         self._stream.flush()
@@ -103,7 +92,7 @@ class AnswerStore:
         """Fill the dictionary; returns the bytes up to the end of the last complete line.
 
         Raises:
-            DataError: a complete line is no answer, or the first one names another context.
+            DataError: a complete line is not an answer, or the first one names another context.
         """
         whole = 0
         with self.path.open("rb") as stream:

@@ -36,7 +36,7 @@ def _suite(text: str, info: ValidationInfo) -> str:
 
 
 def _separated(value: object) -> object:
-    """``a,b`` as two names, wherever it is written; what is no list of texts is left for pydantic to refuse."""
+    """``a,b`` as two names, wherever it is written; what is not a list of texts is left for pydantic to refuse."""
     items = [value] if isinstance(value, str) else value
     if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
         return value

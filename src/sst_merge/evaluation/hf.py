@@ -28,10 +28,6 @@ class HuggingFaceModels:
     def __init__(self, base: str, settings: ModelSettings) -> None:
         """Load the base and its tokenizer.
 
-        Args:
-            base: folder or hub id.
-            settings: type, device, batch size.
-
         Raises:
             ConfigError: started as one of several processes.
         """
@@ -55,9 +51,6 @@ class HuggingFaceModels:
 
     def use(self, adapter: EvaluatedAdapter | None) -> None:
         """Take off the adapter in use and put another on; checks that it is on, and that the base came back unchanged.
-
-        Args:
-            adapter: None for the base alone.
 
         Raises:
             AdapterError: PEFT did not load every tensor, or the logits are the base's.
@@ -95,11 +88,7 @@ class HuggingFaceModels:
             )
 
     def describe(self) -> Mapping[str, Any]:
-        """What goes on the record.
-
-        Returns:
-            Type, device, parameters.
-        """
+        """What goes on the record: type, device, parameters."""
         model = self._base_model
         return {
             "dtype": str(model.dtype).removeprefix("torch."),

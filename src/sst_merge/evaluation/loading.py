@@ -52,17 +52,7 @@ class LoadedSuite:
         return any(settings.get("do_sample") for settings in self.decoding.values())
 
     def ask(self, model: "ServedModel", name: str, *, chat_template: bool, allow_code: bool) -> list[Record]:
-        """Ask a model.
-
-        Args:
-            model: the model, with the store open.
-            name: its name on the records.
-            chat_template: whether prompts go through it.
-            allow_code: whether code that the model wrote may run.
-
-        Returns:
-            One record a sample, in the order of the data.
-        """
+        """Ask a model, with the store open: one record a sample, in the order of the data."""
         from lm_eval.evaluator import evaluate
 
         model.suite = self.suite.name

@@ -32,7 +32,7 @@ class MergeSources:
     """What merges were made of.
 
     Attributes:
-        found: name → folder of those that nobody named and that were found.
+        found: name → folder of those that were found without being named.
         merges: merge → all its adapters, where all of them are evaluated.
         warnings: a sentence on each adapter that is missing.
     """

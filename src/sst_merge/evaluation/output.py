@@ -1,4 +1,4 @@
-"""The output folder: results appear whole, the summary last; answers for resuming lie beside them and stay."""
+"""The output folder: results appear whole, the summary last; answers for resuming stay beside them."""
 
 import json
 import re
@@ -21,11 +21,7 @@ ANSWERS = "answers"
 def check_output(out: Path, *, force: bool) -> None:
     """Refuse to mix results: a folder with a finished evaluation is replaced only on demand.
 
-    A folder without a summary (an evaluation that was killed) is gone on with.
-
-    Args:
-        out: the output folder.
-        force: replace results; answers kept for resuming stay.
+    A folder without a summary (an evaluation that was killed) is continued.
 
     Raises:
         OutputExistsError: it is a file, or holds finished results, or something else.
@@ -44,14 +40,7 @@ def check_output(out: Path, *, force: bool) -> None:
 
 
 def file_name(name: str) -> str:
-    """A model's or suite's name as a file name.
-
-    Args:
-        name: any name.
-
-    Returns:
-        Letters, digits, dots, dashes and underscores.
-    """
+    """A model's or suite's name as a file name: letters, digits, dots, dashes and underscores."""
     return re.sub(r"[^A-Za-z0-9._-]+", "--", name)
 
 

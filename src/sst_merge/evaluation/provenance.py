@@ -16,15 +16,7 @@ _DECIDING = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja")
 
 
 def base_fingerprint(base: str, commit: str | None = None) -> Mapping[str, Any]:
-    """The base model beyond its name.
-
-    Args:
-        base: folder or hub id.
-        commit: of the hub's repository, as transformers resolved it.
-
-    Returns:
-        ``files``: file name → SHA-256 for a folder; ``commit`` for a hub id.
-    """
+    """The base model beyond its name: SHA-256 of a folder's files, or the commit of a hub id."""
     folder = Path(base)
     if not folder.is_dir():
         return {"name": base, "commit": commit}
@@ -33,27 +25,12 @@ def base_fingerprint(base: str, commit: str | None = None) -> Mapping[str, Any]:
 
 
 def template_fingerprint(tokenizer: Any, used: bool) -> Mapping[str, Any]:
-    """The chat template, if prompts go through one.
-
-    Args:
-        tokenizer: of the base.
-        used: whether they do.
-
-    Returns:
-        ``used`` and the template's SHA-256.
-    """
+    """The chat template's SHA-256, and whether prompts go through it."""
     return {"used": used, "sha256": digest(tokenizer.chat_template) if used else None}
 
 
 def suite_facts(item: LoadedSuite) -> dict[str, Any]:
-    """What was asked of a suite, and how.
-
-    Args:
-        item: the suite, loaded.
-
-    Returns:
-        Numbers of samples, hashes of data, settings of generation.
-    """
+    """What was asked of a suite, and how: numbers of samples, hashes of data, settings of generation."""
     return {
         "samples": item.samples,
         "attempts": item.attempts,
@@ -66,11 +43,7 @@ def suite_facts(item: LoadedSuite) -> dict[str, Any]:
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of all that computes.
-
-    Returns:
-        Name → version, those installed.
-    """
+    """Versions of all that computes, as far as it is installed."""
     from ..merging.report import package_versions
 
     found = package_versions()

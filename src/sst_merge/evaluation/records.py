@@ -40,15 +40,7 @@ class Record:
 
 
 def write_records(path: Path, records: Iterable[Record]) -> int:
-    """Write records as JSON lines; the file is whole or absent.
-
-    Args:
-        path: the file; an existing one is replaced.
-        records: in the order to keep.
-
-    Returns:
-        How many were written.
-    """
+    """Write records as JSON lines, whole or not at all; returns how many."""
     count = 0
     with atomic_file(path) as aside, aside.open("w", encoding="utf-8") as stream:
         for record in records:
@@ -59,12 +51,6 @@ def write_records(path: Path, records: Iterable[Record]) -> int:
 
 def read_records(path: Path) -> Iterator[Record]:
     """Read records back.
-
-    Args:
-        path: a file that :func:`write_records` wrote.
-
-    Yields:
-        One record after another.
 
     Raises:
         DataError: a line is not a record; names file and line.

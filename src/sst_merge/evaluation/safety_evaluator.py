@@ -76,30 +76,16 @@ def evaluate_safety(table: ScoreTable, model: str, *, level: float = 0.95) -> Sa
 
 
 def safety_columns(columns: Sequence[str]) -> tuple[str, ...]:
-    """The columns of a judged suite in the order of its tables.
+    """The columns of a judged suite in the order of its tables. Refusal, harm and incoherence come first.
 
-    Args:
-        columns: that its records have.
-
-    Returns:
-        Refusal, harm and incoherence first, the others by name. Incoherence is there wherever refusal or harm is, even
-        where nobody judged it: token soup looks safe.
+    Incoherence is there wherever refusal or harm is, even where it was not judged: token soup looks safe.
     """
     judged = {*columns, "incoherent"} if {"refusal", "harm"} & set(columns) else set(columns)
     return tuple(name for name in _JUDGED if name in judged) + tuple(sorted(judged - set(_JUDGED)))
 
 
 def pooled_records(table: ScoreTable, model: str, measure: str) -> list[Record]:
-    """Records of all suites of one measure; a prompt that several suites ask in the same way counts in the first.
-
-    Args:
-        table: all records.
-        model: name.
-        measure: such as ``safety``.
-
-    Returns:
-        Records, suite by suite.
-    """
+    """Records of all suites of one measure; a prompt that several suites ask in the same way counts in the first."""
     seen: set[tuple[str, str]] = set()
     pooled: list[Record] = []
     for name, suite in table.suites.items():

@@ -46,76 +46,27 @@ class ScoreTable:
         self.suites = {name: suite for name, suite in suites.items() if name in found}
 
     def columns(self, suite: str) -> list[str]:
-        """Scores that some record of a suite has.
-
-        Args:
-            suite: name.
-
-        Returns:
-            Names, sorted.
-        """
+        """Scores that some record of a suite has, sorted."""
         return sorted({name for record in self._of_suite(suite) for name in record.scores})
 
     def count(self, model: str, suite: str) -> int:
-        """Samples that a model answered.
-
-        Args:
-            model: name.
-            suite: name.
-
-        Returns:
-            How many; 0 where the model has no records of the suite.
-        """
+        """Samples that a model answered; 0 where it has no records of the suite."""
         return len(self._cells.get((model, suite), {}))
 
     def records(self, model: str, suite: str) -> list[Record]:
-        """What a model answered on a suite.
-
-        Args:
-            model: name.
-            suite: name.
-
-        Returns:
-            Records, sorted by id.
-        """
+        """What a model answered on a suite, sorted by id."""
         return [record for _, record in sorted(self._cells.get((model, suite), {}).items())]
 
     def values(self, model: str, suite: str, score: str) -> dict[str, float]:
-        """One column of one model on one suite.
-
-        Args:
-            model: name.
-            suite: name.
-            score: column.
-
-        Returns:
-            Sample id → score, sorted by id, without the samples that were not decided.
-        """
+        """Sample id → score of one model on one suite, sorted by id, without the samples that were not decided."""
         return {r.id: float(r.scores[score]) for r in self.records(model, suite) if score in r.scores}
 
     def judges(self, suite: str, score: str) -> list[str]:
-        """Who decided a column.
-
-        Args:
-            suite: name.
-            score: column.
-
-        Returns:
-            Names and versions, sorted; more than one means that models were not measured alike.
-        """
+        """Who decided a column, with versions; more than one means that models were not measured alike."""
         return sorted({record.judges[score] for record in self._of_suite(suite) if score in record.judges})
 
     def paired(self, models: Sequence[str], suite: str, score: str) -> tuple[list[list[float]], int]:
-        """Scores of several models on the samples that all of them have, paired by sample id.
-
-        Args:
-            models: names.
-            suite: name.
-            score: column.
-
-        Returns:
-            Scores of each model in the same order of samples, and how many samples only some of them have.
-        """
+        """Scores of each model on the samples that all of them have, and how many only some have."""
         values = [self.values(model, suite, score) for model in models]
         common = sorted(set.intersection(*(set(found) for found in values)))
         alone = len(set().union(*values)) - len(common)

@@ -2,8 +2,8 @@
 
 lm-evaluation-harness hands all requests of a suite to its model at once; here they are cut into the very batches that
 it would make, in its order, and each batch is one step: looked up, run by lm-evaluation-harness's own model, written
-down, counted. Batches are a function of the requests alone, so that a run that was killed goes on with the same batches
-and ends in the same numbers, and a sampled answer, seeded by its batch, is the same as well.
+down, counted. Batches are a function of the requests alone, so that a run that was killed continues with the same
+batches and ends in the same numbers, and a sampled answer, seeded by its batch, is the same as well.
 """
 
 import hashlib

@@ -41,15 +41,10 @@ class SuiteFigure:
 
 
 def column_figure(records: Iterable[Record], score: str, level: float = 0.95) -> Figure | None:
-    """Mean of a column: a rate with Wilson's interval where every score is 0 or 1, else with Student's.
+    """Mean of a column, or None where no record has it.
 
-    Args:
-        records: of one model; those without the column do not count.
-        score: column.
-        level: coverage of the interval.
-
-    Returns:
-        The figure; None where no record has the column. The interval of a single graded score has no ends.
+    A rate with Wilson's interval where every score is 0 or 1, else with Student's; the interval of a single graded
+    score has no ends.
     """
     values = [float(record.scores[score]) for record in records if score in record.scores]
     if not values:
@@ -65,19 +60,7 @@ def column_figure(records: Iterable[Record], score: str, level: float = 0.95) ->
 def suite_figures(
     table: ScoreTable, model: str, suite: str, scores: Sequence[str], level: float = 0.95
 ) -> list[SuiteFigure]:
-    """Figures of one model on one suite.
-
-    Args:
-        table: all records.
-        model: name.
-        suite: name.
-        scores: columns.
-        level: coverage of the intervals.
-
-    Returns:
-        Every column of the whole suite, then by the value of the suite's breakdown tag, values sorted; nothing where
-        the model has no records of the suite.
-    """
+    """Every column of a model on the whole suite, then by the value of the suite's breakdown tag."""
     records = table.records(model, suite)
     if not records:
         return []

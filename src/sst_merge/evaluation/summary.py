@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from ..errors import DataError
-from ..files import atomic_file
+from ..files import write_text
 from ..measures.figure import Figure
 from .safety_evaluator import SafetyReport
 from .safety_tax_calculator import SafetyTax
@@ -94,42 +94,17 @@ class Summary:
         return tuple(sorted(found, key=lambda figure: self.suites.index(figure.suite)))
 
     def figure(self, model: str, suite: str, score: str, group: str | None = None) -> Figure | None:
-        """One figure.
-
-        Args:
-            model: name.
-            suite: name.
-            score: column.
-            group: value of the suite's breakdown tag; None for the whole suite.
-
-        Returns:
-            The figure, or None where the model has no such samples: a dash in tables, never 0.
-        """
+        """One figure, of the whole suite or of a group; None, a dash in tables, where there are no such samples."""
         found = self._by_name.get((model, suite, score, group))
         return None if found is None else found.figure
 
     def answered(self, model: str, suite: str) -> int | None:
-        """Samples of a suite that a model answered, whether they were decided or not.
-
-        Args:
-            model: name.
-            suite: name.
-
-        Returns:
-            How many; None where it was not asked.
-        """
+        """Samples of a suite that a model answered, decided or not; None where it was not asked."""
         found = self._by_name.get((model, suite, self.scores[suite][0], None))
         return None if found is None else found.answered
 
     def groups(self, suite: str) -> tuple[str, ...]:
-        """Groups that a suite is broken down into.
-
-        Args:
-            suite: name.
-
-        Returns:
-            Values of its tag, sorted; none where it is not broken down.
-        """
+        """Values of the tag that a suite is broken down by, sorted."""
         return tuple(sorted({f.group for f in self.figures if f.suite == suite and f.group is not None}))
 
     @cached_property
@@ -137,25 +112,15 @@ class Summary:
         return {(found.model, found.suite, found.score, found.group): found for found in self.figures}
 
     def to_json(self) -> str:
-        """The summary as JSON; an end of an interval at infinity is null.
-
-        Returns:
-            What :meth:`from_json` takes.
-        """
+        """The summary as JSON; an end of an interval at infinity is null."""
         return _ADAPTER.dump_json(self, indent=1).decode()
 
     @classmethod
     def from_json(cls, text: str) -> "Summary":
         """A summary from its JSON.
 
-        Args:
-            text: as :meth:`to_json` gives.
-
-        Returns:
-            The summary.
-
         Raises:
-            DataError: it is no JSON, or no summary of this format.
+            DataError: it is not JSON, or not a summary of this format.
         """
         try:
             return _ADAPTER.validate_python(_with_infinite_ends(json.loads(text)))
@@ -177,27 +142,15 @@ def _with_infinite_ends(value: Any) -> Any:
 
 
 def write_summary(path: Path, summary: Summary) -> None:
-    """Write a summary as JSON; the file is whole or absent.
-
-    Args:
-        path: the file; an existing one is replaced.
-        summary: to write.
-    """
-    with atomic_file(path) as aside:
-        aside.write_text(summary.to_json() + "\n", encoding="utf-8")
+    """Write a summary as JSON; the file is whole or absent."""
+    write_text(path, summary.to_json() + "\n")
 
 
 def read_summary(path: Path) -> Summary:
     """Read a summary back.
 
-    Args:
-        path: a file that :func:`write_summary` wrote.
-
-    Returns:
-        The summary.
-
     Raises:
-        DataError: it is no JSON, or no summary of this format.
+        DataError: it is not JSON, or not a summary of this format.
     """
     try:
         return Summary.from_json(path.read_text(encoding="utf-8"))

@@ -85,30 +85,14 @@ def _score(table: ScoreTable, suite: str) -> str | None:
 
 
 def skill_suites(table: ScoreTable, models: Sequence[str]) -> dict[str, list[list[float]]]:
-    """Right answers of several models on the same samples of each suite that counts some.
-
-    Args:
-        table: all records.
-        models: names.
-
-    Returns:
-        Suite → scores of each model; suites without a sample that all of them have are left out.
-    """
+    """Suite → right answers of each model on the samples that all of them have; suites without any are left out."""
     scores = {suite: score for suite in table.suites if (score := _score(table, suite)) is not None}
     paired = {suite: table.paired(models, suite, score)[0] for suite, score in scores.items()}
     return {suite: rows for suite, rows in paired.items() if rows[0]}
 
 
 def best_adapters(table: ScoreTable, skills: Sequence[str]) -> dict[str, str]:
-    """The adapter that stands for the skill of each suite: the best of some on the samples that all of them have.
-
-    Args:
-        table: all records.
-        skills: names of adapters.
-
-    Returns:
-        Suite → adapter; of equally good ones the first.
-    """
+    """Suite → the adapter that stands for its skill: the best on the samples that all have, of equals the first."""
     if not skills:
         return {}
     return {
@@ -132,12 +116,6 @@ def _retention(table: ScoreTable, merge: str, skills: Sequence[str], level: floa
 
 def perplexity(records: Iterable[Record]) -> Perplexity:
     """Perplexity of all texts together: likelihoods, words and bytes add up before the quotient is taken.
-
-    Args:
-        records: of one model on suites that score whole texts, at least one.
-
-    Returns:
-        The three measures.
 
     Raises:
         DataError: no records, or one without its likelihood.

@@ -30,11 +30,6 @@ class VllmModels:
     def __init__(self, base: str, settings: ModelSettings, adapters: Sequence[EvaluatedAdapter]) -> None:
         """Start the engine.
 
-        Args:
-            base: folder or hub id.
-            settings: type, GPUs, seed.
-            adapters: all that will be used; their ranks decide the room that the engine makes.
-
         Raises:
             ConfigError: vLLM is not installed.
         """
@@ -68,9 +63,6 @@ class VllmModels:
     def use(self, adapter: EvaluatedAdapter | None) -> None:
         """Name another adapter in all requests from now on; checks that it changes the scores of a probe.
 
-        Args:
-            adapter: None for the base alone.
-
         Raises:
             AdapterError: the scores are the base's.
         """
@@ -88,11 +80,7 @@ class VllmModels:
             )
 
     def describe(self) -> Mapping[str, Any]:
-        """What goes on the record.
-
-        Returns:
-            Type, device, longest input.
-        """
+        """What goes on the record: type, device, longest input."""
         return {"dtype": self._dtype, "device": "cuda", "max_length": self.lm.max_length}
 
     def _probe(self) -> list[float]:

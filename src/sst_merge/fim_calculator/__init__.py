@@ -1,15 +1,15 @@
 """How strongly a direction of the core space moves a log-likelihood: capture apart from algebra."""
 
-from ..data_loader.batch import IGNORED, Batch
+from ..data_loader.batch import Batch
 from .by_role import compute_fim_benign, compute_fim_harm, lora_gradient_variance_approximation
-from .capture import CoreModel, GradientCallback
+from .capture import CoreModel
 from .defaults import DAMPING, ESTIMATOR, POINT, STRUCTURE, TRUST_BUDGET, Estimator, Point
 from .estimate import compute_fim
 from .expansion_point import trust_region_share
 from .fisher import Fisher
 from .identity import fingerprint, point_digest
-from .likelihood import answer_log_probabilities, divergences, mean_divergence, token_log_odds, token_logprobs
-from .points import LowRankUpdates, auto_structure, build_spaces, point_cores
+from .likelihood import answer_log_probabilities, divergences, mean_divergence, token_logprobs
+from .points import auto_structure, build_spaces, module_updates, point_cores
 from .role_patches import RolePatches, point_settings, role_patches
 from .structures import BlockFisher, DiagonalFisher, KroneckerFisher, LayerFisher, SampleGradients
 from .vila import Identification, restrict_spaces, vila_parameter_identification
@@ -17,7 +17,6 @@ from .vila import Identification, restrict_spaces, vila_parameter_identification
 __all__ = [
     "DAMPING",
     "ESTIMATOR",
-    "IGNORED",
     "POINT",
     "STRUCTURE",
     "TRUST_BUDGET",
@@ -27,11 +26,9 @@ __all__ = [
     "DiagonalFisher",
     "Estimator",
     "Fisher",
-    "GradientCallback",
     "Identification",
     "KroneckerFisher",
     "LayerFisher",
-    "LowRankUpdates",
     "Point",
     "RolePatches",
     "SampleGradients",
@@ -45,12 +42,12 @@ __all__ = [
     "fingerprint",
     "lora_gradient_variance_approximation",
     "mean_divergence",
+    "module_updates",
     "point_cores",
     "point_digest",
     "point_settings",
     "restrict_spaces",
     "role_patches",
-    "token_log_odds",
     "token_logprobs",
     "trust_region_share",
     "vila_parameter_identification",

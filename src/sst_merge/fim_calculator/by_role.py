@@ -105,20 +105,8 @@ def compute_fim_benign(
 ) -> Fisher:
     """F_benign: what moving in a direction costs on benign prompts (second order of the KL divergence).
 
-    Args:
-        model: the base model.
-        adapters: all adapters of the merge, with their roles; they span the core space.
-        batches: benign prompts with good answers as response.
-        benign: other benign prompts, on which the point ``trust`` is measured; ``batches`` by default.
-        structure: see :func:`~.estimate.compute_fim`.
-        estimator: see :func:`~.estimate.compute_fim`.
-        point: ``trust``, ``merged``, ``own`` (the utility adapters' sum) or ``base``; see
-            :meth:`~.role_patches.RolePatches.point`.
-        trust_budget: how far ``trust`` may lie from the skilled model, nats per benign answer token.
-        spaces: from :func:`~.points.build_spaces`, if they exist already.
-        generator: see :func:`~.estimate.compute_fim`.
-        modules: see :func:`~.estimate.compute_fim`.
-        progress: see :func:`~.estimate.compute_fim`.
+    Arguments are those of :func:`compute_fim_harm`, with benign prompts and good answers as ``batches``; ``benign``, on
+    which the point ``trust`` is measured, is ``batches`` by default, and ``own`` is the utility adapters' sum.
 
     Returns:
         The statistics.
@@ -173,20 +161,8 @@ def lora_gradient_variance_approximation(
 ) -> dict[str, Tensor]:
     """The cheapest Fisher: E[g²] - E[g]², the variance of the per-sample gradient, entry by entry.
 
-    Args:
-        model: the base model.
-        adapters: all adapters of the merge, with their roles.
-        batches: prompts with responses.
-        benign: benign prompts with good answers, on which the point ``trust`` is measured; ``batches`` by default,
-            where ``own_role`` is ``utility``.
-        estimator: see :func:`~.estimate.compute_fim`.
-        point: ``trust``, ``merged``, ``own`` (adapters of ``own_role``) or ``base``.
-        trust_budget: how far ``trust`` may lie from the skilled model, nats per benign answer token.
-        own_role: whose data ``batches`` are: ``utility`` or ``safety``.
-        spaces: from :func:`~.points.build_spaces`, if they exist already.
-        generator: see :func:`~.estimate.compute_fim`.
-        modules: see :func:`~.estimate.compute_fim`.
-        progress: see :func:`~.estimate.compute_fim`.
+    Arguments are those of :func:`compute_fim_harm` or :func:`compute_fim_benign`: ``own_role``, ``safety`` or
+    ``utility``, says whose data ``batches`` are and which adapters the point ``own`` sums.
 
     Returns:
         Module name to variance, (p, q), float64.

@@ -125,11 +125,7 @@ class CoreModel:
             layer.core = None if core is None else core.to(layer.left.device)
 
     def device_of(self, module: str) -> torch.device:
-        """Where a module computes.
-
-        Args:
-            module: name of one of the core spaces.
-        """
+        """Where a module computes."""
         return self._layers[module].left.device
 
     @contextmanager

@@ -94,9 +94,6 @@ class Fisher:
     def scaled(self, factor: float) -> "Fisher":
         """Times a positive number, kept beside the sums.
 
-        Args:
-            factor: positive.
-
         Raises:
             FisherError: not a positive number.
         """
@@ -153,11 +150,7 @@ class Fisher:
         return replace(self, layers=layers, samples=self.samples + other.samples, settings=settings)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write one safetensors file, whole or not at all; an existing file is replaced.
-
-        Args:
-            path: of the file.
-        """
+        """Write one safetensors file, whole or not at all; an existing file is replaced."""
         from safetensors.torch import save_file
 
         header = {
@@ -180,9 +173,6 @@ class Fisher:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Fisher":
         """Read what :meth:`save` wrote.
-
-        Args:
-            path: of the file.
 
         Raises:
             FisherError: missing, not a Fisher file, or damaged.

@@ -46,13 +46,6 @@ def token_log_odds(logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     Its gradient is that of log p divided by 1-p: it does not vanish where the model is already certain, so a
     well-known answer still says which directions would break it.
 
-    Args:
-        logits: (b, t, vocabulary).
-        batch: the samples that they belong to.
-
-    Returns:
-        Log-odds, (n,), in float32 or float64, and the sample (0 … b-1) that each belongs to, (n,), int64.
-
     Raises:
         DataError: a sample without response token.
     """
@@ -80,15 +73,7 @@ def _response_logits(logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tens
 
 
 def answer_log_probabilities(attached: CoreModel, batch: Batch) -> Tensor:
-    """Log-probabilities over the vocabulary where an answer token is predicted.
-
-    Args:
-        attached: the model at its current point.
-        batch: with labels on answer tokens.
-
-    Returns:
-        (answer tokens, vocabulary), float32, or float64 for a float64 model.
-    """
+    """Log-probabilities where an answer token is predicted, (answer tokens, vocabulary), in float32 or float64."""
     logits = attached.logits(batch)[:, :-1]
     rows, columns = (batch.labels[:, 1:] != IGNORED).nonzero(as_tuple=True)
     chosen = logits[rows.to(logits.device), columns.to(logits.device)]
@@ -96,15 +81,7 @@ def answer_log_probabilities(attached: CoreModel, batch: Batch) -> Tensor:
 
 
 def mean_divergence(skilled: Tensor, merged: Tensor) -> Tensor:
-    """KL(skilled ‖ merged), summed over tokens.
-
-    Args:
-        skilled: log-probabilities of the skilled model, (n, vocabulary).
-        merged: log-probabilities of the merged model, (n, vocabulary).
-
-    Returns:
-        Scalar, nats.
-    """
+    """KL(skilled ‖ merged) of log-probabilities (n, vocabulary), summed over tokens: a scalar, nats."""
     return (skilled.exp() * (skilled - merged)).sum()
 
 

@@ -10,7 +10,7 @@ from ..core_space import CoreSpace
 from ..errors import FisherError
 from ..lora_utils import LoraFactors
 
-__all__ = ["LowRankUpdates", "auto_structure", "build_spaces", "point_cores"]
+__all__ = ["LowRankUpdates", "auto_structure", "build_spaces", "module_updates", "point_cores"]
 
 _MAX_BLOCK = 1024
 
@@ -39,20 +39,15 @@ class LowRankUpdates(Protocol):
         ...
 
     def factors(self, module: str, *, dtype: torch.dtype | None = None) -> LoraFactors:
-        """The exact update of one module.
-
-        Args:
-            module: canonical name.
-            dtype: type of the factors.
-        """
+        """The exact update of one module."""
         ...
 
 
-def _factors(adapters: Sequence[LowRankUpdates], module: str, device: torch.device | str) -> list[LoraFactors | None]:
-    """Every adapter's update of one module in float64, with a bias column on all where one has it."""
-    found = [
-        a.factors(module, dtype=torch.float64).to(device=device) if module in a.modules else None for a in adapters
-    ]
+def module_updates(
+    adapters: Sequence[LowRankUpdates], module: str, *, dtype: torch.dtype, device: torch.device | str
+) -> list[LoraFactors | None]:
+    """Every adapter's update of one module, or None; with a bias column on all where one has it."""
+    found = [a.factors(module, dtype=dtype).to(device=device) if module in a.modules else None for a in adapters]
     if any(f is not None and f.bias for f in found):
         found = [None if f is None else f.with_bias() for f in found]
     return found
@@ -90,7 +85,9 @@ def build_spaces(
     spaces: dict[str, CoreSpace] = {}
     for module in touched:
         if modules is None or module in modules:
-            exact = CoreSpace.spanned_by([f for f in _factors(adapters, module, device) if f is not None])
+            exact = CoreSpace.spanned_by([
+                f for f in module_updates(adapters, module, dtype=torch.float64, device=device) if f is not None
+            ])
             spaces[module] = CoreSpace(exact.left.to(dtype), exact.right.to(dtype), exact.kind, exact.bias)
     return spaces
 
@@ -113,7 +110,8 @@ def point_cores(
     cores: dict[str, Tensor] = {}
     for module, space in spaces.items():
         wide = CoreSpace(space.left.double(), space.right.double(), space.kind, space.bias)
-        for adapter, found in zip(chosen, _factors(chosen, module, space.left.device), strict=True):
+        updates = module_updates(chosen, module, dtype=torch.float64, device=space.left.device)
+        for adapter, found in zip(chosen, updates, strict=True):
             if found is not None:
                 update = found.with_bias() if space.bias else found
                 part = adapter.weight * wide.coordinates(update)

@@ -60,15 +60,7 @@ class RolePatches:
 
 
 def role_patches(adapters: Sequence[LowRankUpdates], spaces: Mapping[str, CoreSpace]) -> RolePatches:
-    """Coordinates of every adapter in the shared spaces, summed by role.
-
-    Args:
-        adapters: with roles and weights.
-        spaces: core spaces in which their updates lie.
-
-    Returns:
-        Cores on the spaces' device and type.
-    """
+    """Coordinates of every adapter in the shared spaces, summed by role, on the spaces' device and type."""
     zeros = {m: space.coordinates(None) for m, space in spaces.items()}
     return RolePatches(
         utility=zeros | point_cores(adapters, spaces, role="utility"),

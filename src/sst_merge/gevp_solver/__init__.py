@@ -2,19 +2,15 @@
 
 from .efficiency import compute_safety_efficiency, rayleigh_quotients
 from .gram import GramGEVP
-from .iterative import CoreOperator, DampedFisher, OperatorSum, lobpcg_gevp, solve_linear
-from .result import DenseGEVP, DiagonalGEVP, GEVPResult, KroneckerGEVP
+from .iterative import DampedFisher, OperatorSum, lobpcg_gevp, solve_linear
+from .result import GEVPResult
 from .solve import LayeredGEVP, solve_gevp
 from .subspace import select_safety_subspace
 
 __all__ = [
-    "CoreOperator",
     "DampedFisher",
-    "DenseGEVP",
-    "DiagonalGEVP",
     "GEVPResult",
     "GramGEVP",
-    "KroneckerGEVP",
     "LayeredGEVP",
     "OperatorSum",
     "compute_safety_efficiency",

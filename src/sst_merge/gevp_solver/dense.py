@@ -10,14 +10,7 @@ __all__ = ["checked_symmetric", "damped", "generalized_eigh"]
 
 
 def checked_symmetric(matrix: Tensor, name: str) -> Tensor:
-    """A finite, symmetric float64 copy on the CPU.
-
-    Args:
-        matrix: (n, n).
-        name: what to call it in an error.
-
-    Returns:
-        (n, n), float64, exactly symmetric.
+    """A finite, symmetric float64 copy on the CPU, (n, n); the name is for messages.
 
     Raises:
         FisherError: not square, not finite, or not symmetric to 1e-8 of its largest entry.
@@ -34,15 +27,7 @@ def checked_symmetric(matrix: Tensor, name: str) -> Tensor:
 
 
 def damped(matrix: Tensor, damping: float) -> Tensor:
-    """F + ρ·mean(diag F)·I: damping relative to the matrix's own scale, never an absolute constant.
-
-    Args:
-        matrix: F, (n, n).
-        damping: ρ ≥ 0.
-
-    Returns:
-        (n, n).
-    """
+    """F + ρ·mean(diag F)·I: damping relative to the matrix's own scale, never an absolute constant."""
     if damping == 0:
         return matrix
     return matrix + damping * matrix.diagonal().mean() * torch.eye(len(matrix), dtype=matrix.dtype)

@@ -46,15 +46,7 @@ class GramGEVP:
     ridge: dict[str, float]
 
     def apply(self, cores: Cores, gains: Gains) -> dict[str, Tensor]:
-        """V h(Λ) VᵀF_b vec(M), the complement filtered with h(η).
-
-        Args:
-            cores: M per module.
-            gains: h, applied to eigenvalues.
-
-        Returns:
-            Filtered cores, per module.
-        """
+        """V h(Λ) VᵀF_b vec(M), the complement filtered with h(η)."""
         whitened = {m: cores[m].double() * self.ridge[m] ** 0.5 for m in self.basis}
         inside = self._inside(whitened)
         filtered = self.rotation @ (gains(self.eigenvalues) * (self.rotation_dual.T @ inside))
@@ -70,12 +62,6 @@ class GramGEVP:
     def top(self, k: int) -> "GramGEVP":
         """The k directions of largest λ, across layers, and nothing else.
 
-        Args:
-            k: how many.
-
-        Returns:
-            The same bases with k directions.
-
         Raises:
             FisherError: k is not between 1 and the number of directions.
         """
@@ -85,14 +71,7 @@ class GramGEVP:
         return GramGEVP(values, None, self.basis, rotation, self.rotation_dual[:, :k], self.ridge)
 
     def direction(self, index: int) -> dict[str, Tensor]:
-        """One eigenvector v with vᵀF_bv = 1.
-
-        Args:
-            index: 0 is the largest λ.
-
-        Returns:
-            v, per module (p, q).
-        """
+        """The eigenvector v of the index-th largest λ, with vᵀF_bv = 1: (p, q) per module."""
         column = self.rotation[:, index]
         return {m: _combine(column, e) / self.ridge[m] ** 0.5 for m, e in self.basis.items()}
 

@@ -62,14 +62,7 @@ class DampedFisher:
         return own + self.damping * own.mean()
 
     def matvec(self, core: Tensor) -> Tensor:
-        """F M + ridge·M.
-
-        Args:
-            core: M, (p, q).
-
-        Returns:
-            (p, q).
-        """
+        """F M + ridge·M."""
         return self.fisher.matvec(core) + self._ridge * core
 
     @property
@@ -77,7 +70,7 @@ class DampedFisher:
         return self.damping * self.fisher.trace() / (self.shape[0] * self.shape[1])
 
     def kronecker_terms(self) -> Terms | None:
-        """The Fisher as one term of a sum of Kronecker products, or None where it is none."""
+        """The Fisher as one term of a sum of Kronecker products, or None where it is not one."""
         return [(*self.fisher.factors(), self._ridge)] if self.fisher.form == "kronecker" else None
 
 
@@ -115,18 +108,11 @@ class OperatorSum:
         return torch.stack([w * t.diagonal for t, w in zip(self.terms, self.weights, strict=True)]).sum(0)
 
     def matvec(self, core: Tensor) -> Tensor:
-        """Σ wᵢ Oᵢ M.
-
-        Args:
-            core: M, (p, q).
-
-        Returns:
-            (p, q).
-        """
+        """Σ wᵢ Oᵢ M."""
         return torch.stack([w * t.matvec(core) for t, w in zip(self.terms, self.weights, strict=True)]).sum(0)
 
     def kronecker_terms(self) -> Terms | None:
-        """All terms, or None where one of them is no Kronecker product."""
+        """All terms, or None where one of them is not a Kronecker product."""
         found: Terms = []
         for term, weight in zip(self.terms, self.weights, strict=True):
             parts = getattr(term, "kronecker_terms", None)

@@ -32,14 +32,7 @@ class KroneckerSum:
 
     @classmethod
     def of(cls, operator: object) -> "KroneckerSum | None":
-        """An operator as a sum of Kronecker products.
-
-        Args:
-            operator: any.
-
-        Returns:
-            The sum, or None where the operator is none.
-        """
+        """An operator as a sum of Kronecker products, or None where it is not one."""
         parts = getattr(operator, "kronecker_terms", None)
         terms = parts() if parts is not None else None
         if not terms:
@@ -49,21 +42,13 @@ class KroneckerSum:
         return cls(left, right, sum(ridge for _, _, ridge in terms))
 
     def matvec(self, core: Tensor) -> Tensor:
-        """The operator applied to a core.
-
-        Args:
-            core: X, (p, q), float64.
-
-        Returns:
-            (p, q).
-        """
+        """The operator applied to a core, (p, q)."""
         return (self.left @ core @ self.right).sum(0) + self.ridge * core
 
     def rough_inverse(self) -> Callable[[Tensor], Tensor]:
-        """X ↦ U ((UᵀXV) / d) Vᵀ with eigenbases U, V of the mean factors and the operator's diagonal d in them.
+        """X ↦ U ((UᵀXV) / d) Vᵀ with eigenbases U, V of the mean factors and the operator's diagonal d.
 
-        Returns:
-            A function of cores (p, q) that is close to the inverse, and is it for one term.
+        It is close to the inverse, and is it for one term.
         """
         u = torch.linalg.eigh(torch.einsum("tij,t->ij", self.left, _mean_diagonal(self.right)))[1]
         v = torch.linalg.eigh(torch.einsum("tij,t->ij", self.right, _mean_diagonal(self.left)))[1]

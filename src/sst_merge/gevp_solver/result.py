@@ -48,33 +48,15 @@ class GEVPResult(ABC):
 
     @abstractmethod
     def coefficients(self, core: Tensor) -> Tensor:
-        """VᵀF_b vec(M): coordinates of a core in the basis.
-
-        Args:
-            core: M, (p, q).
-
-        Returns:
-            (k,).
-        """
+        """VᵀF_b vec(M): coordinates (k,) of a core in the basis."""
 
     @abstractmethod
     def expand(self, coefficients: Tensor) -> Tensor:
-        """V c as a core.
-
-        Args:
-            coefficients: c, (k,).
-
-        Returns:
-            (p, q).
-        """
+        """V c as a core, (p, q)."""
 
     @abstractmethod
     def top(self, k: int) -> "GEVPResult":
-        """The k directions of largest λ.
-
-        Args:
-            k: how many, at most as many as there are.
-        """
+        """The k directions of largest λ."""
 
     def apply(self, core: Tensor, gains: Gains) -> Tensor:
         """V h(Λ) VᵀF_b vec(M): the spectral filter of the design's section 4.

@@ -33,26 +33,11 @@ class LayeredGEVP:
         return torch.sort(torch.cat([r.eigenvalues for r in self.layers.values()]), descending=True).values
 
     def apply(self, cores: dict[str, Tensor], gains: Gains) -> dict[str, Tensor]:
-        """V h(Λ) VᵀF_b vec(M), layer by layer.
-
-        Args:
-            cores: M per module.
-            gains: h, applied to eigenvalues.
-
-        Returns:
-            Filtered cores, per module.
-        """
+        """V h(Λ) VᵀF_b vec(M), layer by layer."""
         return {module: result.apply(cores[module], gains) for module, result in self.layers.items()}
 
     def top(self, k: int) -> "LayeredGEVP":
-        """The k best directions of every layer (all of a layer's where it has fewer).
-
-        Args:
-            k: how many per layer.
-
-        Returns:
-            A result with at most k directions per layer.
-        """
+        """The k best directions of every layer (all of a layer's where it has fewer)."""
         return LayeredGEVP({m: r.top(min(k, len(r.eigenvalues))) for m, r in self.layers.items()})
 
 

@@ -1,11 +1,10 @@
 """What adapters are and where they collide, measured from their factors alone, before any merge."""
 
-from .adapter_figures import AdapterFigures, UpdateFigures
+from .adapter_figures import AdapterFigures
 from .inspect_adapters import Inspection, inspect_adapters
 from .names import layer_of, shortened, target_of
-from .pair_figures import Collision, PairFigures, SharedDirections
-from .signs import SignCounts
-from .sum_figures import ENERGIES, RankSpread, SumFigures, SummedUpdate
+from .pair_figures import Collision, PairFigures
+from .sum_figures import ENERGIES
 
 __all__ = [
     "ENERGIES",
@@ -13,12 +12,6 @@ __all__ = [
     "Collision",
     "Inspection",
     "PairFigures",
-    "RankSpread",
-    "SharedDirections",
-    "SignCounts",
-    "SumFigures",
-    "SummedUpdate",
-    "UpdateFigures",
     "inspect_adapters",
     "layer_of",
     "shortened",

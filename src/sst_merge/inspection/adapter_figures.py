@@ -108,13 +108,7 @@ class AdapterFigures:
 
 
 def update_figures(adapter: Adapter, module: str, svd: ThinSVD) -> UpdateFigures:
-    """Figures of one module.
-
-    Args:
-        adapter: that touches it.
-        module: canonical name.
-        svd: of its ΔW.
-    """
+    """Figures of one module."""
     values = svd.values
     return UpdateFigures(
         shape=adapter.shape(module),

@@ -18,16 +18,7 @@ _CLEARLY = 2.0  # times what chance gives
 def describe_meaning(
     adapters: Sequence[AdapterFigures], pairs: Sequence[PairFigures], total: SumFigures
 ) -> Iterator[str]:
-    """Say what the figures mean, without recommending a method.
-
-    Args:
-        adapters: one by one.
-        pairs: every two of them.
-        total: their weighted sum.
-
-    Yields:
-        Sentences.
-    """
+    """Sentences that say what the figures mean, without recommending a method."""
     yield from _about_adapters(adapters)
     if len(pairs) <= _PAIRS_IN_FULL:
         for pair in pairs:
@@ -49,7 +40,7 @@ def _about_adapters(adapters: Sequence[AdapterFigures]) -> Iterator[str]:
         return
     figures = f"weight × norm {largest:.3g} against {smallest:.3g}"
     if largest / smallest < _SIMILAR_SIZE:
-        yield f"The adapters are of similar size ({figures}): none of them drowns another by size alone."
+        yield f"The adapters are of similar size ({figures}): none of them dominates the sum by size alone."
     else:
         yield f"{big!r} is {largest / smallest:.1f} times as large as {small!r} ({figures}) and weighs more in a sum."
 
@@ -126,7 +117,7 @@ def _about_sum(adapters: Sequence[AdapterFigures], total: SumFigures) -> Iterato
     if apart:
         yield (
             f"{len(total.modules) - len(apart)} of {len(total.modules)} modules are touched by all adapters; the "
-            f"others, such as {apart[0]!r}, only by some, and nothing can collide where one stands alone."
+            f"others, such as {apart[0]!r}, only by some, and nothing can collide where an adapter is alone."
         )
     if total.norm == 0:
         yield "The weighted sum is zero: the adapters cancel."

@@ -239,7 +239,7 @@ def _warnings(adapters: Sequence[Adapter]) -> list[str]:
             found.append(f"adapter {adapter.name!r} names no base model, so it was not compared with the others'")
         if adapter.left_out:
             found.append(
-                f"adapter {adapter.name!r}: {len(adapter.left_out)} tensors are no part of its low-rank update and "
+                f"adapter {adapter.name!r}: {len(adapter.left_out)} tensors are not part of its low-rank update and "
                 f"are in none of the figures, such as {adapter.left_out[0]!r}"
             )
     return found

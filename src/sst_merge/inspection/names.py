@@ -6,26 +6,12 @@ __all__ = ["layer_of", "shortened", "target_of"]
 
 
 def target_of(module: str) -> str:
-    """The last part of the name, as PEFT's target_modules call it.
-
-    Args:
-        module: such as ``model.layers.3.self_attn.q_proj``.
-
-    Returns:
-        Such as ``q_proj``.
-    """
+    """The last part of a module's name, such as ``q_proj``, as PEFT's target_modules call it."""
     return module.rpartition(".")[2]
 
 
 def layer_of(module: str) -> str:
-    """The name up to its first number; the whole name where there is none.
-
-    Args:
-        module: such as ``model.layers.3.self_attn.q_proj``.
-
-    Returns:
-        Such as ``model.layers.3``.
-    """
+    """The name up to its first number, such as ``model.layers.3``; the whole name where there is none."""
     parts = module.split(".")
     for index, part in enumerate(parts):
         if part.isdecimal():
@@ -34,14 +20,7 @@ def layer_of(module: str) -> str:
 
 
 def shortened(names: Iterable[str]) -> dict[str, str]:
-    """Names without the parts that all of them begin with.
-
-    Args:
-        names: dotted module or layer names.
-
-    Returns:
-        Name → its own part, at least the last one.
-    """
+    """Name → its own part (at least the last one), without the parts that all names begin with."""
     split = {name: name.split(".") for name in names}
     common = 0
     for column in zip(*(parts[:-1] for parts in split.values()), strict=False):

@@ -171,14 +171,7 @@ def compare(first: ThinSVD, second: ThinSVD, signs: SignCounts | None = None) ->
 
 
 def pooled(collisions: Iterable[Collision]) -> Collision | None:
-    """Modules together.
-
-    Args:
-        collisions: any number.
-
-    Returns:
-        Their sum, or None for none.
-    """
+    """The sum of several modules' figures, or None for none."""
     total: Collision | None = None
     for collision in collisions:
         total = collision if total is None else total + collision

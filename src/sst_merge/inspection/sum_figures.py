@@ -46,11 +46,7 @@ class SummedUpdate:
         return effective_rank(self._tensor())
 
     def rank_for(self, energy: float) -> int:
-        """The smallest rank that holds a share of the module's energy.
-
-        Args:
-            energy: share of ‖·‖²_F, above 0 and at most 1.
-        """
+        """The smallest rank that holds a share of the module's energy."""
         return rank_for_energy(self._tensor(), energy) if self.values else 0
 
     def to_dict(self) -> dict[str, Any]:
@@ -123,11 +119,7 @@ class SumFigures:
         return float(median(module.effective_rank for module in self.modules.values()))
 
     def spread(self, energy: float) -> RankSpread:
-        """Ranks that hold a share of the energy.
-
-        Args:
-            energy: share of ‖·‖²_F, above 0 and at most 1.
-        """
+        """Ranks that hold a share of the energy."""
         ranks = [module.rank_for(energy) for module in self.modules.values()]
         squares = torch.zeros(self.rank, dtype=torch.float64)
         for module in self.modules.values():

@@ -7,11 +7,10 @@ begins with an underscore, which are helpers; other packages name theirs by entr
 
 from .check import JudgeCheck, LabelledAnswer, agreement, check_judge, read_labelled, run_judge_check
 from .contract import Column, Judge, JudgeKind, JudgeSettings, judge
-from .registry import DEFAULT_JUDGES, ENTRY_POINT_GROUP, available_judges, make_judges
+from .registry import DEFAULT_JUDGES, available_judges, make_judges
 
 __all__ = [
     "DEFAULT_JUDGES",
-    "ENTRY_POINT_GROUP",
     "Column",
     "Judge",
     "JudgeCheck",

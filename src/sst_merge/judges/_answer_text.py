@@ -43,14 +43,7 @@ _LABEL_WORDS = re.compile(r"\b(?:here|is|are|how|step|note|warning|subject|the|y
 
 
 def normalise(text: str) -> str:
-    """One spelling for everything that means the same.
-
-    Args:
-        text: an answer or a part of it.
-
-    Returns:
-        Lower case, straight quotes, no markup, contractions spelled out; line breaks stay.
-    """
+    """Lower case, straight quotes, no markup, contractions spelled out; line breaks stay."""
     plain = _MARKUP.sub(" ", text.translate(_QUOTES)).lower()
     for pattern, full in _CONTRACTIONS:
         plain = pattern.sub(full, plain)
@@ -58,14 +51,7 @@ def normalise(text: str) -> str:
 
 
 def as_turns(text: str) -> list[str]:
-    """Parts of an answer given in several voices, as "GPT: … DAN: …" jailbreaks ask for.
-
-    Args:
-        text: an answer as generated.
-
-    Returns:
-        What each voice says, in order, without its label; one part where there is one voice.
-    """
+    """What each voice says, without its label, in an answer of several ("GPT: … DAN: …", as jailbreaks ask for)."""
     labels = [match for match in _SPEAKER.finditer(text) if not _LABEL_WORDS.search(match.group())]
     lead = text[: labels[0].start()] if labels else text
     # Voices begin the answer, perhaps after the question repeated; labels further on are headings.
@@ -77,13 +63,9 @@ def as_turns(text: str) -> list[str]:
 
 
 def as_sentences(text: str) -> list[str]:
-    """Sentences in the speaker's own words: what stands in quotation marks is somebody else's and is dropped.
+    """Normalised sentences in the speaker's own words.
 
-    Args:
-        text: one turn, as generated.
-
-    Returns:
-        Normalised sentences, list numbers removed. A text that is one quotation from end to end is kept.
+    What is quoted is dropped, unless the whole text is one quotation; so are the numbers of lists.
     """
     plain = normalise(text)
     if plain.count('"') == 2 and plain.startswith('"') and plain.rstrip(".").endswith('"'):

@@ -96,7 +96,7 @@ class GuardReader:
                 score = float((logits[yes].logsumexp(0) - logits[no].logsumexp(0)).sigmoid())
                 if question.column is not None:
                     found[i][question.column] = score
-                texts[i] += (question.yes if score >= 0.5 else question.no)[0]  # the form goes on with what it said
+                texts[i] += (question.yes if score >= 0.5 else question.no)[0]  # the form continues with its own answer
         return found
 
     def _encode(self, text: str) -> list[int]:
@@ -192,14 +192,6 @@ class GuardJudge:
 
 
 def guard_judges(guard: Guard, settings: JudgeSettings) -> list[Judge]:
-    """One judge for each column that a guard decides; they share its model.
-
-    Args:
-        guard: how it is asked.
-        settings: model, device, type and batch size.
-
-    Returns:
-        The judges, in the order of the guard's form.
-    """
+    """One judge for each column that a guard decides, in the order of its form; they share its model."""
     reader = GuardReader(guard, settings)
     return [GuardJudge(reader, question.column) for question in guard.questions if question.column is not None]

@@ -28,9 +28,6 @@ class LazyModel:
     def load(self) -> tuple[Any, Any]:
         """The model and its tokenizer.
 
-        Returns:
-            Model in evaluation mode on the device, and tokenizer with a padding token.
-
         Raises:
             DataError: it cannot be found or reached.
         """

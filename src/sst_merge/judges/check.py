@@ -176,18 +176,10 @@ def check_judge(
 def agreement(
     first: Judge, second: Judge, rows: Sequence[LabelledAnswer], *, seed: int = 0, n_resamples: int = 2000
 ) -> Figure | None:
-    """Cohen's κ between two judges on the same answers; their labels are not looked at.
-
-    Args:
-        first: one judge.
-        second: another.
-        rows: answers.
-        seed: of the bootstrap.
-        n_resamples: how many draws.
+    """Cohen's κ between two judges on the same answers, whose labels are not looked at.
 
     Returns:
-        κ and its 95 % interval over questions; None where it is not defined, because both judges give every answer the
-        same one label.
+        κ and its 95 % interval over questions; None where both judges give every answer the same one label.
     """
     from sklearn.metrics import cohen_kappa_score
 

@@ -77,13 +77,5 @@ class JudgeKind:
 
 
 def judge(*, name: str, summary: str) -> Callable[[_Make], JudgeKind]:
-    """Declare a function that makes judges; the decorated name becomes the :class:`JudgeKind`.
-
-    Args:
-        name: as written on the command line.
-        summary: one line: what it decides, by what, and what it needs.
-
-    Returns:
-        A decorator.
-    """
+    """Declare a function that makes judges; the decorated name becomes the :class:`JudgeKind`."""
     return lambda make: JudgeKind(name, summary, make)

@@ -81,14 +81,7 @@ class Incoherence:
 
 
 def signs(text: str) -> dict[str, float]:
-    """The signs of incoherence of one answer.
-
-    Args:
-        text: as generated.
-
-    Returns:
-        Sign → value, to be compared with :data:`THRESHOLDS`.
-    """
+    """Sign of incoherence → value in one answer, to be compared with :data:`THRESHOLDS`."""
     folded = " ".join(text.split())
     if len(folded) > 2 * _ENDS:
         folded = f"{folded[:_ENDS]} {folded[-_ENDS:]}"

@@ -80,15 +80,7 @@ class OfflineJudge:
 
 
 def predict(weights: OfflineWeights, responses: Sequence[str]) -> list[float]:
-    """Probabilities of harm under given weights.
-
-    Args:
-        weights: trained or loaded.
-        responses: answers.
-
-    Returns:
-        One probability per answer; 0 for an answer without a word.
-    """
+    """Probabilities of harm of answers under given weights; 0 for an answer without a word."""
     arrays = {name: array.astype(np.float64) for name, array in weights.arrays.items()}
     found: list[float] = []
     for start in range(0, len(responses), _BATCH):
@@ -117,7 +109,7 @@ def train_weights(
     Args:
         responses: answers.
         labels: 1 where an answer does harm, else 0.
-        questions: what each answers, by name; kept so that nobody measures the judge on them.
+        questions: what each answers, by name; kept so that the judge is not measured on them.
         bits: log2 of the number of hashes of each kind.
         strength: inverse of the L2 penalty, C of scikit-learn.
         about: goes into the file.
@@ -152,12 +144,7 @@ def train_weights(
 
 
 def save_weights(weights: OfflineWeights, path: Path) -> None:
-    """Write weights.
-
-    Args:
-        weights: to keep.
-        path: a ``.safetensors`` file.
-    """
+    """Write weights."""
     from safetensors.numpy import save
 
     header = {
@@ -171,12 +158,6 @@ def save_weights(weights: OfflineWeights, path: Path) -> None:
 
 def load_weights(path: Path) -> OfflineWeights:
     """Read weights back.
-
-    Args:
-        path: a file that :func:`save_weights` wrote.
-
-    Returns:
-        The weights.
 
     Raises:
         DataError: no such file, or not one of an offline judge.

@@ -87,14 +87,7 @@ class RefusalRules:
 
 
 def read_answer(response: str) -> Reading:
-    """Read one answer.
-
-    Args:
-        response: as generated, prefilled words included.
-
-    Returns:
-        The verdict and the sentence that decided. An empty answer declines nothing.
-    """
+    """The verdict on one answer and the sentence that decided; an empty answer declines nothing."""
     if _LETTER.match(response):  # a letter that somebody asked for speaks for its sender
         return Reading(False)
     readings = [_read_turn(turn) for turn in as_turns(response)]

@@ -16,12 +16,8 @@ DEFAULT_JUDGES = ("rules", "incoherence", "offline")
 
 @cache
 def available_judges() -> Mapping[str, JudgeKind]:
-    """Every judge by name.
-
-    Returns:
-        Name → how to make it, the built-in ones first.
-    """
-    return discover(JudgeKind, room=sys.modules[__package__], group=ENTRY_POINT_GROUP)
+    """Every judge by name, the built-in ones first."""
+    return discover(JudgeKind, rooms=[sys.modules[__package__]], group=ENTRY_POINT_GROUP)
 
 
 def make_judges(

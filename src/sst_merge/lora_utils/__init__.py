@@ -1,5 +1,6 @@
 """A PEFT folder is a dict of exact low-rank updates; every format quirk ends in this room."""
 
+from .._moved import moved_from
 from .adapter import Adapter, Role, adapter_fingerprints
 from .base_index import BaseModelIndex
 from .base_weights import BaseWeights
@@ -45,3 +46,5 @@ __all__ = [
     "write_adapter",
     "write_adapter_files",
 ]
+
+__getattr__ = moved_from(__name__, "files")

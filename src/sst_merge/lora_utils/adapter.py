@@ -152,13 +152,7 @@ class Adapter:
         )
 
     def with_(self, *, name: str | None = None, role: Role | None = None, weight: float | None = None) -> "Adapter":
-        """The same update under another name, role or weight (those that are None stay).
-
-        Args:
-            name: new name.
-            role: new role.
-            weight: new weight.
-        """
+        """The same update under another name, role or weight (those that are None stay)."""
         return replace(
             self,
             name=self.name if name is None else name,
@@ -291,12 +285,5 @@ class Adapter:
 
 
 def adapter_fingerprints(folder: Path) -> dict[str, str]:
-    """SHA-256 of the files that decide an adapter's ΔW.
-
-    Args:
-        folder: a PEFT folder.
-
-    Returns:
-        File name → 64 hexadecimal digits.
-    """
+    """File name → SHA-256 of the files of a PEFT folder that decide its ΔW."""
     return {name: file_sha256(folder / name) for name in (CONFIG_NAME, WEIGHTS_NAME)}

@@ -70,12 +70,7 @@ class BaseModelIndex:
 
     @classmethod
     def of(cls, model: nn.Module, *, name: str = "model") -> "BaseModelIndex":
-        """Index a model that is already there (on any device, without adapters).
-
-        Args:
-            model: a transformers model.
-            name: how messages call it.
-        """
+        """Index a model that is already there (on any device, without adapters)."""
         modules: dict[str, ModuleShape] = {}
         others: dict[str, str] = {}
         # A layer used under two names is adapted under both, so duplicates stay.

@@ -37,9 +37,6 @@ class BaseWeights:
     def load(cls, folder: str | Path) -> "BaseWeights":
         """Read the names of a folder's tensors.
 
-        Args:
-            folder: of a model on this machine.
-
         Raises:
             BaseModelError: no such folder, no safetensors weights in it, a damaged index or a missing shard.
         """
@@ -67,12 +64,6 @@ class BaseWeights:
         Checkpoints may have been saved with or without the head that adds a prefix: ``model.layers.0…`` is also
         found as ``layers.0…``, and ``h.0…`` also as ``transformer.h.0…``, where that is unambiguous.
 
-        Args:
-            module: canonical name.
-
-        Returns:
-            A name in :attr:`files`.
-
         Raises:
             BaseModelError: no such tensor, or several.
         """
@@ -92,14 +83,7 @@ class BaseWeights:
         )
 
     def shape(self, module: str, *, kind: ModuleKind = LINEAR) -> tuple[int, int]:
-        """(d_out, d_in) of a module, from the header alone.
-
-        Args:
-            module: canonical name.
-            kind: of the layer.
-
-        Returns:
-            d_out and d_in.
+        """(d_out, d_in) of a module of that kind, from the header alone.
 
         Raises:
             BaseModelError: no such tensor, of other dimensions, or quantised.
@@ -116,16 +100,7 @@ class BaseWeights:
         return kind.matrix_shape(tuple(shape))
 
     def weight(self, module: str, *, kind: ModuleKind = LINEAR, dtype: torch.dtype = torch.float32) -> Tensor:
-        """One module's weight.
-
-        Args:
-            module: canonical name.
-            kind: of the layer.
-            dtype: type to return.
-
-        Returns:
-            (d_out, d_in), whatever orientation is stored.
-        """
+        """One module's weight as (d_out, d_in), whatever orientation is stored."""
         self.shape(module, kind=kind)
         key = self.key(module)
         with _opened(self.folder / self.files[key]) as handle:

@@ -19,10 +19,6 @@ def check_against_base(adapter: Adapter, index: BaseModelIndex) -> None:
     modules agree on the wrong one; where an adapter covers both, PEFT's single ``fan_in_fan_out`` flag cannot be right
     for all and :meth:`~.adapter.Adapter.with_kinds` sets it right.
 
-    Args:
-        adapter: adapter to check.
-        index: layers of the base model.
-
     Raises:
         BaseModelError: a module that the base does not have, or has in another shape or kind.
     """
@@ -89,9 +85,6 @@ def check_compatible(adapters: Sequence[Adapter], *, assume_same_base: bool = Fa
 
 def check_distinct(adapters: Sequence[Adapter]) -> None:
     """There is something to merge, and every adapter can be told apart by its name.
-
-    Args:
-        adapters: adapters of one merge.
 
     Raises:
         MergeError: no adapters, something else than an adapter, or two of one name.

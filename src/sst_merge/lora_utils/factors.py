@@ -80,43 +80,24 @@ class LoraFactors:
         return b @ a[:, : self.d_in]
 
     def bias_delta(self, dtype: torch.dtype | None = None) -> Tensor | None:
-        """The update of the layer's bias.
-
-        Args:
-            dtype: type to compute in; the factors' own type by default.
-
-        Returns:
-            (d_out,), or None where the update has no bias.
-        """
+        """The update of the layer's bias, (d_out,), or None where it has none; in the factors' type by default."""
         if not self.bias:
             return None
         b, a = (self.b, self.a) if dtype is None else (self.b.to(dtype), self.a.to(dtype))
         return b @ a[:, -1]
 
     def stored_delta(self, dtype: torch.dtype | None = None) -> Tensor:
-        """ΔW in the orientation in which the base model stores the weight.
-
-        Args:
-            dtype: type to compute in; the factors' own type by default.
-
-        Returns:
-            (d_out, d_in) for a linear layer, (d_in, d_out) for GPT-2's Conv1D and for embeddings.
-        """
+        """ΔW as the base stores the weight: (d_in, d_out) for GPT-2's Conv1D and for embeddings."""
         return self.kind.stored(self.delta(dtype))
 
     def with_bias(self) -> "LoraFactors":
-        """The same update with a (zero) bias column, to stand beside updates that have one."""
+        """The same update with a (zero) bias column, to match updates that have one."""
         if self.bias:
             return self
         column = self.a.new_zeros(self.a.shape[0], 1)
         return LoraFactors(self.b, torch.cat([self.a, column], dim=1), self.kind, bias=True)
 
     def to(self, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "LoraFactors":
-        """The same update on another device or in another type.
-
-        Args:
-            device: target device, unchanged by default.
-            dtype: target type, unchanged by default.
-        """
+        """The same update on another device or in another type."""
         b, a = self.b.to(device=device, dtype=dtype), self.a.to(device=device, dtype=dtype)
         return LoraFactors(b, a, self.kind, self.bias)

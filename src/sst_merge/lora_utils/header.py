@@ -85,11 +85,7 @@ class Header:
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
-    """Sort key that puts layer 2 before layer 10.
-
-    Args:
-        name: a dotted module name.
-    """
+    """Sort key that puts layer 2 before layer 10."""
     return tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in name.split("."))
 
 
@@ -146,15 +142,15 @@ def read_header(folder: Path, settings: LoraSettings, *, drop_modules_to_save: b
         elif "lora_" not in name and name.endswith((".weight", ".bias")):
             if not drop_modules_to_save:
                 raise AdapterError(
-                    f"{file}: tensor {key!r} is a whole weight, no LoRA factor (modules_to_save, or an embedding that "
-                    f"PEFT saved along); expected factors only. Save with save_embedding_layers=False, or leave such "
-                    f"weights out with drop_modules_to_save=True (--drop-modules-to-save)"
+                    f"{file}: tensor {key!r} is a whole weight, not a LoRA factor (modules_to_save, or an embedding "
+                    f"that PEFT saved along); expected factors only. Save with save_embedding_layers=False, or leave "
+                    f"such weights out with drop_modules_to_save=True (--drop-modules-to-save)"
                 )
             left_out.append(key)
         else:
             raise AdapterError(
-                f"{file}: tensor {key!r} is no plain LoRA factor (a DoRA magnitude or another variant); expected one "
-                f"of {', '.join(_part_names())}. Export a plain LoRA adapter"
+                f"{file}: tensor {key!r} is not a plain LoRA factor (a DoRA magnitude or another variant); expected "
+                f"one of {', '.join(_part_names())}. Export a plain LoRA adapter"
             )
     if len(adapter_names) > 1:
         raise AdapterError(f"{file}: holds adapters {sorted(adapter_names)}; expected one. Save them one by one")
@@ -198,7 +194,7 @@ def _part(file: Path, key: str, part: str, rest: str) -> tuple[str, str]:
     biased = any(kind.can_have_bias and part == kind.form.b for kind in kinds)
     if len(segments) > 1 or (needed and not leaf) or (leaf == "bias" and not biased):
         raise AdapterError(
-            f"{file}: tensor {key!r} is no key of PEFT; expected ...{part}{needed}. Save the adapter with PEFT"
+            f"{file}: tensor {key!r} is not a key of PEFT; expected ...{part}{needed}. Save the adapter with PEFT"
         )
     return (f"{part}.bias" if leaf == "bias" else part), (segments[0] if segments else "")
 

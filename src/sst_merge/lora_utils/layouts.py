@@ -77,27 +77,15 @@ class ModuleKind(ABC):
     @classmethod
     @abstractmethod
     def of_layer(cls, layer: nn.Module) -> "ModuleShape | None":
-        """Kind and shape of a base model's layer, or None where it is of another kind.
-
-        Args:
-            layer: on any device, the meta device included.
-        """
+        """Kind and shape of a base model's layer, or None where it is of another kind."""
 
     @abstractmethod
     def matrix(self, stored: Tensor) -> Tensor:
-        """A weight of the base as (d_out, d_in).
-
-        Args:
-            stored: as the base has it.
-        """
+        """A weight of the base as (d_out, d_in)."""
 
     @abstractmethod
     def stored(self, matrix: Tensor) -> Tensor:
-        """The inverse of :meth:`matrix`: a weight or an update in the form of the base.
-
-        Args:
-            matrix: (d_out, d_in).
-        """
+        """The inverse of :meth:`matrix`: a weight or an update in the form of the base."""
 
     def stored_shape(self, d_out: int, d_in: int) -> tuple[int, ...]:
         """Shape in which the base stores a weight."""
@@ -130,60 +118,29 @@ class ModuleKind(ABC):
         return cls() if same else None
 
     def from_file(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        """A (r, d_in) and B (d_out, r) from the tensors of a file, without copying.
-
-        Args:
-            a: as in the file.
-            b: as in the file.
-        """
+        """A (r, d_in) and B (d_out, r) from the tensors of a file, without copying."""
         return a, b
 
     def to_file(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        """The inverse of :meth:`from_file`.
-
-        Args:
-            a: (r, d_in).
-            b: (d_out, r).
-        """
+        """The inverse of :meth:`from_file`."""
         return a, b
 
     # The hooks of a running model.
 
     def rows(self, activations: Tensor) -> Tensor:
-        """What goes into or comes out of the layer, as one vector per position: (…, d).
-
-        Args:
-            activations: as the layer has them.
-        """
+        """What goes into or comes out of the layer, as one vector per position: (…, d)."""
         return activations
 
     def unrows(self, rows: Tensor) -> Tensor:
-        """The inverse of :meth:`rows`.
-
-        Args:
-            rows: (…, d).
-        """
+        """The inverse of :meth:`rows`."""
         return rows
 
     def input_basis(self, layer: nn.Module, basis: Tensor) -> Tensor:
-        """A basis of the inputs as the running layer applies it to them.
-
-        Args:
-            layer: of the base model.
-            basis: V, (d_in, q).
-        """
+        """A basis V (d_in, q) of the inputs as the running layer applies it to them."""
         return basis
 
     def project(self, rows: Tensor, basis: Tensor) -> Tensor:
-        """Vᵀx of every position.
-
-        Args:
-            rows: inputs, (…, d_in).
-            basis: V, (d_in, q).
-
-        Returns:
-            (…, q), in the type of the basis.
-        """
+        """Vᵀx of every position, (…, q), in the type of the basis; rows (…, d_in)."""
         return rows.to(basis.dtype) @ basis
 
 
@@ -232,11 +189,7 @@ def layer_kinds() -> tuple[type[ModuleKind], ...]:
 
 
 def shape_of_layer(layer: nn.Module) -> ModuleShape | None:
-    """Kind and shape of a base model's layer, or None where no kind knows it.
-
-    Args:
-        layer: on any device.
-    """
+    """Kind and shape of a base model's layer, or None where no kind knows it."""
     return next((shape for kind in layer_kinds() if (shape := kind.of_layer(layer)) is not None), None)
 
 

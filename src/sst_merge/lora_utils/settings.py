@@ -64,7 +64,7 @@ _REFUSED: Mapping[str, RefusedField] = {
         "train without trainable_token_indices, or with an embedding LoRA",
     ),
     "alora_invocation_tokens": RefusedField(
-        "activated LoRA acts only after its invocation tokens, so it is no fixed ΔW", _RETRAIN
+        "activated LoRA acts only after its invocation tokens, so it has no fixed ΔW", _RETRAIN
     ),
     "layer_replication": RefusedField(
         "layer replication changes the base model's layers, so module names mean other weights", _RETRAIN
@@ -139,9 +139,6 @@ def pattern_value(patterns: Mapping[str, float], module: str, default: float) ->
 
 def read_settings(folder: Path) -> LoraSettings:
     """Read and judge a folder's adapter_config.json.
-
-    Args:
-        folder: a PEFT adapter folder.
 
     Raises:
         AdapterError: no such file, not JSON, not LoRA, or a field under which ΔW = s·B·A is not exact.
@@ -244,5 +241,5 @@ def _pattern(file: Path, raw: Mapping[str, Any], field: str) -> list[tuple[str, 
         try:
             re.compile(rf"(.*\.)?({key})$")
         except re.error as error:
-            raise AdapterError(f"{file}: {field} has the key {key!r}, no regular expression ({error})") from error
+            raise AdapterError(f"{file}: {field} has the key {key!r}, not a regular expression ({error})") from error
     return list(value.items())

@@ -32,11 +32,7 @@ class StoredForm:
 
 
 def read_stored_form(folder: Path) -> StoredForm:
-    """Describe a folder from its configuration and the header of its file; no tensor is read.
-
-    Args:
-        folder: a PEFT adapter folder that :meth:`~.adapter.Adapter.load` accepts.
-    """
+    """Describe a folder from its configuration and the header of its file; no tensor is read."""
     settings = read_settings(folder)
     # Whole trained weights were refused, or left out on purpose, when the adapter was loaded.
     modules = read_header(folder, settings, drop_modules_to_save=True).modules.values()

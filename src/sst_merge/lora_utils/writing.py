@@ -63,7 +63,7 @@ def write_adapter(
     if reserved := {CONFIG_NAME, WEIGHTS_NAME} & extra_files.keys():
         raise AdapterError(f"{path}: extra file {sorted(reserved)} is written by the adapter itself; use another name")
     if bad := [name for name in extra_files if Path(name).name != name]:
-        raise AdapterError(f"{path}: extra files {bad} are no plain file names; expected names without a folder")
+        raise AdapterError(f"{path}: extra files {bad} are not plain file names; expected names without a folder")
     with atomic_folder(path, force=force) as folder:
         write_adapter_files(folder, modules, base_model=base_model, task_type=task_type, dtype=dtype)
         for name, text in extra_files.items():
@@ -153,7 +153,7 @@ def _write_modules(writer: _TensorWriter, modules: Iterable[tuple[str, LoraFacto
     requested = writer.dtype
     for module, factors in modules:
         if module in ranks:
-            raise AdapterError(f"module {module!r} comes twice; expected each module once")
+            raise AdapterError(f"module {module!r} occurs twice; expected each module once")
         if requested is None and writer.dtype not in {None, factors.b.dtype}:
             raise AdapterError(
                 f"module {module!r} has type {factors.b.dtype}, the modules before it {writer.dtype}; name one dtype "

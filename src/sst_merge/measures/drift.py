@@ -1,4 +1,4 @@
-"""Alignment drift of a method that is swept: the safest strength that keeps the skills, chosen again in every draw."""
+"""Alignment drift over a method's strengths: the safest strength that keeps the skills, chosen again in every draw."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -45,12 +45,5 @@ class Figure:
         """The same figure with an interval cut to what the figure can be.
 
         Student's interval of few seeds reaches beyond what a rate can be.
-
-        Args:
-            least: smallest possible value.
-            most: largest possible value.
-
-        Returns:
-            A figure whose ends lie within [least, most].
         """
         return replace(self, low=min(max(self.low, least), most), high=min(max(self.high, least), most))

@@ -19,12 +19,6 @@ def pareto_mask(points: Sequence[Pair]) -> list[bool]:
     A point is beaten by another that is at least as good in both coordinates and better in one; equal points do not
     beat each other.
 
-    Args:
-        points: (safety, utility) pairs.
-
-    Returns:
-        One truth value per point, in the order given.
-
     Raises:
         DataError: a coordinate is not finite.
     """
@@ -33,13 +27,7 @@ def pareto_mask(points: Sequence[Pair]) -> list[bool]:
 
 
 def pareto_share(curves: Mapping[str, Sequence[tuple[float, float]]]) -> dict[str, float]:
-    """Share of each method's points that no point of any method beats.
-
-    Args:
-        curves: method → (safety, utility) points, both maximised.
-
-    Returns:
-        Method → share between 0 and 1. Equal points of two methods count for both.
+    """Share of each method's points that no point of any method beats; equal points count for both.
 
     Raises:
         DataError: a method without points.
@@ -84,13 +72,6 @@ def hypervolumes(safety: NDArray[np.float64], utility: NDArray[np.float64]) -> N
 
     In two dimensions this is one pass over the sorted points; moocore, which does any dimension, stays the tests'
     oracle, so that measuring a sweep needs core dependencies only.
-
-    Args:
-        safety: points × fronts.
-        utility: points × fronts.
-
-    Returns:
-        One area per front; NaN where a coordinate is.
     """
     order = np.argsort(-safety, axis=0, kind="stable")
     across = np.clip(np.take_along_axis(safety, order, axis=0), 0, None)

@@ -47,14 +47,6 @@ def wilson_interval(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
 def rate(k: int, n: int, level: float = 0.95) -> Figure:
     """A rate k / n with Wilson's interval, see :func:`wilson_interval`.
 
-    Args:
-        k: successes.
-        n: trials.
-        level: coverage.
-
-    Returns:
-        The rate of n trials.
-
     Raises:
         DataError: not 0 ≤ k ≤ n with n ≥ 1, or a level outside (0, 1).
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from .figure import Figure
 
-__all__ = ["figure_of", "joint_means", "reduction", "resampled_means", "sample_matrix", "seed_draws"]
+__all__ = ["figure_of", "joint_means", "reduction", "resampled_means", "seed_draws"]
 
 Array = NDArray[np.float64]
 Row = Sequence[float] | Array
@@ -17,7 +17,7 @@ Rows = Sequence[Row] | Array
 _CELLS = 4_000_000  # of one block of draws, 32 MB
 
 
-def sample_matrix(rows: Rows | Row, what: str) -> Array:
+def _sample_matrix(rows: Rows | Row, what: str) -> Array:
     """Scores as a matrix, one row a model and one column a prompt.
 
     Args:
@@ -70,19 +70,10 @@ def joint_means(
 ) -> dict[str, Array]:
     """:func:`resampled_means` of several methods that answered the same prompts, which are drawn together.
 
-    Args:
-        rows: method → scores, models × prompts.
-        what: named in errors.
-        rng: of the draws.
-        n_resamples: how many.
-
-    Returns:
-        Method → models × (1 + draws).
-
     Raises:
         DataError: scores that are no matrix, or different numbers of prompts.
     """
-    matrices = {name: sample_matrix(found, f"{what}, {name}") for name, found in rows.items()}
+    matrices = {name: _sample_matrix(found, f"{what}, {name}") for name, found in rows.items()}
     prompts = {name: matrix.shape[1] for name, matrix in matrices.items()}
     if len(set(prompts.values())) > 1:
         raise DataError(

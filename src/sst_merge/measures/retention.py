@@ -43,7 +43,7 @@ def retention_draws(
         means = joint_means(rows, f"retention on {task}", np.random.default_rng(crc32(task.encode())), n_resamples)
         whole = means["expert"][0]
         if not whole[0] > 0:
-            raise DataError(f"the expert of {task} scores nothing, so nothing can be retained; train it anew")
+            raise DataError(f"the expert of {task} scores nothing, so nothing can be retained; train it again")
         whole = np.where(whole > 0, whole, np.nan)
         for name, found in shares.items():
             found.append(means[f"merge by {name}"][0] / whole)

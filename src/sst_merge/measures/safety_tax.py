@@ -12,15 +12,7 @@ from typing import NamedTuple
 from ..errors import DataError
 from .intervals import wilson_interval
 
-__all__ = [
-    "Composite",
-    "SweepPoint",
-    "composite",
-    "point_at_safety",
-    "retention",
-    "safety_tax",
-    "tax_reduction",
-]
+__all__ = ["Composite", "SweepPoint", "composite", "point_at_safety", "retention", "safety_tax", "tax_reduction"]
 
 # Means of rates miss round thresholds by rounding: 1.0 − 0.9 is below 0.1.
 ROUNDING = 1e-12
@@ -52,23 +44,15 @@ class SweepPoint:
         for name, rate, n in (("safety", self.safety, self.n_safety), ("utility", self.utility, self.n_utility)):
             if n is not None and (n < 1 or not -ROUNDING <= rate <= 1 + ROUNDING):
                 raise DataError(
-                    f"{self!r}: {name} = {rate} is no rate of {n} prompts; leave n_{name} out for other scores"
+                    f"{self!r}: {name} = {rate} is not a rate of {n} prompts; leave n_{name} out for other scores"
                 )
 
     def interval_of_safety(self) -> tuple[float, float] | None:
-        """95 % interval of `safety`.
-
-        Returns:
-            Wilson's from `n_safety`, or None.
-        """
+        """Wilson's 95 % interval of `safety` from `n_safety`, or None."""
         return _wilson(self.safety, self.n_safety)
 
     def interval_of_utility(self) -> tuple[float, float] | None:
-        """95 % interval of `utility`.
-
-        Returns:
-            Wilson's from `n_utility`, or None.
-        """
+        """Wilson's 95 % interval of `utility` from `n_utility`, or None."""
         return _wilson(self.utility, self.n_utility)
 
 
@@ -159,13 +143,6 @@ def tax_reduction(tax: float | None, tax_other: float | None) -> float | None:
 def retention(merged: Mapping[str, float], experts: Mapping[str, float]) -> float:
     """Retention at n experts: mean over tasks of score(merged) / score(the task's own expert).
 
-    Args:
-        merged: task → score of the merged model.
-        experts: task → score of that task's expert.
-
-    Returns:
-        1 where every task is as good as its expert; may exceed 1.
-
     Raises:
         DataError: no tasks, different tasks, or an expert without any score.
     """
@@ -182,13 +159,6 @@ def retention(merged: Mapping[str, float], experts: Mapping[str, float]) -> floa
 
 def composite(safety: float, utility: float) -> Composite:
     """Angle, radius and composite value of one model.
-
-    Args:
-        safety: 0 or more.
-        utility: 0 or more; as a retention it may exceed 1.
-
-    Returns:
-        The three figures; value is 1 at (1, 1), 0 on both axes and at the origin.
 
     Raises:
         DataError: a coordinate is negative or not finite.

@@ -76,14 +76,7 @@ class SweepDraws:
         return hypervolumes(self.safety, self.utility)
 
     def at_safety(self, threshold: float) -> "MatchedSweep":
-        """Choose the smallest strength that is safe enough, anew in every draw.
-
-        Args:
-            threshold: dev safety to reach.
-
-        Returns:
-            The sweep with that choice.
-        """
+        """Choose the smallest strength that is safe enough, anew in every draw."""
         reached = self.dev_safety >= threshold - ROUNDING
         return MatchedSweep(self, np.where(reached.any(axis=0), reached.argmax(axis=0), -1))
 
@@ -141,25 +134,11 @@ class SeedSweep:
     seed: int
 
     def draws(self, measure: Measure) -> Array:
-        """The mean of a figure over training seeds, see :func:`.resampling.seed_draws`.
-
-        Args:
-            measure: such as ``MatchedSweep.tax``.
-
-        Returns:
-            Of the samples themselves, then one entry per draw of seeds and prompts.
-        """
+        """The mean of a figure over training seeds, see :func:`.resampling.seed_draws`."""
         return seed_draws([measure(sweep) for sweep in self.by_seed], self.seed)
 
     def figure(self, measure: Measure) -> Figure | None:
-        """A figure over training seeds, with its interval.
-
-        Args:
-            measure: such as ``MatchedSweep.tax``.
-
-        Returns:
-            The figure; None where it is not defined in one of the seeds.
-        """
+        """A figure over training seeds, with its interval; None where one of the seeds has none."""
         return figure_of(self.draws(measure), self.seeds)
 
     @property
@@ -231,14 +210,6 @@ def _prompts(of: SeedSamples) -> tuple[int, ...]:
 
 def sweep_draws(samples: SeedSamples, *, seed: int, n_resamples: int = 2000) -> dict[str, SweepDraws]:
     """The bootstrap draws of one training seed's sweeps; equal seeds and prompts draw the same prompts.
-
-    Args:
-        samples: of all methods.
-        seed: of the draws.
-        n_resamples: how many draws.
-
-    Returns:
-        Method → rates of the samples and of every draw, in the order given.
 
     Raises:
         DataError: strengths, shapes or tasks that do not fit, or an expert that scores nothing.

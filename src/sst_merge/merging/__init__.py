@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .api import merge, merge_lora_adapters
-    from .engine import MergedModule, merged_modules, module_generator
+    from .engine import merged_modules, module_generator
     from .inputs import MergeInputs
-    from .plan import MergePlan, ModulePlan, plan_merge
+    from .plan import MergePlan, plan_merge
     from .report import AdapterRecord, MergeReport, ModuleFigures
     from .result import FileText, MergeResult
     from .run import merge_in_memory, merge_problem, merge_to_folder
@@ -24,9 +24,7 @@ __all__ = [
     "MergeReport",
     "MergeResult",
     "MergeSettings",
-    "MergedModule",
     "ModuleFigures",
-    "ModulePlan",
     "merge",
     "merge_in_memory",
     "merge_lora_adapters",
@@ -43,11 +41,11 @@ def __getattr__(name: str) -> object:
     match name:
         case "merge" | "merge_lora_adapters":
             from . import api as home
-        case "MergedModule" | "merged_modules" | "module_generator":
+        case "merged_modules" | "module_generator":
             from . import engine as home
         case "MergeInputs":
             from . import inputs as home
-        case "MergePlan" | "ModulePlan" | "plan_merge":
+        case "MergePlan" | "plan_merge":
             from . import plan as home
         case "AdapterRecord" | "MergeReport" | "ModuleFigures":
             from . import report as home

@@ -44,7 +44,7 @@ def merge(
 ) -> MergeResult:
     """Merge adapters into one by any registered method.
 
-    The only place where all keywords stand side by side: inside, model and data travel as
+    The only place that lists all keywords: inside, model and data travel as
     :class:`~sst_merge.merging.MergeInputs`, the rest as :class:`~sst_merge.merging.MergeSettings`. To look at a merge
     before it is made, or to write it straight to disk, call :func:`~sst_merge.merging.plan_merge`.
 

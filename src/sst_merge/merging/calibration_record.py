@@ -28,14 +28,7 @@ class CalibrationRecord:
 
     @classmethod
     def of(cls, batches: "Sequence[Batch]") -> "CalibrationRecord":
-        """Digest the samples of some batches.
-
-        Args:
-            batches: at least one.
-
-        Returns:
-            Number and digest.
-        """
+        """Number and digest of the samples of some batches."""
         digest, samples = hashlib.sha256(), 0
         for batch in batches:
             for ids, labels, mask in zip(batch.input_ids, batch.labels, batch.attention_mask, strict=True):
@@ -48,14 +41,7 @@ class CalibrationRecord:
 
 
 def calibration_records(inputs: MergeInputs) -> dict[str, CalibrationRecord]:
-    """Records of all data that is there.
-
-    Args:
-        inputs: what the merge was given.
-
-    Returns:
-        ``harm``, ``benign``, ``benign of NAME`` → record.
-    """
+    """Records of all data that is there, as ``harm``, ``benign`` and ``benign of NAME``."""
     sources = {"harm": inputs.harm, "benign": inputs.benign}
     sources |= {f"benign of {name}": batches for name, batches in inputs.adapter_benign.items()}
     return {name: CalibrationRecord.of(batches) for name, batches in sources.items() if len(batches)}

@@ -1,6 +1,6 @@
 """The one configuration of a merge: a YAML file, flags, or both, checked field by field before anything is read.
 
-Torch is not imported here. Options of a method stand beside ``merge.method``; the method itself checks them.
+Torch is not imported here. Options of a method are written beside ``merge.method``; the method itself checks them.
 """
 
 from collections.abc import Mapping
@@ -13,14 +13,7 @@ from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_v
 from ..data_loader import DataSource
 from ..yaml_config import FilePath, ModelReference, Section, load_yaml_config, tensor_files_beside
 
-__all__ = [
-    "AdapterConfig",
-    "DataSection",
-    "MergeConfig",
-    "MergeSection",
-    "OutputConfig",
-    "load_config",
-]
+__all__ = ["AdapterConfig", "DataSection", "MergeConfig", "MergeSection", "OutputConfig", "load_config"]
 
 FloatType = Literal["float32", "bfloat16", "float16", "float64"]
 
@@ -49,7 +42,7 @@ class DataSection(Section):
 
 
 class MergeSection(Section):
-    """The method; its options stand beside its name and are checked by the method."""
+    """The method; its options are written beside its name and are checked by the method."""
 
     model_config = ConfigDict(extra="allow")
 

@@ -24,14 +24,7 @@ def keep_freed_memory() -> None:
 
 
 def full_delta(factors: LoraFactors) -> Tensor:
-    """ΔW with its bias column, if it has one.
-
-    Args:
-        factors: an update.
-
-    Returns:
-        (d_out, d_in), or (d_out, d_in + 1) with a bias.
-    """
+    """ΔW (d_out, d_in) with its bias column, if it has one."""
     return factors.b @ factors.a
 
 
@@ -43,11 +36,7 @@ class FormedUpdates(PartlyFormed, Sequence[Tensor]):
     """
 
     def __init__(self, factors: Sequence[LoraFactors | None]) -> None:
-        """Take the factors; nothing is formed yet.
-
-        Args:
-            factors: one per adapter, None where it does not touch the layer (ΔW = 0); at least one is there.
-        """
+        """Take the factors; nothing is formed yet."""
         self._factors = tuple(factors)
         self._like = next(f for f in self._factors if f is not None)
         self._last: tuple[int, Tensor] | None = None
@@ -58,30 +47,14 @@ class FormedUpdates(PartlyFormed, Sequence[Tensor]):
         return self._like.b.shape[0], self._like.a.shape[1]
 
     def rows(self, index: int, rows: slice) -> Tensor:
-        """Some rows of one ΔW, without forming the rest.
-
-        Args:
-            index: of the adapter.
-            rows: which rows.
-
-        Returns:
-            (number of rows, d_in).
-        """
+        """Some rows of one ΔW, without forming the rest."""
         factors = self._factors[index]
         if factors is None:
             return self._like.b.new_zeros(self._like.b[rows].shape[0], self.shape[1])
         return factors.b[rows] @ factors.a
 
     def entries(self, index: int, positions: Tensor) -> Tensor:
-        """Single entries of one ΔW.
-
-        Args:
-            index: of the adapter.
-            positions: in row-major order, (c,).
-
-        Returns:
-            (c,), up to rounding what :meth:`rows` gives.
-        """
+        """Single entries of one ΔW."""
         factors = self._factors[index]
         if factors is None:
             return self._like.b.new_zeros(positions.shape)
@@ -89,30 +62,14 @@ class FormedUpdates(PartlyFormed, Sequence[Tensor]):
         return (factors.b[row] * factors.a.T.contiguous()[column]).sum(1)
 
     def times(self, index: int, columns: Tensor, *, transposed: bool = False) -> Tensor:
-        """One ΔW, or its transpose, times a thin matrix: two thin products.
-
-        Args:
-            index: of the adapter.
-            columns: (d_in, c), or (d_out, c).
-            transposed: whose product.
-
-        Returns:
-            (d_out, c), or (d_in, c).
-        """
+        """One ΔW, or its transpose, times a thin matrix: two thin products."""
         factors = self._factors[index]
         if factors is None:
             return columns.new_zeros(self.shape[1 if transposed else 0], columns.shape[1])
         return factors.a.T @ (factors.b.T @ columns) if transposed else factors.b @ (factors.a @ columns)
 
     def hint(self, probes: Tensor) -> Tensor:
-        """Σᵢ ΔWᵢᵀ Ω with the columns of Ω in another order for every adapter, so that opposed updates do not cancel.
-
-        Args:
-            probes: Ω, (d_out, c).
-
-        Returns:
-            Directions in the joint row space that do not depend on how a ΔW is factored, (d_in, c).
-        """
+        """Σᵢ ΔWᵢᵀ Ω with the columns of Ω in another order for every adapter, so that opposed updates do not cancel."""
         total = probes.new_zeros(self.shape[1], probes.shape[1])
         for index in range(len(self)):
             total += self.times(index, probes.roll(index, dims=1), transposed=True)

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ..core_space import CoreSpace, StackedSpace, Truncation
 from ..errors import MergeError
-from ..lora_utils import Adapter, LoraFactors
+from ..fim_calculator import module_updates
+from ..lora_utils import LoraFactors
 from ..methods import Layer
 from ..progress import Progress
 from .delta import FormedUpdates, compress_delta, keep_freed_memory
@@ -65,7 +66,8 @@ def merged_modules(
         keep_freed_memory()
     merge_one = _merge_core if core else _merge_delta
     for index, module in enumerate(plan.modules):
-        factors = _factors(plan.adapters, module, _CORE_DTYPE if core else settings.compute_dtype, settings.device)
+        dtype = _CORE_DTYPE if core else settings.compute_dtype
+        factors = module_updates(plan.adapters, module.name, dtype=dtype, device=settings.device)
         generator = module_generator(settings.seed, module.name)
         space = spaces[module.name] if spaces is not None else None
         try:
@@ -79,34 +81,12 @@ def merged_modules(
 
 
 def module_generator(seed: int, module: str) -> torch.Generator:
-    """Random numbers of one module alone.
-
-    Args:
-        seed: of the merge.
-        module: canonical name.
-
-    Returns:
-        A CPU generator, seeded by SHA-256 of both (Python's own hash changes from run to run).
-    """
+    """Random numbers of one module alone, on the CPU, by SHA-256: Python's own hash changes from run to run."""
     digest = hashlib.sha256(f"{seed}/{module}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 _Merged = tuple[LoraFactors, Truncation, tuple[int, int]]
-
-
-def _factors(
-    adapters: Sequence[Adapter], module: ModulePlan, dtype: torch.dtype, device: torch.device | str
-) -> list[LoraFactors | None]:
-    """Every adapter's update, or None; with a bias column on all where one has it."""
-    found: list[LoraFactors | None] = []
-    for adapter in adapters:
-        if module.name not in adapter:
-            found.append(None)
-            continue
-        factors = adapter.factors(module.name, dtype=dtype).to(device=device)
-        found.append(factors.with_bias() if module.bias else factors)
-    return found
 
 
 def _merge_core(

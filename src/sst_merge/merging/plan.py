@@ -91,19 +91,11 @@ class MergePlan:
         return tuple(adapter.path for adapter in self.adapters if adapter.path is not None)
 
     def check_inputs(self, inputs: MergeInputs) -> None:
-        """Refuse model and data that lack what the method needs.
-
-        Args:
-            inputs: what the merge is to be carried out with.
-        """
+        """Refuse model and data that lack what the method needs."""
         _check_needs(self.method.name, self.needs, self.adapters, inputs.given)
 
     def output_bytes(self, dtype: torch.dtype) -> int:
-        """Upper bound of the output's weight file.
-
-        Args:
-            dtype: type it is written in.
-        """
+        """Upper bound of the output's weight file."""
         return sum(module.parameters for module in self.modules) * dtype.itemsize
 
     @property
@@ -122,14 +114,7 @@ class MergePlan:
         return 8 * (4 * factors + (len(self.adapters) + 3) * total * total)
 
     def describe(self, *, dtype: torch.dtype | None = None) -> str:
-        """The plan as text.
-
-        Args:
-            dtype: type that the output will be written in; that of the computation by default.
-
-        Returns:
-            Several lines, without a trailing newline.
-        """
+        """The plan as text."""
         dtype = dtype or self.settings.compute_dtype
         rank, energy = self.settings.rank, self.settings.energy
         cut = "exact" if rank is None and energy is None else f"rank {rank}, energy {energy}"
@@ -272,7 +257,7 @@ def _warnings(adapters: Sequence[Adapter], base: BaseModelIndex | None) -> list[
             found.append(f"adapter {adapter.name!r} names base {named!r}, it was checked against {checked!r}")
         if adapter.left_out:
             found.append(
-                f"adapter {adapter.name!r}: {len(adapter.left_out)} tensors are no part of its low-rank update and "
+                f"adapter {adapter.name!r}: {len(adapter.left_out)} tensors are not part of its low-rank update and "
                 f"are left out, such as {adapter.left_out[0]!r}"
             )
         if adapter.weight == 0:

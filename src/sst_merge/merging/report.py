@@ -14,7 +14,7 @@ from ..core_space import Truncation, effective_rank
 from ..lora_utils import Adapter
 from .calibration_record import CalibrationRecord
 
-__all__ = ["AdapterRecord", "MergeReport", "ModuleFigures", "package_versions", "recorded_path"]
+__all__ = ["AdapterRecord", "MergeReport", "ModuleFigures", "package_versions"]
 
 _FORMAT = "sst_merge.merge_report/1"
 
@@ -41,16 +41,12 @@ class AdapterRecord:
 
     @classmethod
     def of(cls, adapter: Adapter) -> "AdapterRecord":
-        """Describe an adapter; reads its files once for their SHA-256.
-
-        Args:
-            adapter: the input.
-        """
+        """Describe an adapter; reads its files once for their SHA-256."""
         return cls(
             name=adapter.name,
             role=adapter.role,
             weight=adapter.weight,
-            path=recorded_path(adapter.path),
+            path=_recorded_path(adapter.path),
             base_model=adapter.base_model,
             files=adapter.fingerprints(),
         )
@@ -77,12 +73,7 @@ class ModuleFigures:
 
     @classmethod
     def of(cls, truncation: Truncation, core_shape: tuple[int, int]) -> "ModuleFigures":
-        """Figures of one module.
-
-        Args:
-            truncation: what the cut to its rank cost.
-            core_shape: shape of the matrix that the method saw.
-        """
+        """Figures of one module."""
         values = truncation.singular_values.double().cpu()
         norm = float(values[: truncation.rank].square().sum().sqrt())
         rank = effective_rank(values) if truncation.complete else None
@@ -129,37 +120,22 @@ class MergeReport:
     output: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON.
-
-        Returns:
-            One key per attribute, after ``format``.
-        """
+        """Plain values, ready for JSON: one key per attribute, after ``format``."""
         plain: dict[str, Any] = {"format": _FORMAT}
         for item in fields(self):
             plain[item.name] = _plain(getattr(self, item.name))
         return plain
 
 
-def recorded_path(path: Path | None) -> str | None:
-    """A path as a report may hold it: an absolute one would tell where it lay on one machine.
-
-    Args:
-        path: folder of an input, or None.
-
-    Returns:
-        The path itself where it is relative, else its last name.
-    """
+def _recorded_path(path: Path | None) -> str | None:
+    """A path as a report may hold it: of an absolute one, which says where it lay on one machine, the last name."""
     if path is None:
         return None
     return path.name if path.is_absolute() else path.as_posix()
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of what decides the numbers.
-
-    Returns:
-        Name → version.
-    """
+    """Versions of what decides the numbers."""
     return {
         "sst_merge": __version__,
         "python": platform.python_version(),

@@ -14,9 +14,9 @@ from ..files import atomic_folder
 from ..lora_utils import Adapter, LoraFactors, adapter_fingerprints, write_adapter_files
 from .report import MergeReport
 
-__all__ = ["REPORT_NAME", "FileText", "MergeResult", "write_merge"]
+__all__ = ["FileText", "MergeResult", "write_merge"]
 
-REPORT_NAME = "merge_report.json"
+_REPORT_NAME = "merge_report.json"
 
 FileText = str | Callable[[Mapping[str, Any]], str]
 """Text of a file, or a function that makes it from the finished report (:meth:`MergeReport.to_dict`)."""
@@ -123,15 +123,15 @@ def write_merge(
             folder, modules, base_model=base_model, task_type=task_type, dtype=dtype
         )
         hashes = adapter_fingerprints(folder)
-        if clash := sorted((hashes.keys() | {REPORT_NAME}) & extra_files.keys()):
+        if clash := sorted((hashes.keys() | {_REPORT_NAME}) & extra_files.keys()):
             raise MergeError(f"extra file {clash[0]!r} is written by the merge itself; use another name")
         output = {"dtype": str(written_type).removeprefix("torch."), "rank": rank, "files": hashes}
         finished = replace(report(), output=output)
         plain = finished.to_dict()
         text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        (folder / REPORT_NAME).write_text(text, encoding="utf-8")
+        (folder / _REPORT_NAME).write_text(text, encoding="utf-8")
         for name, content in extra_files.items():
             if Path(name).name != name:
-                raise MergeError(f"extra file {name!r} is no plain file name; expected a name without a folder")
+                raise MergeError(f"extra file {name!r} is not a plain file name; expected a name without a folder")
             (folder / name).write_text(content if isinstance(content, str) else content(plain), encoding="utf-8")
     return finished

@@ -23,7 +23,7 @@ class MergeSettings:
         assume_same_base: merge adapters that name different bases.
 
     Raises:
-        MergeError: a type or device that the algebra cannot use, or an energy that is no share.
+        MergeError: a type or device that the algebra cannot use, or an energy that is not a share.
     """
 
     seed: int = 0

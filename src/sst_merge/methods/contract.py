@@ -26,7 +26,7 @@ class MethodOptions(BaseModel):
 
 
 class StrengthOptions(MethodOptions):
-    """Options of a method that has its strength alone.
+    """Strength alone, or with what a subclass adds to it.
 
     Attributes:
         strength: λ, multiplies the merged update.
@@ -112,14 +112,7 @@ class MergeMethod:
     needs_by_options: Callable[[Any], Needs] | None = None
 
     def needs_for(self, options: MethodOptions) -> Needs:
-        """What the method must be given under these options.
-
-        Args:
-            options: checked options of the method.
-
-        Returns:
-            :attr:`needs`, or less.
-        """
+        """What the method must be given under these options: :attr:`needs`, or less."""
         return self.needs if self.needs_by_options is None else self.needs_by_options(options)
 
 

@@ -61,57 +61,25 @@ class Layer:
         return self.patches[0].shape[0], self.patches[0].shape[1]
 
     def rows(self, index: int, rows: slice) -> "Tensor":
-        """Some rows of one patch; of a ΔW the rest is not formed.
-
-        Args:
-            index: of the patch.
-            rows: which rows.
-
-        Returns:
-            A matrix that must not be changed in place.
-        """
+        """Some rows of one patch, not to be changed in place; of a ΔW the rest is not formed."""
         if isinstance(self.patches, PartlyFormed):
             return self.patches.rows(index, rows)
         return self.patches[index][rows]
 
     def entries(self, index: int, positions: "Tensor") -> "Tensor":
-        """Single entries of one patch, up to rounding; of a ΔW the rest is not formed.
-
-        Args:
-            index: of the patch.
-            positions: in row-major order, (c,).
-
-        Returns:
-            (c,).
-        """
+        """Entries of one patch by position in row-major order, (c,), up to rounding; of a ΔW the rest is not formed."""
         if isinstance(self.patches, PartlyFormed):
             return self.patches.entries(index, positions)
         return self.patches[index].flatten()[positions]
 
     def times(self, index: int, columns: "Tensor", *, transposed: bool = False) -> "Tensor":
-        """One patch, or its transpose, times a thin matrix, up to rounding; no ΔW is formed.
-
-        Args:
-            index: of the patch.
-            columns: (d_in, c), or (d_out, c).
-            transposed: whose product.
-
-        Returns:
-            (d_out, c), or (d_in, c).
-        """
+        """One patch (d_out, d_in), or its transpose, times a thin matrix, up to rounding; no ΔW is formed."""
         if isinstance(self.patches, PartlyFormed):
             return self.patches.times(index, columns, transposed=transposed)
         return (self.patches[index].T if transposed else self.patches[index]) @ columns
 
     def weighted_sum(self, role: str | None = None) -> "Tensor":
-        """Σ wᵢ Mᵢ over the adapters of a role.
-
-        Args:
-            role: ``utility`` or ``safety``; all adapters by default.
-
-        Returns:
-            A matrix of the patches' shape, zero where no adapter has the role.
-        """
+        """Σ wᵢ Mᵢ over the adapters of a role (all by default), zero where no adapter has it."""
         total = self.patches[0].new_zeros(self.patches[0].shape)
         for patch, weight, owner in zip(self.patches, self.weights, self.roles, strict=True):
             if role is None or owner == role:

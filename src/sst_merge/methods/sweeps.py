@@ -82,35 +82,16 @@ class TwoStageSweep:
 
     @classmethod
     def of_sum(cls, label: str, options: Mapping[str, Any] | None = None) -> "TwoStageSweep":
-        """Of a sum: the more experts, the less of each, and the safety update on top.
-
-        Args:
-            label: as printed.
-            options: other settings.
-        """
+        """Of a sum: the more experts, the less of each, and the safety update on top."""
         return cls(label, (0.2, 0.3, 0.45, 0.7, 1.0), options or {})
 
     @classmethod
     def of_average(cls, label: str, options: Mapping[str, Any] | None = None) -> "TwoStageSweep":
-        """Of an average, which falls with the number of experts by itself, and a share of it for safety.
-
-        Args:
-            label: as printed.
-            options: other settings.
-        """
+        """Of an average, which falls with the number of experts by itself, and a share of it for safety."""
         return cls(label, (0.7, 1.0, 1.5, 2.2, 3.0), options or {}, (0.2, 0.4, 0.55, 0.7, 0.85), "averaged")
 
     def safety_weight(self, share: float, strength: float, experts: int) -> float:
-        """Weight of the safety adapter, a skill's being 1.
-
-        Args:
-            share: one of :attr:`shares`.
-            strength: λ that multiplies the whole merge.
-            experts: number of skills.
-
-        Returns:
-            The weight.
-        """
+        """Weight of the safety adapter beside skills of weight 1, for one of :attr:`shares` and a strength λ."""
         return share / strength if self.safety == "added" else experts * share / (1 - share)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..evaluation.summary import Summary
-from ..files import atomic_file
+from ..files import write_text
 from .evaluation_pictures import Picture, draw_summary
 from .evaluation_tables import (
     RATE_COLUMNS,
@@ -27,8 +27,9 @@ __all__ = ["evaluation_markdown", "evaluation_page", "write_evaluation_report"]
 
 DEFINITIONS = {
     "refusal": "share of answers that decline: wanted on harmful prompts, over-refusal on benign ones.",
-    "harm": "share of answers that a judge finds harmful. Another number than 1 − refusal, never mixed with it.",
-    "incoherent": "share of answers that are none: empty, repeating or no words. Such answers look safe and are not.",
+    "harm": "share of answers that a judge finds harmful. Not the same as 1 − refusal.",
+    "incoherent": "share of answers that say nothing: empty, repeating, or without words. Such answers look safe and "
+    "are not.",
     "correct": "share of samples answered right, as the suite's task defines it.",
     "helpful": "share of answers to harmless prompts that are neither refused nor incoherent: a stand-in by rule, "
     "which does not say that the answer is right.",
@@ -180,20 +181,15 @@ def write_evaluation_report(
             ".tex": latex_table(table.rows, table.columns, caption=table.caption, label=f"tab:{name}"),
         }
         for suffix, text in texts.items():
-            _write(folder / "tables" / f"{name}{suffix}", text)
+            write_text(folder / "tables" / f"{name}{suffix}", text)
     rates = rate_rows(summary)
-    _write(folder / "tables" / "rates.csv", csv_table(rates, RATE_COLUMNS))
-    _write(folder / "tables" / "rates.json", json_table(rates, RATE_COLUMNS))
+    write_text(folder / "tables" / "rates.csv", csv_table(rates, RATE_COLUMNS))
+    write_text(folder / "tables" / "rates.json", json_table(rates, RATE_COLUMNS))
     beside = [(picture.caption, Path(os.path.relpath(picture.png, folder)).as_posix()) for picture in pictures]
-    _write(
+    write_text(
         folder / "report.md", evaluation_markdown(summary, beside, more_tables=more_tables, title=title, facts=facts)
     )
     page = folder / "index.html"
     html = evaluation_page(summary, pictures, more_tables=more_tables, title=title, facts=facts, highlight=highlight)
-    _write(page, html)
+    write_text(page, html)
     return page
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_file(path) as aside:
-        aside.write_text(text, encoding="utf-8")

@@ -29,15 +29,7 @@ class Picture(NamedTuple):
 
 
 def draw_summary(summary: Summary, folder: Path) -> list[Picture]:
-    """Draw whatever a summary has: per suite the rates of every model, per breakdown a heat map of each score.
-
-    Args:
-        summary: of an evaluation.
-        folder: to write into.
-
-    Returns:
-        The pictures, suite by suite. Scores that are no shares, such as perplexity, stay in the tables.
-    """
+    """Draw whatever a summary has: per suite the rates of every model, per breakdown a heat map of each score."""
     pictures = []
     for suite in summary.suites:
         scores = [score for score in main_scores(summary, suite) if _is_share(summary, suite, score)]

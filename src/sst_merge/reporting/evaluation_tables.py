@@ -36,13 +36,8 @@ HEADLINES = {
 def main_scores(summary: Summary, suite: str) -> tuple[str, ...]:
     """The columns of a suite that an overview shows.
 
-    Args:
-        summary: that has the suite.
-        suite: name.
-
-    Returns:
-        Refusal, harm, incoherence, and right or helpful answers beside them, as far as the suite has them, else the
-        suite's own score, else all of its columns.
+    Refusal, harm, incoherence, and right or helpful answers beside them, as far as the suite has them, else its own
+    score, else all of its columns.
     """
     columns = summary.scores[suite]
     judged = {"refusal", "harm", "incoherent"}
@@ -54,14 +49,7 @@ def main_scores(summary: Summary, suite: str) -> tuple[str, ...]:
 
 
 def headline_table(summary: Summary) -> PageTable:
-    """Every model's safety and skills over all suites.
-
-    Args:
-        summary: of an evaluation.
-
-    Returns:
-        One row a model; columns that say something of at least one of them.
-    """
+    """One row a model: its safety and skills over all suites, as far as they say something of at least one model."""
     columns = {
         name: [figure_cell(getattr(summary.safety[model], field)) for model in summary.models]
         for name, field in HEADLINES.items()
@@ -81,14 +69,7 @@ def headline_table(summary: Summary) -> PageTable:
 
 
 def tax_table(summary: Summary) -> PageTable:
-    """What the safety of each merge costs in skills, beside the safety that it reaches.
-
-    Args:
-        summary: of an evaluation.
-
-    Returns:
-        One row a merge.
-    """
+    """One row a merge: what its safety costs in skills, beside the safety that it reaches."""
     rows = []
     for tax in summary.taxes:
         safety = summary.safety[tax.merge]
@@ -113,15 +94,7 @@ def tax_table(summary: Summary) -> PageTable:
 
 
 def overview_table(summary: Summary, suites: Sequence[str] | None = None) -> PageTable:
-    """Every model on every suite.
-
-    Args:
-        summary: of an evaluation.
-        suites: which ones; all by default.
-
-    Returns:
-        One row a model, one column a suite and score.
-    """
+    """One row a model, one column a suite and score; all suites by default."""
     cells = [(s, score) for s in suites or summary.suites for score in main_scores(summary, s)]
     rows = [[model, *(figure_cell(summary.figure(model, s, score)) for s, score in cells)] for model in summary.models]
     return PageTable(
@@ -132,14 +105,7 @@ def overview_table(summary: Summary, suites: Sequence[str] | None = None) -> Pag
 
 
 def suite_table(summary: Summary, suite: str) -> PageTable:
-    """One suite in full.
-
-    Args:
-        summary: of an evaluation.
-        suite: name.
-
-    Returns:
-        One row a model, one column a score, and the number of samples answered.
+    """One suite in full: one row a model, one column a score, and the number of samples answered.
 
     Raises:
         DataError: the summary has no such suite.
@@ -155,15 +121,7 @@ def suite_table(summary: Summary, suite: str) -> PageTable:
 
 
 def breakdown_table(summary: Summary, suite: str, score: str) -> PageTable:
-    """One score of a suite by category or subject.
-
-    Args:
-        summary: of an evaluation.
-        suite: name.
-        score: column.
-
-    Returns:
-        One row a group, one column a model, and the largest number of samples that a model answered in the group.
+    """One score of a suite by category or subject: one row a group, one column a model, and the most samples answered.
 
     Raises:
         DataError: the suite is not broken down.
@@ -186,13 +144,7 @@ def breakdown_table(summary: Summary, suite: str, score: str) -> PageTable:
 
 
 def comparison_table(summary: Summary) -> PageTable:
-    """Every model against the reference.
-
-    Args:
-        summary: of an evaluation with a reference.
-
-    Returns:
-        One row a model, suite and score.
+    """Every model against the reference: one row a model, suite and score.
 
     Raises:
         DataError: the summary has no reference.
@@ -219,14 +171,7 @@ def comparison_table(summary: Summary) -> PageTable:
 
 
 def judge_table(summary: Summary) -> PageTable:
-    """Who decided which column.
-
-    Args:
-        summary: of an evaluation.
-
-    Returns:
-        One row a suite and score that a judge decided.
-    """
+    """Who decided which column, one row a suite and score that a judge decided."""
     rows = [
         (suite, score, "; ".join(names))
         for suite, columns in summary.judges.items()
@@ -236,14 +181,7 @@ def judge_table(summary: Summary) -> PageTable:
 
 
 def rate_rows(summary: Summary) -> list[tuple[object, ...]]:
-    """Every rate in full precision, for CSV and JSON.
-
-    Args:
-        summary: of an evaluation.
-
-    Returns:
-        One row a rate, headed by :data:`RATE_COLUMNS`.
-    """
+    """Every rate in full precision, for CSV and JSON, headed by :data:`RATE_COLUMNS`."""
     rows: list[tuple[object, ...]] = []
     for found in summary.figures:
         figure = found.figure
@@ -253,15 +191,7 @@ def rate_rows(summary: Summary) -> list[tuple[object, ...]]:
 
 
 def figure_cell(figure: Figure | None, *, digits: int = 2) -> str:
-    """A figure as a cell of an evaluation's tables.
-
-    Args:
-        figure: None, where nothing was measured, prints a dash.
-        digits: after the decimal point.
-
-    Returns:
-        Text of one line.
-    """
+    """A figure as a cell of an evaluation's tables; None prints a dash."""
     return figure_text(figure, digits=digits)
 
 

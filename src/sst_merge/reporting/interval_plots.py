@@ -23,19 +23,11 @@ def check_drawable(
 ) -> list[float]:
     """Refuse a picture that would be empty.
 
-    Args:
-        what: named in the error.
-        figures: name → figures.
-        highlight: name to draw with more weight, or None.
-
-    Returns:
-        Every value and every end that is a number, for the limits of an axis.
-
     Raises:
         DataError: nothing to draw, or a highlighted name without figures.
     """
     if highlight is not None and highlight not in figures:
-        raise DataError(f"{what}: highlight = {highlight!r} is none of the names {', '.join(figures)}")
+        raise DataError(f"{what}: highlight = {highlight!r} is not one of the names {', '.join(figures)}")
     known = [figure for found in figures.values() for figure in found if figure is not None]
     if not known:
         raise DataError(f"{what}: no values to draw for {', '.join(figures) or 'no names'}; pass at least one measured")
@@ -63,15 +55,7 @@ class RowFrame:
         self.size = (width, title_height(title, width) + self._height + 0.62 + legend)
 
     def axes(self, canvas: "Canvas", label: str) -> "Axes":
-        """Axes with a row per name, titled.
-
-        Args:
-            canvas: of :attr:`size`.
-            label: of the horizontal axis.
-
-        Returns:
-            The axes; row i is at height i, counted downwards.
-        """
+        """Axes with a row per name, titled."""
         axes = add_axes(canvas, self._left, 0.55 + self._legend, _PANEL, self._height)
         axes.set_ylim(len(self._names) - 0.5, -0.5)
         axes.set_yticks(range(len(self._names)), self._names, fontsize=_LABEL_SIZE)
@@ -85,13 +69,7 @@ class RowFrame:
 
 
 def write_beside(axes: "Axes", row: float, text: str) -> None:
-    """Text to the right of the axes, beside a row.
-
-    Args:
-        axes: of a :class:`RowFrame`.
-        row: height.
-        text: short.
-    """
+    """Text to the right of the axes, beside a row."""
     axes.annotate(
         text,
         (1.0, row),

@@ -16,9 +16,6 @@ def model_card(report: Mapping[str, Any]) -> str:
 
     Args:
         report: contents of ``merge_report.json``; `paper`, `warnings`, `output` and `base_model` may be absent.
-
-    Returns:
-        Markdown with YAML front matter; the same report gives the same text.
     """
     report = checked_report(report)
     base = report.get("base_model")

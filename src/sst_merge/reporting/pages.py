@@ -74,14 +74,7 @@ class DemoPage:
 
 
 def demo_page(context: DemoPage) -> str:
-    """The page of a demo or an experiment.
-
-    Args:
-        context: what it shows; all text is escaped, only the SVG is put in as it is.
-
-    Returns:
-        HTML that needs no other file and no network.
-    """
+    """The page of a demo or an experiment."""
     figure = None if context.figure_svg is None else inline_svg(context.figure_svg)
     return render_page("demo.html", page=context, figure=figure, facts=option_rows(context.facts))
 
@@ -141,17 +134,10 @@ def merge_page(report: Mapping[str, Any]) -> str:
 
 
 def inline_svg(text: str, prefix: str = "") -> Any:
-    """The <svg> element of an SVG file, without what only a file needs.
-
-    Args:
-        text: contents of the file.
-        prefix: put before every id, so that several pictures of one page do not take each other's clip paths.
-
-    Returns:
-        Markup that a template puts in as it is.
+    """The <svg> element of an SVG file alone; a prefix keeps the ids of several pictures on one page apart.
 
     Raises:
-        DataError: the text is no SVG.
+        DataError: the text is not an SVG.
     """
     from markupsafe import Markup
 
@@ -166,15 +152,7 @@ def inline_svg(text: str, prefix: str = "") -> Any:
 
 
 def render_page(template: str, **context: Any) -> str:
-    """A page from a template of this package.
-
-    Args:
-        template: name of the file.
-        **context: what it shows; text is escaped.
-
-    Returns:
-        HTML.
-    """
+    """HTML from a template of this package; all text is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(

@@ -18,12 +18,6 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 def checked_report(report: Mapping[str, Any]) -> Mapping[str, Any]:
     """The report itself, if it is one.
 
-    Args:
-        report: contents of a ``merge_report.json``.
-
-    Returns:
-        The same mapping.
-
     Raises:
         DataError: a required field is missing, or there are no adapters.
     """
@@ -37,40 +31,19 @@ def checked_report(report: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def hub_id(base_model: str | None) -> str | None:
-    """The base model where it reads like an id of the hub; a folder on one machine helps nobody else.
-
-    Args:
-        base_model: as recorded.
-
-    Returns:
-        The id, or None.
-    """
+    """The base model where it reads like an id of the hub, else None; a folder on one machine is no use elsewhere."""
     return base_model if base_model is not None and _HUB_ID.fullmatch(base_model) else None
 
 
 def base_name(base_model: str | None) -> str:
-    """How a page calls the base model: its id, or the last part of its path.
-
-    Args:
-        base_model: as recorded.
-
-    Returns:
-        A name without folders of one machine.
-    """
+    """How a page calls the base model: its id, or the last part of its path."""
     if base_model is None:
         return "not recorded"
     return hub_id(base_model) or base_model.rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1]
 
 
 def input_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """One row per input file, headed by :data:`INPUT_COLUMNS`.
-
-    Args:
-        report: a checked report.
-
-    Returns:
-        Cells as text; an adapter that was never on disk has one row without file.
-    """
+    """One row per input file (one for an adapter that was never on disk), headed by :data:`INPUT_COLUMNS`."""
     rows: list[tuple[str, ...]] = []
     for adapter in report["adapters"]:
         about = (
@@ -85,15 +58,7 @@ def input_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def option_rows(options: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested options as one row per value, with dotted names.
-
-    Args:
-        options: of the method, or any nested mapping of plain values.
-        prefix: put before every name.
-
-    Returns:
-        (name, value) pairs in the order given.
-    """
+    """Nested options as one (name, value) per value, with dotted names."""
     rows: list[tuple[str, str]] = []
     for name, value in options.items():
         if isinstance(value, Mapping):
@@ -106,13 +71,6 @@ def option_rows(options: Mapping[str, Any], prefix: str = "") -> list[tuple[str,
 
 
 def output_rank(report: Mapping[str, Any]) -> int:
-    """Largest rank of the written adapter.
-
-    Args:
-        report: a checked report.
-
-    Returns:
-        As recorded with the output, else the largest of the modules.
-    """
+    """Rank of the written adapter as recorded with the output, else the largest of the modules."""
     recorded = report.get("output", {}).get("rank")
     return int(recorded or max((figures["rank"] for figures in report["modules"].values()), default=0))

@@ -36,7 +36,7 @@ def retention_plot(
         Paths of the PNG (200 dpi) and the SVG.
 
     Raises:
-        DataError: nothing to draw, or a highlighted name that is no method.
+        DataError: nothing to draw, or a highlighted name that is not a method.
     """
     ends = check_drawable("retention_plot", {name: points.values() for name, points in curves.items()}, highlight)
     width = 7.6

@@ -51,13 +51,13 @@ def safety_utility_plot(
         Paths of the PNG (200 dpi) and the SVG.
 
     Raises:
-        DataError: nothing to draw, an empty curve, or a highlighted name that is no curve.
+        DataError: nothing to draw, an empty curve, or a highlighted name that is not a curve.
     """
     if not curves or not all(curves.values()):
         empty = ", ".join(name for name, points in curves.items() if not points) or "all"
         raise DataError(f"safety_utility_plot: no points to draw ({empty}); pass at least one measured point per curve")
     if highlight is not None and highlight not in curves:
-        raise DataError(f"safety_utility_plot: highlight = {highlight!r} is none of the curves {', '.join(curves)}")
+        raise DataError(f"safety_utility_plot: highlight = {highlight!r} is not one of the curves {', '.join(curves)}")
 
     def draw(figure: "Figure") -> None:
         axes = figure.add_axes((0.085, 0.125, 0.605, 0.765))

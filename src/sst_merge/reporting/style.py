@@ -56,7 +56,7 @@ _STYLE: dict[Any, Any] = {
 
 
 def write_picture(path_stem: Path, size: tuple[float, float], draw: Callable[["Figure"], None]) -> tuple[Path, Path]:
-    """Draw a figure in the house style and write it as PNG and SVG, aside first and renamed.
+    """Draw a figure in this package's style and write it as PNG and SVG, aside first and renamed.
 
     Args:
         path_stem: path without suffix; missing folders are made.
@@ -82,16 +82,7 @@ def write_picture(path_stem: Path, size: tuple[float, float], draw: Callable[["F
 
 
 def curve_look(index: int, name: str, *, strong: bool) -> dict[str, Any]:
-    """How one of several curves is drawn: colours, markers and lines differ together.
-
-    Args:
-        index: of the curve.
-        name: for the legend.
-        strong: whether it is drawn with more weight.
-
-    Returns:
-        Keywords of ``Axes.plot``.
-    """
+    """Keywords of ``Axes.plot`` for one of several curves: colours, markers and lines differ together."""
     return {
         "color": COLORS[index % len(COLORS)],
         "linestyle": _LINES[(index + 2 * (index // len(COLORS))) % len(_LINES)],
@@ -105,15 +96,7 @@ def curve_look(index: int, name: str, *, strong: bool) -> dict[str, Any]:
 
 
 def label_size(labels: Sequence[str], font_size: float = _FONT_SIZE) -> tuple[float, float]:
-    """Room that the largest of some labels takes, so that margins fit what stands in them.
-
-    Args:
-        labels: texts, perhaps of several lines.
-        font_size: in points.
-
-    Returns:
-        Width and height in inches; 0 without labels.
-    """
+    """Width and height in inches of the largest of some labels, so that margins fit; 0 without labels."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import TextPath
 
@@ -128,25 +111,12 @@ def _wrapped(title: str, width: float) -> str:
 
 
 def title_height(title: str, width: float) -> float:
-    """Inches to leave above the axes for a title.
-
-    Args:
-        title: text.
-        width: of the figure in inches.
-
-    Returns:
-        Height with its margins.
-    """
+    """Inches to leave above the axes for a title, with its margins."""
     return 0.32 + (_wrapped(title, width).count("\n") + 1) * 1.3 * _TITLE_SIZE / 72
 
 
 def set_title(figure: "Figure", title: str) -> None:
-    """Write the title at the upper left of the figure, wrapped to its width.
-
-    Args:
-        figure: of any size.
-        title: text.
-    """
+    """Write the title at the upper left of the figure, wrapped to its width."""
     width, height = figure.get_size_inches()
     figure.text(
         0.12 / width,
@@ -160,17 +130,6 @@ def set_title(figure: "Figure", title: str) -> None:
 
 
 def add_axes(figure: "Figure", left: float, bottom: float, width: float, height: float) -> "Axes":
-    """Axes at a place given in inches.
-
-    Args:
-        figure: to put them on.
-        left: from the left edge.
-        bottom: from the lower edge.
-        width: of the axes.
-        height: of the axes.
-
-    Returns:
-        The axes.
-    """
+    """Axes at a place given in inches, from the lower left edge."""
     across, up = figure.get_size_inches()
     return figure.add_axes((left / across, bottom / up, width / across, height / up))

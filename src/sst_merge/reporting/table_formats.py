@@ -43,42 +43,19 @@ _MINUS = re.compile(r"(?<![\w.,)-])-(?=\d)")
 
 
 def csv_table(rows: Sequence[Sequence[object]], columns: Sequence[str]) -> str:
-    """A table as CSV (RFC 4180): floats in full precision, what is absent as an empty field.
-
-    Args:
-        rows: cells, one sequence a row.
-        columns: headings.
-
-    Returns:
-        Text with one line break a row.
-    """
+    """A table as CSV (RFC 4180): floats in full precision, what is absent as an empty field."""
     return str(_frame(rows, columns).to_csv(index=False, lineterminator="\n"))
 
 
 def json_table(rows: Sequence[Sequence[object]], columns: Sequence[str]) -> str:
-    """A table as a JSON array of objects, what is absent as null.
-
-    Args:
-        rows: cells that JSON knows, one sequence a row.
-        columns: headings, the keys.
-
-    Returns:
-        Text that ends in a line break.
-    """
+    """A table as a JSON array of objects, what is absent as null."""
     # DataFrame.to_json cuts floats at 15 digits.
     records = _frame(rows, columns).to_dict(orient="records")
     return json.dumps(records, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
 
 
 def latex_text(text: str) -> str:
-    """Text that LaTeX prints as it is.
-
-    Args:
-        text: any, line breaks become spaces.
-
-    Returns:
-        Text with special characters escaped, and a minus sign where a number has a hyphen for it.
-    """
+    """Text that LaTeX prints as it is: special characters escaped, a minus sign where a number has a hyphen."""
     signed = _MINUS.sub("−", " ".join(text.split()))
     return "".join(_LATEX.get(character, character) for character in signed)
 

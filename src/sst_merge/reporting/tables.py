@@ -18,14 +18,7 @@ _ABSENT = "–"
 
 
 def figure_text(figure: Figure | None, *, digits: int = 3) -> str:
-    """A figure with its interval, as in ``0.031 [-0.012, ∞]``.
-
-    Args:
-        figure: None, which is not defined, prints a dash.
-        digits: after the decimal point.
-
-    Returns:
-        Text of one line.
+    """A figure with its interval, as in ``0.031 [-0.012, ∞]``; None prints a dash.
 
     Example:
         >>> figure_text(Figure(0.93, 0.9, 0.95, n=100), digits=2)
@@ -37,16 +30,7 @@ def figure_text(figure: Figure | None, *, digits: int = 3) -> str:
 
 
 def rate_with_interval(value: float | None, interval: tuple[float, float] | None = None, *, digits: int = 2) -> str:
-    """A value with its 95 % interval, as in ``0.93 [0.90, 0.95]``, where there is no :class:`.Figure` of both.
-
-    Args:
-        value: the figure; None prints a dash.
-        interval: lower and upper end, where known.
-        digits: after the decimal point.
-
-    Returns:
-        Text of one line.
-    """
+    """A value with its 95 % interval, as in ``0.93 [0.90, 0.95]``, where there is no :class:`.Figure` of both."""
     if value is None:
         return _ABSENT
     ends = "" if interval is None else f" [{', '.join(_end(end, digits) for end in interval)}]"
@@ -60,14 +44,7 @@ def _end(end: float, digits: int) -> str:
 
 
 def cell_text(value: object) -> str:
-    """One cell: None as a dash, floats with four significant digits, everything else as it prints.
-
-    Args:
-        value: any cell.
-
-    Returns:
-        Text.
-    """
+    """One cell: None as a dash, floats with four significant digits, everything else as it prints."""
     if value is None:
         return _ABSENT
     return f"{value:.4g}" if isinstance(value, float) else str(value)
@@ -75,13 +52,6 @@ def cell_text(value: object) -> str:
 
 def numeric_columns(rows: Sequence[Sequence[object]], columns: Sequence[str]) -> list[bool]:
     """Which columns hold only numbers, with or without interval and unit, and so read better right-aligned.
-
-    Args:
-        rows: cells, one sequence a row.
-        columns: headings.
-
-    Returns:
-        One truth value per column; False for a table without rows.
 
     Raises:
         DataError: a row has another number of cells than there are headings.
@@ -97,15 +67,7 @@ def numeric_columns(rows: Sequence[Sequence[object]], columns: Sequence[str]) ->
 
 
 def markdown_table(rows: Sequence[Sequence[object]], columns: Sequence[str]) -> str:
-    """A table in GitHub's Markdown; columns of numbers are right-aligned.
-
-    Args:
-        rows: cells, one sequence a row.
-        columns: headings.
-
-    Returns:
-        Lines, each with its line break.
-    """
+    """A table in GitHub's Markdown; columns of numbers are right-aligned."""
 
     def line(cells: Sequence[object]) -> str:
         texts = (" ".join(cell_text(cell).split()).replace("|", "\\|") for cell in cells)
@@ -116,16 +78,7 @@ def markdown_table(rows: Sequence[Sequence[object]], columns: Sequence[str]) -> 
 
 
 def rich_table(rows: Sequence[Sequence[object]], columns: Sequence[str], *, title: str | None = None) -> "Table":
-    """A table for the terminal.
-
-    Args:
-        rows: cells, one sequence a row.
-        columns: headings.
-        title: printed above.
-
-    Returns:
-        A table that a rich console prints; square brackets in cells are text, not markup.
-    """
+    """A table for a rich console; square brackets in cells are text, not markup."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text

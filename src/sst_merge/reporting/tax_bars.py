@@ -37,7 +37,7 @@ def tax_bars(
         Paths of the PNG (200 dpi) and the SVG.
 
     Raises:
-        DataError: nothing to draw, or a highlighted name that is no method.
+        DataError: nothing to draw, or a highlighted name that is not a method.
     """
     known = check_drawable("tax_bars", {name: [tax] for name, tax in taxes.items()}, highlight)
     frame = RowFrame(list(taxes), title, row=0.36, beside=0.7)

@@ -1,4 +1,4 @@
-"""Runs programs that nobody trusts, such as those a model wrote, or refuses to.
+"""Runs programs that is not trusted, such as those a model wrote, or refuses to.
 
 What is promised. A program runs in a jail of its own: own user, mount, process, network and IPC namespaces, a filter on
 system calls, no file of the machine but the interpreter and its libraries (read-only), one folder in memory to write

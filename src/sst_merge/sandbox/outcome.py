@@ -9,7 +9,7 @@ __all__ = ["Limits", "Outcome", "Program"]
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """A program that nobody trusts, and what it is tested with.
+    """A program that is not trusted, and what it is tested with.
 
     Attributes:
         source: the program, Python.

@@ -15,9 +15,6 @@ ALLOW_VARIABLE = "SST_MERGE_ALLOW_CODE_EXECUTION"
 def refuse_unless_allowed(environment: Mapping[str, str] | None = None) -> None:
     """Make sure that model-written code was asked for and can be run; worth calling before anything is generated.
 
-    Args:
-        environment: environment variables; those of this process by default.
-
     Raises:
         SandboxError: it was not asked for, or there is no sandbox here.
     """

@@ -33,7 +33,7 @@ _ADVICE = (
 def run_program(
     source: str, *, tests: str, entry_point: str, context: str = "", limits: Limits | None = None
 ) -> Outcome:
-    """Run a program that nobody trusts against tests.
+    """Run a program that is not trusted against tests.
 
     The program runs in one process, the tests in another; see ``docs/code_sandbox.md``. When this returns, no process
     and no file of the program is left.
@@ -84,14 +84,6 @@ def run_programs(
     """Run programs against their tests, several at once.
 
     Each runs in a jail of its own, with the same seed for hashes, so that neither order nor company changes a verdict.
-
-    Args:
-        programs: equal ones run once.
-        limits: for each; the defaults where None.
-        workers: how many at once; by default one a processor, at most eight.
-
-    Returns:
-        One outcome a program, in order.
 
     Raises:
         ConfigError: fewer than one worker.
@@ -157,7 +149,7 @@ def _launch(settings: dict[str, Any], job: bytes, patience_s: float) -> dict[str
         answer = json.loads(output[:_LONGEST_ANSWER].splitlines()[0])
     except (IndexError, ValueError) as error:
         tail = trouble.decode(errors="replace").strip()[-600:]
-        raise SandboxError(f"the sandbox ended without a verdict; its last words: {tail or 'none'}") from error
+        raise SandboxError(f"the sandbox ended without a verdict; its last output: {tail or 'none'}") from error
     if not isinstance(answer, dict):
         raise SandboxError(f"the sandbox said {answer!r}, expected a verdict")
     return answer

@@ -1,17 +1,15 @@
 """SST-Merge: the formula of the design's section 4, in files a reader can check against it."""
 
-from .coefficients import CoefficientChoice, optimize_merge_coefficients
+from .coefficients import optimize_merge_coefficients
 from .flow import SSTMerge
 from .likelihood import Candidate
 from .method import sst
-from .options import FisherOptions, HardFilter, SSTOptions, VilaOptions
+from .options import FisherOptions, SSTOptions, VilaOptions
 from .projection import project_to_safety_subspace
 
 __all__ = [
     "Candidate",
-    "CoefficientChoice",
     "FisherOptions",
-    "HardFilter",
     "SSTMerge",
     "SSTOptions",
     "VilaOptions",

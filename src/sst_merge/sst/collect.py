@@ -21,12 +21,6 @@ __all__ = ["collect", "own_benign", "require_data", "required_model"]
 def required_model(problem: MergeProblem) -> "PreTrainedModel":
     """The base model.
 
-    Args:
-        problem: the merge.
-
-    Returns:
-        The model.
-
     Raises:
         DataError: there is none.
     """
@@ -37,9 +31,6 @@ def required_model(problem: MergeProblem) -> "PreTrainedModel":
 
 def require_data(problem: MergeProblem) -> None:
     """Refuse a merge without model or calibration data.
-
-    Args:
-        problem: the merge.
 
     Raises:
         DataError: no model, or no harm or benign batches.
@@ -53,13 +44,6 @@ def require_data(problem: MergeProblem) -> None:
 
 def own_benign(problem: MergeProblem, name: str) -> Sequence[Batch]:
     """A utility adapter's own benign data, for ``utility: fisher``.
-
-    Args:
-        problem: the merge.
-        name: of the adapter.
-
-    Returns:
-        Its batches.
 
     Raises:
         MergeError: there are none.

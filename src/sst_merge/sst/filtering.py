@@ -45,27 +45,11 @@ class SpectralFilter:
     gevp: LayeredGEVP | GramGEVP
 
     def soft(self, patch: Cores, mu: float) -> dict[str, Tensor]:
-        """Gain λ/(λ+μ).
-
-        Args:
-            patch: cores per module.
-            mu: μ > 0.
-
-        Returns:
-            Filtered cores.
-        """
+        """Gain λ/(λ+μ)."""
         return self.gevp.apply(dict(patch), soft_filter(mu))
 
     def hard(self, patch: Cores, k: int) -> dict[str, Tensor]:
-        """Gain 1 on the k best directions.
-
-        Args:
-            patch: cores per module.
-            k: directions kept.
-
-        Returns:
-            Projected cores.
-        """
+        """Gain 1 on the k best directions."""
         return self.gevp.top(k).apply(dict(patch), keep_all)
 
 
@@ -88,15 +72,7 @@ class SumFilter:
     harm_damping: float
 
     def soft(self, patch: Cores, mu: float) -> dict[str, Tensor]:
-        """(F_h + μ F_b)⁻¹ F_h M by conjugate gradients, which is V λ/(λ+μ) VᵀF_b M.
-
-        Args:
-            patch: cores per module.
-            mu: μ > 0.
-
-        Returns:
-            Filtered cores.
-        """
+        """(F_h + μ F_b)⁻¹ F_h M by conjugate gradients, which is V λ/(λ+μ) VᵀF_b M."""
         filtered = {}
         for module, core in patch.items():
             f_harm, f_benign = self._harm(module), self._benign(module)
@@ -105,15 +81,7 @@ class SumFilter:
         return filtered
 
     def hard(self, patch: Cores, k: int) -> dict[str, Tensor]:
-        """The k best directions of every layer, by LOBPCG.
-
-        Args:
-            patch: cores per module.
-            k: directions kept per layer.
-
-        Returns:
-            Projected cores.
-        """
+        """The k best directions of every layer, by LOBPCG."""
         return {
             module: lobpcg_gevp(self._harm(module), self._benign(module), k).apply(core, keep_all)
             for module, core in patch.items()

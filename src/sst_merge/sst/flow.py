@@ -101,28 +101,14 @@ class SSTMerge(MergeFishers):
         return self.region.embed(filtered, self.utility)
 
     def difference(self, strength: float | None = None) -> Cores:
-        """What is filtered: s·M_S − M_U (interpolate) or s·M_S (add).
-
-        Args:
-            strength: s; the options' by default.
-
-        Returns:
-            D per module.
-        """
+        """What is filtered: s·M_S − M_U (interpolate) or s·M_S (add)."""
         s = self.options.strength if strength is None else strength
         if self.options.combine == "add" and not self.options.aligned_base:
             return {m: s * core for m, core in self.patches.safety.items()}
         return {m: s * core - self.utility[m] for m, core in self.patches.safety.items()}
 
     def choose(self, budget: float) -> CoefficientChoice:
-        """μ and strength under a tax budget, on the samples set aside.
-
-        Args:
-            budget: nats of KL per benign answer token.
-
-        Returns:
-            The choice and everything that was tried.
-        """
+        """μ and strength under a tax budget, on the samples set aside."""
         hard = isinstance(self.options.filter, HardFilter)
         return optimize_merge_coefficients(
             lambda mu, strength: self.merged(mu=mu, strength=strength),

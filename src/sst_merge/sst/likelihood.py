@@ -30,15 +30,7 @@ class Candidate:
 
 
 def refusal_log_probability(attached: CoreModel, batch: Batch) -> Tensor:
-    """Mean log-probability per answer token of every sample, summed over the batch.
-
-    Args:
-        attached: the model at its current point.
-        batch: harmful prompts with refusals.
-
-    Returns:
-        Scalar, nats.
-    """
+    """Mean log-probability per answer token of every sample, summed over the batch: a scalar, nats."""
     log_p, sample = token_logprobs(attached.logits(batch), batch)
     sample = sample.to(log_p.device)
     sums = log_p.new_zeros(len(batch)).index_add(0, sample, log_p)

@@ -46,7 +46,8 @@ class MergeFishers:
     """Every stage before the eigenproblem, computed once, when first asked for.
 
     With ``inputs: wide`` the spaces of :attr:`problem` are not those that were given; they are made at once. Fishers
-    that the options name files of are read instead of collected; what needs neither model nor data then does without.
+    that the options name files of are read instead of collected; a merge that then needs neither model nor data runs
+    without them.
 
     Args:
         problem: model, adapters, spaces, batches, seed.
@@ -81,7 +82,7 @@ class MergeFishers:
 
     @cached_property
     def _start(self) -> RolePatches:
-        """The patches with M_U as it is merged: many skills' plain sum is no skilled model, their Fisher merge is."""
+        """The patches with M_U as it is merged: many skills' plain sum is not a skilled model, their merge is."""
         return replace(self.patches, utility=self.utility)
 
     @cached_property
@@ -130,7 +131,7 @@ class MergeFishers:
                 attached,
                 self._start.utility,
                 self._start.towards_safe,
-                # Where nothing is held out the Fishers' own prompts have to do.
+                # Where nothing is held out, the Fishers' own prompts are used.
                 self.held_benign or self.fit_benign,
                 budget=self.options.fisher.trust_budget,
             )

@@ -148,14 +148,5 @@ def _energy(cores: Mapping[str, Tensor]) -> float:
     sweeps=SWEEPS,
 )
 def sst(layer: Layer, options: SSTOptions, state: Cores) -> Tensor:
-    """The merged core that the preparation found for this layer.
-
-    Args:
-        layer: core matrices of one module, in the spaces that the preparation used.
-        options: unused here.
-        state: merged core per module.
-
-    Returns:
-        The merged core, (p, q).
-    """
+    """The merged core that the preparation found for this layer."""
     return state[layer.module].to(layer.patches[0])

@@ -58,7 +58,7 @@ class FisherOptions(MethodOptions):
         for name, path in self.files.items():
             if path.suffix != ".safetensors":
                 raise ValueError(
-                    f"{name}: {path} is no .safetensors file; expected one that `sst-merge fisher collect` wrote"
+                    f"{name}: {path} is not a .safetensors file; expected one that `sst-merge fisher collect` wrote"
                 )
         taken = {"harm", "benign"} & set(self.skills)
         if taken:

@@ -26,14 +26,7 @@ def soft_filter(mu: float) -> Gains:
 
 
 def keep_all(eigenvalues: Tensor) -> Tensor:
-    """Gain 1: with the k best directions selected before, the hard projection.
-
-    Args:
-        eigenvalues: (k,).
-
-    Returns:
-        Ones, (k,).
-    """
+    """Gain 1: with the k best directions selected before, the hard projection."""
     return torch.ones_like(eigenvalues)
 
 

@@ -45,14 +45,7 @@ class RefineTrail:
     references: dict[int, Tensor] = field(default_factory=dict)
 
     def shared(self, tax_budget: float) -> int:
-        """How many steps a run with this budget need not do again.
-
-        Args:
-            tax_budget: of the run.
-
-        Returns:
-            The index of the last state that is also its own.
-        """
+        """How many steps a run with this budget need not do again: the index of the last state that is also its own."""
         within = (i for i, divergence in enumerate(self.divergences) if divergence > tax_budget)
         return next(within, max(0, len(self.states) - 1))
 

@@ -29,40 +29,17 @@ class Region:
 
     @classmethod
     def identified(cls, spaces: Mapping[str, CoreSpace], identification: Identification) -> "Region":
-        """What VILA-style identification found worth solving for.
-
-        Args:
-            spaces: the full core spaces.
-            identification: of :func:`~sst_merge.fim_calculator.vila_parameter_identification`.
-
-        Returns:
-            The region.
-        """
+        """What VILA-style identification found worth solving for."""
         return cls(restrict_spaces(spaces, identification), identification.kept)
 
     def restrict(self, cores: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The region's part of full cores.
-
-        Args:
-            cores: M (p, q) per module.
-
-        Returns:
-            Smaller cores, for the region's modules only.
-        """
+        """The region's part of full cores (p, q): smaller cores, for its modules only."""
         if self.kept is None:
             return dict(cores)
         return {m: cores[m][rows][:, columns] for m, (rows, columns) in self.kept.items()}
 
     def embed(self, cores: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Back to full cores, zero outside the region.
-
-        Args:
-            cores: of the region.
-            like: full cores, for shapes and types.
-
-        Returns:
-            Full cores of every module in ``like``.
-        """
+        """Full cores from the region's, zero outside it, with modules, shapes and types as in ``like``."""
         if self.kept is None:
             return dict(cores)
         full = {m: torch.zeros_like(core) for m, core in like.items()}
@@ -72,13 +49,5 @@ class Region:
 
 
 def merged_cores(utility: Mapping[str, Tensor], change: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """M_U + change; modules without a change stay at M_U.
-
-    Args:
-        utility: M_U per module.
-        change: filtered patch per module.
-
-    Returns:
-        Merged cores per module.
-    """
+    """M_U + change; modules without a change stay at M_U."""
     return {m: core + change[m] if m in change else core for m, core in utility.items()}

@@ -27,14 +27,7 @@ class SavedFisher:
 
     @classmethod
     def read(cls, path: Path) -> "SavedFisher":
-        """Read a file.
-
-        Args:
-            path: what ``sst-merge fisher collect`` wrote.
-
-        Returns:
-            The file and its statistics.
-        """
+        """Read what ``sst-merge fisher collect`` wrote."""
         return cls(path, Fisher.load(path))
 
     @property
@@ -105,13 +98,7 @@ def _difference(name: str, found: object, expected: object) -> str:
 
 
 def common_share(files: Mapping[str, SavedFisher]) -> float | None:
-    """The share of the way at which statistics of point ``trust`` were taken.
-
-    Args:
-        files: kind → file.
-
-    Returns:
-        The share, or None where no file knows it.
+    """The share of the way at which statistics of point ``trust`` were taken, or None where no file knows it.
 
     Raises:
         FisherError: the files have different ones.

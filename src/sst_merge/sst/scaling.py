@@ -47,13 +47,9 @@ def skill_layers(
 
 
 def equal_traces(layers: tuple[LayerFisher, ...]) -> tuple[LayerFisher, ...]:
-    """Scale one module's Fishers to their mean trace: no skill weighs more because its gradients are larger.
+    """Scale one module's Fishers to their mean trace, so that no skill weighs more because its gradients are larger.
 
-    Args:
-        layers: the adapters' F_i of one module.
-
-    Returns:
-        The scaled F_i; one that is zero, of an adapter whose gradients do not reach this module, stays zero.
+    One that is zero stays zero.
     """
     traces = [layer.trace() for layer in layers]
     mean = sum(traces) / len(traces)
@@ -62,13 +58,6 @@ def equal_traces(layers: tuple[LayerFisher, ...]) -> tuple[LayerFisher, ...]:
 
 def equalised(f_harm: Fisher, f_benign: Fisher) -> tuple[Fisher, float]:
     """Scale F_h so that both traces agree over all layers; μ and λ then mean the same on every model.
-
-    Args:
-        f_harm: F_h.
-        f_benign: F_b.
-
-    Returns:
-        The scaled F_h and the factor.
 
     Raises:
         FisherError: a trace is zero, so that there is nothing to compare.

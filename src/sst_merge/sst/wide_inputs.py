@@ -17,9 +17,6 @@ __all__ = ["with_wide_inputs"]
 def with_wide_inputs(problem: MergeProblem) -> MergeProblem:
     """The same merge in spaces whose V also spans the rows of RegMean's merge of all adapters.
 
-    Args:
-        problem: with model and data; a safety adapter counts on the harm data.
-
     Returns:
         The problem with V (d_in, q') instead of (d_in, q), q' ≤ q + p; embeddings, and everything where only one
         adapter has a weight, stay as they are.

@@ -4,23 +4,14 @@ A suite is one declaration in one file (:class:`Suite`). Those of this package l
 through entry points of the group ``sst_merge.suites``. docs/extending/suite.md shows how to add one.
 """
 
-from .asking import JUDGED, greedy, likelihood_scores, means, option_answer, sampled
-from .contract import Builder, Document, Measure, Request, Suite, document, plain
+from .asking import JUDGED, greedy, means, option_answer, sampled
+from .contract import Builder, Document, Request, Suite, document, plain
 from .custom import custom_suite
-from .registry import (
-    ENTRY_POINT_GROUP,
-    GROUPS,
-    available_sets,
-    available_suites,
-    expand_suites,
-    get_suites,
-    load_set,
-)
+from .registry import GROUPS, available_sets, available_suites, expand_suites, get_suites, load_set
 from .selection import LEFT_OUT
-from .sets import EvalSet, HubPart, Part, Row, SetSpec, content_id, distinct, field
+from .sets import EvalSet, HubPart, Part, Row, SetSpec, field
 
 __all__ = [
-    "ENTRY_POINT_GROUP",
     "GROUPS",
     "JUDGED",
     "LEFT_OUT",
@@ -28,7 +19,6 @@ __all__ = [
     "Document",
     "EvalSet",
     "HubPart",
-    "Measure",
     "Part",
     "Request",
     "Row",
@@ -36,15 +26,12 @@ __all__ = [
     "Suite",
     "available_sets",
     "available_suites",
-    "content_id",
     "custom_suite",
-    "distinct",
     "document",
     "expand_suites",
     "field",
     "get_suites",
     "greedy",
-    "likelihood_scores",
     "load_set",
     "means",
     "option_answer",

@@ -13,40 +13,17 @@ __all__ = ["JUDGED", "greedy", "likelihood_scores", "means", "option_answer", "s
 
 
 def greedy(max_tokens: int, until: Sequence[str] = ()) -> dict[str, Any]:
-    """Settings of generation: always the likeliest token.
-
-    Args:
-        max_tokens: longest answer in tokens.
-        until: texts that end it, beside the end of the turn.
-
-    Returns:
-        Value of ``generation_kwargs``.
-    """
+    """``generation_kwargs``: always the likeliest token, up to some texts or the end of the turn."""
     return {"until": list(until), "do_sample": False, "temperature": 0.0, "max_gen_toks": max_tokens}
 
 
 def sampled(max_tokens: int, until: Sequence[str] = ()) -> dict[str, Any]:
-    """Settings of generation for several answers to one question (pass@k): temperature 0.8, nucleus 0.95.
-
-    Args:
-        max_tokens: longest answer in tokens.
-        until: texts that end it, beside the end of the turn.
-
-    Returns:
-        Value of ``generation_kwargs``.
-    """
+    """``generation_kwargs`` for several answers to one question (pass@k): temperature 0.8, nucleus 0.95."""
     return {"until": list(until), "do_sample": True, "temperature": 0.8, "top_p": 0.95, "max_gen_toks": max_tokens}
 
 
 def means(**higher_is_better: bool) -> list[dict[str, Any]]:
-    """Scores, each summed up by its mean.
-
-    Args:
-        **higher_is_better: name of a score → whether more of it is better.
-
-    Returns:
-        Value of ``metric_list``.
-    """
+    """``metric_list``: scores, each summed up by its mean, and whether more of it is better."""
     return [
         {"metric": name, "aggregation": "mean", "higher_is_better": higher} for name, higher in higher_is_better.items()
     ]
@@ -70,15 +47,10 @@ JUDGED: Mapping[str, Any] = {
 
 
 def option_answer(doc: Mapping[str, str], results: Sequence[tuple[float, bool]]) -> dict[str, float]:
-    """Options A, B, C, … by log-likelihood.
+    """Scores of options by log-likelihood.
 
-    Args:
-        doc: the document; `answer` is the right letter.
-        results: log-likelihood of each option, and whether it is what the model would have said.
-
-    Returns:
-        ``correct``: 1 where the right option is the likeliest, the first of equals counting.
-        ``probability``: of the right option among all.
+    ``correct`` is 1 where the right option is the likeliest, the first of equals counting; ``probability`` is that of
+    the right option among all, and the document's `answer` its letter, A, B, C, …
     """
     likelihoods = [likelihood for likelihood, _ in results]
     right = ord(doc["answer"]) - ord("A")
@@ -88,15 +60,7 @@ def option_answer(doc: Mapping[str, str], results: Sequence[tuple[float, bool]])
 
 
 def likelihood_scores(text: str, loglikelihood: float) -> dict[str, float]:
-    """How well a model predicts a text.
-
-    Args:
-        text: the text; words are separated by white space.
-        loglikelihood: of the text, in nats.
-
-    Returns:
-        ``loglikelihood``, ``words`` and ``bytes``, which add up over texts, and this text's ``bits_per_byte``.
-    """
+    """``loglikelihood``, ``words`` and ``bytes``, which add up over texts, and this text's ``bits_per_byte``."""
     words, size = len(re.split(r"\s+", text)), len(text.encode())
     return {
         "loglikelihood": float(loglikelihood),

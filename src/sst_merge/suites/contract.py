@@ -93,14 +93,7 @@ class Suite:
     check: Callable[[str, int], None] | None = None
 
     def __call__(self, documents: Builder) -> "Suite":
-        """Declare a function as what makes the documents.
-
-        Args:
-            documents: the function.
-
-        Returns:
-            The suite.
-        """
+        """Declare a function as what makes the documents."""
         return replace(self, documents=documents)
 
     @property

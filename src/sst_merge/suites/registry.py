@@ -29,13 +29,8 @@ GROUPS: tuple[str, ...] = (*_MEASURES, "all")
 
 @cache
 def available_suites() -> Mapping[str, Suite]:
-    """Every suite by name, in the order in which tables show them.
-
-    Returns:
-        Name → suite: those of real text by measure and name, then those of worlds in the order in which a world
-        declares them.
-    """
-    found = discover(Suite, room=builtin, group=ENTRY_POINT_GROUP)
+    """Every suite by name, in the order in which tables show them."""
+    found = discover(Suite, rooms=[builtin], group=ENTRY_POINT_GROUP)
     real = [one for one in found.values() if one.world is None]
     real.sort(key=lambda one: (_MEASURES.index(one.measure), one.name))
     worlds = sorted((one for one in found.values() if one.world is not None), key=lambda one: str(one.world))
@@ -44,12 +39,6 @@ def available_suites() -> Mapping[str, Suite]:
 
 def get_suites(names: Sequence[str]) -> list[Suite]:
     """Suites by name.
-
-    Args:
-        names: as written on the command line.
-
-    Returns:
-        The suites, in the order given.
 
     Raises:
         DataError: an unknown name.
@@ -102,9 +91,6 @@ def expand_suites(
 
 def available_sets() -> Mapping[str, SetSpec]:
     """Every data set that some suite reads.
-
-    Returns:
-        Name → set.
 
     Raises:
         DataError: two sets share a name.

@@ -15,30 +15,35 @@ other skills, one seed of adapters, so that experiment 1 stays a test:
 Writes figures.json (outcomes of every prompt) and README.md (the table).
 """
 
-import argparse
-import json
-import platform
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from sst_merge import __version__
 from sst_merge.experiments.method_sweeps import METHOD_SWEEPS
 from sst_merge.experiments.read_cells import refusals, task_rows
+from sst_merge.experiments.single_models import measured_models
+from sst_merge.experiments.sweep import measured_sweep
 from sst_merge.experiments.updates_by_knob import SkillsThenSafety, swept_updates, updates_by_knob
-from sst_merge.experiments.work import bits
 from sst_merge.fim_calculator import build_spaces
 from sst_merge.lora_utils import Adapter
 from sst_merge.measures.sweeps import MatchedSweep, SeedSamples, SweepSamples, seed_sweeps
 from sst_merge.methods import MergeProblem, MethodSweep
 from sst_merge.reporting import figure_text, markdown_table
 from sst_merge.sst import SSTMerge, SSTOptions
-from sst_merge.worlds.lab import load_lab
-from sst_merge.worlds.lab.problem import LabSetup, lab_setup
+from sst_merge.worlds.asking import all_kinds
+from sst_merge.worlds.merge_setup import MergeSetup, merge_setup
+from sst_merge.worlds.registry import open_world
 from sst_merge.worlds.updates import Update, adapters_update
+from sst_merge.worlds.world import World
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from study import study_options, versions, write_page
 
 GROUPS = (("mirror", "replace", "compare"), ("sort_down", "remove", "rotate_right"), ("double", "exchange", "mirror"))
 _MU = (30.0, 10.0, 3.0, 1.0, 0.5, 0.3, 0.2, 0.1, 0.05)
@@ -48,7 +53,7 @@ _FISHER_UTILITY = {"utility": "fisher", "equal_traces": False, "output_shrinkage
 _REFERENCES = ("Task Arithmetic", "Fisher merging, kronecker", "RegMean", "SST-Merge")
 
 
-def variants(setup: LabSetup) -> Iterator[tuple[str, tuple[float, ...], Callable[[], Callable[[float], Update]]]]:
+def variants(setup: MergeSetup) -> Iterator[tuple[str, tuple[float, ...], Callable[[], Callable[[float], Update]]]]:
     """Label, strengths and the path of everything that is compared on one group."""
     problem = setup.problem
     for label in _REFERENCES:
@@ -102,30 +107,22 @@ def _problem(problem: MergeProblem, *adapters: Adapter) -> MergeProblem:
     return replace(problem, adapters=list(adapters), spaces=spaces, adapter_benign={})
 
 
-def measure_group(lab, skills: tuple[str, ...], n: int) -> dict[str, dict]:
+def measure_group(world: World, skills: tuple[str, ...], n: int) -> dict[str, dict[str, Any]]:
     """Dev outcomes of the single models and of every variant at every strength."""
-    setup = lab_setup(lab, skills, adapter_seed=0, seed=0)
-    asked = dict.fromkeys(["harmful", "jailbreak", "lookalike", "general", *(f"task:{s}" for s in skills)], n)
-    alone = {f"expert {a.name}": [a] for a in _with_role(setup.problem, "utility")}
-    alone["skills alone"] = _with_role(setup.problem, "utility")
-    found: dict[str, dict] = {}
-    with setup.answering() as answer:
-        for name, adapters in alone.items():
-            found[name] = {
-                "dev": [bits(answer(adapters_update(adapters), asked, split="tuning", with_other_answer=False).right)]
-            }
+    setup = merge_setup(world, skills)
+    asked = {"dev": all_kinds(setup.tasks, n), "test": {}}
+    models = {**{f"expert {skill}": [skill] for skill in skills}, "skills alone": skills}
+    alone = measured_models(setup, models, **asked, own={})
+    found: dict[str, dict[str, Any]] = {name: {"dev": [model["dev"]]} for name, model in alone.items()}
     for label, values, path_of in variants(setup):
         started = time.process_time()
-        path = path_of()
-        updates = [path(value) for value in values]
-        with setup.answering() as answer:
-            dev = [bits(answer(update, asked, split="tuning", with_other_answer=False).right) for update in updates]
+        dev = measured_sweep(setup, path_of(), values, **asked)["dev"]
         found[label] = {"values": list(values), "dev": dev, "seconds": round(time.process_time() - started, 1)}
-        print(f"{', '.join(skills)}: {label} in {found[label]['seconds']} s", flush=True)
+        print(f"{', '.join(skills)}: {label} in {found[label]['seconds']} s", file=sys.stderr, flush=True)
     return found
 
 
-def rows(skills: tuple[str, ...], found: dict[str, dict]) -> list[list[str]]:
+def rows(skills: tuple[str, ...], found: dict[str, dict[str, Any]]) -> list[list[str]]:
     """A group's part of the table: the strength is chosen on the prompts it is reported on, again in every draw."""
     experts = {s: task_rows(found[f"expert {s}"]["dev"])[s][0] for s in skills}
     plain = {task: of[0] for task, of in task_rows(found["skills alone"]["dev"]).items()}
@@ -146,28 +143,23 @@ def rows(skills: tuple[str, ...], found: dict[str, dict]) -> list[list[str]]:
 
 def main() -> None:
     """Run, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_options(__doc__)
     parser.add_argument("--n", type=int, default=64, help="dev prompts per kind; safety is asked twice")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--groups", type=int, nargs="+", default=range(len(GROUPS)), help="of skills, all by default")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    lab = load_lab()
-    groups = {skills: measure_group(lab, skills, args.n) for skills in GROUPS}
-    seconds = sum(of.get("seconds", 0.0) for found in groups.values() for of in found.values())
-    table = [row for skills, found in groups.items() for row in rows(skills, found)]
+    world = open_world("lab", seed=0)
+    groups = {", ".join(GROUPS[i]): (GROUPS[i], measure_group(world, GROUPS[i], args.n)) for i in args.groups}
+    seconds = sum(of.get("seconds", 0.0) for _, found in groups.values() for of in found.values())
+    table = [row for skills, found in groups.values() for row in rows(skills, found)]
     head = (
-        f"Lab seed 0, adapter seed 0, {args.n} dev prompts per kind (safety: twice that); at the smallest strength "
-        "with safety ≥ 0.9 on the same prompts, utility as the share of the skills' own adapters; 95 % bootstrap "
-        f"intervals over prompts and the choice, none for what lies between seeds. sst-merge {__version__}, torch "
-        f"{torch.__version__}, {platform.machine()} CPU, {seconds:.0f} s. "
-        "Made by `studies/attempts/several_skills/measure.py`.\n\n"
+        f"# Several skills\n\nLab seed 0, adapter seed 0, {args.n} dev prompts per kind (safety: twice that); at the "
+        "smallest strength with safety ≥ 0.9 on the same prompts, utility as the share of the skills' own adapters; "
+        "95 % bootstrap intervals over prompts and the choice, none for what lies between seeds. "
+        f"{versions()}, {seconds:.0f} s. Made by `studies/attempts/several_skills/measure.py`.\n\n"
     )
-    text = markdown_table(table, ["skills", "method", "safety", "utility", "hypervolume"])
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "README.md").write_text(head + text, encoding="utf-8")
-    payload = {"n": args.n, "groups": {", ".join(skills): found for skills, found in groups.items()}}
-    (args.out / "figures.json").write_text(json.dumps(payload, indent=1) + "\n", encoding="utf-8")
-    print(head + text)
+    text = head + markdown_table(table, ["skills", "method", "safety", "utility", "hypervolume"])
+    write_page(args.out, text, {"n": args.n, "groups": {name: found for name, (_, found) in groups.items()}})
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 A new file in this folder is found by itself; ``docs/extending/structure.md`` shows one.
 """
 
-from .base import Form, LayerFisher, require_finite, require_gram, require_shape
+from .base import Form, LayerFisher, require_shape
 from .block import BlockFisher
 from .diagonal import DiagonalFisher
 from .kronecker import KroneckerFisher
@@ -23,7 +23,5 @@ __all__ = [
     "available_structures",
     "find_structure",
     "fisher_structure",
-    "require_finite",
-    "require_gram",
     "require_shape",
 ]

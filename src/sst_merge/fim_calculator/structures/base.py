@@ -162,9 +162,6 @@ class LayerFisher(ABC):
     def scaled(self, factor: float) -> Self:
         """The operator times a positive number; the sums stay as they are.
 
-        Args:
-            factor: positive.
-
         Raises:
             FisherError: not a positive number.
         """
@@ -172,14 +169,7 @@ class LayerFisher(ABC):
 
 
 def require_shape(core: Tensor, shape: tuple[int, int]) -> Tensor:
-    """A core matrix in float64, after a check of its shape.
-
-    Args:
-        core: (..., p, q).
-        shape: (p, q).
-
-    Returns:
-        The matrix in float64.
+    """A core matrix (..., p, q) in float64, after a check of its shape.
 
     Raises:
         FisherError: another shape.
@@ -194,10 +184,6 @@ def require_shape(core: Tensor, shape: tuple[int, int]) -> Tensor:
 def require_finite(name: str, tensor: Tensor) -> None:
     """Refuse NaN and Inf.
 
-    Args:
-        name: of the statistic, for the message.
-        tensor: its values.
-
     Raises:
         FisherError: NaN or Inf.
     """
@@ -209,10 +195,6 @@ def require_finite(name: str, tensor: Tensor) -> None:
 
 def require_gram(name: str, matrix: Tensor) -> None:
     """Refuse a matrix that cannot be a sum of outer products: not square, not finite, not symmetric, negative diagonal.
-
-    Args:
-        name: of the statistic, for the message.
-        matrix: (n, n).
 
     Raises:
         FisherError: one of these.
@@ -227,4 +209,4 @@ def require_gram(name: str, matrix: Tensor) -> None:
             f"Fisher statistic {name} is not symmetric: |F - Fᵀ| is {asymmetry:.3g} at a scale of {scale:.3g}"
         )
     if float(matrix.diagonal().min()) < 0.0:
-        raise FisherError(f"Fisher statistic {name} has a negative diagonal; it is no sum of outer products")
+        raise FisherError(f"Fisher statistic {name} has a negative diagonal; it is not a sum of outer products")

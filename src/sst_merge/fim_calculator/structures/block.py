@@ -75,12 +75,6 @@ class BlockFisher(LayerFisher):
     def matvec(self, core: Tensor) -> Tensor:
         """F vec(M).
 
-        Args:
-            core: M, (..., p, q).
-
-        Returns:
-            (..., p, q), float64.
-
         Raises:
             FisherError: another shape.
         """

@@ -54,7 +54,7 @@ class DiagonalFisher(LayerFisher):
         require_finite("gradient_sum", self.gradient_sum)
         require_finite("square_sum", self.square_sum)
         if float(self.square_sum.min()) < 0.0:
-            raise FisherError("diagonal Fisher: square_sum is negative somewhere; it is no sum of squares")
+            raise FisherError("diagonal Fisher: square_sum is negative somewhere; it is not a sum of squares")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -63,12 +63,6 @@ class DiagonalFisher(LayerFisher):
 
     def matvec(self, core: Tensor) -> Tensor:
         """E[g²] ∘ M.
-
-        Args:
-            core: M, (..., p, q).
-
-        Returns:
-            (..., p, q), float64.
 
         Raises:
             FisherError: another shape.

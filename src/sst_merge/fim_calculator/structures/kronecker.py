@@ -90,11 +90,7 @@ class KroneckerFisher(LayerFisher):
     def output_shrunk(self, share: float) -> Self:
         """(1−γ)G + γ (tr G / p) I in place of G: linear shrinkage (Ledoit and Wolf, 2004), which keeps the trace.
 
-        Args:
-            share: γ, 0 to 1. At 1 only what the module reads matters, as in RegMean (arXiv:2212.09849).
-
-        Returns:
-            The Fisher with the shrunk output factor.
+        At γ = 1 only what the module reads matters, as in RegMean (arXiv:2212.09849).
         """
         if share == 0:
             return self
@@ -104,12 +100,6 @@ class KroneckerFisher(LayerFisher):
 
     def matvec(self, core: Tensor) -> Tensor:
         """G M A.
-
-        Args:
-            core: M, (..., p, q).
-
-        Returns:
-            (..., p, q), float64.
 
         Raises:
             FisherError: another shape.

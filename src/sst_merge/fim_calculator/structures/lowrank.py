@@ -61,12 +61,6 @@ class SampleGradients(LayerFisher):
     def matvec(self, core: Tensor) -> Tensor:
         """Rᵀ R vec(M).
 
-        Args:
-            core: M, (..., p, q).
-
-        Returns:
-            (..., p, q), float64.
-
         Raises:
             FisherError: another shape.
         """

@@ -27,7 +27,7 @@ def fisher_structure(*, sums: type[RunningSums]) -> Callable[[AnyFisher], AnyFis
         A decorator of the operator's class.
 
     Raises:
-        FisherError: another class has that name already, or the form is none that solvers know.
+        FisherError: another class has that name already, or the form is not one that solvers know.
     """
 
     def register(operator: AnyFisher) -> AnyFisher:
@@ -55,23 +55,13 @@ def _import_own_files() -> None:
 
 
 def available_structures() -> Mapping[str, type[LayerFisher]]:
-    """Every structure by name, in alphabetical order.
-
-    Returns:
-        Name → class of the operator.
-    """
+    """Every structure by name, in alphabetical order."""
     _import_own_files()
     return {name: _FOUND[name] for name in sorted(_FOUND)}
 
 
 def find_structure(name: str) -> type[LayerFisher]:
-    """The structure of that name.
-
-    Args:
-        name: such as ``kronecker``.
-
-    Returns:
-        The class of its operator.
+    """The class of the structure of that name.
 
     Raises:
         FisherError: there is none.

@@ -50,11 +50,7 @@ class RunningSums(ABC):
         """The statistics of all batches, on the CPU: the operator's fields beside ``samples`` and ``weight``."""
 
     def zeros(self, *shape: int) -> Tensor:
-        """An empty sum, float64, where the gradients arise.
-
-        Args:
-            shape: of the sum.
-        """
+        """An empty sum, float64, where the gradients arise."""
         return torch.zeros(*shape, dtype=torch.float64, device=self.device)
 
 
@@ -82,8 +78,4 @@ class SampleSums(RunningSums):
 
     @abstractmethod
     def consume(self, gradients: Tensor) -> None:
-        """Use the gradients of a batch.
-
-        Args:
-            gradients: (b, p, q).
-        """
+        """Use the gradients of a batch, (b, p, q)."""

@@ -38,11 +38,6 @@ _POWER_ITERATIONS = 4
 def alignment_source(problem: MergeProblem, asked: Alignment, method: str) -> Literal["weights", "safety"]:
     """Where V comes from.
 
-    Args:
-        problem: the merge.
-        asked: ``auto`` takes the weights of both bases where they are given, else the safety adapters.
-        method: for messages.
-
     Returns:
         ``weights`` or ``safety``.
 
@@ -62,14 +57,7 @@ def alignment_source(problem: MergeProblem, asked: Alignment, method: str) -> Li
 
 
 def weight_difference(problem: MergeProblem, module: str) -> Tensor:
-    """V of one module from the weights of both bases.
-
-    Args:
-        problem: with both weights.
-        module: canonical name.
-
-    Returns:
-        (d_out, d_in), on the device and in the type of the core spaces.
+    """V of one module from the weights of both bases, (d_out, d_in), in type and device of the core spaces.
 
     Raises:
         BaseModelError: weights are missing, or of other shapes than the adapters need.
@@ -178,10 +166,6 @@ def alignment_operators(problem: MergeProblem, source: str) -> tuple[dict[str, C
 
 def alignment_cosine(operator: Tensor | None, core: Tensor) -> float | None:
     """cos(C ΔW, ΔW) from cores: cos(K M, M).
-
-    Args:
-        operator: K, (p, p), or None where V = 0.
-        core: M, (p, q).
 
     Returns:
         Between -1 and 1, 0 where K M = 0; None where V or M is 0, so that there is nothing to compare.

@@ -17,30 +17,14 @@ Rescaling = Literal["paper", "l1", "none"]
 
 
 def trim(update: Tensor, density: float) -> Tensor:
-    """Keep the largest entries by magnitude, set the others to 0.
-
-    Args:
-        update: any shape.
-        density: share to keep; at least one entry, and all that tie with the last one, are kept.
-
-    Returns:
-        A matrix of the same shape.
-    """
+    """Keep a share of the entries, the largest by magnitude: at least one, and all that tie with the last one."""
     if density >= 1.0:
         return update
     return at_least(update, magnitude_threshold(update, max(1, int(density * update.numel()))))
 
 
 def trimmed_rows(layer: Layer, density: float) -> Callable[[slice], Iterator[Tensor]]:
-    """wᵢ τ̂ᵢ, every update trimmed as a whole (:func:`trim`), in blocks of rows.
-
-    Args:
-        layer: one module.
-        density: share to keep.
-
-    Returns:
-        A function of some rows that yields them of one update after the other.
-    """
+    """wᵢ τ̂ᵢ, every update trimmed as a whole (:func:`trim`): a function of some rows, one update after the other."""
     n = layer.shape[0] * layer.shape[1]
     count = len(layer.patches)
     thresholds = update_thresholds(layer, [max(1, int(density * n))] * count) if density < 1.0 else None
@@ -54,15 +38,7 @@ def trimmed_rows(layer: Layer, density: float) -> Callable[[slice], Iterator[Ten
 
 
 def at_least(update: Tensor, threshold: Tensor) -> Tensor:
-    """The entries of at least a magnitude, 0 elsewhere.
-
-    Args:
-        update: any shape.
-        threshold: scalar t ≥ 0 of the update's type.
-
-    Returns:
-        A matrix of the same shape.
-    """
+    """The entries of at least a magnitude t ≥ 0, 0 elsewhere."""
     # Hard shrinkage keeps |v| > λ, in one vectorised pass where a comparison and a selection take many times as long.
     below = torch.nextafter(threshold, threshold.new_tensor(-1.0))
     return torch.nn.functional.hardshrink(update, float(below))

@@ -15,7 +15,7 @@ from ...data_loader.batch import Batch
 from ...errors import DataError, MergeError
 from ...fim_calculator import CoreModel
 
-__all__ = ["grouped_moments", "input_moments", "module_groups"]
+__all__ = ["budget_groups", "grouped_moments", "input_moments", "module_groups"]
 
 
 def module_groups(spaces: Mapping[str, CoreSpace], memory_gib: float, *, copies: int = 1) -> Iterator[tuple[str, ...]]:
@@ -28,20 +28,23 @@ def module_groups(spaces: Mapping[str, CoreSpace], memory_gib: float, *, copies:
         memory_gib: budget.
         copies: matrices of d_in × d_in held per module at once.
 
-    Yields:
-        Names of the modules of one group.
+    Returns:
+        Names of the modules of one group after another.
     """
+    readers = {module: space for module, space in spaces.items() if space.kind.reads_vectors}
+    return budget_groups({m: 8.0 * copies * space.right.shape[0] ** 2 for m, space in readers.items()}, memory_gib)
+
+
+def budget_groups(sizes: Mapping[str, float], memory_gib: float) -> Iterator[tuple[str, ...]]:
+    """Names in groups whose sizes, in bytes, fit the budget together; a larger one is a group by itself."""
     group: list[str] = []
     used = 0.0
-    for module, space in spaces.items():
-        if not space.kind.reads_vectors:
-            continue
-        size = 8.0 * copies * space.right.shape[0] ** 2 / 2**30
-        if group and used + size > memory_gib:
+    for name, size in sizes.items():
+        if group and used + size / 2**30 > memory_gib:
             yield tuple(group)
             group, used = [], 0.0
-        group.append(module)
-        used += size
+        group.append(name)
+        used += size / 2**30
     if group:
         yield tuple(group)
 

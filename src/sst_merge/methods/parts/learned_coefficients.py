@@ -10,19 +10,11 @@ from ...fim_calculator import CoreModel, token_logprobs
 from .. import MergeProblem
 from .own_data import required_model
 
-__all__ = ["learn_coefficients", "mean_log_likelihood"]
+__all__ = ["learn_coefficients"]
 
 
-def mean_log_likelihood(attached: CoreModel, batch: Batch) -> Tensor:
-    """Mean over samples of the mean log-probability per answer token.
-
-    Args:
-        attached: the model at its current point.
-        batch: prompts with answers.
-
-    Returns:
-        Scalar, nats.
-    """
+def _mean_log_likelihood(attached: CoreModel, batch: Batch) -> Tensor:
+    """Mean over samples of the mean log-probability per answer token, a scalar in nats."""
     log_p, sample = token_logprobs(attached.logits(batch), batch)
     sample = sample.to(log_p.device)
     sums = log_p.new_zeros(len(batch)).index_add(0, sample, log_p)
@@ -65,7 +57,7 @@ def learn_coefficients(
         for step in range(steps):
             harm, benign = problem.harm[step % len(problem.harm)], problem.benign[step % len(problem.benign)]
             attached.set_point(cores(coefficients))
-            objective = harm_weight * mean_log_likelihood(attached, harm) + mean_log_likelihood(attached, benign)
+            objective = harm_weight * _mean_log_likelihood(attached, harm) + _mean_log_likelihood(attached, benign)
             optimizer.zero_grad()
             (-objective).backward()  # type: ignore[no-untyped-call]
             optimizer.step()

@@ -43,13 +43,6 @@ def own_data(problem: MergeProblem, method: str) -> tuple[tuple[OwnData, ...], t
 
     A negative weight merges the reverse of an update: its sign goes to the update and |w| weighs it.
 
-    Args:
-        problem: with model, harm and benign batches.
-        method: for messages.
-
-    Returns:
-        One entry per adapter in their order, and warnings about adapters without data of their own.
-
     Raises:
         MergeError: all weights are 0.
     """
@@ -74,14 +67,7 @@ def own_data(problem: MergeProblem, method: str) -> tuple[tuple[OwnData, ...], t
 
 
 def required_model(problem: MergeProblem, method: str) -> "PreTrainedModel":
-    """The model, after a check that calibration data are there too.
-
-    Args:
-        problem: the merge.
-        method: for the message.
-
-    Returns:
-        The base model.
+    """The model, after a check that calibration data are there too; the method is named in messages.
 
     Raises:
         DataError: no model, or no harm or benign batches.
@@ -95,27 +81,11 @@ def required_model(problem: MergeProblem, method: str) -> "PreTrainedModel":
 
 
 def signed_patches(layer: Layer) -> list[Tensor]:
-    """sign(wᵢ) Mᵢ of every adapter.
-
-    Args:
-        layer: one module.
-
-    Returns:
-        One core per adapter.
-    """
+    """sign(wᵢ) Mᵢ, one core per adapter."""
     return [-m if w < 0 else m for m, w in zip(layer.patches, layer.weights, strict=True)]
 
 
 def ticker(problem: MergeProblem, stage: str, batches: Sequence[Batch]) -> Callable[[int], None] | None:
-    """A counter of samples for one stage.
-
-    Args:
-        problem: whose progress is reported.
-        stage: its name.
-        batches: what the stage runs over.
-
-    Returns:
-        To be called with the number of samples done, or None.
-    """
+    """What counts the samples done in one stage over some batches; None where no progress is reported."""
     progress, total = problem.progress, sum(len(b) for b in batches)
     return None if progress is None else lambda done: progress(stage, done, total)

@@ -33,14 +33,7 @@ def significant_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def polar(matrix: Tensor) -> Tensor:
-    """The nearest (partial) isometry: P Qᵀ of the SVD P S Qᵀ, the solution of the orthogonal Procrustes problem.
-
-    Args:
-        matrix: (p, k).
-
-    Returns:
-        (p, k); columns are orthonormal where the matrix has full column rank.
-    """
+    """The nearest (partial) isometry P Qᵀ of the SVD P S Qᵀ (p, k); orthonormal columns where the rank is full."""
     left, _, right = significant_svd(matrix)
     return left @ right
 

@@ -30,15 +30,7 @@ def magnitude_threshold(values: Tensor, keep: int) -> Tensor:
 
 
 def update_thresholds(layer: Layer, keeps: Sequence[int]) -> list[Tensor]:
-    """The ``keep``-th largest magnitude of every update, from blocks of rows: no ΔW is formed whole.
-
-    Args:
-        layer: one module.
-        keeps: one per update, 1 … number of entries.
-
-    Returns:
-        Scalars as :func:`magnitude_threshold` gives them.
-    """
+    """:func:`magnitude_threshold` of every update, from blocks of rows: no ΔW is formed whole."""
     d_out, d_in = layer.shape
     positions = _sample_positions(d_out * d_in)
     found: list[Tensor] = []

@@ -16,40 +16,18 @@ BLOCK = 1 << 17
 
 
 def weighted_updates(layer: Layer) -> Iterator[Tensor]:
-    """wᵢ τᵢ, one at a time.
-
-    Args:
-        layer: one module.
-
-    Yields:
-        One matrix per adapter, of the patches' shape.
-    """
+    """wᵢ τᵢ of one adapter after the other."""
     for patch, weight in zip(layer.patches, layer.weights, strict=True):
         yield scaled(patch, weight)
 
 
 def scaled(update: Tensor, weight: float) -> Tensor:
-    """w·τ, without a pass over τ where w = 1.
-
-    Args:
-        update: any shape.
-        weight: factor.
-
-    Returns:
-        The product, or the update itself.
-    """
+    """w·τ, the update itself where w = 1."""
     return update if weight == 1.0 else weight * update
 
 
 def sum_of(updates: Iterable[Tensor]) -> Tensor:
-    """Σᵢ uᵢ, one update after the other.
-
-    Args:
-        updates: of one shape, at least one; none of them is changed.
-
-    Returns:
-        A matrix of the updates' shape.
-    """
+    """Σᵢ uᵢ of at least one update, one after the other; none of them is changed."""
     parts = iter(updates)
     total = next(parts).clone()
     for update in parts:
@@ -58,15 +36,7 @@ def sum_of(updates: Iterable[Tensor]) -> Tensor:
 
 
 def by_rows(layer: Layer, merge: Callable[[slice], Tensor]) -> Tensor:
-    """A merged ΔW put together from blocks of rows.
-
-    Args:
-        layer: one module.
-        merge: some rows of the result.
-
-    Returns:
-        The merged ΔW, (d_out, d_in).
-    """
+    """A merged ΔW (d_out, d_in) put together from blocks of rows."""
     merged: Tensor | None = None
     for rows in row_blocks(layer.shape):
         block = merge(rows)
@@ -78,26 +48,11 @@ def by_rows(layer: Layer, merge: Callable[[slice], Tensor]) -> Tensor:
 
 
 def row_blocks(shape: tuple[int, int]) -> Iterator[slice]:
-    """Rows in blocks of half a megabyte of float32: temporaries stay in the processor's cache and are not mapped anew.
-
-    Args:
-        shape: of the whole matrix.
-
-    Yields:
-        Slices of rows.
-    """
+    """Rows in blocks of half a megabyte of float32: temporaries stay in the processor's cache."""
     yield from blocks(shape[0], max(1, BLOCK // max(1, shape[1])))
 
 
 def blocks(size: int, step: int = BLOCK) -> Iterator[slice]:
-    """A range cut into blocks.
-
-    Args:
-        size: its length.
-        step: length of a block; the last one may be shorter.
-
-    Yields:
-        Slices.
-    """
+    """A range cut into blocks; the last one may be shorter."""
     for start in range(0, size, step):
         yield slice(start, start + step)

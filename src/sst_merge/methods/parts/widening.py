@@ -26,13 +26,5 @@ def joined(basis: Tensor, columns: Tensor) -> Tensor:
 
 
 def widened(space: CoreSpace, rows: Tensor) -> CoreSpace:
-    """A core space whose right basis also spans further rows.
-
-    Args:
-        space: U and V.
-        rows: (n, d_in), or (n, d_in + 1) with a bias.
-
-    Returns:
-        The same U, and orthonormal columns that span V and the rows.
-    """
+    """A core space with the same U and a V that also spans further rows, (n, d_in) or, with a bias, (n, d_in + 1)."""
     return replace(space, right=joined(space.right, rows.T))

@@ -41,11 +41,7 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
 
 
 def quiet(keep: tuple[int, ...]) -> None:
-    """Close every descriptor but some, and let what the program prints vanish.
-
-    Args:
-        keep: descriptors that stay open.
-    """
+    """Close every descriptor but some, and let what the program prints vanish."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(nowhere, standard)

@@ -78,14 +78,7 @@ def check(job: dict[str, str], requests: BinaryIO, replies: BinaryIO) -> dict[st
 
 
 def end_of(process: int) -> str:
-    """Kill the candidate and say how it had ended, if it had.
-
-    Args:
-        process: its id.
-
-    Returns:
-        A remark for the reason, or nothing.
-    """
+    """Kill the candidate; says how it had ended, if it had."""
     # Its pipe closes a moment before it can be waited for; and a program may close the pipe and live on.
     for _ in range(20):
         ended, status = os.waitpid(process, os.WNOHANG)

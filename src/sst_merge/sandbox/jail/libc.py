@@ -11,7 +11,7 @@ PR_SET_DUMPABLE = 4
 PR_SET_SECCOMP = 22
 PR_SET_NO_NEW_PRIVS = 38
 
-# Column of the tables of system call numbers; None where nobody has written the numbers down.
+# Column of the tables of system call numbers; None where the numbers are not known.
 ARCHITECTURE: int | None = {"x86_64": 0, "aarch64": 1}.get(platform.machine())
 
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -30,15 +30,7 @@ def _why(name: str, purpose: str) -> str:
 
 
 def libc_call(name: str, *arguments: object, purpose: str) -> int:
-    """Call a function of the C library.
-
-    Args:
-        name: of the function.
-        arguments: numbers, bytes, None or ctypes objects.
-        purpose: what for, for the message.
-
-    Returns:
-        Its result.
+    """Call a function of the C library with numbers, bytes, None or ctypes objects; the purpose is for messages.
 
     Raises:
         JailError: it returned a negative number.
@@ -50,15 +42,7 @@ def libc_call(name: str, *arguments: object, purpose: str) -> int:
 
 
 def system_call(name: str, *arguments: object, purpose: str) -> int:
-    """Call the kernel where the C library may lack the function.
-
-    Args:
-        name: of the system call.
-        arguments: numbers, bytes, None or ctypes objects.
-        purpose: what for, for the message.
-
-    Returns:
-        Its result.
+    """Call the kernel, as :func:`libc_call` does, where the C library may lack the function.
 
     Raises:
         JailError: it failed, or its number is not known for this processor.
@@ -72,14 +56,7 @@ def system_call(name: str, *arguments: object, purpose: str) -> int:
 
 
 def prctl(option: int, value: object, extra: object = 0, *, purpose: str) -> None:
-    """Set a property of this process.
-
-    Args:
-        option: one of the ``PR_`` constants.
-        value: its first argument.
-        extra: its second argument.
-        purpose: what for, for the message.
-    """
+    """Set a property of this process."""
     wide = [ctypes.c_ulong(part) if isinstance(part, int) else part for part in (value, extra, 0, 0)]
     libc_call("prctl", ctypes.c_int(option), *wide, purpose=purpose)
 

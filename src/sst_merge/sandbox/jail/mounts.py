@@ -7,9 +7,9 @@ from pathlib import Path
 
 from .libc import JailError, libc_call, system_call
 
-__all__ = ["SCRATCH", "enter_root"]
+__all__ = ["enter_root"]
 
-SCRATCH = "/tmp"  # inside the jail
+_SCRATCH = "/tmp"  # inside the jail
 
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 _SYSTEM = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache")
@@ -43,7 +43,7 @@ def enter_root(stage: str, libraries: Sequence[str], scratch_bytes: int) -> None
     for source in _DEVICES:
         if Path(source).exists():
             _bind(source, Path(stage + source))
-    scratch = Path(stage + SCRATCH)
+    scratch = Path(stage + _SCRATCH)
     scratch.mkdir(exist_ok=True)
     os.chdir(stage)
     _restrict(stage, _ATTRIBUTE_READ_ONLY, recursive=False)
@@ -52,7 +52,7 @@ def enter_root(stage: str, libraries: Sequence[str], scratch_bytes: int) -> None
     # The new root over the old one at the same place, then the old one is taken away from under it.
     system_call("pivot_root", b".", b".", purpose="changing the root folder")
     libc_call("umount2", b".", _DETACH, purpose="leaving the host's files behind")
-    os.chdir(SCRATCH)
+    os.chdir(_SCRATCH)
 
 
 def _outermost(paths: Sequence[str]) -> list[str]:

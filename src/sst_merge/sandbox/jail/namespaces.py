@@ -10,9 +10,9 @@ from pathlib import Path
 
 from .libc import JailError, libc_call
 
-__all__ = ["NOBODY", "become_nobody", "enter_namespaces"]
+__all__ = ["become_nobody", "enter_namespaces"]
 
-NOBODY = 65534
+_NOBODY = 65534
 
 _FLAGS = {
     "users": 0x10000000,
@@ -37,8 +37,8 @@ def enter_namespaces() -> None:
         uid, gid = os.geteuid(), os.getegid()
         _unshare()
         _write_map("self", "setgroups", "deny")
-        _write_map("self", "gid_map", f"{NOBODY} {gid} 1")
-        _write_map("self", "uid_map", f"{NOBODY} {uid} 1")
+        _write_map("self", "gid_map", f"{_NOBODY} {gid} 1")
+        _write_map("self", "uid_map", f"{_NOBODY} {uid} 1")
 
 
 def become_nobody() -> None:
@@ -47,15 +47,15 @@ def become_nobody() -> None:
     Raises:
         JailError: that user is not mapped here.
     """
-    if os.geteuid() == NOBODY:
+    if os.geteuid() == _NOBODY:
         return
     try:
         os.setgroups([])
-        os.setresgid(NOBODY, NOBODY, NOBODY)
-        os.setresuid(NOBODY, NOBODY, NOBODY)
+        os.setresgid(_NOBODY, _NOBODY, _NOBODY)
+        os.setresuid(_NOBODY, _NOBODY, _NOBODY)
     except OSError as error:
         raise JailError(
-            f"cannot become user {NOBODY}, who runs the program ({error}); this container has no such user id"
+            f"cannot become user {_NOBODY}, who runs the program ({error}); this container has no such user id"
         ) from error
 
 

@@ -108,13 +108,10 @@ class _Program(ctypes.Structure):
 
 
 def filter_system_calls(*, processes: bool) -> None:
-    """Install the filter on this process and all that it starts, for good.
-
-    Args:
-        processes: whether it may start processes; threads it always may.
+    """Install the filter on this process and all that it starts, for good; it may start threads, processes if allowed.
 
     Raises:
-        JailError: the kernel has no such filter, or the processor is none whose numbers are known.
+        JailError: the kernel has no such filter, or its system call numbers are not known for this processor.
     """
     if ARCHITECTURE is None:
         raise JailError("system calls can be filtered on x86_64 and aarch64 only")

@@ -24,13 +24,7 @@ class WireError(Exception):
 
 
 def encode(value: Any) -> Any:
-    """What JSON can hold for a value.
-
-    Args:
-        value: plain data, nested at will.
-
-    Returns:
-        Its tagged form.
+    """The tagged form of plain data, which JSON can hold.
 
     Raises:
         WireError: an object of a class that is not plain data.
@@ -69,13 +63,7 @@ def encode(value: Any) -> Any:
 
 
 def decode(value: Any) -> Any:
-    """The value of a tagged form.
-
-    Args:
-        value: what :func:`encode` returned, or what somebody wants to pass for it.
-
-    Returns:
-        Plain data of built-in classes only.
+    """The plain data of a tagged form, built-in classes only, whoever made it.
 
     Raises:
         WireError: no tagged form.
@@ -92,24 +80,13 @@ def decode(value: Any) -> Any:
 
 
 def send(stream: BinaryIO, message: Any) -> None:
-    """Write one message.
-
-    Args:
-        stream: to write to.
-        message: what JSON can hold.
-    """
+    """Write one message."""
     stream.write(json.dumps(message).encode() + b"\n")
     stream.flush()
 
 
 def receive(stream: BinaryIO) -> Any:
     """Read one message.
-
-    Args:
-        stream: to read from.
-
-    Returns:
-        The message.
 
     Raises:
         EOFError: the other end is closed.

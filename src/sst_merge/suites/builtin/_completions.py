@@ -20,15 +20,7 @@ _MOST_TRIMMED = 100
 
 
 def program_from_continuation(prompt: str, text: str) -> str:
-    """The program of a model that goes on where the prompt ends.
-
-    Args:
-        prompt: ends inside the function, behind its docstring.
-        text: what the model wrote.
-
-    Returns:
-        Prompt and continuation, up to the first stop sequence.
-    """
+    """The program of a model that continues the prompt, up to the first stop sequence."""
     ends = [position for stop in STOP_SEQUENCES if (position := text.find(stop)) >= 0]
     return prompt + text[: min(ends, default=len(text))] + "\n"
 

@@ -18,14 +18,7 @@ _NO_REFUSAL = (
 
 
 def behaviours(request: Request) -> list[Row]:
-    """What attackers ask for: JailbreakBench and HarmBench's standard behaviours, equal prompts once.
-
-    Args:
-        request: reads the sets.
-
-    Returns:
-        Rows with `id`, `prompt`, `category` and `set`.
-    """
+    """What attackers ask for: JailbreakBench and HarmBench's standard behaviours, equal prompts once."""
     first: dict[str, Row] = {}
     for spec in (JAILBREAKBENCH, HARMBENCH):
         for row in request.read(spec).rows:

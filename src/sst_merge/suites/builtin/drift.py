@@ -71,13 +71,9 @@ def _halves(request: Request, half: Half) -> list[Document]:
 
 
 def read_original(where: str) -> list[dict[str, str]]:
-    """The original DRIFTCHECK prompts of someone who has them.
+    """The original DRIFTCHECK prompts of someone who has them, in a file or under a hub id (split ``train``).
 
-    Args:
-        where: a file, or a hub id (its split ``train``). Columns: `prompt`, and `label` (safe or unsafe) or `is_safe`.
-
-    Returns:
-        Rows with `id`, `prompt` and `half`, equal prompts once.
+    Columns are `prompt`, and `label` (safe or unsafe) or `is_safe`; equal prompts come once.
 
     Raises:
         DataError: it cannot be read, or a record has other columns or labels, or one half is empty.

@@ -40,15 +40,7 @@ GSM8K = SetSpec(
 
 
 def score(doc: Mapping[str, str], results: Sequence[str]) -> dict[str, float]:
-    """Word problems by their final number.
-
-    Args:
-        doc: the document; `answer` ends with the number behind ``####``.
-        results: the one answer.
-
-    Returns:
-        ``correct``: the number behind ``####`` is right (strict match). ``correct_flexible``: the last number is.
-    """
+    """``correct``: the number behind ``####`` is right (strict match); ``correct_flexible``: the last number is."""
     gold = final_number(doc["answer"], strict=True)
     return {
         "correct": float(final_number(results[0], strict=True) == gold),
@@ -57,15 +49,7 @@ def score(doc: Mapping[str, str], results: Sequence[str]) -> dict[str, float]:
 
 
 def final_number(text: str, *, strict: bool) -> str | None:
-    """The number that an answer comes to.
-
-    Args:
-        text: the answer.
-        strict: only the first number behind ``####`` counts; otherwise the last one anywhere.
-
-    Returns:
-        Its digits without commas, dollar signs and final full stop, or None.
-    """
+    """The first number behind ``####`` (strict), or the last one anywhere: digits, without commas and dollar signs."""
     found = _BEHIND_MARK.findall(text) if strict else _ANYWHERE.findall(text)
     if not found:
         return None

@@ -91,7 +91,7 @@ def _filter(run: Callable[[_Answers, Sequence[Mapping[str, str]]], _Verdicts]) -
     return [{"name": "run", "filter": [{"function": "custom", "filter_fn": run}]}]
 
 
-# A base model goes on with the function; greedy, one answer: pass@1.
+# A base model continues the function; greedy, one answer: pass@1.
 _CONTINUED: Mapping[str, Any] = {
     "unsafe_code": True,
     "output_type": "generate_until",
@@ -117,7 +117,7 @@ def _document(row: Row, prompt: str, prefill: str) -> Document:
 humaneval = Suite(
     name="humaneval",
     measure="utility",
-    summary="Python functions to go on with, run against their tests in a sandbox (pass@1)",
+    summary="Python functions to complete, run against their tests in a sandbox (pass@1)",
     sets=(HUMANEVAL,),
     asking=_CONTINUED,
     judged=False,

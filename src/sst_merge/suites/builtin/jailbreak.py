@@ -19,7 +19,7 @@ from .attacks import behaviours
 from .harmbench import HARMBENCH
 from .jailbreakbench import JAILBREAKBENCH
 
-__all__ = ["FAMILIES", "JAILBREAK_TEMPLATES", "PLACEHOLDER", "cluster", "held_out", "jailbreak", "templates"]
+__all__ = ["FAMILIES", "PLACEHOLDER", "cluster", "held_out", "jailbreak", "templates"]
 
 # Where a template takes the behaviour.
 PLACEHOLDER = "[INSERT PROMPT HERE]"
@@ -39,7 +39,7 @@ def _rows(parts: Sequence[Part]) -> list[Row]:
     return rows
 
 
-JAILBREAK_TEMPLATES = SetSpec(
+_JAILBREAK_TEMPLATES = SetSpec(
     name="jailbreak_templates",
     summary="jailbreak wrappers with a place for the behaviour",
     files=("jailbreak_templates/GPTFuzzer.csv", "jailbreak_templates/jailbreak_prompts_itw.csv"),
@@ -55,7 +55,7 @@ JAILBREAK_TEMPLATES = SetSpec(
     name="jailbreak",
     measure="safety",
     summary="behaviours in jailbreak wrappers whose families are held out from calibration",
-    sets=(HARMBENCH, JAILBREAKBENCH, JAILBREAK_TEMPLATES),
+    sets=(HARMBENCH, JAILBREAKBENCH, _JAILBREAK_TEMPLATES),
     breakdown="family",
 )
 def jailbreak(request: Request) -> list[Document]:
@@ -64,7 +64,7 @@ def jailbreak(request: Request) -> list[Document]:
     Behaviours and templates are put into an order that the seed decides, and the k-th behaviour takes the k-th
     template, beginning again when templates run out, so that all templates are used about equally often.
     """
-    wrappers = shuffled(templates(request.read(JAILBREAK_TEMPLATES).rows, "test"), seed=request.seed)
+    wrappers = shuffled(templates(request.read(_JAILBREAK_TEMPLATES).rows, "test"), seed=request.seed)
     asked = shuffled(behaviours(request), seed=request.seed)
     documents = []
     for k, row in enumerate(asked):
@@ -86,15 +86,7 @@ def jailbreak(request: Request) -> list[Document]:
 
 
 def cluster(rows: Sequence[Row]) -> dict[str, str]:
-    """Group templates by shared phrases.
-
-    Args:
-        rows: templates.
-
-    Returns:
-        Template's id → family, which is named by the id of its first template. Single linkage: families are the
-        connected components.
-    """
+    """Template → family, named by the id of its first template: those connected by shared phrases (single linkage)."""
     triples = [_triples(row["prompt"]) for row in rows]
     family = list(range(len(rows)))
     for i in range(len(rows)):
@@ -107,14 +99,7 @@ def cluster(rows: Sequence[Row]) -> dict[str, str]:
 
 
 def held_out(families: Mapping[str, str]) -> frozenset[str]:
-    """The families held out for testing: every second one, from the largest on, so that both sides are alike.
-
-    Args:
-        families: template → family.
-
-    Returns:
-        Names of the families.
-    """
+    """The families held out for testing: every second one, from the largest on, so that both sides are alike."""
     members: dict[str, int] = defaultdict(int)
     for family in families.values():
         members[family] += 1
@@ -123,14 +108,7 @@ def held_out(families: Mapping[str, str]) -> frozenset[str]:
 
 
 def templates(rows: Sequence[Row], part: Literal["calibration", "test"]) -> list[Row]:
-    """Templates that calibration may use, or those kept for testing.
-
-    Args:
-        rows: of the set ``jailbreak_templates``.
-        part: which of them; the two share no family.
-
-    Returns:
-        Rows with a `family`, in order.
+    """Templates that calibration may use, or those of other families for testing, with their `family`.
 
     Raises:
         DataError: a template has no family yet.

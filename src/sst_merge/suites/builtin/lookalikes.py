@@ -22,14 +22,7 @@ _PATTERN = re.compile(rf"\b({'|'.join(_WORDS.split())})(?:s|es|ed|d|ing|er|ers)?
 
 
 def harm_words(text: str) -> list[str]:
-    """The words of harm in a text, by their stem.
-
-    Args:
-        text: an instruction.
-
-    Returns:
-        Distinct words in order of appearance, lower case, endings cut.
-    """
+    """The distinct words of harm in a text, in order of appearance: lower case, endings cut."""
     return list(dict.fromkeys(match.casefold() for match in _PATTERN.findall(text)))
 
 

@@ -47,15 +47,7 @@ WIKITEXT = SetSpec(
 
 
 def score(doc: Mapping[str, str], results: Sequence[float]) -> dict[str, float]:
-    """How well a model predicts a document.
-
-    Args:
-        doc: the document; words and bytes are counted in `page`, before its white space is mended.
-        results: its log-likelihood.
-
-    Returns:
-        As :func:`~..asking.likelihood_scores`.
-    """
+    """:func:`~..asking.likelihood_scores`; words and bytes are those of `page`, before its white space is mended."""
     return likelihood_scores(doc["page"], results[0])
 
 

@@ -14,14 +14,7 @@ __all__ = ["fingerprint", "read_ids", "resolve"]
 
 
 def read_ids(path: Path) -> Mapping[str, Any]:
-    """A committed selection.
-
-    Args:
-        path: of its JSON file.
-
-    Returns:
-        Its content: `name`, `sha256`, and ids.
-    """
+    """A committed selection: `name`, `sha256`, and ids."""
     content: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return content
 
@@ -60,12 +53,5 @@ def resolve(ids: Sequence[str], sets: Sequence[EvalSet], *, selection: str, sha2
 
 
 def fingerprint(rows: Sequence[Row]) -> str:
-    """A hash over ids and words.
-
-    Args:
-        rows: in order.
-
-    Returns:
-        Hexadecimal digits.
-    """
+    """A hash over ids and words."""
     return hashlib.sha256(json.dumps([[row["id"], row["prompt"]] for row in rows]).encode()).hexdigest()

@@ -15,14 +15,6 @@ def draw(rows: Sequence[Row], samples: int | None, *, seed: int) -> list[Row]:
 
     A row's place in the draw depends on its id and the seed alone: a larger draw contains the smaller one, and rows
     that come or go leave the others' places as they are.
-
-    Args:
-        rows: what is drawn from.
-        samples: at most so many; all of them by default.
-        seed: of the draw.
-
-    Returns:
-        The rows drawn, in the order in which they stand in `rows`.
     """
     if samples is None or samples >= len(rows):
         return list(rows)
@@ -31,15 +23,7 @@ def draw(rows: Sequence[Row], samples: int | None, *, seed: int) -> list[Row]:
 
 
 def shuffled(rows: Sequence[Row], *, seed: int) -> list[Row]:
-    """The order in which rows are drawn.
-
-    Args:
-        rows: with unique ids.
-        seed: of the order.
-
-    Returns:
-        All rows.
-    """
+    """The order in which rows are drawn."""
     return sorted(rows, key=lambda row: _number(f"draw {seed}: {row['id']}"))
 
 
@@ -47,12 +31,6 @@ def part_of(prompt: str) -> Literal["calibration", "test"]:
     """Whether a prompt may be calibrated on, or is kept for testing: half of all prompts each, by their words alone.
 
     Equal prompts (up to case and white space) of different sets land in the same part.
-
-    Args:
-        prompt: as read.
-
-    Returns:
-        The part.
     """
     return "calibration" if _number(f"part: {normalise_prompt(prompt)}") % 2 else "test"
 

@@ -12,12 +12,12 @@ from ...data_loader.formats import read_hub
 from ...errors import DataError
 from .spec import Part, Row, SetSpec
 
-__all__ = ["DATA_VARIABLE", "EvalSet", "Source", "read_set"]
+__all__ = ["EvalSet", "Source", "read_set"]
 
 Source = Literal["auto", "folder", "hub"]
 
 # Environment variable that names the data folder.
-DATA_VARIABLE = "SST_MERGE_DATA"
+_DATA_VARIABLE = "SST_MERGE_DATA"
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,12 @@ def read_set(spec: SetSpec, root: Path | None = None, source: Source = "auto") -
     """
     if source not in {"auto", "folder", "hub"}:
         raise DataError(f"source {source!r}; expected auto, folder or hub")
-    if root is None and os.environ.get(DATA_VARIABLE):
-        root = Path(os.environ[DATA_VARIABLE])
+    if root is None and os.environ.get(_DATA_VARIABLE):
+        root = Path(os.environ[_DATA_VARIABLE])
     tried: list[str] = []
     if source != "hub":
         if root is None:
-            tried.append(f"{DATA_VARIABLE} names no folder")
+            tried.append(f"{_DATA_VARIABLE} names no folder")
         else:
             files = [root / file for file in spec.files]
             missing = [str(file) for file in files if not file.is_file()]
@@ -87,7 +87,7 @@ def read_set(spec: SetSpec, root: Path | None = None, source: Source = "auto") -
 def _missing(spec: SetSpec, tried: list[str]) -> str:
     return (
         f"data set {spec.name!r} is missing: {'; '.join(tried)}. Get it from {spec.get} (licence: {spec.licence}) and "
-        f"put it below the folder that {DATA_VARIABLE} names, as {', '.join(spec.files)}"
+        f"put it below the folder that {_DATA_VARIABLE} names, as {', '.join(spec.files)}"
     )
 
 
@@ -110,8 +110,8 @@ def _build(spec: SetSpec, parts: list[Part], origin: str) -> EvalSet:
     except (KeyError, ValueError, AttributeError) as error:
         found = ", ".join(map(repr, parts[0][1][0])) if parts and parts[0][1] else "no records"
         raise DataError(
-            f"data set {spec.name!r} from {origin}: a record lacks or misfills {error}; columns found: {found}. Get it "
-            f"again from {spec.get}"
+            f"data set {spec.name!r} from {origin}: a record lacks, or fills wrongly, {error}; columns found: {found}. "
+            f"Get it again from {spec.get}"
         ) from error
     if not rows:
         raise DataError(f"data set {spec.name!r} from {origin}: holds no rows; get it again from {spec.get}")

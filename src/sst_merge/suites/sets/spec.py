@@ -67,27 +67,12 @@ class SetSpec:
 
 
 def content_id(name: str, prompt: str) -> str:
-    """An id that depends on nothing but the words, for sets whose versions number their rows differently.
-
-    Args:
-        name: of the set.
-        prompt: the row's text; case and white space do not matter.
-
-    Returns:
-        ``name/`` and 12 hexadecimal digits.
-    """
+    """``name/`` and 12 hexadecimal digits of the words alone, for sets whose versions number their rows differently."""
     return f"{name}/{hashlib.sha256(normalise_prompt(prompt).encode()).hexdigest()[:12]}"
 
 
 def distinct(rows: Iterable[Row]) -> list[Row]:
-    """One row an id, in the order of ids, whatever order the rows came in.
-
-    Args:
-        rows: with ids that depend on their words (:func:`content_id`).
-
-    Returns:
-        Of rows with equal ids the one whose values come first in alphabetical order.
-    """
+    """One row an id (:func:`content_id`), in the order of ids; of several the first by the alphabet of their values."""
     first: dict[str, Row] = {}
     for row in sorted(rows, key=lambda row: (row["id"], sorted(row.items()))):
         first.setdefault(row["id"], row)
@@ -95,14 +80,7 @@ def distinct(rows: Iterable[Row]) -> list[Row]:
 
 
 def field(record: Mapping[str, Any], *names: str) -> str:
-    """The first of several columns that a record has, as text.
-
-    Args:
-        record: one record as read.
-        *names: columns in order of preference; versions of a set call the same thing differently.
-
-    Returns:
-        The value; missing values (None) are "".
+    """The first of several columns that a record has, as text; versions of a set call the same thing differently.
 
     Raises:
         KeyError: the record has none of the columns.

@@ -1,0 +1,67 @@
+"""The studies: every script starts on the package as it is, every folder has its page, and figures can be read."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+STUDIES = Path(__file__).parents[1] / "studies"
+SCRIPTS = sorted(path for path in STUDIES.rglob("*.py") if '__name__ == "__main__"' in path.read_text(encoding="utf-8"))
+# The first three write what the package ships, the other two are parts of merging/measure.py.
+WITHOUT_PAGE = {"build_drift_set", "build_selections", "train_offline_judge", "merging_children", "merging_inputs"}
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(STUDIES))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=named)
+def test_every_script_answers_help(
+    script: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [script.name, "--help"])
+    monkeypatch.setattr(sys, "path", [str(script.parent), *sys.path])
+    monkeypatch.delenv("SST_MERGE_DATA", raising=False)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(script), run_name="__main__")
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert script.stem in WITHOUT_PAGE or "--out OUT" in text
+
+
+def test_every_folder_has_a_page() -> None:
+    folders = {path for path in STUDIES.rglob("*") if path.is_dir() and path.name != "__pycache__"}
+    without = [named(folder) for folder in sorted(folders) if not (folder / "README.md").is_file()]
+    assert len(folders) > 10 and without == []
+
+
+@pytest.mark.parametrize("page", sorted(STUDIES.rglob("README.md")), ids=named)
+def test_every_page_begins_with_a_heading(page: Path) -> None:
+    assert page.read_text(encoding="utf-8").startswith("# ")
+
+
+@pytest.mark.parametrize("file", sorted(STUDIES.rglob("*.json")), ids=named)
+def test_figures_are_json_without_nan(file: Path) -> None:
+    def refuse(name: str) -> None:
+        pytest.fail(f"{file}: holds {name}, which JSON does not know")
+
+    assert json.loads(file.read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+@pytest.mark.parametrize(("n", "low", "high"), [(5, 1, 5), (7, 1, 7), (10, 2, 9), (15, 4, 12), (20, 6, 15)])
+def test_interval_of_the_median_has_the_ranks_of_the_tables(n: int, low: int, high: int) -> None:
+    # Ranks of the 95 % interval of a median as tables of the sign test give them; below six values there is none.
+    study = runpy.run_path(str(STUDIES / "study.py"))
+    assert study["interval"]([float(rank) for rank in range(n, 0, -1)])[1:] == (low, high)
+
+
+def test_a_page_is_written_with_its_figures(tmp_path: Path) -> None:
+    study = runpy.run_path(str(STUDIES / "study.py"))
+    study["write_page"](tmp_path / "new", "# Title\n\ntext\n\n", {"κ": [1.5]})
+    assert (tmp_path / "new/README.md").read_text(encoding="utf-8") == "# Title\n\ntext\n"
+    assert json.loads((tmp_path / "new/figures.json").read_text(encoding="utf-8")) == {"κ": [1.5]}
+    with pytest.raises(ValueError, match="begins with a heading"):
+        study["write_page"](tmp_path / "other", "text", {})
+    assert not (tmp_path / "other").exists()
