@@ -1,22 +1,386 @@
-"""What tests of several rooms share."""
+"""What tests of several rooms share: tiny models and adapters, the lab, a package of somebody else, a script."""
 
+import copy
+import importlib.util
+import os
+import random
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
+from torch import Tensor, nn
 
-from sst_merge.worlds.lab import Lab, load_lab
+from sst_merge.errors import SandboxError
+from sst_merge.lora_utils import Adapter, LoraFactors
+
+if TYPE_CHECKING:
+    from sst_merge.evaluation import ModelSettings, Record
+    from sst_merge.worlds.lab import Lab
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+# --- tests that cannot run everywhere ------------------------------------------------------------------------------
+
+
+@cache
+def _no_sandbox() -> str | None:
+    """Why model-written code cannot be run on this machine."""
+    from sst_merge.sandbox import require_sandbox
+
+    try:
+        require_sandbox()
+    except SandboxError as error:
+        return str(error)
+    return None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests marked ``data`` or ``sandbox`` are skipped with the reason where these are missing."""
+    if item.get_closest_marker("data") and not os.environ.get("SST_MERGE_DATA"):
+        pytest.skip("set SST_MERGE_DATA to the folder with the public data sets (docs/data.md)")
+    if item.get_closest_marker("sandbox") and (reason := _no_sandbox()):
+        pytest.skip(f"no sandbox here: {reason}")
 
 
 @pytest.fixture(scope="session")
-def lab() -> Lab:
+def real_data() -> Path:
+    """The folder of real data sets, for tests marked ``data``."""
+    return Path(os.environ["SST_MERGE_DATA"])
+
+
+# --- the lab ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def lab() -> "Lab":
+    from sst_merge.worlds.lab import load_lab
+
     return load_lab(0)
 
 
 @pytest.fixture(scope="session")
-def base(lab: Lab) -> str:
+def base(lab: "Lab") -> str:
     return str(lab.base_path("unaligned"))
 
 
 @pytest.fixture(scope="session")
-def adapters(lab: Lab) -> dict[str, Path]:
+def adapters(lab: "Lab") -> dict[str, Path]:
     return {"safety": lab.adapter_path("safety"), "reverse": lab.adapter_path("reverse")}
+
+
+@pytest.fixture(scope="session")
+def cpu() -> "ModelSettings":
+    from sst_merge.evaluation import ModelSettings
+
+    return ModelSettings(device="cpu", batch_size=16)
+
+
+@pytest.fixture(scope="session")
+def lab_counterparts() -> dict[str, str]:
+    """Suite of real text → the lab's suite that asks the same, from the lab's table in docs/evaluation_suites.md.
+
+    Its third column names the suites that a lab suite stands for.
+    """
+    found: dict[str, str] = {}
+    for line in (ROOT / "docs/evaluation_suites.md").read_text(encoding="utf-8").splitlines():
+        if line.startswith("| `lab_"):
+            lab, _, real, _ = (cell.strip() for cell in line.strip("|").split("|"))
+            found.update(dict.fromkeys(re.findall(r"`(\w+)`", real), lab.strip("`")))
+    return found
+
+
+# --- packages of others, scripts -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def blocks() -> Callable[[str, str], list[str]]:
+    """The code blocks of one language of a page below docs/."""
+
+    def found(page: str, language: str) -> list[str]:
+        text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+        return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+    return found
+
+
+@pytest.fixture(scope="session")
+def install() -> Callable[[Path, str, Mapping[str, str]], None]:
+    """Write modules and the metadata that an installer would write; the folder must be on the path."""
+
+    def write(folder: Path, entry_points: str, modules: Mapping[str, str]) -> None:
+        for name, source in modules.items():
+            (folder / f"{name}.py").write_text(source, encoding="utf-8")
+        metadata = folder / "somebodys_package-1.0.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: somebodys-package\nVersion: 1.0\n")
+        # pyproject.toml's tables of entry points, as the installer writes them.
+        lines = re.sub(r'\[project\.entry-points\."(.+)"\]', r"[\1]", entry_points).replace('"', "")
+        (metadata / "entry_points.txt").write_text(lines)
+
+    return write
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """A script of this repository, by its path from the root, as a module."""
+
+    def load(path: str) -> ModuleType:
+        file = ROOT / path
+        spec = importlib.util.spec_from_file_location(file.stem, file)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, file.stem, module)
+        monkeypatch.setattr(sys, "path", [*sys.path])  # to which scripts add the folder that they share
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+# --- records of answers ----------------------------------------------------------------------------------------------
+
+
+def _record(model: str, suite: str, i: int, scores: Mapping[str, float], **more: Any) -> "Record":
+    from sst_merge.evaluation import Record
+
+    return Record(model=model, suite=suite, id=f"{suite}/{i}", prompt="p", response="r", scores=scores, **more)
+
+
+@pytest.fixture(scope="session")
+def record() -> Callable[..., "Record"]:
+    return _record
+
+
+@pytest.fixture(scope="session")
+def some_records() -> "Callable[[], list[Record]]":
+    """Answers of four models to a judged suite, and of all but the merge to one of options and to perplexity."""
+
+    def drawn() -> "list[Record]":
+        rng = random.Random(0)
+        found = []
+        for place, model in enumerate(("base", "maths", "safety", "merge")):
+            for i in range(60):
+                scores = {"incoherent": float(rng.random() < 0.1), "harm": float(rng.random() < 0.3)}
+                if i % 20:
+                    scores["refusal"] = float(rng.random() < 0.2 + 0.2 * place)
+                judges = {name: f"{name} 1" for name in scores}
+                found.append(_record(model, "beavertails", i, scores, tags={"category": f"c{i % 3}"}, judges=judges))
+                if model != "merge":
+                    found.append(_record(model, "mmlu", i, {"correct": float(rng.random() < 0.5)}))
+                    found.append(_record(model, "perplexity", i, {"perplexity": rng.uniform(2, 9)}))
+        return found
+
+    return drawn
+
+
+# --- tiny random models of four architectures, PEFT adapters for them, and ΔW added by hand --------------------------
+
+VOCABULARY = 37
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What a test has to know about one architecture.
+
+    ``linears`` are suffixes for PEFT's target_modules, ``first_layer`` a regular expression for the names of the
+    first block's modules, ``embedding`` and ``head`` full module names.
+    """
+
+    linears: tuple[str, ...]
+    first_layer: str
+    embedding: str
+    head: str
+    conv1d: bool = False
+    biases: bool = False
+
+
+ARCHITECTURES: Mapping[str, Architecture] = {
+    "llama": Architecture(("q_proj", "v_proj", "down_proj"), r"model\.layers\.0\..*", "model.embed_tokens", "lm_head"),
+    "mistral": Architecture(("k_proj", "o_proj", "up_proj"), r"model\.layers\.0\..*", "model.embed_tokens", "lm_head"),
+    "gpt2": Architecture(("c_attn", "c_fc"), r"h\.0\..*", "transformer.wte", "lm_head", conv1d=True, biases=True),
+    "distilbert": Architecture(
+        ("q_lin", "out_lin", "lin1"),
+        r"transformer\.layer\.0\..*",
+        "distilbert.embeddings.word_embeddings",
+        "vocab_projector",
+        biases=True,
+    ),
+}
+
+
+def tiny_config(architecture: str) -> Any:
+    """A transformers configuration with about 20,000 parameters; input and output embeddings are not tied."""
+    from transformers import DistilBertConfig, GPT2Config, LlamaConfig, MistralConfig
+
+    if architecture == "gpt2":
+        return GPT2Config(
+            vocab_size=VOCABULARY, n_positions=32, n_embd=16, n_layer=2, n_head=2, tie_word_embeddings=False
+        )
+    if architecture == "distilbert":
+        return DistilBertConfig(
+            vocab_size=VOCABULARY,
+            max_position_embeddings=32,
+            dim=16,
+            hidden_dim=24,
+            n_layers=2,
+            n_heads=2,
+            tie_word_embeddings=False,
+        )
+    kind = {"llama": LlamaConfig, "mistral": MistralConfig}[architecture]
+    return kind(
+        vocab_size=VOCABULARY,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=32,
+        tie_word_embeddings=False,
+    )
+
+
+def tiny_model(architecture: str, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Any:
+    """A random model in evaluation mode, with biases and weights large enough to matter."""
+    from transformers import DistilBertForMaskedLM, GPT2LMHeadModel, LlamaForCausalLM, MistralForCausalLM
+
+    kinds = {
+        "llama": LlamaForCausalLM,
+        "mistral": MistralForCausalLM,
+        "gpt2": GPT2LMHeadModel,
+        "distilbert": DistilBertForMaskedLM,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = kinds[architecture](tiny_config(architecture))
+    randomise(model, seed=seed, scale=0.3)
+    return model.to(dtype).eval()
+
+
+def randomise(module: nn.Module, *, seed: int, scale: float = 0.3, only: str = "") -> None:
+    """Add noise to all parameters whose name contains ``only``."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in sorted(module.named_parameters()):
+            if only in name:
+                noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
+                parameter.add_(scale * noise.to(parameter.dtype))
+
+
+def peft_model(model: nn.Module, *, seed: int = 0, targets: Sequence[str] | str, **options: Any) -> Any:
+    """A copy of ``model`` with a LoRA adapter whose A, B and biases are all random."""
+    from peft import LoraConfig, get_peft_model
+
+    options.setdefault("r", 4)
+    options.setdefault("lora_alpha", 6)
+    wanted = targets if isinstance(targets, str) else list(targets)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        adapted = get_peft_model(copy.deepcopy(model), LoraConfig(target_modules=wanted, **options))
+    randomise(adapted, seed=seed, only="lora_")
+    return adapted.eval()
+
+
+def adapter_folder(
+    model: nn.Module, folder: Path, *, seed: int = 0, targets: Sequence[str] | str, **options: Any
+) -> Path:
+    """Save such an adapter the way PEFT does; returns the folder."""
+    peft_model(model, seed=seed, targets=targets, **options).save_pretrained(folder)
+    return folder
+
+
+def random_factors(
+    d_out: int, d_in: int, rank: int, *, seed: int = 0, dtype: torch.dtype = torch.float64, bias: bool = False
+) -> LoraFactors:
+    """Factors of a linear layer."""
+    generator = torch.Generator().manual_seed(seed)
+    b = torch.randn(d_out, rank, generator=generator, dtype=dtype)
+    a = torch.randn(rank, d_in + int(bias), generator=generator, dtype=dtype)
+    return LoraFactors(b, a, bias=bias)
+
+
+def random_adapter(
+    shapes: Mapping[str, tuple[int, int]],
+    *,
+    name: str,
+    rank: int = 3,
+    seed: int = 0,
+    role: Any = "utility",
+    weight: float = 1.0,
+    dtype: torch.dtype = torch.float64,
+) -> Adapter:
+    """An adapter in memory: module name → (d_out, d_in)."""
+    factors = {
+        module: random_factors(*shape, rank, seed=seed + 1000 * index, dtype=dtype)
+        for index, (module, shape) in enumerate(shapes.items())
+    }
+    return Adapter.from_factors(factors, name=name, role=role, weight=weight)
+
+
+def add_deltas(model: nn.Module, adapter: Adapter) -> nn.Module:
+    """A copy of ``model`` with every ΔW (and bias update) added by hand, in the layers' own orientation."""
+    merged = copy.deepcopy(model)
+    with torch.no_grad():
+        for module in adapter.modules:
+            layer = merged.get_submodule(module)
+            factors = adapter.factors(module, dtype=torch.float64)
+            delta = factors.b @ factors.a[:, : factors.d_in]
+            layer.weight += (delta if isinstance(layer, nn.Linear) else delta.T).to(layer.weight.dtype)
+            if factors.bias:
+                shift = (factors.b @ factors.a[:, -1]).to(layer.weight.dtype)
+                layer.bias = nn.Parameter(shift if layer.bias is None else layer.bias + shift)
+    return merged
+
+
+def logits(model: nn.Module, *, seed: int = 0) -> Tensor:
+    """Logits of random tokens, (2, 9, vocabulary)."""
+    tokens = torch.randint(0, VOCABULARY, (2, 9), generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        return model(input_ids=tokens).logits
+
+
+class Build:
+    """What the fixture ``build`` offers."""
+
+    ARCHITECTURES = ARCHITECTURES
+    VOCABULARY = VOCABULARY
+    adapter_folder = staticmethod(adapter_folder)
+    add_deltas = staticmethod(add_deltas)
+    logits = staticmethod(logits)
+    peft_model = staticmethod(peft_model)
+    random_adapter = staticmethod(random_adapter)
+    random_factors = staticmethod(random_factors)
+    randomise = staticmethod(randomise)
+    tiny_config = staticmethod(tiny_config)
+    tiny_model = staticmethod(tiny_model)
+
+
+@pytest.fixture(scope="session")
+def build() -> Build:
+    return Build()
+
+
+@pytest.fixture(params=sorted(ARCHITECTURES))
+def architecture(request: pytest.FixtureRequest) -> str:
+    """Each architecture in turn; its facts are in ``build.ARCHITECTURES``."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="session")
+def relative_error() -> Callable[[Tensor, Tensor], float]:
+    """‖found − expected‖ / ‖expected‖ in float64."""
+
+    def error(found: Tensor, expected: Tensor) -> float:
+        found, expected = found.detach().double(), expected.detach().double()
+        return float((found - expected).norm() / expected.norm())
+
+    return error

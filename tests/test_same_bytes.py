@@ -3,17 +3,20 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from types import ModuleType
 
 import pytest
 
-from same_bytes import RECORD, elsewhere
+SCRIPT = "tests/same_bytes.py"
 
 
 @pytest.mark.slow
-def test_every_merge_writes_the_recorded_bytes() -> None:
-    if reasons := elsewhere(json.loads(RECORD.read_text(encoding="utf-8"))):
+def test_every_merge_writes_the_recorded_bytes(script: Callable[[str], ModuleType]) -> None:
+    same_bytes = script(SCRIPT)
+    if reasons := same_bytes.elsewhere(json.loads(same_bytes.RECORD.read_text(encoding="utf-8"))):
         pytest.skip("; ".join(reasons))
     # A process of its own: threads and libraries are pinned before torch is imported.
-    script = RECORD.with_suffix(".py")
-    found = subprocess.run([sys.executable, str(script), "--no-demo"], check=False, capture_output=True, text=True)
+    command = [sys.executable, str(same_bytes.__file__), "--no-demo"]
+    found = subprocess.run(command, check=False, capture_output=True, text=True)
     assert found.returncode == 0, f"{found.stdout}\n{found.stderr}"

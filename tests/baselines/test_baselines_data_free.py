@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import adapter_folder, random_factors, tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -24,10 +23,10 @@ WEIGHTS = (1.0, 0.5, -0.7)
 SEEDS = 200
 
 
-def adapters(weights: tuple[float, ...] = WEIGHTS) -> list[Adapter]:
+def adapters(build: Any, weights: tuple[float, ...] = WEIGHTS) -> list[Adapter]:
     found = []
     for index, weight in enumerate(weights):
-        factors = {MODULE: random_factors(*SHAPE, 2 + index, seed=40 + index)}
+        factors = {MODULE: build.random_factors(*SHAPE, 2 + index, seed=40 + index)}
         found.append(Adapter.from_factors(factors, name=f"a{index}", weight=weight))
     return found
 
@@ -91,23 +90,23 @@ MAGNITUDES = [abs(w) for w in WEIGHTS]
 
 
 @pytest.mark.parametrize("normalize", [True, False])
-def test_linear_is_the_weighted_average(normalize: bool) -> None:
-    expected = sum(dense(adapters())) / (2.2 if normalize else 1.0)
-    assert_close(merged("linear", adapters(), normalize=normalize), np.asarray(expected))
+def test_linear_is_the_weighted_average(build: Any, normalize: bool) -> None:
+    expected = sum(dense(adapters(build))) / (2.2 if normalize else 1.0)
+    assert_close(merged("linear", adapters(build), normalize=normalize), np.asarray(expected))
 
 
-def test_svd_is_the_best_approximation_of_the_sum() -> None:
-    u, s, vt = truncated_svd(np.asarray(sum(dense(adapters()))), 3)
-    assert_close(merged("svd", adapters(), rank=3, strength=2.0), 2.0 * (u * s) @ vt)
+def test_svd_is_the_best_approximation_of_the_sum(build: Any) -> None:
+    u, s, vt = truncated_svd(np.asarray(sum(dense(adapters(build)))), 3)
+    assert_close(merged("svd", adapters(build), rank=3, strength=2.0), 2.0 * (u * s) @ vt)
 
 
 @pytest.mark.parametrize("normalize", ["count", "weights", "none"])
 @pytest.mark.parametrize("density", [0.2, 0.53, 1.0])
-def test_ties(normalize: str, density: float) -> None:
-    trimmed = [keep_largest(u, int(density * u.size)) for u in dense(adapters())]
+def test_ties(build: Any, normalize: str, density: float) -> None:
+    trimmed = [keep_largest(u, int(density * u.size)) for u in dense(adapters(build))]
     shares = {"count": ONES, "weights": MAGNITUDES, "none": None}[normalize]
     expected = 0.8 * agreeing_mean(trimmed, shares)
-    assert_close(merged("ties", adapters(), normalize=normalize, density=density, strength=0.8), expected)
+    assert_close(merged("ties", adapters(build), normalize=normalize, density=density, strength=0.8), expected)
 
 
 def test_ties_by_hand() -> None:
@@ -128,23 +127,23 @@ def test_entries_that_tie_with_the_last_kept_one_are_kept() -> None:
     assert np.allclose(merged("magnitude_prune", [item], density=0.2), [[0.0, -2.0, 2.0, 2.0, 0.0]])
 
 
-def test_magnitude_prune() -> None:
-    trimmed = [keep_largest(u, int(0.2 * u.size)) for u in dense(adapters())]
-    assert_close(merged("magnitude_prune", adapters()), np.asarray(sum(trimmed)))
+def test_magnitude_prune(build: Any) -> None:
+    trimmed = [keep_largest(u, int(0.2 * u.size)) for u in dense(adapters(build))]
+    assert_close(merged("magnitude_prune", adapters(build)), np.asarray(sum(trimmed)))
 
 
-def test_breadcrumbs() -> None:
+def test_breadcrumbs(build: Any) -> None:
     expected = np.zeros(SHAPE)
-    for update in dense(adapters()):
+    for update in dense(adapters(build)):
         n = update.size
         outliers = int(0.05 * n)
         expected += keep_largest(update, outliers + int(0.3 * n)) - keep_largest(update, outliers)
-    assert_close(merged("breadcrumbs", adapters(), density=0.3, gamma=0.05), expected)
+    assert_close(merged("breadcrumbs", adapters(build), density=0.3, gamma=0.05), expected)
 
 
 @pytest.mark.parametrize("normalize", [True, False])
-def test_sce(normalize: bool) -> None:
-    updates = dense(adapters())
+def test_sce(build: Any, normalize: bool) -> None:
+    updates = dense(adapters(build))
     variance = np.var(np.stack(updates), axis=0)
     selected = keep_largest(variance, int(0.3 * variance.size)) > 0
     chosen = [np.where(selected, u, 0.0) for u in updates]
@@ -156,12 +155,12 @@ def test_sce(normalize: bool) -> None:
         agreeing = [i for i, u in enumerate(chosen) if np.sign(u[position]) == elected]
         total = sum(eta[i] * chosen[i][position] for i in agreeing)
         expected[position] = total / sum(eta[i] for i in agreeing) if normalize else total
-    assert_close(merged("sce", adapters(), density=0.3, normalize=normalize), expected)
+    assert_close(merged("sce", adapters(build), density=0.3, normalize=normalize), expected)
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.2, 0.6, 1.0])
-def test_subspace_boosting(beta: float) -> None:
-    total = np.asarray(sum(dense(adapters())))
+def test_subspace_boosting(build: Any, beta: float) -> None:
+    total = np.asarray(sum(dense(adapters(build))))
     u, s, vt = truncated_svd(total, rank_of(total))
     cumulative, first = 0.0, 0
     for index, value in enumerate(s):
@@ -170,22 +169,22 @@ def test_subspace_boosting(beta: float) -> None:
             first = index
             break
     boosted = np.where(np.arange(len(s)) > first, s[first], s)
-    assert_close(merged("subspace_boosting", adapters(), beta=beta), (u * boosted) @ vt)
+    assert_close(merged("subspace_boosting", adapters(build), beta=beta), (u * boosted) @ vt)
 
 
-def test_subspace_boosting_with_beta_one_is_the_sum() -> None:
-    assert_close(merged("subspace_boosting", adapters(), beta=1.0), np.asarray(sum(dense(adapters()))))
+def test_subspace_boosting_with_beta_one_is_the_sum(build: Any) -> None:
+    assert_close(merged("subspace_boosting", adapters(build), beta=1.0), np.asarray(sum(dense(adapters(build)))))
 
 
-def test_iso_c() -> None:
-    total = np.asarray(sum(dense(adapters())))
+def test_iso_c(build: Any) -> None:
+    total = np.asarray(sum(dense(adapters(build))))
     u, s, vt = truncated_svd(total, rank_of(total))
-    assert_close(merged("iso_c", adapters(), strength=0.5), 0.5 * s.mean() * u @ vt)
+    assert_close(merged("iso_c", adapters(build), strength=0.5), 0.5 * s.mean() * u @ vt)
 
 
-def test_iso_cts() -> None:
+def test_iso_cts(build: Any) -> None:
     """Rank 9 of three tasks: a common share of 0.6 leaves one direction per task (0.4 · 9 / 3 = 1.2)."""
-    updates = dense(adapters())
+    updates = dense(adapters(build))
     u, s, vt = truncated_svd(np.asarray(sum(updates)), 9)
     lefts, values, rights = [u[:, :6]], list(s[:6]), [vt[:6].T]
     for update in updates:
@@ -194,24 +193,24 @@ def test_iso_cts() -> None:
         values += list(value)
         rights.append(right.T)
     expected = np.mean(values) * nearest_orthonormal(np.hstack(lefts)) @ nearest_orthonormal(np.hstack(rights)).T
-    assert_close(merged("iso_cts", adapters(), common=0.6), expected)
+    assert_close(merged("iso_cts", adapters(build), common=0.6), expected)
 
 
 @pytest.mark.parametrize("per_task", [None, 0.5])
-def test_tsv_m(per_task: float | None) -> None:
+def test_tsv_m(build: Any, per_task: float | None) -> None:
     lefts, values, rights = [], [], []
-    for update, rank in zip(dense(adapters()), (2, 3, 4), strict=True):
+    for update, rank in zip(dense(adapters(build)), (2, 3, 4), strict=True):
         left, value, right = truncated_svd(update, rank if per_task is None else max(1, int(per_task * rank)))
         lefts.append(left)
         values += list(value)
         rights.append(right.T)
     left, right = nearest_orthonormal(np.hstack(lefts)), nearest_orthonormal(np.hstack(rights))
-    assert_close(merged("tsv_m", adapters(), per_task=per_task), (left * np.array(values)) @ right.T)
+    assert_close(merged("tsv_m", adapters(build), per_task=per_task), (left * np.array(values)) @ right.T)
 
 
-def test_tsv_m_keeps_one_tth_of_full_rank_tasks() -> None:
+def test_tsv_m_keeps_one_tth_of_full_rank_tasks(build: Any) -> None:
     """The paper's setting: min(d_out, d_in) / T triplets of each task."""
-    factors = [random_factors(12, 20, 12, seed=70 + i) for i in range(3)]
+    factors = [build.random_factors(12, 20, 12, seed=70 + i) for i in range(3)]
     items = [Adapter.from_factors({MODULE: f}, name=f"a{i}") for i, f in enumerate(factors)]
     parts = [truncated_svd(update, 4) for update in dense(items)]
     left = nearest_orthonormal(np.hstack([p[0] for p in parts]))
@@ -219,44 +218,44 @@ def test_tsv_m_keeps_one_tth_of_full_rank_tasks() -> None:
     assert_close(merged("tsv_m", items), (left * np.concatenate([p[1] for p in parts])) @ right.T)
 
 
-def test_knots_ties() -> None:
-    updates = dense(adapters())
+def test_knots_ties(build: Any) -> None:
+    updates = dense(adapters(build))
     stacked = np.hstack(updates)
     u, s, vt = truncated_svd(stacked, rank_of(stacked))
     parts = np.split(s[:, None] * vt, len(updates), axis=1)
     trimmed = [keep_largest(p, int(0.2 * p.size)) for p in parts]
-    assert_close(merged("knots", adapters()), u @ agreeing_mean(trimmed, ONES))
+    assert_close(merged("knots", adapters(build)), u @ agreeing_mean(trimmed, ONES))
 
 
-def test_core_ties() -> None:
-    updates = dense(adapters())
+def test_core_ties(build: Any) -> None:
+    updates = dense(adapters(build))
     left = truncated_svd(np.hstack(updates), 9)[0]
     right = truncated_svd(np.vstack(updates), 9)[2].T
     trimmed = [keep_largest(m, int(0.2 * m.size)) for m in (left.T @ u @ right for u in updates)]
-    assert_close(merged("core_ties", adapters()), left @ agreeing_mean(trimmed, ONES) @ right.T)
+    assert_close(merged("core_ties", adapters(build)), left @ agreeing_mean(trimmed, ONES) @ right.T)
 
 
-def similar(cosine_noise: float = 0.4) -> list[Adapter]:
-    shared = random_factors(*SHAPE, 3, seed=80)
+def similar(build: Any, cosine_noise: float = 0.4) -> list[Adapter]:
+    shared = build.random_factors(*SHAPE, 3, seed=80)
     items = []
     for index in range(3):
-        own = random_factors(*SHAPE, 3, seed=81 + index)
+        own = build.random_factors(*SHAPE, 3, seed=81 + index)
         both = LoraFactors(torch.cat([shared.b, cosine_noise * own.b], 1), torch.cat([shared.a, own.a], 0))
         items.append(Adapter.from_factors({MODULE: both}, name=f"a{index}", weight=1.0 + index))
     return items
 
 
-def test_model_stock() -> None:
-    updates = dense(similar())
+def test_model_stock(build: Any) -> None:
+    updates = dense(similar(build))
     flat = [u.flatten() / np.linalg.norm(u) for u in updates]
     cosine = np.mean([flat[0] @ flat[1], flat[0] @ flat[2], flat[1] @ flat[2]])
     share = 3 * cosine / (1 + 2 * cosine)
     assert 0.5 < share < 1.0
-    assert_close(merged("model_stock", similar()), share * np.mean(np.stack(updates), axis=0))
+    assert_close(merged("model_stock", similar(build)), share * np.mean(np.stack(updates), axis=0))
 
 
-def test_model_stock_of_opposed_updates_is_the_base_and_of_one_an_error() -> None:
-    first = adapters()[0]
+def test_model_stock_of_opposed_updates_is_the_base_and_of_one_an_error(build: Any) -> None:
+    first = adapters(build)[0]
     opposed = [first, first.with_(name="other", weight=-0.5)]
     assert float(np.abs(merged("model_stock", opposed)).max()) == 0.0
     with pytest.raises(MergeError, match="'model_stock' reads the angle between updates: give it at least two"):
@@ -268,21 +267,21 @@ def test_model_stock_of_opposed_updates_is_the_base_and_of_one_an_error() -> Non
     [("dare_linear", {}), ("core_dare", {"density": 0.3}), ("della", {"elect": False})],
     ids=["dare_linear", "core_dare", "della"],
 )
-def test_mean_over_seeds_is_the_weighted_sum(method: str, options: dict[str, Any]) -> None:
-    drawn = np.stack([merged(method, adapters(), seed=seed, **options) for seed in range(SEEDS)])
-    deviation = drawn.mean(0) - np.asarray(sum(dense(adapters())))
+def test_mean_over_seeds_is_the_weighted_sum(build: Any, method: str, options: dict[str, Any]) -> None:
+    drawn = np.stack([merged(method, adapters(build), seed=seed, **options) for seed in range(SEEDS)])
+    deviation = drawn.mean(0) - np.asarray(sum(dense(adapters(build))))
     assert (deviation**2).sum() <= 1.6 * drawn.var(0, ddof=1).sum() / SEEDS
 
 
 @pytest.mark.parametrize("method", ["dare_ties", "della"])
-def test_mean_over_seeds_of_one_adapter_is_the_adapter(method: str) -> None:
-    alone = adapters((1.0,))
+def test_mean_over_seeds_of_one_adapter_is_the_adapter(build: Any, method: str) -> None:
+    alone = adapters(build, (1.0,))
     drawn = np.stack([merged(method, alone, seed=seed) for seed in range(SEEDS)])
     assert ((drawn.mean(0) - dense(alone)[0]) ** 2).sum() <= 1.6 * drawn.var(0, ddof=1).sum() / SEEDS
 
 
-def test_dare_keeps_and_rescales_single_entries() -> None:
-    alone = adapters((1.0,))
+def test_dare_keeps_and_rescales_single_entries(build: Any) -> None:
+    alone = adapters(build, (1.0,))
     (tau,) = dense(alone)
     found = merged("dare_linear", alone, density=0.25)
     kept = np.abs(found) > 1e-9
@@ -294,9 +293,9 @@ def test_dare_keeps_and_rescales_single_entries() -> None:
     assert np.allclose(merged("dare_linear", alone, density=0.25, rescale="none")[kept], tau[kept])
 
 
-def test_della_drops_small_entries_more_often() -> None:
+def test_della_drops_small_entries_more_often(build: Any) -> None:
     """Frequencies of every rank within its row follow p_r = p − ε/2 + ε r / n."""
-    alone = adapters((1.0,))
+    alone = adapters(build, (1.0,))
     (tau,) = dense(alone)
     kept = np.mean([np.abs(merged("della", alone, seed=s, epsilon=0.5)) > 1e-9 for s in range(SEEDS)], axis=0)
     by_rank = np.take_along_axis(kept, np.argsort(-np.abs(tau), axis=1), axis=1).mean(0)
@@ -306,9 +305,9 @@ def test_della_drops_small_entries_more_often() -> None:
     assert np.all(np.abs(by_rank - expected) <= 4.5 * np.sqrt(expected * (1 - expected) / (SHAPE[0] * SEEDS)))
 
 
-def test_core_dare_stays_in_the_span_and_dare_does_not() -> None:
-    assert rank_of(merged("core_dare", adapters(), density=0.5)) <= 9
-    assert rank_of(merged("dare_linear", adapters(), density=0.5)) == 12
+def test_core_dare_stays_in_the_span_and_dare_does_not(build: Any) -> None:
+    assert rank_of(merged("core_dare", adapters(build), density=0.5)) <= 9
+    assert rank_of(merged("dare_linear", adapters(build), density=0.5)) == 12
 
 
 @pytest.mark.parametrize(
@@ -326,15 +325,17 @@ def test_core_dare_stays_in_the_span_and_dare_does_not() -> None:
         ("subspace_boosting", {"beta": 1.0}),
     ],
 )
-def test_lossy_methods_give_one_adapter_back_at_their_neutral_option(method: str, options: dict[str, Any]) -> None:
-    alone = adapters((1.0,))
+def test_lossy_methods_give_one_adapter_back_at_their_neutral_option(
+    build: Any, method: str, options: dict[str, Any]
+) -> None:
+    alone = adapters(build, (1.0,))
     assert_close(merged(method, alone, **options), dense(alone)[0])
 
 
 @pytest.mark.parametrize("method", ["iso_c", "iso_cts", "subspace_boosting", "tsv_m", "knots", "core_ties"])
-def test_rounding_noise_is_never_raised(method: str) -> None:
+def test_rounding_noise_is_never_raised(build: Any, method: str) -> None:
     """Three copies of a rank-4 adapter in float32: every direction beyond the fourth is noise."""
-    factors = random_factors(256, 200, 4, seed=90, dtype=torch.float32)
+    factors = build.random_factors(256, 200, 4, seed=90, dtype=torch.float32)
     items = [Adapter.from_factors({MODULE: factors}, name=f"a{i}", weight=0.3 + i) for i in range(3)]
     result = merge(items, method).adapter.delta(MODULE, dtype=torch.float64)
     values = torch.linalg.svdvals(result)
@@ -366,13 +367,13 @@ def test_significant_svd_of_zero_is_empty() -> None:
     assert (left.shape, values.shape, right.shape) == ((4, 0), (0,), (0, 6))
 
 
-def test_options_that_contradict_each_other_name_the_method() -> None:
+def test_options_that_contradict_each_other_name_the_method(build: Any) -> None:
     with pytest.raises(OptionError, match=r"'della'.*density ± epsilon/2 must lie in \(0, 1\], found -0\.025 … 0\.125"):
-        merged("della", adapters(), density=0.05)
+        merged("della", adapters(build), density=0.05)
     with pytest.raises(OptionError, match=r"'breadcrumbs'.*density \+ gamma must not exceed 1, found 0\.995 \+ 0\.01"):
-        merged("breadcrumbs", adapters(), density=0.995)
+        merged("breadcrumbs", adapters(build), density=0.995)
     with pytest.raises(OptionError, match="option 'density' = 0 of method 'ties'"):
-        merged("ties", adapters(), density=0)
+        merged("ties", adapters(build), density=0)
 
 
 # PEFT on the same adapters, on disk. Full SVD rank, so that its ΔW is not truncated.
@@ -381,14 +382,14 @@ def test_options_that_contradict_each_other_name_the_method() -> None:
 class PeftPair:
     """Two adapters with different scales as PEFT saves them, in PEFT and here."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, build: Any, folder: Path) -> None:
         from peft import PeftModel
 
-        base = tiny_model("llama")
+        base = build.tiny_model("llama")
         targets = ["q_proj", "down_proj"]
         paths = [
-            adapter_folder(base, folder / "a", seed=1, targets=targets, r=4, lora_alpha=6),
-            adapter_folder(base, folder / "b", seed=2, targets=targets, r=4, lora_alpha=3),
+            build.adapter_folder(base, folder / "a", seed=1, targets=targets, r=4, lora_alpha=6),
+            build.adapter_folder(base, folder / "b", seed=2, targets=targets, r=4, lora_alpha=3),
         ]
         self.model: Any = PeftModel.from_pretrained(base, str(paths[0]), adapter_name="a")
         self.model.load_adapter(str(paths[1]), "b")
@@ -415,8 +416,8 @@ class PeftPair:
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> PeftPair:
-    return PeftPair(tmp_path_factory.mktemp("pair"))
+def pair(build: Any, tmp_path_factory: pytest.TempPathFactory) -> PeftPair:
+    return PeftPair(build, tmp_path_factory.mktemp("pair"))
 
 
 @pytest.mark.parametrize(
@@ -492,9 +493,9 @@ def mergekit(part: str) -> Any:
     return pytest.importorskip(f"mergekit.{part}", reason="mergekit is not installed: its deviations stay untested")
 
 
-def test_mergekit_trims_alike_and_rescales_dare_by_l1() -> None:
+def test_mergekit_trims_alike_and_rescales_dare_by_l1(build: Any) -> None:
     sparsify = mergekit("sparsify")
-    alone = adapters((1.0,))
+    alone = adapters(build, (1.0,))
     tau = torch.from_numpy(dense(alone)[0])
     trimmed = sparsify.magnitude(tau, density=0.3)
     assert_close(merged("magnitude_prune", alone, density=0.3), trimmed.numpy())
@@ -505,12 +506,12 @@ def test_mergekit_trims_alike_and_rescales_dare_by_l1() -> None:
     assert np.linalg.norm(paper - rescaled.numpy()) > 0.01 * np.linalg.norm(paper)
 
 
-def test_mergekit_divides_ties_by_surviving_weights() -> None:
+def test_mergekit_divides_ties_by_surviving_weights(build: Any) -> None:
     election = mergekit("merge_methods.generalized_task_arithmetic")
     weights = (1.0, 0.5, 0.25)
-    weighted = torch.stack([torch.from_numpy(u) for u in dense(adapters(weights))])
+    weighted = torch.stack([torch.from_numpy(u) for u in dense(adapters(build, weights))])
     mask = election.get_mask(weighted, method="sum")
     shares = torch.tensor(weights, dtype=torch.float64)[:, None, None] * mask
     theirs = ((weighted * mask).sum(0) / shares.sum(0).clamp_min(1e-30)).numpy()
-    assert_close(merged("ties", adapters(weights), density=1.0, normalize="weights"), theirs)
-    assert np.linalg.norm(merged("ties", adapters(weights), density=1.0) - theirs) > 0.1 * np.linalg.norm(theirs)
+    assert_close(merged("ties", adapters(build, weights), density=1.0, normalize="weights"), theirs)
+    assert np.linalg.norm(merged("ties", adapters(build, weights), density=1.0) - theirs) > 0.1 * np.linalg.norm(theirs)

@@ -2,10 +2,10 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from builders import VOCABULARY, add_deltas, random_adapter, relative_error, tiny_model
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -15,6 +15,7 @@ from sst_merge.errors import BaseModelError, MergeError, OptionError
 from sst_merge.lora_utils import Adapter, BaseWeights, Conv1DKind, EmbeddingKind, LoraFactors
 from sst_merge.merging import MergeResult
 
+VOCABULARY = 37  # token ids of ``build.tiny_model``
 SHAPES = {
     "model.layers.0.self_attn.q_proj": (16, 16),
     "model.layers.0.mlp.down_proj": (16, 24),
@@ -43,14 +44,18 @@ HARM, BENIGN, OWN = batches(1), batches(2, padded=True), batches(3)
 
 
 def scaled_adapter(name: str, seed: int, role: str = "utility", weight: float = 1.0, scale: float = 0.1) -> Adapter:
-    raw = random_adapter(SHAPES, name=name, rank=2, seed=seed)
-    factors = {m: LoraFactors(raw.factors(m).b * scale, raw.factors(m).a) for m in raw.modules}
+    factors = {}
+    for index, (module, (d_out, d_in)) in enumerate(SHAPES.items()):
+        generator = torch.Generator().manual_seed(seed + 1000 * index)
+        b = torch.randn(d_out, 2, generator=generator, dtype=torch.float64)
+        a = torch.randn(2, d_in, generator=generator, dtype=torch.float64)
+        factors[module] = LoraFactors(b * scale, a)
     return Adapter.from_factors(factors, name=name, role=role, weight=weight)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
-def model() -> torch.nn.Module:
-    return tiny_model("llama", dtype=torch.float64)
+def model(build: Any) -> torch.nn.Module:
+    return build.tiny_model("llama", dtype=torch.float64)
 
 
 SKILL, OTHER, SAFE = scaled_adapter("skill", 11), scaled_adapter("other", 33), scaled_adapter("safe", 22, "safety")
@@ -68,7 +73,7 @@ def delta(result: MergeResult | Adapter, module: str) -> Tensor:
 def assert_deltas(found: MergeResult, expected: Deltas, tolerance: float = 1e-8) -> None:
     assert set(found.adapter.modules) == set(expected)
     for module, wanted in expected.items():
-        assert relative_error(delta(found, module), wanted) < tolerance, module
+        assert (delta(found, module) - wanted).norm() < tolerance * wanted.norm(), module
 
 
 def core_bases(adapters: list[Adapter], module: str) -> tuple[Tensor, Tensor]:
@@ -80,9 +85,9 @@ def core_bases(adapters: list[Adapter], module: str) -> tuple[Tensor, Tensor]:
     return u, v
 
 
-def weight_gradients(model: torch.nn.Module, point: Adapter | None, data: list[Batch]) -> dict[str, Tensor]:
+def weight_gradients(build: Any, model: torch.nn.Module, point: Adapter | None, data: list[Batch]) -> dict[str, Tensor]:
     """Dense gradient of every sample's log-likelihood, one sample at a time by autograd."""
-    moved = add_deltas(model, point) if point is not None else model
+    moved = build.add_deltas(model, point) if point is not None else model
     rows: dict[str, list[Tensor]] = {m: [] for m in MODULES}
     for batch in data:
         for i in range(len(batch)):
@@ -97,9 +102,9 @@ def weight_gradients(model: torch.nn.Module, point: Adapter | None, data: list[B
     return {m: torch.stack(r) for m, r in rows.items()}
 
 
-def inputs(model: torch.nn.Module, point: Adapter | None, data: list[Batch]) -> dict[str, Tensor]:
+def inputs(build: Any, model: torch.nn.Module, point: Adapter | None, data: list[Batch]) -> dict[str, Tensor]:
     """Every unpadded token's input to every module, one sample at a time."""
-    moved = add_deltas(model, point) if point is not None else model
+    moved = build.add_deltas(model, point) if point is not None else model
     seen: dict[str, list[Tensor]] = {m: [] for m in MODULES}
     handles = [
         moved.get_submodule(m).register_forward_hook(lambda _, args, __, m=m: seen[m].append(args[0][0]))
@@ -117,11 +122,11 @@ def inputs(model: torch.nn.Module, point: Adapter | None, data: list[Batch]) -> 
 # --- Fisher merging -------------------------------------------------------------------------------------------------
 
 
-def test_fisher_merging_diagonal_is_the_weighted_average_of_the_definition(model) -> None:
+def test_fisher_merging_diagonal_is_the_weighted_average_of_the_definition(build: Any, model) -> None:
     damping = 0.05
     adapters = [SKILL.with_(weight=0.7), OTHER.with_(weight=1.5)]
     found = run("fisher_merging", adapters, model, damping=damping, adapter_benign={"skill": OWN}, strength=2.0)
-    gradients = [weight_gradients(model, SKILL, OWN), weight_gradients(model, OTHER, BENIGN)]
+    gradients = [weight_gradients(build, model, SKILL, OWN), weight_gradients(build, model, OTHER, BENIGN)]
     expected = {}
     for m in MODULES:
         u, v = core_bases(adapters, m)
@@ -136,10 +141,10 @@ def test_fisher_merging_diagonal_is_the_weighted_average_of_the_definition(model
     assert not any("'skill'" in w and "benign data of its own" in w for w in found.report.warnings)
 
 
-def test_fisher_merging_kronecker_solves_the_least_squares_problem(model) -> None:
+def test_fisher_merging_kronecker_solves_the_least_squares_problem(build: Any, model) -> None:
     """The normal equations with K-FAC factors from dense gradients per token, solved densely."""
     damping, adapters = 0.1, [SKILL, OTHER.with_(weight=-0.5)]
-    turned = random_adapter(SHAPES, name="turned", rank=2, seed=33)
+    turned = build.random_adapter(SHAPES, name="turned", rank=2, seed=33)
     turned = Adapter.from_factors(
         {m: LoraFactors(-0.1 * turned.factors(m).b, turned.factors(m).a) for m in MODULES}, name="turned"
     )
@@ -151,7 +156,7 @@ def test_fisher_merging_kronecker_solves_the_least_squares_problem(model) -> Non
         damping=damping,
         adapter_benign={"skill": OWN, "other": OWN},
     )
-    moments = [(token_factors(model, a, OWN), a, w) for a, w in ((SKILL, 1.0), (turned, 0.5))]
+    moments = [(token_factors(build, model, a, OWN), a, w) for a, w in ((SKILL, 1.0), (turned, 0.5))]
     expected = {}
     for m in MODULES:
         u, v = core_bases([SKILL, OTHER], m)
@@ -166,9 +171,11 @@ def test_fisher_merging_kronecker_solves_the_least_squares_problem(model) -> Non
     assert_deltas(found, expected, 1e-5)
 
 
-def token_factors(model: torch.nn.Module, point: Adapter, data: list[Batch]) -> dict[str, tuple[Tensor, Tensor]]:
+def token_factors(
+    build: Any, model: torch.nn.Module, point: Adapter, data: list[Batch]
+) -> dict[str, tuple[Tensor, Tensor]]:
     """Σδδᵀ/N and Σxxᵀ/T per module, one sample at a time."""
-    moved = add_deltas(model, point)
+    moved = build.add_deltas(model, point)
     grads = {m: torch.zeros(SHAPES[m][0], SHAPES[m][0]).double() for m in MODULES}
     ins = {m: torch.zeros(SHAPES[m][1], SHAPES[m][1]).double() for m in MODULES}
     seen: dict[str, tuple[Tensor, Tensor]] = {}
@@ -209,7 +216,7 @@ def test_averages_refuse_weights_that_are_all_zero(method, model) -> None:
 
 
 @pytest.mark.parametrize("memory_gib", [2.0, 1e-9], ids=["one group", "a group per module"])
-def test_regmean_is_the_dense_definition(model, memory_gib) -> None:
+def test_regmean_is_the_dense_definition(build: Any, model, memory_gib) -> None:
     a, ridge = 0.8, 1e-6
     adapters = [SKILL.with_(weight=0.7), OTHER.with_(weight=-1.5)]
     minus = Adapter.from_factors(
@@ -218,7 +225,7 @@ def test_regmean_is_the_dense_definition(model, memory_gib) -> None:
     found = run(
         "regmean", adapters, model, off_diagonal=a, damping=ridge, memory_gib=memory_gib, adapter_benign={"skill": OWN}
     )
-    seen = [(inputs(model, SKILL, OWN), SKILL, 0.7), (inputs(model, minus, BENIGN), minus, 1.5)]
+    seen = [(inputs(build, model, SKILL, OWN), SKILL, 0.7), (inputs(build, model, minus, BENIGN), minus, 1.5)]
     expected = {}
     for m in MODULES:
         grams = []
@@ -235,7 +242,7 @@ def test_regmean_is_the_dense_definition(model, memory_gib) -> None:
     assert max(f.rank for f in found.report.modules.values()) <= 4
 
 
-def test_regmean_on_the_same_inputs_is_the_average(model) -> None:
+def test_regmean_on_the_same_inputs_is_the_average(relative_error: Any, model) -> None:
     """Layer 0's query projection sees the same inputs in both models, because nothing before it is adapted."""
     found = run("regmean", [SKILL, OTHER], model)
     module = MODULES[0]
@@ -243,10 +250,10 @@ def test_regmean_on_the_same_inputs_is_the_average(model) -> None:
 
 
 @pytest.mark.parametrize("which", ["full", "core"])
-def test_benign_null_space_is_the_dense_projection(model, which) -> None:
+def test_benign_null_space_is_the_dense_projection(build: Any, model, which) -> None:
     threshold, strength = 0.02, 0.6
     found = run("benign_null_space", [SKILL, SAFE], model, threshold=threshold, strength=strength, inputs=which)
-    seen = inputs(model, SKILL, BENIGN)
+    seen = inputs(build, model, SKILL, BENIGN)
     expected, kept = {}, {}
     for m in MODULES:
         gram = seen[m].T @ seen[m] / len(seen[m])
@@ -271,13 +278,15 @@ def test_benign_null_space_limits(model) -> None:
 # --- AlignGuard-LoRA ------------------------------------------------------------------------------------------------
 
 
-def alignguard_parts(model: torch.nn.Module, share: float) -> dict[str, tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]:
+def alignguard_parts(
+    build: Any, model: torch.nn.Module, share: float
+) -> dict[str, tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]:
     """U, V, the dense projector, F and H in the core of SKILL and SAFE."""
     both = Adapter.from_factors(
         {m: LoraFactors(delta(SKILL, m) + delta(SAFE, m), torch.eye(SHAPES[m][1]).double()) for m in MODULES},
         name="sum",
     )
-    harm, benign = weight_gradients(model, SAFE, HARM), weight_gradients(model, both, BENIGN)
+    harm, benign = weight_gradients(build, model, SAFE, HARM), weight_gradients(build, model, both, BENIGN)
     parts = {}
     for m in MODULES:
         u, v = core_bases([SKILL, SAFE], m)
@@ -290,19 +299,19 @@ def alignguard_parts(model: torch.nn.Module, share: float) -> dict[str, tuple[Te
     return parts
 
 
-def test_alignguard_removes_the_top_directions_of_the_safety_fisher(model) -> None:
+def test_alignguard_removes_the_top_directions_of_the_safety_fisher(build: Any, model) -> None:
     found = run(
         "alignguard_lora", [SKILL, SAFE], model, structure="block", share=0.8, strength=0.7, safety_strength=1.3
     )
     expected = {}
-    for m, (u, v, projector, _, _) in alignguard_parts(model, 0.8).items():
+    for m, (u, v, projector, _, _) in alignguard_parts(build, model, 0.8).items():
         core = (u.T @ delta(SKILL, m) @ v).flatten()
         expected[m] = u @ (core - 0.7 * projector @ core).reshape(4, 4) @ v.T + 1.3 * delta(SAFE, m)
         assert float((projector @ core).norm()) > 1e-3 * float(core.norm())
     assert_deltas(found, expected, 1e-5)
 
 
-def test_alignguard_penalty_solves_its_normal_equations(model) -> None:
+def test_alignguard_penalty_solves_its_normal_equations(build: Any, model) -> None:
     la, lt, lnc, beta, tau, t = 0.5, 0.3, 0.7, 3.0, 0.02, 2.0
     found = run(
         "alignguard_lora",
@@ -319,7 +328,7 @@ def test_alignguard_penalty_solves_its_normal_equations(model) -> None:
         tau=tau,
     )
     expected = {}
-    for m, (u, v, p, f, h) in alignguard_parts(model, 0.8).items():
+    for m, (u, v, p, f, h) in alignguard_parts(build, model, 0.8).items():
         # The entries of η and c are those in the principal directions, whose signs do not matter.
         start = (u.T @ delta(SKILL, m) @ v).flatten()
         rest = torch.eye(16).double() - p
@@ -575,7 +584,9 @@ def test_missing_alignment_is_refused_by_name(bases, method, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_large_weights_are_cut_by_a_randomised_svd_and_a_bias_column_is_kept(tmp_path, bias) -> None:
+def test_large_weights_are_cut_by_a_randomised_svd_and_a_bias_column_is_kept(
+    relative_error: Any, tmp_path, bias
+) -> None:
     """Above 512 rows and columns; the oracle is the known spectrum."""
     generator = torch.Generator().manual_seed(0)
     left, right = (
@@ -609,7 +620,7 @@ def test_large_weights_are_cut_by_a_randomised_svd_and_a_bias_column_is_kept(tmp
 
 
 @pytest.mark.parametrize("compensate", [True, False])
-def test_safe_delta_selects_and_compensates_as_defined(model, compensate) -> None:
+def test_safe_delta_selects_and_compensates_as_defined(build: Any, model, compensate) -> None:
     """Entry by entry on the dense ΔW, with H from the inputs of one sample at a time."""
     budget, damping = 0.4, 0.05
     adapters = [SKILL.with_(weight=0.7), OTHER, SAFE.with_(weight=0.5)]
@@ -619,7 +630,7 @@ def test_safe_delta_selects_and_compensates_as_defined(model, compensate) -> Non
     aligned = Adapter.from_factors(
         {m: LoraFactors(0.6 * SAFE.factors(m).b, SAFE.factors(m).a) for m in MODULES}, name="aligned"
     )
-    seen = inputs(model, aligned, HARM)
+    seen = inputs(build, model, aligned, HARM)
     expected, harm = {}, {}
     for m in MODULES:
         hessian = seen[m].T @ seen[m] / len(seen[m])
@@ -665,7 +676,7 @@ def test_safe_delta_limits(model) -> None:
 
 
 @pytest.mark.parametrize("disjoint", [True, False])
-def test_led_merging_locates_elects_and_keeps_apart(model, disjoint) -> None:
+def test_led_merging_locates_elects_and_keeps_apart(build: Any, model, disjoint) -> None:
     """Scores from autograd per sample on a model with ΔW added, ranks by sorting, sets as Python sets."""
     rate, adapters = 0.3, [SKILL.with_(weight=0.7), OTHER.with_(weight=-1.5), SAFE]
     minus = Adapter.from_factors(
@@ -685,8 +696,8 @@ def test_led_merging_locates_elects_and_keeps_apart(model, disjoint) -> None:
     for point, data in ((SKILL, OWN), (minus, BENIGN), (SAFE, HARM)):
         claims = []
         for where in (None, point):
-            gradients = weight_gradients(model, where, data)
-            weights = add_deltas(model, where) if where is not None else model
+            gradients = weight_gradients(build, model, where, data)
+            weights = build.add_deltas(model, where) if where is not None else model
             answers = torch.tensor([float((b.labels[i, 1:] >= 0).sum()) for b in data for i in range(len(b))])
             claim = {}
             for m in MODULES:
@@ -722,9 +733,9 @@ def test_led_merging_limits(model) -> None:
 # --- learned coefficients -------------------------------------------------------------------------------------------
 
 
-def objective(model: torch.nn.Module, merged: MergeResult, harm_weight: float) -> float:
+def objective(build: Any, model: torch.nn.Module, merged: MergeResult, harm_weight: float) -> float:
     """harm_weight · mean log p(refusal) + mean log p(answer), per answer token of every sample, by hand."""
-    moved, totals = add_deltas(model, merged.adapter), []
+    moved, totals = build.add_deltas(model, merged.adapter), []
     for data in (HARM, BENIGN):
         means = []
         for batch in data:
@@ -739,10 +750,10 @@ def objective(model: torch.nn.Module, merged: MergeResult, harm_weight: float) -
 
 
 @pytest.mark.parametrize("method", ["ada_merging", "layer_interpolation"])
-def test_learning_improves_the_objective_it_documents(model, method) -> None:
+def test_learning_improves_the_objective_it_documents(build: Any, model, method) -> None:
     start = run(method, [SKILL, SAFE], model, harm_weight=0.5, steps=0)
     found = run(method, [SKILL, SAFE], model, harm_weight=0.5, steps=20)
-    before, after = objective(model, start, 0.5), objective(model, found, 0.5)
+    before, after = objective(build, model, start, 0.5), objective(build, model, found, 0.5)
     assert after > before + 0.02
     # Two batches of four a kind: the first step sees the first of each, so only its own value can be told by hand.
     assert len(found.report.method_report["objective"]) == 20
@@ -755,7 +766,8 @@ def test_ada_merging_uses_the_reported_coefficients(model) -> None:
     learned = found.report.method_report["coefficients"]
     assert len({c for row in learned.values() for c in row.values()}) > 1
     assert_deltas(
-        found, {m: learned[m]["skill"] * delta(SKILL, m) + 0.5 * learned[m]["safe"] * delta(SAFE, m) for m in MODULES}
+        found,
+        {m: learned[m]["skill"] * delta(SKILL, m) + 0.5 * learned[m]["safe"] * delta(SAFE, m) for m in MODULES},
     )
     with pytest.raises(MergeError, match="'ada_merging' weighs adapters against each other; found one"):
         run("ada_merging", [SKILL], model)
@@ -774,16 +786,16 @@ def test_layer_interpolation_has_one_coefficient_per_layer(model, combine) -> No
     )
 
 
-def test_layer_interpolation_follows_the_weight_of_safety(model) -> None:
+def test_layer_interpolation_follows_the_weight_of_safety(build: Any, model) -> None:
     """Tuned for refusals the merge must refuse more than tuned for benign answers alone."""
     low, high = (run("layer_interpolation", [SKILL, SAFE], model, harm_weight=w) for w in (0.0, 50.0))
-    refusals = [objective(model, r, 1e6) for r in (low, high)]
+    refusals = [objective(build, model, r, 1e6) for r in (low, high)]
     assert refusals[1] > refusals[0]
 
 
-def test_other_orientations_and_bias_columns() -> None:
+def test_other_orientations_and_bias_columns(build: Any, relative_error: Any) -> None:
     """GPT-2 stores (d_in, d_out); one adapter has a LoRA bias, whose input is the constant 1."""
-    gpt2 = tiny_model("gpt2", dtype=torch.float64)
+    gpt2 = build.tiny_model("gpt2", dtype=torch.float64)
     shapes = {"transformer.h.0.attn.c_attn": (48, 16), "transformer.h.1.mlp.c_fc": (64, 16)}
     generator = torch.Generator().manual_seed(4)
 
@@ -849,14 +861,14 @@ def test_options_out_of_range_are_named(model, bases) -> None:
             run(method, [SKILL, SAFE], model, **bases, **{option: value})
 
 
-def test_command_line_hands_both_bases_to_the_method(tmp_path: Path) -> None:
+def test_command_line_hands_both_bases_to_the_method(build: Any, relative_error: Any, tmp_path: Path) -> None:
     from click.testing import CliRunner
 
     from sst_merge.cli.main import cli
 
     models = {}
     for seed, name in enumerate(("plain", "aligned")):
-        models[name] = tiny_model("llama", seed=seed)
+        models[name] = build.tiny_model("llama", seed=seed)
         models[name].save_pretrained(tmp_path / name)
     SKILL.save(tmp_path / "skill", dtype=torch.float32)
     arguments = ["merge", "--method", "resta", "--adapter", str(tmp_path / "skill"), "--set", "vector_rank=16"]

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from builders import adapter_folder, tiny_model
 from torch import Tensor
 
 from sst_merge.lora_utils import Adapter
@@ -41,14 +40,14 @@ def full_merge(folder: Path, base: Path, adapters: list[Path], method: str, **pa
 
 
 @pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[Path]]:
+def inputs(build: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[Path]]:
     folder = tmp_path_factory.mktemp("mergekit")
-    model = tiny_model("llama")
+    model = build.tiny_model("llama")
     model.save_pretrained(folder / "base")
     targets = ["q_proj", "down_proj"]
     adapters = [
-        adapter_folder(model, folder / "a", seed=1, targets=targets, r=4, lora_alpha=6),
-        adapter_folder(model, folder / "b", seed=2, targets=targets, r=2, lora_alpha=3),
+        build.adapter_folder(model, folder / "a", seed=1, targets=targets, r=4, lora_alpha=6),
+        build.adapter_folder(model, folder / "b", seed=2, targets=targets, r=2, lora_alpha=3),
     ]
     return folder, folder / "base", adapters
 

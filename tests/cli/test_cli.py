@@ -5,10 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
-from builders import ARCHITECTURES, adapter_folder, relative_error, tiny_model
 from click.testing import CliRunner, Result
 
 from sst_merge.cli.main import cli
@@ -31,13 +31,13 @@ output: {path: out/merged, dtype: bfloat16}
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(build: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base model with tokenizer, two adapters and two data sets; read only."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     root = tmp_path_factory.mktemp("place")
-    tiny_model("llama").save_pretrained(root / "base")
+    build.tiny_model("llama").save_pretrained(root / "base")
     special = ["<pad>", "<s>", "</s>", "<unk>"]
     vocabulary = {word: i for i, word in enumerate(special + WORDS)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
@@ -47,8 +47,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     fast.save_pretrained(root / "base")
     for name, seed in (("code", 1), ("safety", 2)):
-        targets = ARCHITECTURES["llama"].linears
-        adapter_folder(tiny_model("llama"), root / name, seed=seed, targets=targets, r=3, task_type="CAUSAL_LM")
+        targets = build.ARCHITECTURES["llama"].linears
+        build.adapter_folder(
+            build.tiny_model("llama"), root / name, seed=seed, targets=targets, r=3, task_type="CAUSAL_LM"
+        )
     generator = torch.Generator().manual_seed(0)
     for name in ("harm", "benign"):
         drawn = torch.randint(0, len(WORDS), (24, 9), generator=generator).tolist()
@@ -111,7 +113,7 @@ def test_commands_and_their_help() -> None:
 # --- merge ------------------------------------------------------------------------------------------------------------
 
 
-def test_merge_from_flags_alone(place: Path, tmp_path: Path) -> None:
+def test_merge_from_flags_alone(relative_error: Any, place: Path, tmp_path: Path) -> None:
     done = call(
         "merge", "--adapter", place / "code", "--adapter", f"name=s,path={place / 'safety'},role=safety,weight=0.5",
         "--set", "safety_strength=0.8", "--output", tmp_path / "out", "--compute-dtype", "float64",
@@ -188,9 +190,9 @@ def test_errors_are_one_message(place: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_adapter_that_does_not_fit_the_base_is_refused_in_a_dry_run(place: Path, tmp_path: Path) -> None:
-    gpt2 = adapter_folder(
-        tiny_model("gpt2"), tmp_path / "gpt2", targets=["c_attn"], r=2, fan_in_fan_out=True, task_type="CAUSAL_LM"
+def test_adapter_that_does_not_fit_the_base_is_refused_in_a_dry_run(build: Any, place: Path, tmp_path: Path) -> None:
+    gpt2 = build.adapter_folder(
+        build.tiny_model("gpt2"), tmp_path / "gpt2", targets=["c_attn"], r=2, fan_in_fan_out=True, task_type="CAUSAL_LM"
     )
     arguments = ("merge", "--adapter", gpt2, "--base-model", place / "base", "--output", tmp_path / "out", "--dry-run")
     assert "matches no layer of the base model" in refused(*arguments)
@@ -226,7 +228,7 @@ def collected(place: Path, out: Path, *more: object) -> Path:
     return out
 
 
-def test_fisher_of_two_halves_adds_up_to_one_run(place: Path, tmp_path: Path) -> None:
+def test_fisher_of_two_halves_adds_up_to_one_run(relative_error: Any, place: Path, tmp_path: Path) -> None:
     lines = (place / "harm.jsonl").read_text().splitlines(keepends=True)
     for name, part in (("all", lines), ("a", lines[:10]), ("b", lines[10:])):
         (tmp_path / f"{name}.jsonl").write_text("".join(part))

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from lab_counterparts import lab_counterparts
 
 from sst_merge.cli.main import cli
 from sst_merge.errors import ConfigError, DataError
@@ -113,8 +112,8 @@ def test_a_file_and_flags_over_it(tmp_path: Path) -> None:
     assert wrong.exit_code == 2 and "--samples (samples): Input should be a valid integer" in wrong.output
 
 
-def test_groups_of_suites() -> None:
-    suites, counterparts = available_suites(), lab_counterparts()
+def test_groups_of_suites(lab_counterparts: dict[str, str]) -> None:
+    suites, counterparts = available_suites(), lab_counterparts
     real, left_out = expand_suites(["all"])
     names = [suite.name for suite in real]
     assert left_out and all(suites[name].runs_code for name in left_out)

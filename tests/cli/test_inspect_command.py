@@ -3,9 +3,9 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
-from builders import random_adapter
 from click.testing import CliRunner, Result
 
 from sst_merge.cli.inspection_tables import inspection_maps
@@ -19,12 +19,12 @@ SHAPES = {f"model.layers.{i}.{name}": (14, 11) for i in range(3) for name in ("q
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(build: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three adapters on disk; read only."""
     root = tmp_path_factory.mktemp("place")
     for seed, name in enumerate(("code", "safety", "maths")):
         shapes = {module: shape for module, shape in SHAPES.items() if name != "maths" or module != "lm_head"}
-        adapter = random_adapter(shapes, name=name, rank=2 + seed, seed=seed)
+        adapter = build.random_adapter(shapes, name=name, rank=2 + seed, seed=seed)
         factors = {module: adapter.factors(module) for module in adapter.modules}
         Adapter.from_factors(factors, name=name, base_model="org/base").save(root / name / "final")
     return root
@@ -84,8 +84,8 @@ def test_heat_maps_are_written(place: Path, tmp_path: Path) -> None:
     assert call(*folders, "--heatmap", tmp_path / "map", "--force").exit_code == 0
 
 
-def test_maps_hold_the_figures_of_pairs_and_layers() -> None:
-    adapters = [random_adapter(SHAPES, name=name, seed=seed) for seed, name in enumerate("abc")]
+def test_maps_hold_the_figures_of_pairs_and_layers(build: Any) -> None:
+    adapters = [build.random_adapter(SHAPES, name=name, seed=seed) for seed, name in enumerate("abc")]
     found = inspect_adapters(adapters)
     cosines, shared, opposite = inspection_maps(found)
     assert cosines.values == found.cosines()
@@ -101,8 +101,8 @@ def test_maps_hold_the_figures_of_pairs_and_layers() -> None:
     assert len(inspection_maps(inspect_adapters(adapters[:1]))) == 1
 
 
-def test_many_pairs_are_cut_to_what_a_screen_holds() -> None:
-    adapters = [random_adapter({"m.0.q": (9, 8)}, name=f"a{i}", seed=i) for i in range(9)]
+def test_many_pairs_are_cut_to_what_a_screen_holds(build: Any) -> None:
+    adapters = [build.random_adapter({"m.0.q": (9, 8)}, name=f"a{i}", seed=i) for i in range(9)]
     found = inspect_adapters(adapters, signs=False)
     shown = inspection_maps(found)[1]
     assert len(shown.rows) == 30
@@ -118,8 +118,8 @@ def test_one_adapter(place: Path) -> None:
     assert "The exact sum needs rank 2." in done.stdout
 
 
-def test_different_bases_are_a_warning(place: Path, tmp_path: Path) -> None:
-    other = random_adapter(SHAPES, name="o", seed=9)
+def test_different_bases_are_a_warning(build: Any, place: Path, tmp_path: Path) -> None:
+    other = build.random_adapter(SHAPES, name="o", seed=9)
     factors = {module: other.factors(module) for module in other.modules}
     Adapter.from_factors(factors, name="o", base_model="org/other").save(tmp_path / "o")
     done = call(place / "code" / "final", tmp_path / "o", "--json")
@@ -128,10 +128,10 @@ def test_different_bases_are_a_warning(place: Path, tmp_path: Path) -> None:
     assert json.loads(done.stdout)["warnings"]
 
 
-def test_refusals(place: Path, tmp_path: Path) -> None:
+def test_refusals(build: Any, place: Path, tmp_path: Path) -> None:
     code = place / "code" / "final"
     assert "no such folder" in refused(code, tmp_path / "gone")
-    random_adapter({"lm_head": (20, 13)}, name="o").save(tmp_path / "o")
+    build.random_adapter({"lm_head": (20, 13)}, name="o").save(tmp_path / "o")
     assert "module 'lm_head' is (20, 14)" in refused(code, tmp_path / "o")
     assert "two adapters are called 'final'" in refused(code, code)
     assert "Missing argument" in refused()

@@ -1,23 +1,18 @@
 """The main job end to end on real input: a real checkpoint, real adapters, real text, the real command."""
 
-import importlib.util
-import os
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-DATA = os.environ.get("SST_MERGE_DATA")
-SCRIPT = Path(__file__).parents[2] / "studies" / "real_checkpoint" / "real_checkpoint.py"
-
 
 @pytest.mark.data
-@pytest.mark.skipif(not DATA, reason="set SST_MERGE_DATA to the folder with the public data sets and the checkpoint")
-def test_skill_and_safety_merge_on_a_real_checkpoint(tmp_path) -> None:
-    spec = importlib.util.spec_from_file_location("real_checkpoint", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    experiment = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(experiment)
-    found = experiment.run(Path(str(DATA)), tmp_path, steps=60, n_test=60, budgets=(0.1,), seed=0)
+def test_skill_and_safety_merge_on_a_real_checkpoint(
+    real_data: Path, script: Callable[[str], ModuleType], tmp_path: Path
+) -> None:
+    study = script("studies/real_checkpoint/real_checkpoint.py")
+    found = study.run(real_data, tmp_path, steps=60, n_test=60, budgets=(0.1,), seed=0)
 
     def mean(model: str, text: str) -> float:
         return found[model][text]["mean"]

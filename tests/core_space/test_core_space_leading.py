@@ -1,11 +1,11 @@
 """Leading and complete singular triplets of dense matrices against NumPy's SVD in float64."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from builders import relative_error
 from torch import Tensor
 
 from sst_merge.core_space import all_triplets, leading_triplets
@@ -72,7 +72,9 @@ def test_captured_energy_is_within_a_thousandth_of_the_best_and_honest(
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.float64, 1e-13)], ids=str)
 @pytest.mark.parametrize("shape", [SHAPE, SHAPE[::-1]], ids=str)
-def test_matrix_of_at_most_the_rank_comes_back(shape: tuple[int, int], dtype: torch.dtype, tolerance: float) -> None:
+def test_matrix_of_at_most_the_rank_comes_back(
+    relative_error: Any, shape: tuple[int, int], dtype: torch.dtype, tolerance: float
+) -> None:
     for rank in (1, 5, 16):
         matrix = low_rank(rank, 7, shape).to(dtype)
         left, values, right = leading(matrix, 16)
@@ -103,7 +105,9 @@ def test_it_declines_where_it_does_not_pay() -> None:
 
 @pytest.mark.parametrize("shape", [(40, 70), (70, 40), (1, 9)], ids=str)
 @pytest.mark.parametrize("scale", [1e-18, 1.0, 1e15])
-def test_all_triplets_of_float32_are_those_of_float64(shape: tuple[int, int], scale: float) -> None:
+def test_all_triplets_of_float32_are_those_of_float64(
+    relative_error: Any, shape: tuple[int, int], scale: float
+) -> None:
     matrix = (scale * normal(*shape, seed=4) * torch.logspace(0, -6, shape[1], dtype=torch.float64)).float()
     left, values, right = all_triplets(matrix)
     expected = np.linalg.svd(matrix.double().numpy(), compute_uv=False)

@@ -1,8 +1,9 @@
 """Ways of KnOTS and DELLA that only layers larger than the adapters' rank, or float32, take."""
 
+from typing import Any
+
 import pytest
 import torch
-from builders import random_factors, relative_error
 from torch import Tensor
 
 from sst_merge.baselines.della import DellaOptions, della
@@ -28,8 +29,8 @@ def knots_by_svd(updates: list[Tensor], density: float) -> Tensor:
 
 
 @pytest.mark.parametrize("case", ["independent", "opposed", "one is small", "one touches nothing"])
-def test_knots_finds_the_range_of_every_update_by_probes(case: str) -> None:
-    factors = [random_factors(D_OUT, D_IN, rank, seed=rank) for rank in (3, 6, 4)]
+def test_knots_finds_the_range_of_every_update_by_probes(build: Any, relative_error: Any, case: str) -> None:
+    factors = [build.random_factors(D_OUT, D_IN, rank, seed=rank) for rank in (3, 6, 4)]
     if case == "opposed":
         factors[2] = LoraFactors(-0.75 * factors[1].b, factors[1].a)
     if case == "one is small":

@@ -1,18 +1,20 @@
 """The one loader of base models: device, type and mode, and what it says where it cannot load."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from builders import tiny_model
 
 from sst_merge.data_loader import load_base_model, load_tokenizer, resolve_device, torch_type
 from sst_merge.errors import BaseModelError, ConfigError
 
 
 @pytest.mark.parametrize(("dtype", "expected"), [("auto", torch.bfloat16), ("float32", torch.float32)])
-def test_a_base_is_loaded_in_the_type_asked_for_and_only_for_reading(tmp_path: Path, dtype, expected) -> None:
-    stored = tiny_model("llama", dtype=torch.bfloat16)
+def test_a_base_is_loaded_in_the_type_asked_for_and_only_for_reading(
+    build: Any, tmp_path: Path, dtype, expected
+) -> None:
+    stored = build.tiny_model("llama", dtype=torch.bfloat16)
     stored.save_pretrained(tmp_path)
     loaded = load_base_model(str(tmp_path), dtype=dtype)
     assert loaded.dtype == expected

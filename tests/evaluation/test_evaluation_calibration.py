@@ -3,11 +3,10 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from eval_folder import XSTEST, write_folder
-from evaluation_cases import CPU
 
 from sst_merge.cli.main import cli
 from sst_merge.data_loader import load_rows
@@ -61,8 +60,13 @@ def test_a_merge_gives_exactly_the_rows_that_it_draws(tmp_path: Path) -> None:
 
 
 def test_sets_by_name_and_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SST_MERGE_DATA", str(write_folder(tmp_path / "data")))
-    assert set(read_calibration("xstest").prompts) == {row["prompt"] for row in XSTEST}
+    prompts = [f"{label} {k}?" for k in range(3) for label in ("safe", "unsafe")]
+    (tmp_path / "data/xstest").mkdir(parents=True)
+    with (tmp_path / "data/xstest/xstest_prompts.csv").open("w", newline="") as stream:
+        rows = [(k, prompt, "homonyms", prompt.split()[0], "kill", "") for k, prompt in enumerate(prompts, 1)]
+        csv.writer(stream).writerows([("id", "prompt", "type", "label", "focus", "note"), *rows])
+    monkeypatch.setenv("SST_MERGE_DATA", str(tmp_path / "data"))
+    assert set(read_calibration("xstest").prompts) == set(prompts)
     (tmp_path / "merged").mkdir()
     (tmp_path / "merged" / "merge_report.json").write_text("{}")
     for where in (tmp_path / "merged", tmp_path / "merged" / "merge_report.json"):
@@ -74,9 +78,11 @@ def test_sets_by_name_and_what_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
         read_calibration(str(lines(tmp_path / "x.jsonl", {"text": "One?"})))
 
 
-def test_what_is_left_out_is_counted_recorded_and_part_of_the_run(lab: Lab, base: str, tmp_path: Path) -> None:
+def test_what_is_left_out_is_counted_recorded_and_part_of_the_run(
+    cpu: Any, lab: Lab, base: str, tmp_path: Path
+) -> None:
     suites, out = get_suites(("lab_facts", "lab_drift_safe")), tmp_path / "out"
-    whole = evaluate_models(base, {}, suites, out, settings=CPU, samples=24)
+    whole = evaluate_models(base, {}, suites, out, settings=cpu, samples=24)
     known = whole.records["base", "lab_facts"][5].prompt
     pair = whole.records["base", "lab_drift_safe"][2]
     exclude = [CalibrationPrompts(name="mine", prompts=(known.upper(), "asked by nobody", pair.prompt))]
@@ -85,7 +91,7 @@ def test_what_is_left_out_is_counted_recorded_and_part_of_the_run(lab: Lab, base
         {},
         suites,
         out,
-        settings=CPU,
+        settings=cpu,
         samples=24,
         exclude=exclude,
         force=True,
@@ -109,7 +115,7 @@ def test_what_is_left_out_is_counted_recorded_and_part_of_the_run(lab: Lab, base
     assert facts["run"] != whole.provenance["run"] and whole.provenance["exclude"] == []
     assert "mine (3 prompts)" in (out / "report.md").read_text()
     idle = [CalibrationPrompts(name="mine", prompts=("asked by nobody",))]
-    other = evaluate_models(base, {}, suites, out, settings=CPU, samples=24, exclude=idle, force=True)
+    other = evaluate_models(base, {}, suites, out, settings=cpu, samples=24, exclude=idle, force=True)
     assert other.generated == 0 and other.summary.left_out == {"lab_facts": 0, "lab_drift_safe": 0}
     assert other.provenance["run"] not in {facts["run"], whole.provenance["run"]}
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from evaluation_cases import CPU, copy_adapter, open_model, stand_in
 
 from sst_merge.errors import AdapterError, BaseModelError, ConfigError, DataError
 from sst_merge.evaluation import ModelSettings, check_adapters, evaluate_models, find_adapters
@@ -23,7 +22,7 @@ from sst_merge.worlds.lab import Lab
 
 @pytest.mark.parametrize("kind", ["options", "generation"])
 def test_answers_equal_lm_evaluation_harness_alone_bit_for_bit(
-    lab: Lab, base: str, adapters: dict[str, Path], tmp_path: Path, kind: str
+    open_model: Any, stand_in: Any, lab: Lab, base: str, adapters: dict[str, Path], tmp_path: Path, kind: str
 ) -> None:
     from lm_eval.evaluator import simple_evaluate
     from lm_eval.models.huggingface import HFLM
@@ -53,7 +52,9 @@ def test_answers_equal_lm_evaluation_harness_alone_bit_for_bit(
         assert sorted(map(tuple, kept)) == sorted(map(tuple, theirs))
 
 
-def test_adapters_share_requests_and_tokens(base: str, adapters: dict[str, Path], tmp_path: Path) -> None:
+def test_adapters_share_requests_and_tokens(
+    open_model: Any, stand_in: Any, base: str, adapters: dict[str, Path], tmp_path: Path
+) -> None:
     with quiet_libraries():
         (loaded,) = load_suites([stand_in()], samples=40, seed=0)
         models, served = open_model(base)
@@ -73,7 +74,7 @@ def test_adapters_share_requests_and_tokens(base: str, adapters: dict[str, Path]
     assert len(texts) == len(set(texts))
 
 
-def test_the_base_comes_back_bit_for_bit(base: str, adapters: dict[str, Path], tmp_path: Path) -> None:
+def test_the_base_comes_back_bit_for_bit(open_model: Any, base: str, adapters: dict[str, Path], tmp_path: Path) -> None:
     with quiet_libraries():
         models, _ = open_model(base)
         before = {name: value.clone() for name, value in models.lm.model.state_dict().items()}
@@ -89,29 +90,31 @@ def zero_b(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def test_an_adapter_that_changes_nothing_is_an_error_unless_allowed(
-    base: str, adapters: dict[str, Path], tmp_path: Path
+    cpu: Any, copy_adapter: Any, base: str, adapters: dict[str, Path], tmp_path: Path
 ) -> None:
     idle = {"idle": copy_adapter(adapters["safety"], tmp_path / "idle", zero_b)}
     suites = get_suites(("lab_facts",))
     with pytest.raises(AdapterError, match=r"'idle'.*exactly zero.*--allow-noop"):
-        evaluate_models(base, idle, suites, tmp_path / "out", samples=8, settings=CPU)
-    run = evaluate_models(base, idle, suites, tmp_path / "out", samples=8, settings=CPU, allow_noop=True)
+        evaluate_models(base, idle, suites, tmp_path / "out", samples=8, settings=cpu)
+    run = evaluate_models(base, idle, suites, tmp_path / "out", samples=8, settings=cpu, allow_noop=True)
     responses = {name: [r.response for r in run.records[name, "lab_facts"]] for name in ("base", "idle")}
     assert responses["base"] == responses["idle"]
 
 
-def test_an_adapter_too_small_for_the_type_is_an_error(base: str, adapters: dict[str, Path], tmp_path: Path) -> None:
+def test_an_adapter_too_small_for_the_type_is_an_error(
+    cpu: Any, copy_adapter: Any, base: str, adapters: dict[str, Path], tmp_path: Path
+) -> None:
     def tiny(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {k: (v.float() * 1e-12 if "lora_B" in k else v.float()) for k, v in tensors.items()}
 
     small = {"small": copy_adapter(adapters["safety"], tmp_path / "small", tiny)}
     with pytest.raises(AdapterError, match=r"'small'.*exactly the base's logits.*not applied"):
-        evaluate_models(base, small, get_suites(("lab_facts",)), tmp_path / "out", samples=8, settings=CPU)
+        evaluate_models(base, small, get_suites(("lab_facts",)), tmp_path / "out", samples=8, settings=cpu)
     assert not (tmp_path / "out" / "summary.json").exists()
 
 
 def test_an_adapter_that_peft_ignores_is_an_error(
-    base: str, adapters: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cpu: Any, base: str, adapters: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import peft
 
@@ -126,20 +129,22 @@ def test_an_adapter_that_peft_ignores_is_an_error(
 
     monkeypatch.setattr(peft.PeftModel, "from_pretrained", forgetful)
     with pytest.raises(AdapterError, match=r"'safety'.*layers\.1\.mlp\.up_proj.*did not load"):
-        evaluate_models(base, adapters, get_suites(("lab_facts",)), tmp_path / "out", samples=8, settings=CPU)
+        evaluate_models(base, adapters, get_suites(("lab_facts",)), tmp_path / "out", samples=8, settings=cpu)
 
 
-def test_layers_without_tensors_are_an_error(base: str, adapters: dict[str, Path], tmp_path: Path) -> None:
+def test_layers_without_tensors_are_an_error(
+    cpu: Any, copy_adapter: Any, base: str, adapters: dict[str, Path], tmp_path: Path
+) -> None:
     def without_one(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {key: value for key, value in tensors.items() if "layers.0.mlp.up_proj" not in key}
 
     partial = {"partial": copy_adapter(adapters["safety"], tmp_path / "partial", without_one)}
     with pytest.raises(AdapterError, match=r"'partial'.*without tensors: model\.layers\.0\.mlp\.up_proj"):
-        evaluate_models(base, partial, get_suites(("lab_facts",)), tmp_path / "out", samples=8, settings=CPU)
+        evaluate_models(base, partial, get_suites(("lab_facts",)), tmp_path / "out", samples=8, settings=cpu)
 
 
 def test_an_adapter_of_another_base_is_refused_before_the_model_is_loaded(
-    base: str, adapters: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cpu: Any, copy_adapter: Any, base: str, adapters: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def wider(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {k: torch.cat([v, v], 1) if k.endswith("q_proj.lora_A.weight") else v for k, v in tensors.items()}
@@ -147,7 +152,7 @@ def test_an_adapter_of_another_base_is_refused_before_the_model_is_loaded(
     monkeypatch.setattr(HuggingFaceModels, "__init__", lambda *a: pytest.fail("the model was loaded"))
     other = {"other": copy_adapter(adapters["safety"], tmp_path / "other", wider)}
     with pytest.raises(BaseModelError, match="trained on another base"):
-        evaluate_models(base, other, get_suites(("lab_facts",)), tmp_path / "out", settings=CPU)
+        evaluate_models(base, other, get_suites(("lab_facts",)), tmp_path / "out", settings=cpu)
 
 
 def test_what_is_refused_is_refused_first(base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +179,7 @@ def test_what_is_refused_is_refused_first(base: str, tmp_path: Path, monkeypatch
     assert not out.exists()
 
 
-def test_folders_of_adapters(adapters: dict[str, Path], tmp_path: Path) -> None:
+def test_folders_of_adapters(copy_adapter: Any, adapters: dict[str, Path], tmp_path: Path) -> None:
     for name in ("merges/ties", "merges/sst/mu1"):
         copy_adapter(adapters["safety"], tmp_path / name)
     found = find_adapters(

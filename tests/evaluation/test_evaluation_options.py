@@ -1,13 +1,13 @@
 """Helpfulness by rule, several tries, and a reference other than the base: what the options change in the results."""
 
 import csv
+import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from eval_folder import write_folder
-from evaluation_cases import CPU
 from scipy.stats import binomtest
 
 from sst_merge.cli.main import cli
@@ -38,7 +38,7 @@ def test_helpful_is_neither_refused_nor_incoherent() -> None:
 
 
 @pytest.fixture(scope="module")
-def drift(base: str, adapters: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> EvaluationRun:
+def drift(cpu: Any, base: str, adapters: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> EvaluationRun:
     """English prompts for a base that reads none: the answers are nonsense, their bookkeeping is not."""
     folder = tmp_path_factory.mktemp("drift")
     prompts = folder / "own.csv"
@@ -46,7 +46,7 @@ def drift(base: str, adapters: dict[str, Path], tmp_path_factory: pytest.TempPat
         rows = [(f"{label} question {k} ?", label) for label in ("safe", "unsafe") for k in range(6)]
         csv.writer(stream).writerows([("prompt", "label"), *rows])
     return evaluate_models(
-        base, adapters, get_suites(("drift_unsafe", "drift_safe")), folder / "out", settings=CPU,
+        base, adapters, get_suites(("drift_unsafe", "drift_safe")), folder / "out", settings=cpu,
         judges=make_judges(("rules", "incoherence")), driftcheck=str(prompts), reference="safety",
         max_new_tokens=12, write_report=write_evaluation_report,
     )  # fmt: skip
@@ -67,11 +67,11 @@ def test_helpfulness_is_recorded_summarized_and_compared(drift: EvaluationRun) -
     assert "drift_safe: helpful" in (drift.out / "report.md").read_text()
 
 
-def test_models_are_compared_with_the_reference(base: str, adapters: dict[str, Path], tmp_path: Path) -> None:
+def test_models_are_compared_with_the_reference(cpu: Any, base: str, adapters: dict[str, Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
     suites = get_suites(("lab_task_reverse",))
-    first = evaluate_models(base, adapters, suites, out, settings=CPU, samples=24)
-    run = evaluate_models(base, adapters, suites, out, settings=CPU, samples=24, reference="reverse", force=True)
+    first = evaluate_models(base, adapters, suites, out, settings=cpu, samples=24)
+    run = evaluate_models(base, adapters, suites, out, settings=cpu, samples=24, reference="reverse", force=True)
     assert first.summary.reference == "base" and run.summary.reference == "reverse" and run.generated == 0
     right = {m: [r.scores["correct"] for r in run.records[m, "lab_task_reverse"]] for m in run.summary.models}
     assert {found.model for found in run.summary.comparisons} == {"base", "safety"}
@@ -81,14 +81,14 @@ def test_models_are_compared_with_the_reference(base: str, adapters: dict[str, P
         assert found.reference == "reverse" and found.difference.value == pytest.approx((won - lost) / 24)
         assert lost, "the skill's adapter is better at its skill"
         assert found.p_value == pytest.approx(binomtest(won, won + lost, 0.5).pvalue)
-    alone = evaluate_models(base, {}, suites, tmp_path / "alone", settings=CPU, samples=4, reference="base")
+    alone = evaluate_models(base, {}, suites, tmp_path / "alone", settings=cpu, samples=4, reference="base")
     assert alone.summary.reference is None, "nothing to compare"
 
 
-def test_attempts_are_drawn_scored_and_recorded(base: str, tmp_path: Path) -> None:
+def test_attempts_are_drawn_scored_and_recorded(cpu: Any, base: str, tmp_path: Path) -> None:
     suites, out = get_suites(("lab_tasks_samples", "lab_facts")), tmp_path / "out"
-    ten = evaluate_models(base, {}, suites, out, settings=CPU, samples=4)
-    more = evaluate_models(base, {}, suites, out, settings=CPU, samples=4, attempts=12, force=True)
+    ten = evaluate_models(base, {}, suites, out, settings=cpu, samples=4)
+    more = evaluate_models(base, {}, suites, out, settings=cpu, samples=4, attempts=12, force=True)
     assert (ten.generated, more.generated) == (4 * 10 + 4, 4 * 12), "greedy answers are used again, drawn ones are not"
     for run, n in ((ten, 10), (more, 12)):
         facts = run.provenance["suites"]
@@ -98,7 +98,7 @@ def test_attempts_are_drawn_scored_and_recorded(base: str, tmp_path: Path) -> No
             assert len(answers) == n and 0 <= record.scores["correct"] <= record.scores["pass_at_10"] <= 1
             assert record.scores["correct"] * n == pytest.approx(round(record.scores["correct"] * n))
     assert ten.provenance["run"] != more.provenance["run"]
-    fresh = evaluate_models(base, {}, suites, tmp_path / "fresh", settings=CPU, samples=4, attempts=12)
+    fresh = evaluate_models(base, {}, suites, tmp_path / "fresh", settings=cpu, samples=4, attempts=12)
     assert fresh.provenance["run"] == more.provenance["run"] and fresh.records == more.records
 
 
@@ -119,7 +119,11 @@ def test_on_the_command_line(tmp_path: Path) -> None:
 def test_humaneval_draws_as_many_answers_as_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from sst_merge.evaluation.loading import load_suites
 
-    monkeypatch.setenv("SST_MERGE_DATA", str(write_folder(tmp_path / "data")))
+    (tmp_path / "humaneval").mkdir()
+    problem = {"prompt": "def f():\n", "canonical_solution": " 1", "test": "t", "entry_point": "f"}
+    with gzip.open(tmp_path / "humaneval/HumanEval.jsonl.gz", "wt", encoding="utf-8") as stream:
+        stream.writelines(json.dumps({"task_id": f"HumanEval/{k}", **problem}) + "\n" for k in range(2))
+    monkeypatch.setenv("SST_MERGE_DATA", str(tmp_path))
     monkeypatch.setenv("HF_ALLOW_CODE_EVAL", "1")
     for attempts, wanted in ((None, 10), (25, 25)):
         samples, plain = load_suites(

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from evaluation_cases import CPU, open_model, stand_in
 
 from sst_merge.errors import DataError, OutputExistsError
 from sst_merge.evaluation import ModelSettings, evaluate_models
@@ -41,7 +40,7 @@ evaluate_models(sys.argv[1], {"safety": Path(sys.argv[2])}, get_suites(("lab_har
 
 
 def test_a_killed_run_goes_on_without_repeating_and_ends_in_the_same_numbers(
-    base: str, adapters: dict[str, Path], tmp_path: Path
+    cpu: Any, base: str, adapters: dict[str, Path], tmp_path: Path
 ) -> None:
     out, safety = tmp_path / "killed", adapters["safety"]
     command = [sys.executable, "-c", KILLED, base, str(safety), str(out)]
@@ -71,7 +70,7 @@ def test_a_killed_run_goes_on_without_repeating_and_ends_in_the_same_numbers(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(HuggingFaceModels, "__init__", watched)
         suites = get_suites(("lab_harmful_direct",))
-        options: dict[str, Any] = {"samples": 96, "settings": CPU}
+        options: dict[str, Any] = {"samples": 96, "settings": cpu}
         resumed = evaluate_models(base, {"safety": safety}, suites, out, **options)
         assert len(asked) == resumed.generated == 192 - kept
         asked.clear()
@@ -123,7 +122,7 @@ def test_any_prefix_of_the_file_is_a_valid_store(tmp_path: Path) -> None:
             assert len(store) == 2 * max(0, whole[:cut].count(b"\n") - 1), "a batch is whole or absent"
 
 
-def test_sampled_answers_are_the_same_after_a_kill(base: str, tmp_path: Path) -> None:
+def test_sampled_answers_are_the_same_after_a_kill(open_model: Any, stand_in: Any, base: str, tmp_path: Path) -> None:
     """Two answers a prompt, drawn: cached one by one, seeded by their batch, whatever ran before."""
     suite = stand_in(
         output_type="generate_until",
@@ -157,10 +156,12 @@ def test_sampled_answers_are_the_same_after_a_kill(base: str, tmp_path: Path) ->
     assert answers(None, seed=1) != whole
 
 
-def test_same_command_same_bytes_and_provenance(base: str, adapters: dict[str, Path], tmp_path: Path) -> None:
+def test_same_command_same_bytes_and_provenance(
+    cpu: Any, stand_in: Any, base: str, adapters: dict[str, Path], tmp_path: Path
+) -> None:
     suites = [*get_suites(("lab_harmful_direct",)), stand_in()]
     runs = [
-        evaluate_models(base, adapters, suites, tmp_path / name, samples=24, settings=CPU) for name in ("one", "two")
+        evaluate_models(base, adapters, suites, tmp_path / name, samples=24, settings=cpu) for name in ("one", "two")
     ]
     files = [{p.relative_to(r.out): p.read_bytes() for p in r.out.rglob("*.json*")} for r in runs]
     assert files[0] == files[1] and len(files[0]) > 8
@@ -178,17 +179,17 @@ def test_same_command_same_bytes_and_provenance(base: str, adapters: dict[str, P
     assert ids[0] == ids[1] == ids[2] and len(ids[0]) == 24
 
 
-def test_a_finished_evaluation_is_not_overwritten(base: str, tmp_path: Path) -> None:
+def test_a_finished_evaluation_is_not_overwritten(cpu: Any, base: str, tmp_path: Path) -> None:
     suites, out = get_suites(("lab_facts",)), tmp_path / "out"
-    evaluate_models(base, {}, suites, out, samples=8, settings=CPU)
+    evaluate_models(base, {}, suites, out, samples=8, settings=cpu)
     with pytest.raises(OutputExistsError, match="--force"):
-        evaluate_models(base, {}, suites, out, samples=8, settings=CPU)
+        evaluate_models(base, {}, suites, out, samples=8, settings=cpu)
     other = tmp_path / "other"
     other.mkdir()
     (other / "thesis.tex").write_text("mine")
     with pytest.raises(OutputExistsError, match="no evaluation"):
-        evaluate_models(base, {}, suites, other, samples=8, settings=CPU)
-    more = evaluate_models(base, {}, suites, out, samples=16, settings=CPU, force=True)
+        evaluate_models(base, {}, suites, other, samples=8, settings=cpu)
+    more = evaluate_models(base, {}, suites, out, samples=16, settings=cpu, force=True)
     assert more.generated == 8, "a larger draw holds the smaller one"
 
 

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from sst_merge.errors import DataError
-from sst_merge.evaluation import Record, Summary, read_summary, summarize, write_summary
+from sst_merge.evaluation import Summary, read_summary, summarize, write_summary
 from sst_merge.evaluation.merge_sources import MergeSource
 from sst_merge.measures.figure import Figure
 from sst_merge.measures.intervals import mcnemar, paired_bootstrap, seed_interval, wilson_interval
@@ -20,27 +20,7 @@ KNOWN = {**SUITES, "s": Suite(name="s", measure="safety", summary="", sets=())}
 WHOLE = {**KNOWN, "beavertails": replace(SUITES["beavertails"], breakdown=None)}
 
 
-def record(model, suite, i, scores, **more):
-    return Record(model=model, suite=suite, id=f"{suite}/{i}", prompt="p", response="r", scores=scores, **more)
-
-
-def some_records(models=("base", "maths", "safety", "merge"), n=60):
-    rng = random.Random(0)
-    found = []
-    for place, model in enumerate(models):
-        for i in range(n):
-            scores = {"incoherent": float(rng.random() < 0.1), "harm": float(rng.random() < 0.3)}
-            if i % 20:
-                scores["refusal"] = float(rng.random() < 0.2 + 0.2 * place)
-            judges = {name: f"{name} 1" for name in scores}
-            found.append(record(model, "beavertails", i, scores, tags={"category": f"c{i % 3}"}, judges=judges))
-            if model != "merge":
-                found.append(record(model, "mmlu", i, {"correct": float(rng.random() < 0.5)}))
-                found.append(record(model, "perplexity", i, {"perplexity": rng.uniform(2, 9)}))
-    return found
-
-
-def test_figures_against_counts():
+def test_figures_against_counts(some_records):
     records = some_records()
     summary = summarize(records)
     assert summary.models == ("base", "maths", "safety", "merge")
@@ -61,7 +41,7 @@ def test_figures_against_counts():
     assert summary.answered("merge", "mmlu") is None
 
 
-def test_groups_add_up_to_the_suite():
+def test_groups_add_up_to_the_suite(some_records):
     summary = summarize(some_records())
     assert summary.groups("beavertails") == ("c0", "c1", "c2")
     assert summary.groups("mmlu") == ()
@@ -78,7 +58,7 @@ def test_groups_add_up_to_the_suite():
         assert summary.figure("maths", "beavertails", score, "c1") == parts[1].figure
 
 
-def test_comparisons_are_paired_by_id():
+def test_comparisons_are_paired_by_id(some_records):
     records = some_records()
     summary = summarize(records, WHOLE, reference="base", seed=4)
     assert summary.groups("beavertails") == ()
@@ -98,7 +78,7 @@ def test_comparisons_are_paired_by_id():
     assert perplexity.p_value is None
 
 
-def test_unpaired_samples_are_counted_and_left_out():
+def test_unpaired_samples_are_counted_and_left_out(record):
     records = [record("a", "s", i, {"correct": 1.0}) for i in range(5)]
     records += [record("b", "s", i, {"correct": 0.0}) for i in range(3, 10)]
     summary = summarize(records, KNOWN, reference="a")
@@ -109,7 +89,7 @@ def test_unpaired_samples_are_counted_and_left_out():
     assert lone.comparisons == ()
 
 
-def test_order_of_records_does_not_matter():
+def test_order_of_records_does_not_matter(some_records):
     records = some_records()
     shuffled = records.copy()
     random.Random(1).shuffle(shuffled)
@@ -119,7 +99,7 @@ def test_order_of_records_does_not_matter():
     assert first == second
 
 
-def test_base_and_single_adapters_are_in_every_table():
+def test_base_and_single_adapters_are_in_every_table(some_records):
     records = some_records()
     required = ("safety", "base", "maths")
     assert summarize(records, required=required).models == ("safety", "base", "maths", "merge")
@@ -133,7 +113,7 @@ def test_base_and_single_adapters_are_in_every_table():
         summarize([])
 
 
-def test_incoherence_is_beside_refusal_and_harm_even_unjudged():
+def test_incoherence_is_beside_refusal_and_harm_even_unjudged(record):
     summary = summarize([record("a", "s", 0, {"refusal": 1.0, "extra": 0.5})], KNOWN)
     assert summary.scores["s"] == ("refusal", "incoherent", "extra")
     [found] = [f for f in summary.figures if f.score == "incoherent"]
@@ -143,7 +123,7 @@ def test_incoherence_is_beside_refusal_and_harm_even_unjudged():
     assert summarize([record("a", "s", 0, {"correct": 1.0})], KNOWN).scores["s"] == ("correct",)
 
 
-def test_warnings_name_what_is_missing():
+def test_warnings_name_what_is_missing(record, some_records):
     warnings = summarize(some_records()).warnings
     assert "mmlu: not evaluated for merge." in warnings
     assert any("refusal is undecided for some samples" in w and "base 3" in w for w in warnings)
@@ -153,7 +133,7 @@ def test_warnings_name_what_is_missing():
     assert summarize(two, KNOWN).judges == {"s": {"harm": ("b", "d")}}
 
 
-def test_graded_shares_keep_their_interval_within_0_and_1():
+def test_graded_shares_keep_their_interval_within_0_and_1(record):
     summary = summarize([record("a", "s", i, {"pass": x}) for i, x in enumerate((0.0, 0.1, 1.0))], KNOWN)
     figure = summary.figure("a", "s", "pass")
     assert (figure.low, figure.high) == (0, 1)
@@ -162,7 +142,7 @@ def test_graded_shares_keep_their_interval_within_0_and_1():
     assert high > 1
 
 
-def test_bad_records_are_refused():
+def test_bad_records_are_refused(record):
     twice = [record("a", "s", 0, {"correct": 1.0})] * 2
     with pytest.raises(DataError, match="a, s, s/0 is there twice"):
         summarize(twice, KNOWN)
@@ -172,7 +152,7 @@ def test_bad_records_are_refused():
         summarize(twice[:1])
 
 
-def test_summary_round_trip(tmp_path):
+def test_summary_round_trip(record, some_records, tmp_path):
     merges = {"merge": (MergeSource("maths", "utility"), MergeSource("safety", "safety"))}
     records = [*some_records(), *(record("merge", "mmlu", i, {"correct": float(i % 2)}) for i in range(60))]
     records.append(record("base", "s", 0, {"graded": 0.25}))

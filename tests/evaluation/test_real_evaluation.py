@@ -2,32 +2,21 @@
 
 import argparse
 import json
-import os
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from sst_merge.errors import SandboxError
-from sst_merge.sandbox import require_sandbox
 from sst_merge.suites import load_set
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "studies" / "real_evaluation"))
-DATA = os.environ.get("SST_MERGE_DATA")
 
 
 @pytest.mark.data
-@pytest.mark.skipif(DATA is None, reason="SST_MERGE_DATA names no data folder")
-def test_real_rows_through_every_stage(tmp_path: Path) -> None:
-    import real_evaluation
-
-    assert DATA is not None
-    try:
-        require_sandbox()
-    except SandboxError as error:
-        pytest.skip(f"no sandbox for HumanEval here: {error}")
+@pytest.mark.sandbox
+def test_real_rows_through_every_stage(real_data: Path, script: Callable[[str], ModuleType], tmp_path: Path) -> None:
+    real_evaluation = script("studies/real_evaluation/real_evaluation.py")
     options = {"steps": 4, "samples": 4, "max_new_tokens": 12, "seed": 0}
-    run = real_evaluation.run(Path(DATA), tmp_path, **options)
+    run = real_evaluation.run(real_data, tmp_path, **options)
     models = ("base", "skill", "safety", "merged")
     assert run.summary.models == models
     for suite in real_evaluation.SUITES:
@@ -43,12 +32,12 @@ def test_real_rows_through_every_stage(tmp_path: Path) -> None:
     assert answers != [record.response for record in run.records["safety", "beavertails"]]
     facts = json.loads((run.out / "run.json").read_text())
     assert facts["suites"]["beavertails"]["sets_sha256"]["beavertails"] == load_set("beavertails").sha256
-    made_by = real_evaluation.command(argparse.Namespace(data=DATA, out=tmp_path, **options))
+    made_by = real_evaluation.command(argparse.Namespace(data=str(real_data), out=tmp_path, **options))
     assert made_by.endswith("real_evaluation.py --steps 4 --samples 4 --max-new-tokens 12 --seed 0")
     text = real_evaluation.page(run, 1.0, made_by)
-    assert f"Made by `{made_by}`." in text and DATA not in text and str(tmp_path) not in text
+    assert f"Made by `{made_by}`." in text and str(real_data) not in text and str(tmp_path) not in text
     assert "near chance" in text and all(f"| {suite}" in text for suite in ("mmlu", "xstest_safe: refusal"))
-    again = real_evaluation.run(Path(DATA), tmp_path, **options)
+    again = real_evaluation.run(real_data, tmp_path, **options)
     assert again.generated == 0, "same adapters, same requests: nothing was generated twice"
     assert [dict(r.scores) for r in again.records["merged", "xstest_safe"]] == [
         dict(r.scores) for r in run.records["merged", "xstest_safe"]

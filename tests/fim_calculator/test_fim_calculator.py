@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from builders import peft_model, random_adapter, random_factors, tiny_model
-from fisher_oracle import batched, dense_fisher, random_samples, relative, sample_gradients, with_update
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -68,29 +66,29 @@ def make_rows(*, seed: int = 0, count: int = 5, shape: tuple[int, int] = (4, 3))
 class TestStructures:
     """Every operator agrees with its own dense matrix, and the dense matrix is what it should be."""
 
-    def test_products_agree_with_the_dense_matrix(self, structure: str) -> None:
+    def test_products_agree_with_the_dense_matrix(self, relative_error: Any, structure: str) -> None:
         layer = make_layer(structure, make_rows()).scaled(2.5)
         dense = layer.dense()
         cores = make_rows(seed=1, count=6)
         assert layer.shape == (4, 3)
-        assert relative(layer.matvec(cores).flatten(1), cores.flatten(1) @ dense.T) < 1e-12
-        assert relative(layer.matvec(cores[0]).flatten(), dense @ cores[0].flatten()) < 1e-12
-        assert relative(layer.diagonal().flatten(), dense.diagonal()) < 1e-12
+        assert relative_error(layer.matvec(cores).flatten(1), cores.flatten(1) @ dense.T) < 1e-12
+        assert relative_error(layer.matvec(cores[0]).flatten(), dense @ cores[0].flatten()) < 1e-12
+        assert relative_error(layer.diagonal().flatten(), dense.diagonal()) < 1e-12
         assert layer.trace() == pytest.approx(float(dense.trace()))
         assert float(torch.linalg.eigvalsh(dense).min()) > -1e-12 * layer.trace()
 
-    def test_addition_pools_the_samples(self, structure: str) -> None:
+    def test_addition_pools_the_samples(self, relative_error: Any, structure: str) -> None:
         rows = make_rows(count=7)
         both = make_layer(structure, rows[:3]) + make_layer(structure, rows[3:])
         assert both.samples == 7
-        assert relative(both.dense(), make_layer(structure, rows).dense()) < 1e-12
+        assert relative_error(both.dense(), make_layer(structure, rows).dense()) < 1e-12
 
-    def test_a_weight_scales_and_guards_addition(self, structure: str) -> None:
+    def test_a_weight_scales_and_guards_addition(self, relative_error: Any, structure: str) -> None:
         layer = make_layer(structure, make_rows())
-        assert relative(layer.scaled(3.0).scaled(0.5).dense(), 1.5 * layer.dense()) < 1e-12
+        assert relative_error(layer.scaled(3.0).scaled(0.5).dense(), 1.5 * layer.dense()) < 1e-12
         with pytest.raises(FisherError, match="weights"):
             layer + layer.scaled(2.0)
-        assert relative((layer.scaled(2.0) + layer.scaled(2.0)).dense(), 2 * layer.dense()) < 1e-12
+        assert relative_error((layer.scaled(2.0) + layer.scaled(2.0)).dense(), 2 * layer.dense()) < 1e-12
         for wrong in (0.0, -1.0, float("inf"), float("nan")):
             with pytest.raises(FisherError, match="weight"):
                 layer.scaled(wrong)
@@ -111,29 +109,29 @@ class TestStructures:
             make_layer(structure, rows[:0])
 
 
-def test_dense_matrices_are_those_of_the_formulas() -> None:
+def test_dense_matrices_are_those_of_the_formulas(oracle: Any, relative_error: Any) -> None:
     rows = make_rows()
-    dense = dense_fisher(rows)
-    assert relative(make_layer("block", rows).dense(), dense) < 1e-12
-    assert relative(make_layer("lowrank", rows).dense(), dense) < 1e-12
-    assert relative(make_layer("diagonal", rows).dense(), torch.diag(dense.diagonal())) < 1e-12
+    dense = oracle.dense_fisher(rows)
+    assert relative_error(make_layer("block", rows).dense(), dense) < 1e-12
+    assert relative_error(make_layer("lowrank", rows).dense(), dense) < 1e-12
+    assert relative_error(make_layer("diagonal", rows).dense(), torch.diag(dense.diagonal())) < 1e-12
     kronecker = make_layer("kronecker", rows)
     assert isinstance(kronecker, KroneckerFisher)
     core = make_rows(seed=2, count=1)[0]
     expected = kronecker.gradient_outer @ core @ kronecker.input_outer.T / (5 * 15)
-    assert relative(kronecker.matvec(core), expected) < 1e-12
+    assert relative_error(kronecker.matvec(core), expected) < 1e-12
     factors = torch.kron(kronecker.grad_factor, kronecker.input_factor)
-    assert relative((factors @ core.flatten()).reshape(4, 3), expected) < 1e-12
+    assert relative_error((factors @ core.flatten()).reshape(4, 3), expected) < 1e-12
 
 
 @pytest.mark.parametrize("structure", ["diagonal", "lowrank"])
-def test_variance_of_constant_gradients_is_zero(structure: str) -> None:
+def test_variance_of_constant_gradients_is_zero(relative_error: Any, structure: str) -> None:
     constant = make_layer(structure, make_rows(count=1).expand(6, 4, 3).contiguous())
     assert isinstance(constant, DiagonalFisher | SampleGradients)
     assert 0.0 <= float(constant.variance().max()) < 1e-14
     varied = make_layer(structure, make_rows()).scaled(2.0)
     assert isinstance(varied, DiagonalFisher | SampleGradients)
-    assert relative(varied.variance(), 2 * make_rows().var(0, correction=0)) < 1e-12
+    assert relative_error(varied.variance(), 2 * make_rows().var(0, correction=0)) < 1e-12
 
 
 def test_matrices_that_are_no_sums_of_outer_products_are_refused() -> None:
@@ -149,38 +147,42 @@ def test_matrices_that_are_no_sums_of_outer_products_are_refused() -> None:
         BlockFisher(samples=1, outer=torch.eye(6), core_shape=(2, 2))
 
 
-def make_adapters() -> list[Adapter]:
+def make_adapters(build: Any) -> list[Adapter]:
     """Two skills and a safety adapter over different modules of the tiny Llama, with weights."""
     names = list(SHAPES)
     return [
-        random_adapter(SHAPES, name="code", rank=2, seed=1, weight=0.1),
-        random_adapter({names[0]: SHAPES[names[0]]}, name="maths", rank=1, seed=2, weight=0.2),
-        random_adapter({n: SHAPES[n] for n in names[1:]}, name="safety", rank=1, seed=3, role="safety", weight=0.3),
+        build.random_adapter(SHAPES, name="code", rank=2, seed=1, weight=0.1),
+        build.random_adapter({names[0]: SHAPES[names[0]]}, name="maths", rank=1, seed=2, weight=0.2),
+        build.random_adapter(
+            {n: SHAPES[n] for n in names[1:]}, name="safety", rank=1, seed=3, role="safety", weight=0.3
+        ),
     ]
 
 
 @pytest.fixture(scope="module")
-def model() -> Any:
-    return tiny_model("llama", dtype=torch.float64)
+def model(build: Any) -> Any:
+    return build.tiny_model("llama", dtype=torch.float64)
 
 
 @pytest.fixture(scope="module")
-def spaces() -> dict[str, CoreSpace]:
-    return build_spaces(make_adapters(), dtype=torch.float64)
+def spaces(build: Any) -> dict[str, CoreSpace]:
+    return build_spaces(make_adapters(build), dtype=torch.float64)
 
 
 @pytest.mark.parametrize("structure", STRUCTURES)
-def test_two_files_add_to_one_run(model: Any, spaces: dict[str, CoreSpace], structure: str, tmp_path: Path) -> None:
-    samples = random_samples(6)
+def test_two_files_add_to_one_run(
+    oracle: Any, relative_error: Any, model: Any, spaces: dict[str, CoreSpace], structure: str, tmp_path: Path
+) -> None:
+    samples = oracle.random_samples(6)
     halves = []
     for index, half in enumerate((samples[:2], samples[2:])):
         path = tmp_path / f"{index}.safetensors"
-        found = compute_fim(model, spaces, batched(half, 2), structure=structure).scaled(0.5)
+        found = compute_fim(model, spaces, oracle.batched(half, 2), structure=structure).scaled(0.5)
         found.save(path)
         halves.append(Fisher.load(path))
         for name, layer in found.layers.items():
             assert torch.equal(halves[-1].layers[name].dense(), layer.dense())
-    whole = compute_fim(model, spaces, batched(samples, 3), structure=structure).scaled(0.5)
+    whole = compute_fim(model, spaces, oracle.batched(samples, 3), structure=structure).scaled(0.5)
     both = halves[0] + halves[1]
     assert (both.samples, both.structure, both.fingerprint, both.origin) == (
         6,
@@ -189,15 +191,17 @@ def test_two_files_add_to_one_run(model: Any, spaces: dict[str, CoreSpace], stru
         whole.origin,
     )
     for name, layer in whole.layers.items():
-        assert relative(both.layers[name].dense(), layer.dense()) < 1e-12
+        assert relative_error(both.layers[name].dense(), layer.dense()) < 1e-12
     assert both.trace() == pytest.approx(sum(float(layer.dense().trace()) for layer in whole.layers.values()))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["0.safetensors", "1.safetensors"]
 
 
-def test_statistics_that_do_not_belong_together_do_not_add(model: Any, spaces: dict[str, CoreSpace]) -> None:
-    batches = batched(random_samples(3), 3)
+def test_statistics_that_do_not_belong_together_do_not_add(
+    build: Any, oracle: Any, model: Any, spaces: dict[str, CoreSpace]
+) -> None:
+    batches = oracle.batched(oracle.random_samples(3), 3)
     fisher = compute_fim(model, spaces, batches, structure="block", estimator="empirical")
-    others = build_spaces(make_adapters()[:1], dtype=torch.float64)
+    others = build_spaces(make_adapters(build)[:1], dtype=torch.float64)
     assert set(others) == set(spaces)
     with pytest.raises(FisherError, match="different core spaces"):
         fisher + compute_fim(model, others, batches, structure="block")
@@ -221,7 +225,9 @@ def test_fingerprint_sees_every_basis(spaces: dict[str, CoreSpace]) -> None:
     assert len(seen) == 1 + 2 * len(spaces)
 
 
-def test_names_of_spaces_and_points_survive_the_rounding_of_another_machine(spaces: dict[str, CoreSpace]) -> None:
+def test_names_of_spaces_and_points_survive_the_rounding_of_another_machine(
+    build: Any, spaces: dict[str, CoreSpace]
+) -> None:
     """Bases that differ in float32's last digits mean the same updates; a turn by 1 % of one column does not."""
     generator = torch.Generator().manual_seed(0)
 
@@ -235,15 +241,15 @@ def test_names_of_spaces_and_points_survive_the_rounding_of_another_machine(spac
         n: CoreSpace(s.left.float(), s.right.float()) for n, s in spaces.items()
     })
     assert fingerprint(changed(1e-2)) != fingerprint(spaces)
-    point = point_cores(make_adapters(), spaces)
+    point = point_cores(make_adapters(build), spaces)
     assert point_digest({n: noisy(core, 1e-9) for n, core in point.items()}) == point_digest(point)
     assert len({point_digest({n: f * core for n, core in point.items()}) for f in (1.0, 1.001, -1.0, 0.0)}) == 4
     assert point_digest(None) == point_digest({}) == point_digest({n: 0 * core for n, core in point.items()})
 
 
-def test_damaged_files_are_refused(model: Any, spaces: dict[str, CoreSpace], tmp_path: Path) -> None:
+def test_damaged_files_are_refused(oracle: Any, model: Any, spaces: dict[str, CoreSpace], tmp_path: Path) -> None:
     path = tmp_path / "fisher.safetensors"
-    compute_fim(model, spaces, batched(random_samples(2), 2), structure="block").save(path)
+    compute_fim(model, spaces, oracle.batched(oracle.random_samples(2), 2), structure="block").save(path)
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
@@ -267,25 +273,27 @@ def test_damaged_files_are_refused(model: Any, spaces: dict[str, CoreSpace], tmp
         Fisher.load(tmp_path / "missing.safetensors")
 
 
-def test_spaces_hold_every_adapter_exactly(spaces: dict[str, CoreSpace]) -> None:
-    for adapter in make_adapters():
+def test_spaces_hold_every_adapter_exactly(build: Any, relative_error: Any, spaces: dict[str, CoreSpace]) -> None:
+    for adapter in make_adapters(build):
         for name in adapter.modules:
             factors = adapter.factors(name, dtype=torch.float64)
             lifted, _ = spaces[name].lift(spaces[name].coordinates(factors))
-            assert relative(lifted.delta(), factors.delta()) < 1e-12
+            assert relative_error(lifted.delta(), factors.delta()) < 1e-12
     only = list(SHAPES)[1]
-    assert list(build_spaces(make_adapters(), modules=[only])) == [only]
-    assert build_spaces(make_adapters())[only].left.dtype == torch.float32
+    assert list(build_spaces(make_adapters(build), modules=[only])) == [only]
+    assert build_spaces(make_adapters(build))[only].left.dtype == torch.float32
     with pytest.raises(FisherError, match="no adapter touches module elsewhere"):
-        build_spaces(make_adapters(), modules=["elsewhere"])
+        build_spaces(make_adapters(build), modules=["elsewhere"])
     with pytest.raises(FisherError, match="no adapters"):
         build_spaces([])
 
 
 @pytest.mark.parametrize("point", ["merged", "own", "base"])
-def test_harm_and_benign_are_taken_at_the_named_point(model: Any, spaces: dict[str, CoreSpace], point: Any) -> None:
-    adapters = make_adapters()
-    samples = random_samples(4)
+def test_harm_and_benign_are_taken_at_the_named_point(
+    build: Any, oracle: Any, relative_error: Any, model: Any, spaces: dict[str, CoreSpace], point: Any
+) -> None:
+    adapters = make_adapters(build)
+    samples = oracle.random_samples(4)
 
     def by_hand(*names: str) -> dict[str, Tensor]:
         """Σ weight · Uᵀ ΔW V."""
@@ -303,27 +311,38 @@ def test_harm_and_benign_are_taken_at_the_named_point(model: Any, spaces: dict[s
         "base": lambda role: by_hand(),
     }
     for role, compute in (("harm", compute_fim_harm), ("benign", compute_fim_benign)):
-        rows = sample_gradients(model, spaces, samples, points[point](role))
+        rows = oracle.sample_gradients(model, spaces, samples, points[point](role))
         found = compute(
-            model, adapters, batched(samples, 2), structure="block", point=point, spaces=spaces, estimator="empirical"
+            model,
+            adapters,
+            oracle.batched(samples, 2),
+            structure="block",
+            point=point,
+            spaces=spaces,
+            estimator="empirical",
         )
         for name in spaces:
-            assert relative(found.layers[name].dense(), dense_fisher(rows[name])) < 1e-9, (role, name)
+            assert relative_error(found.layers[name].dense(), oracle.dense_fisher(rows[name])) < 1e-9, (role, name)
 
 
-def test_the_defaults_are_those_of_sst_merge(model: Any, spaces: dict[str, CoreSpace]) -> None:
+def test_the_defaults_are_those_of_sst_merge(
+    build: Any, oracle: Any, relative_error: Any, model: Any, spaces: dict[str, CoreSpace]
+) -> None:
     """log_odds, kronecker, trust: the same statistics as compute_fim at the furthest point within the budget."""
-    adapters = make_adapters()
-    harm_batches, benign_batches = batched(random_samples(3), 3), batched(random_samples(4, seed=1), 3)
+    adapters = make_adapters(build)
+    harm_batches, benign_batches = (
+        oracle.batched(oracle.random_samples(3), 3),
+        oracle.batched(oracle.random_samples(4, seed=1), 3),
+    )
     harm = compute_fim_harm(model, adapters, harm_batches, benign=benign_batches, spaces=spaces)
     benign = compute_fim_benign(model, adapters, benign_batches, spaces=spaces)
     assert harm.fingerprint == benign.fingerprint
     assert (harm.samples, benign.samples) == (3, 4)
-    skilled = with_update(model, spaces, point_cores(adapters, spaces, role="utility"))
+    skilled = oracle.with_update(model, spaces, point_cores(adapters, spaces, role="utility"))
     safety = point_cores(adapters, spaces, role="safety")
     share = harm.settings["share"]
     assert 0.05 <= share <= 1.0
-    moved = with_update(skilled, spaces, {name: share * core for name, core in safety.items()})
+    moved = oracle.with_update(skilled, spaces, {name: share * core for name, core in safety.items()})
     divergence, tokens = 0.0, 0
     for batch in benign_batches:
         answers = batch.labels[:, 1:] >= 0
@@ -339,31 +358,33 @@ def test_the_defaults_are_those_of_sst_merge(model: Any, spaces: dict[str, CoreS
         assert found.structure == "kronecker"
         assert found.settings["share"] == share
         for name, layer in expected.layers.items():
-            assert relative(found.layers[name].dense(), layer.dense()) < 1e-9
+            assert relative_error(found.layers[name].dense(), layer.dense()) < 1e-9
 
 
-def test_a_point_that_cannot_be_found_is_refused(model: Any) -> None:
+def test_a_point_that_cannot_be_found_is_refused(build: Any, oracle: Any, model: Any) -> None:
     with pytest.raises(DataError, match=r"the point 'trust' .* give benign data, or take another point"):
-        compute_fim_harm(model, make_adapters(), batched(random_samples(3), 3))
+        compute_fim_harm(model, make_adapters(build), oracle.batched(oracle.random_samples(3), 3))
     with pytest.raises(FisherError, match="unknown point 'here'"):
-        compute_fim_harm(model, make_adapters(), [], point="here")  # type: ignore[arg-type]
+        compute_fim_harm(model, make_adapters(build), [], point="here")  # type: ignore[arg-type]
 
 
-def test_variance_approximation(model: Any, spaces: dict[str, CoreSpace]) -> None:
-    samples = random_samples(5)
-    cores = point_cores(make_adapters(), spaces, role="safety")
-    rows = sample_gradients(model, spaces, samples, cores)
+def test_variance_approximation(
+    build: Any, oracle: Any, relative_error: Any, model: Any, spaces: dict[str, CoreSpace]
+) -> None:
+    samples = oracle.random_samples(5)
+    cores = point_cores(make_adapters(build), spaces, role="safety")
+    rows = oracle.sample_gradients(model, spaces, samples, cores)
     found = lora_gradient_variance_approximation(
         model,
-        make_adapters(),
-        batched(samples, 2),
+        make_adapters(build),
+        oracle.batched(samples, 2),
         spaces=spaces,
         point="own",
         own_role="safety",
         estimator="empirical",
     )
     for name in spaces:
-        assert relative(found[name], rows[name].var(0, correction=0)) < 1e-9
+        assert relative_error(found[name], rows[name].var(0, correction=0)) < 1e-9
 
 
 def test_auto_structure_follows_size_and_memory() -> None:
@@ -377,30 +398,34 @@ def test_auto_structure_follows_size_and_memory() -> None:
 
 
 @pytest.mark.parametrize(("architecture", "module"), [("gpt2", "transformer.h.0.attn.c_attn"), ("llama", "lm_head")])
-def test_bias_adapters_beside_plain_ones(architecture: str, module: str, tmp_path: Path) -> None:
+def test_bias_adapters_beside_plain_ones(
+    build: Any, oracle: Any, relative_error: Any, architecture: str, module: str, tmp_path: Path
+) -> None:
     # One adapter trained its biases (PEFT lora_bias), the other did not: both must meet in one core space.
-    model = tiny_model(architecture, dtype=torch.float64)
+    model = build.tiny_model(architecture, dtype=torch.float64)
     if architecture == "llama":
         model.lm_head = torch.nn.Linear(16, model.config.vocab_size, dtype=torch.float64)
     suffix = module.rpartition(".")[2]
     adapters = []
     for index, options in enumerate(({"lora_bias": True}, {})):
-        peft_model(model, targets=[suffix], seed=index, r=2, **options).save_pretrained(tmp_path / str(index))
+        build.peft_model(model, targets=[suffix], seed=index, r=2, **options).save_pretrained(tmp_path / str(index))
         adapters.append(Adapter.load(tmp_path / str(index), weight=0.3))
     spaces = {module: build_spaces(adapters, dtype=torch.float64)[module]}
     assert spaces[module].bias
-    samples = random_samples(4)
+    samples = oracle.random_samples(4)
     cores = point_cores(adapters, spaces)
-    rows = sample_gradients(model, spaces, samples, cores)[module]
-    found = compute_fim(model, spaces, batched(samples, 3), structure="block", point=cores, estimator="empirical")
-    assert relative(found.layers[module].dense(), dense_fisher(rows)) < 1e-9
+    rows = oracle.sample_gradients(model, spaces, samples, cores)[module]
+    found = compute_fim(
+        model, spaces, oracle.batched(samples, 3), structure="block", point=cores, estimator="empirical"
+    )
+    assert relative_error(found.layers[module].dense(), oracle.dense_fisher(rows)) < 1e-9
     deltas = [adapter.factors(module, dtype=torch.float64) for adapter in adapters]
     expected = sum(0.3 * f.delta() for f in deltas)
     lifted, _ = spaces[module].lift(cores[module])
-    assert relative(lifted.delta(), expected) < 1e-6  # PEFT stored float32
+    assert relative_error(lifted.delta(), expected) < 1e-6  # PEFT stored float32
     bias = deltas[0].bias_delta()
     assert bias is not None
-    assert relative(lifted.bias_delta(), 0.3 * bias) < 1e-6
+    assert relative_error(lifted.bias_delta(), 0.3 * bias) < 1e-6
 
 
 def make_fisher(rows: dict[str, Tensor], structure: str = "diagonal", mark: str = "x") -> Fisher:
@@ -409,7 +434,7 @@ def make_fisher(rows: dict[str, Tensor], structure: str = "diagonal", mark: str 
 
 
 @pytest.mark.parametrize("structure", ["diagonal", "lowrank"])
-def test_identification_finds_what_varies_on_harm_alone(structure: str) -> None:
+def test_identification_finds_what_varies_on_harm_alone(relative_error: Any, structure: str) -> None:
     benign = {name: make_rows(seed=index, count=50) for index, name in enumerate("abc")}
     harm = {name: 0.1 * make_rows(seed=9 + index, count=50) for index, name in enumerate("abc")}
     harm["b"][:, 2, :] *= 100.0
@@ -423,12 +448,12 @@ def test_identification_finds_what_varies_on_harm_alone(structure: str) -> None:
     assert found.layer_importance["c"] < 1e-9 < found.layer_importance["a"] < found.layer_importance["b"]
     floor = 1e-3 * torch.stack([rows.var(0, correction=0) for rows in benign.values()]).mean()
     variances = harm["b"].var(0, correction=0), benign["b"].var(0, correction=0) + floor
-    assert relative(found.left_importance["b"], variances[0].sum(1) / variances[1].sum(1)) < 1e-9
-    assert relative(found.right_importance["b"], variances[0].sum(0) / variances[1].sum(0)) < 1e-9
+    assert relative_error(found.left_importance["b"], variances[0].sum(1) / variances[1].sum(1)) < 1e-9
+    assert relative_error(found.right_importance["b"], variances[0].sum(0) / variances[1].sum(0)) < 1e-9
 
 
-def test_restricted_spaces_keep_the_chosen_columns() -> None:
-    factors = {name: random_factors(9, 8, 4, seed=index) for index, name in enumerate("ab")}
+def test_restricted_spaces_keep_the_chosen_columns(build: Any) -> None:
+    factors = {name: build.random_factors(9, 8, 4, seed=index) for index, name in enumerate("ab")}
     spaces = {name: CoreSpace.spanned_by([f]) for name, f in factors.items()}
     rows = {name: make_rows(seed=3 + index, shape=(4, 4)) for index, name in enumerate("ab")}
     found = vila_parameter_identification(

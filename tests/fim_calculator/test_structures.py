@@ -9,8 +9,6 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from builders import random_adapter, relative_error, tiny_model
-from fisher_oracle import batched, random_samples, relative, sample_gradients
 from scipy.linalg import eigh
 from torch import Tensor
 
@@ -96,40 +94,47 @@ def _own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def model() -> Any:
-    return tiny_model("llama", dtype=torch.float64)
+def model(build: Any) -> Any:
+    return build.tiny_model("llama", dtype=torch.float64)
 
 
 @pytest.fixture(scope="module")
-def adapters() -> list[Adapter]:
+def adapters(build: Any) -> list[Adapter]:
     return [
-        random_adapter(SHAPES, name="skill", rank=2, seed=1, weight=0.1),
-        random_adapter(SHAPES, name="safe", rank=1, seed=2, role="safety", weight=0.1),
+        build.random_adapter(SHAPES, name="skill", rank=2, seed=1, weight=0.1),
+        build.random_adapter(SHAPES, name="safe", rank=1, seed=2, role="safety", weight=0.1),
     ]
 
 
 @pytest.mark.parametrize(("name", "declare", "part"), CASES)
 def test_a_new_structure_is_collected_saved_added_and_solved(
-    name: str, declare: Callable[[], None], part: Part, model: Any, adapters: Any, tmp_path: Path
+    oracle: Any,
+    relative_error: Any,
+    name: str,
+    declare: Callable[[], None],
+    part: Part,
+    model: Any,
+    adapters: Any,
+    tmp_path: Path,
 ) -> None:
     with pytest.raises(FisherError, match=f"unknown Fisher structure '{name}'; known: block, diagonal, kronecker"):
-        compute_fim(model, build_spaces(adapters), batched(random_samples(3), 3), structure=name)
+        compute_fim(model, build_spaces(adapters), oracle.batched(oracle.random_samples(3), 3), structure=name)
     declare()
     spaces: dict[str, CoreSpace] = build_spaces(adapters, dtype=torch.float64)
-    samples = {"harm": random_samples(6), "benign": random_samples(7, seed=1)}
+    samples = {"harm": oracle.random_samples(6), "benign": oracle.random_samples(7, seed=1)}
     dense, found = {}, {}
     for kind, drawn in samples.items():
-        rows = sample_gradients(model, spaces, drawn)
+        rows = oracle.sample_gradients(model, spaces, drawn)
         dense[kind] = {m: part(g.flatten(1).T @ g.flatten(1) / len(g), spaces[m].shape) for m, g in rows.items()}
         parts = [
-            compute_fim(model, spaces, batched(some, 2), structure=name, estimator="empirical")
+            compute_fim(model, spaces, oracle.batched(some, 2), structure=name, estimator="empirical")
             for some in (drawn[:2], drawn[2:])
         ]
         parts[0].save(tmp_path / "part.safetensors")
         found[kind] = Fisher.load(tmp_path / "part.safetensors") + parts[1]
         for m, layer in found[kind].layers.items():
-            assert relative(layer.dense(), dense[kind][m]) < 1e-9
-            assert relative(layer.diagonal().flatten(), dense[kind][m].diagonal()) < 1e-9
+            assert relative_error(layer.dense(), dense[kind][m]) < 1e-9
+            assert relative_error(layer.diagonal().flatten(), dense[kind][m].diagonal()) < 1e-9
             assert layer.trace() == pytest.approx(float(dense[kind][m].trace()))
     result = solve_gevp(found["harm"], found["benign"], damping=0.3, harm_damping=0.0)
     for m in SHAPES:
@@ -145,11 +150,13 @@ def test_a_new_structure_is_collected_saved_added_and_solved(
 
 @pytest.mark.parametrize(("name", "declare", "part"), CASES)
 def test_a_new_structure_merges_as_its_dense_matrix(
-    name: str, declare: Callable[[], None], part: Part, model: Any, adapters: Any
+    oracle: Any, relative_error: Any, name: str, declare: Callable[[], None], part: Part, model: Any, adapters: Any
 ) -> None:
     """M_U + (F_h + μ F_b)⁻¹ F_h M_S with both Fishers from autograd, cut down to the structure, and damped."""
     mu, damping = 0.4, 0.2
-    batches = {kind: batched(random_samples(5, seed=seed), 5) for kind, seed in (("harm", 3), ("benign", 4))}
+    batches = {
+        kind: oracle.batched(oracle.random_samples(5, seed=seed), 5) for kind, seed in (("harm", 3), ("benign", 4))
+    }
     options = {"mu": mu, "damping": damping, "calibration_holdout": 0.0}
     fisher = {"structure": name, "point": "merged", "estimator": "empirical"}
 
@@ -164,7 +171,7 @@ def test_a_new_structure_merges_as_its_dense_matrix(
     point = point_cores(adapters, spaces)
     dense = {}
     for kind, seed in (("harm", 3), ("benign", 4)):
-        rows = sample_gradients(model, spaces, random_samples(5, seed=seed), point)
+        rows = oracle.sample_gradients(model, spaces, oracle.random_samples(5, seed=seed), point)
         dense[kind] = {m: part(g.flatten(1).T @ g.flatten(1) / len(g), spaces[m].shape) for m, g in rows.items()}
     scale = sum(f.trace() for f in dense["benign"].values()) / sum(f.trace() for f in dense["harm"].values())
     merged = run()

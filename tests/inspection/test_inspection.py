@@ -3,11 +3,11 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from builders import ARCHITECTURES, adapter_folder, peft_model, random_adapter, random_factors, tiny_model
 from scipy.linalg import subspace_angles
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -59,13 +59,13 @@ def pair_of(first: Adapter, second: Adapter, **options: object) -> Inspection:
 
 
 @pytest.fixture(scope="module")
-def two() -> tuple[Adapter, Adapter]:
+def two(build: Any) -> tuple[Adapter, Adapter]:
     """Different ranks, different weights; each lacks a module that the other has."""
     first = {name: shape for name, shape in SHAPES.items() if name != "model.layers.1.down_proj"}
     second = {name: shape for name, shape in SHAPES.items() if name != "model.layers.0.down_proj"}
     return (
-        random_adapter(first, name="a", rank=3, seed=1, weight=0.7),
-        random_adapter(second, name="b", rank=5, seed=2, weight=-1.5),
+        build.random_adapter(first, name="a", rank=3, seed=1, weight=0.7),
+        build.random_adapter(second, name="b", rank=5, seed=2, weight=-1.5),
     )
 
 
@@ -96,8 +96,8 @@ def test_one_adapter_against_dense_svds(two: tuple[Adapter, Adapter]) -> None:
     assert not any("pair" in sentence or "perpendicular" in sentence for sentence in found.meaning)
 
 
-def test_factors_of_a_lower_rank_than_they_have_columns() -> None:
-    f = random_factors(9, 8, 2, seed=0)
+def test_factors_of_a_lower_rank_than_they_have_columns(build: Any) -> None:
+    f = build.random_factors(9, 8, 2, seed=0)
     doubled = LoraFactors(torch.cat([f.b, f.b], 1), torch.cat([f.a, -0.5 * f.a], 0))
     one = inspect_adapters([Adapter.from_factors({"m": doubled}, name="a")]).adapters[0].modules["m"]
     assert (one.rank, one.numerical_rank) == (4, 2)
@@ -144,8 +144,8 @@ def test_two_adapters_against_dense(two: tuple[Adapter, Adapter], block: int, mo
     assert pair.shared_energy == pytest.approx(tuple(squares / norms), rel=1e-9)
 
 
-def test_layers_are_their_modules_together() -> None:
-    adapters = [random_adapter(SHAPES, name=name, seed=seed) for name, seed in (("a", 1), ("b", 2))]
+def test_layers_are_their_modules_together(build: Any) -> None:
+    adapters = [build.random_adapter(SHAPES, name=name, seed=seed) for name, seed in (("a", 1), ("b", 2))]
     layers = pair_of(*adapters).pairs[0].by_layer()
     assert list(layers) == ["model.layers.0", "model.layers.1"]
     for layer, one in layers.items():
@@ -179,8 +179,8 @@ def test_figures_do_not_depend_on_the_factorisation(two: tuple[Adapter, Adapter]
 
 
 @pytest.mark.parametrize("factor", [1.0, 2.5, -1.0, -0.3])
-def test_copies_and_negative_copies(factor: float) -> None:
-    one = random_adapter(SHAPES, name="a", seed=3)
+def test_copies_and_negative_copies(build: Any, factor: float) -> None:
+    one = build.random_adapter(SHAPES, name="a", seed=3)
     scaled = {m: LoraFactors(factor * one.factors(m).b, one.factors(m).a) for m in one.modules}
     found = pair_of(one, Adapter.from_factors(scaled, name="b"))
     total = found.pairs[0].total
@@ -194,9 +194,9 @@ def test_copies_and_negative_copies(factor: float) -> None:
     assert any(words in sentence for sentence in found.meaning)
 
 
-def test_a_sum_that_cancels_has_no_rank_left() -> None:
+def test_a_sum_that_cancels_has_no_rank_left(build: Any) -> None:
     """Rounding noise is not counted as directions."""
-    one = random_adapter(SHAPES, name="a", seed=3)
+    one = build.random_adapter(SHAPES, name="a", seed=3)
     mix = torch.tensor([[2.0, 1.0, 0.0], [0.0, -1.0, 0.5], [1.0, 0.0, 3.0]], dtype=torch.float64)
     factors = {m: one.factors(m) for m in one.modules}
     other = {m: LoraFactors(-f.b @ mix, torch.linalg.inv(mix) @ f.a) for m, f in factors.items()}
@@ -206,9 +206,9 @@ def test_a_sum_that_cancels_has_no_rank_left() -> None:
     assert total.spread(0.99).largest == 0
 
 
-def test_orthogonal_updates_share_nothing() -> None:
+def test_orthogonal_updates_share_nothing(build: Any) -> None:
     def part(rows: slice, columns: slice, seed: int) -> LoraFactors:
-        f = random_factors(12, 10, 2, seed=seed)
+        f = build.random_factors(12, 10, 2, seed=seed)
         b, a = torch.zeros_like(f.b), torch.zeros_like(f.a)
         b[rows], a[:, columns] = f.b[rows], f.a[:, columns]
         return LoraFactors(b, a)
@@ -228,8 +228,8 @@ def test_orthogonal_updates_share_nothing() -> None:
     assert found.weighted_sum.rank == 4
 
 
-def test_nothing_in_common() -> None:
-    first, second = random_adapter({"x": (5, 4)}, name="a"), random_adapter({"y": (5, 4)}, name="b")
+def test_nothing_in_common(build: Any) -> None:
+    first, second = build.random_adapter({"x": (5, 4)}, name="a"), build.random_adapter({"y": (5, 4)}, name="b")
     found = pair_of(first, second)
     assert found.pairs[0].total is None
     assert found.pairs[0].shared_energy == (0.0, 0.0)
@@ -240,9 +240,9 @@ def test_nothing_in_common() -> None:
     assert any(sentence.startswith("0 of 2 modules are touched by all") for sentence in found.meaning)
 
 
-def test_a_zero_adapter_has_no_direction() -> None:
+def test_a_zero_adapter_has_no_direction(build: Any) -> None:
     zero = Adapter.from_factors({"m": LoraFactors(torch.zeros(6, 2), torch.ones(2, 5))}, name="zero")
-    found = pair_of(random_adapter({"m": (6, 5)}, name="a"), zero)
+    found = pair_of(build.random_adapter({"m": (6, 5)}, name="a"), zero)
     total = found.pairs[0].total
     assert (total.cosine, total.left.overlap, total.right.smallest_angle, total.conflict) == (None, None, None, None)
     assert found.adapters[1].effective_rank == 0.0
@@ -251,9 +251,9 @@ def test_a_zero_adapter_has_no_direction() -> None:
     assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["pairs"][0]["total"]["cosine"] is None
 
 
-def test_signs_survive_extreme_scales_in_float32() -> None:
+def test_signs_survive_extreme_scales_in_float32(build: Any) -> None:
     """Products of tiny entries would be 0 in float32."""
-    f, g = (random_factors(30, 20, 3, seed=s, dtype=torch.float32) for s in (0, 1))
+    f, g = (build.random_factors(30, 20, 3, seed=s, dtype=torch.float32) for s in (0, 1))
     tiny = Adapter.from_factors({"m": LoraFactors(f.b * 1e-16, f.a * 1e-16)}, name="a")
     large = Adapter.from_factors({"m": LoraFactors(g.b * 1e-10, g.a)}, name="b")
     total = pair_of(tiny, large).pairs[0].total
@@ -314,15 +314,15 @@ def test_the_recommended_rank_keeps_what_it_says(two: tuple[Adapter, Adapter]) -
 # --- adapters on disk -------------------------------------------------------------------------------------------------
 
 
-def test_stored_form_of_a_peft_folder(tmp_path: Path) -> None:
+def test_stored_form_of_a_peft_folder(build: Any, tmp_path: Path) -> None:
     options = {
-        "targets": ARCHITECTURES["llama"].linears,
+        "targets": build.ARCHITECTURES["llama"].linears,
         "use_rslora": True,
         "rank_pattern": {"v_proj": 2},
         "alpha_pattern": {"down_proj": 3},
     }
-    model = tiny_model("llama", dtype=torch.bfloat16)
-    peft = peft_model(model, seed=1, **options)
+    model = build.tiny_model("llama", dtype=torch.bfloat16)
+    peft = build.peft_model(model, seed=1, **options)
     for module in peft.modules():
         for part in ("lora_A", "lora_B"):
             if hasattr(module, part):
@@ -336,14 +336,16 @@ def test_stored_form_of_a_peft_folder(tmp_path: Path) -> None:
     assert stored.file_bytes == (tmp_path / "a" / "adapter_model.safetensors").stat().st_size
 
 
-def test_bias_conv1d_and_embedding(tmp_path: Path) -> None:
+def test_bias_conv1d_and_embedding(build: Any, tmp_path: Path) -> None:
     """A bias update is one more column of ΔW; an adapter without it has zeros there."""
-    gpt2 = ARCHITECTURES["gpt2"]
-    model = tiny_model("gpt2")
+    gpt2 = build.ARCHITECTURES["gpt2"]
+    model = build.tiny_model("gpt2")
     common = {"fan_in_fan_out": True}
     adapters = [
-        Adapter.load(adapter_folder(model, tmp_path / "b", seed=1, targets=gpt2.linears, lora_bias=True, **common)),
-        Adapter.load(adapter_folder(model, tmp_path / "p", seed=2, targets=gpt2.linears, r=3, **common)),
+        Adapter.load(
+            build.adapter_folder(model, tmp_path / "b", seed=1, targets=gpt2.linears, lora_bias=True, **common)
+        ),
+        Adapter.load(build.adapter_folder(model, tmp_path / "p", seed=2, targets=gpt2.linears, r=3, **common)),
     ]
     pair = inspect_adapters(adapters).pairs[0]
     for module, one in pair.modules.items():
@@ -354,8 +356,8 @@ def test_bias_conv1d_and_embedding(tmp_path: Path) -> None:
         wanted = opposite(x, y, 0.1)
         assert one.conflict == pytest.approx(wanted[2] / wanted[3], rel=1e-4)
     assert {figures.kind for figures in inspect_adapters(adapters).adapters[0].modules.values()} == {"conv1d"}
-    llama = ARCHITECTURES["llama"]
-    folder = adapter_folder(tiny_model("llama"), tmp_path / "e", targets=["embed_tokens", "q_proj"], r=2)
+    llama = build.ARCHITECTURES["llama"]
+    folder = build.adapter_folder(build.tiny_model("llama"), tmp_path / "e", targets=["embed_tokens", "q_proj"], r=2)
     embedding = Adapter.load(folder)
     figures = inspect_adapters([embedding]).adapters[0].modules[llama.embedding]
     assert figures.kind == "embedding"
@@ -365,8 +367,8 @@ def test_bias_conv1d_and_embedding(tmp_path: Path) -> None:
 # --- words and warnings -----------------------------------------------------------------------------------------------
 
 
-def test_many_adapters_are_summed_up_by_their_extremes() -> None:
-    adapters = [random_adapter(SHAPES, name=f"a{seed}", seed=seed) for seed in range(4)]
+def test_many_adapters_are_summed_up_by_their_extremes(build: Any) -> None:
+    adapters = [build.random_adapter(SHAPES, name=f"a{seed}", seed=seed) for seed in range(4)]
     adapters.append(Adapter.from_factors({m: adapters[0].factors(m) for m in SHAPES}, name="copy", weight=3.0))
     found = inspect_adapters(adapters)
     assert len(found.pairs) == 10
@@ -376,9 +378,9 @@ def test_many_adapters_are_summed_up_by_their_extremes() -> None:
     assert size.startswith("'copy' is ")
 
 
-def test_overlap_is_judged_against_chance() -> None:
-    shared = random_factors(40, 30, 2, seed=0)
-    spread = [random_factors(40, 30, 2, seed=s) for s in (1, 2)]
+def test_overlap_is_judged_against_chance(build: Any) -> None:
+    shared = build.random_factors(40, 30, 2, seed=0)
+    spread = [build.random_factors(40, 30, 2, seed=s) for s in (1, 2)]
     same_outputs = [Adapter.from_factors({"m": LoraFactors(shared.b, spread[i].a)}, name="ab"[i]) for i in range(2)]
     (sentence,) = [text for text in inspect_adapters(same_outputs).meaning if text.startswith("They write to")]
     assert sentence.startswith(
@@ -386,9 +388,9 @@ def test_overlap_is_judged_against_chance() -> None:
     )
 
 
-def test_bases_are_compared() -> None:
+def test_bases_are_compared(build: Any) -> None:
     adapters = [
-        Adapter.from_factors({"m": random_factors(6, 5, 2, seed=i)}, name=name, base_model=base)
+        Adapter.from_factors({"m": build.random_factors(6, 5, 2, seed=i)}, name=name, base_model=base)
         for i, (name, base) in enumerate([("a", "one/base"), ("b", "other/base"), ("c", None)])
     ]
     warnings = inspect_adapters(adapters).warnings
@@ -399,10 +401,10 @@ def test_bases_are_compared() -> None:
     assert len(warnings) == 2
 
 
-def test_refusals(tmp_path: Path) -> None:
-    one = random_adapter({"m": (6, 5)}, name="a")
+def test_refusals(build: Any, tmp_path: Path) -> None:
+    one = build.random_adapter({"m": (6, 5)}, name="a")
     with pytest.raises(AdapterError, match=r"module 'm' is \(6, 5\) .* in adapter 'a' and \(6, 4\) in adapter 'b'"):
-        pair_of(one, random_adapter({"m": (6, 4)}, name="b"))
+        pair_of(one, build.random_adapter({"m": (6, 4)}, name="b"))
     with pytest.raises(MergeError, match="two adapters are called 'a'"):
         pair_of(one, one)
     with pytest.raises(MergeError, match="at least one"):
@@ -410,7 +412,7 @@ def test_refusals(tmp_path: Path) -> None:
     for negligible in (-0.1, float("nan"), float("inf")):
         with pytest.raises(OptionError, match="negligible = "):
             inspect_adapters([one], negligible=negligible)
-    broken = random_factors(6, 5, 2)
+    broken = build.random_factors(6, 5, 2)
     broken.b[0, 0] = float("nan")
     with pytest.raises(AdapterError, match="B of module 'm' holds 1 NaN"):
         inspect_adapters([Adapter.from_factors({"m": broken}, name="a")])
@@ -451,9 +453,9 @@ class _Largest(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(("signs", "limit"), [(False, 16 * 3000), (True, 1 << 18)])
-def test_no_update_is_ever_formed_whole(signs: bool, limit: int) -> None:
+def test_no_update_is_ever_formed_whole(build: Any, signs: bool, limit: int) -> None:
     adapters = [
-        random_adapter({"m": (3000, 2000)}, name=n, rank=8, seed=s, dtype=torch.float32)
+        build.random_adapter({"m": (3000, 2000)}, name=n, rank=8, seed=s, dtype=torch.float32)
         for s, n in [(0, "a"), (1, "b")]
     ]
     with _Largest() as seen:

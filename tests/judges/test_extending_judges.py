@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from installed_package import blocks, install
 
 from sst_merge.errors import ConfigError, DataError
 from sst_merge.judges import available_judges, make_judges, run_judge_check
@@ -21,7 +21,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     available_judges.cache_clear()
 
 
-def test_the_pages_example_is_a_judge_like_any_other(path: Path) -> None:
+def test_the_pages_example_is_a_judge_like_any_other(blocks: Any, install: Any, path: Path) -> None:
     ((source,), (entry_points,)) = blocks(PAGE, "python"), blocks(PAGE, "toml")
     with pytest.raises(DataError, match="unknown judge 'shouting'; available: beaver-dam"):
         make_judges(["shouting"])
@@ -35,7 +35,7 @@ def test_the_pages_example_is_a_judge_like_any_other(path: Path) -> None:
     assert run_judge_check("shouting", labels).accuracy.value == 1.0
 
 
-def test_a_judge_of_a_name_that_is_taken_is_refused(path: Path) -> None:
+def test_a_judge_of_a_name_that_is_taken_is_refused(blocks: Any, install: Any, path: Path) -> None:
     source = blocks(PAGE, "python")[0].replace('name="shouting"', 'name="rules"')
     install(path, '[project.entry-points."sst_merge.judges"]\nmine = "loud_rules:shouting"\n', {"loud_rules": source})
     with pytest.raises(

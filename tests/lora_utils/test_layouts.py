@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from builders import randomise, relative_error, tiny_model
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -73,13 +72,13 @@ def picture() -> Picture:
         return Picture().double().eval()
 
 
-def trained(folder: Path, seed: int, rank: int, **options: Any) -> tuple[Path, dict[str, Tensor]]:
+def trained(build: Any, folder: Path, seed: int, rank: int, **options: Any) -> tuple[Path, dict[str, Tensor]]:
     """PEFT's own adapter of the convolution and the head, and its dense updates as the base stores them."""
     config = LoraConfig(target_modules=["conv", "head"], r=rank, lora_alpha=5, **options)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         adapted = get_peft_model(picture(), config).eval()
-    randomise(adapted, seed=seed, only="lora_")
+    build.randomise(adapted, seed=seed, only="lora_")
     adapted.save_pretrained(folder, save_embedding_layers=False)
     inner = adapted.get_base_model()
     return folder, {name: inner.get_submodule(name).get_delta_weight("default").detach() for name in ("conv", "head")}
@@ -89,9 +88,9 @@ IDS = torch.arange(10).reshape(2, 5)
 
 
 @pytest.mark.usefixtures("pointwise")
-def test_a_new_kind_is_read_merged_and_written(tmp_path: Path) -> None:
-    one, first = trained(tmp_path / "one", seed=0, rank=2)
-    two, second = trained(tmp_path / "two", seed=1, rank=3, use_rslora=True)
+def test_a_new_kind_is_read_merged_and_written(build: Any, relative_error: Any, tmp_path: Path) -> None:
+    one, first = trained(build, tmp_path / "one", seed=0, rank=2)
+    two, second = trained(build, tmp_path / "two", seed=1, rank=3, use_rslora=True)
     adapters = [Adapter.load(one, weight=0.7), Adapter.load(two, weight=-0.4)]
     index = BaseModelIndex.of(picture())
     for adapter, dense in zip(adapters, (first, second), strict=True):
@@ -114,8 +113,8 @@ def test_a_new_kind_is_read_merged_and_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("pointwise")
-def test_a_new_kind_with_a_bias(tmp_path: Path) -> None:
-    folder, _ = trained(tmp_path / "one", seed=0, rank=2, lora_bias=True)
+def test_a_new_kind_with_a_bias(build: Any, relative_error: Any, tmp_path: Path) -> None:
+    folder, _ = trained(build, tmp_path / "one", seed=0, rank=2, lora_bias=True)
     written = merge([Adapter.load(folder)], method="task_arithmetic", compute_dtype=torch.float64).save(
         tmp_path / "out"
     )
@@ -124,7 +123,7 @@ def test_a_new_kind_with_a_bias(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("pointwise")
-def test_a_model_runs_at_a_point_of_a_new_kind() -> None:
+def test_a_model_runs_at_a_point_of_a_new_kind(relative_error: Any) -> None:
     model = picture()
     generator = torch.Generator().manual_seed(0)
     spaces, cores, changed = {}, {}, picture()
@@ -165,8 +164,8 @@ def test_weights_of_a_new_kind_are_read_as_a_matrix(pointwise: type[ModuleKind],
         weights.shape("conv")
 
 
-def test_without_the_kind_its_layers_are_refused(tmp_path: Path) -> None:
-    folder, _ = trained(tmp_path / "one", seed=0, rank=2)
+def test_without_the_kind_its_layers_are_refused(build: Any, tmp_path: Path) -> None:
+    folder, _ = trained(build, tmp_path / "one", seed=0, rank=2)
     with pytest.raises(AdapterError, match="convolutions are not supported"):
         Adapter.load(folder)
     factors = LoraFactors(torch.ones(8, 1), torch.ones(1, 6))
@@ -220,8 +219,10 @@ def test_a_name_is_given_once() -> None:
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
-def test_every_layer_has_the_shape_and_orientation_that_its_kind_says(architecture: str) -> None:
-    model = tiny_model(architecture)
+def test_every_layer_has_the_shape_and_orientation_that_its_kind_says(
+    build: Any, relative_error: Any, architecture: str
+) -> None:
+    model = build.tiny_model(architecture)
     index = BaseModelIndex.of(model)
     for name, shape in index.modules.items():
         layer = model.get_submodule(name)

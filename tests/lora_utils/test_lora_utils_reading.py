@@ -6,53 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from builders import (
-    ARCHITECTURES,
-    adapter_folder,
-    add_deltas,
-    logits,
-    peft_model,
-    randomise,
-    relative_error,
-    tiny_config,
-    tiny_model,
-)
 from safetensors.torch import load_file, save_file
 
 from sst_merge.lora_utils import Adapter
 
-ALL = sorted(ARCHITECTURES)
 
-
-def variant(name: str, architecture: str) -> dict[str, Any]:
-    arch = ARCHITECTURES[architecture]
-    fan = {"fan_in_fan_out": True} if arch.conv1d else {}
-    first = arch.linears[0]
-    return {
-        "plain": {"targets": arch.linears, **fan},
-        "rslora": {"targets": arch.linears, "use_rslora": True, "r": 3, "lora_alpha": 5, **fan},
-        "rank_pattern": {
-            "targets": arch.linears,
-            "rank_pattern": dict(sorted({arch.first_layer: 2, first: 7}.items())),
-            **fan,
-        },
-        "alpha_pattern": {"targets": arch.linears, "alpha_pattern": {first: 11, arch.first_layer: 1}, **fan},
-        "patterns_rslora": {
-            "targets": arch.linears,
-            "use_rslora": True,
-            "rank_pattern": {first: 2},
-            "alpha_pattern": {f"^{arch.embedding}": 9, arch.first_layer: 3},
-            **fan,
-        },
-        "embedding": {"targets": [*arch.linears, arch.embedding.rpartition(".")[2]], **fan},
-        "embedding_rank_pattern": {"targets": [arch.embedding, arch.head], "rank_pattern": {arch.embedding: 2}},
-        "lora_bias": {"targets": arch.linears, "lora_bias": True, "use_rslora": True, **fan},
-        "orthogonal": {"targets": arch.linears, "init_lora_weights": "orthogonal", **fan},
-        "mica": {"targets": arch.linears, "init_lora_weights": "mica", **fan},
-    }[name]
-
-
-def assert_equals_peft(adapter: Adapter, adapted: Any, tolerance: float, dtype: torch.dtype | None) -> None:
+def assert_equals_peft(
+    relative_error: Any, adapter: Adapter, adapted: Any, tolerance: float, dtype: torch.dtype | None
+) -> None:
     from peft.tuners.lora import LoraLayer
 
     layers = {
@@ -75,45 +36,32 @@ def assert_equals_peft(adapter: Adapter, adapted: Any, tolerance: float, dtype: 
             assert relative_error(shift, layer.lora_B["default"].bias * layer.scaling["default"]) <= tolerance
 
 
-VARIANTS = [
-    "plain",
-    "rslora",
-    "rank_pattern",
-    "alpha_pattern",
-    "patterns_rslora",
-    "embedding",
-    "embedding_rank_pattern",
-    "lora_bias",
-    "orthogonal",
-    "mica",
-]
-
-
-@pytest.mark.parametrize("architecture", ALL)
-@pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_delta_equals_peft(name: str, architecture: str, tmp_path: Path) -> None:
+def test_delta_equals_peft(
+    build: Any, relative_error: Any, variant: dict[str, Any], architecture: str, tmp_path: Path
+) -> None:
     from peft import PeftModel
 
     for dtype, tolerance in ((torch.float32, 1e-6), (torch.float64, 1e-12)):
-        if name == "mica" and dtype == torch.float64:
+        if variant.get("init_lora_weights") == "mica" and dtype == torch.float64:
             continue  # PEFT initialises MiCA in 32 bits or less
-        model = tiny_model(architecture, dtype=dtype)
-        adapted = peft_model(model, **variant(name, architecture))
+        model = build.tiny_model(architecture, dtype=dtype)
+        adapted = build.peft_model(model, **variant)
         folder = tmp_path / str(dtype)
         adapted.save_pretrained(folder)
         adapter = Adapter.load(folder)
         assert adapter.factors(adapter.modules[0]).b.dtype == dtype
         # Reloaded, because saving sorts the patterns: of two that overlap, another one may win then.
-        assert_equals_peft(adapter, PeftModel.from_pretrained(model, folder), tolerance, None)
+        assert_equals_peft(relative_error, adapter, PeftModel.from_pretrained(model, folder), tolerance, None)
 
 
-@pytest.mark.parametrize("architecture", ALL)
-def test_stored_delta_is_what_peft_merges_into_the_weight(architecture: str, tmp_path: Path) -> None:
-    arch = ARCHITECTURES[architecture]
-    model = tiny_model(architecture, dtype=torch.float64)
+def test_stored_delta_is_what_peft_merges_into_the_weight(
+    build: Any, relative_error: Any, architecture: str, tmp_path: Path
+) -> None:
+    arch = build.ARCHITECTURES[architecture]
+    model = build.tiny_model(architecture, dtype=torch.float64)
     options = {"fan_in_fan_out": True} if arch.conv1d else {}
-    adapted = peft_model(model, targets=arch.linears, **options)
+    adapted = build.peft_model(model, targets=arch.linears, **options)
     adapted.save_pretrained(tmp_path)
     merged = adapted.merge_and_unload()
     adapter = Adapter.load(tmp_path)
@@ -123,9 +71,11 @@ def test_stored_delta_is_what_peft_merges_into_the_weight(architecture: str, tmp
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_types_are_widened_before_the_scale(dtype: torch.dtype, tmp_path: Path) -> None:
+def test_half_types_are_widened_before_the_scale(
+    build: Any, relative_error: Any, dtype: torch.dtype, tmp_path: Path
+) -> None:
     # 11/7 is not a power of two: a product in 16 bits would be off by about 1e-3.
-    adapter_folder(tiny_model("llama"), tmp_path, targets=["q_proj"], r=7, lora_alpha=11)
+    build.adapter_folder(build.tiny_model("llama"), tmp_path, targets=["q_proj"], r=7, lora_alpha=11)
     file = tmp_path / "adapter_model.safetensors"
     stored = {key: tensor.to(dtype) for key, tensor in load_file(file).items()}
     save_file(stored, file)
@@ -141,9 +91,9 @@ def test_half_types_are_widened_before_the_scale(dtype: torch.dtype, tmp_path: P
 
 
 @pytest.mark.parametrize("part", ["linear", "embedding"])
-def test_keys_with_an_adapter_name(part: str, tmp_path: Path) -> None:
+def test_keys_with_an_adapter_name(build: Any, part: str, tmp_path: Path) -> None:
     targets = ["q_proj"] if part == "linear" else ["q_proj", "embed_tokens"]
-    adapter_folder(tiny_model("llama"), tmp_path, targets=targets)
+    build.adapter_folder(build.tiny_model("llama"), tmp_path, targets=targets)
     before = Adapter.load(tmp_path)
     deltas = {module: before.delta(module) for module in before.modules}
     file = tmp_path / "adapter_model.safetensors"
@@ -160,53 +110,55 @@ def test_keys_with_an_adapter_name(part: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_mixed_conv1d_and_linear_whatever_the_flag_says(tmp_path: Path) -> None:
-    model = tiny_model("gpt2", dtype=torch.float64)
-    adapted = peft_model(model, targets=["c_attn", "lm_head"])
+def test_mixed_conv1d_and_linear_whatever_the_flag_says(build: Any, relative_error: Any, tmp_path: Path) -> None:
+    model = build.tiny_model("gpt2", dtype=torch.float64)
+    adapted = build.peft_model(model, targets=["c_attn", "lm_head"])
     adapted.save_pretrained(tmp_path)
     adapter = Adapter.load(tmp_path)
-    assert_equals_peft(adapter, adapted, 1e-12, None)
+    assert_equals_peft(relative_error, adapter, adapted, 1e-12, None)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_tied_adapters_are_read_one_by_one(tmp_path: Path) -> None:
+def test_tied_adapters_are_read_one_by_one(build: Any, relative_error: Any, tmp_path: Path) -> None:
     from peft import LoraConfig, get_peft_model
     from transformers import LlamaForCausalLM
 
-    config = tiny_config("llama")
+    config = build.tiny_config("llama")
     config.tie_word_embeddings = True
     options = {"target_modules": ["embed_tokens", "lm_head"], "ensure_weight_tying": True}
     adapted = get_peft_model(LlamaForCausalLM(config), LoraConfig(r=3, lora_alpha=4, **options))
-    randomise(adapted, seed=1, only="lora_")
+    build.randomise(adapted, seed=1, only="lora_")
     adapted.save_pretrained(tmp_path)
-    assert_equals_peft(Adapter.load(tmp_path), adapted, 1e-6, None)
+    assert_equals_peft(relative_error, Adapter.load(tmp_path), adapted, 1e-6, None)
 
 
 @pytest.mark.parametrize("name", ["velora_config", "monteclora_config"])
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_variants_that_only_change_training_are_read(name: str, tmp_path: Path) -> None:
+def test_variants_that_only_change_training_are_read(
+    build: Any, relative_error: Any, name: str, tmp_path: Path
+) -> None:
     from peft import MontecloraConfig, VeloraConfig
 
     settings = {"velora_config": VeloraConfig(num_groups=4), "monteclora_config": MontecloraConfig(num_samples=2)}
-    model = tiny_model("llama")
-    adapted = peft_model(model, targets=["q_proj", "v_proj"], **{name: settings[name]})
+    model = build.tiny_model("llama")
+    adapted = build.peft_model(model, targets=["q_proj", "v_proj"], **{name: settings[name]})
     adapted.save_pretrained(tmp_path)
     adapter = Adapter.load(tmp_path)
-    assert_equals_peft(adapter, adapted, 1e-6, None)
-    assert relative_error(logits(add_deltas(model, adapter)), logits(adapted)) <= 1e-5
+    assert_equals_peft(relative_error, adapter, adapted, 1e-6, None)
+    assert relative_error(build.logits(build.add_deltas(model, adapter)), build.logits(adapted)) <= 1e-5
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_the_way_out_for_pissa_works(tmp_path: Path) -> None:
+def test_the_way_out_for_pissa_works(build: Any, relative_error: Any, tmp_path: Path) -> None:
     from peft import LoraConfig, get_peft_model
 
-    model = tiny_model("llama")
+    model = build.tiny_model("llama")
     original = {name: weight.detach().clone() for name, weight in model.named_parameters()}
     adapted = get_peft_model(model, LoraConfig(init_lora_weights="pissa", target_modules=["q_proj"], r=3))
     adapted.peft_config["default"].init_lora_weights = True
     adapted.save_pretrained(tmp_path / "initial")
     adapted.peft_config["default"].init_lora_weights = "pissa"
-    randomise(adapted, seed=3, only="lora_")
+    build.randomise(adapted, seed=3, only="lora_")
     adapted.save_pretrained(tmp_path / "converted", path_initial_model_for_weight_conversion=tmp_path / "initial")
     adapter = Adapter.load(tmp_path / "converted")
     trained = adapted.merge_and_unload()
@@ -215,9 +167,9 @@ def test_the_way_out_for_pissa_works(tmp_path: Path) -> None:
         assert relative_error(adapter.delta(module), difference) <= 1e-5
 
 
-def test_natural_order_and_attributes(tmp_path: Path) -> None:
-    model = tiny_model("llama")
-    adapter_folder(model, tmp_path / "code", targets=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+def test_natural_order_and_attributes(build: Any, tmp_path: Path) -> None:
+    model = build.tiny_model("llama")
+    build.adapter_folder(model, tmp_path / "code", targets=["q_proj", "v_proj"], task_type="CAUSAL_LM")
     adapter = Adapter.load(tmp_path / "code", role="safety", weight=0.5)
     assert (adapter.name, adapter.role, adapter.weight, adapter.task_type) == ("code", "safety", 0.5, "CAUSAL_LM")
     assert adapter.modules == tuple(f"model.layers.{i}.self_attn.{p}" for i in range(2) for p in ("q_proj", "v_proj"))
@@ -228,17 +180,17 @@ def test_natural_order_and_attributes(tmp_path: Path) -> None:
     assert torch.equal(other.delta(adapter.modules[0]), adapter.delta(adapter.modules[0]))
 
 
-def test_fingerprints_are_sha256_of_the_files(tmp_path: Path) -> None:
+def test_fingerprints_are_sha256_of_the_files(build: Any, tmp_path: Path) -> None:
     import hashlib
 
-    adapter_folder(tiny_model("llama"), tmp_path, targets=["q_proj"])
+    build.adapter_folder(build.tiny_model("llama"), tmp_path, targets=["q_proj"])
     found = Adapter.load(tmp_path).fingerprints()
     names = {"adapter_config.json", "adapter_model.safetensors"}
     assert found == {name: hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() for name in names}
 
 
-def test_factors_outlive_the_file(tmp_path: Path) -> None:
-    adapter_folder(tiny_model("llama"), tmp_path, targets=["q_proj"])
+def test_factors_outlive_the_file(build: Any, tmp_path: Path) -> None:
+    build.adapter_folder(build.tiny_model("llama"), tmp_path, targets=["q_proj"])
     adapter = Adapter.load(tmp_path)
     factors = adapter.factors(adapter.modules[0])
     expected = factors.b.clone()

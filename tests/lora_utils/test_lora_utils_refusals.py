@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from builders import ARCHITECTURES, adapter_folder, random_adapter, random_factors, tiny_config, tiny_model
 from safetensors.torch import load_file, save_file
 
 from sst_merge.errors import AdapterError, BaseModelError
@@ -28,8 +27,10 @@ Tensors = dict[str, torch.Tensor]
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return random_adapter({"m.q": (4, 6), "m.v": (5, 6)}, name="x", dtype=torch.float32).save(tmp_path / "adapter")
+def folder(build: Any, tmp_path: Path) -> Path:
+    return build.random_adapter({"m.q": (4, 6), "m.v": (5, 6)}, name="x", dtype=torch.float32).save(
+        tmp_path / "adapter"
+    )
 
 
 def set_config(folder: Path, **fields: Any) -> None:
@@ -201,30 +202,30 @@ def test_a_file_that_vanishes_later(folder: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_real_peft_folders_of_refused_kinds(tmp_path: Path) -> None:
-    model = tiny_model("llama")
-    dora = adapter_folder(model, tmp_path / "dora", targets=["q_proj"], use_dora=True)
+def test_real_peft_folders_of_refused_kinds(build: Any, tmp_path: Path) -> None:
+    model = build.tiny_model("llama")
+    dora = build.adapter_folder(model, tmp_path / "dora", targets=["q_proj"], use_dora=True)
     with pytest.raises(AdapterError, match="DoRA"):
         Adapter.load(dora)
     # Even with the switch wiped out, the magnitudes give it away.
     set_config(dora, use_dora=False)
     with pytest.raises(AdapterError, match="lora_magnitude_vector"):
         Adapter.load(dora)
-    saved = adapter_folder(model, tmp_path / "saved", targets=["q_proj"], modules_to_save=["lm_head"])
+    saved = build.adapter_folder(model, tmp_path / "saved", targets=["q_proj"], modules_to_save=["lm_head"])
     with pytest.raises(AdapterError, match="modules_to_save"):
         Adapter.load(saved)
     dropped = Adapter.load(saved, drop_modules_to_save=True)
     assert dropped.left_out == (f"{PRE}lm_head.weight",)
-    plain = adapter_folder(model, tmp_path / "plain", targets=["q_proj"])
+    plain = build.adapter_folder(model, tmp_path / "plain", targets=["q_proj"])
     for module in Adapter.load(plain).modules:
         assert torch.equal(dropped.delta(module), Adapter.load(plain).delta(module))
-    biased = adapter_folder(tiny_model("gpt2"), tmp_path / "bias", targets=["c_attn"], bias="lora_only")
+    biased = build.adapter_folder(build.tiny_model("gpt2"), tmp_path / "bias", targets=["c_attn"], bias="lora_only")
     with pytest.raises(AdapterError, match="bias is 'lora_only'"):
         Adapter.load(biased)
 
 
-def test_attributes() -> None:
-    factors = {"x": random_factors(3, 3, 1)}
+def test_attributes(build: Any) -> None:
+    factors = {"x": build.random_factors(3, 3, 1)}
     with pytest.raises(AdapterError, match="role is 'skill', expected one of"):
         Adapter.from_factors(factors, name="a", role="skill")  # type: ignore[arg-type]
     with pytest.raises(AdapterError, match="weight is nan"):
@@ -238,9 +239,8 @@ def test_attributes() -> None:
 # --- against the base -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
-def test_index_from_config_equals_the_real_model(architecture: str, tmp_path: Path) -> None:
-    model = tiny_model(architecture)
+def test_index_from_config_equals_the_real_model(build: Any, architecture: str, tmp_path: Path) -> None:
+    model = build.tiny_model(architecture)
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(tmp_path)
     index = BaseModelIndex.load(tmp_path)
@@ -253,7 +253,7 @@ def test_index_from_config_equals_the_real_model(architecture: str, tmp_path: Pa
             (shape.d_out, shape.d_in) if shape.kind == LinearKind() else (shape.d_in, shape.d_out)
         )
         assert shape.bias == (getattr(layers[name], "bias", None) is not None)
-    arch = ARCHITECTURES[architecture]
+    arch = build.ARCHITECTURES[architecture]
     assert index.modules[arch.embedding].kind == EmbeddingKind()
     linears = [shape.kind for name, shape in index.modules.items() if name.endswith(arch.linears)]
     assert len(linears) == 2 * len(arch.linears)
@@ -261,11 +261,10 @@ def test_index_from_config_equals_the_real_model(architecture: str, tmp_path: Pa
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
-def test_real_adapters_fit_their_base(architecture: str, tmp_path: Path) -> None:
-    arch, model = ARCHITECTURES[architecture], tiny_model(architecture)
+def test_real_adapters_fit_their_base(build: Any, architecture: str, tmp_path: Path) -> None:
+    arch, model = build.ARCHITECTURES[architecture], build.tiny_model(architecture)
     targets = [*arch.linears, arch.embedding, arch.head]
-    adapter = Adapter.load(adapter_folder(model, tmp_path, targets=targets))
+    adapter = Adapter.load(build.adapter_folder(model, tmp_path, targets=targets))
     index = BaseModelIndex.of(model)
     check_against_base(adapter, index)
     right = adapter.with_kinds(index.kinds)
@@ -275,8 +274,8 @@ def test_real_adapters_fit_their_base(architecture: str, tmp_path: Path) -> None
         assert right.kind(module) == index.modules[module].kind
 
 
-def test_the_task_decides_the_head(tmp_path: Path) -> None:
-    config = tiny_config("distilbert")
+def test_the_task_decides_the_head(build: Any, tmp_path: Path) -> None:
+    config = build.tiny_config("distilbert")
     config.architectures = ["DistilBertModel"]
     config.save_pretrained(tmp_path)
     assert "transformer.layer.0.attention.q_lin" in BaseModelIndex.load(tmp_path).modules
@@ -286,8 +285,8 @@ def test_the_task_decides_the_head(tmp_path: Path) -> None:
         BaseModelIndex.load(tmp_path, task_type="SEQ_2_SEQ_LM")
 
 
-def test_adapters_that_do_not_fit(tmp_path: Path) -> None:
-    config = tiny_config("llama")
+def test_adapters_that_do_not_fit(build: Any, tmp_path: Path) -> None:
+    config = build.tiny_config("llama")
     config.architectures = ["LlamaForCausalLM"]
     config.save_pretrained(tmp_path)
     index = BaseModelIndex.load(tmp_path)
@@ -296,16 +295,16 @@ def test_adapters_that_do_not_fit(tmp_path: Path) -> None:
     def adapter(module: str, factors: LoraFactors) -> Adapter:
         return Adapter.from_factors({module: factors}, name="a")
 
-    check_against_base(adapter(q, random_factors(16, 16, 99)), index)
+    check_against_base(adapter(q, build.random_factors(16, 16, 99)), index)
     with pytest.raises(
         BaseModelError, match=r"'layers\.0\.self_attn\.q_proj' matches no layer.*nearest.*'model\.layers\.0"
     ):
-        check_against_base(adapter(q.removeprefix("model."), random_factors(16, 16, 2)), index)
+        check_against_base(adapter(q.removeprefix("model."), build.random_factors(16, 16, 2)), index)
     with pytest.raises(BaseModelError, match=r"'model\.layers\.0\.self_attn' is a LlamaAttention"):
-        check_against_base(adapter(q.removesuffix(".q_proj"), random_factors(16, 16, 2)), index)
+        check_against_base(adapter(q.removesuffix(".q_proj"), build.random_factors(16, 16, 2)), index)
     with pytest.raises(BaseModelError, match=r"is \(8, 16\) \(d_out, d_in\), the base .* has \(16, 16\)"):
-        check_against_base(adapter(q, random_factors(8, 16, 2)), index)
-    square = random_factors(16, 16, 2)
+        check_against_base(adapter(q, build.random_factors(8, 16, 2)), index)
+    square = build.random_factors(16, 16, 2)
     with pytest.raises(BaseModelError, match=r"fan_in_fan_out is True, but all its layers .* linear.*to False"):
         check_against_base(adapter(q, LoraFactors(square.b, square.a, Conv1DKind())), index)
     with pytest.raises(BaseModelError, match="of kind embedding"):
@@ -328,24 +327,24 @@ def test_bases_that_cannot_be_read(tmp_path: Path) -> None:
         BaseModelIndex.load(tmp_path)
 
 
-def test_adapters_that_do_not_belong_together() -> None:
+def test_adapters_that_do_not_belong_together(build: Any) -> None:
     def adapter(name: str, base: str | None, factors: LoraFactors) -> Adapter:
         return Adapter.from_factors({"x": factors}, name=name, base_model=base)
 
-    one = adapter("one", "llama", random_factors(4, 5, 2))
+    one = adapter("one", "llama", build.random_factors(4, 5, 2))
     check_compatible([
         one,
-        adapter("two", "llama", random_factors(4, 5, 7)),
-        adapter("three", None, random_factors(4, 5, 1)),
+        adapter("two", "llama", build.random_factors(4, 5, 7)),
+        adapter("three", None, build.random_factors(4, 5, 1)),
     ])
-    other = adapter("other", "mistral", random_factors(4, 5, 2))
+    other = adapter("other", "mistral", build.random_factors(4, 5, 2))
     with pytest.raises(
         AdapterError, match=r"'one' has base 'llama', adapter 'other' has 'mistral'.*--assume-same-base"
     ):
         check_compatible([one, other])
     check_compatible([one, other], assume_same_base=True)
     with pytest.raises(AdapterError, match=r"'x' is \(4, 5\) .* in adapter 'one' and \(5, 5\) in adapter 'two'"):
-        check_compatible([one, adapter("two", "llama", random_factors(5, 5, 2))])
-    turned = random_factors(4, 5, 2)
+        check_compatible([one, adapter("two", "llama", build.random_factors(5, 5, 2))])
+    turned = build.random_factors(4, 5, 2)
     with pytest.raises(AdapterError, match="'x' is linear in adapter 'one' and conv1d in adapter 'two'"):
         check_compatible([one, adapter("two", "llama", LoraFactors(turned.b, turned.a, Conv1DKind()))])

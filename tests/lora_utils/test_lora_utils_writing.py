@@ -5,30 +5,18 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from builders import (
-    ARCHITECTURES,
-    adapter_folder,
-    add_deltas,
-    logits,
-    random_adapter,
-    random_factors,
-    relative_error,
-    tiny_model,
-)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from test_lora_utils_reading import VARIANTS, variant
 from torch import Tensor
 
 from sst_merge.errors import AdapterError, OutputExistsError
 from sst_merge.files import atomic_folder
 from sst_merge.lora_utils import Adapter, EmbeddingKind, LoraFactors, write_adapter
-
-ALL = sorted(ARCHITECTURES)
 
 
 def simple_reader(folder: Path) -> dict[str, Tensor]:
@@ -48,21 +36,21 @@ def simple_reader(folder: Path) -> dict[str, Tensor]:
     return deltas
 
 
-@pytest.mark.parametrize("architecture", ALL)
-@pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_round_trip_through_peft(name: str, architecture: str, tmp_path: Path) -> None:
+def test_round_trip_through_peft(
+    build: Any, relative_error: Any, variant: dict[str, Any], architecture: str, tmp_path: Path
+) -> None:
     from peft import PeftModel
 
-    model = tiny_model(architecture)
-    adapter = Adapter.load(adapter_folder(model, tmp_path / "in", **variant(name, architecture)))
+    model = build.tiny_model(architecture)
+    adapter = Adapter.load(build.adapter_folder(model, tmp_path / "in", **variant))
     out = adapter.save(tmp_path / "out")
-    by_hand = logits(add_deltas(model, adapter))
+    by_hand = build.logits(build.add_deltas(model, adapter))
     loaded = PeftModel.from_pretrained(copy.deepcopy(model), out).eval()
-    assert relative_error(logits(loaded), by_hand) <= 1e-5
-    assert relative_error(logits(model), by_hand) > 1e-3
+    assert relative_error(build.logits(loaded), by_hand) <= 1e-5
+    assert relative_error(build.logits(model), by_hand) > 1e-3
     original = PeftModel.from_pretrained(copy.deepcopy(model), tmp_path / "in").eval()
-    assert relative_error(logits(original), by_hand) <= 1e-5
+    assert relative_error(build.logits(original), by_hand) <= 1e-5
     again = Adapter.load(out)
     assert again.modules == adapter.modules
     simple = simple_reader(out)
@@ -74,38 +62,43 @@ def test_round_trip_through_peft(name: str, architecture: str, tmp_path: Path) -
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("flag", [True, False])
-def test_peft_corrects_fan_in_fan_out_layer_by_layer(flag: bool, tmp_path: Path) -> None:
+def test_peft_corrects_fan_in_fan_out_layer_by_layer(
+    build: Any, relative_error: Any, flag: bool, tmp_path: Path
+) -> None:
     from peft import PeftModel
 
-    model = tiny_model("gpt2")
-    adapter = Adapter.load(adapter_folder(model, tmp_path / "in", targets=["c_attn", "lm_head"], fan_in_fan_out=flag))
+    model = build.tiny_model("gpt2")
+    adapter = Adapter.load(
+        build.adapter_folder(model, tmp_path / "in", targets=["c_attn", "lm_head"], fan_in_fan_out=flag)
+    )
     out = adapter.save(tmp_path / "out")
     loaded = PeftModel.from_pretrained(copy.deepcopy(model), out).eval()
-    assert relative_error(logits(loaded), logits(add_deltas(model, adapter))) <= 1e-5
+    assert relative_error(build.logits(loaded), build.logits(build.add_deltas(model, adapter))) <= 1e-5
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_a_bias_on_some_modules_only(tmp_path: Path) -> None:
+def test_a_bias_on_some_modules_only(build: Any, relative_error: Any, tmp_path: Path) -> None:
     from peft import PeftModel
 
-    model = tiny_model("distilbert")
+    model = build.tiny_model("distilbert")
     modules = [f"distilbert.transformer.layer.{i}.attention.q_lin" for i in range(2)]
     factors = {
-        m: random_factors(16, 16, 2 + i, seed=i, bias=i == 1).to(dtype=torch.float32) for i, m in enumerate(modules)
+        m: build.random_factors(16, 16, 2 + i, seed=i, bias=i == 1).to(dtype=torch.float32)
+        for i, m in enumerate(modules)
     }
     adapter = Adapter.from_factors(factors, name="some")
     out = adapter.save(tmp_path / "out")
     loaded = PeftModel.from_pretrained(copy.deepcopy(model), out).eval()
-    assert relative_error(logits(loaded), logits(add_deltas(model, adapter))) <= 1e-5
+    assert relative_error(build.logits(loaded), build.logits(build.add_deltas(model, adapter))) <= 1e-5
     bias = Adapter.load(out).factors(modules[0]).bias_delta()
     assert bias is not None and not bias.any()
 
 
-def test_full_names_are_told_apart_although_peft_matches_suffixes(tmp_path: Path) -> None:
+def test_full_names_are_told_apart_although_peft_matches_suffixes(build: Any, tmp_path: Path) -> None:
     from peft.utils.other import get_pattern_key
 
     ranks = {"proj": 2, "a.proj": 5, "b.proj": 3, "b1proj": 5}
-    adapter = Adapter.from_factors({m: random_factors(6, 7, r) for m, r in ranks.items()}, name="suffixes")
+    adapter = Adapter.from_factors({m: build.random_factors(6, 7, r) for m, r in ranks.items()}, name="suffixes")
     out = adapter.save(tmp_path / "out")
     config = json.loads((out / "adapter_config.json").read_text())
     assert config["rank_pattern"] == config["alpha_pattern"]
@@ -115,8 +108,10 @@ def test_full_names_are_told_apart_although_peft_matches_suffixes(tmp_path: Path
         assert torch.equal(Adapter.load(out).delta(module), adapter.delta(module))
 
 
-def test_safetensors_reads_the_streamed_file_and_bytes_repeat(tmp_path: Path) -> None:
-    adapter = random_adapter({"a.0.x": (5, 3), "a.10.x": (4, 6), "a.2.x": (1, 1)}, name="three", dtype=torch.float32)
+def test_safetensors_reads_the_streamed_file_and_bytes_repeat(build: Any, tmp_path: Path) -> None:
+    adapter = build.random_adapter(
+        {"a.0.x": (5, 3), "a.10.x": (4, 6), "a.2.x": (1, 1)}, name="three", dtype=torch.float32
+    )
     assert adapter.modules == ("a.0.x", "a.2.x", "a.10.x")
     first, second = adapter.save(tmp_path / "1"), adapter.save(tmp_path / "2")
     assert Adapter.load(first).modules == adapter.modules
@@ -135,8 +130,8 @@ def test_safetensors_reads_the_streamed_file_and_bytes_repeat(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_dtype_is_rounded_once(dtype: torch.dtype, tmp_path: Path) -> None:
-    adapter = random_adapter({"x": (5, 3)}, name="x")
+def test_dtype_is_rounded_once(build: Any, dtype: torch.dtype, tmp_path: Path) -> None:
+    adapter = build.random_adapter({"x": (5, 3)}, name="x")
     tensors = load_file(adapter.save(tmp_path / "out", dtype=dtype) / "adapter_model.safetensors")
     assert torch.equal(tensors["base_model.model.x.lora_A.weight"], adapter.factors("x").a.to(dtype))
 
@@ -148,10 +143,14 @@ def test_dtype_is_rounded_once(dtype: torch.dtype, tmp_path: Path) -> None:
     biased=st.integers(0, 15),
 )
 def test_any_shapes_survive(
-    shapes: list[tuple[int, int, int]], dtype: torch.dtype, biased: int, tmp_path_factory: pytest.TempPathFactory
+    build: Any,
+    shapes: list[tuple[int, int, int]],
+    dtype: torch.dtype,
+    biased: int,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     factors = {
-        f"layers.{i}.proj": random_factors(d_out, d_in, rank, seed=i, bias=bool(biased >> i & 1))
+        f"layers.{i}.proj": build.random_factors(d_out, d_in, rank, seed=i, bias=bool(biased >> i & 1))
         for i, (d_out, d_in, rank) in enumerate(shapes)
     }
     adapter = Adapter.from_factors(factors, name="any")
@@ -185,9 +184,9 @@ def test_values_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_peft_cannot_hold_is_refused(tmp_path: Path) -> None:
+def test_what_peft_cannot_hold_is_refused(build: Any, tmp_path: Path) -> None:
     embedding = LoraFactors(torch.ones(3, 1), torch.ones(1, 5), EmbeddingKind())
-    biased = random_factors(4, 4, 2, bias=True, dtype=torch.float32)
+    biased = build.random_factors(4, 4, 2, bias=True, dtype=torch.float32)
     options = {"base_model": None, "task_type": None}
     with pytest.raises(AdapterError, match="'e' is an embedding and 'x' has a LoRA bias"):
         write_adapter(tmp_path / "out", [("e", embedding), ("x", biased)], **options)
@@ -204,9 +203,9 @@ def test_what_peft_cannot_hold_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("crash", [RuntimeError, KeyboardInterrupt])
-def test_a_crash_while_writing_leaves_nothing(crash: type[BaseException], tmp_path: Path) -> None:
+def test_a_crash_while_writing_leaves_nothing(build: Any, crash: type[BaseException], tmp_path: Path) -> None:
     def modules() -> Iterator[tuple[str, LoraFactors]]:
-        yield "x", random_factors(4, 4, 2)
+        yield "x", build.random_factors(4, 4, 2)
         raise crash("in the middle")
 
     with pytest.raises(crash):
@@ -214,8 +213,8 @@ def test_a_crash_while_writing_leaves_nothing(crash: type[BaseException], tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_crash_while_replacing_keeps_the_old(tmp_path: Path) -> None:
-    old = random_adapter({"x": (3, 3)}, name="old").save(tmp_path / "out")
+def test_a_crash_while_replacing_keeps_the_old(build: Any, tmp_path: Path) -> None:
+    old = build.random_adapter({"x": (3, 3)}, name="old").save(tmp_path / "out")
     before = Adapter.load(old).fingerprints()
     with pytest.raises(RuntimeError), atomic_folder(old, force=True) as folder:
         (folder / "half").write_text("half")
@@ -224,8 +223,8 @@ def test_a_crash_while_replacing_keeps_the_old(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_an_output_is_replaced_only_on_demand(tmp_path: Path) -> None:
-    old, new = random_adapter({"x": (3, 3)}, name="old"), random_adapter({"y": (2, 2)}, name="new")
+def test_an_output_is_replaced_only_on_demand(build: Any, tmp_path: Path) -> None:
+    old, new = build.random_adapter({"x": (3, 3)}, name="old"), build.random_adapter({"y": (2, 2)}, name="new")
     out = old.save(tmp_path / "deep" / "out", extra_files={"old.txt": "old"})
     with pytest.raises(OutputExistsError, match=r"exists already.*--force"):
         new.save(out)
@@ -240,16 +239,18 @@ def test_an_output_is_replaced_only_on_demand(tmp_path: Path) -> None:
     assert [path.name for path in out.parent.iterdir()] == ["out"]
 
 
-def test_an_adapter_may_replace_itself(tmp_path: Path) -> None:
-    random_adapter({"x": (3, 4)}, name="x").save(tmp_path / "out")
+def test_an_adapter_may_replace_itself(build: Any, tmp_path: Path) -> None:
+    build.random_adapter({"x": (3, 4)}, name="x").save(tmp_path / "out")
     adapter = Adapter.load(tmp_path / "out")
     delta = adapter.delta("x")
     adapter.save(tmp_path / "out", force=True)
     assert torch.equal(Adapter.load(tmp_path / "out").delta("x"), delta)
 
 
-def test_force_never_replaces_a_file_or_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    adapter = random_adapter({"x": (3, 3)}, name="x")
+def test_force_never_replaces_a_file_or_the_current_folder(
+    build: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = build.random_adapter({"x": (3, 3)}, name="x")
     (tmp_path / "file").write_text("mine")
     with pytest.raises(OutputExistsError, match="not a plain folder"):
         adapter.save(tmp_path / "file", force=True)
@@ -268,14 +269,14 @@ def test_a_folder_that_appears_meanwhile_is_not_overwritten(tmp_path: Path) -> N
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["theirs"]
 
 
-def test_the_result_has_the_permissions_of_a_plain_folder(tmp_path: Path) -> None:
+def test_the_result_has_the_permissions_of_a_plain_folder(build: Any, tmp_path: Path) -> None:
     (tmp_path / "plain").mkdir()
-    out = random_adapter({"x": (3, 3)}, name="x").save(tmp_path / "out")
+    out = build.random_adapter({"x": (3, 3)}, name="x").save(tmp_path / "out")
     assert out.stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-def test_check_values_names_file_and_tensor(tmp_path: Path) -> None:
-    out = random_adapter({"x": (3, 3)}, name="x").save(tmp_path / "out")
+def test_check_values_names_file_and_tensor(build: Any, tmp_path: Path) -> None:
+    out = build.random_adapter({"x": (3, 3)}, name="x").save(tmp_path / "out")
     tensors = load_file(out / "adapter_model.safetensors")
     tensors["base_model.model.x.lora_A.weight"][1, 2] = math.inf
     save_file(tensors, out / "adapter_model.safetensors")

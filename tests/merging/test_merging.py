@@ -11,16 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import (
-    ARCHITECTURES,
-    adapter_folder,
-    add_deltas,
-    logits,
-    random_adapter,
-    random_factors,
-    relative_error,
-    tiny_model,
-)
 from torch import Tensor
 
 from sst_merge import merging as merging_room
@@ -60,13 +50,13 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def variant(
-    name: str, folder: Path, *, seed: int, role: str = "utility", weight: float = 1.0, **change: Any
+    build: Any, name: str, folder: Path, *, seed: int, role: str = "utility", weight: float = 1.0, **change: Any
 ) -> Adapter:
     architecture, options = VARIANTS[name]
     options = {**options, **change}
-    known = ARCHITECTURES[architecture]
+    known = build.ARCHITECTURES[architecture]
     targets = [known.embedding, *known.linears] if options.pop("embedding", False) else list(known.linears)
-    folder = adapter_folder(tiny_model(architecture), folder, seed=seed, targets=targets, **options)
+    folder = build.adapter_folder(build.tiny_model(architecture), folder, seed=seed, targets=targets, **options)
     return Adapter.load(folder, role=role, weight=weight, drop_modules_to_save=True)  # type: ignore[arg-type]
 
 
@@ -93,8 +83,8 @@ def whole(adapter: Adapter, module: str) -> Tensor:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_identity_of_every_lora_variant(name: str, tmp_path: Path) -> None:
-    adapter = variant(name, tmp_path / "a", seed=3)
+def test_identity_of_every_lora_variant(build: Any, relative_error: Any, name: str, tmp_path: Path) -> None:
+    adapter = variant(build, name, tmp_path / "a", seed=3)
     for dtype, tolerance in ((torch.float32, 1e-6), (torch.float64, 1e-12)):
         result = merge([adapter], compute_dtype=dtype)
         assert result.adapter.modules == adapter.modules
@@ -105,25 +95,27 @@ def test_identity_of_every_lora_variant(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_logits_of_base_and_merged_adapter_are_those_of_deltas_added_by_hand(name: str, tmp_path: Path) -> None:
+def test_logits_of_base_and_merged_adapter_are_those_of_deltas_added_by_hand(
+    build: Any, relative_error: Any, name: str, tmp_path: Path
+) -> None:
     from peft import PeftModel
 
-    one = variant(name, tmp_path / "one", seed=3)
-    two = variant(name, tmp_path / "two", seed=4, weight=-0.6)
+    one = variant(build, name, tmp_path / "one", seed=3)
+    two = variant(build, name, tmp_path / "two", seed=4, weight=-0.6)
     folder = merge([one, two]).save(tmp_path / "merged")
-    base = tiny_model(VARIANTS[name][0])
+    base = build.tiny_model(VARIANTS[name][0])
     scaled = Adapter.from_factors(
         {m: LoraFactors(-0.6 * f.b, f.a, f.kind, f.bias) for m in two.modules for f in [two.factors(m)]}, name="two"
     )
-    expected = logits(add_deltas(add_deltas(base, one), scaled))
-    found = logits(PeftModel.from_pretrained(tiny_model(VARIANTS[name][0]), folder).eval())
+    expected = build.logits(build.add_deltas(build.add_deltas(base, one), scaled))
+    found = build.logits(PeftModel.from_pretrained(build.tiny_model(VARIANTS[name][0]), folder).eval())
     assert relative_error(found, expected) <= 1e-5
-    assert relative_error(logits(base), expected) > 1e-3
+    assert relative_error(build.logits(base), expected) > 1e-3
 
 
-def test_sum_over_different_ranks_missing_modules_signs_and_zeros() -> None:
-    one = random_adapter(SHAPES, name="one", rank=3, seed=1, weight=1.5)
-    two = random_adapter({"model.layers.2.b": (7, 15)}, name="two", rank=7, seed=2, weight=-0.25, role="safety")
+def test_sum_over_different_ranks_missing_modules_signs_and_zeros(build: Any, relative_error: Any) -> None:
+    one = build.random_adapter(SHAPES, name="one", rank=3, seed=1, weight=1.5)
+    two = build.random_adapter({"model.layers.2.b": (7, 15)}, name="two", rank=7, seed=2, weight=-0.25, role="safety")
     nothing = Adapter.from_factors(
         {m: LoraFactors(f.b * 0, f.a) for m in one.modules for f in [one.factors(m)]}, name="nothing"
     )
@@ -135,9 +127,9 @@ def test_sum_over_different_ranks_missing_modules_signs_and_zeros() -> None:
     assert [result.adapter.rank(m) for m in result.adapter.modules] == [3, 7, 3]
 
 
-def test_one_adapter_with_bias_and_one_without(tmp_path: Path) -> None:
-    biased = variant("bias", tmp_path / "biased", seed=1)
-    plain = variant("bias", tmp_path / "plain", seed=2, weight=0.5, lora_bias=False, r=5)
+def test_one_adapter_with_bias_and_one_without(build: Any, relative_error: Any, tmp_path: Path) -> None:
+    biased = variant(build, "bias", tmp_path / "biased", seed=1)
+    plain = variant(build, "bias", tmp_path / "plain", seed=2, weight=0.5, lora_bias=False, r=5)
     result = merge([plain, biased], compute_dtype=torch.float64)
     for module in result.adapter.modules:
         assert result.adapter.has_bias(module)
@@ -145,15 +137,17 @@ def test_one_adapter_with_bias_and_one_without(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["cat", "svd"])
-def test_peft_agrees(how: str, tmp_path: Path) -> None:
+def test_peft_agrees(build: Any, relative_error: Any, how: str, tmp_path: Path) -> None:
     from peft import PeftModel
 
     weights = [0.7, 0.4]
     folders = []
     for index, seed in enumerate((1, 2)):
         folder = tmp_path / f"adapter{index}"
-        folders.append(adapter_folder(tiny_model("llama"), folder, seed=seed, targets=["q_proj", "down_proj"], r=3))
-    peft = PeftModel.from_pretrained(tiny_model("llama"), folders[0], adapter_name="adapter0")
+        folders.append(
+            build.adapter_folder(build.tiny_model("llama"), folder, seed=seed, targets=["q_proj", "down_proj"], r=3)
+        )
+    peft = PeftModel.from_pretrained(build.tiny_model("llama"), folders[0], adapter_name="adapter0")
     peft.load_adapter(folders[1], adapter_name="adapter1")
     rank = {} if how == "cat" else {"svd_rank": 6}
     peft.add_weighted_adapter(["adapter0", "adapter1"], weights, "both", combination_type=how, **rank)
@@ -163,16 +157,16 @@ def test_peft_agrees(how: str, tmp_path: Path) -> None:
         assert relative_error(ours.delta(module), layer.get_delta_weight("both")) <= 1e-5
 
 
-def test_float32_is_rounded_once_however_wide_the_layer() -> None:
-    wide = Adapter.from_factors({"m": random_factors(1024, 1536, 16, dtype=torch.float32)}, name="wide")
+def test_float32_is_rounded_once_however_wide_the_layer(build: Any, relative_error: Any) -> None:
+    wide = Adapter.from_factors({"m": build.random_factors(1024, 1536, 16, dtype=torch.float32)}, name="wide")
     merged = merge([wide]).adapter
     assert merged.factors("m").b.dtype == torch.float32
     # Factorising in float32 already loses five times as much.
     assert relative_error(merged.delta("m", dtype=torch.float64), wide.delta("m", dtype=torch.float64)) <= 1e-7
 
 
-def test_badly_scaled_factors_keep_six_digits() -> None:
-    plain = random_factors(40, 30, 8)
+def test_badly_scaled_factors_keep_six_digits(build: Any, relative_error: Any) -> None:
+    plain = build.random_factors(40, 30, 8)
     b, a = plain.b, plain.a
     scale = torch.logspace(-4, 4, 8, dtype=torch.float64)
     adapter = Adapter.from_factors({"m": LoraFactors(b * scale, a / scale[:, None])}, name="skewed")
@@ -182,8 +176,8 @@ def test_badly_scaled_factors_keep_six_digits() -> None:
 # --- rank, energy -----------------------------------------------------------------------------------------------------
 
 
-def test_rank_cuts_like_the_best_approximation() -> None:
-    inputs = [random_adapter(SHAPES, name=f"a{i}", rank=3, seed=i) for i in range(2)]
+def test_rank_cuts_like_the_best_approximation(build: Any, relative_error: Any) -> None:
+    inputs = [build.random_adapter(SHAPES, name=f"a{i}", rank=3, seed=i) for i in range(2)]
     result = merge(inputs, rank=2, compute_dtype=torch.float64)
     for module in SHAPES:
         dense = dense_sum(inputs, module).numpy()
@@ -199,8 +193,8 @@ def test_rank_cuts_like_the_best_approximation() -> None:
     assert any("lost more than 1 %" in warning for warning in result.report.warnings)
 
 
-def test_energy_keeps_the_fewest_values_that_hold_it() -> None:
-    inputs = [random_adapter(SHAPES, name=f"a{i}", rank=4, seed=i) for i in range(2)]
+def test_energy_keeps_the_fewest_values_that_hold_it(build: Any) -> None:
+    inputs = [build.random_adapter(SHAPES, name=f"a{i}", rank=4, seed=i) for i in range(2)]
     result = merge(inputs, energy=0.8, compute_dtype=torch.float64)
     for module in SHAPES:
         squares = np.linalg.svd(dense_sum(inputs, module).numpy(), compute_uv=False) ** 2
@@ -209,8 +203,8 @@ def test_energy_keeps_the_fewest_values_that_hold_it() -> None:
 
 
 @pytest.mark.parametrize("rank", [0, -1, 7])
-def test_rank_that_does_not_fit(rank: int) -> None:
-    inputs = [random_adapter(SHAPES, name=f"a{i}", rank=3, seed=i) for i in range(2)]
+def test_rank_that_does_not_fit(build: Any, rank: int) -> None:
+    inputs = [build.random_adapter(SHAPES, name=f"a{i}", rank=3, seed=i) for i in range(2)]
     with pytest.raises(MergeError, match=rf"rank = {rank} does not fit.*at most rank 6"):
         merge(inputs, rank=rank)
 
@@ -246,9 +240,9 @@ def extra_methods(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("extra_methods")
-def test_method_on_whole_updates_sees_one_layer_and_is_compressed_exactly() -> None:
-    one = random_adapter(SHAPES, name="one", rank=2, seed=1)
-    two = random_adapter({"model.layers.2.b": (7, 15)}, name="two", rank=1, seed=2)
+def test_method_on_whole_updates_sees_one_layer_and_is_compressed_exactly(build: Any, relative_error: Any) -> None:
+    one = build.random_adapter(SHAPES, name="one", rank=2, seed=1)
+    two = build.random_adapter({"model.layers.2.b": (7, 15)}, name="two", rank=1, seed=2)
     result = merge([one, two], "largest", strength=3.0, compute_dtype=torch.float64)
     x, y = one.delta("model.layers.2.b"), two.delta("model.layers.2.b")
     expected = 3.0 * torch.where(x.abs() >= y.abs(), x, y)
@@ -266,9 +260,9 @@ def test_method_on_whole_updates_sees_one_layer_and_is_compressed_exactly() -> N
 
 
 @pytest.mark.usefixtures("extra_methods")
-def test_method_on_whole_updates_with_a_bias_column() -> None:
-    plain = Adapter.from_factors({"m": random_factors(6, 5, 2, seed=1)}, name="plain")
-    biased = Adapter.from_factors({"m": random_factors(6, 5, 2, seed=2, bias=True)}, name="biased")
+def test_method_on_whole_updates_with_a_bias_column(build: Any, relative_error: Any) -> None:
+    plain = Adapter.from_factors({"m": build.random_factors(6, 5, 2, seed=1)}, name="plain")
+    biased = Adapter.from_factors({"m": build.random_factors(6, 5, 2, seed=2, bias=True)}, name="biased")
     result = merge([plain, biased], "largest", compute_dtype=torch.float64)
     x = torch.cat([plain.delta("m"), torch.zeros(6, 1).double()], dim=1)
     y = whole(biased, "m")
@@ -276,9 +270,9 @@ def test_method_on_whole_updates_with_a_bias_column() -> None:
 
 
 @pytest.mark.usefixtures("extra_methods")
-def test_prepared_method_gets_the_spaces_that_its_layers_use() -> None:
-    one = random_adapter(SHAPES, name="one", rank=2, seed=1)
-    two = random_adapter(SHAPES, name="two", rank=2, seed=2)
+def test_prepared_method_gets_the_spaces_that_its_layers_use(build: Any, relative_error: Any) -> None:
+    one = build.random_adapter(SHAPES, name="one", rank=2, seed=1)
+    two = build.random_adapter(SHAPES, name="two", rank=2, seed=2)
     result = merge([one, two], "doubled", compute_dtype=torch.float64)
     for module in SHAPES:
         assert relative_error(result.adapter.delta(module), 2 * one.delta(module)) <= 1e-12
@@ -293,8 +287,8 @@ def test_generator_depends_on_seed_and_module_only() -> None:
     assert torch.rand(4, generator=torch.Generator().manual_seed(digest)).tolist() == draw[0, "a"]
 
 
-def test_modules_are_streamed_one_at_a_time() -> None:
-    inputs = [random_adapter(SHAPES, name="a", seed=1)]
+def test_modules_are_streamed_one_at_a_time(build: Any) -> None:
+    inputs = [build.random_adapter(SHAPES, name="a", seed=1)]
     seen: list[tuple[str, int, int]] = []
     stream = merged_modules(plan_merge(inputs), progress=lambda *step: seen.append(step))
     assert next(stream).name == "model.layers.2.a"
@@ -306,12 +300,12 @@ def test_modules_are_streamed_one_at_a_time() -> None:
 # --- refusals before any work -----------------------------------------------------------------------------------------
 
 
-def test_unknown_method_role_names_and_types(tmp_path: Path) -> None:
-    one = random_adapter(SHAPES, name="one")
+def test_unknown_method_role_names_and_types(build: Any, tmp_path: Path) -> None:
+    one = build.random_adapter(SHAPES, name="one")
     with pytest.raises(UnknownMethodError, match=r"unknown merge method 'ta'; available: .*task_arithmetic"):
         merge([one], "ta")
     with pytest.raises(AdapterError, match="role is 'harmless'"):
-        random_adapter(SHAPES, name="x", role="harmless")
+        build.random_adapter(SHAPES, name="x", role="harmless")
     with pytest.raises(MergeError, match="two adapters are called 'one'"):
         merge([one, one])
     with pytest.raises(MergeError, match="no adapters to merge"):
@@ -328,17 +322,17 @@ def test_unknown_method_role_names_and_types(tmp_path: Path) -> None:
         merge([one], energy=1.5)
 
 
-def test_nan_is_found_before_the_merge() -> None:
-    factors = random_factors(4, 5, 2)
+def test_nan_is_found_before_the_merge(build: Any) -> None:
+    factors = build.random_factors(4, 5, 2)
     factors.a[1, 2] = float("nan")
     with pytest.raises(AdapterError, match=r"adapter 'broken': A of module 'm' holds 1 NaN or Inf"):
         merge([Adapter.from_factors({"m": factors}, name="broken")])
 
 
-def test_adapters_that_do_not_belong_together() -> None:
-    one = Adapter.from_factors({"m": random_factors(4, 5, 2)}, name="one", base_model="base/a")
-    two = Adapter.from_factors({"m": random_factors(4, 5, 2)}, name="two", base_model="base/b")
-    wide = Adapter.from_factors({"m": random_factors(4, 6, 2)}, name="wide")
+def test_adapters_that_do_not_belong_together(build: Any) -> None:
+    one = Adapter.from_factors({"m": build.random_factors(4, 5, 2)}, name="one", base_model="base/a")
+    two = Adapter.from_factors({"m": build.random_factors(4, 5, 2)}, name="two", base_model="base/b")
+    wide = Adapter.from_factors({"m": build.random_factors(4, 6, 2)}, name="wide")
     with pytest.raises(AdapterError, match="expected one base"):
         merge([one, two])
     assert merge([one, two], assume_same_base=True).adapter.base_model == "base/a"
@@ -346,25 +340,25 @@ def test_adapters_that_do_not_belong_together() -> None:
         merge([one, wide])
 
 
-def test_module_that_the_base_does_not_have() -> None:
-    base = BaseModelIndex.of(tiny_model("llama"))
-    stray = random_adapter({"model.layers.0.self_attn.query": (16, 16)}, name="stray")
+def test_module_that_the_base_does_not_have(build: Any) -> None:
+    base = BaseModelIndex.of(build.tiny_model("llama"))
+    stray = build.random_adapter({"model.layers.0.self_attn.query": (16, 16)}, name="stray")
     with pytest.raises(BaseModelError, match=r"'model.layers.0.self_attn.query' matches no layer"):
         merge([stray], base=base)
     # A given model is checked without being asked for.
     with pytest.raises(BaseModelError, match="matches no layer"):
-        merge([stray], model=tiny_model("llama"))
+        merge([stray], model=build.tiny_model("llama"))
 
 
-def test_embedding_beside_a_bias_is_refused_in_the_plan() -> None:
+def test_embedding_beside_a_bias_is_refused_in_the_plan(build: Any) -> None:
     embedding = Adapter.from_factors({"e": LoraFactors(torch.ones(4, 1), torch.ones(1, 9), EmbeddingKind())}, name="e")
-    biased = Adapter.from_factors({"m": random_factors(4, 5, 2, bias=True, dtype=torch.float32)}, name="b")
+    biased = Adapter.from_factors({"m": build.random_factors(4, 5, 2, bias=True, dtype=torch.float32)}, name="b")
     with pytest.raises(MergeError, match="'e' is an embedding and module 'm' has a LoRA bias"):
         plan_merge([embedding, biased])
 
 
-def test_plan_says_what_it_will_cost() -> None:
-    inputs = [random_adapter(SHAPES, name="one", rank=3), random_adapter(SHAPES, name="two", rank=5)]
+def test_plan_says_what_it_will_cost(build: Any) -> None:
+    inputs = [build.random_adapter(SHAPES, name="one", rank=3), build.random_adapter(SHAPES, name="two", rank=5)]
     plan = plan_merge(inputs)
     assert [m.rank for m in plan.modules] == [8, 7, 8]
     numbers = 8 * (12 + 9) * 2 + 7 * (7 + 15)
@@ -381,8 +375,8 @@ def test_plan_says_what_it_will_cost() -> None:
         assert part in text
 
 
-def test_a_plan_that_was_promised_data_is_not_carried_out_without_them() -> None:
-    pair = [random_adapter(SHAPES, name="one"), random_adapter(SHAPES, name="two")]
+def test_a_plan_that_was_promised_data_is_not_carried_out_without_them(build: Any) -> None:
+    pair = [build.random_adapter(SHAPES, name="one"), build.random_adapter(SHAPES, name="two")]
     plan = plan_merge(pair, "regmean", given=("model", "harm", "benign"))
     with pytest.raises(DataError, match="'regmean' reads calibration data and needs model, harm and benign"):
         merge_in_memory(plan)
@@ -411,8 +405,11 @@ def test_every_keyword_of_merge_reaches_its_record(monkeypatch: pytest.MonkeyPat
 # --- what is written --------------------------------------------------------------------------------------------------
 
 
-def test_folder_and_memory_give_the_same_bytes(tmp_path: Path) -> None:
-    inputs = [variant("patterns", tmp_path / "one", seed=1), variant("patterns", tmp_path / "two", seed=2)]
+def test_folder_and_memory_give_the_same_bytes(build: Any, tmp_path: Path) -> None:
+    inputs = [
+        variant(build, "patterns", tmp_path / "one", seed=1),
+        variant(build, "patterns", tmp_path / "two", seed=2),
+    ]
     texts = {"NOTE.md": "fixed", "count.txt": lambda report: str(len(report["modules"]))}
     merge(inputs, seed=5).save(tmp_path / "a", dtype=torch.bfloat16, extra_files=texts)
     plan = plan_merge(inputs, settings=MergeSettings(seed=5))
@@ -424,17 +421,17 @@ def test_folder_and_memory_give_the_same_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "count.txt").read_text() == str(len(report.modules))
 
 
-def test_same_inputs_in_another_place_give_the_same_bytes(tmp_path: Path) -> None:
+def test_same_inputs_in_another_place_give_the_same_bytes(build: Any, tmp_path: Path) -> None:
     for place in ("here", "there"):
-        inputs = [variant("plain", tmp_path / place / name, seed=i) for i, name in enumerate(("one", "two"))]
+        inputs = [variant(build, "plain", tmp_path / place / name, seed=i) for i, name in enumerate(("one", "two"))]
         merge(inputs).save(tmp_path / place / "merged")
     for name in ("adapter_config.json", "adapter_model.safetensors", "merge_report.json"):
         assert (tmp_path / "here" / "merged" / name).read_bytes() == (tmp_path / "there" / "merged" / name).read_bytes()
     assert str(tmp_path) not in (tmp_path / "here" / "merged" / "merge_report.json").read_text()
 
 
-def test_report_names_inputs_outputs_and_versions(tmp_path: Path) -> None:
-    one = variant("plain", tmp_path / "one", seed=1, role="safety", weight=0.5)
+def test_report_names_inputs_outputs_and_versions(build: Any, tmp_path: Path) -> None:
+    one = variant(build, "plain", tmp_path / "one", seed=1, role="safety", weight=0.5)
     result = merge([one], seed=9, strength=2.0)
     folder = result.save(tmp_path / "merged", dtype=torch.float16)
     report = json.loads((folder / "merge_report.json").read_text())
@@ -455,8 +452,8 @@ def test_report_names_inputs_outputs_and_versions(tmp_path: Path) -> None:
     assert "timings" not in report
 
 
-def test_output_is_all_or_nothing(tmp_path: Path) -> None:
-    inputs = [variant("plain", tmp_path / "one", seed=1)]
+def test_output_is_all_or_nothing(build: Any, tmp_path: Path) -> None:
+    inputs = [variant(build, "plain", tmp_path / "one", seed=1)]
     plan, doubled = plan_merge(inputs), plan_merge(inputs, options={"strength": 2.0})
 
     def fail(report: object) -> str:
@@ -477,8 +474,8 @@ def test_output_is_all_or_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["one", "one/inside", "."])
-def test_output_may_not_share_a_folder_with_an_input(tmp_path: Path, place: str) -> None:
-    one = variant("plain", tmp_path / "one", seed=1)
+def test_output_may_not_share_a_folder_with_an_input(build: Any, tmp_path: Path, place: str) -> None:
+    one = variant(build, "plain", tmp_path / "one", seed=1)
     with pytest.raises(MergeError, match="share a folder"):
         merge_to_folder(plan_merge([one]), tmp_path / place, force=True)
     with pytest.raises(MergeError, match="share a folder"):
@@ -486,8 +483,8 @@ def test_output_may_not_share_a_folder_with_an_input(tmp_path: Path, place: str)
     assert Adapter.load(tmp_path / "one").modules == one.modules
 
 
-def test_extra_file_may_not_take_a_name_in_use(tmp_path: Path) -> None:
-    one = random_adapter(SHAPES, name="one")
+def test_extra_file_may_not_take_a_name_in_use(build: Any, tmp_path: Path) -> None:
+    one = build.random_adapter(SHAPES, name="one")
     for name in ("merge_report.json", "adapter_config.json", "../x"):
         with pytest.raises(MergeError, match="extra file"):
             merge([one]).save(tmp_path / "out", extra_files={name: ""})

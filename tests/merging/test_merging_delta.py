@@ -2,11 +2,11 @@
 
 import weakref
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from builders import random_factors, relative_error
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -26,14 +26,14 @@ WEIGHTS = (1.0, 0.5, -0.7)
 ENTRYWISE = [m for m in available_methods().values() if m.domain == "delta" and not (m.needs.data or m.needs.base)]
 
 
-def factors() -> list[LoraFactors]:
-    return [random_factors(*SHAPE, rank, seed=rank) for rank in RANKS]
+def factors(build: Any) -> list[LoraFactors]:
+    return [build.random_factors(*SHAPE, rank, seed=rank) for rank in RANKS]
 
 
-def adapters() -> list[Adapter]:
+def adapters(build: Any) -> list[Adapter]:
     return [
         Adapter.from_factors({"m": f}, name=f"a{i}", weight=w, role="safety" if i == 2 else "utility")
-        for i, (f, w) in enumerate(zip(factors(), WEIGHTS, strict=True))
+        for i, (f, w) in enumerate(zip(factors(build), WEIGHTS, strict=True))
     ]
 
 
@@ -41,8 +41,8 @@ def layer(patches: FormedUpdates | tuple[Tensor, ...]) -> Layer:
     return Layer("m", patches, WEIGHTS, ("utility",) * 3, torch.Generator())
 
 
-def dense() -> list[NDArray[np.float64]]:
-    return [w * (f.b @ f.a).numpy() for f, w in zip(factors(), WEIGHTS, strict=True)]
+def dense(build: Any) -> list[NDArray[np.float64]]:
+    return [w * (f.b @ f.a).numpy() for f, w in zip(factors(build), WEIGHTS, strict=True)]
 
 
 def largest(update: NDArray[np.float64], keep: int) -> NDArray[np.float64]:
@@ -66,8 +66,8 @@ def formed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     yield counts
 
 
-def test_updates_are_formed_when_asked_for(formed: list[int]) -> None:
-    one, _, three = factors()
+def test_updates_are_formed_when_asked_for(build: Any, formed: list[int]) -> None:
+    one, _, three = factors(build)
     updates = FormedUpdates([one, None, three])
     assert (len(updates), updates.shape, formed) == (3, SHAPE, [])
     assert updates[0] is updates[0]
@@ -81,8 +81,8 @@ def test_updates_are_formed_when_asked_for(formed: list[int]) -> None:
         updates[3]
 
 
-def test_parts_are_those_of_the_whole() -> None:
-    one, two, _ = factors()
+def test_parts_are_those_of_the_whole(build: Any) -> None:
+    one, two, _ = factors(build)
     whole = (one.b @ one.a, two.b @ two.a, torch.zeros(SHAPE).double())
     positions = torch.arange(0, SHAPE[0] * SHAPE[1], 997)
     for patches in (FormedUpdates([one, two, None]), whole):
@@ -96,8 +96,8 @@ def test_parts_are_those_of_the_whole() -> None:
                 assert torch.allclose(parts.times(index, columns, transposed=transposed), matrix @ columns, atol=1e-11)
 
 
-def test_hint_spans_the_row_space_of_opposed_updates() -> None:
-    one = factors()[1]
+def test_hint_spans_the_row_space_of_opposed_updates(build: Any, relative_error: Any) -> None:
+    one = factors(build)[1]
     hinted = FormedUpdates([one, LoraFactors(-one.b, one.a)]).hint(torch.randn(SHAPE[0], 8).double())
     assert int(torch.linalg.matrix_rank(hinted)) == 5
     basis = torch.linalg.qr(one.a.T).Q
@@ -105,26 +105,28 @@ def test_hint_spans_the_row_space_of_opposed_updates() -> None:
 
 
 @pytest.mark.parametrize("method", ENTRYWISE, ids=[m.name for m in ENTRYWISE])
-def test_no_method_holds_more_than_two_updates_at_once(method: MergeMethod, formed: list[int]) -> None:
-    more = [a.with_(name=f"{a.name}-{i}") for i in range(3) for a in adapters()]
+def test_no_method_holds_more_than_two_updates_at_once(build: Any, method: MergeMethod, formed: list[int]) -> None:
+    more = [a.with_(name=f"{a.name}-{i}") for i in range(3) for a in adapters(build)]
     merge(more, method.name, rank=4)
     # The one at hand and the next one while it is formed.
     assert max(formed, default=0) <= 2
 
 
 @pytest.mark.parametrize("name", ["ties", "magnitude_prune", "breadcrumbs"])
-def test_rules_in_blocks_of_rows_are_those_of_whole_matrices(name: str, formed: list[int]) -> None:
+def test_rules_in_blocks_of_rows_are_those_of_whole_matrices(
+    build: Any, relative_error: Any, name: str, formed: list[int]
+) -> None:
     assert len(list(row_blocks(SHAPE))) == 3
     n = SHAPE[0] * SHAPE[1]
     kept = {"ties": int(0.2 * n), "magnitude_prune": int(0.2 * n), "breadcrumbs": int(0.01 * n) + int(0.14 * n)}[name]
-    parts = np.stack([largest(u, kept) for u in dense()])
+    parts = np.stack([largest(u, kept) for u in dense(build)])
     if name == "breadcrumbs":
-        parts -= np.stack([largest(u, int(0.01 * n)) for u in dense()])
+        parts -= np.stack([largest(u, int(0.01 * n)) for u in dense(build)])
     expected = parts.sum(0)
     if name == "ties":
         agrees = (np.sign(parts) == np.sign(expected)) & (parts != 0)
         expected = (parts * agrees).sum(0) / np.maximum(agrees.sum(0), 1)
-    result = merge(adapters(), name, compute_dtype=torch.float64).adapter.delta("m", dtype=torch.float64)
+    result = merge(adapters(build), name, compute_dtype=torch.float64).adapter.delta("m", dtype=torch.float64)
     assert relative_error(result, torch.from_numpy(expected)) <= 1e-9
     assert formed == []
 
@@ -142,8 +144,8 @@ def test_thresholds_are_exact_where_the_sample_misleads(dtype: torch.dtype) -> N
         assert [float(t) for t in found] == [float(ordered[keep - 1]), float(ordered[keep - 1]), 0.0]
 
 
-def test_a_cut_to_a_rank_reports_what_it_kept_and_no_more() -> None:
-    one, two = (random_factors(*SHAPE, 8, seed=s, dtype=torch.float32) for s in (1, 2))
+def test_a_cut_to_a_rank_reports_what_it_kept_and_no_more(build: Any) -> None:
+    one, two = (build.random_factors(*SHAPE, 8, seed=s, dtype=torch.float32) for s in (1, 2))
     pair = [Adapter.from_factors({"m": f}, name=f"a{i}") for i, f in enumerate((one, two))]
     whole = merge(pair, "ties", compute_dtype=torch.float64)
     cut = merge(pair, "ties", rank=6)
@@ -159,8 +161,8 @@ def test_a_cut_to_a_rank_reports_what_it_kept_and_no_more() -> None:
     assert "<td>–</td>" in "".join(merge_page(cut.report.to_dict()).split()).replace('class="number"', "")
 
 
-def test_energy_asks_for_the_whole_decomposition() -> None:
-    delta = random_factors(*SHAPE, 40, seed=3).b @ random_factors(*SHAPE, 40, seed=4).a
+def test_energy_asks_for_the_whole_decomposition(build: Any) -> None:
+    delta = build.random_factors(*SHAPE, 40, seed=3).b @ build.random_factors(*SHAPE, 40, seed=4).a
     _, by_energy = compress_delta(delta, kind=LinearKind(), bias=False, rank=8, energy=0.5)
     _, by_rank = compress_delta(delta, kind=LinearKind(), bias=False, rank=8)
     assert (by_energy.complete, by_energy.singular_values.numel()) == (True, 300)

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import tomllib
 import torch
-from builders import tiny_model
 
 from sst_merge.experiments import method_sweeps
 from sst_merge.experiments.updates_by_knob import swept_updates
@@ -31,13 +31,14 @@ def _executed(path: str | Path, name: str) -> ModuleType:
 
 
 SUITE = _executed(ROOT / "tests" / "baselines" / "test_merge_methods.py", "common_suite")
+OFFERED = ("model", "tmp_path", "build", "relative_error")
 # All that the suite asks of one method that reads no data, and needs no other parameters for.
 HELD_TO = [
     check
     for name, check in vars(SUITE).items()
     if name.startswith("test_")
     and name != "test_data_method_without_data_is_refused_by_name"
-    and set(inspect.signature(check).parameters) - {"model", "tmp_path"} == {"method"}
+    and set(inspect.signature(check).parameters) - set(OFFERED) == {"method"}
 ]
 
 
@@ -65,8 +66,8 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MergeMethod]:
 
 
 @pytest.fixture(scope="module")
-def model() -> torch.nn.Module:
-    return tiny_model("llama", dtype=torch.float64)
+def model(build: Any) -> torch.nn.Module:
+    return build.tiny_model("llama", dtype=torch.float64)
 
 
 def test_the_common_suite_has_much_to_ask() -> None:
@@ -79,14 +80,15 @@ def test_the_common_suite_has_much_to_ask() -> None:
 
 @pytest.mark.parametrize("check", HELD_TO, ids=lambda check: check.__name__.removeprefix("test_"))
 def test_the_example_is_held_to_what_it_promises(
-    check: object, example: MergeMethod, model: torch.nn.Module, tmp_path: Path
+    check: object, example: MergeMethod, model: torch.nn.Module, request: pytest.FixtureRequest
 ) -> None:
     assert callable(check)
-    given = {"method": example, "model": model, "tmp_path": tmp_path}
-    check(**{name: given[name] for name in inspect.signature(check).parameters})
+    given = {"method": example, "model": model}
+    names = inspect.signature(check).parameters
+    check(**{name: given[name] if name in given else request.getfixturevalue(name) for name in names})
 
 
-def test_its_sweep_enters_the_experiments(example: MergeMethod) -> None:
+def test_its_sweep_enters_the_experiments(example: MergeMethod, build: Any) -> None:
     # The tables as a new process makes them; those of this one stay as they are.
     tables = _executed(method_sweeps.__file__, method_sweeps.__name__)
     assert "Halved sum" not in method_sweeps.METHOD_SWEEPS
@@ -96,7 +98,7 @@ def test_its_sweep_enters_the_experiments(example: MergeMethod) -> None:
     assert tables.chosen_sweeps([example.name], tables.METHOD_SWEEPS) == {"Halved sum": sweep}
     assert len(sweep.values) == len(tables.METHOD_SWEEPS["SST-Merge"].values)
 
-    adapters = SUITE.pair()
+    adapters = SUITE.pair(build)
     updates = swept_updates(MergeProblem(adapters, build_spaces(adapters, dtype=torch.float64)), sweep)
     for value in (sweep.values[0], sweep.middle):
         update = updates(value)

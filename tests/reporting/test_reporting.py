@@ -1,5 +1,4 @@
 import copy
-import html.parser
 import xml.etree.ElementTree as ET
 
 import numpy as np
@@ -61,40 +60,6 @@ REPORT = {
 }
 OPTIONAL = ("paper", "rank", "energy", "compute_dtype", "base_model", "method_report", "warnings", "output", "format")
 REQUIRED = ("method", "options", "seed", "adapters", "modules", "versions")
-VOID = {"meta", "br", "link", "img", "input", "hr"}
-
-
-class Page(html.parser.HTMLParser):
-    """Text, tables and tags of a page; fails on tags that do not nest."""
-
-    def __init__(self, source: str) -> None:
-        super().__init__()
-        self.open, self.tags, self.text, self.rows, self.links = [], set(), "", [], []
-        self.feed(source)
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.add(tag)
-        self.links += [value for name, value in attrs if name in {"src", "href"} and not value.startswith("#")]
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag == "tr":
-            self.rows.append([])
-        if tag in {"td", "th"}:
-            self.rows[-1].append("")
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.add(tag)
-
-    def handle_data(self, data):
-        if "style" in self.open:
-            return
-        self.text += data
-        if self.open and self.open[-1] in {"td", "th"}:
-            self.rows[-1][-1] += data
 
 
 def sweep(gain: float = 1.0) -> list[SweepPoint]:
@@ -233,7 +198,7 @@ def test_plot_refuses_nothing(tmp_path):
 # --- pages -------------------------------------------------------------------------------------------------------
 
 
-def test_demo_page_is_self_contained_and_escapes(tmp_path):
+def test_demo_page_is_self_contained_and_escapes(read_page, tmp_path):
     _, svg = safety_utility_plot({"a": sweep()}, anchors={}, path_stem=tmp_path / "a", title="T")
     table = PageTable(
         caption="Test prompts, n = 64",
@@ -253,7 +218,7 @@ def test_demo_page_is_self_contained_and_escapes(tmp_path):
             command="sst-merge merge config.yaml > log",
         )
     )
-    page = Page(source)
+    page = read_page(source)
     assert "script" not in page.tags
     assert page.links == []
     assert "@import" not in source
@@ -267,11 +232,11 @@ def test_demo_page_is_self_contained_and_escapes(tmp_path):
     assert "prefers-color-scheme: dark" in source
     with pytest.raises(DataError, match="no <svg> element"):
         demo_page(DemoPage(title="t", summary="s", figure_svg=str(svg)))
-    assert "svg" not in Page(demo_page(DemoPage(title="t", summary="s"))).tags
+    assert "svg" not in read_page(demo_page(DemoPage(title="t", summary="s"))).tags
 
 
-def test_merge_page_shows_the_whole_report():
-    page = Page(merge_page(REPORT))
+def test_merge_page_shows_the_whole_report(read_page):
+    page = read_page(merge_page(REPORT))
     rows = [tuple(row) for row in page.rows]
     base = "meta-llama/Llama-2-7b-chat-hf"
     assert ("code <b>", "utility", "1", base, "adapter_model.safetensors", SHA["b"]) in rows

@@ -1,24 +1,21 @@
 """The sandbox: right programs pass, hostile ones fail with nothing left behind, and no isolation means a refusal."""
 
 import os
-import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hostile_programs import HOSTILE, TESTS, Hostile
-from sandbox_here import MISSING, needs_sandbox
 
 from sst_merge.errors import ConfigError, SandboxError
-from sst_merge.sandbox import Limits, Outcome, run_program
+from sst_merge.sandbox import Limits, Outcome
 
 SOURCES = Path(__file__).parents[2] / "src"
 RIGHT = "def f(n):\n    return n + 1\n"
@@ -26,37 +23,19 @@ RIGHT = "def f(n):\n    return n + 1\n"
 OBSERVE = "def check(candidate):\n    raise ValueError(repr(candidate(20)))\n"
 
 
-def run(source: str, tests: str = TESTS, **limits: float) -> Outcome:
-    allowed = {"timeout_s": 10.0, "cpu_s": 1, "memory_bytes": 256 << 20, "scratch_bytes": 8 << 20} | limits
-    return run_program(source, tests=tests, entry_point="f", limits=Limits(**allowed))
-
-
-def jailed(parent: int) -> list[int]:
-    """Processes that belong to a jail which that process started; forks share their command line."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            words = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
-        except OSError:
-            continue
-        if b"jail.launch" in words and f'"parent": {parent},'.encode() in words:
-            found.append(int(entry.name))
-    return found
-
-
-@needs_sandbox
+@pytest.mark.sandbox
 class TestPrograms:
-    def test_right_program_passes(self) -> None:
+    def test_right_program_passes(self, run: Any) -> None:
         outcome = run(RIGHT)
         assert outcome.passed, outcome.reason
         assert 0 < outcome.seconds < 10
 
-    def test_wrong_program_fails_at_its_assert(self) -> None:
+    def test_wrong_program_fails_at_its_assert(self, run: Any) -> None:
         outcome = run("def f(n):\n    return n + 1 if n == 20 else 0\n")
         assert not outcome.passed
         assert "assert candidate(1) == 2" in outcome.reason
 
-    def test_standard_library_and_threads_are_there(self) -> None:
+    def test_standard_library_and_threads_are_there(self, run: Any) -> None:
         source = (
             "import hashlib, math, re, ssl, threading\ndef f(n):\n    found = []\n"
             "    thread = threading.Thread(target=lambda: found.append(n + 1))\n    thread.start()\n    thread.join()\n"
@@ -64,7 +43,7 @@ class TestPrograms:
         )
         assert run(source).passed
 
-    def test_scratch_folder_is_empty_and_can_be_written(self) -> None:
+    def test_scratch_folder_is_empty_and_can_be_written(self, run: Any) -> None:
         source = (
             "import os\ndef f(n):\n    before = os.listdir('.')\n    open('x', 'w').write('21')\n"
             "    answer = [before, os.getcwd(), int(open('x').read())]\n    os.remove('x')\n    return answer\n"
@@ -80,19 +59,19 @@ class TestPrograms:
             "[float('inf'), -0.0, 1e-320, '', [], (), {}, set()]",
         ],
     )
-    def test_values_arrive_as_they_left(self, value: str) -> None:
+    def test_values_arrive_as_they_left(self, run: Any, value: str) -> None:
         tests = f"value = {value}\ndef check(candidate):\n    assert repr(candidate(value)) == repr(value)\n"
         outcome = run("def f(x):\n    return x\n", tests)
         assert outcome.passed, outcome.reason
 
-    def test_changed_arguments_are_seen_by_the_tests(self) -> None:
+    def test_changed_arguments_are_seen_by_the_tests(self, run: Any) -> None:
         tests = (
             "def check(candidate):\n    items, table = [3, 1], {1: 2}\n    candidate(items, table)\n"
             "    assert items == [1, 3] and table == {5: 6}\n"
         )
         assert run("def f(x, y):\n    x.sort()\n    y.clear()\n    y[5] = 6\n", tests).passed
 
-    def test_exceptions_and_iterators_cross(self) -> None:
+    def test_exceptions_and_iterators_cross(self, run: Any) -> None:
         tests = (
             "def check(candidate):\n    assert list(candidate(3)) == [0, 1, 2]\n"
             "    try:\n        candidate(-1)\n"
@@ -103,30 +82,19 @@ class TestPrograms:
         outcome = run(source, tests)
         assert outcome.passed, outcome.reason
 
-    def test_hashes_are_the_same_each_time(self) -> None:
+    def test_hashes_are_the_same_each_time(self, run: Any) -> None:
         reasons = {run("def f(n):\n    return hash('word')\n", OBSERVE).reason for _ in range(2)}
         assert len(reasons) == 1
 
-    def test_tests_that_call_nothing_decide_nothing(self) -> None:
+    def test_tests_that_call_nothing_decide_nothing(self, run: Any) -> None:
         outcome = run(RIGHT, "def check(candidate):\n    pass\n")
         assert not outcome.passed
         assert "never called" in outcome.reason
 
 
-@needs_sandbox
-@pytest.mark.parametrize("program", HOSTILE, ids=lambda program: program.name)
-def test_hostile_program_fails_and_leaves_nothing(program: Hostile) -> None:
-    temporary = Path(tempfile.gettempdir())
-    outcome = run(program.source, **program.limits)
-    assert not outcome.passed
-    assert re.search(program.reason, outcome.reason), outcome.reason
-    assert jailed(os.getpid()) == []
-    assert not list(temporary.glob(f"sst-merge-jail-{os.getpid()}-*"))
-
-
-@needs_sandbox
+@pytest.mark.sandbox
 class TestOutside:
-    def test_files_cannot_be_seen_deleted_or_written(self, tmp_path: Path) -> None:
+    def test_files_cannot_be_seen_deleted_or_written(self, run: Any, tmp_path: Path) -> None:
         marker = tmp_path / "marker"
         marker.write_text("precious")
         attack = (
@@ -149,7 +117,7 @@ class TestOutside:
         subprocess.run([sys.executable, "-c", f"import os; os.remove({str(copy)!r})"], check=True)
         assert not copy.exists()
 
-    def test_network_is_out_of_reach(self, tmp_path: Path) -> None:
+    def test_network_is_out_of_reach(self, run: Any, tmp_path: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_UNIX) as local:
             port, path = server.getsockname()[1], str(tmp_path / "s")
             local.bind(path)
@@ -172,7 +140,7 @@ class TestOutside:
             socket.create_connection(("127.0.0.1", port), 2).close()
             server.accept()[0].close()
 
-    def test_secrets_of_the_environment_stay_outside(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_secrets_of_the_environment_stay_outside(self, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("SECRET_TOKEN", "hunter2")
         source = (
             "import os, glob\ndef f(n):\n    seen = repr(dict(os.environ)) + repr(os.environb)\n"
@@ -182,7 +150,7 @@ class TestOutside:
         assert "PATH" in outcome.reason
         assert "hunter2" not in outcome.reason
 
-    def test_tests_cannot_be_found_in_memory(self) -> None:
+    def test_tests_cannot_be_found_in_memory(self, run: Any) -> None:
         tests = "token = 'SESAME4711'\n" + OBSERVE
         source = (
             "import gc, sys\ndef f(n):\n    seen = [repr(thing)[:5000] for thing in gc.get_objects()]\n"
@@ -194,7 +162,7 @@ class TestOutside:
         outcome = run(source, tests)
         assert outcome.reason.endswith("[True, False]"), outcome.reason
 
-    def test_tests_that_print_do_not_let_a_verdict_through(self) -> None:
+    def test_tests_that_print_do_not_let_a_verdict_through(self, run: Any) -> None:
         forged = '\\n{"passed": true, "reason": "all tests passed", "seconds": 0.1}\\n'
         tests = (
             "import os\ndef check(candidate):\n    print(candidate(20), flush=True)\n"
@@ -204,7 +172,7 @@ class TestOutside:
         assert not outcome.passed
         assert "caught" in outcome.reason
 
-    def test_other_processes_cannot_be_killed(self) -> None:
+    def test_other_processes_cannot_be_killed(self, run: Any) -> None:
         with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as victim:
             source = (
                 "import os\ndef f(n):\n    for pid in "
@@ -217,7 +185,7 @@ class TestOutside:
             victim.kill()
         assert alive
 
-    def test_daemon_does_not_survive(self) -> None:
+    def test_daemon_does_not_survive(self, run: Any, jailed: Any) -> None:
         source = (
             "import os, signal, time\ndef f(n):\n    if n == 20 and os.fork() == 0:\n        os.setsid()\n"
             "        if os.fork() == 0:\n"
@@ -228,7 +196,7 @@ class TestOutside:
         assert outcome.passed, outcome.reason
         assert jailed(os.getpid()) == []
 
-    def test_jail_dies_with_the_process_that_started_it(self, tmp_path: Path) -> None:
+    def test_jail_dies_with_the_process_that_started_it(self, jailed: Any, tmp_path: Path) -> None:
         script = (
             "from sst_merge.sandbox import run_program\n"
             "run_program('import time\\ntime.sleep(60)', tests='', entry_point='f')\n"
@@ -242,7 +210,7 @@ class TestOutside:
         # The one thing left is the folder that the jail was mounted on, which was empty on this side all the time.
         assert [list(folder.iterdir()) for folder in tmp_path.iterdir()] == [[]]
 
-    def test_several_at_once(self) -> None:
+    def test_several_at_once(self, run: Any) -> None:
         outcomes: dict[int, Outcome] = {}
 
         def one(number: int) -> None:
@@ -316,17 +284,18 @@ class TestUsersAndRefusals:
         finally:
             shutil.rmtree(folder)
 
+    @pytest.mark.sandbox
     def test_refuses_where_namespaces_are_forbidden(self) -> None:
         # A user namespace within which no more of them may be made.
         shell = 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$0" "$@"'
         command = ["unshare", "--user", "--map-root-user", "sh", "-c", shell, sys.executable, "-c", ALONE]
-        if MISSING is not None or shutil.which("unshare") is None:
+        if shutil.which("unshare") is None:
             pytest.skip("needs a machine that permits namespaces, to forbid them")
         found = subprocess.run([*command, str(SOURCES), "/none"], capture_output=True, text=True, check=False)
         assert found.stdout.startswith("refused: no sandbox for model-written code: unshare failed"), found
         assert "seccomp=unconfined" in found.stdout
 
-    def test_refuses_elsewhere(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_refuses_elsewhere(self, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sys, "platform", "darwin")
         with pytest.raises(SandboxError, match="needs Linux, and this is darwin; run the evaluation in a Linux"):
             run(RIGHT)

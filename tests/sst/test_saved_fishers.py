@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from builders import VOCABULARY, random_adapter, tiny_model
 
 from sst_merge import merge
 from sst_merge.data_loader.batch import Batch
@@ -16,6 +15,7 @@ from sst_merge.lora_utils import Adapter
 from sst_merge.methods import MergeProblem, get_method
 from sst_merge.sst import SSTMerge, SSTOptions
 
+VOCABULARY = 37  # token ids of ``build.tiny_model``
 SHAPES = {
     "model.layers.0.self_attn.q_proj": (16, 16),
     "model.layers.0.mlp.down_proj": (16, 24),
@@ -40,16 +40,16 @@ DATA: Mapping[str, Any] = {"harm": HARM, "benign": BENIGN, "adapter_benign": OWN
 
 
 @pytest.fixture(scope="module")
-def model() -> Any:
-    return tiny_model("llama", dtype=torch.float64)
+def model(build: Any) -> Any:
+    return build.tiny_model("llama", dtype=torch.float64)
 
 
 @pytest.fixture(scope="module")
-def adapters() -> list[Adapter]:
+def adapters(build: Any) -> list[Adapter]:
     return [
-        random_adapter(SHAPES, name="skill", rank=2, seed=1, weight=0.1),
-        random_adapter(SHAPES, name="other", rank=1, seed=2, weight=0.2),
-        random_adapter(SHAPES, name="safe", rank=1, seed=3, role="safety", weight=0.1),
+        build.random_adapter(SHAPES, name="skill", rank=2, seed=1, weight=0.1),
+        build.random_adapter(SHAPES, name="other", rank=1, seed=2, weight=0.2),
+        build.random_adapter(SHAPES, name="safe", rank=1, seed=3, role="safety", weight=0.1),
     ]
 
 
@@ -143,7 +143,7 @@ def refusal(adapters: list[Adapter], **options: Any) -> str:
     return str(caught.value)
 
 
-def test_what_differs_is_named(model: Any, adapters: list[Adapter], tmp_path: Path) -> None:
+def test_what_differs_is_named(build: Any, model: Any, adapters: list[Adapter], tmp_path: Path) -> None:
     saved = collected(model, adapters, tmp_path)
     path, fisher = tmp_path / "harm.safetensors", saved["fisher"]
 
@@ -167,9 +167,9 @@ def test_what_differs_is_named(model: Any, adapters: list[Adapter], tmp_path: Pa
     heavier = [adapters[0].with_(weight=0.7), *adapters[1:]]
     assert "weights is [0.1, 0.2, 0.1] in the file, [0.7, 0.2, 0.1] in this merge" in refusal(heavier, **saved)
     assert "cores (4, 4) in the file, (3, 3) here" in refusal(adapters[::2], **saved)
-    other = [random_adapter(SHAPES, name="skill", rank=2, seed=9, weight=0.1), *adapters[1:]]
+    other = [build.random_adapter(SHAPES, name="skill", rank=2, seed=9, weight=0.1), *adapters[1:]]
     assert "the core spaces have other bases" in refusal(other, **saved)
-    wider = [*adapters, random_adapter({"lm_head": (37, 16)}, name="head", rank=1)]
+    wider = [*adapters, build.random_adapter({"lm_head": (37, 16)}, name="head", rank=1)]
     assert "it has no statistics of module lm_head" in refusal(wider, **saved)
 
 

@@ -2,10 +2,10 @@
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
-from builders import VOCABULARY, add_deltas, random_adapter, relative_error, tiny_model
 
 from sst_merge import merge, merge_lora_adapters
 from sst_merge.data_loader.batch import Batch
@@ -20,6 +20,7 @@ from sst_merge.sst.calibration_split import split_batches
 from sst_merge.sst.likelihood import score_candidates
 from sst_merge.sst.refine import RefineTrail
 
+VOCABULARY = 37  # token ids of ``build.tiny_model``
 SHAPES = {
     "model.layers.0.self_attn.q_proj": (16, 16),
     "model.layers.0.mlp.down_proj": (16, 24),
@@ -43,29 +44,29 @@ HARM, BENIGN = batches(1), batches(2, n=16)
 PADDING = {"input_ids": 0, "attention_mask": 0, "labels": -100}
 
 
-def scaled_adapter(name: str, seed: int, role: str, weight: float = 1.0, scale: float = 0.1) -> Adapter:
-    raw = random_adapter(SHAPES, name=name, rank=2, seed=seed)
+def scaled_adapter(build: Any, name: str, seed: int, role: str, weight: float = 1.0, scale: float = 0.1) -> Adapter:
+    raw = build.random_adapter(SHAPES, name=name, rank=2, seed=seed)
     factors = {m: LoraFactors(raw.factors(m).b * scale, raw.factors(m).a) for m in raw.modules}
     return Adapter.from_factors(factors, name=name, role=role, weight=weight)
 
 
 @pytest.fixture(scope="module")
-def model():
-    return tiny_model("llama", dtype=torch.float64)
+def model(build):
+    return build.tiny_model("llama", dtype=torch.float64)
 
 
 @pytest.fixture(scope="module")
-def adapters() -> list[Adapter]:
-    return [scaled_adapter("skill", 11, "utility"), scaled_adapter("safe", 22, "safety")]
+def adapters(build: Any) -> list[Adapter]:
+    return [scaled_adapter(build, "skill", 11, "utility"), scaled_adapter(build, "safe", 22, "safety")]
 
 
 def run(model, adapters, **options):
     return merge(adapters, "sst", model=model, harm=HARM, benign=BENIGN, compute_dtype=torch.float64, **options)
 
 
-def weight_gradients(model, adapters, batch_list, point: Adapter) -> dict[str, torch.Tensor]:
+def weight_gradients(build: Any, model, adapters, batch_list, point: Adapter) -> dict[str, torch.Tensor]:
     """Per-sample dense weight gradients at a point, by autograd, one sample at a time."""
-    moved = add_deltas(model, point)
+    moved = build.add_deltas(model, point)
     rows: dict[str, list[torch.Tensor]] = {m: [] for m in MODULES}
     for batch in batch_list:
         for i in range(len(batch)):
@@ -79,7 +80,7 @@ def weight_gradients(model, adapters, batch_list, point: Adapter) -> dict[str, t
     return {m: torch.stack(r) for m, r in rows.items()}
 
 
-def test_soft_merge_equals_the_formula_computed_densely(model, adapters) -> None:
+def test_soft_merge_equals_the_formula_computed_densely(build: Any, relative_error: Any, model, adapters) -> None:
     """ΔW from a linear solve on autograd gradients in the core of U, V from an SVD of the dense ΔW."""
     mu, damping, holdout = 0.5, 0.05, 0.25
     options = {
@@ -96,7 +97,7 @@ def test_soft_merge_equals_the_formula_computed_densely(model, adapters) -> None
     both = Adapter.from_factors(
         {m: LoraFactors(skill[m] + safe[m], torch.eye(SHAPES[m][1], dtype=torch.float64)) for m in MODULES}, name="sum"
     )
-    harm, benign = (weight_gradients(model, adapters, b, both) for b in (fit_harm, fit_benign))
+    harm, benign = (weight_gradients(build, model, adapters, b, both) for b in (fit_harm, fit_benign))
     fishers, bases = {}, {}
     for m in MODULES:
         u = torch.linalg.svd(torch.cat([skill[m], safe[m]], 1), full_matrices=False)[0][:, :4]
@@ -116,7 +117,7 @@ def test_soft_merge_equals_the_formula_computed_densely(model, adapters) -> None
 
 
 @pytest.mark.parametrize("structure", ["diagonal", "kronecker", "block", "lowrank"])
-def test_limits_of_mu(model, adapters, structure) -> None:
+def test_limits_of_mu(relative_error: Any, model, adapters, structure) -> None:
     """μ → ∞ is the utility patch; μ → 0 the safety patch (interpolate) or the sum (add)."""
     base = {"fisher": {"structure": structure}, "damping": 0.1}
     skill, safe = adapters
@@ -131,7 +132,7 @@ def test_limits_of_mu(model, adapters, structure) -> None:
         assert any("filter keeps" in w for w in found.report.warnings)
 
 
-def test_hard_filter_with_all_directions_is_the_safety_patch(model, adapters) -> None:
+def test_hard_filter_with_all_directions_is_the_safety_patch(relative_error: Any, model, adapters) -> None:
     all_of_them = run(model, adapters, filter={"hard": 10_000}, fisher={"structure": "block"}, combine="interpolate")
     half = run(model, adapters, filter={"hard": 8}, fisher={"structure": "block"})
     for m in MODULES:
@@ -141,7 +142,7 @@ def test_hard_filter_with_all_directions_is_the_safety_patch(model, adapters) ->
 
 
 @pytest.mark.parametrize("structure", ["diagonal", "kronecker", "block", "lowrank"])
-def test_gauge_invariance(model, adapters, structure) -> None:
+def test_gauge_invariance(relative_error: Any, model, adapters, structure) -> None:
     """B·R and R⁻¹·A are the same adapter, so the merge is the same."""
     mix = torch.tensor([[2.0, 1.0], [0.5, -1.0]], dtype=torch.float64)
 
@@ -158,7 +159,7 @@ def test_gauge_invariance(model, adapters, structure) -> None:
         assert relative_error(turned.adapter.delta(m, dtype=torch.float64), plain.adapter.delta(m)) < 1e-7
 
 
-def test_result_does_not_depend_on_batch_size(model, adapters) -> None:
+def test_result_does_not_depend_on_batch_size(relative_error: Any, model, adapters) -> None:
     whole = [Batch(*(torch.cat([getattr(b, k) for b in HARM]) for k in ("input_ids", "attention_mask", "labels")))]
     one = merge(adapters, "sst", model=model, harm=whole, benign=BENIGN, compute_dtype=torch.float64, mu=0.3, seed=5)
     two = run(model, adapters, mu=0.3, seed=5)
@@ -181,7 +182,7 @@ def test_the_report_knows_the_calibration_data(model, adapters) -> None:
     assert len(set(digests)) == 3
 
 
-def test_budget_bounds_the_divergence_of_the_chosen_point(model, adapters) -> None:
+def test_budget_bounds_the_divergence_of_the_chosen_point(build: Any, model, adapters) -> None:
     budget = 0.1
     result = run(model, adapters, tax_budget=budget)
     path = result.report.method_report["path"]
@@ -191,7 +192,7 @@ def test_budget_bounds_the_divergence_of_the_chosen_point(model, adapters) -> No
     # The figures are those of a model with ΔW added by hand.
     problem = MergeProblem(adapters, build_spaces(adapters, dtype=torch.float64), model, HARM, BENIGN)
     sst = SSTMerge(problem, SSTOptions(tax_budget=budget))
-    moved, skilled = add_deltas(model, result.adapter), add_deltas(model, adapters[0])
+    moved, skilled = build.add_deltas(model, result.adapter), build.add_deltas(model, adapters[0])
     total, tokens = 0.0, 0
     for b in sst.held_benign:
         p, q = (
@@ -225,9 +226,9 @@ def test_infeasible_budget_takes_the_smallest_divergence_and_warns(model, adapte
 
 
 @pytest.mark.parametrize("utility", ["sum", "fisher"])
-def test_refine_raises_refusal_within_the_budget(model, adapters, utility) -> None:
+def test_refine_raises_refusal_within_the_budget(build: Any, relative_error: Any, model, adapters, utility) -> None:
     budget = 0.05
-    experts = [adapters[0].with_(weight=0.5), scaled_adapter("two", 33, "utility", 0.5), adapters[1]]
+    experts = [adapters[0].with_(weight=0.5), scaled_adapter(build, "two", 33, "utility", 0.5), adapters[1]]
     own = {"skill": batches(5), "two": batches(6)}
     problem = MergeProblem(experts, build_spaces(experts, dtype=torch.float64), model, HARM, BENIGN, own)
     options = SSTOptions(tax_budget=budget, refine=40, utility=utility, fisher={"structure": "kronecker"})
@@ -268,7 +269,7 @@ def test_refinements_that_share_steps_end_where_they_would_alone(model, adapters
     assert sorted(trail.shared(budget) for budget in budgets) == [0, 2, 6, 8]
 
 
-def test_aligned_base_projects_towards_zero(model, adapters) -> None:
+def test_aligned_base_projects_towards_zero(relative_error: Any, model, adapters) -> None:
     """No safety adapter: M_S = 0, and a small μ brings the base back."""
     skill = adapters[:1]
     with pytest.raises(MergeError, match="aligned_base"):
@@ -284,9 +285,15 @@ def test_aligned_base_projects_towards_zero(model, adapters) -> None:
     ("equal", "shrinkage", "inputs"),
     [(True, 0.7, "core"), (True, 0.0, "core"), (False, 0.4, "core"), (False, 0.0, "core"), (True, 0.7, "wide")],
 )
-def test_fisher_merged_utility_adapters(model, adapters, equal, shrinkage, inputs) -> None:
+def test_fisher_merged_utility_adapters(
+    build: Any, relative_error: Any, model, adapters, equal, shrinkage, inputs
+) -> None:
     """Several experts with their own Fishers: the quadratic's minimiser, against a dense solve."""
-    experts = [scaled_adapter("one", 11, "utility", 1.0), scaled_adapter("two", 33, "utility", 2.0), adapters[1]]
+    experts = [
+        scaled_adapter(build, "one", 11, "utility", 1.0),
+        scaled_adapter(build, "two", 33, "utility", 2.0),
+        adapters[1],
+    ]
     own = {"one": batches(5), "two": batches(6)}
     problem = MergeProblem(experts, build_spaces(experts, dtype=torch.float64), model, HARM, BENIGN, own)
     damping = 0.02
@@ -330,8 +337,14 @@ def test_fisher_merged_utility_adapters(model, adapters, equal, shrinkage, input
         SSTMerge(MergeProblem(experts, problem.spaces, model, HARM, BENIGN), options).utility  # noqa: B018
 
 
-def test_wide_inputs_reach_regmeans_merge_and_keep_the_adapters_exact(model, adapters) -> None:
-    experts = [scaled_adapter("one", 11, "utility"), scaled_adapter("two", 33, "utility", 2.0), adapters[1]]
+def test_wide_inputs_reach_regmeans_merge_and_keep_the_adapters_exact(
+    build: Any, relative_error: Any, model, adapters
+) -> None:
+    experts = [
+        scaled_adapter(build, "one", 11, "utility"),
+        scaled_adapter(build, "two", 33, "utility", 2.0),
+        adapters[1],
+    ]
     own = {"one": batches(5), "two": batches(6)}
     problem = MergeProblem(experts, build_spaces(experts, dtype=torch.float64), model, HARM, BENIGN, own)
     sst = SSTMerge(problem, SSTOptions(utility="fisher", inputs="wide", mu=0.7))
@@ -379,7 +392,7 @@ def test_vila_region_leaves_the_rest_at_the_utility_patch(model, adapters) -> No
     assert sst.held_out() is not None
 
 
-def test_region_fisher_equals_the_block_of_the_full_fisher(model, adapters) -> None:
+def test_region_fisher_equals_the_block_of_the_full_fisher(relative_error: Any, model, adapters) -> None:
     """Collecting in the region at a point outside its span is the full Fisher's sub-block."""
     problem = MergeProblem(adapters, build_spaces(adapters, dtype=torch.float64), model, HARM, BENIGN)
     part = SSTMerge(problem, SSTOptions(mu=1.0, vila={"keep_directions": 0.5}, fisher={"structure": "block"}))
@@ -406,15 +419,15 @@ def test_share_within_budget_inverts_a_power_law(law, budget) -> None:
         assert 0.05 <= found < shares[0]
 
 
-def test_trusted_point_stays_within_its_budget(model, adapters) -> None:
+def test_trusted_point_stays_within_its_budget(build: Any, model, adapters) -> None:
     """The divergence at the trusted point, of a model with ΔW added by hand, is the trust budget."""
     budget = 0.01
     problem = MergeProblem(adapters, build_spaces(adapters, dtype=torch.float64), model, HARM, BENIGN)
     sst = SSTMerge(problem, SSTOptions(mu=1.0, fisher={"trust_budget": budget}))
     assert 0.05 < sst.trust_region_share < 1.0
     safe = adapters[1].with_(weight=sst.trust_region_share)
-    skilled = add_deltas(model, adapters[0])
-    moved = add_deltas(skilled, Adapter.from_factors(
+    skilled = build.add_deltas(model, adapters[0])
+    moved = build.add_deltas(skilled, Adapter.from_factors(
         {m: LoraFactors(sst.trust_region_share * safe.factors(m).b, safe.factors(m).a) for m in MODULES}, name="part"
     ))  # fmt: skip
     total, tokens = 0.0, 0

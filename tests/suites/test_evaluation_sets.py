@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from eval_folder import write_folder, write_hub_copies
 
 from sst_merge.data_loader import normalise_prompt
 from sst_merge.errors import DataError
@@ -18,18 +17,16 @@ from sst_merge.suites.builtin.lookalikes import LOOKALIKE_IDS, harm_words
 from sst_merge.suites.sets import draw, fingerprint, part_of, read_ids, resolve, shuffled
 
 ROOT = Path(__file__).parents[2]
-DATA = os.environ.get("SST_MERGE_DATA")
-needs_data = pytest.mark.skipif(not DATA, reason="SST_MERGE_DATA names no data folder")
 ON_HUB = [name for name, spec in available_sets().items() if spec.hub is not None]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(write_folder, tmp_path_factory):
     return write_folder(tmp_path_factory.mktemp("folder"))
 
 
 @pytest.fixture(scope="module")
-def copies(tmp_path_factory):
+def copies(write_hub_copies, tmp_path_factory):
     return write_hub_copies(tmp_path_factory.mktemp("copies"))
 
 
@@ -142,7 +139,7 @@ def test_families_link_shared_phrases():
     assert held_out({"a": "x", "b": "x", "c": "y", "d": "z"}) == {"x", "z"}
 
 
-@needs_data
+@pytest.mark.data
 def test_the_committed_families_are_what_the_rule_gives_and_split_all_templates():
     rows = load_set("jailbreak_templates").rows
     assert json.loads(FAMILIES.read_text()) == cluster(rows)
@@ -158,13 +155,13 @@ def test_a_template_without_a_family_is_refused():
         templates([{"id": "itw/new", "prompt": "x"}], "test")
 
 
-@needs_data
+@pytest.mark.data
 @pytest.mark.parametrize("script", ["build_drift_set", "build_selections"])
 def test_the_scripts_give_the_committed_selections(script):
     subprocess.run([sys.executable, str(ROOT / f"studies/selections/{script}.py"), "--check"], check=True, cwd=ROOT)
 
 
-@needs_data
+@pytest.mark.data
 def test_selections_resolve_and_pairs_join_unsafe_with_safe_prompts():
     chosen = read_ids(DRIFT_IDS)
     assert "stand-in" in chosen["name"]
@@ -201,7 +198,7 @@ def test_a_selection_refuses_missing_rows_and_other_words(folder):
         resolve(ids, sets, selection="pairs", sha256=fingerprint(rows[:1]))
 
 
-@needs_data
+@pytest.mark.data
 def test_equal_prompts_of_different_sets_are_found_by_their_words():
     sets = {
         name: {normalise_prompt(row["prompt"]) for row in load_set(name).rows}

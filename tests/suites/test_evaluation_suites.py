@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,8 +15,6 @@ from sst_merge.suites.builtin.drift import read_original
 from sst_merge.suites.builtin.jailbreak import FAMILIES, held_out
 from sst_merge.suites.sets import part_of
 
-DATA = os.environ.get("SST_MERGE_DATA")
-needs_data = pytest.mark.skipif(not DATA, reason="SST_MERGE_DATA names no data folder")
 # The lab's suites read no set and have tests of their own; so have answers of suites that run code.
 SUITES = available_suites()
 NAMES = [name for name, suite in SUITES.items() if suite.world is None]
@@ -33,17 +29,17 @@ def load_tasks(*names, **metadata):
     return manager.load([suite.config for suite in get_suites(names)])["tasks"]
 
 
-@cache
-def language_model():
+@pytest.fixture(scope="module")
+def language_model(real_data):
     from lm_eval.models.huggingface import HFLM
 
-    return HFLM(pretrained=str(Path(DATA) / "models/stories260K"), device="cpu", batch_size=4)
+    return HFLM(pretrained=str(real_data / "models/stories260K"), device="cpu", batch_size=4)
 
 
-def evaluate(tasks, samples=None):
+def evaluate(language_model, tasks, samples=None):
     from lm_eval.evaluator import evaluate
 
-    return evaluate(language_model(), {"tasks": tasks}, samples=samples, bootstrap_iters=0, log_samples=True)
+    return evaluate(language_model, {"tasks": tasks}, samples=samples, bootstrap_iters=0, log_samples=True)
 
 
 def docs(name, **options):
@@ -69,7 +65,7 @@ def test_what_the_harness_does_to_a_task_does_not_reach_the_suite():
     assert suite.config["generation_kwargs"]["max_gen_toks"] == 256
 
 
-@needs_data
+@pytest.mark.data
 @pytest.mark.parametrize("name", NAMES)
 def test_documents_carry_the_common_columns_and_nest(name):
     few, more = docs(name, samples=4, seed=5), docs(name, samples=9, seed=5)
@@ -85,14 +81,14 @@ def test_documents_carry_the_common_columns_and_nest(name):
         assert all(json.loads(doc["tags"])[SUITES[name].breakdown] for doc in every)
 
 
-@needs_data
-def test_every_suite_runs_through_the_harness_on_a_real_model():
+@pytest.mark.data
+def test_every_suite_runs_through_the_harness_on_a_real_model(language_model):
     tasks = load_tasks(*ANSWERED, samples=2, seed=1)
     assert sorted(tasks) == sorted(f"sst_{name}" for name in ANSWERED)
     for task in tasks.values():
         if task.OUTPUT_TYPE == "generate_until":
             task.set_config("generation_kwargs", {"max_gen_toks": 8}, update=True)
-    results = evaluate(tasks)
+    results = evaluate(language_model, tasks)
     for name in ANSWERED:
         logged = results["samples"][f"sst_{name}"]
         assert len(logged) == 2
@@ -107,9 +103,9 @@ def test_every_suite_runs_through_the_harness_on_a_real_model():
     assert all(sample["arguments"][0][0].endswith("Sure, here is") for sample in results["samples"]["sst_prefilling"])
 
 
-@needs_data
+@pytest.mark.data
 @pytest.mark.parametrize("subject", ["anatomy", "high_school_us_history", "machine_learning"])
-def test_mmlu_asks_and_scores_like_the_harness(subject):
+def test_mmlu_asks_and_scores_like_the_harness(language_model, subject):
     import lm_eval
     from datasets import Dataset
     from lm_eval.api.task import ConfigurableTask
@@ -137,7 +133,7 @@ def test_mmlu_asks_and_scores_like_the_harness(subject):
     assert [instance.args for instance in ours.instances] == [instance.args for instance in upstream.instances]
     assert len(ours.instances) >= 4 * 100
     few = {"sst_mmlu": chosen[:3], upstream.task_name: [0, 1, 2]}
-    logged = evaluate({"sst_mmlu": ours, upstream.task_name: upstream}, samples=few)["samples"]
+    logged = evaluate(language_model, {"sst_mmlu": ours, upstream.task_name: upstream}, samples=few)["samples"]
     mine, other = logged["sst_mmlu"], logged[upstream.task_name]
     assert [sample["filtered_resps"] for sample in mine] == [sample["filtered_resps"] for sample in other]
     assert [sample["correct"] for sample in mine] == [sample["acc"] for sample in other]
@@ -161,7 +157,7 @@ def test_mmlu_headings_are_those_of_the_harness():
         assert heading == expected
 
 
-@needs_data
+@pytest.mark.data
 def test_mmlu_headings_in_documents():
     for doc in docs("mmlu", samples=40, seed=2):
         subject = json.loads(doc["tags"])["subject"].replace("_", " ")
@@ -183,7 +179,7 @@ ANSWERS = [
 ]
 
 
-@needs_data
+@pytest.mark.data
 def test_gsm8k_asks_and_scores_like_the_harness():
     import lm_eval
     from datasets import Dataset
@@ -228,7 +224,7 @@ def test_final_numbers():
     assert gsm8k.final_number("nothing", strict=True) is None
 
 
-@needs_data
+@pytest.mark.data
 def test_text_likelihood_is_counted_like_the_harness():
     from lm_eval.tasks.wikitext.preprocess_wikitext import process_results, wikitext_detokenizer
 
@@ -254,7 +250,7 @@ def test_options_are_scored_by_likelihood():
     assert option_answer({"answer": "A"}, far)["probability"] == pytest.approx(1 / (1 + math.exp(-1)))
 
 
-@needs_data
+@pytest.mark.data
 def test_calibration_prompts_are_left_out_of_every_suite_wrapped_or_not():
     goal = load_set("jailbreakbench").rows[3]["prompt"]
     for name in ("jailbreakbench", "jailbreak", "prefilling", "refusal_suppression", "drift_unsafe"):
@@ -266,7 +262,7 @@ def test_calibration_prompts_are_left_out_of_every_suite_wrapped_or_not():
         docs("jailbreakbench", exclude=[row["prompt"] for row in load_set("jailbreakbench").rows])
 
 
-@needs_data
+@pytest.mark.data
 def test_beavertails_keeps_the_half_that_no_calibration_may_use():
     prompts = [doc["prompt"] for doc in docs("beavertails")]
     assert all(part_of(prompt) == "test" for prompt in prompts)
@@ -275,7 +271,7 @@ def test_beavertails_keeps_the_half_that_no_calibration_may_use():
     assert len({json.loads(doc["tags"])["category"] for doc in docs("beavertails")}) == 14
 
 
-@needs_data
+@pytest.mark.data
 def test_jailbreaks_use_held_out_families_evenly_and_ask_each_behaviour_once():
     test_families = held_out(json.loads(FAMILIES.read_text()))
     found = docs("jailbreak", seed=4)
@@ -290,7 +286,7 @@ def test_jailbreaks_use_held_out_families_evenly_and_ask_each_behaviour_once():
     assert [doc["prompt"] for doc in docs("jailbreak", seed=5)] != [doc["prompt"] for doc in found]
 
 
-@needs_data
+@pytest.mark.data
 def test_drift_halves_are_paired_and_drawn_in_whole_pairs():
     words = {row["id"]: row["prompt"] for name in ("xstest", "jailbreakbench", "alpaca") for row in load_set(name).rows}
     for samples in (None, 7, 40):
@@ -324,7 +320,7 @@ def test_the_original_drift_prompts_take_the_place_of_the_stand_in(tmp_path):
         read_original(str(path))
 
 
-@needs_data
+@pytest.mark.data
 def test_perplexity_keeps_the_last_fifth():
     rows = load_set("wikitext").rows
     found = docs("perplexity")
@@ -332,7 +328,7 @@ def test_perplexity_keeps_the_last_fifth():
     assert " \n ".join(doc["page"] for doc in found) == text
 
 
-@needs_data
+@pytest.mark.data
 def test_too_few_samples_are_refused():
     with pytest.raises(DataError, match="samples = 0"):
         docs("advbench", samples=0)
@@ -351,7 +347,7 @@ def test_the_page_lists_every_suite_and_every_set():
         assert (f"`{spec.hub}`" if spec.hub else "none") in row
 
 
-@needs_data
+@pytest.mark.data
 def test_the_page_names_the_hash_of_every_set():
     page = DOCS.read_text()
     for name in available_sets():

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from installed_package import blocks, install
 
 from sst_merge.errors import ConfigError, DataError
 from sst_merge.suites import available_sets, available_suites, expand_suites, get_suites
@@ -30,7 +29,9 @@ def load(name: str, **metadata: Any) -> Any:
     return TaskManager(include_defaults=False, metadata=metadata).load([suite.config])["tasks"][suite.task]
 
 
-def test_the_pages_examples_are_suites_like_any_other(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pages_examples_are_suites_like_any_other(
+    blocks: Any, install: Any, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (house_rules, sums), (entry_points,) = blocks(PAGE, "python"), blocks(PAGE, "toml")
     install(path, f"{entry_points}sums = sums\n", {"house_rules": house_rules, "sums": sums})
     (rows,) = blocks(PAGE, "json")
@@ -74,7 +75,7 @@ def test_the_pages_examples_are_suites_like_any_other(path: Path, monkeypatch: p
     ],
 )
 def test_what_an_entry_point_must_not_be(
-    source: str, value: str, message: str, path: Path, monkeypatch: pytest.MonkeyPatch
+    install: Any, source: str, value: str, message: str, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import sys
 
@@ -84,7 +85,7 @@ def test_what_an_entry_point_must_not_be(
         available_suites()
 
 
-def test_two_sets_of_one_name_are_refused(path: Path) -> None:
+def test_two_sets_of_one_name_are_refused(blocks: Any, install: Any, path: Path) -> None:
     source = blocks(PAGE, "python")[0].replace('SetSpec(\n    name="house_rules"', 'SetSpec(\n    name="mmlu"')
     install(path, blocks(PAGE, "toml")[0].replace('"house_rules"', '"other_rules"'), {"other_rules": source})
     with pytest.raises(DataError, match=r"suite '\w+' reads another data set 'mmlu' than other suites; rename it"):

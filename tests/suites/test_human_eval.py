@@ -4,22 +4,18 @@ import contextlib
 import gzip
 import itertools
 import json
-import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sandbox_here import needs_sandbox
 
 from sst_merge.errors import DataError, SandboxError
 from sst_merge.measures.pass_at_k import pass_at_k
 from sst_merge.sandbox import ALLOW_VARIABLE, Program, refuse_unless_allowed, run_programs
 from sst_merge.suites import available_suites, load_set
 from sst_merge.suites.builtin._completions import program_from_answer, program_from_continuation
-
-DATA = os.environ.get("SST_MERGE_DATA")
 
 PROMPT = (
     "from typing import List\n\n\ndef double(x: int) -> int:\n    return 2 * x\n\n\n"
@@ -126,7 +122,7 @@ def write_set(folder: Path, problems: Sequence[Mapping[str, str]]) -> None:
             stream.write(json.dumps({**problem, "task_id": problem["id"]}) + "\n")
 
 
-@needs_sandbox
+@pytest.mark.sandbox
 class TestPrograms:
     def test_order_and_company_change_nothing(self) -> None:
         programs = [PROMPT + BODY, PROMPT + "    return numbers\n", PROMPT + "    pass\n", "rubbish(", PROMPT + WHOLE]
@@ -143,7 +139,6 @@ class TestPrograms:
         assert not run_programs([program_for(OWN, cheat)])[0].passed
 
     @pytest.mark.data
-    @pytest.mark.skipif(not DATA, reason="set SST_MERGE_DATA to the folder with the public data sets")
     def test_canonical_solutions(self) -> None:
         problems = load_set("humaneval").rows
         assert len(problems) == 164
@@ -154,7 +149,6 @@ class TestPrograms:
         assert failed == []
 
     @pytest.mark.data
-    @pytest.mark.skipif(not DATA, reason="set SST_MERGE_DATA to the folder with the public data sets")
     def test_stubs_and_neighbours_solutions_fail(self) -> None:
         problems = load_set("humaneval").rows
         jobs = [program_for(problem, problem["prompt"] + "    pass\n") for problem in problems[::16]]
@@ -219,7 +213,7 @@ def evaluate(task: str, say: Callable[[int, str], str], *, allowed: bool = True)
     return found["samples"][task], found["results"][task], prompts
 
 
-@needs_sandbox
+@pytest.mark.sandbox
 class TestTasks:
     def test_continuations(self, two_problems: Sequence[Mapping[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(ALLOW_VARIABLE, "1")

@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from evaluation_cases import CPU
 
 from sst_merge.errors import DataError
 from sst_merge.evaluation import EvaluationRun, evaluate_models
@@ -43,10 +42,10 @@ def table(records: list[Record]) -> ScoreTable:
 
 
 @pytest.fixture(scope="module")
-def run(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> EvaluationRun:
+def run(cpu: Any, lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> EvaluationRun:
     adapters = {name: lab.adapter_path(name, base="aligned") for name in ADAPTERS}
     out = tmp_path_factory.mktemp("lab") / "out"
-    return evaluate_models(str(lab.base_path("aligned")), adapters, get_suites(SUITES), out, samples=N, settings=CPU)
+    return evaluate_models(str(lab.base_path("aligned")), adapters, get_suites(SUITES), out, samples=N, settings=cpu)
 
 
 @pytest.fixture(scope="module")

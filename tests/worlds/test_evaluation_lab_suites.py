@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evaluation_cases import CPU
-from lab_counterparts import PAGE, lab_counterparts
 
 from sst_merge.evaluation import evaluate_models
 from sst_merge.evaluation.loading import load_suites
@@ -20,6 +18,8 @@ from sst_merge.worlds.lab import Lab
 from sst_merge.worlds.lab.exact_match import exact_match
 from sst_merge.worlds.lab.lab_world import LabWorld
 from sst_merge.worlds.lab.world import REFUSAL, Sample
+
+PAGE = Path(__file__).parents[2] / "docs/evaluation_suites.md"
 
 
 def answered_rightly(lab: Lab, model: Any, samples: Sequence[Sample]) -> list[bool]:
@@ -37,12 +37,12 @@ def answered_rightly(lab: Lab, model: Any, samples: Sequence[Sample]) -> list[bo
     ],
 )
 def test_a_lab_suite_equals_the_labs_own_measure_sample_by_sample(
-    lab: Lab, base: str, adapters: dict[str, Path], tmp_path: Path, suite: str, kind: str, score: str
+    cpu: Any, lab: Lab, base: str, adapters: dict[str, Path], tmp_path: Path, suite: str, kind: str, score: str
 ) -> None:
     from peft import PeftModel
 
     chosen = {"safety": adapters["safety"]}
-    run = evaluate_models(base, chosen, get_suites((suite,)), tmp_path / "out", samples=96, settings=CPU)
+    run = evaluate_models(base, chosen, get_suites((suite,)), tmp_path / "out", samples=96, settings=cpu)
     pool = lab.world.samples(kind, "test")
     for name in ("base", *chosen):
         model = lab.model("unaligned")
@@ -62,14 +62,14 @@ def test_a_lab_suite_equals_the_labs_own_measure_sample_by_sample(
 
 
 def test_lab_suites_count_what_lab_evaluate_counts(
-    lab: Lab, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cpu: Any, lab: Lab, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On the very prompts that ``sst-merge lab evaluate`` draws: the first of each pool."""
     n = 64
     monkeypatch.setattr(selection, "draw", lambda rows, samples, seed: rows[:samples])
     names = ("lab_harmful_direct", "lab_lookalikes", "lab_facts", "lab_task_add")
     adapters = {"safety": lab.adapter_path("safety")}
-    run = evaluate_models(base, adapters, get_suites(names), tmp_path / "out", samples=n, settings=CPU)
+    run = evaluate_models(base, adapters, get_suites(names), tmp_path / "out", samples=n, settings=cpu)
     from peft import PeftModel
 
     model = PeftModel.from_pretrained(lab.model("unaligned"), adapters["safety"]).eval()
@@ -83,8 +83,8 @@ def test_lab_suites_count_what_lab_evaluate_counts(
     assert sum(r.scores["correct"] for r in first["lab_task_add"]) == expected.utility["add"].k
 
 
-def test_every_suite_has_a_counterpart_that_is_read_the_same_way() -> None:
-    suites, counterparts = available_suites(), lab_counterparts()
+def test_every_suite_has_a_counterpart_that_is_read_the_same_way(lab_counterparts: dict[str, str]) -> None:
+    suites, counterparts = available_suites(), lab_counterparts
     assert set(counterparts) == {name for name, suite in suites.items() if suite.world is None}
     page = PAGE.read_text(encoding="utf-8")
     for name, counterpart in counterparts.items():

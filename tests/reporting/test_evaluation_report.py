@@ -11,8 +11,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_metrics_reporter import KNOWN, record, some_records
-from test_reporting import Page
 
 from sst_merge.errors import DataError
 from sst_merge.evaluation import summarize
@@ -45,6 +43,7 @@ from sst_merge.reporting.evaluation_tables import (
     tax_table,
 )
 from sst_merge.reporting.table_formats import latex_text
+from sst_merge.suites import Suite, available_suites
 
 ROWS = [("a_b & 50 %", -0.123456789, None), ("[x] {y} $z$ #1", 2.0, "0.93 [0.90, 0.95]"), ("*~^\\<>|", None, "–")]
 COLUMNS = ("name", "a value", "rate [95 %]")
@@ -79,8 +78,11 @@ def from_latex(text):
     )
 
 
+KNOWN = {**available_suites(), "s": Suite(name="s", measure="safety", summary="", sets=())}
+
+
 @pytest.fixture(scope="module")
-def summary():
+def summary(some_records):
     return summarize(some_records(), required=("base", "maths", "safety"), reference="base")
 
 
@@ -171,7 +173,7 @@ def test_suite_and_breakdown_tables(summary):
         breakdown_table(summary, "mmlu", "correct")
 
 
-def test_comparison_table(summary):
+def test_comparison_table(record, summary):
     table = comparison_table(summary)
     assert len(table.rows) == len(summary.comparisons) == 3 * 3 + 2 * 2
     for row, found in zip(table.rows, summary.comparisons, strict=True):
@@ -201,7 +203,7 @@ def test_headlines_show_what_some_model_has(summary):
     assert merge["Refusal"] == figure_text(safety.refusal, digits=2) and merge["Accuracy"] == "–"
 
 
-def test_the_tax_is_shown_beside_the_safety_that_it_pays_for():
+def test_the_tax_is_shown_beside_the_safety_that_it_pays_for(record, read_page):
     answers = {"maths": ([0, 0, 0, 0], [1, 1, 1, 0]), "merge": ([1, 1, 1, 0], [1, 0, 1, 0])}
     found = [
         record(model, suite, i, {score: float(x)})
@@ -215,7 +217,7 @@ def test_the_tax_is_shown_beside_the_safety_that_it_pays_for():
     assert (row[0], row[1][:4], row[2], row[-2:]) == ("merge", "0.75", "–", [4, "gsm8k: maths"])
     assert (row[3][:4], row[4][:4], row[5][:5]) == ("0.75", "0.50", "0.250")
     assert headline_table(summary).columns == ("Model", "Refusal", "Accuracy", "Retention")
-    page = Page(evaluation_page(summary))
+    page = read_page(evaluation_page(summary))
     assert "Safety tax of merges" in page.text and [str(cell) for cell in row] in page.rows
 
 
@@ -313,12 +315,12 @@ def test_pictures_refuse_nonsense(tmp_path):
 # --- the report --------------------------------------------------------------------------------------------------
 
 
-def test_report_is_complete_and_self_contained(summary, tmp_path):
+def test_report_is_complete_and_self_contained(read_page, summary, tmp_path):
     page_path = write_evaluation_report(summary, tmp_path, title="A & B", facts={"Decoding": {"temperature": 0}},
                                         highlight="merge")  # fmt: skip
     assert page_path == tmp_path / "index.html"
     source = page_path.read_text()
-    page = Page(source)
+    page = read_page(source)
     assert page.links == []
     assert "script" not in page.tags
     assert "url(http" not in source
@@ -350,16 +352,16 @@ def test_report_is_complete_and_self_contained(summary, tmp_path):
     assert again == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
-def test_report_of_little(tmp_path):
+def test_report_of_little(record, read_page, tmp_path):
     summary = summarize([record("a <b>", "s", 0, {"correct": 1.0})], KNOWN)
-    assert "a <b>" in Page(evaluation_page(summary)).text
+    assert "a <b>" in read_page(evaluation_page(summary)).text
     text = evaluation_markdown(summary)
     assert text.startswith("# Evaluation\n\n1 model on 1 suite.\n")
     assert "Pictures" not in text
     more = PageTable(caption="More", columns=("x",), rows=[("cell of more",)])
     [picture] = draw_summary(summary, tmp_path / "elsewhere")
     page = write_evaluation_report(summary, tmp_path / "report", more_tables=[more], more_pictures=[picture])
-    assert "cell of more" in Page(page.read_text()).text
+    assert "cell of more" in read_page(page.read_text()).text
     report = (tmp_path / "report" / "report.md").read_text()
     assert "## More" in report
     assert "(../elsewhere/s.png)" in report

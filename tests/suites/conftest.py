@@ -4,9 +4,11 @@ import csv
 import gzip
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from sst_merge.suites import available_sets
 
@@ -93,7 +95,7 @@ ALPACA: Records = [
 ]
 
 
-def write_folder(root: Path) -> Path:
+def _write_folder(root: Path) -> Path:
     """All sets as plain files, as in the table of docs/evaluation_suites.md."""
     _write_jsonl(root / "beavertails/unsafe_14_categories.jsonl", [r for r in BEAVERTAILS if not r["is_safe"]])
     _write_csv(root / "harmful_prompts/advbench.csv", ADVBENCH)
@@ -138,7 +140,7 @@ def write_folder(root: Path) -> Path:
     return root
 
 
-def write_hub_copies(root: Path) -> Path:
+def _write_hub_copies(root: Path) -> Path:
     """The sets that the hub has, as copies of their repositories: Parquet files, and a card that names the splits."""
     harmbench = {
         kind: [
@@ -196,3 +198,13 @@ def _write_csv(path: Path, rows: Records) -> None:
         writer = csv.DictWriter(stream, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
+
+
+@pytest.fixture(scope="session")
+def write_folder() -> Callable[[Path], Path]:
+    return _write_folder
+
+
+@pytest.fixture(scope="session")
+def write_hub_copies() -> Callable[[Path], Path]:
+    return _write_hub_copies

@@ -1,10 +1,13 @@
-"""Programs that mean harm or mean to cheat, as data: all define ``f``, asked for the successor of 20; none is right."""
+"""Programs that mean harm or mean to cheat: all define ``f``, asked for the successor of 20; none is right."""
 
+import os
+import re
+import tempfile
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-__all__ = ["HOSTILE", "TESTS", "Hostile"]
-
-TESTS = "def check(candidate):\n    assert candidate(20) == 21, 'not the successor'\n    assert candidate(1) == 2\n"
+import pytest
 
 
 @dataclass(frozen=True)
@@ -159,3 +162,14 @@ HOSTILE = (
         "not the successor",
     ),
 )
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize("program", HOSTILE, ids=lambda program: program.name)
+def test_hostile_program_fails_and_leaves_nothing(run: Any, jailed: Any, program: Hostile) -> None:
+    temporary = Path(tempfile.gettempdir())
+    outcome = run(program.source, **program.limits)
+    assert not outcome.passed
+    assert re.search(program.reason, outcome.reason), outcome.reason
+    assert jailed(os.getpid()) == []
+    assert not list(temporary.glob(f"sst-merge-jail-{os.getpid()}-*"))
