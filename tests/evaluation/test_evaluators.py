@@ -85,7 +85,7 @@ def test_direct_jailbroken_and_harmless_prompts_are_told_apart():
     assert suites["advbench", "refusal", None] == Figure(0.75, *wilson_interval(3, 4), n=4)
     assert suites["harmbench", "refusal", "illegal"].value == 0.5
     assert suites["jailbreak", "refusal", "x"].n == 4
-    assert suites["advbench", "incoherent", None] is None, "it is beside refusal even where nobody judged it"
+    assert suites["advbench", "incoherent", None] is None, "it is beside refusal even where it was not judged"
     assert report.refusal.low < report.refusal.value < report.refusal.high
 
 

@@ -301,10 +301,10 @@ def test_pictures_refuse_nonsense(tmp_path):
     cases = (
         (lambda: tax_bars({}, path_stem=stem, title="t"), "no values to draw"),
         (lambda: tax_bars({"a": None}, path_stem=stem, title="t"), "no values to draw for a"),
-        (lambda: tax_bars({"a": one}, path_stem=stem, title="t", highlight="b"), "none of the names"),
+        (lambda: tax_bars({"a": one}, path_stem=stem, title="t", highlight="b"), "not one of the names"),
         (lambda: rate_plot({"a": {"x": one}, "b": {}}, path_stem=stem, title="t"), "the same for every model"),
         (lambda: retention_plot({}, path_stem=stem, title="t"), "no values to draw"),
-        (lambda: retention_plot({"a": {1: one}}, path_stem=stem, title="t", highlight="b"), "none of the names"),
+        (lambda: retention_plot({"a": {1: one}}, path_stem=stem, title="t", highlight="b"), "not one of the names"),
     )
     for draw, message in cases:
         with pytest.raises(DataError, match=message):

@@ -8,7 +8,7 @@ from .estimate import compute_fim
 from .expansion_point import trust_region_share
 from .fisher import Fisher
 from .identity import fingerprint, point_digest
-from .likelihood import answer_log_probabilities, divergences, mean_divergence, token_logprobs
+from .likelihood import answer_log_probabilities, divergences, mean_divergence, token_log_odds, token_logprobs
 from .points import auto_structure, build_spaces, module_updates, point_cores
 from .role_patches import RolePatches, point_settings, role_patches
 from .structures import BlockFisher, DiagonalFisher, KroneckerFisher, LayerFisher, SampleGradients
@@ -48,6 +48,7 @@ __all__ = [
     "point_settings",
     "restrict_spaces",
     "role_patches",
+    "token_log_odds",
     "token_logprobs",
     "trust_region_share",
     "vila_parameter_identification",
