@@ -328,16 +328,26 @@ def test_chat_template_is_what_generation_sees():
     ("template", "context", "answer"),
     [
         # Llama-2 puts a space before the answer: the model writes it.
-        ("{% for m in messages %}{{ m.content if m.role == 'user' else ' ' + m.content + ' </s>' }}{% endfor %}",
-         "hi", " hello</s>"),
+        (
+            "{% for m in messages %}{{ m.content if m.role == 'user' else ' ' + m.content + ' </s>' }}{% endfor %}",
+            "hi",
+            " hello</s>",
+        ),
         # An empty think block is context, not answer.
-        ("{% for m in messages %}{{ m.content + '\n' if m.role == 'user' else '<think></think>' + m.content + '</s>' }}"
-         "{% endfor %}", "hi\n<think></think>", "hello</s>"),
+        (
+            "{% for m in messages %}{{ m.content + '\n' if m.role == 'user' else '<think></think>' + m.content + '</s>' "
+            "}}{% endfor %}",
+            "hi\n<think></think>",
+            "hello</s>",
+        ),
         # History shown otherwise than generation: the generation prompt counts, the end token is added.
-        ("{% for m in messages %}{{ m.content }};{% endfor %}{% if add_generation_prompt %}go:{% endif %}",
-         "hi;go:", "hello</s>"),
+        (
+            "{% for m in messages %}{{ m.content }};{% endfor %}{% if add_generation_prompt %}go:{% endif %}",
+            "hi;go:",
+            "hello</s>",
+        ),
     ],
-)  # fmt: skip
+)
 def test_awkward_templates(template, context, answer):
     tokenizer = character_tokenizer(eos_token="</s>")
     tokenizer.chat_template = template
@@ -394,10 +404,13 @@ def test_truncated_prompts_keep_their_beginning_token():
 
 @settings(max_examples=100, deadline=None)
 @given(
-    rows=st.lists(st.builds(Row, *[st.text(st.characters(codec="ascii", categories=["L", "P"]), min_size=1)] * 2),
-                  min_size=1, max_size=6),
+    rows=st.lists(
+        st.builds(Row, *[st.text(st.characters(codec="ascii", categories=["L", "P"]), min_size=1)] * 2),
+        min_size=1,
+        max_size=6,
+    ),
     max_length=st.integers(2, 40),
-)  # fmt: skip
+)
 def test_every_row_has_labels_and_fits(rows, max_length):
     tokenizer = character_tokenizer([("a", "b")], eos_token="</s>")
     for batch in encode_rows(rows, tokenizer, max_length=max_length, batch_size=3):
@@ -439,7 +452,7 @@ def test_wrong_encodings():
         ("instructions/alpaca_1000.json", {}),
         ("instructions/lima_1029.json", {}),
         ("instructions/codealpaca_4535.json", {}),
-        ("instructions/t0_50k.jsonl.xz", {}),
+        pytest.param("instructions/t0_50k.jsonl.xz", {}, marks=pytest.mark.slow),
     ],
 )
 def test_real_files_load(name, options):
