@@ -77,7 +77,8 @@ def _method_rooms() -> frozenset[str]:
 def reached_modules(modules: Collection[str], *, leave_out: Collection[str] = ()) -> set[str]:
     """Modules that are imported, directly or not, from some modules, within these modules' own packages.
 
-    Imports inside functions count, those for type checkers alone do not.
+    Imports inside functions count, those for type checkers alone do not. Of a package that a module only lies in, what
+    its ``__init__`` imports at once counts: a door with lazy imports would lead everywhere.
 
     Args:
         modules: where the walk begins.
@@ -93,17 +94,17 @@ def reached_modules(modules: Collection[str], *, leave_out: Collection[str] = ()
     if lost:
         raise DataError(f"module {lost[0]} has no source file, so nothing can be said of what its results depend on")
     packages = {module.split(".")[0] for module in modules}
-    found: set[str] = set()
-    todo = list(modules)
+    found: set[tuple[str, bool]] = set()
+    todo = [(module, True) for module in modules]
     while todo:
-        module = todo.pop()
+        module, whole = todo.pop()
         known = module.split(".")[0] in packages and _source(module) is not None
         left_out = any(module == room or module.startswith(f"{room}.") for room in leave_out)
-        if module not in found and known and not left_out:
-            found.add(module)
-            todo += _imports(module)
-            todo += [module.rpartition(".")[0]] if "." in module else []
-    return found
+        if (module, whole) not in found and known and not left_out:
+            found.add((module, whole))
+            todo += [(name, True) for name in _imports(module, in_functions=whole)]
+            todo += [(module.rpartition(".")[0], False)] if "." in module else []
+    return {module for module, _ in found}
 
 
 @cache
@@ -120,7 +121,7 @@ def _source(module: str) -> Path | None:
 
 
 @cache
-def _imports(module: str) -> tuple[str, ...]:
+def _imports(module: str, *, in_functions: bool) -> tuple[str, ...]:
     """Names that a module imports; of ``from a import b`` both ``a`` and ``a.b``, of which one may be no module."""
     path = _source(module)
     assert path is not None
@@ -131,6 +132,8 @@ def _imports(module: str) -> tuple[str, ...]:
         node = todo.pop()
         if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
             todo += node.orelse
+            continue
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not in_functions:
             continue
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
