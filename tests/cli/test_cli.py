@@ -115,9 +115,18 @@ def test_commands_and_their_help() -> None:
 
 def test_merge_from_flags_alone(relative_error: Any, place: Path, tmp_path: Path) -> None:
     done = call(
-        "merge", "--adapter", place / "code", "--adapter", f"name=s,path={place / 'safety'},role=safety,weight=0.5",
-        "--set", "safety_strength=0.8", "--output", tmp_path / "out", "--compute-dtype", "float64",
-    )  # fmt: skip
+        "merge",
+        "--adapter",
+        place / "code",
+        "--adapter",
+        f"name=s,path={place / 'safety'},role=safety,weight=0.5",
+        "--set",
+        "safety_strength=0.8",
+        "--output",
+        tmp_path / "out",
+        "--compute-dtype",
+        "float64",
+    )
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines()[-1] == str(tmp_path / "out")
     assert "module names were not checked" in done.stderr
@@ -126,8 +135,12 @@ def test_merge_from_flags_alone(relative_error: Any, place: Path, tmp_path: Path
         expected = code.delta(module, dtype=torch.float64) + 0.4 * safety.delta(module, dtype=torch.float64)
         assert relative_error(merged.delta(module, dtype=torch.float64), expected) <= 1e-12
     assert {file.name for file in (tmp_path / "out").iterdir()} == {
-        "README.md", "adapter_config.json", "adapter_model.safetensors", "merge_report.html", "merge_report.json",
-    }  # fmt: skip
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "merge_report.html",
+        "merge_report.json",
+    }
 
 
 def test_merge_with_data_from_a_file(place: Path, tmp_path: Path) -> None:

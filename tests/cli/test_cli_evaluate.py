@@ -34,6 +34,7 @@ def test_help_and_list_import_nothing_heavy(flag: str) -> None:
         assert all(name in done.stdout for name in available_suites())
 
 
+@pytest.mark.slow
 def test_a_base_and_adapters_on_the_lab(tmp_path: Path) -> None:
     """One command in a process of its own: the results, and nothing else on either stream."""
     out = tmp_path / "out"
@@ -82,18 +83,25 @@ def test_errors_name_the_way_out(tmp_path: Path) -> None:
         (["--base", "b", "--adapter", "lab:safety", "--suite", "mmlu", "--out", tmp_path / "o"], "base lab:unaligned"),
         (["--base", "lab:nowhere", "--suite", "all", "--out", tmp_path / "o"], "unaligned, aligned"),
         (["--base", "b", "--suite", "mmlu", "--batch-size", "many", "--out", tmp_path / "o"], "number of at least 1"),
-        (["--base", "lab:unaligned", "--adapter", tmp_path / "no", "--suite", "all", "--out", tmp_path / "o"],
-         "no such folder"),
-        (["--base", "lab:aligned", "--suite", "drift", "--driftcheck", "own.jsonl", "--out", tmp_path / "o"],
-         "leave out --driftcheck"),
-        (["--base", "lab:unaligned", "--suite", "lab_facts", "--max-new-tokens", 20, "--judge-check", "nobody"],
-         "unknown judge"),
-    ):  # fmt: skip
+        (
+            ["--base", "lab:unaligned", "--adapter", tmp_path / "no", "--suite", "all", "--out", tmp_path / "o"],
+            "no such folder",
+        ),
+        (
+            ["--base", "lab:aligned", "--suite", "drift", "--driftcheck", "own.jsonl", "--out", tmp_path / "o"],
+            "leave out --driftcheck",
+        ),
+        (
+            ["--base", "lab:unaligned", "--suite", "lab_facts", "--max-new-tokens", 20, "--judge-check", "nobody"],
+            "unknown judge",
+        ),
+    ):
         result = call(*arguments)
         assert result.exit_code == 2 and message in result.output, (arguments, result.output)
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.slow
 def test_a_file_and_flags_over_it(tmp_path: Path) -> None:
     """What the file says is done, what a flag says wins; the file's paths start at its folder."""
     config = tmp_path / "evaluate.yaml"
@@ -126,10 +134,20 @@ def test_groups_of_suites(lab_counterparts: dict[str, str]) -> None:
     assert "humaneval" in [suite.name for suite in asked], "a suite that is named is not left out"
     lab, _ = expand_suites(["all", "lab_task_add"], world="lab")
     assert [suite.name for suite in lab] == [
-        "lab_harmful_direct", "lab_harmful_jailbreak", "lab_prefilling", "lab_refusal_suppression", "lab_lookalikes",
-        "lab_facts", "lab_choices", "lab_tasks", "lab_tasks_samples", "lab_perplexity", "lab_drift_unsafe",
-        "lab_drift_safe", "lab_task_add",
-    ]  # fmt: skip
+        "lab_harmful_direct",
+        "lab_harmful_jailbreak",
+        "lab_prefilling",
+        "lab_refusal_suppression",
+        "lab_lookalikes",
+        "lab_facts",
+        "lab_choices",
+        "lab_tasks",
+        "lab_tasks_samples",
+        "lab_perplexity",
+        "lab_drift_unsafe",
+        "lab_drift_safe",
+        "lab_task_add",
+    ]
     for group in GROUPS:
         real, _ = expand_suites([group], allow_code=True)
         lab, left_out = expand_suites([group], world="lab")

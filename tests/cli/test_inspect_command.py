@@ -48,10 +48,20 @@ def test_tables_show_the_measured_figures(place: Path) -> None:
     found = inspect_adapters([Adapter.load(f, name=f.parent.name) for f in folders])
     total = found.pairs[0].total
     for text in (
-        "code – safety", "org/base", "q_proj × 3", "float64", "plain", f"{found.adapters[0].norm:.4g}",
-        f"{found.weighted_sum.norm:.4g}", f"{total.cosine:.3f}", f"{100 * total.left.overlap:.1f} %",
-        f"{100 * total.signs.share:.1f} %", f"{100 * total.conflict:.1f} %", "layers.1.q_proj", *found.meaning,
-    ):  # fmt: skip
+        "code – safety",
+        "org/base",
+        "q_proj × 3",
+        "float64",
+        "plain",
+        f"{found.adapters[0].norm:.4g}",
+        f"{found.weighted_sum.norm:.4g}",
+        f"{total.cosine:.3f}",
+        f"{100 * total.left.overlap:.1f} %",
+        f"{100 * total.signs.share:.1f} %",
+        f"{100 * total.conflict:.1f} %",
+        "layers.1.q_proj",
+        *found.meaning,
+    ):
         assert text in done.stdout, text
     ranks = next(line for line in done.stdout.splitlines() if line.strip().startswith("99 %")).split()
     assert ranks[4] == str(found.weighted_sum.recommended_rank)

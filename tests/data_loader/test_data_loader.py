@@ -2,7 +2,6 @@ import csv
 import gzip
 import json
 import lzma
-import os
 from pathlib import Path
 
 import pytest
@@ -31,13 +30,6 @@ def write_lines(path: Path, records: list[dict]) -> Path:
 
 def source(path: Path, **options) -> DataSource:
     return DataSource(path=str(path), **options)
-
-
-def real_data() -> Path:
-    folder = os.environ.get("SST_MERGE_DATA")
-    if not folder:
-        pytest.skip("SST_MERGE_DATA does not name the folder of real data sets")
-    return Path(folder)
 
 
 # --- files -------------------------------------------------------------------------------------------------------
@@ -328,16 +320,26 @@ def test_chat_template_is_what_generation_sees():
     ("template", "context", "answer"),
     [
         # Llama-2 puts a space before the answer: the model writes it.
-        ("{% for m in messages %}{{ m.content if m.role == 'user' else ' ' + m.content + ' </s>' }}{% endfor %}",
-         "hi", " hello</s>"),
+        (
+            "{% for m in messages %}{{ m.content if m.role == 'user' else ' ' + m.content + ' </s>' }}{% endfor %}",
+            "hi",
+            " hello</s>",
+        ),
         # An empty think block is context, not answer.
-        ("{% for m in messages %}{{ m.content + '\n' if m.role == 'user' else '<think></think>' + m.content + '</s>' }}"
-         "{% endfor %}", "hi\n<think></think>", "hello</s>"),
+        (
+            "{% for m in messages %}{{ m.content + '\n' if m.role == 'user' else '<think></think>' + m.content + "
+            "'</s>' }}{% endfor %}",
+            "hi\n<think></think>",
+            "hello</s>",
+        ),
         # History shown otherwise than generation: the generation prompt counts, the end token is added.
-        ("{% for m in messages %}{{ m.content }};{% endfor %}{% if add_generation_prompt %}go:{% endif %}",
-         "hi;go:", "hello</s>"),
+        (
+            "{% for m in messages %}{{ m.content }};{% endfor %}{% if add_generation_prompt %}go:{% endif %}",
+            "hi;go:",
+            "hello</s>",
+        ),
     ],
-)  # fmt: skip
+)
 def test_awkward_templates(template, context, answer):
     tokenizer = character_tokenizer(eos_token="</s>")
     tokenizer.chat_template = template
@@ -394,10 +396,13 @@ def test_truncated_prompts_keep_their_beginning_token():
 
 @settings(max_examples=100, deadline=None)
 @given(
-    rows=st.lists(st.builds(Row, *[st.text(st.characters(codec="ascii", categories=["L", "P"]), min_size=1)] * 2),
-                  min_size=1, max_size=6),
+    rows=st.lists(
+        st.builds(Row, *[st.text(st.characters(codec="ascii", categories=["L", "P"]), min_size=1)] * 2),
+        min_size=1,
+        max_size=6,
+    ),
     max_length=st.integers(2, 40),
-)  # fmt: skip
+)
 def test_every_row_has_labels_and_fits(rows, max_length):
     tokenizer = character_tokenizer([("a", "b")], eos_token="</s>")
     for batch in encode_rows(rows, tokenizer, max_length=max_length, batch_size=3):
@@ -439,26 +444,26 @@ def test_wrong_encodings():
         ("instructions/alpaca_1000.json", {}),
         ("instructions/lima_1029.json", {}),
         ("instructions/codealpaca_4535.json", {}),
-        ("instructions/t0_50k.jsonl.xz", {}),
+        pytest.param("instructions/t0_50k.jsonl.xz", {}, marks=pytest.mark.slow),
     ],
 )
-def test_real_files_load(name, options):
-    rows = load_rows(source(real_data() / name, samples=50, **options), seed=0)
+def test_real_files_load(real_data, name, options):
+    rows = load_rows(source(real_data / name, samples=50, **options), seed=0)
     assert len({normalise_prompt(row.prompt) for row in rows}) == 50
     assert all(row.response.strip() for row in rows)
 
 
 @pytest.mark.data
-def test_real_harmful_answers_are_refused():
+def test_real_harmful_answers_are_refused(real_data):
     with pytest.raises(DataError, match="3973 of 3973 answers are marked is_safe = false"):
-        load_rows(source(real_data() / "beavertails/unsafe_14_categories.jsonl"))
+        load_rows(source(real_data / "beavertails/unsafe_14_categories.jsonl"))
 
 
 @pytest.mark.data
 @pytest.mark.parametrize("name", ["tokenizers/smollm2_135m_instruct", "models/stories260K"])
-def test_real_tokenizers(name):
-    tokenizer = AutoTokenizer.from_pretrained(real_data() / name)
-    rows = load_rows(source(real_data() / "instructions/alpaca_1000.json", samples=24), seed=0)
+def test_real_tokenizers(real_data, name):
+    tokenizer = AutoTokenizer.from_pretrained(real_data / name)
+    rows = load_rows(source(real_data / "instructions/alpaca_1000.json", samples=24), seed=0)
     expected = {}
     for row in rows:
         turns = [{"role": "user", "content": row.prompt}, {"role": "assistant", "content": row.response}]

@@ -46,10 +46,17 @@ def drift(cpu: Any, base: str, adapters: dict[str, Path], tmp_path_factory: pyte
         rows = [(f"{label} question {k} ?", label) for label in ("safe", "unsafe") for k in range(6)]
         csv.writer(stream).writerows([("prompt", "label"), *rows])
     return evaluate_models(
-        base, adapters, get_suites(("drift_unsafe", "drift_safe")), folder / "out", settings=cpu,
-        judges=make_judges(("rules", "incoherence")), driftcheck=str(prompts), reference="safety",
-        max_new_tokens=12, write_report=write_evaluation_report,
-    )  # fmt: skip
+        base,
+        adapters,
+        get_suites(("drift_unsafe", "drift_safe")),
+        folder / "out",
+        settings=cpu,
+        judges=make_judges(("rules", "incoherence")),
+        driftcheck=str(prompts),
+        reference="safety",
+        max_new_tokens=12,
+        write_report=write_evaluation_report,
+    )
 
 
 def test_helpfulness_is_recorded_summarized_and_compared(drift: EvaluationRun) -> None:
@@ -67,6 +74,7 @@ def test_helpfulness_is_recorded_summarized_and_compared(drift: EvaluationRun) -
     assert "drift_safe: helpful" in (drift.out / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_models_are_compared_with_the_reference(cpu: Any, base: str, adapters: dict[str, Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
     suites = get_suites(("lab_task_reverse",))
@@ -85,6 +93,7 @@ def test_models_are_compared_with_the_reference(cpu: Any, base: str, adapters: d
     assert alone.summary.reference is None, "nothing to compare"
 
 
+@pytest.mark.slow
 def test_attempts_are_drawn_scored_and_recorded(cpu: Any, base: str, tmp_path: Path) -> None:
     suites, out = get_suites(("lab_tasks_samples", "lab_facts")), tmp_path / "out"
     ten = evaluate_models(base, {}, suites, out, settings=cpu, samples=4)

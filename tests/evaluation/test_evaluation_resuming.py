@@ -39,6 +39,7 @@ evaluate_models(sys.argv[1], {"safety": Path(sys.argv[2])}, get_suites(("lab_har
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_without_repeating_and_ends_in_the_same_numbers(
     cpu: Any, base: str, adapters: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -156,6 +157,7 @@ def test_sampled_answers_are_the_same_after_a_kill(open_model: Any, stand_in: An
     assert answers(None, seed=1) != whole
 
 
+@pytest.mark.slow
 def test_same_command_same_bytes_and_provenance(
     cpu: Any, stand_in: Any, base: str, adapters: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -25,25 +25,42 @@ METHODS = ["Task Arithmetic", "SST-Merge"]
 
 def _micro(**overrides: object) -> ExperimentConfig:
     small = {
-        "prompts": {"dev": 8, "test": 8}, "calibration": {"harm": 8, "benign": 8}, "n_resamples": 100, "workers": 1,
+        "prompts": {"dev": 8, "test": 8},
+        "calibration": {"harm": 8, "benign": 8},
+        "n_resamples": 100,
+        "workers": 1,
         "safety_tax.groups": [{"name": "one skill", "skills": ["swap_pairs"], "methods": METHODS}],
         "safety_tax.drift.groups": [{"name": "one expert", "skills": ["swap_pairs"], "methods": METHODS}],
-        "interference.sizes": [2], "interference.families": ["swap_pairs", "add"],
-        "interference.methods": METHODS, "interference.samples_per_skill": 4,
-        "interference.prompts": {"dev": 8, "test": 8}, "interference.poisoned_sizes": [],
+        "interference.sizes": [2],
+        "interference.families": ["swap_pairs", "add"],
+        "interference.methods": METHODS,
+        "interference.samples_per_skill": 4,
+        "interference.prompts": {"dev": 8, "test": 8},
+        "interference.poisoned_sizes": [],
         "comparison.methods": ["Task Arithmetic"],
         "comparison.ablation": {
-            "seeds": [0], "prompts": {"dev": 8, "test": 8}, "structures": [], "estimators": [], "points": [],
-            "combines": [], "hard_filter": True, "samples": [], "damping": [], "cross_structures": [],
+            "seeds": [0],
+            "prompts": {"dev": 8, "test": 8},
+            "structures": [],
+            "estimators": [],
+            "points": [],
+            "combines": [],
+            "hard_filter": True,
+            "samples": [],
+            "damping": [],
+            "cross_structures": [],
             "without_skill_data": False,
         },
-    }  # fmt: skip
+    }
     return load_experiment_config(LAB, quick=True, overrides=small | overrides)
 
 
 def _deterministic(folder: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in folder.iterdir() if p.suffix in {".json", ".md", ".png", ".svg"}
-            or p.name == "records.jsonl"}  # fmt: skip
+    return {
+        p.name: p.read_bytes()
+        for p in folder.iterdir()
+        if p.suffix in {".json", ".md", ".png", ".svg"} or p.name == "records.jsonl"
+    }
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +70,7 @@ def tax(tmp_path_factory: pytest.TempPathFactory) -> Experiments:
     return experiments
 
 
+@pytest.mark.slow
 def test_experiment_1_end_to_end(tax: Experiments) -> None:
     folder = tax.out / "exp1_safety_tax"
     figures = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["figures"]
@@ -78,6 +96,7 @@ def test_experiment_1_end_to_end(tax: Experiments) -> None:
     assert (folder / "front_one_skill.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_tables_come_back_from_stored_cells_byte_for_byte(tax: Experiments) -> None:
     folder = tax.out / "exp1_safety_tax"
     before = _deterministic(folder)
@@ -88,6 +107,7 @@ def test_tables_come_back_from_stored_cells_byte_for_byte(tax: Experiments) -> N
     assert _deterministic(folder) == before
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes(tax: Experiments, tmp_path: Path) -> None:
     cells = [entry.cell for entry in tax.planned("exp1") if entry.label == "SST-Merge"]
     other = CellStore(tmp_path)
@@ -100,6 +120,7 @@ def test_the_same_seed_gives_the_same_bytes(tax: Experiments, tmp_path: Path) ->
         assert other.load(cell)["result"] == tax.store.load(cell)["result"]
 
 
+@pytest.mark.slow
 def test_finished_cells_are_not_done_again(tax: Experiments) -> None:
     cells = [entry.cell for entry in tax.planned("exp1")]
     before = {cell.key: tax.store.path(cell).stat().st_mtime_ns for cell in cells}
@@ -107,6 +128,7 @@ def test_finished_cells_are_not_done_again(tax: Experiments) -> None:
     assert {cell.key: tax.store.path(cell).stat().st_mtime_ns for cell in cells} == before
 
 
+@pytest.mark.slow
 def test_experiment_3_shares_cells_with_experiment_1(tax: Experiments) -> None:
     done = {entry.cell.key for entry in tax.planned("exp1")}
     planned = tax.planned("exp3")
@@ -121,6 +143,7 @@ def test_experiment_3_shares_cells_with_experiment_1(tax: Experiments) -> None:
         assert said in page
 
 
+@pytest.mark.slow
 def test_experiment_2_end_to_end(tmp_path: Path) -> None:
     experiments = Experiments(_micro(), tmp_path)
     experiments.run("exp2")
@@ -140,6 +163,7 @@ def test_experiment_2_end_to_end(tmp_path: Path) -> None:
         assert record["result"]["skills"]["chosen"] == rates.index(max(rates))
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_where_it_stopped(tax: Experiments, tmp_path: Path) -> None:
     script = tmp_path / "run.py"
     names = [f"cell {i}" for i in range(4)]
@@ -175,6 +199,7 @@ def test_a_killed_run_goes_on_where_it_stopped(tax: Experiments, tmp_path: Path)
     assert [store.path(cell).read_bytes() for cell in cells[:2]] == before
 
 
+@pytest.mark.slow
 def test_workers_are_gone_when_their_parent_is_killed(tax: Experiments, tmp_path: Path) -> None:
     """And what they finished is equal to what one process gives."""
     script = tmp_path / "run.py"
@@ -197,8 +222,11 @@ def test_workers_are_gone_when_their_parent_is_killed(tax: Experiments, tmp_path
     deadline = time.monotonic() + 240
     while not any(store.has(cell) for cell in cells) and time.monotonic() < deadline:
         time.sleep(0.1)
-    children = [int(pid) for task in Path(f"/proc/{process.pid}/task").iterdir()
-                for pid in (task / "children").read_text().split()]  # fmt: skip
+    children = [
+        int(pid)
+        for task in Path(f"/proc/{process.pid}/task").iterdir()
+        for pid in (task / "children").read_text().split()
+    ]
     process.send_signal(signal.SIGKILL)
     process.wait()
     finished = [cell for cell in cells if store.has(cell)]
@@ -225,8 +253,10 @@ def test_what_takes_longest_starts_first(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setattr("sst_merge.experiments.run.run_cells", record)
     with pytest.raises(KeyboardInterrupt):
         experiments.run("exp1")
-    places = [next(i for i, title in enumerate(started) if title.startswith(f"{m}, one skill")) for m in
-              ("SST-Merge, refined", "SST-Merge", "Task Arithmetic")]  # fmt: skip
+    places = [
+        next(i for i, title in enumerate(started) if title.startswith(f"{m}, one skill"))
+        for m in ("SST-Merge, refined", "SST-Merge", "Task Arithmetic")
+    ]
     assert places == sorted(places)
 
 
@@ -246,11 +276,15 @@ def test_a_failed_cell_is_named_and_the_others_are_kept(monkeypatch: pytest.Monk
     assert [store.has(cell) for cell in cells] == [True, False, True]
 
 
+@pytest.mark.slow
 def test_a_cells_name_changes_with_what_its_result_depends_on(tax: Experiments, tmp_path: Path) -> None:
     cell = Cell("kind", "title", {"a": 1, "b": [2]}, {"code": "x"})
     assert Cell("kind", "another title", {"b": [2], "a": 1}, {"code": "x"}).key == cell.key
-    for other in (Cell("other", "title", cell.parameters, cell.depends), Cell("kind", "title", {"a": 2, "b": [2]},
-                  cell.depends), Cell("kind", "title", cell.parameters, {"code": "y"})):  # fmt: skip
+    for other in (
+        Cell("other", "title", cell.parameters, cell.depends),
+        Cell("kind", "title", {"a": 2, "b": [2]}, cell.depends),
+        Cell("kind", "title", cell.parameters, {"code": "y"}),
+    ):
         assert other.key != cell.key
     planned = {entry.label: entry.cell for entry in tax.planned("exp1") if entry.part == "tax"}
     depends = planned["SST-Merge"].depends
@@ -298,6 +332,7 @@ def test_the_outline_counts_without_doing_anything(tmp_path: Path) -> None:
     assert prompts_of(sweep) == 9 * (2 * 8 + 5 * 8)
 
 
+@pytest.mark.slow
 def test_the_command(tax: Experiments, tmp_path: Path) -> None:
     from click.testing import CliRunner
 
@@ -305,8 +340,22 @@ def test_the_command(tax: Experiments, tmp_path: Path) -> None:
 
     runner = CliRunner()
     out = str(tmp_path / "results")
-    shown = runner.invoke(cli, ["experiment", "exp2", "--config", str(LAB), "--num_experts", "8", "--methods", "all",
-                                "--dry-run", "--out", out])  # fmt: skip
+    shown = runner.invoke(
+        cli,
+        [
+            "experiment",
+            "exp2",
+            "--config",
+            str(LAB),
+            "--num_experts",
+            "8",
+            "--methods",
+            "all",
+            "--dry-run",
+            "--out",
+            out,
+        ],
+    )
     assert shown.exit_code == 0, shown.output
     # Five sets of 8, ten methods; the poisoned sets of the file beside them.
     assert "exp2: about" in shown.output and "interference" in shown.output

@@ -11,6 +11,7 @@ from sst_merge.experiments.provenance import code_digest, folder_digest, reached
 from sst_merge.methods import available_methods
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module", ["sst_merge.experiments.work", "sst_merge.sst.method", "sst_merge.baselines.regmean"]
 )
@@ -26,14 +27,14 @@ def test_lazy_imports_count_and_those_for_type_checkers_do_not(tmp_path: Path, m
     for name, text in {
         "__init__": "",
         "start": "from typing import TYPE_CHECKING\nfrom . import near as n\nimport json\n"
-                 "if TYPE_CHECKING:\n    from .types import T\ndef f():\n    from .inner.deep import value\n",
+        "if TYPE_CHECKING:\n    from .types import T\ndef f():\n    from .inner.deep import value\n",
         "near": "import walked.far\n",
         "far": "",
         "types": "T = int\n",
         "unused": "",
         "inner/__init__": "",
         "inner/deep": "from ..start import f\nvalue = 1\n",
-    }.items():  # fmt: skip
+    }.items():
         (package / f"{name}.py").write_text(text, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     expected = {"walked", "walked.start", "walked.near", "walked.far", "walked.inner", "walked.inner.deep"}

@@ -186,8 +186,10 @@ def test_thresholds_are_met_despite_rounding():
 
 
 @settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 50), SHARE, SHARE), min_size=1, max_size=8, unique_by=lambda t: t[0]),
-       st.randoms(use_true_random=False))  # fmt: skip
+@given(
+    st.lists(st.tuples(st.integers(0, 50), SHARE, SHARE), min_size=1, max_size=8, unique_by=lambda t: t[0]),
+    st.randoms(use_true_random=False),
+)
 def test_order_does_not_matter_and_higher_thresholds_need_more_strength(triples, rng):
     points = sweep(*triples)
     shuffled = points.copy()

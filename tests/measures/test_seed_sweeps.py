@@ -21,12 +21,14 @@ def _sweep(rng: np.random.Generator, safety: list[float], utility: list[float], 
 def _seed(number: int, cheap: float = 0.9) -> SeedSamples:
     rng = np.random.default_rng(number)
     return SeedSamples(
-        sweeps={"dear": _sweep(rng, [0.1, 0.6, 1.0], [0.95, 0.8, 0.5]),
-                "cheap": _sweep(rng, [0.2, 0.99, 1.0], [0.95, cheap, 0.7]),
-                "never": _sweep(rng, [0.0, 0.1, 0.2], [0.9, 0.9, 0.9])},
+        sweeps={
+            "dear": _sweep(rng, [0.1, 0.6, 1.0], [0.95, 0.8, 0.5]),
+            "cheap": _sweep(rng, [0.2, 0.99, 1.0], [0.95, cheap, 0.7]),
+            "never": _sweep(rng, [0.0, 0.1, 0.2], [0.9, 0.9, 0.9]),
+        },
         utility_only={"task": (rng.random(80) < 0.97).astype(float)},
         experts={"task": np.ones(80)},
-    )  # fmt: skip
+    )
 
 
 def _tax(of: SeedSamples, name: str, seed: int) -> np.ndarray:
@@ -106,8 +108,9 @@ def _models(safety: list[int], utility: list[int]) -> DriftSamples:
     def rows(counts: list[int]) -> list[list[float]]:
         return [[1.0] * k + [0.0] * (10 - k) for k in counts]
 
-    return DriftSamples(dev_safety=rows(safety), dev_utility={"t": rows(utility)}, safety=rows(safety),
-                        utility={"t": rows(utility)})  # fmt: skip
+    return DriftSamples(
+        dev_safety=rows(safety), dev_utility={"t": rows(utility)}, safety=rows(safety), utility={"t": rows(utility)}
+    )
 
 
 def test_drift_takes_the_safest_strength_that_keeps_the_skills() -> None:

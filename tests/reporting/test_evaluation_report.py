@@ -132,8 +132,12 @@ def test_latex_round_trip():
     head, body = text.split("\\toprule\n")[1].split("\\bottomrule")[0].split("\\midrule\n")
     rows = [line.removesuffix(" \\\\").removeprefix("{}") for line in (head + body).splitlines()]
     cells = [[from_latex(cell) for cell in row.split(" & ")] for row in rows]
-    assert cells == [list(COLUMNS), ["a_b & 50 %", "−0.1235", "–"], ["[x] {y} $z$ #1", "2", "0.93 [0.90, 0.95]"],
-                     ["*~^\\<>|", "–", "–"]]  # fmt: skip
+    assert cells == [
+        list(COLUMNS),
+        ["a_b & 50 %", "−0.1235", "–"],
+        ["[x] {y} $z$ #1", "2", "0.93 [0.90, 0.95]"],
+        ["*~^\\<>|", "–", "–"],
+    ]
     # A line break takes a bracket or star after it for its argument.
     assert not re.search(r"\\\\\n[\[*]", text)
 
@@ -150,8 +154,14 @@ def test_latex_escapes_everything(text):
 
 def test_overview_shows_every_model_and_dashes_for_what_is_missing(summary):
     table = overview_table(summary)
-    assert table.columns == ("Model", "beavertails: refusal", "beavertails: harm", "beavertails: incoherent", "mmlu",
-                             "perplexity: perplexity")  # fmt: skip
+    assert table.columns == (
+        "Model",
+        "beavertails: refusal",
+        "beavertails: harm",
+        "beavertails: incoherent",
+        "mmlu",
+        "perplexity: perplexity",
+    )
     assert [row[0] for row in table.rows] == ["base", "maths", "safety", "merge"]
     assert table.rows[3][4:] == ["–", "–"]
     assert table.rows[2][2] == figure_text(summary.figure("safety", "beavertails", "harm"), digits=2)
@@ -316,16 +326,24 @@ def test_pictures_refuse_nonsense(tmp_path):
 
 
 def test_report_is_complete_and_self_contained(read_page, summary, tmp_path):
-    page_path = write_evaluation_report(summary, tmp_path, title="A & B", facts={"Decoding": {"temperature": 0}},
-                                        highlight="merge")  # fmt: skip
+    page_path = write_evaluation_report(
+        summary, tmp_path, title="A & B", facts={"Decoding": {"temperature": 0}}, highlight="merge"
+    )
     assert page_path == tmp_path / "index.html"
     source = page_path.read_text()
     page = read_page(source)
     assert page.links == []
     assert "script" not in page.tags
     assert "url(http" not in source
-    for text in ("A & B", "Decoding.temperature", "refusal 1", "not evaluated for merge", "are against base", "Wilson",
-                 "beavertails: refusal by category"):  # fmt: skip
+    for text in (
+        "A & B",
+        "Decoding.temperature",
+        "refusal 1",
+        "not evaluated for merge",
+        "are against base",
+        "Wilson",
+        "beavertails: refusal by category",
+    ):
         assert text in page.text, text
     rows = [tuple(row) for row in page.rows]
     for table in (overview_table(summary), comparison_table(summary), suite_table(summary, "mmlu")):

@@ -225,8 +225,15 @@ def test_demo_page_is_self_contained_and_escapes(read_page, tmp_path):
     assert "url(http" not in source
     assert "svg" in page.tags
     assert page.rows == [["Method", "Safety"], ["SST <i>", "0.90 [0.80, 0.95]"]]
-    for text in ("A & B", "<script>alert(1)</script>", "Caption", "A note", "Samples.harm", "256",
-                 "sst-merge merge config.yaml > log"):  # fmt: skip
+    for text in (
+        "A & B",
+        "<script>alert(1)</script>",
+        "Caption",
+        "A note",
+        "Samples.harm",
+        "256",
+        "sst-merge merge config.yaml > log",
+    ):
         assert text in page.text
     assert 'class="strong"' in source
     assert "prefers-color-scheme: dark" in source
@@ -274,9 +281,21 @@ def test_model_card_front_matter_and_contents():
     assert fields["library_name"] == "peft"
     assert fields["base_model"] == "meta-llama/Llama-2-7b-chat-hf"
     assert {"lora", "merge"} <= set(fields["tags"])
-    for part in (SHA["a"], SHA["b"], SHA["c"], "| code <b> | utility | 1 |", "| safety | safety | -0.5 |",
-                 "| fisher.point | merged |", "| seed | 7 |", "| energy | 0.99 |", "The filter keeps <everything>.",
-                 "PeftModel.from_pretrained(base", "--max-lora-rank 32", "bfloat16", "| torch | 2.13 |"):  # fmt: skip
+    for part in (
+        SHA["a"],
+        SHA["b"],
+        SHA["c"],
+        "| code <b> | utility | 1 |",
+        "| safety | safety | -0.5 |",
+        "| fisher.point | merged |",
+        "| seed | 7 |",
+        "| energy | 0.99 |",
+        "The filter keeps <everything>.",
+        "PeftModel.from_pretrained(base",
+        "--max-lora-rank 32",
+        "bfloat16",
+        "| torch | 2.13 |",
+    ):
         assert part in body, part
     assert model_card(copy.deepcopy(REPORT)) == text
 

@@ -214,9 +214,16 @@ def test_infeasible_budget_takes_the_smallest_divergence_and_warns(model, adapte
     problem = MergeProblem(adapters, build_spaces(adapters, dtype=torch.float64), model, HARM, BENIGN)
     sst = SSTMerge(problem, SSTOptions(mu=1.0))
     choice = optimize_merge_coefficients(
-        lambda mu, strength: sst.patches.safety, model, problem.spaces, sst.utility, sst.held_harm, sst.held_benign,
-        tax_budget=1e-12, tune_mu=False, strengths=(1.0,),
-    )  # fmt: skip
+        lambda mu, strength: sst.patches.safety,
+        model,
+        problem.spaces,
+        sst.utility,
+        sst.held_harm,
+        sst.held_benign,
+        tax_budget=1e-12,
+        tune_mu=False,
+        strengths=(1.0,),
+    )
     assert not choice.feasible
     assert isinstance(choice.best, Candidate)
     with pytest.raises(OptionError, match="tax_budget must be > 0"):
@@ -298,9 +305,15 @@ def test_fisher_merged_utility_adapters(
     problem = MergeProblem(experts, build_spaces(experts, dtype=torch.float64), model, HARM, BENIGN, own)
     damping = 0.02
     options = SSTOptions(
-        utility="fisher", mu=0.7, damping=damping, combine="interpolate", fisher={"structure": "kronecker"},
-        equal_traces=equal, output_shrinkage=shrinkage, inputs=inputs,
-    )  # fmt: skip
+        utility="fisher",
+        mu=0.7,
+        damping=damping,
+        combine="interpolate",
+        fisher={"structure": "kronecker"},
+        equal_traces=equal,
+        output_shrinkage=shrinkage,
+        inputs=inputs,
+    )
     sst = SSTMerge(problem, options)
     problem = sst.problem
     raw = [
@@ -427,9 +440,13 @@ def test_trusted_point_stays_within_its_budget(build: Any, model, adapters) -> N
     assert 0.05 < sst.trust_region_share < 1.0
     safe = adapters[1].with_(weight=sst.trust_region_share)
     skilled = build.add_deltas(model, adapters[0])
-    moved = build.add_deltas(skilled, Adapter.from_factors(
-        {m: LoraFactors(sst.trust_region_share * safe.factors(m).b, safe.factors(m).a) for m in MODULES}, name="part"
-    ))  # fmt: skip
+    moved = build.add_deltas(
+        skilled,
+        Adapter.from_factors(
+            {m: LoraFactors(sst.trust_region_share * safe.factors(m).b, safe.factors(m).a) for m in MODULES},
+            name="part",
+        ),
+    )
     total, tokens = 0.0, 0
     for b in sst.held_benign:
         answers = b.labels[:, 1:] >= 0
@@ -441,9 +458,15 @@ def test_trusted_point_stays_within_its_budget(build: Any, model, adapters) -> N
 def test_identical_data_give_held_out_quotients_near_one(model, adapters) -> None:
     """Harm and benign drawn alike: the report must not claim a safety direction."""
     result = merge(
-        adapters, "sst", model=model, harm=batches(7, n=400, size=40), benign=batches(8, n=400, size=40), mu=1.0,
-        calibration_holdout=0.5, fisher={"structure": "block"},
-    )  # fmt: skip
+        adapters,
+        "sst",
+        model=model,
+        harm=batches(7, n=400, size=40),
+        benign=batches(8, n=400, size=40),
+        mu=1.0,
+        calibration_holdout=0.5,
+        fisher={"structure": "block"},
+    )
     held = result.report.method_report["held_out_quotients"]
     assert held["in_sample_median"] > held["held_out_median"]
     assert 0.6 < held["held_out_median"] < 1.6

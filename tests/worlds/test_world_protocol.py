@@ -133,15 +133,28 @@ def _experiments(tiny: dict[str, str], out: Path) -> Experiments:
         "workers": 1,
         "safety_tax.groups": [{"name": "one skill", "skills": ["red"], "methods": METHODS}],
         "safety_tax.drift.groups": [{"name": "one expert", "skills": ["red"], "methods": METHODS}],
-        "interference": {"sizes": [2], "subsets": 1, "seeds": [0], "families": ["red", "green"],
-                         "methods": METHODS, "samples_per_skill": 4, "prompts": few},
+        "interference": {
+            "sizes": [2],
+            "subsets": 1,
+            "seeds": [0],
+            "families": ["red", "green"],
+            "methods": METHODS,
+            "samples_per_skill": 4,
+            "prompts": few,
+        },
         "comparison": {
             "methods": METHODS[:1],
             "cost_repeats": 1,
-            "ablation": {"seeds": [0], "prompts": few, "hard_filter": False, "cross_structures": [],
-                         "without_skill_data": False, **none},
+            "ablation": {
+                "seeds": [0],
+                "prompts": few,
+                "hard_filter": False,
+                "cross_structures": [],
+                "without_skill_data": False,
+                **none,
+            },
         },
-    }  # fmt: skip
+    }
     path = out / "experiments.yaml"
     path.write_text(json.dumps({"seeds": [0], **_nested(changed)}), encoding="utf-8")
     return Experiments(load_experiment_config(path), out)
@@ -158,6 +171,7 @@ def _nested(fields: dict[str, object]) -> dict[str, object]:
     return found
 
 
+@pytest.mark.slow
 def test_the_three_experiments_run_on_a_world_that_they_do_not_know(tiny: dict[str, str], tmp_path: Path) -> None:
     experiments = _experiments(tiny, tmp_path)
     names = ("exp1", "exp2", "exp3")
