@@ -83,7 +83,7 @@ def tables(scores: dict[str, dict[str, Scores]], families: tuple[str, ...]) -> s
         refused = [s.safety.rate for s in experts]
         knows = [s.knowledge.rate for s in experts]
         shown = [f"{min(v):.2f} to {max(v):.2f}" for v in (refused, knows)]
-        rows.append([f"{base}, 20 experts (direct and jailbroken together)", shown[0], "", "", shown[1]])
+        rows.append([f"{base}, {len(families)} experts (direct and jailbroken together)", shown[0], "", "", shown[1]])
     return text + markdown_table(rows, ["model", "refuses direct", "refuses jailbroken", "over-refusal", "knowledge"])
 
 
