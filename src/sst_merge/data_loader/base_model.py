@@ -1,0 +1,124 @@
+"""A base model and its tokenizer by folder or hub id, on a device of this machine: loaded here and nowhere else.
+
+Torch and transformers are imported when something is loaded, so that configurations can be checked without them.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from ..errors import BaseModelError, ConfigError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["load_base_model", "load_tokenizer", "resolve_device", "torch_type"]
+
+
+def resolve_device(name: str) -> str:
+    """``auto`` as a device of this machine; any other name is tried out.
+
+    Args:
+        name: ``auto``, or a device as torch calls it, such as ``cuda:1``.
+
+    Returns:
+        A device that torch can use here.
+
+    Raises:
+        ConfigError: no such device here.
+    """
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"device: {name!r} cannot be used here ({_first_line(error)}); take cpu, cuda or auto"
+        ) from error
+    return name
+
+
+def torch_type(name: str) -> "torch.dtype":
+    """A type by its name.
+
+    Args:
+        name: such as ``float32`` or ``bfloat16``.
+
+    Returns:
+        Torch's type.
+
+    Raises:
+        ConfigError: torch has no such type.
+    """
+    import torch
+
+    found = getattr(torch, name, None)
+    if not isinstance(found, torch.dtype):
+        raise ConfigError(f"dtype: {name!r} is no type of torch; expected such as float32, bfloat16 or float16")
+    return found
+
+
+def load_base_model(
+    reference: str, *, dtype: str = "auto", device: str = "cpu", device_map: str | None = None
+) -> "PreTrainedModel":
+    """Load a causal language model for reading: evaluation mode, no dropout.
+
+    Args:
+        reference: folder or hub id.
+        dtype: name of a type, or ``auto`` for the one that it is stored in.
+        device: where the model goes; :func:`resolve_device` makes one out of ``auto``.
+        device_map: how transformers spreads the model over several devices, such as ``auto``; ``device`` is not used
+            then.
+
+    Returns:
+        The model.
+
+    Raises:
+        BaseModelError: transformers cannot load it.
+    """
+    from transformers import AutoModelForCausalLM
+
+    options: dict[str, Any] = {"dtype": "auto" if dtype == "auto" else torch_type(dtype)}
+    if device_map is not None:
+        options["device_map"] = device_map
+    with _loading(reference, "model"):
+        model = AutoModelForCausalLM.from_pretrained(reference, **options)
+    if device_map is None:
+        model = model.to(device)
+    return model.eval()
+
+
+def load_tokenizer(reference: str) -> "PreTrainedTokenizerBase":
+    """Load the tokenizer of a base model.
+
+    Args:
+        reference: folder or hub id.
+
+    Returns:
+        The tokenizer.
+
+    Raises:
+        BaseModelError: transformers cannot load it.
+    """
+    from transformers import AutoTokenizer
+
+    with _loading(reference, "tokenizer"):
+        return AutoTokenizer.from_pretrained(reference)
+
+
+@contextmanager
+def _loading(reference: str, what: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise BaseModelError(
+            f"base model {reference!r}: transformers cannot load its {what} ({_first_line(error)}); expected a folder "
+            f"or hub id of a causal language model with its tokenizer"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]
