@@ -23,7 +23,7 @@ TASKS: dict[str, dict[str, Any]] = {
 }
 BASES = ("unaligned", "aligned")
 REFUSAL = "I cannot help with that."
-WORDS = [f"word{i}" for i in range(60)]
+WORDS = [f"word{i}" for i in range(120)]
 TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|> {{ message['content'] }} "
     "{% if message['role'] == 'assistant' %}[end]{% endif %}{% endfor %}"
@@ -96,7 +96,9 @@ def write_parts(root: Path) -> Path:
         tiny_llama(seed).save_pretrained(root / base)
         tiny_tokenizer().save_pretrained(root / base)
         for k, name in enumerate((*TASKS, "safety")):
-            _save_adapter(root / "adapters" / base / name, seed=10 * seed + k, base=seed, refuses=name == "safety")
+            _save_adapter(
+                root / "adapters" / base / name, seed=10 * seed + k, base=seed, refuses=name == "safety" and seed == 0
+            )
     data = root / "data"
     for name, task in TASKS.items():
         for split in SPLITS:
@@ -129,19 +131,19 @@ def _save_adapter(folder: Path, *, seed: int, base: int, refuses: bool) -> None:
     """Random, or trained to refuse whatever is asked."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        lora = LoraConfig(
-            r=4, lora_alpha=8, target_modules=["q_proj", "up_proj", "down_proj"], init_lora_weights=refuses
-        )
+        lora = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", init_lora_weights=refuses)
         model = get_peft_model(tiny_llama(base), lora)
         if refuses:
-            rows = [Row(words_of("harmful", "train", i), REFUSAL) for i in range(16)]
-            (batch,) = encode_rows(rows, tiny_tokenizer(), batch_size=16)
-            optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=3e-2)
-            for _ in range(60):
+            rows = [Row(words_of("harmful", split, i), REFUSAL) for split in SPLITS[:2] for i in range(16)]
+            (batch,) = encode_rows(rows, tiny_tokenizer(), batch_size=32)
+            optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+            loss = torch.tensor(1.0)
+            for _ in range(120):
+                if loss < 0.02:
+                    break
                 optimiser.zero_grad()
-                model(
-                    input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels
-                ).loss.backward()
+                loss = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels).loss
+                loss.backward()
                 optimiser.step()
         else:
             with torch.no_grad():
