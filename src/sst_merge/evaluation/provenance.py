@@ -1,4 +1,4 @@
-"""What decided the numbers beside base and data: the chat template, and versions."""
+"""What decided the numbers beside the base: chat template, suites, versions."""
 
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version

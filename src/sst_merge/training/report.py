@@ -127,6 +127,6 @@ Hashes, losses and versions: `{REPORT_NAME}`.
 
 def _summary(report: TrainingReport) -> str:
     return (
-        f"Trained by SST-Merge {report.versions['sst_merge']} on {report.rows} prompts with answers, {report.steps} "
-        f"steps, seed {report.seed};\nloss {report.losses[0]:.3f} in the first step, {report.final_loss:.3f} at the end."
+        f"Trained by SST-Merge {report.versions['sst_merge']} on {report.rows} prompts with answers, "
+        f"{report.steps} steps, seed {report.seed};\nloss {report.losses[0]:.3f} in the first step, {report.final_loss:.3f} at the end."
     )
