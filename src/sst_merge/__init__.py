@@ -4,68 +4,94 @@ Names are imported on first use (PEP 562), so that ``import sst_merge`` costs no
 peft load only when something needs them.
 """
 
-from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from ._version import __version__
 
-_HOMES = {
-    "Adapter": "sst_merge.lora_utils",
-    "LoraFactors": "sst_merge.lora_utils",
-    "CoreSpace": "sst_merge.core_space",
-    "Fisher": "sst_merge.fim_calculator",
-    "compute_fim_benign": "sst_merge.fim_calculator",
-    "compute_fim_harm": "sst_merge.fim_calculator",
-    "lora_gradient_variance_approximation": "sst_merge.fim_calculator",
-    "vila_parameter_identification": "sst_merge.fim_calculator",
-    "GEVPResult": "sst_merge.gevp_solver",
-    "solve_gevp": "sst_merge.gevp_solver",
-    "compute_safety_efficiency": "sst_merge.gevp_solver",
-    "select_safety_subspace": "sst_merge.gevp_solver",
-    "Inspection": "sst_merge.inspection",
-    "inspect_adapters": "sst_merge.inspection",
-    "MergeResult": "sst_merge.merging",
-    "merge": "sst_merge.merging",
-    "merge_lora_adapters": "sst_merge.merging.lora_adapters",
-    "optimize_merge_coefficients": "sst_merge.sst",
-    "project_to_safety_subspace": "sst_merge.sst",
-}
+if TYPE_CHECKING:
+    from .core_space import CoreSpace
+    from .data_loader import Batch, DataSource, encode_rows, load_rows
+    from .evaluation import evaluate_models
+    from .fim_calculator import (
+        Fisher,
+        compute_fim_benign,
+        compute_fim_harm,
+        lora_gradient_variance_approximation,
+        vila_parameter_identification,
+    )
+    from .gevp_solver import GEVPResult, compute_safety_efficiency, select_safety_subspace, solve_gevp
+    from .inspection import Inspection, inspect_adapters
+    from .lora_utils import Adapter, LoraFactors
+    from .merging import MergeInputs, MergeResult, merge, merge_lora_adapters
+    from .methods import merge_method
+    from .sst import optimize_merge_coefficients, project_to_safety_subspace
 
-__all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604 (names are strings; mypy reads the block below)
+__all__ = [
+    "Adapter",
+    "Batch",
+    "CoreSpace",
+    "DataSource",
+    "Fisher",
+    "GEVPResult",
+    "Inspection",
+    "LoraFactors",
+    "MergeInputs",
+    "MergeResult",
+    "__version__",
+    "compute_fim_benign",
+    "compute_fim_harm",
+    "compute_safety_efficiency",
+    "encode_rows",
+    "evaluate_models",
+    "inspect_adapters",
+    "load_rows",
+    "lora_gradient_variance_approximation",
+    "merge",
+    "merge_lora_adapters",
+    "merge_method",
+    "optimize_merge_coefficients",
+    "project_to_safety_subspace",
+    "select_safety_subspace",
+    "solve_gevp",
+    "vila_parameter_identification",
+]
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name from its room on first use.
+    """Import a public name from its room on first use; ``tests/test_public_names.py`` compares the lists.
 
     Raises:
         AttributeError: the package has no such name.
     """
-    if name not in _HOMES:
-        raise AttributeError(f"module 'sst_merge' has no attribute {name!r}; it offers {', '.join(sorted(_HOMES))}")
-    return getattr(import_module(_HOMES[name]), name)
+    room: ModuleType
+    match name:
+        case "Adapter" | "LoraFactors":
+            from . import lora_utils as room
+        case "CoreSpace":
+            from . import core_space as room
+        case "Batch" | "DataSource" | "encode_rows" | "load_rows":
+            from . import data_loader as room
+        case "Fisher" | "compute_fim_benign" | "compute_fim_harm":
+            from . import fim_calculator as room
+        case "lora_gradient_variance_approximation" | "vila_parameter_identification":
+            from . import fim_calculator as room
+        case "GEVPResult" | "compute_safety_efficiency" | "select_safety_subspace" | "solve_gevp":
+            from . import gevp_solver as room
+        case "Inspection" | "inspect_adapters":
+            from . import inspection as room
+        case "merge_method":
+            from . import methods as room
+        case "optimize_merge_coefficients" | "project_to_safety_subspace":
+            from . import sst as room
+        case "MergeInputs" | "MergeResult" | "merge" | "merge_lora_adapters":
+            from . import merging as room
+        case "evaluate_models":
+            from . import evaluation as room
+        case _:
+            raise AttributeError(f"module 'sst_merge' has no attribute {name!r}; it offers {', '.join(__all__)}")
+    return getattr(room, name)
 
 
 def __dir__() -> list[str]:
     return sorted(__all__)
-
-
-if TYPE_CHECKING:
-    from .core_space import CoreSpace as CoreSpace
-    from .fim_calculator import Fisher as Fisher
-    from .fim_calculator import compute_fim_benign as compute_fim_benign
-    from .fim_calculator import compute_fim_harm as compute_fim_harm
-    from .fim_calculator import lora_gradient_variance_approximation as lora_gradient_variance_approximation
-    from .fim_calculator import vila_parameter_identification as vila_parameter_identification
-    from .gevp_solver import GEVPResult as GEVPResult
-    from .gevp_solver import compute_safety_efficiency as compute_safety_efficiency
-    from .gevp_solver import select_safety_subspace as select_safety_subspace
-    from .gevp_solver import solve_gevp as solve_gevp
-    from .inspection import Inspection as Inspection
-    from .inspection import inspect_adapters as inspect_adapters
-    from .lora_utils import Adapter as Adapter
-    from .lora_utils import LoraFactors as LoraFactors
-    from .merging import MergeResult as MergeResult
-    from .merging import merge as merge
-    from .merging.lora_adapters import merge_lora_adapters as merge_lora_adapters
-    from .sst import optimize_merge_coefficients as optimize_merge_coefficients
-    from .sst import project_to_safety_subspace as project_to_safety_subspace

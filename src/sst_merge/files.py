@@ -1,71 +1,154 @@
 """Files and folders that are whole or absent, and what a file holds as one number.
 
-Whatever the package writes goes through here: to another name first, renamed when it is complete.
+Whatever the package writes goes through here: to another name first, renamed when it is complete and on disk. So an
+error leaves what was there before, and a killed process too (but for a temporary file or folder, whose name begins
+with a dot).
 """
 
 import hashlib
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import OutputExistsError
 
-__all__ = ["atomic_file", "atomic_folder", "file_sha256"]
+__all__ = ["atomic_file", "atomic_folder", "file_sha256", "sealed_files"]
 
 _CHUNK = 1 << 20
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: str | Path) -> Iterator[Path]:
     """A place to write a file at; it takes its name when the block ends without error, and is removed otherwise.
 
     Args:
         path: of the file; an existing one is replaced, missing folders are made.
 
     Yields:
-        Where to write, in the same folder.
+        Where to write, in the same folder; no other thread or process has the same place.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:16]}")
     try:
         yield aside
-        aside.replace(path)
+        _sync(aside)
+        aside.replace(target)
     finally:
         aside.unlink(missing_ok=True)
 
 
 @contextmanager
-def atomic_folder(path: str | Path, *, force: bool) -> Iterator[Path]:
+def atomic_folder(path: str | Path, *, force: bool = False, keep_existing: bool = False) -> Iterator[Path]:
     """Fill a temporary folder beside ``path``; it takes the name ``path`` when the block ends without exception.
 
     Args:
         path: folder to make; missing parents are made and stay.
         force: replace an existing folder (only at the end, when the new one is complete).
+        keep_existing: an existing folder stays and the new one is removed, for work that several processes may do at
+            once with the same result: the first one to finish wins.
 
     Yields:
         The temporary folder, to be filled.
 
     Raises:
-        OutputExistsError: ``path`` exists and ``force`` is off, or it is a file, or replacing it would delete the
-            current folder.
+        OutputExistsError: ``path`` exists and neither ``force`` nor ``keep_existing`` is set; with ``force``, it is a
+            file, or replacing it would delete the current folder.
     """
     target = Path(path).absolute()
-    _check(target, force)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+    if not keep_existing:
+        _check(target, force)
+    with _temporary_folder(target.parent, target.name) as temporary:
+        yield temporary
+        _sync_all(temporary)
+        if keep_existing:
+            _rename_unless_there(temporary, target)
+        else:
+            _check(target, force)
+            _take_name(temporary, target)
+
+
+@contextmanager
+def sealed_files(folder: str | Path, *, seal: str) -> Iterator[Path]:
+    """Fill a temporary folder, whose files and folders then replace those of the same name in ``folder`` one by one.
+
+    The seal goes first and comes last, so that a folder with a seal holds the pieces of one run. What else lies in the
+    folder stays.
+
+    Args:
+        folder: where the pieces end up; made if it is missing.
+        seal: name of the file that comes last.
+
+    Yields:
+        The temporary folder, to be filled.
+    """
+    target = Path(folder).absolute()
+    target.mkdir(parents=True, exist_ok=True)
+    with _temporary_folder(target, seal) as temporary:
+        yield temporary
+        _sync_all(temporary)
+        (target / seal).unlink(missing_ok=True)
+        for piece in sorted(temporary.iterdir(), key=lambda piece: piece.name == seal):
+            place = target / piece.name
+            if place.is_dir():
+                shutil.rmtree(place)
+            piece.replace(place)
+
+
+def file_sha256(file: Path) -> str:
+    """SHA-256 of a file.
+
+    Args:
+        file: the file, of any size.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _temporary_folder(parent: Path, name: str) -> Iterator[Path]:
+    """A new folder that is gone at the end unless it was renamed."""
+    parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".tmp", dir=parent))
     try:
         # mkdtemp makes private folders; the result gets the permissions that a plain mkdir would give.
         mode = os.umask(0)
         os.umask(mode)
         temporary.chmod(0o777 & ~mode)
         yield temporary
-        _check(target, force)
-        _take_name(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sync(file: Path) -> None:
+    """Wait until a file's content is on disk: a name must not get there before what it names."""
+    with file.open("rb+") as stream:
+        os.fsync(stream.fileno())
+
+
+def _sync_all(folder: Path) -> None:
+    for file in folder.rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            _sync(file)
+
+
+def _rename_unless_there(temporary: Path, target: Path) -> None:
+    try:
+        temporary.rename(target)
+    except OSError:
+        # Tried rather than asked for first: another process may come in between.
+        if not target.is_dir():
+            raise
 
 
 def _take_name(temporary: Path, target: Path) -> None:
@@ -90,19 +173,3 @@ def _check(target: Path, force: bool) -> None:
         raise OutputExistsError(f"{target} is no plain folder, so it is not replaced; choose another output")
     if Path.cwd().is_relative_to(target.resolve()):
         raise OutputExistsError(f"{target} holds the current folder, so it is not replaced; choose another output")
-
-
-def file_sha256(file: Path) -> str:
-    """SHA-256 of a file.
-
-    Args:
-        file: the file, of any size.
-
-    Returns:
-        64 hexadecimal digits.
-    """
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -11,7 +11,16 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Val
 
 from .errors import ConfigError
 
-__all__ = ["FilePath", "ModelReference", "Section", "load_yaml_config", "read_yaml", "validated"]
+__all__ = [
+    "FilePath",
+    "ModelReference",
+    "Section",
+    "faults",
+    "load_yaml_config",
+    "read_yaml",
+    "tensor_files_beside",
+    "validated",
+]
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -39,14 +48,14 @@ class Section(BaseModel):
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """Refuses a key that stands twice in one mapping, of which plain YAML silently takes the last."""
+    """Refuses a key that one mapping gives twice, of which plain YAML silently takes the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys: set[str] = set()
         for key_node, _ in node.value:
             key = str(key_node.value)
             if key in keys:
-                raise yaml.MarkedYAMLError(problem=f"key {key!r} stands twice", problem_mark=key_node.start_mark)
+                raise yaml.MarkedYAMLError(problem=f"key {key!r} is given twice", problem_mark=key_node.start_mark)
             keys.add(key)
         return super().construct_mapping(node, deep=deep)
 
@@ -77,7 +86,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: {line}{getattr(error, 'problem', None) or error}; expected YAML") from error
     if not isinstance(content, dict):
         found = "nothing" if content is None else f"a {type(content).__name__}"
-        raise ConfigError(f"{path}: found {found}, expected fields such as adapters, merge and output")
+        raise ConfigError(f"{path}: found {found}, expected fields, each written as `name: value`")
     return content
 
 
@@ -135,8 +144,45 @@ def validated(
     try:
         return model.model_validate(raw, context={"folder": folder})
     except ValidationError as error:
-        faults = [_fault(model, item, source, flags) for item in error.errors()]
-        raise ConfigError("\n".join(faults)) from error
+        raise ConfigError("\n".join(faults(model, error, source=source, flags=flags))) from error
+
+
+def faults(
+    model: type[BaseModel], error: ValidationError, *, source: str, flags: Mapping[str, str] = MappingProxyType({})
+) -> list[str]:
+    """What is wrong, one sentence a fault.
+
+    Args:
+        model: class that refused the values.
+        error: what it said.
+        source: where the values come from.
+        flags: dotted field name → how the user wrote it.
+
+    Returns:
+        Source and field, what was found and what was expected.
+    """
+    return [_fault(model, item, source, flags) for item in error.errors()]
+
+
+def tensor_files_beside(value: Any, folder: Path) -> Any:
+    """Values that name a file of tensors (``.safetensors``), with relative paths joined to a folder.
+
+    Sections whose fields only another room knows have no :data:`FilePath`; a file's name tells it there.
+
+    Args:
+        value: plain values, nested as they may be.
+        folder: where relative paths start.
+
+    Returns:
+        The same values, those paths joined.
+    """
+    if isinstance(value, Mapping):
+        return {key: tensor_files_beside(inner, folder) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [tensor_files_beside(inner, folder) for inner in value]
+    if isinstance(value, str) and value.endswith(".safetensors"):
+        return str(folder / Path(value).expanduser())
+    return value
 
 
 def _overlaid(raw: Mapping[str, Any], keys: list[str], value: object) -> dict[str, Any]:

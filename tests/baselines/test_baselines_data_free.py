@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from sst_merge.errors import MergeError, OptionError
 from sst_merge.lora_utils import Adapter, LoraFactors
 from sst_merge.merging import merge
-from sst_merge.methods.parts.entrywise import magnitude_threshold
 from sst_merge.methods.parts.spectral import significant_svd
+from sst_merge.methods.parts.thresholds import magnitude_threshold
 
 Array = NDArray[np.float64]
 MODULE = "model.layers.0.mlp.down_proj"

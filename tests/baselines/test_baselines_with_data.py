@@ -12,7 +12,7 @@ from torch import Tensor
 from sst_merge import merge
 from sst_merge.data_loader.batch import Batch
 from sst_merge.errors import BaseModelError, MergeError, OptionError
-from sst_merge.lora_utils import Adapter, BaseWeights, LoraFactors
+from sst_merge.lora_utils import Adapter, BaseWeights, Conv1DKind, EmbeddingKind, LoraFactors
 from sst_merge.merging import MergeResult
 
 SHAPES = {
@@ -144,9 +144,13 @@ def test_fisher_merging_kronecker_solves_the_least_squares_problem(model) -> Non
         {m: LoraFactors(-0.1 * turned.factors(m).b, turned.factors(m).a) for m in MODULES}, name="turned"
     )
     found = run(
-        "fisher_merging", adapters, model, structure="kronecker", damping=damping,
+        "fisher_merging",
+        adapters,
+        model,
+        structure="kronecker",
+        damping=damping,
         adapter_benign={"skill": OWN, "other": OWN},
-    )  # fmt: skip
+    )
     moments = [(token_factors(model, a, OWN), a, w) for a, w in ((SKILL, 1.0), (turned, 0.5))]
     expected = {}
     for m in MODULES:
@@ -301,9 +305,19 @@ def test_alignguard_removes_the_top_directions_of_the_safety_fisher(model) -> No
 def test_alignguard_penalty_solves_its_normal_equations(model) -> None:
     la, lt, lnc, beta, tau, t = 0.5, 0.3, 0.7, 3.0, 0.02, 2.0
     found = run(
-        "alignguard_lora", [SKILL, SAFE], model, structure="block", mode="penalty", share=0.8, strength=t,
-        lambda_a=la, lambda_t=lt, lambda_nc=lnc, beta=beta, tau=tau,
-    )  # fmt: skip
+        "alignguard_lora",
+        [SKILL, SAFE],
+        model,
+        structure="block",
+        mode="penalty",
+        share=0.8,
+        strength=t,
+        lambda_a=la,
+        lambda_t=lt,
+        lambda_nc=lnc,
+        beta=beta,
+        tau=tau,
+    )
     expected = {}
     for m, (u, v, p, f, h) in alignguard_parts(model, 0.8).items():
         # The entries of η and c are those in the principal directions, whose signs do not matter.
@@ -389,8 +403,8 @@ def test_reader_equals_what_was_saved(tmp_path: Path) -> None:
             assert torch.equal(weights.weight(m, dtype=torch.float64), stored)
             assert weights.weight(m).dtype == torch.float32
             assert weights.shape(m) == shape
-            assert torch.equal(weights.weight(m, kind="conv1d", dtype=torch.float64), stored.T)
-            assert weights.shape(m, kind="embedding") == shape[::-1]
+            assert torch.equal(weights.weight(m, kind=Conv1DKind(), dtype=torch.float64), stored.T)
+            assert weights.shape(m, kind=EmbeddingKind()) == shape[::-1]
 
 
 def test_reader_finds_names_without_and_with_the_heads_prefix(tmp_path: Path) -> None:
@@ -575,9 +589,12 @@ def test_large_weights_are_cut_by_a_randomised_svd_and_a_bias_column_is_kept(tmp
     b, a = torch.randn(640, 2, generator=generator).double(), torch.randn(2, 600 + bias, generator=generator).double()
     skill = Adapter.from_factors({"m": LoraFactors(b, a, bias=bias)}, name="skill")
     found = run(
-        "resta", [skill], vector_rank=8,
-        base_weights=BaseWeights.load(tmp_path / "a"), aligned_weights=BaseWeights.load(tmp_path / "b"),
-    )  # fmt: skip
+        "resta",
+        [skill],
+        vector_rank=8,
+        base_weights=BaseWeights.load(tmp_path / "a"),
+        aligned_weights=BaseWeights.load(tmp_path / "b"),
+    )
     best = (left[:, :8] * values[:8]) @ right[:, :8].T
     assert relative_error(delta(found, "m") - skill.delta("m"), best) < 1e-6
     energy = float(values[:8].square().sum() / values.square().sum())
@@ -655,9 +672,15 @@ def test_led_merging_locates_elects_and_keeps_apart(model, disjoint) -> None:
         {m: LoraFactors(-OTHER.factors(m).b, OTHER.factors(m).a) for m in MODULES}, name="minus"
     )
     found = run(
-        "led_merging", adapters, model, rate=rate, disjoint=disjoint, samples=6, strength=1.5,
+        "led_merging",
+        adapters,
+        model,
+        rate=rate,
+        disjoint=disjoint,
+        samples=6,
+        strength=1.5,
         adapter_benign={"skill": OWN},
-    )  # fmt: skip
+    )
     elected: list[dict[str, set[tuple[int, int]]]] = []
     for point, data in ((SKILL, OWN), (minus, BENIGN), (SAFE, HARM)):
         claims = []
@@ -769,7 +792,7 @@ def test_other_orientations_and_bias_columns() -> None:
             m: LoraFactors(
                 0.1 * torch.randn(d_out, 2, generator=generator, dtype=torch.float64),
                 torch.randn(2, d_in + bias, generator=generator, dtype=torch.float64),
-                "conv1d",
+                Conv1DKind(),
                 bias,
             )
             for m, (d_out, d_in) in shapes.items()

@@ -219,15 +219,20 @@ def test_methods_lists_every_method() -> None:
     assert "unknown merge method 'x'" in refused("methods", "x")
 
 
+def collected(place: Path, out: Path, *more: object) -> Path:
+    done = call("fisher", "collect", place / "config.yaml", "--out", out, *more)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[-1] == str(out)
+    return out
+
+
 def test_fisher_of_two_halves_adds_up_to_one_run(place: Path, tmp_path: Path) -> None:
     lines = (place / "harm.jsonl").read_text().splitlines(keepends=True)
     for name, part in (("all", lines), ("a", lines[:10]), ("b", lines[10:])):
         (tmp_path / f"{name}.jsonl").write_text("".join(part))
-        done = call(
-            "fisher", "collect", place / "config.yaml", "--kind", "harm", "--out", tmp_path / f"{name}.safetensors",
-            "--data-harm-path", tmp_path / f"{name}.jsonl", "--data-harm-samples", len(part),
-        )  # fmt: skip
-        assert done.exit_code == 0, done.output
+        rows = ("--data-harm-path", tmp_path / f"{name}.jsonl", "--data-harm-samples", len(part))
+        whole = ("--set", "calibration_holdout=0")
+        collected(place, tmp_path / f"{name}.safetensors", "--kind", "harm", *rows, *whole)
     parts = (tmp_path / "a.safetensors", tmp_path / "b.safetensors")
     assert call("fisher", "add", *parts, "--out", tmp_path / "sum.safetensors").exit_code == 0
     one, summed = Fisher.load(tmp_path / "all.safetensors"), Fisher.load(tmp_path / "sum.safetensors")
@@ -241,10 +246,65 @@ def test_fisher_of_two_halves_adds_up_to_one_run(place: Path, tmp_path: Path) ->
     )
 
 
-def test_fisher_collect_at_a_point_that_depends_on_the_data_is_refused(place: Path, tmp_path: Path) -> None:
-    arguments = ("fisher", "collect", place / "config.yaml", "--kind", "harm", "--out", tmp_path / "f.safetensors")
-    assert "'trust' depends on the data" in refused(*arguments, "--set", "fisher.point=trust")
-    assert "option 'fisher.point' = 'top'" in refused(*arguments, "--set", "fisher.point=top")
+def test_a_merge_from_saved_fishers_is_the_merge_that_collects_them(place: Path, tmp_path: Path) -> None:
+    """Collected with the model; merged from a folder of its own, with neither model nor data."""
+    files = {kind: collected(place, tmp_path / f"{kind}.safetensors", "--kind", kind) for kind in ("harm", "benign")}
+    assert Fisher.load(files["harm"]).settings["share"] == Fisher.load(files["benign"]).settings["share"]
+    (tmp_path / "merge.yaml").write_text(
+        f"adapters:\n  - {{name: code, path: {place / 'code'}}}\n"
+        f"  - {{name: safety, path: {place / 'safety'}, role: safety}}\n"
+        "merge: {method: sst, fisher: {harm: harm.safetensors, benign: benign.safetensors}}\n"
+        "output: {path: out}\n"
+    )
+    for mu in ("0.1", "1.0"):
+        one, two = tmp_path / f"whole{mu}", tmp_path / f"saved{mu}"
+        assert call("merge", place / "config.yaml", "--set", f"mu={mu}", "--output", one).exit_code == 0
+        done = call("merge", tmp_path / "merge.yaml", "--set", f"mu={mu}", "--output", two, "--dtype", "bfloat16")
+        assert done.exit_code == 0, done.output
+        assert "no held-out quotients" in done.stderr
+        assert (one / "adapter_model.safetensors").read_bytes() == (two / "adapter_model.safetensors").read_bytes()
+        report = json.loads((two / "merge_report.json").read_text())["method_report"]
+        assert report["samples"] == {"fisher_harm": 12, "fisher_benign": 18, "held_out_harm": 0, "held_out_benign": 0}
+        assert len(report["saved_fishers"]["harm"]["sha256"]) == 64
+
+
+def test_files_of_fishers_are_found_where_flags_and_files_say(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Relative paths start at the folder of the YAML file, those of --set at the current one."""
+    collected(place, tmp_path / "harm.safetensors", "--kind", "harm", "--point", "merged")
+    collected(place, tmp_path / "benign.safetensors", "--kind", "benign", "--point", "merged")
+    monkeypatch.chdir(tmp_path)
+    files = ("--set", "fisher.harm=harm.safetensors", "--set", "fisher.benign=benign.safetensors")
+    done = call("merge", place / "config.yaml", *files, "--set", "fisher.point=merged", "--output", "out")
+    assert done.exit_code == 0, done.output
+    other = refused("merge", place / "config.yaml", *files, "--output", "other")
+    assert "fisher.point is 'trust' in this merge" in other
+    assert f"found {tmp_path / 'harm.safetensors'} at merged; " in other
+    other = refused("merge", place / "config.yaml", *files, "--set", "fisher.point=own", "--output", "other")
+    assert "harm.safetensors: these statistics do not belong to this merge: point is 'merged' in the file" in other
+    adapters = ("--adapter", place / "code", "--adapter", f"path={place / 'safety'},role=safety")
+    text = refused("merge", *adapters, "--method", "sst", *files, "--output", "other")
+    assert "needs model, harm and benign" in text
+    assert "tax_budget (0.02) chooses mu on held-out prompts: give mu" in text
+
+
+def test_fisher_collect_refuses_what_cannot_be_collected(place: Path, tmp_path: Path) -> None:
+    arguments = ("fisher", "collect", place / "config.yaml", "--out", tmp_path / "f.safetensors")
+    assert "option 'fisher.point' = 'top'" in refused(*arguments, "--kind", "harm", "--set", "fisher.point=top")
+    assert "give either --kind harm" in refused(*arguments)
+    assert "give either --kind harm" in refused(*arguments, "--kind", "harm", "--skill", "code")
+    assert "no utility adapter of that name with a `data:` section" in refused(*arguments, "--skill", "code")
+    assert "'ties' reads no saved Fishers" in refused(*arguments, "--kind", "harm", "--method", "ties")
+    assert "ends in .safetensors" in refused(*arguments[:-1], tmp_path / "f.bin", "--kind", "harm")
+    adapters = ("--adapter", place / "code", "--adapter", f"path={place / 'safety'},role=safety")
+    harm_alone = ("--base-model", place / "base", "--data-harm-path", place / "harm.jsonl")
+    no_benign = ("fisher", "collect", *adapters, *harm_alone)
+    assert "data.benign: missing; the point 'trust'" in refused(
+        *no_benign, "--kind", "harm", "--out", tmp_path / "f.safetensors"
+    )
+    done = call(*no_benign, "--kind", "harm", "--point", "merged", "--out", tmp_path / "f.safetensors")
+    assert done.exit_code == 0, done.output
 
 
 def test_fisher_collect_needs_the_data_it_is_asked_for(place: Path, tmp_path: Path) -> None:

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from lab_counterparts import lab_counterparts
 
 from sst_merge.cli.main import cli
 from sst_merge.errors import ConfigError, DataError
-from sst_merge.suites.catalogue import SUITES
-from sst_merge.suites.suite_groups import GROUPS, expand_suites
+from sst_merge.evaluation import read_summary
+from sst_merge.suites import GROUPS, available_suites, expand_suites
 from sst_merge.worlds.lab import load_lab
 from sst_merge.worlds.lab.names import LabNames
-from sst_merge.worlds.lab.suites import LAB_COUNTERPARTS
 
 
 def call(*arguments: object) -> Result:
@@ -32,7 +32,7 @@ def test_help_and_list_import_nothing_heavy(flag: str) -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     if flag == "--list-suites":
-        assert all(name in done.stdout for name in SUITES)
+        assert all(name in done.stdout for name in available_suites())
 
 
 def test_a_base_and_adapters_on_the_lab(tmp_path: Path) -> None:
@@ -57,14 +57,15 @@ def test_a_base_and_adapters_on_the_lab(tmp_path: Path) -> None:
     assert summary["models"] == ["base", "safety", "skill"] and summary["reference"] == "base"
     assert summary["suites"] == ["lab_drift_unsafe", "lab_drift_safe", "lab_task_reverse", "custom_questions"]
     facts = json.loads((out / "run.json").read_text())
-    rates = {(r["model"], r["suite"], r["score"]): r for r in summary["rates"] if r["group"] is None}
+    read = read_summary(out / "summary.json")
     for model in summary["models"]:
         for suite in summary["suites"]:
             records = [json.loads(line) for line in (out / "records" / model / f"{suite}.jsonl").open()]
             assert {record["run"] for record in records} == {facts["run"]}
             score = "refusal" if "drift" in suite else "correct"
-            assert rates[model, suite, score]["k"] == sum(record["scores"][score] for record in records)
-            assert rates[model, suite, score]["n"] == len(records) == (1 if suite.startswith("custom") else 8)
+            figure = read.figure(model, suite, score)
+            assert figure is not None and figure.n == len(records) == (1 if suite.startswith("custom") else 8)
+            assert figure.value * figure.n == pytest.approx(sum(record["scores"][score] for record in records))
     assert set(facts["records"]) == {p.relative_to(out).as_posix() for p in (out / "records").rglob("*.jsonl")}
     for name in ("index.html", "report.md", "tables/overview.csv", "pictures/lab_task_reverse.svg"):
         assert (out / name).is_file(), name
@@ -74,14 +75,14 @@ def test_a_base_and_adapters_on_the_lab(tmp_path: Path) -> None:
 
 def test_errors_name_the_way_out(tmp_path: Path) -> None:
     for arguments, message in (
-        ([], "--base: missing"),
-        (["--base", "b"], "--suite: missing"),
-        (["--base", "b", "--suite", "mmlu"], "--out: missing"),
+        ([], "--base (base): missing"),
+        (["--base", "b"], "--suite (suites): missing"),
+        (["--base", "b", "--suite", "mmlu"], "--out (out): missing"),
         (["--base", "b", "--suite", "nonsense", "--out", tmp_path / "o"], "unknown suite 'nonsense'"),
         (["--base", "b", "--suite", "xstest_safe", "--judge", "nobody", "--out", tmp_path / "o"], "unknown judge"),
         (["--base", "b", "--adapter", "lab:safety", "--suite", "mmlu", "--out", tmp_path / "o"], "base lab:unaligned"),
         (["--base", "lab:nowhere", "--suite", "all", "--out", tmp_path / "o"], "unaligned, aligned"),
-        (["--base", "b", "--suite", "mmlu", "--batch-size", "many", "--out", tmp_path / "o"], "number or auto"),
+        (["--base", "b", "--suite", "mmlu", "--batch-size", "many", "--out", tmp_path / "o"], "number of at least 1"),
         (["--base", "lab:unaligned", "--adapter", tmp_path / "no", "--suite", "all", "--out", tmp_path / "o"],
          "no such folder"),
         (["--base", "lab:aligned", "--suite", "drift", "--driftcheck", "own.jsonl", "--out", tmp_path / "o"],
@@ -94,18 +95,37 @@ def test_errors_name_the_way_out(tmp_path: Path) -> None:
     assert not (tmp_path / "o").exists()
 
 
+def test_a_file_and_flags_over_it(tmp_path: Path) -> None:
+    """What the file says is done, what a flag says wins; the file's paths start at its folder."""
+    config = tmp_path / "evaluate.yaml"
+    config.write_text(
+        "base: lab:unaligned\nadapters: [skill=lab:reverse]\nsuites: [lab_task_reverse, lab_facts]\n"
+        "samples: 400\nout: results\ndevice: cpu\nseed: 2\n"
+    )
+    result = call(config, "--samples", 6, "--suite", "lab_task_reverse", "--reference", "skill")
+    assert result.exit_code == 0, result.output
+    facts = json.loads((tmp_path / "results" / "run.json").read_text())
+    assert (facts["samples"], facts["seed"], list(facts["suites"])) == (6, 2, ["lab_task_reverse"])
+    summary = read_summary(tmp_path / "results" / "summary.json")
+    assert summary.models == ("base", "skill") and summary.reference == "skill"
+    assert "Difference from skill on the same samples" in result.output
+    wrong = call(config, "--samples", "few")
+    assert wrong.exit_code == 2 and "--samples (samples): Input should be a valid integer" in wrong.output
+
+
 def test_groups_of_suites() -> None:
+    suites, counterparts = available_suites(), lab_counterparts()
     real, left_out = expand_suites(["all"])
     names = [suite.name for suite in real]
-    assert left_out and all(SUITES[name].runs_code for name in left_out)
-    assert {*names, *left_out} == {name for name in SUITES if not name.startswith("lab_")}
-    assert names == [name for name in SUITES if name in names], "in the order of the table"
+    assert left_out and all(suites[name].runs_code for name in left_out)
+    assert {*names, *left_out} == {name for name in suites if not name.startswith("lab_")}
+    assert names == [name for name in suites if name in names], "in the order of the table"
     allowed, none_left = expand_suites(["utility"], allow_code=True)
     assert none_left == [] and all(suite.measure == "utility" for suite in allowed)
     assert any(suite.runs_code for suite in allowed)
     asked, _ = expand_suites(["humaneval", "safety"])
     assert "humaneval" in [suite.name for suite in asked], "a suite that is named is not left out"
-    lab, _ = expand_suites(["all", "lab_task_add"], lab=True)
+    lab, _ = expand_suites(["all", "lab_task_add"], world="lab")
     assert [suite.name for suite in lab] == [
         "lab_harmful_direct", "lab_harmful_jailbreak", "lab_prefilling", "lab_refusal_suppression", "lab_lookalikes",
         "lab_facts", "lab_choices", "lab_tasks", "lab_tasks_samples", "lab_perplexity", "lab_drift_unsafe",
@@ -113,9 +133,9 @@ def test_groups_of_suites() -> None:
     ]  # fmt: skip
     for group in GROUPS:
         real, _ = expand_suites([group], allow_code=True)
-        lab, left_out = expand_suites([group], lab=True)
+        lab, left_out = expand_suites([group], world="lab")
         assert not left_out
-        assert {LAB_COUNTERPARTS[suite.name] for suite in real} <= {suite.name for suite in lab}, "nothing is missing"
+        assert {counterparts[suite.name] for suite in real} <= {suite.name for suite in lab}, "nothing is missing"
     with pytest.raises(DataError, match=r"unknown suite 'x'; groups: safety"):
         expand_suites(["x"])
 

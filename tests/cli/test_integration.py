@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 DATA = os.environ.get("SST_MERGE_DATA")
-SCRIPT = Path(__file__).parents[2] / "experiments" / "real_checkpoint.py"
+SCRIPT = Path(__file__).parents[2] / "studies" / "real_checkpoint" / "real_checkpoint.py"
 
 
 @pytest.mark.data

@@ -15,7 +15,8 @@ from sst_merge.errors import ConfigError, DataError
 from sst_merge.evaluation import evaluate_models
 from sst_merge.evaluation.calibration import CalibrationPrompts, read_calibration
 from sst_merge.merging.config import load_config
-from sst_merge.suites.catalogue import get_suites
+from sst_merge.reporting import write_evaluation_report
+from sst_merge.suites import get_suites
 from sst_merge.worlds.lab import Lab
 from sst_merge.worlds.lab.suite_rows import lab_rows
 
@@ -51,7 +52,7 @@ def test_a_merge_gives_exactly_the_rows_that_it_draws(tmp_path: Path) -> None:
     prompts = set(read_calibration(str(config)).prompts)
     checked = load_config(config)
     assert checked.data.harm is not None
-    drawn = {row.prompt for row in load_rows(checked.data.harm.to_source(), seed=3)}
+    drawn = {row.prompt for row in load_rows(checked.data.harm, seed=3)}
     assert len(drawn) == 6 and prompts == drawn | {f"sum {k}" for k in range(5)}
     assert harm.is_file() and own.is_file()
     config.write_text("adapters: [{path: code}]\noutput: {path: out}\n")
@@ -79,7 +80,17 @@ def test_what_is_left_out_is_counted_recorded_and_part_of_the_run(lab: Lab, base
     known = whole.records["base", "lab_facts"][5].prompt
     pair = whole.records["base", "lab_drift_safe"][2]
     exclude = [CalibrationPrompts(name="mine", prompts=(known.upper(), "asked by nobody", pair.prompt))]
-    run = evaluate_models(base, {}, suites, out, settings=CPU, samples=24, exclude=exclude, force=True)
+    run = evaluate_models(
+        base,
+        {},
+        suites,
+        out,
+        settings=CPU,
+        samples=24,
+        exclude=exclude,
+        force=True,
+        write_report=write_evaluation_report,
+    )
     for suite, gone in (("lab_facts", known), ("lab_drift_safe", pair.prompt)):
         before = [record.prompt for record in whole.records["base", suite]]
         after = [record.prompt for record in run.records["base", suite]]

@@ -17,7 +17,7 @@ from sst_merge.evaluation.hf import HuggingFaceModels
 from sst_merge.evaluation.loading import load_suites
 from sst_merge.evaluation.silence_libraries import quiet_libraries
 from sst_merge.lora_utils import BaseModelIndex
-from sst_merge.suites.catalogue import get_suites
+from sst_merge.suites import get_suites
 from sst_merge.worlds.lab import Lab
 
 
@@ -170,7 +170,7 @@ def test_what_is_refused_is_refused_first(base: str, tmp_path: Path, monkeypatch
     with pytest.raises(BaseModelError, match=r"no usable configuration|expected the folder"):
         evaluate_models(str(tmp_path), {}, get_suites(("lab_facts",)), out)
     with pytest.raises(DataError, match=r"lacks .* words of the lab's world of seed 1"):
-        evaluate_models(base, {}, get_suites(("lab_facts",)), out, lab_seed=1)
+        evaluate_models(base, {}, get_suites(("lab_facts",)), out, world_seed=1)
     assert not out.exists()
 
 

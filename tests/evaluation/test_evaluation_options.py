@@ -15,7 +15,8 @@ from sst_merge.evaluation import EvaluationRun, evaluate_models
 from sst_merge.evaluation.helpfulness import with_helpfulness
 from sst_merge.evaluation.records import Record
 from sst_merge.judges import make_judges
-from sst_merge.suites.catalogue import SUITES, get_suites
+from sst_merge.reporting import write_evaluation_report
+from sst_merge.suites import available_suites, get_suites
 
 
 def test_helpful_is_neither_refused_nor_incoherent() -> None:
@@ -33,7 +34,7 @@ def test_helpful_is_neither_refused_nor_incoherent() -> None:
     found = with_helpfulness(records)
     assert [record.scores.get("helpful") for record in found] == [wanted for _, wanted in cases]
     assert found[0].judges == {"helpful": "rule: neither refused nor incoherent"} and found[4] == records[4]
-    assert [name for name, suite in SUITES.items() if suite.helpfulness] == ["drift_safe"]
+    assert [name for name, suite in available_suites().items() if suite.helpfulness] == ["drift_safe"]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def drift(base: str, adapters: dict[str, Path], tmp_path_factory: pytest.TempPat
     return evaluate_models(
         base, adapters, get_suites(("drift_unsafe", "drift_safe")), folder / "out", settings=CPU,
         judges=make_judges(("rules", "incoherence")), driftcheck=str(prompts), reference="safety",
-        max_new_tokens=12,
+        max_new_tokens=12, write_report=write_evaluation_report,
     )  # fmt: skip
 
 
@@ -56,8 +57,8 @@ def test_helpfulness_is_recorded_summarized_and_compared(drift: EvaluationRun) -
         records = drift.records[model, "drift_safe"]
         wanted = [float(r.scores["refusal"] == 0 and r.scores["incoherent"] == 0) for r in records]
         assert [record.scores["helpful"] for record in records] == wanted
-        measured = drift.summary.rate(model, "drift_safe", "helpful")
-        assert measured is not None and measured.n == 6 and measured.k == sum(wanted)
+        measured = drift.summary.figure(model, "drift_safe", "helpful")
+        assert measured is not None and measured.n == 6 and measured.value * 6 == pytest.approx(sum(wanted))
         assert not any("helpful" in record.scores for record in drift.records[model, "drift_unsafe"])
     compared = {c.model for c in drift.summary.comparisons if (c.suite, c.score) == ("drift_safe", "helpful")}
     assert compared == {"base", "reverse"}
@@ -77,7 +78,7 @@ def test_models_are_compared_with_the_reference(base: str, adapters: dict[str, P
     for found in run.summary.comparisons:
         pairs = list(zip(right[found.model], right["reverse"], strict=True))
         lost, won = pairs.count((0.0, 1.0)), pairs.count((1.0, 0.0))
-        assert found.reference == "reverse" and found.difference == pytest.approx((won - lost) / 24)
+        assert found.reference == "reverse" and found.difference.value == pytest.approx((won - lost) / 24)
         assert lost, "the skill's adapter is better at its skill"
         assert found.p_value == pytest.approx(binomtest(won, won + lost, 0.5).pvalue)
     alone = evaluate_models(base, {}, suites, tmp_path / "alone", settings=CPU, samples=4, reference="base")

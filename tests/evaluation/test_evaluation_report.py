@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import re
 import xml.etree.ElementTree as ET
 
@@ -10,29 +11,25 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_metrics_reporter import BREAKDOWN, record, some_records
+from test_metrics_reporter import KNOWN, record, some_records
 from test_reporting import Page
-from test_sweep_intervals import draw_sweep
 
 from sst_merge.errors import DataError
-from sst_merge.evaluation import read_summary, summarize
-from sst_merge.measures.drift_intervals import drift_intervals
-from sst_merge.measures.resampling import Measured
-from sst_merge.measures.safety_tax import composite
-from sst_merge.measures.sweep_intervals import SweepSamples, sweep_intervals
+from sst_merge.evaluation import summarize
+from sst_merge.evaluation.merge_sources import MergeSource
+from sst_merge.measures.figure import Figure
 from sst_merge.reporting import (
+    HeatMap,
     PageTable,
     csv_table,
-    drift_table,
     evaluation_markdown,
     evaluation_page,
-    heatmap,
+    figure_text,
+    heat_maps,
     json_table,
     latex_table,
     rate_plot,
-    rate_with_interval,
     retention_plot,
-    sweep_table,
     tax_bars,
     write_evaluation_report,
 )
@@ -41,19 +38,35 @@ from sst_merge.reporting.evaluation_tables import (
     RATE_COLUMNS,
     breakdown_table,
     comparison_table,
+    headline_table,
     overview_table,
     rate_rows,
     suite_table,
+    tax_table,
 )
-from sst_merge.reporting.sweep_tables import measured_text
 from sst_merge.reporting.table_formats import latex_text
 
 ROWS = [("a_b & 50 %", -0.123456789, None), ("[x] {y} $z$ #1", 2.0, "0.93 [0.90, 0.95]"), ("*~^\\<>|", None, "–")]
 COLUMNS = ("name", "a value", "rate [95 %]")
-UNESCAPED = {r"\textbackslash{}": "\\", r"\textasciitilde{}": "~", r"\textasciicircum{}": "^", r"\textless{}": "<",
-             r"\textgreater{}": ">", r"\textbar{}": "|", "$-$": "−", r"$\pm$": "±", r"$\times$": "×", r"$\leq$": "≤",
-             r"$\geq$": "≥", r"$\rightarrow$": "→", r"$\kappa$": "κ", r"$\Delta$": "Δ", r"$^\circ$": "°",
-             r"$\infty$": "∞", "--": "–"}  # fmt: skip
+UNESCAPED = {
+    r"\textbackslash{}": "\\",
+    r"\textasciitilde{}": "~",
+    r"\textasciicircum{}": "^",
+    r"\textless{}": "<",
+    r"\textgreater{}": ">",
+    r"\textbar{}": "|",
+    "$-$": "−",
+    r"$\pm$": "±",
+    r"$\times$": "×",
+    r"$\leq$": "≤",
+    r"$\geq$": "≥",
+    r"$\rightarrow$": "→",
+    r"$\kappa$": "κ",
+    r"$\Delta$": "Δ",
+    r"$^\circ$": "°",
+    r"$\infty$": "∞",
+    "--": "–",
+}
 
 
 def from_latex(text):
@@ -68,7 +81,7 @@ def from_latex(text):
 
 @pytest.fixture(scope="module")
 def summary():
-    return summarize(some_records(), required=("base", "maths", "safety"), reference="base", breakdown=BREAKDOWN)
+    return summarize(some_records(), required=("base", "maths", "safety"), reference="base")
 
 
 # --- formats -----------------------------------------------------------------------------------------------------
@@ -100,10 +113,18 @@ def test_json_round_trip():
         json_table([(1,)], COLUMNS)
 
 
+def test_tables_without_rows_and_with_equal_headings():
+    assert csv_table([], ("a", "b")) == "a,b\n"
+    assert json_table([], ("a", "b")) == "[]\n"
+    for rows in ([], [("1", 2.0)]):
+        assert "\\toprule\nn & n \\\\\n\\midrule\n" in latex_table(rows, ("n", "n"))
+
+
 def test_latex_round_trip():
     text = latex_table(ROWS, COLUMNS, caption="Rates of 100 % & more", label="tab:rates")
-    assert text.startswith("\\begin{table}[t]\n\\centering\n\\begin{tabular}{lrr}\n\\toprule\n")
-    for part in ("\\midrule\n", "\\bottomrule\n\\end{tabular}\n", "\\label{tab:rates}\n\\end{table}\n"):
+    assert text.startswith("\\begin{table}[t]\n\\centering\n")
+    parts = ("\\label{tab:rates}\n\\begin{tabular}{lrr}\n\\toprule\n", "\\midrule\n")
+    for part in (*parts, "\\bottomrule\n\\end{tabular}\n\\end{table}\n"):
         assert part in text
     assert from_latex(re.search(r"\\caption\{(.*)\}\n", text)[1]) == "Rates of 100 % & more"
     head, body = text.split("\\toprule\n")[1].split("\\bottomrule")[0].split("\\midrule\n")
@@ -131,8 +152,7 @@ def test_overview_shows_every_model_and_dashes_for_what_is_missing(summary):
                              "perplexity: perplexity")  # fmt: skip
     assert [row[0] for row in table.rows] == ["base", "maths", "safety", "merge"]
     assert table.rows[3][4:] == ["–", "–"]
-    rate = summary.rate("safety", "beavertails", "harm")
-    assert table.rows[2][2] == rate_with_interval(rate.value, rate.ends)
+    assert table.rows[2][2] == figure_text(summary.figure("safety", "beavertails", "harm"), digits=2)
     assert all(table.numeric[1:])
     assert overview_table(summary, ["mmlu"]).columns == ("Model", "mmlu")
 
@@ -156,62 +176,86 @@ def test_comparison_table(summary):
     assert len(table.rows) == len(summary.comparisons) == 3 * 3 + 2 * 2
     for row, found in zip(table.rows, summary.comparisons, strict=True):
         assert row[:3] == (found.model, found.suite, found.score)
-        assert row[3].startswith(f"{found.difference:.3f} [")
+        assert row[3].startswith(f"{found.difference.value:.3f} [")
         assert (row[4] is None) == (found.suite == "perplexity")
     with pytest.raises(DataError, match="no reference"):
-        comparison_table(summarize([record("a", "s", 0, {"correct": 1.0})]))
+        comparison_table(summarize([record("a", "s", 0, {"correct": 1.0})], KNOWN))
 
 
 def test_rates_in_full_precision(summary):
     found = list(csv.DictReader(io.StringIO(csv_table(rate_rows(summary), RATE_COLUMNS))))
-    for row, rate in zip(found, summary.rates, strict=True):
-        assert float(row["value"]) == rate.value
-        assert (row["model"], row["group"] or None, int(row["n"])) == (rate.model, rate.group, rate.n)
+    for row, cell in zip(found, summary.figures, strict=True):
+        assert [float(row[name]) for name in ("value", "low", "high")] == [
+            cell.figure.value,
+            cell.figure.low,
+            cell.figure.high,
+        ]
+        assert (row["model"], row["group"] or None, int(row["n"])) == (cell.model, cell.group, cell.figure.n)
 
 
-def test_sweep_and_drift_tables():
-    sweep, alone = draw_sweep(np.random.default_rng(0))
-    weak = SweepSamples(strengths=(1.0,), safety=sweep.safety[:1], utility={"maths": sweep.utility["maths"][:1]})
-    found = sweep_intervals({"ours": sweep, "weak": weak}, alone, seed=0, against="ours")
-    table = sweep_table(found, against="ours", pareto_shares={"ours": 1.0, "weak": 0.5})
-    assert table.columns[-1] == "Pareto share"
-    ours, none = (dict(zip(table.columns, row, strict=True)) for row in table.cells)
-    tax = found["ours"].tax
-    assert ours["Safety tax"] == f"{tax.value:.3f} [{tax.low:.3f}, {tax.high:.3f}]"
-    assert ours["Tax reduction vs ours"] == "0.000 [0.000, 0.000]"
-    figures = composite(found["ours"].safety.value, found["ours"].utility.value)
-    assert ours["Composite (angle)"] == f"{figures.value:.3f} ({figures.angle:.0f}°)"
-    for column in ("Strength", "Safety", "Safety tax", "Composite (angle)"):
-        assert none[column] == "–"
-    assert none["Hypervolume"] != "–"
-    assert measured_text(Measured(0.1, None, 0.25, 0.9)) == "0.100 [−∞, 0.250]"
-    assert measured_text(Measured(0.1, -0.05, None, 0.9), digits=1) == "0.1 [-0.1, ∞]"
-    before, after = np.ones(50), np.repeat([0.0, 1.0], 25)
-    drifts = drift_table(drift_intervals(before, {"TA": after, "ours": before}, plain="TA", seed=0), plain="TA")
-    assert drifts.rows[1] == ("ours", "0.000 [0.000, 0.000]", "1.000 [1.000, 1.000]")
+def test_headlines_show_what_some_model_has(summary):
+    table = headline_table(summary)
+    assert table.columns == ("Model", "Refusal", "Harm", "Incoherent", "Accuracy")
+    assert [row[0] for row in table.rows] == list(summary.models)
+    merge, safety = dict(zip(table.columns, table.rows[3], strict=True)), summary.safety["merge"]
+    assert merge["Refusal"] == figure_text(safety.refusal, digits=2) and merge["Accuracy"] == "–"
+
+
+def test_the_tax_is_shown_beside_the_safety_that_it_pays_for():
+    answers = {"maths": ([0, 0, 0, 0], [1, 1, 1, 0]), "merge": ([1, 1, 1, 0], [1, 0, 1, 0])}
+    found = [
+        record(model, suite, i, {score: float(x)})
+        for model, (refused, right) in answers.items()
+        for suite, score, values in (("advbench", "refusal", refused), ("gsm8k", "correct", right))
+        for i, x in enumerate(values)
+    ]
+    sources = (MergeSource("maths", "utility"), MergeSource("safe", "safety"))
+    summary = summarize(found, merges={"merge": sources})
+    [row] = tax_table(summary).rows
+    assert (row[0], row[1][:4], row[2], row[-2:]) == ("merge", "0.75", "–", [4, "gsm8k: maths"])
+    assert (row[3][:4], row[4][:4], row[5][:5]) == ("0.75", "0.50", "0.250")
+    assert headline_table(summary).columns == ("Model", "Refusal", "Accuracy", "Retention")
+    page = Page(evaluation_page(summary))
+    assert "Safety tax of merges" in page.text and [str(cell) for cell in row] in page.rows
+
+
+def test_figures_with_open_intervals():
+    assert figure_text(None) == "–"
+    assert figure_text(Figure(0.1, -math.inf, 0.25, 9)) == "0.100 [−∞, 0.250]"
+    assert figure_text(Figure(0.1, -0.05, math.inf, 9), digits=1) == "0.1 [-0.1, ∞]"
 
 
 # --- pictures ----------------------------------------------------------------------------------------------------
 
 LONG = "a model with a name that is much longer than others"
+
+
+def figure(value, low, high):
+    return Figure(value, low, high, n=5)
+
+
+HALVES = np.linspace(0, 1, 40).reshape(2, 20).tolist()
+MAPS = {
+    "heat": HeatMap("by x", [LONG, "b"], ["hate speech, weapons", "d"], [[0.1, None], [0.5, 1.0]], color_label="Rate"),
+    "wide": HeatMap("by x", ["a", LONG], [f"s{i}" for i in range(20)], HALVES),
+}
+TAXES = {LONG: figure(0.1, -0.05, 0.2), "b": figure(0.3, 0.2, math.inf), "c": None}
+RATES = {
+    LONG: {"refusal": figure(0.9, 0.8, 1.0), "harm": None},
+    "b": {"refusal": figure(0.0, 0.0, 0.1), "harm": figure(0.5, -math.inf, math.inf)},
+}
+RETENTIONS = {LONG: {1: figure(1.0, 0.9, 1.1), 4: figure(0.8, 0.7, 0.9)}, "b": {2: figure(0.5, 0.4, 0.6), 4: None}}
+LONG_TITLE = "A title that is much wider than its picture " * 3
 PICTURES = {
-    "heat": lambda stem: heatmap([[0.1, None], [0.5, 1.0]], [LONG, "b"], ["hate speech, weapons", "d"], path_stem=stem,
-                                 title="Rates", color_label="Rate"),
-    "wide": lambda stem: heatmap(np.linspace(0, 1, 40).reshape(2, 20).tolist(), ["a", LONG],
-                                 [f"s{i}" for i in range(20)], path_stem=stem,
-                                 title="A title that is much wider than its picture " * 3),
-    "tax": lambda stem: tax_bars({LONG: (0.1, -0.05, 0.2), "b": (0.3, 0.2, None), "c": (None, None, None)},
-                                 path_stem=stem, title="Tax", highlight="b"),
-    "rates": lambda stem: rate_plot({LONG: {"refusal": (0.9, 0.8, 1.0), "harm": (None, None, None)},
-                                     "b": {"refusal": (0.0, 0.0, 0.1), "harm": (0.5, None, None)}},
-                                    path_stem=stem, title="Rates"),
-    "retention": lambda stem: retention_plot({LONG: {1: (1.0, 0.9, 1.1), 4: (0.8, 0.7, 0.9)},
-                                              "b": {2: (0.5, 0.4, 0.6)}}, path_stem=stem, title="Retention",
-                                             highlight="b"),
-}  # fmt: skip
+    "heat": lambda stem: heat_maps([MAPS["heat"]], path_stem=stem, title="Rates"),
+    "wide": lambda stem: heat_maps([MAPS["wide"]], path_stem=stem, title=LONG_TITLE),
+    "tax": lambda stem: tax_bars(TAXES, path_stem=stem, title="Tax", highlight="b"),
+    "rates": lambda stem: rate_plot(RATES, path_stem=stem, title="Rates"),
+    "retention": lambda stem: retention_plot(RETENTIONS, path_stem=stem, title="Retention", highlight="b"),
+}
 SAID = {
     "heat": ["Rates", LONG, "hate speech, weapons", "0.10", "–", "1.00", "Rate"],
-    "wide": [LONG, "s19"],
+    "wide": [LONG, "s19", LONG_TITLE.strip()],
     "tax": ["Tax", LONG, "0.100", "never reaches the safety asked for", "–"],
     "rates": ["refusal", "harm", "b", " –"],
     "retention": ["Retention", "b", "Merged experts"],
@@ -241,7 +285,7 @@ def test_pictures_repeat_byte_for_byte_and_keep_everything_inside(name, tmp_path
     for said in SAID[name]:
         assert said in texts or said in [text.replace("\n", " ") for text in texts], said
     for said in SAID[name]:
-        if name != "retention" and said.isascii():
+        if name != "retention" and said.isascii() and len(said) < 60:  # a wrapped title is written line by line
             assert f"<!-- {said} -->" in svg
     # Whatever is cut off leaves ink on the edge.
     pixels = imread(first[0])[..., :3]
@@ -249,31 +293,16 @@ def test_pictures_repeat_byte_for_byte_and_keep_everything_inside(name, tmp_path
         assert (edge == 1).all()
 
 
-def test_heat_map_prints_values_only_where_there_is_room(tmp_path):
-    for columns, printed in ((15, True), (16, False)):
-        _, svg = heatmap(
-            [[0.25] * columns], ["a"], [f"s{i}" for i in range(columns)], path_stem=tmp_path / "h", title="t"
-        )
-        assert ("<!-- 0.25 -->" in svg.read_text()) == printed
-
-
 def test_pictures_refuse_nonsense(tmp_path):
     stem = tmp_path / "p"
+    one = Figure(1, 0, 3, n=2)
     cases = (
-        (lambda: heatmap([], [], [], path_stem=stem, title="t"), "at least one"),
-        (lambda: heatmap([[1.0]], ["a"], ["b", "c"], path_stem=stem, title="t"), r"rows of \[1\] cells"),
-        (lambda: heatmap([[float("inf")]], ["a"], ["b"], path_stem=stem, title="t"), "infinite values"),
-        (lambda: heatmap([[1.0]], ["a"], ["b"], path_stem=stem, title="t", limits=(1, 0)), "a lower and a larger"),
         (lambda: tax_bars({}, path_stem=stem, title="t"), "no values to draw"),
-        (lambda: tax_bars({"a": (None, None, None)}, path_stem=stem, title="t"), "no values to draw for a"),
-        (lambda: tax_bars({"a": (1, 2, 3)}, path_stem=stem, title="t"), "outside its interval"),
-        (lambda: tax_bars({"a": (1, 0, 3)}, path_stem=stem, title="t", highlight="b"), "none of the names"),
-        (lambda: rate_plot({"a": {"x": (1, 0, 1)}, "b": {}}, path_stem=stem, title="t"), "the same for every model"),
+        (lambda: tax_bars({"a": None}, path_stem=stem, title="t"), "no values to draw for a"),
+        (lambda: tax_bars({"a": one}, path_stem=stem, title="t", highlight="b"), "none of the names"),
+        (lambda: rate_plot({"a": {"x": one}, "b": {}}, path_stem=stem, title="t"), "the same for every model"),
         (lambda: retention_plot({}, path_stem=stem, title="t"), "no values to draw"),
-        (
-            lambda: retention_plot({"a": {1: (1, 1, 1)}}, path_stem=stem, title="t", highlight="b"),
-            "none of the names",
-        ),
+        (lambda: retention_plot({"a": {1: one}}, path_stem=stem, title="t", highlight="b"), "none of the names"),
     )
     for draw, message in cases:
         with pytest.raises(DataError, match=message):
@@ -288,7 +317,6 @@ def test_report_is_complete_and_self_contained(summary, tmp_path):
     page_path = write_evaluation_report(summary, tmp_path, title="A & B", facts={"Decoding": {"temperature": 0}},
                                         highlight="merge")  # fmt: skip
     assert page_path == tmp_path / "index.html"
-    assert read_summary(tmp_path / "summary.json") == summary
     source = page_path.read_text()
     page = Page(source)
     assert page.links == []
@@ -306,7 +334,7 @@ def test_report_is_complete_and_self_contained(summary, tmp_path):
     assert set(re.findall(r"url\(#([^)]+)\)", source)) <= set(ids)
     assert set(re.findall(r'href="#([^"]+)"', source)) <= set(ids)
     names = {path.name for path in (tmp_path / "tables").iterdir()}
-    for stem in ("overview", "comparisons", "suite_1", "suite_1_harm", "suite_2", "judges"):
+    for stem in ("headlines", "overview", "comparisons", "suite_1", "suite_1_harm", "suite_2", "judges"):
         assert {f"{stem}{suffix}" for suffix in (".md", ".csv", ".json", ".tex")} <= names
     assert {"rates.csv", "rates.json"} <= names
     report = (tmp_path / "report.md").read_text()
@@ -323,7 +351,7 @@ def test_report_is_complete_and_self_contained(summary, tmp_path):
 
 
 def test_report_of_little(tmp_path):
-    summary = summarize([record("a <b>", "s", 0, {"correct": 1.0})])
+    summary = summarize([record("a <b>", "s", 0, {"correct": 1.0})], KNOWN)
     assert "a <b>" in Page(evaluation_page(summary)).text
     text = evaluation_markdown(summary)
     assert text.startswith("# Evaluation\n\n1 model on 1 suite.\n")

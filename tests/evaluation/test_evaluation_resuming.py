@@ -20,14 +20,14 @@ from sst_merge.evaluation.judging import judge_records
 from sst_merge.evaluation.loading import load_suites
 from sst_merge.evaluation.records import Record, read_records
 from sst_merge.evaluation.silence_libraries import quiet_libraries
-from sst_merge.suites.catalogue import get_suites
+from sst_merge.suites import get_suites
 
 KILLED = """
 import sys, time
 from pathlib import Path
 import sst_merge.evaluation.serving as serving
 from sst_merge.evaluation import ModelSettings, evaluate_models
-from sst_merge.suites.catalogue import get_suites
+from sst_merge.suites import get_suites
 
 add = serving.AnswerStore.add
 def slow(self, answers):

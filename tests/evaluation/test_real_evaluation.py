@@ -10,9 +10,9 @@ import pytest
 
 from sst_merge.errors import SandboxError
 from sst_merge.sandbox import require_sandbox
-from sst_merge.suites.sets import load_set
+from sst_merge.suites import load_set
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "studies" / "real_evaluation"))
 DATA = os.environ.get("SST_MERGE_DATA")
 
 

@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sst_merge.experiments.method_sweeps import EVERY_METHOD, METHOD_SWEEPS, SAME_AS, MethodSweep
-from sst_merge.experiments.paths import SAFETY_WEIGHT
+from sst_merge.errors import ConfigError
+from sst_merge.experiments.method_sweeps import DRIFT_SWEEPS, METHOD_SWEEPS, TWO_STAGE_SWEEPS, chosen_sweeps
 from sst_merge.experiments.sweep import measured_sweep
-from sst_merge.methods import available_methods, parse_options
+from sst_merge.experiments.updates_by_knob import swept_updates
+from sst_merge.methods import SAFETY_WEIGHT, available_methods, parse_options
 from sst_merge.worlds.merge_setup import MergeSetup, merge_setup
 from sst_merge.worlds.outcomes import HARM
 from sst_merge.worlds.registry import open_world
@@ -28,11 +29,25 @@ def _dense(update) -> dict[str, torch.Tensor]:
     return {m: f.delta(torch.float64) for m, f in update.items()}
 
 
-def test_every_registered_method_takes_part() -> None:
-    methods = {c.method for c in METHOD_SWEEPS.values()} | set(SAME_AS)
-    assert methods == set(available_methods())
-    assert {METHOD_SWEEPS[label].method for label in EVERY_METHOD} | set(SAME_AS) == set(available_methods())
-    assert set(SAME_AS.values()) <= set(METHOD_SWEEPS)
+def test_every_registered_method_is_compared() -> None:
+    # The plain sum by another name, so that Task Arithmetic's sweep is its own.
+    same = {"svd"}
+    assert {sweep.method for sweep in METHOD_SWEEPS.values()} == set(available_methods()) - same
+    assert {sweep.method for sweep in chosen_sweeps((), METHOD_SWEEPS).values()} == set(available_methods()) - same
+
+
+def test_sweeps_are_chosen_by_label_or_by_method() -> None:
+    assert list(chosen_sweeps(["TIES"], METHOD_SWEEPS)) == ["TIES"]
+    assert list(chosen_sweeps(["RegMean", "ties"], METHOD_SWEEPS)) == ["RegMean", "TIES", "TIES, density 1"]
+    assert list(chosen_sweeps(["ties", "TIES, density 1"], METHOD_SWEEPS)) == ["TIES", "TIES, density 1"]
+    every, asked = chosen_sweeps((), METHOD_SWEEPS), chosen_sweeps(["sst"], METHOD_SWEEPS)
+    assert [label for label in every if every[label].method == "sst"] == ["SST-Merge", "SST-Merge, refined"]
+    assert {"SST-Merge, Fisher utility", "SST-Merge, Fisher utility, wide inputs"} <= set(asked)
+    assert set(chosen_sweeps((), TWO_STAGE_SWEEPS)) == set(TWO_STAGE_SWEEPS)
+    with pytest.raises(ConfigError, match=r"method 'tise' is not known; expected .* TIES, density 1"):
+        chosen_sweeps(["tise"], METHOD_SWEEPS)
+    with pytest.raises(ConfigError, match="method 'safe_merge' declares no sweep for this experiment"):
+        chosen_sweeps(["safe_merge"], DRIFT_SWEEPS)
 
 
 @pytest.mark.parametrize("label", METHOD_SWEEPS)
@@ -40,15 +55,15 @@ def test_same_number_of_valid_strengths(label: str) -> None:
     swept = METHOD_SWEEPS[label]
     assert len(swept.values) == len(METHOD_SWEEPS["Task Arithmetic"].values) == len(set(swept.values))
     method = available_methods()[swept.method]
-    knob = swept.knob or method.knob
     for value in swept.values:
-        parse_options(method, {**swept.options} if knob == SAFETY_WEIGHT else {**swept.options, knob: value})
+        parse_options(method, {**swept.options} | ({} if swept.knob == SAFETY_WEIGHT else {swept.knob: value}))
 
 
-def test_paths_give_the_methods_own_result(setup: MergeSetup) -> None:
+def test_updates_are_the_methods_own_result(setup: MergeSetup) -> None:
     skill, safety = setup.problem.adapters
-    found = _dense(METHOD_SWEEPS["Task Arithmetic"].path(setup.problem)(0.7))
-    by_weight = _dense(MethodSweep("", "task_arithmetic", (1.0,), {}, SAFETY_WEIGHT).path(setup.problem)(0.7))
+    plain = METHOD_SWEEPS["Task Arithmetic"]
+    found = _dense(swept_updates(setup.problem, plain)(0.7))
+    by_weight = _dense(swept_updates(setup.problem, replace(plain, knob=SAFETY_WEIGHT))(0.7))
     for module, delta in found.items():
         expected = skill.delta(module, dtype=torch.float64) + 0.7 * safety.delta(module, dtype=torch.float64)
         torch.testing.assert_close(delta, expected, rtol=1e-5, atol=1e-6)
@@ -56,19 +71,19 @@ def test_paths_give_the_methods_own_result(setup: MergeSetup) -> None:
 
 
 @pytest.mark.parametrize("label", [*ONCE, "RegMean"])
-def test_a_kept_preparation_gives_what_a_new_one_gives(label: str, setup: MergeSetup) -> None:
+def test_one_preparation_for_all_gives_what_a_new_one_gives(label: str, setup: MergeSetup) -> None:
     swept = METHOD_SWEEPS[label]
     first, other = swept.values[1], swept.values[6]
-    path = swept.path(setup.problem)
+    path = swept_updates(setup.problem, swept)
     path(first)
-    fresh = _dense(replace(swept, prepare_once=False).path(setup.problem)(other))
+    fresh = _dense(swept_updates(setup.problem, replace(swept, prepare_once=False))(other))
     for module, delta in _dense(path(other)).items():
         torch.testing.assert_close(delta, fresh[module], rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("label", ENTRYWISE)
 def test_results_of_full_rank_are_not_cut(label: str, setup: MergeSetup) -> None:
-    update = METHOD_SWEEPS[label].path(setup.problem)(1.0)
+    update = swept_updates(setup.problem, METHOD_SWEEPS[label])(1.0)
     assert max(factors.rank for factors in update.values()) > 16
 
 
@@ -90,9 +105,9 @@ def test_an_updated_model_is_the_base_with_the_adapters_of_peft(setup: MergeSetu
 
 
 def test_more_safety_weight_gives_more_safety(setup: MergeSetup) -> None:
-    swept = MethodSweep("", "linear", (0.01, 100.0), {}, SAFETY_WEIGHT)
+    swept = replace(METHOD_SWEEPS["Weighted average"], values=(0.01, 100.0))
     asked = dict.fromkeys(HARM, 16)
-    result = measured_sweep(setup, swept.path(setup.problem), swept.values, dev=asked, test=asked)
+    result = measured_sweep(setup, swept_updates(setup.problem, swept), swept.values, dev=asked, test=asked)
     weak, strong = (sum(text.count("1") for text in right.values()) / 32 for right in result["dev"])
     assert weak < 0.1 < 0.9 < strong
     assert [len("".join(of["right"].values())) for of in result["test"]] == [32, 32]

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from sst_merge.errors import ConfigError
+from sst_merge.experiments.ablation import ablation_sweeps
 from sst_merge.experiments.config import load_experiment_config
-from sst_merge.experiments.line_up import DRIFT_SWEEPS, TWO_STAGE_SWEEPS, ablation_line_up, chosen_labels, sweep_line_up
-from sst_merge.experiments.method_sweeps import METHOD_SWEEPS
+from sst_merge.experiments.method_sweeps import DRIFT_SWEEPS, TWO_STAGE_SWEEPS
 from sst_merge.experiments.subsets import poisoned_subsets, random_subsets
 from sst_merge.methods import available_methods, parse_options
 
@@ -68,33 +68,21 @@ def test_every_method_sweep_has_valid_strengths() -> None:
         assert "safety" not in method.needs.roles
         assert len(swept.values) == 9 == len(set(swept.values))
         for value in swept.values:
-            parse_options(method, {**swept.options, (swept.knob or method.knob): value})
+            parse_options(method, {**swept.options, swept.knob: value})
     for staged in TWO_STAGE_SWEEPS.values():
         assert len(staged.strengths) == len(staged.shares) == 5
         parse_options(methods[staged.method], staged.options)
-    ablation = ablation_line_up(load_experiment_config(LAB).comparison.ablation)
+    ablation = ablation_sweeps(load_experiment_config(LAB).comparison.ablation)
     for swept, _ in ablation.values():
         assert len(swept.values) == 9
     assert {"1024 samples", "16 samples", "without the skills' data", "hard filter", "random subspace"} <= set(ablation)
-    variants = [(c.method, c.knob, parse_options(methods["sst"], c.options).model_dump_json(), str(o))
-                for c, o in ablation.values() if c.method == "sst"]  # fmt: skip
+    variants = [
+        (sweep.method, sweep.knob, parse_options(methods["sst"], sweep.options).model_dump_json(), str(otherwise))
+        for sweep, otherwise in ablation.values()
+        if sweep.method == "sst"
+    ]
     assert len(variants) == len(set(variants))
     assert ablation["without the skills' data"][1] == {"skill_share": 0.0}
-
-
-def test_methods_are_found_by_label_and_by_name() -> None:
-    assert chosen_labels(["TIES"], METHOD_SWEEPS) == ["TIES"]
-    assert chosen_labels(["ties"], METHOD_SWEEPS) == [k for k, c in METHOD_SWEEPS.items() if c.method == "ties"]
-    assert {c.method for c in sweep_line_up(()).values()} >= set(available_methods()) - {"svd"}
-    with pytest.raises(ConfigError, match="'tise' takes no part"):
-        chosen_labels(["tise"], METHOD_SWEEPS)
-
-
-def test_the_safety_weight_gives_the_share_that_was_asked_for() -> None:
-    averaged, added = TWO_STAGE_SWEEPS["RegMean"], TWO_STAGE_SWEEPS["Task Arithmetic"]
-    weight = averaged.safety_weight(0.4, 1.5, 8)
-    assert weight / (8 + weight) == pytest.approx(0.4)
-    assert 0.3 * added.safety_weight(0.85, 0.3, 8) == pytest.approx(0.85)
 
 
 def test_subsets_are_seeded_different_and_complete() -> None:

@@ -261,17 +261,23 @@ def test_a_cells_name_changes_with_what_its_result_depends_on(tax: Experiments, 
     assert not {e.cell.key for e in bigger} & {e.cell.key for e in tax.planned("exp1")}
 
 
-def test_comments_do_not_change_the_digest_of_code(tmp_path: Path) -> None:
-    first, second, third = (tmp_path / f"{i}" / "method.py" for i in range(3))
-    for path, text in ((first, 'def f(x):\n    """Doc."""\n    return x + 1\n'),
-                       (second, "# why\ndef f(x):\n    return (x\n            + 1)\n"),
-                       (third, "def f(x):\n    return x + 2\n")):  # fmt: skip
-        path.parent.mkdir()
-        path.write_text(text, encoding="utf-8")
+def test_comments_and_sweeps_do_not_change_the_digest_of_code(tmp_path: Path) -> None:
     from sst_merge.experiments.provenance import _code
 
-    digests = [_code(path) for path in (first, second, third)]
-    assert digests[0] == digests[1] != digests[2]
+    texts = (
+        '@method(name="f")\ndef f(x):\n    """Doc."""\n    return x + 1\n',
+        "# why\n@method(name='f')\ndef f(x):\n    return (x\n            + 1)\n",
+        '@method(name="f", sweeps=(1, 2))\ndef f(x):\n    return x + 1\n',
+        '@method(name="f")\ndef f(x):\n    return x + 2\n',
+    )
+    digests = []
+    for i, text in enumerate(texts):
+        path = tmp_path / f"{i}" / "method.py"
+        path.parent.mkdir()
+        path.write_text(text, encoding="utf-8")
+        digests.append(_code(path))
+    # The strengths of a sweep are parameters of its cells.
+    assert digests[0] == digests[1] == digests[2] != digests[3]
     assert len(code_digest("sst_merge.experiments.work")) == 16
 
 

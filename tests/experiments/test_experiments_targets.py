@@ -1,20 +1,20 @@
 """The table of targets, from figures whose verdicts are known."""
 
+from math import inf
 from typing import Any
 
 from sst_merge.experiments.targets import targets_table
 from sst_merge.measures.figure import Figure
-from sst_merge.measures.resampling import Measured
 
 
-def _m(value: float | None, low: float | None = None, high: float | None = None) -> Measured:
-    return Measured(value, low, high, 1.0)
+def _m(value: float, low: float = -inf, high: float = inf) -> Figure:
+    return Figure(value, low, high, n=3)
 
 
-def _method(tax: float | None, hypervolume: float, **compared: tuple[Measured, Measured]) -> dict[str, Any]:
+def _method(tax: float | None, hypervolume: float, **compared: tuple[Figure | None, Figure]) -> dict[str, Any]:
     names = {"plain": "Task Arithmetic", "other": "RegMean", "lost": "Iso-C", "ours": "SST-Merge"}
     return {
-        "tax": _m(tax), "hypervolume": _m(hypervolume, hypervolume, hypervolume),
+        "tax": None if tax is None else _m(tax), "hypervolume": _m(hypervolume, hypervolume, hypervolume),
         "tax reduction": {names[key]: pair[0] for key, pair in compared.items()},
         "hypervolume gained": {names[key]: pair[1] for key, pair in compared.items()},
     }  # fmt: skip
@@ -31,7 +31,7 @@ def test_verdicts_on_the_safety_tax() -> None:
         "Iso-C": _method(None, 0.0),
         "SST-Merge": _method(
             0.03, 0.96, plain=(_m(0.9, 0.6, 0.99), _m(0.16, 0.1, 0.2)),
-            other=(_m(0.4, 0.1, 0.7), _m(-0.01, -0.02, 0.01)), lost=(_m(None), _m(0.96, 0.9, 1.0)),
+            other=(_m(0.4, 0.1, 0.7), _m(-0.01, -0.02, 0.01)), lost=(None, _m(0.96, 0.9, 1.0)),
         ),
     }  # fmt: skip
     found = _verdicts({"exp1": {"one skill": {"0.9": sweeps}}})
@@ -46,7 +46,7 @@ def test_verdicts_on_the_safety_tax() -> None:
 def test_a_rival_without_tax_cannot_be_halved() -> None:
     sweeps = {
         "Task Arithmetic": _method(-0.1, 0.5),
-        "SST-Merge": _method(0.1, 0.7, plain=(_m(None), _m(0.2, 0.1, 0.3))),
+        "SST-Merge": _method(0.1, 0.7, plain=(None, _m(0.2, 0.1, 0.3))),
     }
     found = _verdicts({"exp1": {"three skills": {"0.9": sweeps}}})
     where = "three skills, SST-Merge"
@@ -54,8 +54,8 @@ def test_a_rival_without_tax_cannot_be_halved() -> None:
     assert found["largest hypervolume, alone", where][1] == "yes"
 
 
-def test_a_variant_of_the_ablation_is_neither_judged_nor_a_rival() -> None:
-    variant = "SST-Merge, Fisher utility, as collected"
+def test_a_variant_that_is_not_judged_is_neither_judged_nor_a_rival() -> None:
+    variant = "SST-Merge, Fisher utility, a part changed"
     gained = (_m(0.9, 0.8, 0.95), _m(0.2, 0.1, 0.3))
     sweeps = {
         "Task Arithmetic": _method(0.3, 0.5),
@@ -83,9 +83,9 @@ def test_verdicts_on_drift_retention_and_time() -> None:
                "RegMean": {"retention": _m(0.92, 0.9, 0.95)}}  # fmt: skip
     small = {"SST-Merge": {"retention": _m(0.99, 0.98, 1.0)}, "RegMean": {"retention": _m(0.5, 0.4, 0.6)}}
     cost = {
-        "SST-Merge": {"seconds": Figure(3.0, 2.9, 3.1, 3), "more seconds": Figure(0.3, 0.2, 0.4, 3)},
-        "SST-Merge, refined": {"seconds": Figure(9.0, 8.9, 9.1, 3), "more seconds": Figure(0.5, 0.4, 0.6, 3)},
-        "DARE linear": {"seconds": Figure(0.2, 0.1, 0.3, 3), "more seconds": Figure(0.2, 0.1, 0.3, 3)},
+        "SST-Merge": {"seconds": Figure(3.0, 2.9, 3.1, 3), "more_seconds": Figure(0.3, 0.2, 0.4, 3)},
+        "SST-Merge, refined": {"seconds": Figure(9.0, 8.9, 9.1, 3), "more_seconds": Figure(0.5, 0.4, 0.6, 3)},
+        "DARE linear": {"seconds": Figure(0.2, 0.1, 0.3, 3), "more_seconds": Figure(0.2, 0.1, 0.3, 3)},
     }
     found = _verdicts({
         "exp1": {"drift, three experts": {"plain merging": {"drift": _m(0.9)},

@@ -7,9 +7,9 @@ import torch
 
 from sst_merge.baselines import fisher_merging, regmean
 from sst_merge.experiments.interference_work import _skills_path
-from sst_merge.experiments.line_up import DRIFT_SWEEPS, TWO_STAGE_SWEEPS
-from sst_merge.experiments.paths import SAFETY_WEIGHT, SkillsThenSafety, updates_by_knob
-from sst_merge.methods import MergeProblem
+from sst_merge.experiments.method_sweeps import DRIFT_SWEEPS, TWO_STAGE_SWEEPS
+from sst_merge.experiments.updates_by_knob import SkillsThenSafety, swept_updates, updates_by_knob
+from sst_merge.methods import SAFETY_WEIGHT, MergeProblem
 from sst_merge.worlds.merge_setup import MergeSetup, merge_setup
 from sst_merge.worlds.registry import open_world
 from sst_merge.worlds.updates import Update
@@ -47,9 +47,9 @@ def _assert_same(found: Update, expected: Update) -> None:
 def test_drift_prepares_once_only_what_does_not_read_the_strength(label: str, drift: MergeSetup) -> None:
     swept = DRIFT_SWEEPS[label]
     first, other = swept.values[2], swept.values[7]
-    path = swept.path(drift.problem)
+    path = swept_updates(drift.problem, swept)
     path(first)
-    _assert_same(path(other), replace(swept, prepare_once=False).path(drift.problem)(other))
+    _assert_same(path(other), swept_updates(drift.problem, replace(swept, prepare_once=False))(other))
 
 
 @pytest.mark.parametrize("label", BASELINES)

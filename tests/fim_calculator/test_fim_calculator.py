@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 from builders import peft_model, random_adapter, random_factors, tiny_model
-from fisher_oracle import batched, dense_fisher, random_samples, relative, sample_gradients
+from fisher_oracle import batched, dense_fisher, random_samples, relative, sample_gradients, with_update
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sst_merge.core_space import CoreSpace
-from sst_merge.errors import FisherError
+from sst_merge.errors import DataError, FisherError
 from sst_merge.fim_calculator import (
     BlockFisher,
     DiagonalFisher,
@@ -29,6 +29,7 @@ from sst_merge.fim_calculator import (
     fingerprint,
     lora_gradient_variance_approximation,
     point_cores,
+    point_digest,
     restrict_spaces,
     vila_parameter_identification,
 )
@@ -195,7 +196,7 @@ def test_two_files_add_to_one_run(model: Any, spaces: dict[str, CoreSpace], stru
 
 def test_statistics_that_do_not_belong_together_do_not_add(model: Any, spaces: dict[str, CoreSpace]) -> None:
     batches = batched(random_samples(3), 3)
-    fisher = compute_fim(model, spaces, batches, structure="block")
+    fisher = compute_fim(model, spaces, batches, structure="block", estimator="empirical")
     others = build_spaces(make_adapters()[:1], dtype=torch.float64)
     assert set(others) == set(spaces)
     with pytest.raises(FisherError, match="different core spaces"):
@@ -204,7 +205,7 @@ def test_statistics_that_do_not_belong_together_do_not_add(model: Any, spaces: d
         fisher + compute_fim(model, spaces, batches, structure="diagonal")
     point = {name: torch.ones(space.shape) for name, space in spaces.items()}
     with pytest.raises(FisherError, match="empirical@"):
-        fisher + compute_fim(model, spaces, batches, structure="block", point=point)
+        fisher + compute_fim(model, spaces, batches, structure="block", point=point, estimator="empirical")
     with pytest.raises(FisherError, match="weights"):
         fisher + fisher.scaled(2.0)
     with pytest.raises(FisherError, match="has no Fisher"):
@@ -218,6 +219,26 @@ def test_fingerprint_sees_every_basis(spaces: dict[str, CoreSpace]) -> None:
         for left, right in ((-space.left, space.right), (space.left, space.right.flip(1))):
             seen.add(fingerprint({**spaces, name: CoreSpace(left, right)}))
     assert len(seen) == 1 + 2 * len(spaces)
+
+
+def test_names_of_spaces_and_points_survive_the_rounding_of_another_machine(spaces: dict[str, CoreSpace]) -> None:
+    """Bases that differ in float32's last digits mean the same updates; a turn by 1 % of one column does not."""
+    generator = torch.Generator().manual_seed(0)
+
+    def noisy(matrix: Tensor, size: float) -> Tensor:
+        return matrix + size * torch.randn(matrix.shape, generator=generator, dtype=matrix.dtype)
+
+    def changed(size: float) -> dict[str, CoreSpace]:
+        return {n: CoreSpace(noisy(s.left, size), noisy(s.right, size), s.kind, s.bias) for n, s in spaces.items()}
+
+    assert fingerprint(changed(1e-9)) == fingerprint({
+        n: CoreSpace(s.left.float(), s.right.float()) for n, s in spaces.items()
+    })
+    assert fingerprint(changed(1e-2)) != fingerprint(spaces)
+    point = point_cores(make_adapters(), spaces)
+    assert point_digest({n: noisy(core, 1e-9) for n, core in point.items()}) == point_digest(point)
+    assert len({point_digest({n: f * core for n, core in point.items()}) for f in (1.0, 1.001, -1.0, 0.0)}) == 4
+    assert point_digest(None) == point_digest({}) == point_digest({n: 0 * core for n, core in point.items()})
 
 
 def test_damaged_files_are_refused(model: Any, spaces: dict[str, CoreSpace], tmp_path: Path) -> None:
@@ -283,20 +304,49 @@ def test_harm_and_benign_are_taken_at_the_named_point(model: Any, spaces: dict[s
     }
     for role, compute in (("harm", compute_fim_harm), ("benign", compute_fim_benign)):
         rows = sample_gradients(model, spaces, samples, points[point](role))
-        found = compute(model, adapters, batched(samples, 2), structure="block", point=point, spaces=spaces)
+        found = compute(
+            model, adapters, batched(samples, 2), structure="block", point=point, spaces=spaces, estimator="empirical"
+        )
         for name in spaces:
             assert relative(found.layers[name].dense(), dense_fisher(rows[name])) < 1e-9, (role, name)
 
 
-def test_defaults_build_the_spaces_and_pick_the_structure(model: Any) -> None:
-    single = tiny_model("llama")
-    harm = compute_fim_harm(single, make_adapters(), batched(random_samples(3), 3))
-    benign = compute_fim_benign(single, make_adapters(), batched(random_samples(4, seed=1), 3))
-    assert harm.structure == benign.structure == "block"
+def test_the_defaults_are_those_of_sst_merge(model: Any, spaces: dict[str, CoreSpace]) -> None:
+    """log_odds, kronecker, trust: the same statistics as compute_fim at the furthest point within the budget."""
+    adapters = make_adapters()
+    harm_batches, benign_batches = batched(random_samples(3), 3), batched(random_samples(4, seed=1), 3)
+    harm = compute_fim_harm(model, adapters, harm_batches, benign=benign_batches, spaces=spaces)
+    benign = compute_fim_benign(model, adapters, benign_batches, spaces=spaces)
     assert harm.fingerprint == benign.fingerprint
     assert (harm.samples, benign.samples) == (3, 4)
+    skilled = with_update(model, spaces, point_cores(adapters, spaces, role="utility"))
+    safety = point_cores(adapters, spaces, role="safety")
+    share = harm.settings["share"]
+    assert 0.05 <= share <= 1.0
+    moved = with_update(skilled, spaces, {name: share * core for name, core in safety.items()})
+    divergence, tokens = 0.0, 0
+    for batch in benign_batches:
+        answers = batch.labels[:, 1:] >= 0
+        with torch.no_grad():
+            p, q = (
+                torch.log_softmax(m(batch.input_ids, attention_mask=batch.attention_mask).logits[:, :-1], -1)[answers]
+                for m in (skilled, moved)
+            )
+        divergence, tokens = divergence + float((p.exp() * (p - q)).sum()), tokens + len(p)
+    assert share == 1.0 or divergence / tokens == pytest.approx(0.02, rel=0.25)
+    for found, batches in ((harm, harm_batches), (benign, benign_batches)):
+        expected = compute_fim(moved, spaces, batches, structure="kronecker", estimator="log_odds")
+        assert found.structure == "kronecker"
+        assert found.settings["share"] == share
+        for name, layer in expected.layers.items():
+            assert relative(found.layers[name].dense(), layer.dense()) < 1e-9
+
+
+def test_a_point_that_cannot_be_found_is_refused(model: Any) -> None:
+    with pytest.raises(DataError, match=r"the point 'trust' .* give benign data, or take another point"):
+        compute_fim_harm(model, make_adapters(), batched(random_samples(3), 3))
     with pytest.raises(FisherError, match="unknown point 'here'"):
-        compute_fim_harm(single, make_adapters(), [], point="here")  # type: ignore[arg-type]
+        compute_fim_harm(model, make_adapters(), [], point="here")  # type: ignore[arg-type]
 
 
 def test_variance_approximation(model: Any, spaces: dict[str, CoreSpace]) -> None:
@@ -304,7 +354,13 @@ def test_variance_approximation(model: Any, spaces: dict[str, CoreSpace]) -> Non
     cores = point_cores(make_adapters(), spaces, role="safety")
     rows = sample_gradients(model, spaces, samples, cores)
     found = lora_gradient_variance_approximation(
-        model, make_adapters(), batched(samples, 2), spaces=spaces, point="own", own_role="safety"
+        model,
+        make_adapters(),
+        batched(samples, 2),
+        spaces=spaces,
+        point="own",
+        own_role="safety",
+        estimator="empirical",
     )
     for name in spaces:
         assert relative(found[name], rows[name].var(0, correction=0)) < 1e-9
@@ -336,7 +392,7 @@ def test_bias_adapters_beside_plain_ones(architecture: str, module: str, tmp_pat
     samples = random_samples(4)
     cores = point_cores(adapters, spaces)
     rows = sample_gradients(model, spaces, samples, cores)[module]
-    found = compute_fim(model, spaces, batched(samples, 3), structure="block", point=cores)
+    found = compute_fim(model, spaces, batched(samples, 3), structure="block", point=cores, estimator="empirical")
     assert relative(found.layers[module].dense(), dense_fisher(rows)) < 1e-9
     deltas = [adapter.factors(module, dtype=torch.float64) for adapter in adapters]
     expected = sum(0.3 * f.delta() for f in deltas)

@@ -32,6 +32,7 @@ from sst_merge.fim_calculator import (
     token_log_odds,
     token_logprobs,
 )
+from sst_merge.lora_utils import Conv1DKind, EmbeddingKind, LinearKind
 
 EXACT = 1e-9
 
@@ -48,11 +49,11 @@ def make_spaces(model: Any, names: list[str], *, seed: int = 0) -> dict[str, Cor
         module = model.get_submodule(name)
         rows, columns = module.weight.shape
         if isinstance(module, nn.Embedding):
-            kind, bias, shape = "embedding", False, (columns, rows)
+            kind, bias, shape = EmbeddingKind(), False, (columns, rows)
         elif isinstance(module, nn.Linear):
-            kind, bias, shape = "linear", False, (rows, columns)
+            kind, bias, shape = LinearKind(), False, (rows, columns)
         else:
-            kind, bias, shape = "conv1d", True, (columns, rows + 1)
+            kind, bias, shape = Conv1DKind(), True, (columns, rows + 1)
         spaces[name] = CoreSpace(orthonormal(shape[0], 3, generator), orthonormal(shape[1], 2, generator), kind, bias)
     return spaces
 
@@ -95,6 +96,7 @@ class Case:
 
     def fisher(self, structure: str, *, size: int = 3, side: str = "right", **options: Any) -> Any:
         options.setdefault("point", self.point)
+        options.setdefault("estimator", "empirical")
         batches = batched(self.samples, size, side=side)
         return compute_fim(self.model, self.spaces, batches, structure=structure, **options)
 
@@ -170,7 +172,7 @@ def test_kronecker_factors_are_sums_over_tokens(case: Case) -> None:
         inputs = [
             args.detach().flatten(0, args.ndim - 2) if args.is_floating_point() else args for args, _ in seen[name]
         ]
-        if space.kind == "embedding":
+        if space.kind == EmbeddingKind():
             z = torch.cat([space.right[ids.flatten()] for ids in inputs])
         else:
             x = torch.cat(inputs)
@@ -259,7 +261,7 @@ def test_sampled_converges_to_the_expectation_over_labels(llama: Case) -> None:
 def test_three_points_equal_a_model_changed_by_hand(case: Case) -> None:
     changed = with_update(case.model, case.spaces, case.point)
     at_point = case.fisher("block")
-    by_hand = compute_fim(changed, case.spaces, batched(case.samples, 3), structure="block")
+    by_hand = compute_fim(changed, case.spaces, batched(case.samples, 3), structure="block", estimator="empirical")
     at_base = case.fisher("block", point=None)
     for name in case.spaces:
         assert relative(at_point.layers[name].dense(), by_hand.layers[name].dense()) < EXACT
@@ -302,7 +304,7 @@ def test_one_row_of_positions_for_the_whole_batch() -> None:
     expected = sample_gradients(model, spaces, samples)
     plain = type(model).forward
     model.forward = lambda input_ids, attention_mask: plain(model, input_ids, attention_mask=attention_mask)
-    fisher = compute_fim(model, spaces, batched(samples, 5), structure="block")
+    fisher = compute_fim(model, spaces, batched(samples, 5), structure="block", estimator="empirical")
     for name, rows in expected.items():
         assert relative(fisher.layers[name].dense(), dense_fisher(rows)) < EXACT, name
 
@@ -316,7 +318,7 @@ def test_embeddings_that_scale_their_output() -> None:
     spaces, samples = make_spaces(model, [name]), random_samples(4)
     point = {name: torch.ones(3, 2, dtype=torch.float64)}
     expected = sample_gradients(model, spaces, samples, point)[name]
-    fisher = compute_fim(model, spaces, batched(samples, 2), structure="block", point=point)
+    fisher = compute_fim(model, spaces, batched(samples, 2), structure="block", point=point, estimator="empirical")
     assert relative(fisher.layers[name].dense(), dense_fisher(expected)) < EXACT
 
 
@@ -344,7 +346,7 @@ def test_a_module_that_runs_twice_sums_its_gradients() -> None:
     spaces = make_spaces(model, [name])
     samples = random_samples(5)
     expected = sample_gradients(model, spaces, samples)[name]
-    fisher = compute_fim(model, spaces, batched(samples, 2), structure="block")
+    fisher = compute_fim(model, spaces, batched(samples, 2), structure="block", estimator="empirical")
     assert relative(fisher.layers[name].dense(), dense_fisher(expected)) < EXACT
     kronecker = compute_fim(model, spaces, batched(samples, 2), structure="kronecker").layers[name]
     assert kronecker.counts()["tokens"] == 2 * sum(len(ids) for ids, _ in samples)
@@ -355,7 +357,7 @@ def test_half_precision_models(llama: Case, dtype: torch.dtype) -> None:
     half = tiny_model("llama", dtype=dtype)
     wide = tiny_model("llama", dtype=dtype).to(torch.float64)  # the same rounded weights
     exact = sample_gradients(wide, llama.spaces, llama.samples)
-    fisher = compute_fim(half, llama.spaces, batched(llama.samples, 3), structure="lowrank")
+    fisher = compute_fim(half, llama.spaces, batched(llama.samples, 3), structure="lowrank", estimator="empirical")
     assert fisher.layers["lm_head"].tensors()["rows"].dtype == torch.float32
     for name, rows in exact.items():
         assert relative(fisher.layers[name].tensors()["rows"].double(), rows) < (
@@ -365,7 +367,9 @@ def test_half_precision_models(llama: Case, dtype: torch.dtype) -> None:
 
 def test_float32_is_close_to_float64(llama: Case) -> None:
     single = tiny_model("llama")
-    fisher = compute_fim(single, llama.spaces, batched(llama.samples, 3), structure="block", point=llama.point)
+    fisher = compute_fim(
+        single, llama.spaces, batched(llama.samples, 3), structure="block", point=llama.point, estimator="empirical"
+    )
     for name, rows in llama.rows.items():
         assert relative(fisher.layers[name].dense(), dense_fisher(rows)) < 1e-4
 

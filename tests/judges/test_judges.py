@@ -16,9 +16,9 @@ import pytest
 from sst_merge.errors import DataError
 from sst_merge.judges import (
     DEFAULT_JUDGES,
-    JUDGES,
     LabelledAnswer,
     agreement,
+    available_judges,
     check_judge,
     make_judges,
     read_labelled,
@@ -120,7 +120,7 @@ def test_long_answers_are_read_quickly() -> None:
 
 @pytest.mark.data
 def test_rules_on_answers_of_real_models(data: Path) -> None:
-    labels = json.loads((Path(__file__).parents[2] / "experiments/real_refusal_labels.json").read_text("utf-8"))
+    labels = json.loads((Path(__file__).parents[2] / "studies/judges/real_refusal_labels.json").read_text("utf-8"))
     name = "safety_sft/safe_responses_2483.json"
     rows = json.loads((data / name).read_text("utf-8"))
     found = [(label, read_answer(rows[int(i)]["output"]).refuses) for i, label in labels["unseen"][name].items()]
@@ -413,8 +413,8 @@ def test_judges_by_name() -> None:
     judges = make_judges()
     assert [judge.column for judge in judges] == ["refusal", "incoherent", "harm"]
     assert len({judge.name for judge in judges}) == 3
-    assert set(DEFAULT_JUDGES) < set(JUDGES)
+    assert set(DEFAULT_JUDGES) < set(available_judges())
     assert [judge.column for judge in make_judges(["wildguard"])] == ["refusal", "harm"]
     for names in (["rules", "nonsense"], ["rules", "rules"]):
-        with pytest.raises(DataError, match="available: rules"):
+        with pytest.raises(DataError, match="available: beaver-dam, harmbench, incoherence"):
             make_judges(names)

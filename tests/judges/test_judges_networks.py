@@ -7,10 +7,14 @@ import pytest
 import torch
 
 from sst_merge.errors import DataError
-from sst_merge.judges import JUDGES, make_judges
-from sst_merge.judges.classifiers import CLASSIFIERS, ClassifierJudge
-from sst_merge.judges.guard_forms import GUARDS, Guard
-from sst_merge.judges.guards import GuardJudge, GuardReader
+from sst_merge.judges import JudgeSettings, available_judges, make_judges
+from sst_merge.judges._guards import Guard, GuardJudge, GuardReader
+from sst_merge.judges.beaver_dam import BeaverDam
+from sst_merge.judges.harmbench import HARMBENCH
+from sst_merge.judges.llama_guard import LLAMA_GUARD_3
+from sst_merge.judges.wildguard import WILDGUARD
+
+GUARDS = {"harmbench": HARMBENCH, "llama-guard-3": LLAMA_GUARD_3, "wildguard": WILDGUARD}
 
 SPECIAL = (
     "<s>", "</s>", "<pad>", "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>",
@@ -108,7 +112,7 @@ def test_guards_give_the_verdicts_that_their_model_writes(name: str, tokenizer: 
         scores = judge(prompts, responses)
         assert [score >= 0.5 for score in scores] == [verdicts[judge.column] for _, _, verdicts in ANSWERS]
         assert all(0 <= score <= 1 for score in scores)
-    reader = GuardReader(guard, model=str(folder))
+    reader = GuardReader(guard, JudgeSettings(model=str(folder)))
     model, loaded = reader.lazy.load()
     for prompt, response, verdicts in ANSWERS:  # oracle: free greedy generation, read as its authors read it
         asked, form = verdict_texts(guard, prompt, response, verdicts)
@@ -142,11 +146,11 @@ def test_guard_scores_do_not_depend_on_the_batch_and_long_answers_are_cut(tokeni
     prompts = ["Why?", "How do I bake bread?", "x"]
     responses = ["", "Mix {flour} and water. " * 9, "no"]
     guard = GUARDS["llama-guard-3"]
-    together = GuardReader(guard, model=str(tmp_path), batch_size=3).read(prompts, responses)
-    alone = GuardReader(guard, model=str(tmp_path), batch_size=1).read(prompts, responses)
+    together = GuardReader(guard, JudgeSettings(model=str(tmp_path), batch_size=3)).read(prompts, responses)
+    alone = GuardReader(guard, JudgeSettings(model=str(tmp_path), batch_size=1)).read(prompts, responses)
     assert [row["harm"] for row in together] == pytest.approx([row["harm"] for row in alone], abs=1e-5)
     short = replace(guard, max_length=420)
-    cut = GuardReader(short, model=str(tmp_path))
+    cut = GuardReader(short, JudgeSettings(model=str(tmp_path)))
     text = cut._fill_in("Why?", "flour and water " * 500)
     assert len(tokenizer(text, add_special_tokens=False).input_ids) <= 420
     assert text.endswith("<|end_header_id|>")
@@ -165,7 +169,7 @@ def test_a_vocabulary_that_cannot_tell_yes_from_no_is_refused(tokenizer: Any, tm
     guard = GUARDS["harmbench"]
     alike = replace(guard, questions=(replace(guard.questions[0], yes=("no",), no=("no",)),))
     with pytest.raises(DataError, match="does not tell"):
-        GuardReader(alike, model=str(tmp_path)).read(["a"], ["b"])
+        GuardReader(alike, JudgeSettings(model=str(tmp_path))).read(["a"], ["b"])
 
 
 @pytest.fixture
@@ -189,7 +193,7 @@ def beaver(tokenizer: Any, tmp_path: Path) -> tuple[Path, list[float]]:
 def test_beaver_dam_maps_outputs_to_categories_and_its_threshold_to_a_half(beaver: tuple[Path, list[float]]) -> None:
     folder, logits = beaver
     judge = make_judges(["beaver-dam"], models={"beaver-dam": str(folder)})[0]
-    assert isinstance(judge, ClassifierJudge)
+    assert isinstance(judge, BeaverDam)
     assert judge.column == "harm"
     (found,) = judge.categories(["p"], ["r"])
     expected = torch.tensor(logits).sigmoid().tolist()
@@ -207,10 +211,7 @@ def test_classifier_scores_do_not_depend_on_the_batch(tokenizer: Any, tmp_path: 
     LlamaForSequenceClassification(small_config(tokenizer, num_labels=14)).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     prompts, responses, _ = map(list, zip(*ANSWERS, strict=True))
-    scores = [
-        ClassifierJudge(CLASSIFIERS["beaver-dam"], model=str(tmp_path), batch_size=size)(prompts, responses)
-        for size in (1, 4)
-    ]
+    scores = [BeaverDam(JudgeSettings(model=str(tmp_path), batch_size=size))(prompts, responses) for size in (1, 4)]
     assert scores[0] == pytest.approx(scores[1], abs=1e-5)
     assert len(set(scores[0])) == len(ANSWERS)
 
@@ -221,9 +222,9 @@ def test_a_classifier_with_other_outputs_or_no_model_says_so(tokenizer: Any, tmp
     LlamaForSequenceClassification(small_config(tokenizer, num_labels=2)).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(DataError, match="2 outputs, expected one for each of 14"):
-        ClassifierJudge(CLASSIFIERS["beaver-dam"], model=str(tmp_path))(["a"], ["b"])
-    for name in (*GUARDS, *CLASSIFIERS):
-        assert name in JUDGES
+        BeaverDam(JudgeSettings(model=str(tmp_path)))(["a"], ["b"])
+    for name in (*GUARDS, "beaver-dam"):
+        assert name in available_judges()
         judge = make_judges([name], models={name: str(tmp_path / "absent")})[0]  # nothing is loaded yet
         with pytest.raises(DataError, match=r"cannot be loaded.*(MIT|licen[cs]e|guidelines)"):
             judge(["a"], ["b"])

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from sst_merge.errors import AdapterError, OutputExistsError
 from sst_merge.files import atomic_folder
-from sst_merge.lora_utils import Adapter, LoraFactors, write_adapter
+from sst_merge.lora_utils import Adapter, EmbeddingKind, LoraFactors, write_adapter
 
 ALL = sorted(ARCHITECTURES)
 
@@ -186,7 +186,7 @@ def test_values_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
 
 def test_what_peft_cannot_hold_is_refused(tmp_path: Path) -> None:
-    embedding = LoraFactors(torch.ones(3, 1), torch.ones(1, 5), "embedding")
+    embedding = LoraFactors(torch.ones(3, 1), torch.ones(1, 5), EmbeddingKind())
     biased = random_factors(4, 4, 2, bias=True, dtype=torch.float32)
     options = {"base_model": None, "task_type": None}
     with pytest.raises(AdapterError, match="'e' is an embedding and 'x' has a LoRA bias"):

@@ -15,13 +15,10 @@ from sst_merge.measures.intervals import mcnemar, paired_bootstrap, seed_interva
 from sst_merge.measures.safety_tax import (
     SweepPoint,
     composite,
-    drift,
-    drift_reduction,
     point_at_safety,
     retention,
     safety_tax,
     tax_reduction,
-    utility_at_safety,
 )
 
 SHARE = st.floats(0, 1)
@@ -31,6 +28,11 @@ PAIRS = st.lists(st.tuples(SHARE, SHARE), max_size=12)
 def parts(figure):
     """Value and ends, for comparisons within a tolerance."""
     return figure.value, figure.low, figure.high
+
+
+def utility_at_safety(points, threshold=0.9):
+    point = point_at_safety(points, threshold)
+    return None if point is None else point.utility
 
 
 def sweep(*triples: tuple[float, float, float]) -> list[SweepPoint]:
@@ -204,15 +206,6 @@ def test_tax_reduction():
         assert tax_reduction(*pair) is None
 
 
-def test_drift_and_its_reduction():
-    assert drift(0.98, 0.58) == pytest.approx(0.4)
-    assert drift_reduction(0.1, 0.4) == pytest.approx(0.75)
-    assert drift_reduction(-0.1, 0.4) == pytest.approx(1.25)
-    assert 1.0 - 0.9 < 0.10
-    assert drift_reduction(0.0, 1.0 - 0.9) == 1
-    assert drift_reduction(0.0, 0.099) is None
-
-
 def test_retention():
     assert retention({"a": 0.5, "b": 0.9}, {"a": 1.0, "b": 0.9}) == pytest.approx(0.75)
     assert retention({"b": 0.9, "a": 0.5}, {"a": 1.0, "b": 0.9}) == pytest.approx(0.75)
@@ -238,9 +231,10 @@ def test_composite():
 
 
 def test_points_carry_intervals():
-    point = SweepPoint(strength=1, safety=0.9, utility=0.5, n_safety=50, utility_interval=(0.4, 0.6))
+    point = SweepPoint(strength=1, safety=0.9, utility=0.5, n_safety=50)
     assert point.interval_of_safety() == wilson_interval(45, 50)
-    assert point.interval_of_utility() == (0.4, 0.6)
+    assert point.interval_of_utility() is None
+    assert SweepPoint(strength=1, safety=0, utility=0.5, n_utility=20).interval_of_utility() == wilson_interval(10, 20)
     assert SweepPoint(strength=1, safety=0.9, utility=0.5).interval_of_safety() is None
     with pytest.raises(DataError, match="must be finite"):
         SweepPoint(strength=1, safety=math.nan, utility=0.5)
@@ -262,6 +256,8 @@ def test_front_by_hand():
     assert hypervolume([]) == 0
     assert hypervolume([(-1, 5), (0, 1)]) == 0
     assert hypervolume([(1, 1)]) == 1
+    with pytest.raises(DataError, match=r"hypervolume: point 1 is .*must be finite"):
+        hypervolume([(1, 1), (math.nan, 1)])
 
 
 @settings(deadline=None, max_examples=50)

@@ -1,14 +1,14 @@
 """The configuration: what is read, what is refused, and how the fault is named."""
 
-import dataclasses
 from pathlib import Path
 
 import pytest
+import yaml
 
 from sst_merge.cli.flags import Flag, config_flags, config_from_flags, parse_adapter, parse_setting
 from sst_merge.data_loader import DataSource
-from sst_merge.errors import ConfigError
-from sst_merge.merging.config import AdapterConfig, DataConfig, MergeConfig, load_config
+from sst_merge.errors import ConfigError, DataError
+from sst_merge.merging.config import AdapterConfig, DataSection, MergeConfig, load_config
 
 DESIGN = """
 base_model: some-org/some-model-7b
@@ -49,9 +49,9 @@ def test_the_design_document_s_example(tmp_path: Path) -> None:
     assert config.output.path == tmp_path / "out/merged"
     assert config.base_model == "some-org/some-model-7b"
     assert config.data.harm is not None
-    assert config.data.harm.to_source() == DataSource(path=str(tmp_path / "data/refusals.jsonl"), samples=256)
+    assert config.data.harm == DataSource(path=str(tmp_path / "data/refusals.jsonl"), samples=256)
     assert config.data.benign is not None
-    assert config.data.benign.to_source().where == {"is_safe": True}
+    assert config.data.benign.where == {"is_safe": True}
     assert config.merge.method == "sst"
     assert config.merge.options == {
         "fisher": {"structure": "auto", "estimator": "empirical", "point": "merged"},
@@ -87,7 +87,7 @@ model_dtype: int8
         "adapters.1.role: Input should be 'utility' or 'safety' (found 'harmless')",
         "adapters.1.wieght: unknown field; did you mean 'weight'?",
         "data.harm.sampels: unknown field; did you mean 'samples'?",
-        "data.benign: data source: both of `path` and `dataset` given; give exactly one of them",
+        "data.benign: both of `path` and `dataset` given; give exactly one of them",
         "output.rank: Input should be greater than or equal to 1 (found 0)",
         "sede: unknown field; did you mean 'seed'?",
         "base-model: unknown field; did you mean 'base_model'?",
@@ -101,10 +101,10 @@ model_dtype: int8
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "found nothing, expected fields such as adapters"),
+        ("", "found nothing, expected fields, each written as `name: value`"),
         ("- a\n- b\n", "found a list"),
         ("adapters: [a\nseed: 1\n", "line 2: "),
-        ("seed: 1\nadapters: []\nseed: 2\n", "line 3: key 'seed' stands twice"),
+        ("seed: 1\nadapters: []\nseed: 2\n", "line 3: key 'seed' is given twice"),
         ("adapters: []\noutput: {path: o}\n", "adapters: Tuple should have at least 1 item"),
         ("output: {path: o}\n", "adapters: missing; this field is required"),
         ("adapters: [{path: a}]\n", "output: missing; this field is required"),
@@ -157,7 +157,7 @@ def test_flags_alone_are_a_configuration(tmp_path: Path, monkeypatch: pytest.Mon
     config = config_from_flags(None, values, ["adapters/code", "path=s,role=safety,weight=0.5"], [])
     assert [(a.label, a.role, a.weight) for a in config.adapters] == [("code", "utility", 1.0), ("s", "safety", 0.5)]
     assert config.data.harm is not None
-    source = config.data.harm.to_source()
+    source = config.data.harm
     assert source.response == ("No.", "I will not.")
     assert source.where == {"is_safe": False}
     assert faults().startswith("command line: adapters: missing")
@@ -184,17 +184,34 @@ def leaves(value: object, prefix: str = "") -> set[str]:
 
 
 def test_every_field_has_a_flag_and_a_description() -> None:
-    data = dict.fromkeys(DataConfig.model_fields, 0)
+    data = dict.fromkeys(DataSource.model_fields, 0)
     config = MergeConfig.model_validate({"adapters": [{"path": "a"}], "output": {"path": "o"}})
     dumped = config.model_dump() | {"data": {"harm": data, "benign": data, "batch_size": 8}}
-    flags: list[Flag] = config_flags()
+    flags: list[Flag] = config_flags(MergeConfig)
     assert {flag.field for flag in flags} == leaves(dumped) - {"adapters"}
     assert len({flag.option for flag in flags}) == len(flags)
     assert all(flag.info.description for flag in flags)
 
 
-def test_data_section_has_the_data_loader_s_fields() -> None:
-    source = {field.name: field.default for field in dataclasses.fields(DataSource)}
-    ours = {name: info.default for name, info in DataConfig.model_fields.items()}
-    assert ours == source
-    assert AdapterConfig.model_fields["data"].annotation == DataConfig | None
+def test_a_data_set_of_a_configuration_is_the_data_loader_s_own_model() -> None:
+    assert AdapterConfig.model_fields["data"].annotation == DataSource | None
+    for name in ("harm", "benign"):
+        assert DataSection.model_fields[name].annotation == DataSource | None
+
+
+def test_a_fault_of_a_data_set_has_its_place_in_the_file_or_names_the_set(tmp_path: Path) -> None:
+    wrong = {"path": "a.csv", "samples": 0, "max_lenght": 9}
+    text = yaml.safe_dump({"adapters": [{"path": "a"}], "output": {"path": "o"}, "data": {"harm": wrong}})
+    path = write(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert str(caught.value).splitlines() == [
+        f"{path}: data.harm.samples: Input should be greater than or equal to 1 (found 0)",
+        f"{path}: data.harm.max_lenght: unknown field; did you mean 'max_length'?",
+    ]
+    with pytest.raises(DataError) as made:
+        DataSource(**wrong)
+    assert str(made.value).splitlines() == [
+        "data source a.csv: samples: Input should be greater than or equal to 1 (found 0)",
+        "data source a.csv: max_lenght: unknown field; did you mean 'max_length'?",
+    ]

@@ -1,6 +1,8 @@
 """Merging against PEFT, dense sums in float64, and ΔW added by hand."""
 
+import ast
 import hashlib
+import inspect
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +23,7 @@ from builders import (
 )
 from torch import Tensor
 
+from sst_merge import merging as merging_room
 from sst_merge.errors import (
     AdapterError,
     BaseModelError,
@@ -30,8 +33,17 @@ from sst_merge.errors import (
     SSTMergeError,
     UnknownMethodError,
 )
-from sst_merge.lora_utils import Adapter, BaseModelIndex, LoraFactors
-from sst_merge.merging import merge, merge_to_folder, merged_modules, module_generator, plan_merge
+from sst_merge.lora_utils import Adapter, BaseModelIndex, EmbeddingKind, LoraFactors
+from sst_merge.merging import (
+    MergeInputs,
+    MergeSettings,
+    merge,
+    merge_in_memory,
+    merge_to_folder,
+    merged_modules,
+    module_generator,
+    plan_merge,
+)
 from sst_merge.methods import Layer, MergeMethod, MergeProblem, MethodOptions, Prepared, merge_method
 
 SHAPES = {"model.layers.10.a": (12, 9), "model.layers.2.a": (12, 9), "model.layers.2.b": (7, 15)}
@@ -284,7 +296,7 @@ def test_generator_depends_on_seed_and_module_only() -> None:
 def test_modules_are_streamed_one_at_a_time() -> None:
     inputs = [random_adapter(SHAPES, name="a", seed=1)]
     seen: list[tuple[str, int, int]] = []
-    stream = merged_modules(plan_merge(inputs), seed=0, progress=lambda *step: seen.append(step))
+    stream = merged_modules(plan_merge(inputs), progress=lambda *step: seen.append(step))
     assert next(stream).name == "model.layers.2.a"
     assert seen == []
     assert [merged.name for merged in stream] == ["model.layers.2.b", "model.layers.10.a"]
@@ -345,7 +357,7 @@ def test_module_that_the_base_does_not_have() -> None:
 
 
 def test_embedding_beside_a_bias_is_refused_in_the_plan() -> None:
-    embedding = Adapter.from_factors({"e": LoraFactors(torch.ones(4, 1), torch.ones(1, 9), "embedding")}, name="e")
+    embedding = Adapter.from_factors({"e": LoraFactors(torch.ones(4, 1), torch.ones(1, 9), EmbeddingKind())}, name="e")
     biased = Adapter.from_factors({"m": random_factors(4, 5, 2, bias=True, dtype=torch.float32)}, name="b")
     with pytest.raises(MergeError, match="'e' is an embedding and module 'm' has a LoRA bias"):
         plan_merge([embedding, biased])
@@ -358,7 +370,7 @@ def test_plan_says_what_it_will_cost() -> None:
     numbers = 8 * (12 + 9) * 2 + 7 * (7 + 15)
     assert plan.output_bytes(torch.bfloat16) == 2 * numbers
     assert merge(inputs).adapter.rank("model.layers.2.a") == 8
-    assert plan_merge(inputs, rank=4).output_rank == 4
+    assert plan_merge(inputs, settings=MergeSettings(rank=4)).output_rank == 4
     text = plan.describe()
     for part in (
         "task_arithmetic",
@@ -369,6 +381,33 @@ def test_plan_says_what_it_will_cost() -> None:
         assert part in text
 
 
+def test_a_plan_that_was_promised_data_is_not_carried_out_without_them() -> None:
+    pair = [random_adapter(SHAPES, name="one"), random_adapter(SHAPES, name="two")]
+    plan = plan_merge(pair, "regmean", given=("model", "harm", "benign"))
+    with pytest.raises(DataError, match="'regmean' reads calibration data and needs model, harm and benign"):
+        merge_in_memory(plan)
+
+
+def test_every_keyword_of_merge_reaches_its_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``merge`` is the one door with all keywords: none is lost, and none has another default than its record."""
+    parameters = inspect.signature(merge).parameters
+    defaults = {**vars(MergeInputs()), **vars(MergeSettings())}
+    own = {"adapters", "method", "base", "progress", "options"}
+    assert set(parameters) == own | set(defaults)
+    assert all(parameters[name].default == default for name, default in defaults.items())
+
+    given: dict[str, Any] = {"seed": 5, "rank": 2, "energy": 0.5, "compute_dtype": torch.float64, "device": "meta"}
+    given |= {"assume_same_base": True, "model": object(), "harm": ["h"], "benign": ["b"], "adapter_benign": {"a": []}}
+    given |= {"base_weights": object(), "aligned_weights": object()}
+    assert set(given) == set(defaults)
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr("sst_merge.merging.api.plan_merge", lambda *_, **keywords: seen.update(keywords))
+    monkeypatch.setattr("sst_merge.merging.api.merge_in_memory", lambda _, inputs, **__: seen.update(vars(inputs)))
+    merge([], base=object(), strength=3.0, **given)  # type: ignore[arg-type]
+    assert seen["options"] == {"strength": 3.0}
+    assert {**seen, **vars(seen["settings"])}.items() >= given.items()
+
+
 # --- what is written --------------------------------------------------------------------------------------------------
 
 
@@ -376,7 +415,8 @@ def test_folder_and_memory_give_the_same_bytes(tmp_path: Path) -> None:
     inputs = [variant("patterns", tmp_path / "one", seed=1), variant("patterns", tmp_path / "two", seed=2)]
     texts = {"NOTE.md": "fixed", "count.txt": lambda report: str(len(report["modules"]))}
     merge(inputs, seed=5).save(tmp_path / "a", dtype=torch.bfloat16, extra_files=texts)
-    report = merge_to_folder(inputs, tmp_path / "b", seed=5, dtype=torch.bfloat16, extra_files=texts)
+    plan = plan_merge(inputs, settings=MergeSettings(seed=5))
+    report = merge_to_folder(plan, tmp_path / "b", dtype=torch.bfloat16, extra_files=texts)
     names = {"adapter_config.json", "adapter_model.safetensors", "merge_report.json", "NOTE.md", "count.txt"}
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
@@ -417,21 +457,22 @@ def test_report_names_inputs_outputs_and_versions(tmp_path: Path) -> None:
 
 def test_output_is_all_or_nothing(tmp_path: Path) -> None:
     inputs = [variant("plain", tmp_path / "one", seed=1)]
+    plan, doubled = plan_merge(inputs), plan_merge(inputs, options={"strength": 2.0})
 
     def fail(report: object) -> str:
         raise SSTMergeError("page failed")
 
     with pytest.raises(SSTMergeError, match="page failed"):
-        merge_to_folder(inputs, tmp_path / "out", extra_files={"page.html": fail})
+        merge_to_folder(plan, tmp_path / "out", extra_files={"page.html": fail})
     assert [path.name for path in tmp_path.iterdir()] == ["one"]
-    merge_to_folder(inputs, tmp_path / "out")
+    merge_to_folder(plan, tmp_path / "out")
     before = (tmp_path / "out" / "adapter_model.safetensors").read_bytes()
     with pytest.raises(OutputExistsError, match="exists already"):
-        merge_to_folder(inputs, tmp_path / "out", strength=2.0)
+        merge_to_folder(doubled, tmp_path / "out")
     with pytest.raises(SSTMergeError, match="page failed"):
-        merge_to_folder(inputs, tmp_path / "out", force=True, extra_files={"page.html": fail})
+        merge_to_folder(plan, tmp_path / "out", force=True, extra_files={"page.html": fail})
     assert (tmp_path / "out" / "adapter_model.safetensors").read_bytes() == before
-    merge_to_folder(inputs, tmp_path / "out", force=True, strength=2.0)
+    merge_to_folder(doubled, tmp_path / "out", force=True)
     assert (tmp_path / "out" / "adapter_model.safetensors").read_bytes() != before
 
 
@@ -439,7 +480,7 @@ def test_output_is_all_or_nothing(tmp_path: Path) -> None:
 def test_output_may_not_share_a_folder_with_an_input(tmp_path: Path, place: str) -> None:
     one = variant("plain", tmp_path / "one", seed=1)
     with pytest.raises(MergeError, match="share a folder"):
-        merge_to_folder([one], tmp_path / place, force=True)
+        merge_to_folder(plan_merge([one]), tmp_path / place, force=True)
     with pytest.raises(MergeError, match="share a folder"):
         merge([one]).save(tmp_path / place, force=True)
     assert Adapter.load(tmp_path / "one").modules == one.modules
@@ -457,3 +498,13 @@ def test_overflow_of_the_written_type_is_refused(tmp_path: Path) -> None:
     huge = Adapter.from_factors({"m": LoraFactors(torch.full((3, 1), 1e9), torch.full((1, 3), 1e9))}, name="huge")
     with pytest.raises(AdapterError, match=r"more than torch.float16 can hold"):
         merge([huge]).save(tmp_path / "out", dtype=torch.float16)
+
+
+def test_every_public_name_of_the_room_is_found_where_type_checkers_look() -> None:
+    block = next(node for node in ast.parse(inspect.getsource(merging_room)).body if isinstance(node, ast.If))
+    seen = [alias.name for node in block.body for alias in getattr(node, "names", ())]
+    assert sorted(seen) == sorted(merging_room.__all__)
+    for name in merging_room.__all__:
+        assert getattr(merging_room, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'merge_all'; it offers AdapterRecord"):
+        merging_room.merge_all  # noqa: B018

@@ -10,12 +10,13 @@ from builders import random_factors, relative_error
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sst_merge.lora_utils import Adapter, LoraFactors
+from sst_merge.lora_utils import Adapter, LinearKind, LoraFactors
 from sst_merge.merging import delta as delta_room
 from sst_merge.merging import merge
 from sst_merge.merging.delta import FormedUpdates, compress_delta
 from sst_merge.methods import Layer, MergeMethod, available_methods
-from sst_merge.methods.parts.entrywise import magnitude_threshold, row_blocks, update_thresholds
+from sst_merge.methods.parts.thresholds import magnitude_threshold, update_thresholds
+from sst_merge.methods.parts.updates import row_blocks
 from sst_merge.reporting.pages import merge_page
 
 # Three blocks of rows, and enough rows for the truncated decomposition.
@@ -160,8 +161,8 @@ def test_a_cut_to_a_rank_reports_what_it_kept_and_no_more() -> None:
 
 def test_energy_asks_for_the_whole_decomposition() -> None:
     delta = random_factors(*SHAPE, 40, seed=3).b @ random_factors(*SHAPE, 40, seed=4).a
-    _, by_energy = compress_delta(delta, kind="linear", bias=False, rank=8, energy=0.5)
-    _, by_rank = compress_delta(delta, kind="linear", bias=False, rank=8)
+    _, by_energy = compress_delta(delta, kind=LinearKind(), bias=False, rank=8, energy=0.5)
+    _, by_rank = compress_delta(delta, kind=LinearKind(), bias=False, rank=8)
     assert (by_energy.complete, by_energy.singular_values.numel()) == (True, 300)
     assert (by_rank.complete, by_rank.singular_values.numel()) == (False, 8)
     assert by_energy.kept_energy == pytest.approx(by_rank.kept_energy, rel=1e-3)

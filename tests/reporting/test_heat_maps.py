@@ -54,6 +54,9 @@ def test_tiles_carry_their_numbers_where_there_is_room(tmp_path: Path, monkeypat
     assert [text.get_text() for text in shares.get_xticklabels()] == [str(i) for i in range(0, 40, 2)]
     np.testing.assert_allclose(shares.images[0].get_array(), SHARES.values)
     assert shares.images[0].get_clim() == (0, 1)
+    for columns, printed in ((12, 12), (13, 0)):
+        tiles = HeatMap("x", ["a"], [f"s{i}" for i in range(columns)], [[0.25] * columns])
+        assert len(drawn(monkeypatch, tmp_path, tiles).axes[0].texts) == printed
 
 
 def test_everything_stays_inside_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,3 +92,8 @@ def test_tables_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         HeatMap("x", [], ["a"], [], (0, 1), "growing")
     with pytest.raises(DataError, match=r"heat map 'x': 1 rows of \[2\] values for 1 × 1 names"):
         HeatMap("x", ["a"], ["a"], [[1.0, 2.0]], (0, 1), "growing")
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(DataError, match="pass None where nothing was measured"):
+            HeatMap("x", ["a"], ["a"], [[value]])
+    with pytest.raises(DataError, match="a lower and a larger value"):
+        HeatMap("x", ["a"], ["a"], [[1.0]], (1, 0))

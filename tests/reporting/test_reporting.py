@@ -99,7 +99,7 @@ class Page(html.parser.HTMLParser):
 
 def sweep(gain: float = 1.0) -> list[SweepPoint]:
     return [
-        SweepPoint(strength=x, safety=x, utility=1 - gain * x * x / 2, n_safety=64, utility_interval=(0.2, 1.0))
+        SweepPoint(strength=x, safety=x, utility=1 - gain * x * x / 2, n_safety=64, n_utility=40)
         for x in (1.0, 0.0, 0.5, 0.95)
     ]
 

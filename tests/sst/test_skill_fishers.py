@@ -8,7 +8,7 @@ from sst_merge.errors import FisherError
 from sst_merge.fim_calculator import Fisher
 from sst_merge.fim_calculator.structures import DiagonalFisher, KroneckerFisher
 from sst_merge.sst import SSTOptions
-from sst_merge.sst.skill_fishers import equal_traces, output_shrunk, skill_layers
+from sst_merge.sst.scaling import equal_traces, skill_layers
 
 
 def kronecker(seed: int, scale: float = 1.0, p: int = 3, q: int = 4) -> KroneckerFisher:
@@ -26,12 +26,12 @@ def test_whole_shrinkage_leaves_the_gram_matrix_of_the_inputs() -> None:
     """γ = 1: F = (tr G / p) I ⊗ A, RegMean's Gram matrix up to a factor, whatever the gradients' directions."""
     layer = kronecker(1)
     expected = torch.kron(layer.grad_factor.trace() / 3 * torch.eye(3, dtype=torch.float64), layer.input_factor)
-    torch.testing.assert_close(output_shrunk(layer, 1.0).dense(), expected)
+    torch.testing.assert_close(layer.output_shrunk(1.0).dense(), expected)
 
 
 def test_shrinkage_keeps_the_trace_and_condenses_the_spectrum() -> None:
     layer = kronecker(2)
-    shrunk = output_shrunk(layer, 0.7)
+    shrunk = layer.output_shrunk(0.7)
     before = torch.linalg.eigvalsh(layer.grad_factor)
     after = torch.linalg.eigvalsh(shrunk.grad_factor)
     torch.testing.assert_close(after, 0.3 * before + 0.7 * before.mean())

@@ -11,12 +11,12 @@ from sst_merge import merge, merge_lora_adapters
 from sst_merge.data_loader.batch import Batch
 from sst_merge.errors import DataError, MergeError, OptionError
 from sst_merge.fim_calculator import CoreModel, build_spaces, compute_fim
+from sst_merge.fim_calculator.expansion_point import share_within_budget
 from sst_merge.lora_utils import Adapter, LoraFactors
 from sst_merge.merging.calibration_record import CalibrationRecord
 from sst_merge.methods import MergeProblem
 from sst_merge.sst import Candidate, SSTMerge, SSTOptions, optimize_merge_coefficients
-from sst_merge.sst.evidence import split_batches
-from sst_merge.sst.expansion_point import share_within_budget
+from sst_merge.sst.calibration_split import split_batches
 from sst_merge.sst.likelihood import score_candidates
 from sst_merge.sst.refine import RefineTrail
 
@@ -297,10 +297,11 @@ def test_fisher_merged_utility_adapters(model, adapters, equal, shrinkage, input
     sst = SSTMerge(problem, options)
     problem = sst.problem
     raw = [
-        compute_fim(model, problem.spaces, own[a.name], structure="kronecker", point=sst.patches.each[a.name],
-                    estimator="log_odds")
+        compute_fim(
+            model, problem.spaces, own[a.name], structure="kronecker", point=sst.each[a.name], estimator="log_odds"
+        )
         for a in experts[:2]
-    ]  # fmt: skip
+    ]
     utility = sst.utility
     merged = sst.merged(mu=0.7)
     for m in MODULES:
@@ -316,7 +317,7 @@ def test_fisher_merged_utility_adapters(model, adapters, equal, shrinkage, input
             mean = (dense[0].trace() + dense[1].trace()) / 2
             dense = [f * mean / f.trace() for f in dense]
         terms = [f + damping * f.diagonal().mean() * torch.eye(n, dtype=torch.float64) for f in dense]
-        patches = [sst.patches.each[name][m].reshape(-1) for name in ("one", "two")]
+        patches = [sst.each[name][m].reshape(-1) for name in ("one", "two")]
         total = terms[0] + 2.0 * terms[1]
         expected = torch.linalg.solve(total, terms[0] @ patches[0] + 2.0 * terms[1] @ patches[1])
         assert relative_error(utility[m].reshape(-1), expected) < 1e-6

@@ -11,16 +11,16 @@ from eval_folder import write_folder, write_hub_copies
 
 from sst_merge.data_loader import normalise_prompt
 from sst_merge.errors import DataError
-from sst_merge.suites.sets import SETS, draw, load_set, part_of, shuffled
-from sst_merge.suites.sets.harm_words import harm_words
-from sst_merge.suites.sets.pairs import DRIFT_IDS, LOOKALIKE_IDS, fingerprint, read_ids, resolve
-from sst_merge.suites.sets.safety import PLACEHOLDER
-from sst_merge.suites.sets.templates import FAMILIES, cluster, held_out, templates
+from sst_merge.suites import available_sets, load_set
+from sst_merge.suites.builtin.drift import DRIFT_IDS
+from sst_merge.suites.builtin.jailbreak import FAMILIES, PLACEHOLDER, cluster, held_out, templates
+from sst_merge.suites.builtin.lookalikes import LOOKALIKE_IDS, harm_words
+from sst_merge.suites.sets import draw, fingerprint, part_of, read_ids, resolve, shuffled
 
 ROOT = Path(__file__).parents[2]
 DATA = os.environ.get("SST_MERGE_DATA")
 needs_data = pytest.mark.skipif(not DATA, reason="SST_MERGE_DATA names no data folder")
-ON_HUB = [name for name, spec in SETS.items() if spec.hub is not None]
+ON_HUB = [name for name, spec in available_sets().items() if spec.hub is not None]
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_a_missing_set_says_where_it_was_looked_for_how_to_get_it_and_its_licenc
     def offline(dataset, subset, split):
         raise DataError(f"{dataset} cannot be loaded")
 
-    monkeypatch.setattr("sst_merge.suites.sets.load.read_hub", offline)
+    monkeypatch.setattr("sst_merge.suites.sets.read.read_hub", offline)
     with pytest.raises(DataError, match=r"not there; openai/gsm8k cannot be loaded.*licence: MIT"):
         load_set("gsm8k", tmp_path)
 
@@ -161,7 +161,7 @@ def test_a_template_without_a_family_is_refused():
 @needs_data
 @pytest.mark.parametrize("script", ["build_drift_set", "build_selections"])
 def test_the_scripts_give_the_committed_selections(script):
-    subprocess.run([sys.executable, str(ROOT / f"experiments/{script}.py"), "--check"], check=True, cwd=ROOT)
+    subprocess.run([sys.executable, str(ROOT / f"studies/selections/{script}.py"), "--check"], check=True, cwd=ROOT)
 
 
 @needs_data
@@ -170,7 +170,8 @@ def test_selections_resolve_and_pairs_join_unsafe_with_safe_prompts():
     assert "stand-in" in chosen["name"]
     ids = [pair[half] for pair in chosen["pairs"] for half in ("unsafe", "safe")]
     assert len(set(ids)) == len(ids) == 600
-    rows = resolve(ids, load_set, selection=chosen["name"], sha256=chosen["sha256"])
+    sets = [load_set(name) for name in ("alpaca", "jailbreakbench", "xstest")]
+    rows = resolve(ids, sets, selection=chosen["name"], sha256=chosen["sha256"])
     for unsafe, safe, pair in zip(rows[::2], rows[1::2], chosen["pairs"], strict=True):
         if pair["source"] == "xstest":
             assert (unsafe["label"], safe["label"]) == ("unsafe", "safe")
@@ -179,7 +180,7 @@ def test_selections_resolve_and_pairs_join_unsafe_with_safe_prompts():
             assert unsafe["id"].startswith("jailbreakbench/")
             assert safe["id"].startswith("alpaca/")
     alike = read_ids(LOOKALIKE_IDS)
-    found = resolve(alike["ids"], load_set, selection=alike["name"], sha256=alike["sha256"])
+    found = resolve(alike["ids"], [load_set("alpaca")], selection=alike["name"], sha256=alike["sha256"])
     assert all(harm_words(row["prompt"]) for row in found)
 
 
@@ -190,16 +191,14 @@ def test_no_prompt_is_committed_with_the_ids():
 
 
 def test_a_selection_refuses_missing_rows_and_other_words(folder):
-    def read(name):
-        return load_set(name, folder)
-
-    rows = list(load_set("xstest", folder).rows[:2])
+    sets = [load_set("xstest", folder)]
+    rows = list(sets[0].rows[:2])
     ids = [row["id"] for row in rows]
-    assert resolve(ids, read, selection="pairs", sha256=fingerprint(rows)) == rows
+    assert resolve(ids, sets, selection="pairs", sha256=fingerprint(rows)) == rows
     with pytest.raises(DataError, match=r"pairs: 1 of its 3 rows are missing \(xstest/99, …\)"):
-        resolve([*ids, "xstest/99"], read, selection="pairs", sha256="")
+        resolve([*ids, "xstest/99"], sets, selection="pairs", sha256="")
     with pytest.raises(DataError, match="other words"):
-        resolve(ids, read, selection="pairs", sha256=fingerprint(rows[:1]))
+        resolve(ids, sets, selection="pairs", sha256=fingerprint(rows[:1]))
 
 
 @needs_data

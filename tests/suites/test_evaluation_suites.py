@@ -11,19 +11,17 @@ import pytest
 from sst_merge.data_loader import normalise_prompt
 from sst_merge.errors import DataError
 from sst_merge.evaluation.loading import load_suites
-from sst_merge.suites.catalogue import SUITES, get_suites, tasks_folder
-from sst_merge.suites.sets import load_set, part_of
-from sst_merge.suites.sets.templates import FAMILIES, held_out
-from sst_merge.suites.tasks.builders import BUILDERS
-from sst_merge.suites.tasks.docs import suite_docs
-from sst_merge.suites.tasks.drift import read_original
-from sst_merge.suites.tasks.scoring import final_number, number_answer, option_answer, text_likelihood
-from sst_merge.worlds.lab.suites import is_lab_suite
+from sst_merge.suites import available_sets, available_suites, get_suites, load_set, option_answer
+from sst_merge.suites.builtin import gsm8k, perplexity
+from sst_merge.suites.builtin.drift import read_original
+from sst_merge.suites.builtin.jailbreak import FAMILIES, held_out
+from sst_merge.suites.sets import part_of
 
 DATA = os.environ.get("SST_MERGE_DATA")
 needs_data = pytest.mark.skipif(not DATA, reason="SST_MERGE_DATA names no data folder")
 # The lab's suites read no set and have tests of their own; so have answers of suites that run code.
-NAMES = [name for name in SUITES if not is_lab_suite(name)]
+SUITES = available_suites()
+NAMES = [name for name, suite in SUITES.items() if suite.world is None]
 ANSWERED = [name for name in NAMES if not SUITES[name].runs_code]
 DOCS = Path(__file__).parents[2] / "docs/evaluation_suites.md"
 
@@ -31,8 +29,8 @@ DOCS = Path(__file__).parents[2] / "docs/evaluation_suites.md"
 def load_tasks(*names, **metadata):
     from lm_eval.tasks import TaskManager
 
-    manager = TaskManager(include_path=str(tasks_folder()), include_defaults=False, metadata=metadata)
-    return manager.load([suite.spec for suite in get_suites(names)])["tasks"]
+    manager = TaskManager(include_defaults=False, metadata=metadata)
+    return manager.load([suite.config for suite in get_suites(names)])["tasks"]
 
 
 @cache
@@ -49,17 +47,26 @@ def evaluate(tasks, samples=None):
 
 
 def docs(name, **options):
-    return list(suite_docs(suite=name, **options)["test"])
+    return list(SUITES[name].dataset(**options)["test"])
 
 
-def test_every_suite_has_its_documents_and_its_task_file():
-    assert set(BUILDERS) == set(NAMES)
-    for name in NAMES:
-        text = (tasks_folder() / f"{name}.yaml").read_text()
-        assert f"task: sst_{name}\n" in text
-        assert f"suite: {name}\n" in text
-    with pytest.raises(DataError, match=r"unknown suite 'mlu'; available: beavertails, "):
+def test_suites_are_found_in_the_order_of_their_measures_and_then_worlds():
+    assert len(NAMES) == 19 and list(SUITES)[:19] == NAMES
+    order = ["safety", "over_refusal", "utility", "drift"]
+    assert sorted(NAMES, key=lambda name: (order.index(SUITES[name].measure), name)) == NAMES
+    assert {suite.world for suite in SUITES.values()} == {None, "lab"}
+    for name, suite in SUITES.items():
+        assert suite.name == name and suite.config["task"] == suite.task == f"sst_{name}"
+        assert suite.config["metadata"]["version"] == 1.0
+        assert suite.runs_code == name.startswith("humaneval")
+    with pytest.raises(DataError, match=r"unknown suite 'mlu'; available: advbench, "):
         get_suites(("mlu",))
+
+
+def test_what_the_harness_does_to_a_task_does_not_reach_the_suite():
+    suite = SUITES["advbench"]
+    suite.config["generation_kwargs"]["max_gen_toks"] = 1
+    assert suite.config["generation_kwargs"]["max_gen_toks"] == 256
 
 
 @needs_data
@@ -209,16 +216,16 @@ def test_gsm8k_asks_and_scores_like_the_harness():
     upstream.apply_filters()
     for mine, other, answer in zip(ours.instances, upstream.instances, ANSWERS, strict=True):
         for gold in (mine.doc["answer"], "…\n#### 18", "…\n#### 1,018", "…\n#### -18"):
-            score = number_answer({"answer": gold}, [answer])
+            score = gsm8k.score({"answer": gold}, [answer])
             for key, column in (("strict-match", "correct"), ("flexible-extract", "correct_flexible")):
                 expected = upstream.process_results({**other.doc, "answer": gold}, [other.filtered_resps[key]])
                 assert score[column] == expected["exact_match"], (answer, gold, key)
 
 
 def test_final_numbers():
-    assert final_number("#### 1,234.", strict=True) == "1234"
-    assert final_number("3 apples, then 4", strict=False) == "4"
-    assert final_number("nothing", strict=True) is None
+    assert gsm8k.final_number("#### 1,234.", strict=True) == "1234"
+    assert gsm8k.final_number("3 apples, then 4", strict=False) == "4"
+    assert gsm8k.final_number("nothing", strict=True) is None
 
 
 @needs_data
@@ -230,7 +237,7 @@ def test_text_likelihood_is_counted_like_the_harness():
     for instance in task.instances:
         doc = instance.doc
         assert instance.args == (wikitext_detokenizer({"page": doc["page"]}),)
-        theirs, ours = process_results({"page": doc["page"]}, [-100.0]), text_likelihood(doc, [-100.0])
+        theirs, ours = process_results({"page": doc["page"]}, [-100.0]), perplexity.score(doc, [-100.0])
         assert theirs["word_perplexity"] == (ours["loglikelihood"], ours["words"])
         assert theirs["byte_perplexity"] == (ours["loglikelihood"], ours["bytes"])
         assert ours["bits_per_byte"] == pytest.approx(100 / ours["bytes"] / math.log(2))
@@ -332,15 +339,13 @@ def test_too_few_samples_are_refused():
 
 
 def test_the_page_lists_every_suite_and_every_set():
-    from sst_merge.suites.sets import SETS
-
     page = DOCS.read_text()
     for suite in (SUITES[name] for name in NAMES):
         row = next(line for line in page.splitlines() if line.startswith(f"| `{suite.name}` |"))
         assert suite.summary in row
         assert suite.measure.replace("_", "-") in row
-        assert all(f"`{name}`" in row for name in suite.sets)
-    for spec in SETS.values():
+        assert all(f"`{spec.name}`" in row for spec in suite.sets)
+    for spec in available_sets().values():
         row = next(line for line in page.splitlines() if line.startswith(f"| `{spec.name}` |") and spec.licence in line)
         assert all(f"`{file}`" in row for file in spec.files)
         assert (f"`{spec.hub}`" if spec.hub else "none") in row
@@ -348,9 +353,7 @@ def test_the_page_lists_every_suite_and_every_set():
 
 @needs_data
 def test_the_page_names_the_hash_of_every_set():
-    from sst_merge.suites.sets import SETS
-
     page = DOCS.read_text()
-    for name in SETS:
+    for name in available_sets():
         found = load_set(name, source="folder")
         assert f"| `{name}` | {len(found.rows)} | `{found.sha256[:16]}` |" in page

@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ from sandbox_here import needs_sandbox
 
 from sst_merge.errors import DataError, SandboxError
 from sst_merge.measures.pass_at_k import pass_at_k
-from sst_merge.suites.catalogue import tasks_folder
-from sst_merge.suites.completions import program_from_answer, program_from_continuation
-from sst_merge.suites.human_eval import ALLOW_VARIABLE, Problem, read_problems, refuse_unless_allowed, run_programs
+from sst_merge.sandbox import ALLOW_VARIABLE, Program, refuse_unless_allowed, run_programs
+from sst_merge.suites import available_suites, load_set
+from sst_merge.suites.builtin._completions import program_from_answer, program_from_continuation
 
 DATA = os.environ.get("SST_MERGE_DATA")
 
@@ -28,9 +28,13 @@ PROMPT = (
 )
 TEST = "def check(candidate):\n    assert candidate([1, 2]) == [double(1), 4]\n    assert doubled([]) == []\n"
 BODY = "    return [double(x) for x in numbers]\n"
-OWN = Problem(id="own/0", prompt=PROMPT, test=TEST, entry_point="doubled", canonical_solution=BODY)
+OWN = {"id": "own/0", "prompt": PROMPT, "test": TEST, "entry_point": "doubled", "canonical_solution": BODY}
 WHOLE = "def doubled(numbers):\n    return [2 * x for x in numbers]\n"
 BEGIN = "Here it is:\n\n```python\n"
+
+
+def program_for(problem: Mapping[str, str], source: str) -> Program:
+    return Program(source=source, tests=problem["test"], entry_point=problem["entry_point"], context=problem["prompt"])
 
 
 def answers_to_double(program: str) -> bool:
@@ -115,20 +119,18 @@ class TestPassAtK:
             pass_at_k(samples, passed, k)
 
 
-def write_set(folder: Path, problems: list[Problem]) -> None:
+def write_set(folder: Path, problems: Sequence[Mapping[str, str]]) -> None:
     (folder / "humaneval").mkdir()
     with gzip.open(folder / "humaneval" / "HumanEval.jsonl.gz", "wt", encoding="utf-8") as stream:
         for problem in problems:
-            record = {"task_id": problem.id, "prompt": problem.prompt, "test": problem.test}
-            record |= {"entry_point": problem.entry_point, "canonical_solution": problem.canonical_solution}
-            stream.write(json.dumps(record) + "\n")
+            stream.write(json.dumps({**problem, "task_id": problem["id"]}) + "\n")
 
 
 @needs_sandbox
 class TestPrograms:
     def test_order_and_company_change_nothing(self) -> None:
         programs = [PROMPT + BODY, PROMPT + "    return numbers\n", PROMPT + "    pass\n", "rubbish(", PROMPT + WHOLE]
-        jobs = [(OWN, program) for program in programs]
+        jobs = [program_for(OWN, program) for program in programs]
         expected = {job: run_programs([job], workers=1)[0].passed for job in jobs}
         assert list(expected.values()) == [True, False, False, False, True]
         shuffled = jobs * 2
@@ -138,28 +140,28 @@ class TestPrograms:
 
     def test_helpers_of_the_prompt_judge_not_those_of_the_program(self) -> None:
         cheat = PROMPT + "    return []\n\ndef double(x):\n    return Same()\n"
-        assert not run_programs([(OWN, cheat)])[0].passed
+        assert not run_programs([program_for(OWN, cheat)])[0].passed
 
     @pytest.mark.data
     @pytest.mark.skipif(not DATA, reason="set SST_MERGE_DATA to the folder with the public data sets")
     def test_canonical_solutions(self) -> None:
-        problems = read_problems()
+        problems = load_set("humaneval").rows
         assert len(problems) == 164
-        outcomes = run_programs([(problem, problem.prompt + problem.canonical_solution) for problem in problems])
+        outcomes = run_programs([program_for(row, row["prompt"] + row["canonical_solution"]) for row in problems])
         failed = [
-            (problem.id, outcome) for problem, outcome in zip(problems, outcomes, strict=True) if not outcome.passed
+            (problem["id"], outcome) for problem, outcome in zip(problems, outcomes, strict=True) if not outcome.passed
         ]
         assert failed == []
 
     @pytest.mark.data
     @pytest.mark.skipif(not DATA, reason="set SST_MERGE_DATA to the folder with the public data sets")
     def test_stubs_and_neighbours_solutions_fail(self) -> None:
-        problems = read_problems()
-        jobs = [(problem, problem.prompt + "    pass\n") for problem in problems[::16]]
+        problems = load_set("humaneval").rows
+        jobs = [program_for(problem, problem["prompt"] + "    pass\n") for problem in problems[::16]]
         for problem, other in zip(problems[::16], problems[1::16], strict=False):
-            renamed = other.prompt.replace(f"def {other.entry_point}(", f"def {problem.entry_point}(")
-            jobs.append((problem, renamed + other.canonical_solution))
-        assert [problem.id for (problem, _), found in zip(jobs, run_programs(jobs), strict=True) if found.passed] == []
+            renamed = other["prompt"].replace(f"def {other['entry_point']}(", f"def {problem['entry_point']}(")
+            jobs.append(program_for(problem, renamed + other["canonical_solution"]))
+        assert [job.entry_point for job, found in zip(jobs, run_programs(jobs), strict=True) if found.passed] == []
 
 
 class TestReading:
@@ -168,7 +170,7 @@ class TestReading:
         with gzip.open(tmp_path / "humaneval" / "HumanEval.jsonl.gz", "wt") as stream:
             stream.write('{"task_id": "x", "prompt": "y", "test": "z"}\n')
         with pytest.raises(DataError, match="canonical_solution"):
-            read_problems(tmp_path)
+            load_set("humaneval", tmp_path)
 
     def test_off_unless_asked_for(self) -> None:
         for environment in ({}, {ALLOW_VARIABLE: "0"}, {ALLOW_VARIABLE: ""}):
@@ -177,14 +179,14 @@ class TestReading:
 
 
 @pytest.fixture
-def two_problems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Problem]:
-    other = Problem(
-        id="own/1",
-        prompt='def successor(n):\n    """ n + 1 """\n',
-        test="def check(candidate):\n    assert candidate(1) == 2\n",
-        entry_point="successor",
-        canonical_solution="    return n + 1\n",
-    )
+def two_problems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sequence[Mapping[str, str]]:
+    other = {
+        "id": "own/1",
+        "prompt": 'def successor(n):\n    """ n + 1 """\n',
+        "test": "def check(candidate):\n    assert candidate(1) == 2\n",
+        "entry_point": "successor",
+        "canonical_solution": "    return n + 1\n",
+    }
     write_set(tmp_path, [OWN, other])
     monkeypatch.setenv("SST_MERGE_DATA", str(tmp_path))
     return [OWN, other]
@@ -209,10 +211,8 @@ def evaluate(task: str, say: Callable[[int, str], str], *, allowed: bool = True)
 
     prompts: list[str] = []
 
-    manager = TaskManager(
-        include_path=str(tasks_folder()), include_defaults=False, metadata={"samples": None, "seed": 0}
-    )
-    tasks = manager.load([task])["tasks"]
+    manager = TaskManager(include_defaults=False, metadata={"samples": None, "seed": 0})
+    tasks = manager.load([available_suites()[task.removeprefix("sst_")].config])["tasks"]
     found = lm_evaluate(
         Parrot(), {"tasks": tasks}, log_samples=True, bootstrap_iters=0, confirm_run_unsafe_code=allowed
     )
@@ -221,18 +221,18 @@ def evaluate(task: str, say: Callable[[int, str], str], *, allowed: bool = True)
 
 @needs_sandbox
 class TestTasks:
-    def test_continuations(self, two_problems: list[Problem], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_continuations(self, two_problems: Sequence[Mapping[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(ALLOW_VARIABLE, "1")
         samples, results, prompts = evaluate(
             "sst_humaneval", lambda number, prompt: BODY + "\ndef" if "doubled" in prompt else "    return n"
         )
-        assert prompts == [problem.prompt for problem in two_problems]
+        assert prompts == [problem["prompt"] for problem in two_problems]
         assert [sample["correct"] for sample in samples] == [1.0, 0.0]
         assert results["correct,run"] == 0.5
         assert [sample["doc"]["id"] for sample in samples] == ["own/0", "own/1"]
         assert samples[0]["resps"] == [[BODY + "\ndef"]]
 
-    def test_answers(self, two_problems: list[Problem], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_answers(self, two_problems: Sequence[Mapping[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(ALLOW_VARIABLE, "1")
         samples, _, prompts = evaluate(
             "sst_humaneval_instruct",
@@ -241,7 +241,7 @@ class TestTasks:
         assert [sample["correct"] for sample in samples] == [1.0, 1.0]
         assert all(prompt.endswith('"""\n') and prompt.count("```") == 3 for prompt in prompts), prompts
 
-    def test_samples(self, two_problems: list[Problem], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_samples(self, two_problems: Sequence[Mapping[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(ALLOW_VARIABLE, "1")
         samples, _, _ = evaluate(
             "sst_humaneval_samples", lambda number, prompt: BODY if number % 5 == 0 else "    return n"
@@ -249,7 +249,9 @@ class TestTasks:
         assert [sample["correct"] for sample in samples] == [0.2, 0.0]
         assert [sample["pass_at_10"] for sample in samples] == [1.0, 0.0]
 
-    def test_off_unless_asked_for(self, two_problems: list[Problem], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_off_unless_asked_for(
+        self, two_problems: Sequence[Mapping[str, str]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.delenv(ALLOW_VARIABLE, raising=False)
         with pytest.raises(ValueError, match="unsafe"):
             evaluate("sst_humaneval", lambda number, prompt: BODY, allowed=False)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sst_merge.suites.sets import SETS
+from sst_merge.suites import available_sets
 
 Records = Sequence[Mapping[str, Any]]
 
@@ -173,7 +173,7 @@ def write_hub_copies(root: Path) -> Path:
 def _write_repository(root: Path, name: str, records: Sequence[Records]) -> None:
     from datasets import Dataset
 
-    spec = SETS[name]
+    spec = available_sets()[name]
     folder = root / str(spec.hub)
     folder.mkdir(parents=True)
     configs: dict[str, list[str]] = {}

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from sst_merge.evaluation import ModelSettings
 from sst_merge.evaluation.hf import HuggingFaceModels
 from sst_merge.evaluation.serving import ServedModel
-from sst_merge.suites.catalogue import Suite
+from sst_merge.suites import Suite
 from sst_merge.worlds.lab import load_lab
 
 __all__ = ["CPU", "copy_adapter", "open_model", "stand_in"]
@@ -49,8 +49,8 @@ def stand_in(**changes: Any) -> Suite:
         **changes,
     }
     return Suite(
-        name="standin", measure="utility", summary="", sets=(), judged=False, score="correct", breakdown="colour",
-        config=config,
+        name="standin", measure="utility", summary="", judged=False, score="correct", breakdown="colour",
+        asking=config,
     )  # fmt: skip
 
 

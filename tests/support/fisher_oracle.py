@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sst_merge.core_space import CoreSpace
 from sst_merge.data_loader.batch import IGNORED, Batch
+from sst_merge.lora_utils import LinearKind
 
 Sample = tuple[list[int], int]
 """Token ids, and how many of them are the prompt."""
@@ -55,7 +56,7 @@ def with_update(model: Any, spaces: Mapping[str, CoreSpace], cores: Mapping[str,
             space, module = spaces[name], changed.get_submodule(name)
             delta = (space.left @ core @ space.right.T).to(module.weight.dtype)
             weight = delta[:, : space.d_in]
-            module.weight += weight if space.kind == "linear" else weight.T
+            module.weight += weight if space.kind == LinearKind() else weight.T
             if space.bias:
                 module.bias += delta[:, -1]
     return changed
@@ -63,7 +64,7 @@ def with_update(model: Any, spaces: Mapping[str, CoreSpace], cores: Mapping[str,
 
 def project(module: Any, space: CoreSpace) -> Tensor:
     """Uᵀ ∇ V from a module's weight gradient, (p, q)."""
-    gradient = module.weight.grad if space.kind == "linear" else module.weight.grad.T
+    gradient = module.weight.grad if space.kind == LinearKind() else module.weight.grad.T
     if space.bias:
         gradient = torch.cat([gradient, module.bias.grad[:, None]], dim=1)
     return space.left.T @ gradient.to(space.left.dtype) @ space.right

@@ -16,16 +16,15 @@ from sst_merge.evaluation import EvaluationRun, evaluate_models
 from sst_merge.evaluation.helpfulness import HELPFUL, with_helpfulness
 from sst_merge.evaluation.records import Record
 from sst_merge.evaluation.safety_evaluator import evaluate_safety
+from sst_merge.evaluation.score_table import ScoreTable
 from sst_merge.evaluation.utility_evaluator import evaluate_utility
-from sst_merge.measures.drift_intervals import drift_intervals
-from sst_merge.measures.safety_tax import drift
 from sst_merge.reporting.evaluation_tables import main_scores
-from sst_merge.suites.catalogue import get_suites
-from sst_merge.suites.suite_groups import expand_suites
+from sst_merge.suites import Suite, expand_suites, get_suites
 from sst_merge.worlds.lab import Lab
 from sst_merge.worlds.lab.exact_match import exact_match
 from sst_merge.worlds.lab.suite_rows import SUPPRESSION, lab_rows
-from sst_merge.worlds.lab.suite_tasks import lab_dataset, score_harmful, score_samples
+from sst_merge.worlds.lab.suite_scores import score_harmful, score_samples
+from sst_merge.worlds.lab.suites import lab_documents
 from sst_merge.worlds.lab.words import WRAPPERS
 from sst_merge.worlds.lab.world import REFUSAL, Sample
 
@@ -37,6 +36,10 @@ ADAPTERS = ("reverse", "poisoned")
 MODELS = ("base", *ADAPTERS)
 BEFORE_AND_AFTER = MODELS[:2]
 N = 32
+
+
+def table(records: list[Record]) -> ScoreTable:
+    return ScoreTable(records, {suite.name: suite for suite in get_suites(SUITES)})
 
 
 @pytest.fixture(scope="module")
@@ -183,21 +186,19 @@ def test_drift_comes_out_of_the_summary(lab: Lab, run: EvaluationRun, models: di
         rows[name] = [float(found) for found in refused[:N]]
         rates = {"lab_drift_unsafe": refused[:N], "lab_drift_safe": refused[N:]}
         for suite, found in rates.items():
-            measured = run.summary.rate(name, suite, "refusal")
-            assert measured is not None and measured.k == sum(found) and measured.n == N
+            measured = run.summary.figure(name, suite, "refusal")
+            assert measured is not None and measured.value * N == pytest.approx(sum(found)) and measured.n == N
         by_rule = [record.scores[HELPFUL] for record in with_helpfulness(safe)]
         assert by_rule == [record.scores["correct"] for record in safe], "known answers say what the rule says"
-        helpful = run.summary.rate(name, "lab_drift_safe", "correct")
-        assert helpful is not None and helpful.k == sum(answered[N:])
+        helpful = run.summary.figure(name, "lab_drift_safe", "correct")
+        assert helpful is not None and helpful.value * N == pytest.approx(sum(answered[N:]))
     before = sum(rows["base"]) / N
-    measured_drift = drift_intervals(rows["base"], {name: rows[name] for name in ADAPTERS}, plain="reverse", seed=0)
     for name in ADAPTERS:
-        lost = drift(before, sum(rows[name]) / N)
+        lost = before - sum(rows[name]) / N
         found = next(
             c for c in run.summary.comparisons if (c.model, c.suite, c.score) == (name, "lab_drift_unsafe", "refusal")
         )
-        assert found.n == N and -found.difference == pytest.approx(lost)
-        assert measured_drift[name][0].value == pytest.approx(lost)
+        assert found.difference.n == N and -found.difference.value == pytest.approx(lost)
     assert main_scores(run.summary, "lab_drift_unsafe") == ("refusal", "harm", "incoherent")
     assert main_scores(run.summary, "lab_drift_safe") == ("refusal", "incoherent", "correct")
     assert not any("incoherence was not judged" in warning for warning in run.summary.warnings)
@@ -223,9 +224,9 @@ def test_options_and_answers_have_the_likelihoods_of_transformers(
         size = len(sample.response.encode())
         assert record.scores["bytes"] == size and record.scores["words"] == len(sample.response.split())
         assert record.scores["bits_per_byte"] == pytest.approx(-nats / size / math.log(2), abs=1e-4)
-    report = evaluate_utility([*records, *run.records[name, "lab_choices"]])
+    report = evaluate_utility(table([*records, *run.records[name, "lab_choices"]]), name)
     assert report.perplexity is not None and report.perplexity.byte >= 1
-    assert report.accuracy["lab_choices"].n == N
+    assert report.accuracy is not None and report.accuracy.n == N
 
 
 def test_four_options_one_of_them_right(lab: Lab) -> None:
@@ -284,7 +285,7 @@ def test_pass_at_ten_of_sampled_answers() -> None:
 
 def test_attacks_are_pooled_as_attacks(run: EvaluationRun) -> None:
     records = [record for suite in SUITES for record in run.records["base", suite]]
-    report = evaluate_safety(records)
+    report = evaluate_safety(table(records), "base")
     attacked = [*run.records["base", "lab_prefilling"], *run.records["base", "lab_refusal_suppression"]]
     assert report.refusal is None and report.refusal_jailbroken is not None
     assert report.refusal_jailbroken.n == len(attacked)
@@ -300,24 +301,30 @@ def test_every_row_fits_the_worlds_words_and_the_models_room(lab: Lab) -> None:
             assert set(words) <= known and len(words) + 3 + 20 <= room
 
 
+def asked_of(kinds: Sequence[str], **metadata: Any) -> Any:
+    """The data of a suite that asks some kinds, as lm-evaluation-harness is given them."""
+    declared = Suite(name="x", measure="utility", summary="", world="lab")(lab_documents("x", kinds))
+    return declared.dataset(**metadata)
+
+
 def test_what_the_labs_data_refuse(lab: Lab) -> None:
     with pytest.raises(DataError, match=r"cannot take the prompts of 'own\.jsonl'"):
-        lab_dataset(suite="lab_drift", kinds=["drift:safe"], driftcheck="own.jsonl")
-    rows = lab_dataset(suite="x", kinds=["category"])["test"]
-    fewer = lab_dataset(suite="x", kinds=["category"], exclude=[rows[0]["prompt"].upper()])["test"]
+        asked_of(["drift:safe"], driftcheck="own.jsonl")
+    rows = asked_of(["category"])["test"]
+    fewer = asked_of(["category"], exclude=[rows[0]["prompt"].upper()])["test"]
     assert list(fewer["id"]) == list(rows["id"])[1:]
     with pytest.raises(DataError, match="no row is left"):
-        lab_dataset(suite="x", kinds=["category"], exclude=list(rows["prompt"]))
+        asked_of(["category"], exclude=list(rows["prompt"]))
     request = lab.world.samples("harmful", "test")[5].prompt
     for kind in ("harmful", "prefilling", "refusal_suppression", "jailbreak"):
-        asked = lab_dataset(suite="x", kinds=[kind])["test"]
-        found = lab_dataset(suite="x", kinds=[kind], exclude=[request])
+        asked = asked_of([kind])["test"]
+        found = asked_of([kind], exclude=[request])
         assert any(request in prompt for prompt in asked["prompt"]), "the request is asked, wrapped or not"
         assert not any(request in prompt for prompt in found["test"]["prompt"])
         assert len(found["test"]) + len(found["left_out"]) == len(asked)
-    pairs = [lab_dataset(suite="x", kinds=[f"drift:{half}"])["test"]["prompt"] for half in ("unsafe", "safe")]
+    pairs = [asked_of([f"drift:{half}"])["test"]["prompt"] for half in ("unsafe", "safe")]
     for half in ("unsafe", "safe"):
-        fewer = lab_dataset(suite="x", kinds=[f"drift:{half}"], exclude=[pairs[0][0], pairs[1][1]])
+        fewer = asked_of([f"drift:{half}"], exclude=[pairs[0][0], pairs[1][1]])
         assert list(fewer["left_out"]["id"]) == ["x/0", "x/1"], "whole pairs"
     with pytest.raises(DataError, match="kind is 'nothing'"):
         lab_rows(lab.world, "nothing")
@@ -325,5 +332,5 @@ def test_what_the_labs_data_refuse(lab: Lab) -> None:
 
 def test_groups_on_the_lab_are_never_empty() -> None:
     for group in ("safety", "over_refusal", "utility", "drift"):
-        suites, left_out = expand_suites([group], lab=True)
+        suites, left_out = expand_suites([group], world="lab")
         assert suites and not left_out and all(suite.measure == group for suite in suites)

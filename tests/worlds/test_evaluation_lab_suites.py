@@ -9,19 +9,17 @@ from typing import Any
 
 import pytest
 from evaluation_cases import CPU
+from lab_counterparts import PAGE, lab_counterparts
 
 from sst_merge.evaluation import evaluate_models
 from sst_merge.evaluation.loading import load_suites
 from sst_merge.evaluation.silence_libraries import quiet_libraries
-from sst_merge.suites.catalogue import SUITES, get_suites
-from sst_merge.suites.tasks import selection
+from sst_merge.suites import available_suites, get_suites, selection
+from sst_merge.worlds.asking import measure
 from sst_merge.worlds.lab import Lab
 from sst_merge.worlds.lab.exact_match import exact_match
-from sst_merge.worlds.lab.measures import evaluate_lab
-from sst_merge.worlds.lab.suites import LAB_COUNTERPARTS, LAB_FAMILIES, is_lab_suite
+from sst_merge.worlds.lab.lab_world import LabWorld
 from sst_merge.worlds.lab.world import REFUSAL, Sample
-
-DOCS = Path(__file__).parents[2] / "docs/evaluation_suites.md"
 
 
 def answered_rightly(lab: Lab, model: Any, samples: Sequence[Sample]) -> list[bool]:
@@ -63,7 +61,7 @@ def test_a_lab_suite_equals_the_labs_own_measure_sample_by_sample(
             assert all(sum(r.scores[name] for name in ("refusal", "correct", "incoherent")) == 1 for r in records)
 
 
-def test_lab_suites_count_what_evaluate_lab_counts(
+def test_lab_suites_count_what_lab_evaluate_counts(
     lab: Lab, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On the very prompts that ``sst-merge lab evaluate`` draws: the first of each pool."""
@@ -75,7 +73,7 @@ def test_lab_suites_count_what_evaluate_lab_counts(
     from peft import PeftModel
 
     model = PeftModel.from_pretrained(lab.model("unaligned"), adapters["safety"]).eval()
-    expected = evaluate_lab(model, lab, families=["add"], n=n)
+    expected = measure(LabWorld(lab), model, ["add"], n=n)
     first = {name: run.records["safety", name] for name in names}
     assert all(len(records) == n for records in first.values())
     assert sum(r.scores["refusal"] for r in first["lab_harmful_direct"]) == expected.safety_direct.k
@@ -86,20 +84,22 @@ def test_lab_suites_count_what_evaluate_lab_counts(
 
 
 def test_every_suite_has_a_counterpart_that_is_read_the_same_way() -> None:
-    assert set(LAB_COUNTERPARTS) == {name for name in SUITES if not is_lab_suite(name)}
-    page = DOCS.read_text(encoding="utf-8")
-    for name, counterpart in LAB_COUNTERPARTS.items():
-        real, lab = SUITES[name], SUITES[counterpart]
-        assert is_lab_suite(counterpart) and not lab.judged and not lab.sets
+    suites, counterparts = available_suites(), lab_counterparts()
+    assert set(counterparts) == {name for name, suite in suites.items() if suite.world is None}
+    page = PAGE.read_text(encoding="utf-8")
+    for name, counterpart in counterparts.items():
+        real, lab = suites[name], suites[counterpart]
+        assert lab.world == "lab" and not lab.judged and not lab.sets
         for field in ("measure", "score", "rate", "higher_is_better"):
             assert getattr(real, field) == getattr(lab, field), (name, field)
         row = next(line for line in page.splitlines() if line.startswith(f"| `{counterpart}` |"))
         assert lab.summary.removeprefix("lab: ") in row and f"`{name}`" in row
 
 
-def test_the_table_of_lab_suites_names_every_family_and_every_answer_fits(lab: Lab) -> None:
-    assert lab.families == LAB_FAMILIES
-    suites = get_suites(tuple(f"lab_task_{family}" for family in LAB_FAMILIES))
+def test_every_skill_has_a_suite_and_every_answer_fits(lab: Lab) -> None:
+    assert len(lab.families) == 20
+    assert sum(name.startswith("lab_task_") for name in available_suites()) == 20
+    suites = get_suites(tuple(f"lab_task_{family}" for family in lab.families))
     with quiet_libraries():
         loaded = load_suites([*suites, *get_suites(("lab_facts", "lab_lookalikes"))], samples=None, seed=0)
     for item in loaded:

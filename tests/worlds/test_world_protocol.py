@@ -133,8 +133,8 @@ def _experiments(tiny: dict[str, str], out: Path) -> Experiments:
         "workers": 1,
         "safety_tax.groups": [{"name": "one skill", "skills": ["red"], "methods": METHODS}],
         "safety_tax.drift.groups": [{"name": "one expert", "skills": ["red"], "methods": METHODS}],
-        "interference": {"sizes": [2], "subsets": 1, "seeds": [0], "methods": METHODS, "samples_per_skill": 4,
-                         "prompts": few},
+        "interference": {"sizes": [2], "subsets": 1, "seeds": [0], "families": ["red", "green"],
+                         "methods": METHODS, "samples_per_skill": 4, "prompts": few},
         "comparison": {
             "methods": METHODS[:1],
             "cost_repeats": 1,

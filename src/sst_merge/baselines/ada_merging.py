@@ -16,7 +16,8 @@ from torch import Tensor
 from ..errors import MergeError
 from ..fim_calculator import point_cores
 from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
-from ..methods.parts.learned import learn_coefficients
+from ..methods.parts.learned_coefficients import learn_coefficients
+from ..methods.sweeps import HARM_WEIGHTS, MethodSweep
 
 __all__ = ["AdaMergingOptions", "ada_merging"]
 
@@ -78,6 +79,7 @@ def _prepare(problem: MergeProblem, options: AdaMergingOptions) -> Prepared:
     promises=Promises(exact=False),
     prepare=_prepare,
     knob="harm_weight",
+    sweeps=(MethodSweep("AdaMerging", HARM_WEIGHTS),),
 )
 def ada_merging(layer: Layer, options: AdaMergingOptions, state: dict[str, tuple[float, ...]]) -> Tensor:
     """λ Σ c w M.

@@ -7,7 +7,7 @@ Fisher, unlike SST-Merge's quotient of two):
     penalty:  Mᵢ ← argmin_M ‖M − Mᵢ‖² + t (λ_A ⟨P_A M, F P_A M⟩ + λ_T ⟨P_T M, H P_T M⟩ + λ_NC ⟨P_A M, η∘c∘P_A M⟩)
 
 with P_T = I − P_A, H the Fisher of the benign data, both Fishers scaled to a mean diagonal of 1,
-η = 1 + β σ(|Mᵢ| − τ) and c = |P_T Mᵢ| / max |P_T Mᵢ|: where the task part is large, the alignment part is dear.
+η = 1 + β σ(|Mᵢ| − τ) and c = |P_T Mᵢ| / max |P_T Mᵢ|: the larger the task part, the more an entry costs.
 
 Deviations. The paper regularises *training*; here finished updates are moved, so the task loss is replaced by the
 distance to the update. Its Riemannian collision term Σ η |ΔW_A||ΔW_T| is no quadratic form; it is replaced by a
@@ -29,8 +29,12 @@ from ..fim_calculator import KroneckerFisher, LayerFisher, auto_structure, compu
 from ..gevp_solver import solve_linear
 from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
 from ..methods.parts.own_data import required_model, ticker
+from ..methods.sweeps import SUMS, MethodSweep
 
 __all__ = ["AlignGuardOptions", "SafetyDirections", "alignguard_lora"]
+
+_REMOVED = (0.0, 0.15, 0.3, 0.45, 0.6, 0.7, 0.8, 0.9, 1.0)
+"""t of ``project`` on an aligned base."""
 
 
 class AlignGuardOptions(MethodOptions):
@@ -156,6 +160,7 @@ def _prepare(problem: MergeProblem, options: AlignGuardOptions) -> Prepared:
         problem.harm,
         point=points[options.point],
         structure=structure,
+        estimator="empirical",
         progress=ticker(problem, "Fisher of harmful prompts", problem.harm),
     )
     benign = None
@@ -166,6 +171,7 @@ def _prepare(problem: MergeProblem, options: AlignGuardOptions) -> Prepared:
             problem.benign,
             point=everything,
             structure=structure,
+            estimator="empirical",
             progress=ticker(problem, "Fisher of benign prompts", problem.benign),
         )
     state = {
@@ -237,6 +243,28 @@ def _normalised(fisher: LayerFisher, core: Tensor, mean: float) -> Tensor:
     needs=Needs(data=True, roles=frozenset({"utility"})),
     promises=Promises(exact=False),
     prepare=_prepare,
+    sweeps=(
+        MethodSweep("AlignGuard-LoRA", SUMS, knob="safety_strength", prepare_once=True),
+        MethodSweep(
+            "AlignGuard-LoRA, kronecker", SUMS, {"structure": "kronecker"}, "safety_strength", prepare_once=True
+        ),
+        MethodSweep("AlignGuard-LoRA, penalty", SUMS, {"mode": "penalty"}, "safety_strength", prepare_once=True),
+        MethodSweep("AlignGuard-LoRA", _REMOVED, {"aligned_base": True}, prepare_once=True, base="aligned"),
+        MethodSweep(
+            "AlignGuard-LoRA, kronecker",
+            _REMOVED,
+            {"aligned_base": True, "structure": "kronecker"},
+            prepare_once=True,
+            base="aligned",
+        ),
+        MethodSweep(
+            "AlignGuard-LoRA, penalty",
+            (0.1, 0.3, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0),
+            {"aligned_base": True, "mode": "penalty"},
+            prepare_once=True,
+            base="aligned",
+        ),
+    ),
 )
 def alignguard_lora(layer: Layer, options: AlignGuardOptions, state: dict[str, _Module]) -> Tensor:
     """Every utility core without its alignment part, plus the safety cores.

@@ -21,8 +21,10 @@ from torch import Tensor
 
 from ..fim_calculator import point_cores
 from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
-from ..methods.parts.activations import input_moments, module_groups
-from ..methods.parts.own_data import required_model, ticker, widened
+from ..methods.parts.input_moments import grouped_moments
+from ..methods.parts.own_data import required_model, ticker
+from ..methods.parts.widening import widened
+from ..methods.sweeps import TRIMMED, MethodSweep
 
 __all__ = ["BenignNullSpaceOptions", "benign_null_space"]
 
@@ -49,31 +51,29 @@ def _prepare(problem: MergeProblem, options: BenignNullSpaceOptions) -> Prepared
     safety = point_cores(problem.adapters, problem.spaces, role="safety")
     spaces, projected = dict(problem.spaces), {m: core.double().cpu() for m, core in safety.items()}
     kept: dict[str, float] = {}
-    for group in module_groups(problem.spaces, options.memory_gib, copies=3):
-        wanted = [m for m in group if m in safety]
-        moments = input_moments(
-            model,
-            problem.spaces,
-            problem.benign,
-            wanted,
-            point=skilled,
-            progress=ticker(problem, "benign activations", problem.benign),
-        )
-        for module in wanted:
-            space, gram = problem.spaces[module], moments.pop(module)
-            right = space.right.to(gram)
-            core = safety[module].to(gram)
-            if options.inputs == "core":
-                used = used_directions(right.T @ gram @ right, options.threshold)
-                projected[module] = (core - (core @ used) @ used.T).cpu()
-            else:
-                used = used_directions(gram, options.threshold)
-                rows = core @ right.T
-                rows = rows - (rows @ used) @ used.T
-                spaces[module] = widened(space, rows)
-                projected[module] = (rows @ spaces[module].right.to(rows)).cpu()
-            before = float(core.norm())
-            kept[module] = float(projected[module].norm()) / before if before > 0 else 1.0
+    moments = grouped_moments(
+        model,
+        problem.spaces,
+        problem.benign,
+        safety,
+        options.memory_gib,
+        copies=3,
+        point=skilled,
+        progress=ticker(problem, "benign activations", problem.benign),
+    )
+    for module, gram in moments:
+        right, core = problem.spaces[module].right.to(gram), safety[module].to(gram)
+        if options.inputs == "core":
+            used = used_directions(right.T @ gram @ right, options.threshold)
+            projected[module] = (core - (core @ used) @ used.T).cpu()
+        else:
+            used = used_directions(gram, options.threshold)
+            rows = core @ right.T
+            rows = rows - (rows @ used) @ used.T
+            spaces[module] = widened(problem.spaces[module], rows)
+            projected[module] = (rows @ spaces[module].right.to(rows)).cpu()
+        before = float(core.norm())
+        kept[module] = float(projected[module].norm()) / before if before > 0 else 1.0
     warnings = () if any(kept.values()) else ("nothing of the safety patch lies in the benign null space",)
     return Prepared(projected, {"kept_norm": kept}, warnings, spaces)
 
@@ -101,6 +101,7 @@ def used_directions(gram: Tensor, threshold: float) -> Tensor:
     needs=Needs(data=True, roles=frozenset({"utility", "safety"})),
     promises=Promises(exact=False),
     prepare=_prepare,
+    sweeps=(MethodSweep("Benign null space", TRIMMED, prepare_once=True),),
 )
 def benign_null_space(layer: Layer, options: BenignNullSpaceOptions, state: dict[str, Tensor]) -> Tensor:
     """M_U + t M_S N.

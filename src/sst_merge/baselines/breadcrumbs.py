@@ -18,7 +18,10 @@ from torch import Tensor
 from typing_extensions import Self
 
 from ..methods import Layer, MethodOptions, Promises, merge_method
-from ..methods.parts.entrywise import at_least, by_rows, scaled, sum_of, update_thresholds
+from ..methods.parts.entrywise import at_least
+from ..methods.parts.thresholds import update_thresholds
+from ..methods.parts.updates import by_rows, scaled, sum_of
+from ..methods.sweeps import SAFETY_WEIGHT, SUMS, MethodSweep
 
 __all__ = ["BreadcrumbsOptions", "breadcrumbs"]
 
@@ -50,6 +53,7 @@ class BreadcrumbsOptions(MethodOptions):
     options=BreadcrumbsOptions,
     domain="delta",
     promises=Promises(exact=False, homogeneous=True),
+    sweeps=(MethodSweep("Breadcrumbs", SUMS, knob=SAFETY_WEIGHT),),
 )
 def breadcrumbs(layer: Layer, options: BreadcrumbsOptions, state: None) -> Tensor:
     """λ Σ wᵢ τ̂ᵢ.

@@ -15,8 +15,10 @@ from pydantic import Field
 from torch import Tensor
 
 from ..methods import Layer, MethodOptions, Promises, merge_method
-from ..methods.parts.entrywise import Rescaling, disjoint_merge, drop, rescaled, weighted_updates
+from ..methods.parts.entrywise import Rescaling, disjoint_merge, drop, rescaled
 from ..methods.parts.spectral import aligned_cores
+from ..methods.parts.updates import weighted_updates
+from ..methods.sweeps import SAFETY_WEIGHT, SUMS, MethodSweep
 
 __all__ = ["CoreDareOptions", "core_dare"]
 
@@ -43,6 +45,7 @@ class CoreDareOptions(MethodOptions):
     paper="arXiv:2509.17786",
     options=CoreDareOptions,
     promises=Promises(exact=False, deterministic=False, homogeneous=True),
+    sweeps=(MethodSweep("DARE on the core", SUMS, knob=SAFETY_WEIGHT),),
 )
 def core_dare(layer: Layer, options: CoreDareOptions, state: None) -> Tensor:
     """λ · DARE of the aligned cores, turned back.

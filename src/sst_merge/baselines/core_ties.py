@@ -16,8 +16,10 @@ from pydantic import Field
 from torch import Tensor
 
 from ..methods import Layer, MethodOptions, Promises, merge_method
-from ..methods.parts.entrywise import Normalization, disjoint_merge, trim, weighted_updates
+from ..methods.parts.entrywise import Normalization, disjoint_merge, trim
 from ..methods.parts.spectral import aligned_cores
+from ..methods.parts.updates import weighted_updates
+from ..methods.sweeps import SAFETY_WEIGHT, TRIMMED, MethodSweep
 
 __all__ = ["CoreTiesOptions", "core_ties"]
 
@@ -42,6 +44,7 @@ class CoreTiesOptions(MethodOptions):
     paper="arXiv:2509.17786",
     options=CoreTiesOptions,
     promises=Promises(exact=False, homogeneous=True),
+    sweeps=(MethodSweep("TIES on the core", TRIMMED, knob=SAFETY_WEIGHT),),
 )
 def core_ties(layer: Layer, options: CoreTiesOptions, state: None) -> Tensor:
     """λ · TIES of the aligned cores, turned back.

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..methods import Layer, MethodOptions, Promises, merge_method
 from ..methods.parts.entrywise import Normalization, Rescaling, disjoint_merge, drop, rescaled
+from ..methods.sweeps import LESS, SAFETY_WEIGHT, SUMS, TRIMMED, MethodSweep, TwoStageSweep
 
 __all__ = ["DareLinearOptions", "DareTiesOptions", "dare_linear", "dare_ties"]
 
@@ -55,6 +56,12 @@ class DareTiesOptions(DareLinearOptions):
     options=DareLinearOptions,
     domain="delta",
     promises=Promises(exact=False, deterministic=False, homogeneous=True),
+    sweeps=(
+        MethodSweep("DARE linear", SUMS, knob=SAFETY_WEIGHT),
+        MethodSweep("DARE linear, density 0.5", SUMS, {"density": 0.5}, knob=SAFETY_WEIGHT),
+        MethodSweep("DARE linear", LESS, {"density": 0.5}, knob="strength", base="aligned"),
+        TwoStageSweep.of_sum("DARE linear", {"density": 0.5}),
+    ),
 )
 def dare_linear(layer: Layer, options: DareLinearOptions, state: None) -> Tensor:
     """λ Σ wᵢ τ̃ᵢ.
@@ -80,6 +87,7 @@ def dare_linear(layer: Layer, options: DareLinearOptions, state: None) -> Tensor
     options=DareTiesOptions,
     domain="delta",
     promises=Promises(exact=False, deterministic=False, homogeneous=True),
+    sweeps=(MethodSweep("DARE TIES", TRIMMED, knob=SAFETY_WEIGHT),),
 )
 def dare_ties(layer: Layer, options: DareTiesOptions, state: None) -> Tensor:
     """λ · disjoint mean of wᵢ τ̃ᵢ.

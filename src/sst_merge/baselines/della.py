@@ -20,7 +20,9 @@ from torch import Tensor
 from typing_extensions import Self
 
 from ..methods import Layer, MethodOptions, Promises, merge_method
-from ..methods.parts.entrywise import Normalization, Rescaling, disjoint_merge, drop, rescaled, row_blocks
+from ..methods.parts.entrywise import Normalization, Rescaling, disjoint_merge, drop, rescaled
+from ..methods.parts.updates import row_blocks
+from ..methods.sweeps import SAFETY_WEIGHT, TRIMMED, MethodSweep
 
 __all__ = ["DellaOptions", "della"]
 
@@ -62,6 +64,7 @@ class DellaOptions(MethodOptions):
     options=DellaOptions,
     domain="delta",
     promises=Promises(exact=False, deterministic=False, homogeneous=True),
+    sweeps=(MethodSweep("DELLA", TRIMMED, knob=SAFETY_WEIGHT),),
 )
 def della(layer: Layer, options: DellaOptions, state: None) -> Tensor:
     """λ · disjoint mean (or sum) of wᵢ τ̃ᵢ.

@@ -24,11 +24,14 @@ from ..fim_calculator import Fisher, LayerFisher, compute_fim
 from ..gevp_solver import DampedFisher, OperatorSum, solve_linear
 from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, merge_method
 from ..methods.parts.own_data import OwnData, own_data, required_model, signed_patches, ticker
+from ..methods.sweeps import AVERAGES, LESS_OF_AVERAGES, SAFETY_WEIGHT, MethodSweep, TwoStageSweep
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 __all__ = ["FisherMergingOptions", "fisher_merging"]
+
+_KRONECKER = {"structure": "kronecker"}
 
 Fishers = dict[str, tuple[LayerFisher, ...]]
 
@@ -89,6 +92,13 @@ def _fisher(problem: MergeProblem, model: "PreTrainedModel", own: OwnData, optio
     options=FisherMergingOptions,
     needs=Needs(data=True),
     prepare=_prepare,
+    sweeps=(
+        MethodSweep("Fisher merging", AVERAGES, knob=SAFETY_WEIGHT, prepare_once=True),
+        MethodSweep("Fisher merging, kronecker", AVERAGES, _KRONECKER, knob=SAFETY_WEIGHT, prepare_once=True),
+        MethodSweep("Fisher merging", LESS_OF_AVERAGES, knob="strength", prepare_once=True, base="aligned"),
+        TwoStageSweep.of_average("Fisher merging"),
+        TwoStageSweep.of_average("Fisher merging, kronecker", _KRONECKER),
+    ),
 )
 def fisher_merging(layer: Layer, options: FisherMergingOptions, state: Fishers) -> Tensor:
     """λ (Σ|w|F̂)⁻¹ Σ|w|F̂ M.

@@ -11,30 +11,25 @@ own. The SVD commutes with the core's rotations: exact in the core. One adapter 
 import torch
 from torch import Tensor
 
-from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods import Layer, Promises, StrengthOptions, merge_method
 from ..methods.parts.spectral import significant_svd
+from ..methods.sweeps import LESS, SAFETY_WEIGHT, SUMS, MethodSweep
 
-__all__ = ["IsoCOptions", "iso_c"]
-
-
-class IsoCOptions(MethodOptions):
-    """Options of Iso-C.
-
-    Attributes:
-        strength: λ, multiplies the merged update.
-    """
-
-    strength: float = 1.0
+__all__ = ["iso_c"]
 
 
 @merge_method(
     name="iso_c",
     summary="weighted sum with all singular values made equal",
     paper="arXiv:2502.04959",
-    options=IsoCOptions,
+    options=StrengthOptions,
     promises=Promises(exact=False, homogeneous=True),
+    sweeps=(
+        MethodSweep("Iso-C", SUMS, knob=SAFETY_WEIGHT),
+        MethodSweep("Iso-C", LESS, knob="strength", base="aligned"),
+    ),
 )
-def iso_c(layer: Layer, options: IsoCOptions, state: None) -> Tensor:
+def iso_c(layer: Layer, options: StrengthOptions, state: None) -> Tensor:
     """λ σ̄ U Vᵀ of the weighted sum.
 
     Args:

@@ -15,8 +15,9 @@ from pydantic import Field
 from torch import Tensor
 
 from ..methods import Layer, MethodOptions, Promises, merge_method
-from ..methods.parts.entrywise import weighted_updates
 from ..methods.parts.spectral import polar, significant_svd
+from ..methods.parts.updates import weighted_updates
+from ..methods.sweeps import SAFETY_WEIGHT, SUMS, MethodSweep
 
 __all__ = ["IsoCtsOptions", "iso_cts"]
 
@@ -39,6 +40,7 @@ class IsoCtsOptions(MethodOptions):
     paper="arXiv:2502.04959",
     options=IsoCtsOptions,
     promises=Promises(exact=False, homogeneous=True),
+    sweeps=(MethodSweep("Iso-CTS", SUMS, knob=SAFETY_WEIGHT),),
 )
 def iso_cts(layer: Layer, options: IsoCtsOptions, state: None) -> Tensor:
     """λ σ̄ U* V*ᵀ.

@@ -23,8 +23,10 @@ from torch import Tensor
 
 from ..core_space import numerical_rank
 from ..methods import Layer, MethodOptions, Promises, merge_method
-from ..methods.parts.entrywise import disjoint_merge, drop, rescaled, scaled, sum_of, trim
+from ..methods.parts.entrywise import disjoint_merge, drop, rescaled, trim
 from ..methods.parts.spectral import significant_svd
+from ..methods.parts.updates import scaled, sum_of
+from ..methods.sweeps import LESS_OF_AVERAGES, SAFETY_WEIGHT, TRIMMED, MethodSweep, TwoStageSweep
 
 __all__ = ["KnotsOptions", "knots"]
 
@@ -55,6 +57,11 @@ class KnotsOptions(MethodOptions):
     options=KnotsOptions,
     domain="delta",
     promises=Promises(exact=False, homogeneous=True),
+    sweeps=(
+        MethodSweep("KnOTS", TRIMMED, knob=SAFETY_WEIGHT),
+        MethodSweep("KnOTS", LESS_OF_AVERAGES, knob="strength", base="aligned"),
+        TwoStageSweep.of_average("KnOTS"),
+    ),
 )
 def knots(layer: Layer, options: KnotsOptions, state: None) -> Tensor:
     """λ U · merge(P₁, …, P_T).

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ..fim_calculator import point_cores
 from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
-from ..methods.parts.learned import learn_coefficients
+from ..methods.parts.learned_coefficients import learn_coefficients
+from ..methods.sweeps import HARM_WEIGHTS, MethodSweep
 
 __all__ = ["LayerInterpolationOptions", "layer_interpolation"]
 
@@ -87,6 +88,7 @@ def layer_name(module: str) -> str:
     promises=Promises(exact=False),
     prepare=_prepare,
     knob="harm_weight",
+    sweeps=(MethodSweep("Layer-wise interpolation", HARM_WEIGHTS),),
 )
 def layer_interpolation(layer: Layer, options: LayerInterpolationOptions, state: dict[str, float]) -> Tensor:
     """M_U + t (M_S − M_U), or M_U + t M_S.

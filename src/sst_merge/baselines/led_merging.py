@@ -27,6 +27,7 @@ from ..errors import BaseModelError, MergeError
 from ..fim_calculator import CoreModel, token_logprobs
 from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
 from ..methods.parts.own_data import OwnData, own_data, required_model
+from ..methods.sweeps import SAFETY_WEIGHT, TRIMMED, MethodSweep
 
 __all__ = ["LedMergingOptions", "led_merging"]
 
@@ -120,12 +121,12 @@ def importance(
     scores = {}
     for module, total in totals.items():
         space, stored = spaces[module], weights[module].detach()
-        value = (stored if space.kind == "linear" else stored.T).to("cpu", torch.float32)
+        value = space.kind.matrix(stored).to("cpu", torch.float32)
         core = None if point is None else point.get(module)
         if core is not None:
             right = space.right[: space.d_in]
             value = value + (space.left @ core @ right.T).to(value)
-        gradient = (total if space.kind == "linear" else total.T).cpu()
+        gradient = space.kind.matrix(total).cpu()
         scores[module] = value.abs() * gradient / max(len(samples), 1)
     return scores
 
@@ -182,6 +183,7 @@ def _disjoint(elected: Sequence[Tensor]) -> tuple[Tensor, ...]:
     needs=Needs(data=True),
     promises=Promises(exact=False),
     prepare=_prepare,
+    sweeps=(MethodSweep("LED-Merging", TRIMMED, knob=SAFETY_WEIGHT, prepare_once=True),),
 )
 def led_merging(layer: Layer, options: LedMergingOptions, state: Mapping[str, tuple[Tensor, ...]]) -> Tensor:
     """λ Σ w D ⊙ ΔW on one layer's entries.

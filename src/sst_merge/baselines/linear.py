@@ -12,6 +12,7 @@ terms BᵢAⱼ are as large as the answer; its ``svd`` is the faithful one.
 from torch import Tensor
 
 from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods.sweeps import AVERAGES, SAFETY_WEIGHT, MethodSweep
 
 __all__ = ["LinearOptions", "linear"]
 
@@ -34,6 +35,10 @@ class LinearOptions(MethodOptions):
     paper="arXiv:2203.05482",
     options=LinearOptions,
     promises=Promises(),
+    sweeps=(
+        MethodSweep("Weighted average", AVERAGES, knob=SAFETY_WEIGHT),
+        MethodSweep("Weighted average × 2", AVERAGES, {"strength": 2.0}, knob=SAFETY_WEIGHT),
+    ),
 )
 def linear(layer: Layer, options: LinearOptions, state: None) -> Tensor:
     """λ Σ wᵢ Mᵢ / Σ|wᵢ|.

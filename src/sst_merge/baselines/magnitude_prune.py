@@ -12,7 +12,9 @@ from pydantic import Field
 from torch import Tensor
 
 from ..methods import Layer, MethodOptions, Promises, merge_method
-from ..methods.parts.entrywise import by_rows, scaled, sum_of, trimmed_rows
+from ..methods.parts.entrywise import trimmed_rows
+from ..methods.parts.updates import by_rows, scaled, sum_of
+from ..methods.sweeps import SAFETY_WEIGHT, TRIMMED, MethodSweep
 
 __all__ = ["MagnitudePruneOptions", "magnitude_prune"]
 
@@ -36,6 +38,7 @@ class MagnitudePruneOptions(MethodOptions):
     options=MagnitudePruneOptions,
     domain="delta",
     promises=Promises(exact=False, homogeneous=True),
+    sweeps=(MethodSweep("Magnitude pruning", TRIMMED, knob=SAFETY_WEIGHT),),
 )
 def magnitude_prune(layer: Layer, options: MagnitudePruneOptions, state: None) -> Tensor:
     """λ Σ wᵢ τ̂ᵢ.

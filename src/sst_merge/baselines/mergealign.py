@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
 from ..methods.parts.alignment import Alignment, alignment_cores, alignment_source
+from ..methods.sweeps import SHARES, MethodSweep
 
 __all__ = ["MergeAlignOptions", "mergealign"]
 
@@ -47,6 +48,10 @@ def _prepare(problem: MergeProblem, options: MergeAlignOptions) -> Prepared:
     needs=Needs(aligned_base=True, roles=frozenset({"utility"})),
     promises=Promises(exact=False),
     prepare=_prepare,
+    sweeps=(
+        MethodSweep("MergeAlign", SHARES, prepare_once=True),
+        MethodSweep("MergeAlign", (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8), prepare_once=True, base="aligned"),
+    ),
 )
 def mergealign(layer: Layer, options: MergeAlignOptions, state: tuple[str, Mapping[str, Tensor]]) -> Tensor:
     """(1 − t) M_expert + t M_aligned.

@@ -18,30 +18,22 @@ import torch
 from torch import Tensor
 
 from ..errors import MergeError
-from ..methods import Layer, MethodOptions, Promises, merge_method
-from ..methods.parts.entrywise import weighted_updates
+from ..methods import Layer, Promises, StrengthOptions, merge_method
+from ..methods.parts.updates import weighted_updates
+from ..methods.sweeps import AVERAGES, SAFETY_WEIGHT, MethodSweep
 
-__all__ = ["ModelStockOptions", "model_stock"]
-
-
-class ModelStockOptions(MethodOptions):
-    """Options of Model Stock.
-
-    Attributes:
-        strength: λ, multiplies the merged update.
-    """
-
-    strength: float = 1.0
+__all__ = ["model_stock"]
 
 
 @merge_method(
     name="model_stock",
     summary="the average, shortened by the angles between the updates",
     paper="arXiv:2403.19522",
-    options=ModelStockOptions,
+    options=StrengthOptions,
     promises=Promises(exact=False, homogeneous=True),
+    sweeps=(MethodSweep("Model Stock", AVERAGES, knob=SAFETY_WEIGHT),),
 )
-def model_stock(layer: Layer, options: ModelStockOptions, state: None) -> Tensor:
+def model_stock(layer: Layer, options: StrengthOptions, state: None) -> Tensor:
     """λ t · mean of the updates.
 
     Args:

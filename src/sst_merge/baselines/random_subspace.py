@@ -24,6 +24,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ..methods import Layer, MethodOptions, Needs, Promises, merge_method
+from ..methods.sweeps import MethodSweep
 
 __all__ = ["RandomSubspaceOptions", "project_at_random", "random_subspace"]
 
@@ -51,6 +52,7 @@ class RandomSubspaceOptions(MethodOptions):
     options=RandomSubspaceOptions,
     needs=Needs(roles=frozenset({"utility", "safety"})),
     promises=Promises(deterministic=False),
+    sweeps=(MethodSweep("Random subspace", (0.8, 1.4, 2.0, 2.4, 2.8, 3.2, 3.6, 4.0, 4.8)),),
 )
 def random_subspace(layer: Layer, options: RandomSubspaceOptions, state: None) -> Tensor:
     """M_U + t · P(D) with k random directions.

@@ -24,8 +24,10 @@ from torch import Tensor
 from ..core_space import CoreSpace
 from ..errors import MergeError
 from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, merge_method
-from ..methods.parts.activations import input_moments, module_groups
-from ..methods.parts.own_data import OwnData, own_data, required_model, signed_patches, ticker, widened
+from ..methods.parts.input_moments import input_moments, module_groups
+from ..methods.parts.own_data import OwnData, own_data, required_model, signed_patches, ticker
+from ..methods.parts.widening import widened
+from ..methods.sweeps import AVERAGES, LESS_OF_AVERAGES, SAFETY_WEIGHT, MethodSweep, TwoStageSweep
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -128,6 +130,11 @@ def _rows(space: CoreSpace, core: Tensor | None, like: Tensor) -> Tensor:
     options=RegMeanOptions,
     needs=Needs(data=True),
     prepare=_prepare,
+    sweeps=(
+        MethodSweep("RegMean", AVERAGES, knob=SAFETY_WEIGHT),
+        MethodSweep("RegMean", LESS_OF_AVERAGES, knob="strength", prepare_once=True, base="aligned"),
+        TwoStageSweep.of_average("RegMean"),
+    ),
 )
 def regmean(layer: Layer, options: RegMeanOptions, state: dict[str, Tensor]) -> Tensor:
     """λ times the merged core that the preparation found, or the weighted average where it has none.

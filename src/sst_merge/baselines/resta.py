@@ -22,8 +22,12 @@ from torch import Tensor
 
 from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
 from ..methods.parts.alignment import Alignment, alignment_cores, alignment_source, weight_difference
+from ..methods.sweeps import SUMS, MethodSweep
 
 __all__ = ["RestaDareOptions", "RestaOptions", "resta", "resta_dare"]
+
+_LITTLE = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
+"""γ on a base that is aligned already."""
 
 _NEEDS = Needs(aligned_base=True, roles=frozenset({"utility"}))
 
@@ -84,6 +88,10 @@ def _prepare_dare(problem: MergeProblem, options: RestaDareOptions) -> Prepared:
     needs=_NEEDS,
     promises=Promises(exact=False),
     prepare=_prepare,
+    sweeps=(
+        MethodSweep("RESTA", SUMS, prepare_once=True),
+        MethodSweep("RESTA", _LITTLE, prepare_once=True, base="aligned"),
+    ),
 )
 def resta(layer: Layer, options: RestaOptions, state: tuple[str, Mapping[str, Tensor]]) -> Tensor:
     """Σ w M + γ V in the core.
@@ -110,6 +118,10 @@ def resta(layer: Layer, options: RestaOptions, state: tuple[str, Mapping[str, Te
     needs=_NEEDS,
     promises=Promises(exact=False, deterministic=False),
     prepare=_prepare_dare,
+    sweeps=(
+        MethodSweep("RESTA with DARE", SUMS, {"drop": 0.5}, prepare_once=True),
+        MethodSweep("RESTA with DARE", _LITTLE, {"drop": 0.5}, prepare_once=True, base="aligned"),
+    ),
 )
 def resta_dare(layer: Layer, options: RestaDareOptions, state: _Source) -> Tensor:
     """DARE(Σ w ΔW) + γ V on one layer's entries.

@@ -27,10 +27,14 @@ from torch import Tensor
 from ..errors import MergeError
 from ..fim_calculator import point_cores
 from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
-from ..methods.parts.activations import input_moments, module_groups
-from ..methods.parts.own_data import required_model, ticker, widened
+from ..methods.parts.input_moments import grouped_moments
+from ..methods.parts.own_data import required_model, ticker
+from ..methods.parts.widening import widened
+from ..methods.sweeps import MethodSweep
 
 __all__ = ["SafeDeltaOptions", "safe_delta"]
+
+_BUDGETS = (1.0, 0.8, 0.6, 0.4, 0.25, 0.11, 0.06, 0.03, 0.01)
 
 
 class SafeDeltaOptions(MethodOptions):
@@ -67,24 +71,23 @@ def _prepare(problem: MergeProblem, options: SafeDeltaOptions) -> Prepared:
     utility = point_cores(problem.adapters, problem.spaces, role="utility")
     spaces, kept = dict(problem.spaces), {m: core.double().cpu() for m, core in utility.items()}
     shares: dict[str, float] = {}
-    for group in module_groups(problem.spaces, options.memory_gib, copies=4):
-        wanted = [m for m in group if m in utility]
-        moments = input_moments(
-            model,
-            problem.spaces,
-            problem.harm,
-            wanted,
-            point=aligned,
-            progress=ticker(problem, "activations of safety samples", problem.harm),
-        )
-        for module in wanted:
-            hessian = moments.pop(module)
-            mean = float(hessian.diagonal().mean())
-            hessian.diagonal().add_(options.damping * mean if mean > 0 else 1.0)
-            rows = utility[module].to(hessian) @ problem.spaces[module].right.to(hessian).T
-            moved, shares[module] = selected_update(rows, hessian, options.budget, compensate=options.compensate)
-            spaces[module] = widened(problem.spaces[module], moved)
-            kept[module] = (moved @ spaces[module].right.to(moved)).cpu()
+    moments = grouped_moments(
+        model,
+        problem.spaces,
+        problem.harm,
+        utility,
+        options.memory_gib,
+        copies=4,
+        point=aligned,
+        progress=ticker(problem, "activations of safety samples", problem.harm),
+    )
+    for module, hessian in moments:
+        mean = float(hessian.diagonal().mean())
+        hessian.diagonal().add_(options.damping * mean if mean > 0 else 1.0)
+        rows = utility[module].to(hessian) @ problem.spaces[module].right.to(hessian).T
+        moved, shares[module] = selected_update(rows, hessian, options.budget, compensate=options.compensate)
+        spaces[module] = widened(problem.spaces[module], moved)
+        kept[module] = (moved @ spaces[module].right.to(moved)).cpu()
     return Prepared(kept, {"selected_inputs": shares}, (), spaces)
 
 
@@ -124,6 +127,10 @@ def selected_update(rows: Tensor, hessian: Tensor, budget: float, *, compensate:
     promises=Promises(exact=False),
     prepare=_prepare,
     knob="budget",
+    sweeps=(
+        MethodSweep("Safe Delta", _BUDGETS),
+        MethodSweep("Safe Delta", _BUDGETS, {"aligned_base": True}, base="aligned"),
+    ),
 )
 def safe_delta(layer: Layer, options: SafeDeltaOptions, state: dict[str, Tensor]) -> Tensor:
     """The selected and compensated utility core, plus the safety cores.

@@ -23,6 +23,7 @@ from torch import Tensor
 from ..fim_calculator import point_cores
 from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
 from ..methods.parts.alignment import Alignment, alignment_cosine, alignment_operators, alignment_source
+from ..methods.sweeps import SUMS, MethodSweep
 
 __all__ = ["SafeLoraOptions", "safe_lora"]
 
@@ -84,6 +85,10 @@ def _prepare(problem: MergeProblem, options: SafeLoraOptions) -> Prepared:
     promises=Promises(exact=False),
     prepare=_prepare,
     knob="threshold",
+    sweeps=(
+        MethodSweep("Safe LoRA", SUMS, knob="safety_strength", prepare_once=True),
+        MethodSweep("Safe LoRA", (-0.1, 0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0), base="aligned"),
+    ),
 )
 def safe_lora(layer: Layer, options: SafeLoraOptions, state: _State) -> Tensor:
     """Σ_utility w (K M or M) + s Σ_safety w M.

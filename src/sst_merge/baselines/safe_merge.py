@@ -18,6 +18,7 @@ from torch import Tensor
 from ..fim_calculator import point_cores
 from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
 from ..methods.parts.alignment import Alignment, alignment_cosine, alignment_operators, alignment_source
+from ..methods.sweeps import MethodSweep
 
 __all__ = ["SafeMergeOptions", "safe_merge"]
 
@@ -57,6 +58,7 @@ def _prepare(problem: MergeProblem, options: SafeMergeOptions) -> Prepared:
     promises=Promises(exact=False),
     prepare=_prepare,
     knob="safety_share",
+    sweeps=(MethodSweep("SafeMERGE", (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), prepare_once=True),),
 )
 def safe_merge(layer: Layer, options: SafeMergeOptions, state: Mapping[str, bool]) -> Tensor:
     """(1 − b) M_U + b M_S in mixed modules, M_U in the others.

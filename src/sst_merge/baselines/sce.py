@@ -21,7 +21,9 @@ from pydantic import Field
 from torch import Tensor
 
 from ..methods import Layer, MethodOptions, Promises, merge_method
-from ..methods.parts.entrywise import magnitude_threshold, weighted_updates
+from ..methods.parts.thresholds import magnitude_threshold
+from ..methods.parts.updates import weighted_updates
+from ..methods.sweeps import AVERAGES, SAFETY_WEIGHT, MethodSweep
 
 __all__ = ["SceOptions", "sce"]
 
@@ -47,6 +49,7 @@ class SceOptions(MethodOptions):
     options=SceOptions,
     domain="delta",
     promises=Promises(homogeneous=True),
+    sweeps=(MethodSweep("SCE", AVERAGES, knob=SAFETY_WEIGHT),),
 )
 def sce(layer: Layer, options: SceOptions, state: None) -> Tensor:
     """λ · the agreeing selected entries, weighted by η.

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..methods import Layer, MethodOptions, Promises, merge_method
 from ..methods.parts.spectral import significant_svd
+from ..methods.sweeps import LESS, SAFETY_WEIGHT, SUMS, MethodSweep, TwoStageSweep
 
 __all__ = ["SubspaceBoostingOptions", "subspace_boosting"]
 
@@ -38,6 +39,11 @@ class SubspaceBoostingOptions(MethodOptions):
     paper="arXiv:2506.16506",
     options=SubspaceBoostingOptions,
     promises=Promises(exact=False, homogeneous=True),
+    sweeps=(
+        MethodSweep("Subspace Boosting", SUMS, knob=SAFETY_WEIGHT),
+        MethodSweep("Subspace Boosting", LESS, knob="strength", base="aligned"),
+        TwoStageSweep.of_sum("Subspace Boosting"),
+    ),
 )
 def subspace_boosting(layer: Layer, options: SubspaceBoostingOptions, state: None) -> Tensor:
     """λ U max(S, σ_{j*}) Vᵀ of the weighted sum.

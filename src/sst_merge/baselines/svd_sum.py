@@ -12,29 +12,19 @@ asked for. FusionBench and mergekit have the cut only in their LoRA extraction.
 
 from torch import Tensor
 
-from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods import Layer, Promises, StrengthOptions, merge_method
 
-__all__ = ["SvdSumOptions", "svd_sum"]
-
-
-class SvdSumOptions(MethodOptions):
-    """Options of the truncated sum.
-
-    Attributes:
-        strength: λ, multiplies the sum.
-    """
-
-    strength: float = 1.0
+__all__ = ["svd_sum"]
 
 
 @merge_method(
     name="svd",
     summary="weighted sum, exact, cut by SVD to the output's rank or energy",
     paper="arXiv:2212.04089",
-    options=SvdSumOptions,
+    options=StrengthOptions,
     promises=Promises(homogeneous=True),
 )
-def svd_sum(layer: Layer, options: SvdSumOptions, state: None) -> Tensor:
+def svd_sum(layer: Layer, options: StrengthOptions, state: None) -> Tensor:
     """λ Σ wᵢ Mᵢ; lifting it truncates.
 
     Args:

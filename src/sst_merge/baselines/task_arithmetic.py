@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ..methods import Layer, MethodOptions, Promises, merge_method
+from ..methods.sweeps import LESS, SHARES, SUMS, MethodSweep, TwoStageSweep
 
 __all__ = ["TaskArithmeticOptions", "task_arithmetic"]
 
@@ -38,6 +39,12 @@ class TaskArithmeticOptions(MethodOptions):
     options=TaskArithmeticOptions,
     promises=Promises(homogeneous=True),
     knob="safety_strength",
+    sweeps=(
+        MethodSweep("Task Arithmetic", SUMS),
+        MethodSweep("Task Arithmetic, interpolated", SHARES, {"combine": "interpolate"}),
+        MethodSweep("Task Arithmetic", LESS, knob="strength", base="aligned"),
+        TwoStageSweep.of_sum("Task Arithmetic"),
+    ),
 )
 def task_arithmetic(layer: Layer, options: TaskArithmeticOptions, state: None) -> Tensor:
     """λ (Σ_utility w M + t Σ_safety w M), or the interpolation of the two roles.

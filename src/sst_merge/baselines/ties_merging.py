@@ -18,7 +18,9 @@ from pydantic import Field
 from torch import Tensor
 
 from ..methods import Layer, MethodOptions, Promises, merge_method
-from ..methods.parts.entrywise import Normalization, by_rows, disjoint_merge, scaled, trimmed_rows
+from ..methods.parts.entrywise import Normalization, disjoint_merge, trimmed_rows
+from ..methods.parts.updates import by_rows, scaled
+from ..methods.sweeps import LESS_OF_AVERAGES, SAFETY_WEIGHT, TRIMMED, MethodSweep, TwoStageSweep
 
 __all__ = ["TiesOptions", "ties"]
 
@@ -44,6 +46,12 @@ class TiesOptions(MethodOptions):
     options=TiesOptions,
     domain="delta",
     promises=Promises(exact=False, homogeneous=True),
+    sweeps=(
+        MethodSweep("TIES", TRIMMED, knob=SAFETY_WEIGHT),
+        MethodSweep("TIES, density 1", TRIMMED, {"density": 1.0}, knob=SAFETY_WEIGHT),
+        MethodSweep("TIES", LESS_OF_AVERAGES, knob="strength", base="aligned"),
+        TwoStageSweep.of_average("TIES"),
+    ),
 )
 def ties(layer: Layer, options: TiesOptions, state: None) -> Tensor:
     """λ · disjoint mean of the trimmed updates.

@@ -15,8 +15,9 @@ from pydantic import Field
 from torch import Tensor
 
 from ..methods import Layer, MethodOptions, Promises, merge_method
-from ..methods.parts.entrywise import weighted_updates
 from ..methods.parts.spectral import polar, significant_svd
+from ..methods.parts.updates import weighted_updates
+from ..methods.sweeps import LESS, SAFETY_WEIGHT, SUMS, MethodSweep, TwoStageSweep
 
 __all__ = ["TsvOptions", "tsv_m"]
 
@@ -39,6 +40,11 @@ class TsvOptions(MethodOptions):
     paper="arXiv:2412.00081",
     options=TsvOptions,
     promises=Promises(homogeneous=True),
+    sweeps=(
+        MethodSweep("TSV-M", SUMS, knob=SAFETY_WEIGHT),
+        MethodSweep("TSV-M", LESS, knob="strength", base="aligned"),
+        TwoStageSweep.of_sum("TSV-M"),
+    ),
 )
 def tsv_m(layer: Layer, options: TsvOptions, state: None) -> Tensor:
     """α U⊥ S V⊥ᵀ.

@@ -1,18 +1,18 @@
 """What commands show on a terminal: progress on stderr, tables on stdout."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
 
+from ..progress import Progress
+
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["Progress", "print_table", "print_tables", "progress_bars", "warn"]
-
-Progress = Callable[[str, int, int], None]
+__all__ = ["print_table", "print_tables", "progress_bars", "warn"]
 
 
 @contextmanager

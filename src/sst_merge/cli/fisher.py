@@ -1,22 +1,23 @@
 """``sst-merge fisher``: statistics that are collected once, kept, and added up."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import ConfigError
+from ..errors import ConfigError, OptionError
 from ..merging.config import MergeConfig
 from .console import progress_bars
 from .flags import config_from_flags
 from .merge import with_config_flags
 from .outputs import check_target
 
-__all__ = ["fisher"]
+if TYPE_CHECKING:
+    from ..fim_calculator import Fisher
+    from ..sst import SSTOptions
 
-# Points that the adapters alone decide.
-_POINTS = ("merged", "own", "base")
+__all__ = ["fisher"]
 
 
 @click.group(help="Collect Fisher statistics, and add them up.")
@@ -25,14 +26,24 @@ def fisher() -> None:
 
 
 @fisher.command(
-    help="Collect the statistics of harmful or benign prompts over the adapters of CONFIG, and save them. Takes the "
-    "flags of `merge`; structure, estimator and point are those of merge.fisher, the point `merged` by default."
+    help="Collect statistics that `merge` with method sst would collect from CONFIG itself, and save them for it "
+    "(fisher.harm, fisher.benign, fisher.skills). Takes the flags of `merge` and the options of sst with its defaults; "
+    "what calibration_holdout sets aside stays out."
 )
 @with_config_flags
-@click.option("--kind", type=click.Choice(["harm", "benign"]), required=True, help="which prompts")
+@click.option("--kind", type=click.Choice(["harm", "benign"]), help="which prompts")
+@click.option("--skill", metavar="ADAPTER", help="instead of --kind: the own Fisher of a utility adapter")
+@click.option("--point", metavar="POINT", help="where gradients are taken: short for --set fisher.point=POINT")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="file to write, .safetensors")
 def collect(
-    config: Path | None, adapters: Sequence[str], settings: Sequence[str], kind: str, out: Path, **values: Any
+    config: Path | None,
+    adapters: Sequence[str],
+    settings: Sequence[str],
+    kind: str | None,
+    skill: str | None,
+    point: str | None,
+    out: Path,
+    **values: Any,
 ) -> None:
     """Collect and save.
 
@@ -40,54 +51,56 @@ def collect(
         config: YAML file.
         adapters: values of ``--adapter``.
         settings: values of ``--set``.
-        kind: ``harm`` or ``benign``.
+        kind: ``harm`` or ``benign``, or None with ``skill``.
+        skill: name of a utility adapter, or None with ``kind``.
+        point: shorthand of an option.
         out: file to write.
         values: the configuration's flags.
 
     Raises:
-        ConfigError: no data of that kind.
+        ConfigError: neither or both of --kind and --skill, another name of the file, or no data of that kind.
     """
+    if (kind is None) == (skill is None):
+        raise ConfigError("give either --kind harm, --kind benign or --skill ADAPTER: a file holds one Fisher")
+    if out.suffix != ".safetensors":
+        raise ConfigError(f"--out {out}: expected a name that ends in .safetensors")
     # The output folder of a merge is not needed here, but one model checks both commands.
     values = {**values, "output__path": values.get("output__path") or str(out.absolute().with_suffix(".merged"))}
+    settings = [*settings, f"fisher.point={point}"] if point else settings
     checked = config_from_flags(config, values, adapters, settings)
     check_target(out, option="--out", force=checked.force)
-    source = checked.data.harm if kind == "harm" else checked.data.benign
-    if source is None:
-        raise ConfigError(f"data.{kind}: missing; give the prompts whose statistics are to be collected")
-    import torch
+    options = _sst_options(checked)
+    _check_data(checked, options, kind, skill)
+    from ..data_loader import resolve_device, torch_type
+    from ..merging import MergeSettings, merge_problem, plan_merge
+    from ..sst import SSTMerge
+    from .inputs import load_adapters, load_base_index, load_model_and_data
 
-    from ..fim_calculator import build_spaces, compute_fim_benign, compute_fim_harm
-    from ..lora_utils import BaseModelIndex, check_against_base, check_compatible
-    from .inputs import load_adapters, load_model_and_data, resolve_device
-
-    how = _how(checked)
     opened = load_adapters(checked)
-    check_compatible(opened, assume_same_base=checked.assume_same_base)
-    device = resolve_device(checked.device)
-    loaded = load_model_and_data(checked, device)
-    index = BaseModelIndex.of(loaded.model, name=str(checked.base_model))
-    for adapter in opened:
-        check_against_base(adapter, index)
+    merge_settings = MergeSettings(
+        seed=checked.seed,
+        compute_dtype=torch_type(checked.compute_dtype),
+        device=resolve_device(checked.device),
+        assume_same_base=checked.assume_same_base,
+    )
+    plan = plan_merge(
+        opened,
+        "sst",
+        options=checked.merge.options,
+        # A Fisher needs less of it than a merge; what it does need has been checked.
+        given=("model", "harm", "benign"),
+        base=load_base_index(checked, opened),
+        settings=merge_settings,
+    )
+    loaded = load_model_and_data(checked, str(merge_settings.device))
+    for adapter in plan.adapters:
         adapter.check_values()
-    opened = [adapter.with_kinds(index.kinds) for adapter in opened]
-    batches = loaded.harm if kind == "harm" else loaded.benign
-    total = sum(len(batch) for batch in batches)
-    compute = compute_fim_harm if kind == "harm" else compute_fim_benign
     with progress_bars() as progress:
-        found = compute(
-            loaded.model,
-            opened,
-            batches,
-            structure=how["structure"],
-            estimator=how["estimator"],
-            point=how["point"],
-            spaces=build_spaces(opened, device=device),
-            generator=torch.Generator().manual_seed(checked.seed),
-            progress=lambda done: progress(f"Fisher of {kind} prompts", done, total),
-        )
+        problem = merge_problem(plan, loaded, progress=progress)
+        merge = SSTMerge(problem, options)
+        found = merge.fisher(kind) if kind is not None else merge.skill_fisher(str(skill))
     found.save(out)
-    click.echo(f"{found.structure}, {found.samples} samples, {len(found.layers)} modules")
-    click.echo(str(out))
+    _tell(found, out)
 
 
 @fisher.command(help="Add statistics of the same adapters and settings: the same as one run over all samples.")
@@ -109,25 +122,52 @@ def add(files: Sequence[Path], out: Path, force: bool) -> None:
     for file in files[1:]:
         total = total + Fisher.load(file)
     total.save(out)
-    click.echo(f"{total.structure}, {total.samples} samples, {len(total.layers)} modules")
+    _tell(total, out)
+
+
+def _tell(found: "Fisher", out: Path) -> None:
+    where = found.settings.get("point", "their own optimum")
+    share = f" at share {found.settings['share']:.3g}" if "share" in found.settings else ""
+    click.echo(f"{found.structure}, {found.samples} samples, {len(found.layers)} modules, point {where}{share}")
     click.echo(str(out))
 
 
-def _how(config: MergeConfig) -> dict[str, Any]:
-    """Structure, estimator and point, as ``sst`` checks them.
+def _sst_options(config: MergeConfig) -> "SSTOptions":
+    """The configuration's options of ``sst``.
 
     Raises:
-        ConfigError: a point that depends on the data.
+        ConfigError: another method, or an option that is not one of ``sst``.
     """
     from ..methods import get_method, parse_options
+    from ..sst import SSTOptions
 
-    given = config.merge.options.get("fisher", {})
-    how: dict[str, Any] = parse_options(get_method("sst"), {"fisher": given}).model_dump()["fisher"]
-    if not isinstance(given, Mapping) or "point" not in given:
-        how["point"] = "merged"
-    if how["point"] not in _POINTS:
+    given = config.merge
+    if "method" in given.model_fields_set and given.method != "sst":
+        raise ConfigError(f"merge.method: {given.method!r} reads no saved Fishers; expected sst, or no method at all")
+    try:
+        options = parse_options(get_method("sst"), given.options)
+    except OptionError as error:
+        raise ConfigError(f"merge: {error}") from error
+    assert isinstance(options, SSTOptions)
+    return options
+
+
+def _check_data(config: MergeConfig, options: "SSTOptions", kind: str | None, skill: str | None) -> None:
+    """Refuse before anything is loaded what the statistics cannot be collected without.
+
+    Raises:
+        ConfigError: the data or the adapter are missing.
+    """
+    present = {"harm": config.data.harm, "benign": config.data.benign}
+    if kind is not None and present[kind] is None:
+        raise ConfigError(f"data.{kind}: missing; give the prompts whose statistics are to be collected")
+    named = {adapter.label: adapter for adapter in config.adapters if adapter.role == "utility"}
+    if skill is not None and (skill not in named or named[skill].data is None):
+        found = ", ".join(name for name, adapter in named.items() if adapter.data is not None) or "none"
+        raise ConfigError(f"--skill {skill}: no utility adapter of that name with a `data:` section; found {found}")
+    measured = options.fisher.point == "trust" and options.fisher.trust_share is None
+    if kind is not None and measured and config.data.benign is None:
         raise ConfigError(
-            f"merge.fisher.point: {how['point']!r} depends on the data, so statistics taken there would not add up; "
-            f"expected one of {', '.join(_POINTS)}"
+            "data.benign: missing; the point 'trust' lies as far on the way to the safe model as benign prompts allow. "
+            "Give benign prompts, the share itself (--set fisher.trust_share=0.4), or another point (--point merged)"
         )
-    return how

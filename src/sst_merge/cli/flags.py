@@ -1,37 +1,50 @@
-"""Flags made from the configuration's model, so that the two cannot drift apart."""
+"""Flags made from a configuration's model, so that the two cannot drift apart."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import UnionType
+from types import MappingProxyType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import click
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from ..errors import ConfigError
-from ..merging.config import AdapterConfig, MergeConfig, load_config
+from ..merging.config import AdapterConfig, MergeConfig
+from ..yaml_config import load_yaml_config, tensor_files_beside
 
-__all__ = ["Flag", "config_flags", "config_from_flags", "parse_adapter", "parse_setting"]
+__all__ = [
+    "Flag",
+    "config_flags",
+    "config_from_flags",
+    "parse_adapter",
+    "parse_setting",
+    "read_config",
+    "with_flags",
+]
 
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
+Config = TypeVar("Config", bound=BaseModel)
 
 
 @dataclass(frozen=True)
 class Flag:
-    """One field of the configuration as a flag.
+    """One field of a configuration as a flag.
 
     Attributes:
         field: dotted name, such as ``data.harm.path``.
-        option: flag, such as ``--data-harm-path``.
-        info: pydantic's description of the field.
+        info: pydantic's description of the field; ``flag`` and ``metavar`` of its `json_schema_extra` are read.
     """
 
     field: str
-    option: str
     info: FieldInfo
+
+    @property
+    def option(self) -> str:
+        """The flag, such as ``--data-harm-path``."""
+        return str(self._declared.get("flag") or "--" + self.field.replace(".", "-").replace("_", "-"))
 
     @property
     def parameter(self) -> str:
@@ -40,8 +53,10 @@ class Flag:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """Allowed words, or nothing where it is not a choice."""
-        return tuple(word for kind in self._alternatives for word in get_args(kind) if get_origin(kind) is Literal)
+        """Allowed words, or nothing where something else is allowed too."""
+        if any(get_origin(kind) is not Literal for kind in self._alternatives):
+            return ()
+        return tuple(word for kind in self._alternatives for word in get_args(kind))
 
     @property
     def kind(self) -> str:
@@ -59,11 +74,16 @@ class Flag:
     def _alternatives(self) -> tuple[Any, ...]:
         return _alternatives(self.info.annotation)
 
+    @property
+    def _declared(self) -> Mapping[str, Any]:
+        extra = self.info.json_schema_extra
+        return extra if isinstance(extra, dict) else {}
+
     def declare(self) -> Callable[[AnyFunction], AnyFunction]:
         """The click option; every value may be absent, because the file may have it."""
         help_text = self.info.description or ""
         default = self.info.default
-        if not self.info.is_required() and default is not None and self.kind != "switch":
+        if not self.info.is_required() and default not in (None, ()) and self.kind != "switch":
             help_text += f" (default: {default})"
         if self.kind == "switch":
             spelling = f"{self.option}/--no-{self.option.removeprefix('--')}"
@@ -72,27 +92,30 @@ class Flag:
             words = click.Choice(self.choices)
             return click.option(self.option, self.parameter, type=words, default=None, help=help_text)
         several = self.kind == "several"
-        metavar = {"path": "PATH", "yaml": "YAML"}.get(self.kind, "TEXT")
+        metavar = self._declared.get("metavar") or {"path": "PATH", "yaml": "YAML"}.get(self.kind, "TEXT")
         return click.option(
             self.option, self.parameter, default=None, multiple=several, metavar=metavar, help=help_text
         )
 
     def value(self, given: Any) -> Any:
-        """What the configuration gets for what click read; text stays text and is checked there.
+        """What the configuration gets for what click read.
+
+        Relative paths of flags start at the current folder, those of a file at the file's own; so a flag is read here,
+        before the two are put together. What cannot be read is handed on as it is, to be refused with the rest.
 
         Args:
             given: click's value, not None.
         """
-        if self.kind == "yaml":
-            return _yaml_value(given, self.option)
-        if self.kind == "path" or (self.field in {"base_model", "aligned_base_model"} and Path(given).is_dir()):
-            # The file's relative paths start at its own folder, those of flags at the current one.
-            return str(Path(given).expanduser().absolute())
-        return tuple(given) if self.kind == "several" else given
+        plain = _yaml_value(given, self.option) if self.kind == "yaml" else given
+        try:
+            reader: TypeAdapter[Any] = TypeAdapter(self.info.rebuild_annotation())
+            return reader.validate_python(plain, context={"folder": Path().absolute()})
+        except ValidationError:
+            return plain
 
 
-def config_flags(model: type[BaseModel] = MergeConfig, prefix: str = "") -> list[Flag]:
-    """Every leaf of the configuration but the list of adapters and the options of methods.
+def config_flags(model: type[BaseModel], prefix: str = "") -> list[Flag]:
+    """Every leaf of a configuration, but lists of sections that declare no flag and the options of methods.
 
     Args:
         model: section to walk through.
@@ -103,22 +126,65 @@ def config_flags(model: type[BaseModel] = MergeConfig, prefix: str = "") -> list
     """
     flags: list[Flag] = []
     for name, info in model.model_fields.items():
-        field = f"{prefix}{name}"
-        sections = [kind for kind in _alternatives(info.annotation) if _is_section(kind)]
+        flag = Flag(f"{prefix}{name}", info)
+        kinds = _alternatives(info.annotation)
+        sections = [kind for kind in kinds if _is_section(kind)]
         if sections:
-            flags.extend(config_flags(sections[0], f"{field}."))
-        elif field != "adapters":
-            extra = info.json_schema_extra
-            named = extra.get("flag") if isinstance(extra, dict) else None
-            option = str(named) if named else "--" + field.replace(".", "-").replace("_", "-")
-            flags.append(Flag(field, option, info))
+            flags.extend(config_flags(sections[0], f"{flag.field}."))
+        elif "flag" in flag._declared or not any(_is_section(inner) for kind in kinds for inner in get_args(kind)):
+            flags.append(flag)
     return flags
+
+
+def with_flags(model: type[BaseModel]) -> Callable[[AnyFunction], AnyFunction]:
+    """Give a command the argument CONFIG and one flag per field.
+
+    Args:
+        model: the configuration's class.
+
+    Returns:
+        A decorator; the function takes ``config`` and the flags' values as keywords.
+    """
+
+    def decorate(function: AnyFunction) -> AnyFunction:
+        for flag in reversed(config_flags(model)):
+            function = flag.declare()(function)
+        return click.argument("config", required=False, type=click.Path(path_type=Path))(function)
+
+    return decorate
+
+
+def read_config(
+    model: type[Config],
+    path: Path | None,
+    values: Mapping[str, Any],
+    more: Mapping[str, tuple[str, object]] = MappingProxyType({}),
+) -> Config:
+    """The configuration of a command: file first, flags over it.
+
+    Args:
+        model: the configuration's class.
+        path: YAML file, or None.
+        values: click's parameters by name; absent ones are None or empty.
+        more: dotted field name → (how the user wrote it, value), from flags that the command declares itself.
+
+    Returns:
+        The checked configuration.
+    """
+    flags = config_flags(model)
+    given = [flag for flag in flags if values.get(flag.parameter) not in (None, ())]
+    overrides = {flag.field: flag.value(values[flag.parameter]) for flag in given}
+    # Without a file all fields come from flags, and a missing one is called by its flag.
+    spelling = {flag.field: flag.option for flag in (flags if path is None else given)}
+    spelling |= {field: written for field, (written, _) in more.items()}
+    overrides |= {field: value for field, (_, value) in more.items()}
+    return load_yaml_config(model, path, overrides=overrides, flags=spelling)
 
 
 def config_from_flags(
     path: Path | None, values: Mapping[str, Any], adapters: Sequence[str], settings: Sequence[str]
 ) -> MergeConfig:
-    """The configuration of a command: file first, flags over it.
+    """The configuration of a merge, with the two flags that are no fields.
 
     Args:
         path: YAML file, or None.
@@ -129,20 +195,13 @@ def config_from_flags(
     Returns:
         The checked configuration.
     """
-    overrides: dict[str, object] = {}
-    spelling: dict[str, str] = {}
-    for flag in config_flags():
-        given = values.get(flag.parameter)
-        if given is not None and given != ():
-            overrides[flag.field] = flag.value(given)
-            spelling[flag.field] = flag.option
+    more: dict[str, tuple[str, object]] = {}
     if adapters:
-        overrides["adapters"] = [parse_adapter(text) for text in adapters]
-        spelling["adapters"] = "--adapter"
+        more["adapters"] = ("--adapter", [parse_adapter(text) for text in adapters])
     for text in settings:
         name, value = parse_setting(text)
-        overrides[f"merge.{name}"] = value
-    return load_config(path, overrides=overrides, flags=spelling)
+        more[f"merge.{name}"] = (f"--set {name}", tensor_files_beside(value, Path.cwd()))
+    return read_config(MergeConfig, path, values, more)
 
 
 def parse_adapter(text: str) -> dict[str, object]:

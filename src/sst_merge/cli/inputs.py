@@ -1,48 +1,20 @@
 """From a configuration to adapters, model and batches in memory."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..errors import BaseModelError, ConfigError
-from ..merging.config import DataConfig, MergeConfig
+from ..data_loader import DataSource
+from ..errors import ConfigError
+from ..merging.config import MergeConfig
 
 if TYPE_CHECKING:
-    import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from ..data_loader import Batch, Row
+    from ..lora_utils import Adapter, BaseModelIndex
+    from ..merging import MergeInputs
+    from ..methods import Needs
 
-    from ..data_loader import Row
-    from ..data_loader.batch import Batch
-    from ..lora_utils import Adapter, BaseModelIndex, BaseWeights
-
-__all__ = [
-    "ModelAndData",
-    "load_adapters",
-    "load_base_index",
-    "load_model_and_data",
-    "open_weights",
-    "resolve_device",
-    "torch_type",
-]
-
-
-@dataclass(frozen=True)
-class ModelAndData:
-    """What a method that reads data gets.
-
-    Attributes:
-        model: base model in evaluation mode.
-        harm: harmful prompts with refusals.
-        benign: benign prompts with good answers.
-        adapter_benign: adapter name → its own benign data.
-    """
-
-    model: "PreTrainedModel"
-    harm: "list[Batch]"
-    benign: "list[Batch]"
-    adapter_benign: "dict[str, list[Batch]]"
+__all__ = ["load_adapters", "load_base_index", "load_inputs", "load_model_and_data"]
 
 
 def load_adapters(config: MergeConfig) -> "list[Adapter]":
@@ -87,7 +59,36 @@ def load_base_index(config: MergeConfig, adapters: "list[Adapter]") -> "BaseMode
     return None if base is None else BaseModelIndex.load(base)
 
 
-def load_model_and_data(config: MergeConfig, device: str) -> ModelAndData:
+def load_inputs(config: MergeConfig, needs: "Needs", device: str) -> "MergeInputs":
+    """Load what a method needs, and nothing else.
+
+    Args:
+        config: the configuration.
+        needs: of the method.
+        device: where the model goes, unless the configuration has a ``device_map``.
+
+    Returns:
+        Model and data.
+
+    Raises:
+        ConfigError: an aligned base without a base to compare it with.
+    """
+    from ..lora_utils import BaseWeights
+    from ..merging import MergeInputs
+
+    loaded = load_model_and_data(config, device) if needs.data or needs.base else MergeInputs()
+    if not needs.aligned_base or config.aligned_base_model is None:
+        return loaded
+    if config.base_model is None:
+        raise ConfigError("base_model: missing; aligned_base_model is compared with it, so give its local folder too")
+    return replace(
+        loaded,
+        base_weights=BaseWeights.load(config.base_model),
+        aligned_weights=BaseWeights.load(config.aligned_base_model),
+    )
+
+
+def load_model_and_data(config: MergeConfig, device: str) -> "MergeInputs":
     """Read and tokenise the calibration data, then load the base model: what is cheap to refuse comes first.
 
     Args:
@@ -95,129 +96,41 @@ def load_model_and_data(config: MergeConfig, device: str) -> ModelAndData:
         device: where the model goes, unless the configuration has a ``device_map``.
 
     Returns:
-        Model and batches.
+        Model and batches, on the model's device.
 
     Raises:
         ConfigError: no base model.
     """
     if config.base_model is None:
         raise ConfigError("base_model: missing; a command that reads data needs the base model's folder or hub id")
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from ..data_loader import encode_rows, load_base_model, load_rows, load_tokenizer
+    from ..merging import MergeInputs
 
-    sources = {"harm": config.data.harm, "benign": config.data.benign}
-    own = {item.label: item.data for item in config.adapters if item.data is not None}
-    rows = {name: _rows(source, config.seed) for name, source in sources.items()}
-    own_rows = {name: _rows(source, config.seed) for name, source in own.items()}
-    with _loading(config.base_model):
-        tokenizer = AutoTokenizer.from_pretrained(config.base_model)
-    size = config.data.batch_size
-    batches = {name: _batches(rows[name], source, tokenizer, size) for name, source in sources.items()}
-    own_batches = {name: _batches(own_rows[name], source, tokenizer, size) for name, source in own.items()}
-    options: dict[str, Any] = {"dtype": "auto" if config.model_dtype == "auto" else torch_type(config.model_dtype)}
-    if config.device_map is not None:
-        options["device_map"] = config.device_map
-    with _loading(config.base_model):
-        model = AutoModelForCausalLM.from_pretrained(config.base_model, **options)
-    if config.device_map is None:
-        model = model.to(device)
-    model.eval()
+    def read(source: DataSource | None) -> "tuple[DataSource, list[Row]] | None":
+        return None if source is None else (source, load_rows(source, seed=config.seed))
+
+    harm, benign = read(config.data.harm), read(config.data.benign)
+    own = {item.label: read(item.data) for item in config.adapters if item.data is not None}
+    tokenizer = load_tokenizer(config.base_model)
+
+    def encoded(found: "tuple[DataSource, list[Row]] | None") -> "list[Batch]":
+        if found is None:
+            return []
+        source, rows = found
+        size = config.data.batch_size
+        return encode_rows(rows, tokenizer, template=source.template, max_length=source.max_length, batch_size=size)
+
+    batches = {"harm": encoded(harm), "benign": encoded(benign)}
+    own_batches = {name: encoded(found) for name, found in own.items()}
+    model = load_base_model(config.base_model, dtype=config.model_dtype, device=device, device_map=config.device_map)
     where = model.get_input_embeddings().weight.device
 
     def moved(found: "list[Batch]") -> "list[Batch]":
         return [batch.to(where) for batch in found]
 
-    return ModelAndData(
+    return MergeInputs(
         model=model,
         harm=moved(batches["harm"]),
         benign=moved(batches["benign"]),
         adapter_benign={name: moved(found) for name, found in own_batches.items()},
     )
-
-
-def open_weights(config: MergeConfig) -> "tuple[BaseWeights | None, BaseWeights | None]":
-    """Open the weights of the unaligned and the aligned base, for methods that compare them; nothing is read yet.
-
-    Args:
-        config: the configuration.
-
-    Returns:
-        Both, or None twice where no aligned base is named.
-
-    Raises:
-        ConfigError: an aligned base without a base to compare it with.
-    """
-    from ..lora_utils import BaseWeights
-
-    if config.aligned_base_model is None:
-        return None, None
-    if config.base_model is None:
-        raise ConfigError("base_model: missing; aligned_base_model is compared with it, so give its local folder too")
-    return BaseWeights.load(config.base_model), BaseWeights.load(config.aligned_base_model)
-
-
-def resolve_device(name: str) -> str:
-    """``auto`` as a device of this machine.
-
-    Args:
-        name: as in the configuration.
-
-    Returns:
-        A device that torch knows.
-
-    Raises:
-        ConfigError: no such device here.
-    """
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        first = str(error).strip().partition("\n")[0]
-        raise ConfigError(f"device: {name!r} cannot be used here ({first}); take cpu, cuda or auto") from error
-    return name
-
-
-def torch_type(name: str) -> "torch.dtype":
-    """A type by its name.
-
-    Args:
-        name: one of the configuration's type names.
-
-    Returns:
-        Torch's type.
-    """
-    import torch
-
-    found = getattr(torch, name)
-    assert isinstance(found, torch.dtype)
-    return found
-
-
-@contextmanager
-def _loading(base: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        first = str(error).strip().partition("\n")[0]
-        raise BaseModelError(
-            f"base_model {base!r}: transformers cannot load model and tokenizer ({first}); expected a folder or hub id "
-            f"of a causal language model with its tokenizer"
-        ) from error
-
-
-def _rows(source: DataConfig | None, seed: int) -> "list[Row]":
-    from ..data_loader import load_rows
-
-    return [] if source is None else load_rows(source.to_source(), seed=seed)
-
-
-def _batches(
-    rows: "list[Row]", source: DataConfig | None, tokenizer: "PreTrainedTokenizerBase", batch_size: int
-) -> "list[Batch]":
-    from ..data_loader import encode_rows
-
-    if source is None:
-        return []
-    return encode_rows(rows, tokenizer, template=source.template, max_length=source.max_length, batch_size=batch_size)

@@ -30,9 +30,11 @@ _KEYS = ("name", "path", "role", "weight")
 @click.option("--heatmap", type=click.Path(path_type=Path), help="draw a heat map to this path, as .png and .svg")
 @click.option("--signs/--no-signs", default=True, help="compare signs entry by entry (most of the time; on by default)")
 @click.option(
-    "--negligible", default=0.1, show_default=True,
+    "--negligible",
+    default=0.1,
+    show_default=True,
     help="entries below this multiple of their update's root mean square have no sign",
-)  # fmt: skip
+)
 @click.option("--top", default=3, show_default=True, type=click.IntRange(min=1), help="modules to name per pair")
 @click.option("--drop-modules-to-save", is_flag=True, help="leave whole trained weights of the adapters out")
 @click.option("--force", is_flag=True, help="replace existing files")

@@ -2,7 +2,7 @@
 
 import errno
 import sys
-from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import click
@@ -12,43 +12,68 @@ from ..errors import SSTMergeError
 
 __all__ = ["cli", "main"]
 
-_COMMANDS = {
-    "merge": ("sst_merge.cli.merge:merge", "Merge adapters into one, by any method."),
-    "inspect": ("sst_merge.cli.inspect:inspect", "Measure adapters before a merge: sizes, collisions, ranks."),
-    "methods": ("sst_merge.cli.methods:methods", "List the merge methods and their options."),
-    "fisher": ("sst_merge.cli.fisher:fisher", "Collect Fisher statistics, and add them up."),
-    "evaluate": ("sst_merge.cli.evaluate:evaluate", "Safety, over-refusal, utility and drift of a base and adapters."),
-    "experiment": ("sst_merge.cli.experiment:experiment", "The three experiments on the lab, resumable, with tables."),
-    "lab": ("sst_merge.cli.lab:lab", "The small world with ground truth: build it, find its files, evaluate."),
-    "demo": ("sst_merge.cli.demo:demo", "Merge skill and safety in the lab and plot what came out."),
+_SUMMARIES = {
+    "merge": "Merge adapters into one, by any method.",
+    "inspect": "Measure adapters before a merge: sizes, collisions, ranks.",
+    "methods": "List the merge methods and their options.",
+    "train": "Train one adapter: a skill, or safety.",
+    "fisher": "Collect Fisher statistics, and add them up.",
+    "evaluate": "Safety, over-refusal, utility and drift of a base and adapters.",
+    "experiment": "The three experiments on the lab, resumable, with tables.",
+    "lab": "The small world with ground truth: build it, find its files, evaluate.",
+    "demo": "Merge skill and safety in the lab and plot what came out.",
 }
+
+
+def _command(name: str) -> click.Command | None:
+    """Import one command; the others stay unread."""
+    home: ModuleType
+    match name:
+        case "merge":
+            from . import merge as home
+        case "inspect":
+            from . import inspect as home
+        case "methods":
+            from . import methods as home
+        case "train":
+            from . import train as home
+        case "fisher":
+            from . import fisher as home
+        case "evaluate":
+            from . import evaluate as home
+        case "experiment":
+            from . import experiment as home
+        case "lab":
+            from . import lab as home
+        case "demo":
+            from . import demo as home
+        case _:
+            return None
+    command = getattr(home, name)
+    assert isinstance(command, click.Command)
+    return command
 
 
 class _LazyGroup(click.Group):
     """Knows its commands by name and imports one when it is called; turns expected errors into one message."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
+        return list(_SUMMARIES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
-            return None
-        module, name = _COMMANDS[cmd_name][0].split(":")
-        command = getattr(import_module(module), name)
-        assert isinstance(command, click.Command)
-        return command
+        return _command(cmd_name)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
-            ctx.fail(f"no such command {args[0]!r}; there are {', '.join(_COMMANDS)}")
+        if args and args[0] not in _SUMMARIES and not args[0].startswith("-"):
+            ctx.fail(f"no such command {args[0]!r}; there are {', '.join(_SUMMARIES)}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         # Click's own version imports every command to ask for its short help.
         with formatter.section("Commands"):
-            formatter.write_dl([(name, summary) for name, (_, summary) in _COMMANDS.items()])
+            formatter.write_dl(list(_SUMMARIES.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

@@ -9,11 +9,10 @@ import click
 from ..errors import ConfigError, OptionError, OutputExistsError, UnknownMethodError
 from ..merging.config import MergeConfig
 from .console import progress_bars, warn
-from .flags import config_flags, config_from_flags
+from .flags import config_from_flags, with_flags
 
 if TYPE_CHECKING:
-    from ..lora_utils import Adapter, BaseModelIndex
-    from ..merging import FileText, MergePlan, MergeReport
+    from ..merging import FileText, MergePlan
 
 __all__ = ["merge", "with_config_flags"]
 
@@ -27,17 +26,21 @@ def with_config_flags(function: Callable[..., Any]) -> Callable[..., Any]:
     Returns:
         The decorated function.
     """
-    for flag in reversed(config_flags()):
-        function = flag.declare()(function)
+    function = with_flags(MergeConfig)(function)
     function = click.option(
-        "--set", "settings", multiple=True, metavar="OPTION=VALUE",
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="OPTION=VALUE",
         help="an option of the method, such as fisher.structure=block; repeatable",
-    )(function)  # fmt: skip
-    function = click.option(
-        "--adapter", "adapters", multiple=True, metavar="PATH|KEY=VALUE,...",
+    )(function)
+    return click.option(
+        "--adapter",
+        "adapters",
+        multiple=True,
+        metavar="PATH|KEY=VALUE,...",
         help="an adapter: its folder, or name=..,path=..,role=..,weight=..; repeatable, replaces the file's list",
-    )(function)  # fmt: skip
-    return click.argument("config", required=False, type=click.Path(path_type=Path))(function)
+    )(function)
 
 
 @click.command(
@@ -65,20 +68,29 @@ def merge(config: Path | None, adapters: Sequence[str], settings: Sequence[str],
         raise OutputExistsError(
             f"{checked.output.path} exists already; choose another --output, or replace it with --force"
         )
-    from .inputs import load_adapters, load_base_index, resolve_device, torch_type
+    from ..data_loader import resolve_device, torch_type
+    from ..merging import merge_to_folder
+    from .inputs import load_inputs
 
-    opened = load_adapters(checked)
-    device = resolve_device(checked.device)
-    base = load_base_index(checked, opened)
-    plan = _plan(checked, opened, base, "command line" if config is None else str(config))
+    plan = _plan(checked, resolve_device(checked.device), "command line" if config is None else str(config))
+    dtype = torch_type(checked.output.dtype) if checked.output.dtype else None
     if dry_run:
-        written = torch_type(checked.output.dtype or checked.compute_dtype)
-        click.echo(plan.describe(dtype=written, compute_dtype=torch_type(checked.compute_dtype)))
+        click.echo(plan.describe(dtype=dtype))
         for line in _rows_found(checked):
             click.echo(line)
         click.echo(f"nothing written; without --dry-run the result goes to {checked.output.path}")
         return
-    report = _carry_out(checked, plan, base, device)
+    inputs = load_inputs(checked, plan.needs, str(plan.settings.device))
+    with progress_bars() as progress:
+        report = merge_to_folder(
+            plan,
+            checked.output.path,
+            inputs,
+            dtype=dtype,
+            force=checked.force,
+            extra_files=_pages(),
+            progress=progress,
+        )
     for warning in report.warnings:
         warn(warning)
     click.echo(
@@ -88,9 +100,12 @@ def merge(config: Path | None, adapters: Sequence[str], settings: Sequence[str],
     click.echo(str(checked.output.path))
 
 
-def _plan(config: MergeConfig, adapters: "list[Adapter]", base: "BaseModelIndex | None", source: str) -> "MergePlan":
-    from ..merging import plan_merge
+def _plan(config: MergeConfig, device: str, source: str) -> "MergePlan":
+    from ..data_loader import torch_type
+    from ..merging import MergeSettings, plan_merge
+    from .inputs import load_adapters, load_base_index
 
+    adapters = load_adapters(config)
     present = {
         "model": config.base_model,
         "harm": config.data.harm,
@@ -98,54 +113,27 @@ def _plan(config: MergeConfig, adapters: "list[Adapter]", base: "BaseModelIndex 
         "base_weights": config.base_model,
         "aligned_weights": config.aligned_base_model,
     }
+    settings = MergeSettings(
+        seed=config.seed,
+        rank=config.output.rank,
+        energy=config.output.energy,
+        compute_dtype=torch_type(config.compute_dtype),
+        device=device,
+        assume_same_base=config.assume_same_base,
+    )
     try:
         return plan_merge(
             adapters,
             config.merge.method,
             options=config.merge.options,
+            settings=settings,
             given=tuple(name for name, value in present.items() if value is not None),
-            base=base,
-            rank=config.output.rank,
-            energy=config.output.energy,
-            assume_same_base=config.assume_same_base,
+            base=load_base_index(config, adapters),
         )
     except UnknownMethodError as error:
         raise ConfigError(f"{source}: merge.method: {error}") from error
     except OptionError as error:
         raise ConfigError(f"{source}: merge: {error}") from error
-
-
-def _carry_out(config: MergeConfig, plan: "MergePlan", base: "BaseModelIndex | None", device: str) -> "MergeReport":
-    from ..merging import merge_to_folder
-    from .inputs import load_model_and_data, open_weights, torch_type
-
-    needs = plan.method.needs
-    data = load_model_and_data(config, device) if needs.data or needs.base else None
-    unaligned, aligned = open_weights(config) if needs.aligned_base else (None, None)
-    with progress_bars() as progress:
-        return merge_to_folder(
-            plan.adapters,
-            config.output.path,
-            plan.method.name,
-            model=data.model if data else None,
-            harm=data.harm if data else (),
-            benign=data.benign if data else (),
-            adapter_benign=data.adapter_benign if data else {},
-            base=base,
-            base_weights=unaligned,
-            aligned_weights=aligned,
-            seed=config.seed,
-            rank=plan.rank,
-            energy=plan.energy,
-            compute_dtype=torch_type(config.compute_dtype),
-            device=device,
-            assume_same_base=config.assume_same_base,
-            progress=progress,
-            dtype=torch_type(config.output.dtype) if config.output.dtype else None,
-            force=config.force,
-            extra_files=_pages(),
-            **config.merge.options,
-        )
 
 
 def _pages() -> "dict[str, FileText]":
@@ -163,7 +151,7 @@ def _rows_found(config: MergeConfig) -> list[str]:
     lines = []
     for name, source in sources.items():
         if source is not None and source.path is not None:
-            lines.append(f"data     {name}: {len(load_rows(source.to_source(), seed=config.seed))} rows")
+            lines.append(f"data     {name}: {len(load_rows(source, seed=config.seed))} rows")
         elif source is not None:
-            lines.append(f"data     {name}: {source.to_source().name}, not fetched in a dry run")
+            lines.append(f"data     {name}: {source.name}, not fetched in a dry run")
     return lines

@@ -1,9 +1,9 @@
-"""Files that a command writes: refused before the work where they exist, and written aside and renamed after it."""
+"""Files that a command writes: refused before the work where they exist, and whole or absent after it."""
 
-import os
 from pathlib import Path
 
 from ..errors import ConfigError, OutputExistsError
+from ..files import atomic_file
 
 __all__ = ["check_target", "write_text"]
 
@@ -33,9 +33,5 @@ def write_text(path: Path, text: str) -> None:
         path: file to write or replace.
         text: its contents.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_file(path) as aside:
+        aside.write_text(text, encoding="utf-8")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..errors import MergeError
-from ..lora_utils import LoraFactors, ModuleKind
+from ..lora_utils import LINEAR, LoraFactors, ModuleKind
 from .bases import align_bases, shared_bases
 from .spectrum import numerical_rank, rank_for_energy
 
@@ -38,13 +38,25 @@ class CoreSpace:
     Attributes:
         left: U, (d_out, p), orthonormal columns.
         right: V, (d_in, q), or (d_in + 1, q) where ``bias`` is set.
-        kind: how the base stores the weight, carried to the lifted update.
+        kind: of the layer, carried to the lifted update.
         bias: whether the last input is the constant 1 of a LoRA bias.
+
+    Example:
+        >>> import torch
+        >>> from sst_merge import CoreSpace, LoraFactors
+        >>> one = LoraFactors(torch.randn(64, 2), torch.randn(2, 48))
+        >>> two = LoraFactors(torch.randn(64, 3), torch.randn(3, 48))
+        >>> space = CoreSpace.spanned_by([one, two])
+        >>> space.shape  # a merge works on 5 x 5 matrices, not on 64 x 48 ones
+        (5, 5)
+        >>> lifted, _ = space.lift(space.coordinates(one) + space.coordinates(two))
+        >>> torch.allclose(lifted.delta(), one.delta() + two.delta(), atol=1e-4)
+        True
     """
 
     left: Tensor
     right: Tensor
-    kind: ModuleKind = "linear"
+    kind: ModuleKind = LINEAR
     bias: bool = False
 
     @classmethod
@@ -164,8 +176,9 @@ def common_layout(factors: Sequence[LoraFactors]) -> tuple[ModuleKind, bool]:
         raise MergeError("a core space needs at least one update")
     layouts = {(f.d_out, f.d_in, f.kind, f.bias) for f in factors}
     if len(layouts) > 1:
+        found = sorted((d_out, d_in, str(kind), bias) for d_out, d_in, kind, bias in layouts)
         raise MergeError(
-            f"updates of one module have different layouts (d_out, d_in, kind, bias): {sorted(layouts)}; "
-            "these adapters were trained on different base models"
+            f"updates of one module have different layouts (d_out, d_in, kind, bias): {found}; these adapters "
+            "were trained on different base models"
         )
     return factors[0].kind, factors[0].bias

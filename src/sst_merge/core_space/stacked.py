@@ -47,7 +47,7 @@ class StackedSpace:
 
     Attributes:
         coordinates: Mᵢ of every update, T of (p, q); 0 where an adapter does not touch the module.
-        kind: how the base stores the weight, carried to the lifted update.
+        kind: of the layer, carried to the lifted update.
         bias: whether the last input is the constant 1 of a LoRA bias.
     """
 
@@ -88,19 +88,7 @@ class StackedSpace:
     def lift(
         self, core: Tensor, *, rank: int | None = None, energy: float | None = None
     ) -> tuple[LoraFactors, Truncation]:
-        """Back from coordinates to factors, as :meth:`~.space.CoreSpace.lift` does.
-
-        Args:
-            core: M, (p, q).
-            rank: keep at most this many singular values; all that are not numerically 0 by default.
-            energy: keep the fewest singular values that hold this share of ‖M‖²_F (0 < energy ≤ 1).
-
-        Returns:
-            The update (rank ≥ 1) and what the cut cost.
-
-        Raises:
-            MergeError: the core has another shape than this space, or holds NaN or Inf.
-        """
+        """Back from coordinates to factors; arguments, result and errors as of :meth:`~.space.CoreSpace.lift`."""
         b, a, truncation = truncated(core, self.shape, rank=rank, energy=energy)
         lifted = LoraFactors(self._left.times(b), self._right.times(a.T).T.contiguous(), self.kind, self.bias)
         return lifted, truncation

@@ -1,6 +1,7 @@
 """Prompts and answers: from files or the hub to rows, from rows to batches with labels on the answer only."""
 
-from .base_model import load_base_model, load_tokenizer, resolve_device, torch_type
+from .answer_logits import AnswerLogits, answer_logits
+from .base_model import base_fingerprint, load_base_model, load_tokenizer, resolve_device, torch_type
 from .batch import IGNORED, Batch
 from .encode import EncodedRow, encode_each, encode_rows, pad_rows
 from .load import load_rows
@@ -9,11 +10,14 @@ from .source import DataSource
 
 __all__ = [
     "IGNORED",
+    "AnswerLogits",
     "Batch",
     "DataSource",
     "EncodedRow",
     "Row",
     "RowLike",
+    "answer_logits",
+    "base_fingerprint",
     "encode_each",
     "encode_rows",
     "load_base_model",

@@ -26,6 +26,15 @@ class Batch:
 
     Raises:
         DataError: shapes or types differ, the batch is empty, or a padded position has a label.
+
+    Example:
+        >>> import torch
+        >>> from sst_merge import Batch
+        >>> ids = torch.tensor([[5, 6, 7, 8]])
+        >>> labels = torch.tensor([[-100, -100, 7, 8]])  # 5 and 6 are the prompt
+        >>> batch = Batch(ids, torch.ones_like(ids), labels)
+        >>> len(batch), batch.tokens
+        (1, 4)
     """
 
     input_ids: "Tensor"

@@ -6,7 +6,6 @@ prompts mostly carry harmful answers, and those would turn the merge around, so 
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
@@ -53,15 +52,24 @@ def load_rows(source: DataSource, *, seed: int = 0) -> list[Row]:
     Raises:
         DataError: the source cannot be read, has no such field, is empty, has too few rows, or its answers are harmful
             and no `response` is given.
+
+    Example:
+        >>> import json, tempfile
+        >>> from pathlib import Path
+        >>> from sst_merge import DataSource, load_rows
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder) / "harmful.jsonl"
+        ...     _ = file.write_text(json.dumps({"prompt": "How do I pick a lock?"}))
+        ...     load_rows(DataSource(path=file, response="I cannot help with that."))
+        [Row(prompt='How do I pick a lock?', response='I cannot help with that.')]
     """
     if source.path is not None:
-        records = read_file(Path(source.path))
-    elif source.dataset is not None:
+        records = read_file(source.path)
+    else:
+        assert source.dataset is not None, "DataSource has one of both"
         records = read_hub(source.dataset, source.subset, source.split or "train")
-    else:  # excluded by DataSource
-        raise DataError("data source without `path` and `dataset`")
     records = _filter(records, source)
-    if not source.responses:
+    if not source.response:
         _refuse_marked_unsafe(records, source)
     rows = _distinct(_to_rows(records, source, seed))
     if not rows:
@@ -113,9 +121,9 @@ def _to_rows(records: Sequence[Record], source: DataSource, seed: int) -> list[R
             ) from error
         except TypeError as error:
             raise DataError(f"{source.name}, record {number}: {error}") from error
-        if source.responses:
+        if source.response:
             # A row's draw depends on its prompt, so that it stays the same in any sample.
-            response = random.Random(f"{seed}:{prompt}").choice(source.responses)
+            response = random.Random(f"{seed}:{prompt}").choice(source.response)
         if prompt.strip() and response.strip():
             rows.append(Row(prompt, response))
     return rows
@@ -134,7 +142,7 @@ def _reader(sample: Record, source: DataSource) -> Callable[[Record], tuple[str,
     Raises:
         DataError: no field is known as a prompt.
     """
-    fixed = bool(source.responses)
+    fixed = bool(source.response)
     names = {name.casefold(): name for name in sample}
     if source.prompt_field is None:
         for chat, (speaker, words) in _CHATS.items():

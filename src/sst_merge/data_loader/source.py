@@ -1,19 +1,27 @@
-"""Where calibration rows come from: a file or a data set of the Hugging Face hub."""
+"""Where calibration rows come from: a file or a data set of the Hugging Face hub, as a configuration names it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from ..errors import DataError
+from ..yaml_config import FilePath, Section, faults
 
 __all__ = ["DataSource", "Template"]
 
 Template = Literal["auto", "chat", "plain"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class DataSource:
-    """One data set, as a configuration names it.
+def _one_or_several(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+Answers = Annotated[tuple[str, ...], BeforeValidator(_one_or_several)]
+
+
+class DataSource(Section):
+    """One data set: a section of a configuration, or made in Python.
 
     Attributes:
         path: file (.jsonl, .json, .csv, each also as .gz or .xz); exactly one of `path` and `dataset`.
@@ -29,51 +37,75 @@ class DataSource:
         template: ``chat`` (the tokenizer's chat template), ``plain`` (prompt, newline, answer), or ``auto``: chat
             where the tokenizer has a template.
         max_length: longest sequence in tokens.
+
+    Raises:
+        DataError: made in Python with a field that is unknown or out of range, or with fields that exclude each other.
+            (A wrong section of a configuration is a fault of the configuration, told with file and field.)
+
+    Example:
+        >>> from sst_merge import DataSource
+        >>> refusals = DataSource(path="refusals.jsonl", samples=256, response="I cannot help with that.")
+        >>> refusals.name, refusals.response
+        ('refusals.jsonl', ('I cannot help with that.',))
+        >>> DataSource(dataset="openai/gsm8k", subset="main").name
+        'openai/gsm8k/main[train]'
+        >>> DataSource(path="refusals.jsonl", samples=0)
+        Traceback (most recent call last):
+            ...
+        sst_merge.errors.DataError: data source refusals.jsonl: samples: Input should be greater than ... (found 0)
     """
 
-    path: str | None = None
-    dataset: str | None = None
-    subset: str | None = None
-    split: str | None = None
-    where: Mapping[str, str | int | float | bool] | None = None
-    samples: int | None = None
-    prompt_field: str | None = None
-    response_field: str | None = None
-    response: str | tuple[str, ...] | None = None
-    template: Template = "auto"
-    max_length: int = 512
+    path: FilePath | None = Field(default=None, description="file: .jsonl, .json or .csv, also with .gz or .xz")
+    dataset: str | None = Field(default=None, description="id of a data set on the hub, instead of path")
+    subset: str | None = Field(default=None, description="the hub data set's configuration")
+    split: str | None = Field(default=None, description="split of the hub data set")
+    where: Mapping[str, str | int | float | bool] | None = Field(
+        default=None, description="keep only rows with these values, as YAML: '{is_safe: true}'"
+    )
+    samples: int | None = Field(default=None, ge=1, description="rows to draw; all by default")
+    prompt_field: str | None = Field(default=None, description="name of the prompt's field")
+    response_field: str | None = Field(default=None, description="name of the answer's field")
+    response: Answers | None = Field(default=None, description="a fixed answer, or several to draw from")
+    template: Template = Field(default="auto", description="how prompt and answer become one text")
+    max_length: int = Field(default=512, ge=2, description="longest sequence in tokens")
 
-    def __post_init__(self) -> None:
+    if not TYPE_CHECKING:  # type checkers know the fields from the class
+
+        def __init__(self, **values: Any) -> None:
+            try:
+                super().__init__(**values)
+            except ValidationError as error:
+                named = values.get("path") or values.get("dataset")
+                source = "data source" if named is None else f"data source {named}"
+                raise DataError("\n".join(faults(type(self), error, source=source))) from error
+
+        # Inside a configuration pydantic fills the fields itself, so that a fault has its place in the file.
+        __init__.__pydantic_base_init__ = True
+
+    @field_validator("response")
+    @classmethod
+    def _no_empty_answer(cls, response: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if response is not None and not response:
+            raise ValueError("an empty list; write at least one answer")
+        if response is not None and not all(answer.strip() for answer in response):
+            raise ValueError("contains an empty answer; write the refusal out")
+        return response
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "DataSource":
         if (self.path is None) == (self.dataset is None):
             found = "both" if self.path is not None else "neither"
-            raise DataError(f"data source: {found} of `path` and `dataset` given; give exactly one of them")
+            raise ValueError(f"{found} of `path` and `dataset` given; give exactly one of them")
         if self.path is not None and (self.split is not None or self.subset is not None):
-            raise DataError(
-                f"data source {self.name}: `split` and `subset` belong to `dataset`; drop them, or choose rows of the "
-                "file with `where`"
+            raise ValueError(
+                "`split` and `subset` belong to `dataset`; drop them, or choose rows of the file with `where`"
             )
-        if self.samples is not None and self.samples < 1:
-            raise DataError(f"data source {self.name}: samples = {self.samples}, expected at least 1")
-        if self.max_length < 2:
-            raise DataError(f"data source {self.name}: max_length = {self.max_length}, expected at least 2")
-        if self.template not in {"auto", "chat", "plain"}:
-            raise DataError(f"data source {self.name}: template = {self.template!r}, expected auto, chat or plain")
-        if self.response is not None and not all(answer.strip() for answer in self.responses):
-            raise DataError(f"data source {self.name}: `response` contains an empty answer; write the refusal out")
-        if self.response is not None and not self.responses:
-            raise DataError(f"data source {self.name}: `response` is an empty list; write at least one answer")
+        return self
 
     @property
     def name(self) -> str:
         """How messages call this source: its path, or the id with subset and split."""
         if self.path is not None:
-            return self.path
+            return str(self.path)
         subset = "" if self.subset is None else f"/{self.subset}"
         return f"{self.dataset}{subset}[{self.split or 'train'}]"
-
-    @property
-    def responses(self) -> tuple[str, ...]:
-        """The fixed answers; empty where the data's own answers are used."""
-        if self.response is None:
-            return ()
-        return (self.response,) if isinstance(self.response, str) else tuple(self.response)

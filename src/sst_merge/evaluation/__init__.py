@@ -1,28 +1,27 @@
 """A run of suites over models: check, load, ask, judge, summarise, write."""
 
 from .adapters import BASE_NAME, EvaluatedAdapter, check_adapters, find_adapters
-from .metrics_reporter import compare_over_seeds, rates_over_seeds, summarize
+from .config import EvaluationConfig
+from .metrics_reporter import summarize
+from .records import Record, read_records
 from .run import EvaluationRun, evaluate_models
-from .score_table import ScoreTable, sweep_samples
 from .settings import ModelSettings
-from .summary import Comparison, Rate, Summary, read_summary, write_summary
+from .summary import Comparison, Summary, read_summary, write_summary
 
 __all__ = [
     "BASE_NAME",
     "Comparison",
     "EvaluatedAdapter",
+    "EvaluationConfig",
     "EvaluationRun",
     "ModelSettings",
-    "Rate",
-    "ScoreTable",
+    "Record",
     "Summary",
     "check_adapters",
-    "compare_over_seeds",
     "evaluate_models",
     "find_adapters",
-    "rates_over_seeds",
+    "read_records",
     "read_summary",
     "summarize",
-    "sweep_samples",
     "write_summary",
 ]

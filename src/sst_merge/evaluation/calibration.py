@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..data_loader import DataSource, load_rows, normalise_prompt
 from ..errors import ConfigError
-from ..suites.sets import SETS, load_set
+from ..suites import available_sets, load_set
 
 if TYPE_CHECKING:
     from ..merging.config import MergeConfig
@@ -64,17 +64,17 @@ def read_calibration(where: str) -> CalibrationPrompts:
         )
     if path.exists():
         return CalibrationPrompts(name=name, prompts=_prompts(path))
-    if where in SETS:
+    if where in available_sets():
         return CalibrationPrompts(name=where, prompts=tuple(row["prompt"] for row in load_set(where).rows))
     raise ConfigError(
         f"--exclude {where}: no such file or data set; expected a file of prompts (.jsonl, .json, .csv), a merge's "
-        f"YAML configuration, or one of {', '.join(SETS)}"
+        f"YAML configuration, or one of {', '.join(available_sets())}"
     )
 
 
 def _prompts(path: Path) -> tuple[str, ...]:
     # With a fixed answer the rows need none of their own: only what was asked matters here.
-    return tuple(row.prompt for row in load_rows(DataSource(path=str(path), response="not read")))
+    return tuple(row.prompt for row in load_rows(DataSource(path=path, response=("not read",))))
 
 
 def _of_merge(path: Path) -> tuple[str, ...]:
@@ -89,4 +89,4 @@ def _of_merge(path: Path) -> tuple[str, ...]:
 
 def _sources(config: "MergeConfig") -> list[DataSource]:
     named = (config.data.harm, config.data.benign, *(adapter.data for adapter in config.adapters))
-    return [data.to_source() for data in named if data is not None]
+    return [data for data in named if data is not None]

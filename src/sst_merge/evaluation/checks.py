@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 from ..errors import ConfigError, DataError
 from ..judges import Judge
-from ..suites.catalogue import Suite
+from ..sandbox import ALLOW_VARIABLE, refuse_unless_allowed
+from ..suites import Suite
 from .loading import LoadedSuite
 
-__all__ = ["check_lab_vocabulary", "check_reference", "check_request", "check_room"]
+__all__ = ["check_base", "check_reference", "check_request", "check_room"]
 
 
 def check_request(
@@ -28,14 +29,19 @@ def check_request(
         attempts: answers to each question of suites that draw several, where the number is given.
 
     Raises:
-        ConfigError: no suite, one that runs code without being allowed to, DRIFTCHECK prompts that no suite asks, or
-            attempts that no suite makes, or fewer than its pass@k needs.
+        ConfigError: no suite, two of one name, one that runs code without being allowed to, DRIFTCHECK prompts that no
+            suite asks, or attempts that no suite makes, or fewer than its pass@k needs.
         DataError: a judged suite, and no judge that decides its score.
     """
     if not suites:
         raise ConfigError("no suite to evaluate; name some with --suite, see --list-suites")
-    from ..suites.human_eval import ALLOW_VARIABLE, refuse_unless_allowed
-
+    names = [suite.name for suite in suites]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ConfigError(
+            f"two suites are called {twice!r}, so their records could not be told apart; name a suite once, and give "
+            "files of own questions different names"
+        )
     running = [suite.name for suite in suites if suite.runs_code]
     if running and not allow_code:
         raise ConfigError(
@@ -92,27 +98,16 @@ def check_room(suites: Sequence[LoadedSuite], room: int) -> None:
                 )
 
 
-def check_lab_vocabulary(base: str, lab_seed: int) -> None:
-    """Check that a base knows the words of the lab's world.
+def check_base(suites: Sequence[Suite], base: str, world_seed: int) -> None:
+    """Check what suites ask of a base, such as that it knows the words of their world.
 
     Args:
+        suites: what is asked.
         base: folder or hub id of the base model.
-        lab_seed: of the world.
-
-    Raises:
-        DataError: words are missing.
+        world_seed: of the world that suites of a world ask about.
     """
-    from transformers import AutoTokenizer
-
-    from ..worlds.lab.world import World
-
-    known = AutoTokenizer.from_pretrained(base).get_vocab()
-    missing = [word for word in World(lab_seed).vocabulary if word not in known]
-    if missing:
-        raise DataError(
-            f"base {base!r}: its vocabulary lacks {len(missing)} words of the lab's world of seed {lab_seed}, such as "
-            f"{missing[0]!r}; the lab's suites need a base of the lab, as in --base lab:unaligned"
-        )
+    for check in dict.fromkeys(suite.check for suite in suites if suite.check is not None):
+        check(base, world_seed)
 
 
 def check_reference(reference: str | None, models: Sequence[str]) -> str | None:

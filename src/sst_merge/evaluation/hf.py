@@ -4,7 +4,8 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..errors import AdapterError, BaseModelError, ConfigError
+from ..data_loader.base_model import load_base_model, load_tokenizer, resolve_device
+from ..errors import AdapterError, ConfigError
 from .adapters import EvaluatedAdapter
 from .settings import ModelSettings
 
@@ -32,10 +33,8 @@ class HuggingFaceModels:
             settings: type, device, batch size.
 
         Raises:
-            BaseModelError: transformers cannot load it.
             ConfigError: started as one of several processes.
         """
-        import torch
         from lm_eval.models.huggingface import HFLM
 
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -43,25 +42,11 @@ class HuggingFaceModels:
                 "evaluate runs in one process (WORLD_SIZE is above 1); for several GPUs use --device-map auto, or "
                 "--backend vllm --tensor-parallel N"
             )
-        device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        spread = settings.device_map is not None
-        try:
-            self.lm = HFLM(
-                pretrained=base,
-                device=device,
-                # Half types are slow and rounded on a CPU, whatever the file holds.
-                dtype="float32" if settings.dtype == "auto" and device == "cpu" else settings.dtype,
-                batch_size=settings.batch_size,
-                max_batch_size=64,
-                parallelize=spread,
-                **({"device_map": settings.device_map} if spread else {}),
-            )
-        except (OSError, ValueError) as error:
-            first = str(error).strip().partition("\n")[0]
-            raise BaseModelError(
-                f"base {base!r}: transformers cannot load model and tokenizer ({first}); expected a folder or hub "
-                f"id of a causal language model with its tokenizer"
-            ) from error
+        device = resolve_device(settings.device)
+        # Half types are slow and rounded on a CPU, whatever the file holds.
+        dtype = "float32" if settings.dtype == "auto" and device == "cpu" else settings.dtype
+        model = load_base_model(base, dtype=dtype, device=device, device_map=settings.device_map)
+        self.lm = HFLM(pretrained=model, tokenizer=load_tokenizer(base), max_batch_size=64)
         self._base_model = self.lm._model
         self.batch_size = self._batch_size(settings)
         self.lm.batch_size_per_gpu = self.batch_size
@@ -164,13 +149,15 @@ def _check_loaded(model: Any, adapter: EvaluatedAdapter) -> None:
     """
     import torch
 
-    from ..lora_utils import Adapter
+    from ..lora_utils import Adapter, layer_kinds
 
     file = Adapter.load(adapter.path, name=adapter.name, drop_modules_to_save=True)
     inner = model.get_base_model()
-    layers = {name for name, module in inner.named_modules() if "default" in (getattr(module, "lora_A", None) or ())}
-    layers |= {
-        name for name, module in inner.named_modules() if "default" in (getattr(module, "lora_embedding_A", None) or ())
+    parts = {kind.form.a for kind in layer_kinds()}
+    layers = {
+        name
+        for name, module in inner.named_modules()
+        if any("default" in (getattr(module, part, None) or ()) for part in parts)
     }
     if layers != set(adapter.modules):
         missing, extra = sorted(set(adapter.modules) - layers), sorted(layers - set(adapter.modules))
@@ -181,11 +168,11 @@ def _check_loaded(model: Any, adapter: EvaluatedAdapter) -> None:
         )
     for module in adapter.modules:
         layer = inner.get_submodule(module)
-        embedding = file.kind(module) == "embedding"
-        held = layer.lora_embedding_A["default"] if embedding else layer.lora_A["default"].weight
-        factors = file.factors(module)
-        expected = factors.a[: held.shape[0], : held.shape[1]].to(held.dtype)
-        if not torch.equal(held.detach().cpu(), expected):
+        kind, factors = file.kind(module), file.factors(module)
+        held = getattr(layer, kind.form.a)["default"]
+        held = getattr(held, kind.form.leaf) if kind.form.leaf else held
+        expected, _ = kind.to_file(factors.a[: held.shape[0], : factors.d_in], factors.b)
+        if not torch.equal(held.detach().cpu(), expected.to(held.dtype)):
             raise AdapterError(
                 f"adapter {adapter.name!r} ({adapter.path}): module {module!r} holds another A in the model than in "
                 f"the file; PEFT did not load it. Save the adapter again with the installed PEFT"

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
-from ..suites.catalogue import Suite, tasks_folder
-from ..suites.sets import load_set
-from ..suites.tasks.selection import LEFT_OUT
+from ..suites import LEFT_OUT, Suite
+from ..suites.sets import read_set
 from .answers import digest
 from .records import Record
 
@@ -117,7 +116,7 @@ def load_suites(
     *,
     samples: int | None,
     seed: int,
-    lab_seed: int = 0,
+    world_seed: int = 0,
     max_new_tokens: int | None = None,
     exclude: Sequence[str] = (),
     driftcheck: str | None = None,
@@ -129,7 +128,7 @@ def load_suites(
         suites: the suites.
         samples: how many rows of each are asked, drawn by the seed; all by default.
         seed: of the draw and of few-shot examples.
-        lab_seed: of the world that the lab's suites ask about.
+        world_seed: of the world that suites of a world ask about.
         max_new_tokens: answers are no longer than this; by default as long as the suite allows.
         exclude: prompts that were calibrated on, which are left out.
         driftcheck: file or hub id of the original DRIFTCHECK prompts, in place of the stand-in.
@@ -137,22 +136,16 @@ def load_suites(
 
     Returns:
         The suites, in the order given.
-
-    Raises:
-        DataError: a suite without a task.
     """
     from lm_eval.tasks import TaskManager
 
-    metadata: dict[str, Any] = {"samples": samples, "seed": seed, "lab_seed": lab_seed, "exclude": tuple(exclude)}
+    metadata: dict[str, Any] = {"samples": samples, "seed": seed, "world_seed": world_seed, "exclude": tuple(exclude)}
     if driftcheck is not None:
         metadata["driftcheck"] = driftcheck
-    manager = TaskManager(include_path=str(tasks_folder()), include_defaults=False, metadata=metadata)
+    manager = TaskManager(include_defaults=False, metadata=metadata)
     loaded = []
     for suite in suites:
-        try:
-            tasks = manager.load([suite.spec])["tasks"]
-        except KeyError as error:
-            raise DataError(f"suite {suite.name!r}: no task {suite.task!r} below {tasks_folder()}") from error
+        tasks = manager.load([suite.config])["tasks"]
         for task in tasks.values():
             task.set_fewshot_seed(seed)
             longest = (task.config.generation_kwargs or {}).get("max_gen_toks")
@@ -173,7 +166,7 @@ def load_suites(
                 attempts=max(task.config.repeats for task in tasks.values()),
                 left_out=sum(len(task.dataset.get(LEFT_OUT, ())) for task in tasks.values()),
                 rows_hash=digest(rows),
-                sets={name: load_set(name).sha256 for name in sets},
+                sets={spec.name: read_set(spec).sha256 for spec in sets},
                 decoding={name: settings for name, settings in decoding.items() if settings},
             )
         )

@@ -1,80 +1,98 @@
 """The single adapters behind evaluated merges: a merge's figures mean little without theirs in the same table."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .adapters import EvaluatedAdapter
 
-__all__ = ["MergeInputs", "find_merge_inputs"]
+__all__ = ["MergeSource", "MergeSources", "find_merge_sources"]
 
 _REPORT = "merge_report.json"
 _FORMAT = "sst_merge.merge_report/"
 
 
 @dataclass(frozen=True)
-class MergeInputs:
-    """What merges were made of and nobody named.
+class MergeSource:
+    """An adapter that a merge was made of.
 
     Attributes:
-        found: name → folder of those that were found.
-        warnings: a sentence on each of the others.
+        name: under which it is evaluated.
+        role: in the merge, ``utility`` or ``safety``.
+    """
+
+    name: str
+    role: str
+
+
+@dataclass(frozen=True)
+class MergeSources:
+    """What merges were made of.
+
+    Attributes:
+        found: name → folder of those that nobody named and that were found.
+        merges: merge → all its adapters, where all of them are evaluated.
+        warnings: a sentence on each adapter that is missing.
     """
 
     found: dict[str, Path] = field(default_factory=dict)
+    merges: dict[str, tuple[MergeSource, ...]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
 
-def find_merge_inputs(evaluated: Sequence[EvaluatedAdapter]) -> MergeInputs:
-    """Look for the inputs of every merge among some adapters that are not among them.
+def find_merge_sources(evaluated: Sequence[EvaluatedAdapter]) -> MergeSources:
+    """Look for the adapters that every merge among some adapters was made of.
 
-    A merge's report holds each input's folder as it was given (of an absolute one, the last name) and the SHA-256 of
-    its files. The folder is looked for in the working folder and beside the merge, and one level below both; only the
-    same files count.
+    A merge's report holds each adapter's folder as it was given (of an absolute one, the last name) and the SHA-256 of
+    its files. Where it is not evaluated already, the folder is looked for in the working folder and beside the merge,
+    and one level below both; only the same files count.
 
     Args:
         evaluated: adapters, merges among them.
 
     Returns:
-        The inputs, each once.
+        The adapters, each once.
     """
-    inputs = MergeInputs()
-    known = {_key(adapter.files) for adapter in evaluated}
+    sources = MergeSources()
+    # Name by files; None where they were looked for and not found.
+    known: dict[tuple[tuple[str, str], ...], str | None] = {_key(adapter.files): adapter.name for adapter in evaluated}
     names = {adapter.name for adapter in evaluated}
     for merge in evaluated:
-        for record in _records(merge, inputs.warnings):
+        made_of = []
+        for record in _records(merge, sources.warnings):
             key, name = _key(record["files"]), str(record["name"])
-            if not key or key in known:
-                continue
-            known.add(key)
-            folder = _found(record, merge.path)
-            if folder is None:
-                inputs.warnings.append(
-                    f"{merge.name}: its input {name!r} ({record['path']}) is not evaluated and was not found, so no "
-                    f"table shows it; add --adapter {name}=FOLDER"
-                )
-                continue
-            name = name if name not in names else f"{name} of {merge.name}"
-            names.add(name)
-            inputs.found[name] = folder
-    return inputs
+            if key and key not in known:
+                folder = _found(record, merge.path)
+                if folder is None:
+                    known[key] = None
+                    sources.warnings.append(
+                        f"{merge.name}: its input {name!r} ({record['path']}) is not evaluated and was not found, so "
+                        f"no table shows it; add --adapter {name}=FOLDER"
+                    )
+                else:
+                    known[key] = name if name not in names else f"{name} of {merge.name}"
+                    sources.found[str(known[key])] = folder
+                    names.add(str(known[key]))
+            made_of.append((known.get(key), str(record["role"])))
+        if made_of and all(name is not None for name, _ in made_of):
+            sources.merges[merge.name] = tuple(MergeSource(str(name), role) for name, role in made_of)
+    return sources
 
 
-def _records(merge: EvaluatedAdapter, warnings: list[str]) -> Iterator[Mapping[str, Any]]:
+def _records(merge: EvaluatedAdapter, warnings: list[str]) -> list[Mapping[str, Any]]:
     path = merge.path / _REPORT
     if not path.is_file():
-        return
+        return []
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
         if not str(report["format"]).startswith(_FORMAT):
             raise ValueError(f"format {report['format']!r}")
-        records = [{key: record[key] for key in ("name", "path", "files")} for record in report["adapters"]]
+        return [{key: record[key] for key in ("name", "role", "path", "files")} for record in report["adapters"]]
     except (ValueError, KeyError, TypeError) as error:
         warnings.append(f"{merge.name}: {path.name} cannot be read ({error}), so its inputs are not looked for")
-        return
-    yield from records
+        return []
 
 
 def _found(record: Mapping[str, Any], merge: Path) -> Path | None:

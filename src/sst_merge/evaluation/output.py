@@ -2,18 +2,16 @@
 
 import json
 import re
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ..errors import OutputExistsError
-from ..files import file_sha256
+from ..files import file_sha256, sealed_files
 from .records import Record, write_records
-from .summary import Summary
+from .summary import Summary, write_summary
 
-__all__ = ["ANSWERS", "RUN", "SUMMARY", "check_output", "file_name", "write_results"]
+__all__ = ["ANSWERS", "RUN", "SUMMARY", "ReportWriter", "check_output", "file_name", "write_results"]
 
 SUMMARY = "summary.json"
 RUN = "run.json"
@@ -57,8 +55,25 @@ def file_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "--", name)
 
 
+class ReportWriter(Protocol):
+    """Writes tables, pictures and pages of a summary into a folder: what no other program reads."""
+
+    def __call__(self, summary: Summary, folder: Path, /, *, facts: Mapping[str, object]) -> object:
+        """Write.
+
+        Args:
+            summary: of the evaluation.
+            folder: to write into.
+            facts: settings that a reader of the page wants to know.
+        """
+
+
 def write_results(
-    out: Path, records: Mapping[tuple[str, str], Sequence[Record]], summary: Summary, provenance: Mapping[str, Any]
+    out: Path,
+    records: Mapping[tuple[str, str], Sequence[Record]],
+    summary: Summary,
+    provenance: Mapping[str, Any],
+    write_report: ReportWriter | None = None,
 ) -> None:
     """Write everything into a folder beside, then rename it piece by piece; ``summary.json`` comes last.
 
@@ -67,12 +82,9 @@ def write_results(
         records: (model, suite) → records.
         summary: of the records.
         provenance: goes into ``run.json``, with the SHA-256 of every file of records.
+        write_report: writes pages for people beside them.
     """
-    from ..reporting import write_evaluation_report
-
-    out.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=".results.", dir=out))
-    try:
+    with sealed_files(out, seal=SUMMARY) as aside:
         hashes = {}
         for (model, suite), found in records.items():
             file = aside / "records" / file_name(model) / f"{file_name(suite)}.jsonl"
@@ -80,15 +92,9 @@ def write_results(
             hashes[file.relative_to(aside).as_posix()] = file_sha256(file)
         facts = {**provenance, "records": hashes}
         (aside / RUN).write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        write_evaluation_report(summary, aside, facts=_shown(provenance))
-        (out / SUMMARY).unlink(missing_ok=True)
-        for piece in sorted(aside.iterdir(), key=lambda piece: piece.name == SUMMARY):
-            target = out / piece.name
-            if target.is_dir():
-                shutil.rmtree(target)
-            piece.replace(target)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        write_summary(aside / SUMMARY, summary)
+        if write_report is not None:
+            write_report(summary, aside, facts=_shown(provenance))
 
 
 def _shown(provenance: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,34 +1,15 @@
-"""What decided the numbers: hashes of model, adapters, template and data, settings, versions."""
+"""What decided the numbers beside the base: chat template, suites, versions."""
 
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
-from ..files import file_sha256
 from .answers import digest
+from .loading import LoadedSuite
 
-__all__ = ["base_fingerprint", "library_versions", "template_fingerprint"]
+__all__ = ["library_versions", "suite_facts", "template_fingerprint"]
 
 _LIBRARIES = ("lm_eval", "transformers", "peft", "tokenizers", "datasets", "accelerate", "scikit-learn", "vllm")
-_DECIDING = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja")
-
-
-def base_fingerprint(base: str, commit: str | None = None) -> Mapping[str, Any]:
-    """The base model beyond its name.
-
-    Args:
-        base: folder or hub id.
-        commit: of the hub's repository, as transformers resolved it.
-
-    Returns:
-        ``files``: file name → SHA-256 for a folder; ``commit`` for a hub id.
-    """
-    folder = Path(base)
-    if not folder.is_dir():
-        return {"name": base, "commit": commit}
-    files = sorted(file for file in folder.iterdir() if file.suffix in _DECIDING)
-    return {"name": folder.resolve().name, "files": {file.name: file_sha256(file) for file in files}}
 
 
 def template_fingerprint(tokenizer: Any, used: bool) -> Mapping[str, Any]:
@@ -42,6 +23,26 @@ def template_fingerprint(tokenizer: Any, used: bool) -> Mapping[str, Any]:
         ``used`` and the template's SHA-256.
     """
     return {"used": used, "sha256": digest(tokenizer.chat_template) if used else None}
+
+
+def suite_facts(item: LoadedSuite) -> dict[str, Any]:
+    """What was asked of a suite, and how.
+
+    Args:
+        item: the suite, loaded.
+
+    Returns:
+        Numbers of samples, hashes of data, settings of generation.
+    """
+    return {
+        "samples": item.samples,
+        "attempts": item.attempts,
+        "left_out": item.left_out,
+        "rows_sha256": item.rows_hash,
+        "sets_sha256": dict(item.sets),
+        "decoding": dict(item.decoding),
+        "score": item.suite.score,
+    }
 
 
 def library_versions() -> dict[str, str]:

@@ -1,13 +1,13 @@
 """One record a sample: what was asked, what came back, and every score with the judge that gave it."""
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
+from ..files import atomic_file
 
 __all__ = ["Record", "read_records", "write_records"]
 
@@ -40,7 +40,7 @@ class Record:
 
 
 def write_records(path: Path, records: Iterable[Record]) -> int:
-    """Write records as JSON lines, aside first and renamed when complete.
+    """Write records as JSON lines; the file is whole or absent.
 
     Args:
         path: the file; an existing one is replaced.
@@ -49,17 +49,11 @@ def write_records(path: Path, records: Iterable[Record]) -> int:
     Returns:
         How many were written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
     count = 0
-    try:
-        with aside.open("w", encoding="utf-8") as stream:
-            for record in records:
-                stream.write(json.dumps(asdict(record), ensure_ascii=False, sort_keys=True) + "\n")
-                count += 1
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with atomic_file(path) as aside, aside.open("w", encoding="utf-8") as stream:
+        for record in records:
+            stream.write(json.dumps(asdict(record), ensure_ascii=False, sort_keys=True) + "\n")
+            count += 1
     return count
 
 

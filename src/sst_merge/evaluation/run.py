@@ -9,29 +9,28 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ..data_loader import base_fingerprint
 from ..errors import ConfigError
 from ..judges import Judge
-from ..suites.catalogue import Suite
-from ..worlds.lab.suites import is_lab_suite
+from ..progress import Progress
+from ..suites import Suite
 from .adapters import BASE_NAME, EvaluatedAdapter, check_adapters
 from .answers import AnswerStore, digest
 from .calibration import CalibrationPrompts
-from .checks import check_lab_vocabulary, check_reference, check_request, check_room
+from .checks import check_base, check_reference, check_request, check_room
 from .helpfulness import with_helpfulness
 from .judging import judge_records
 from .loading import LoadedSuite, load_suites
-from .merge_sources import find_merge_inputs
+from .merge_sources import find_merge_sources
 from .metrics_reporter import summarize
-from .output import ANSWERS, check_output, file_name, write_results
-from .provenance import base_fingerprint, library_versions, template_fingerprint
+from .output import ANSWERS, ReportWriter, check_output, file_name, write_results
+from .provenance import library_versions, suite_facts, template_fingerprint
 from .records import Record
 from .settings import ModelSettings
 from .silence_libraries import quiet_libraries
 from .summary import Summary
 
 __all__ = ["EvaluationRun", "evaluate_models"]
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +40,7 @@ class EvaluationRun:
     Attributes:
         out: the folder it was written into.
         records: (model, suite) → records, the base first.
-        summary: every rate with its interval, and every adapter against the base.
+        summary: safety and skills of every model with intervals, every adapter against the base, taxes of merges.
         provenance: contents of ``run.json``.
         generated: answers that were computed in this run; the others were there already.
     """
@@ -70,8 +69,9 @@ def evaluate_models(
     allow_code: bool = False,
     allow_noop: bool = False,
     cache: Path | None = None,
-    lab_seed: int = 0,
+    world_seed: int = 0,
     force: bool = False,
+    write_report: ReportWriter | None = None,
     progress: Progress | None = None,
 ) -> EvaluationRun:
     """Evaluate a base and adapters on it.
@@ -82,7 +82,7 @@ def evaluate_models(
     Args:
         base: folder or hub id of the base model.
         adapters: name → PEFT folder. What merges among them were made of is evaluated beside them where it is found
-            (:func:`~.merge_inputs.find_merge_inputs`); a warning names what is not.
+            (:func:`~.merge_sources.find_merge_sources`); a warning names what is not.
         suites: what is asked.
         out: folder to write into.
         judges: for suites whose answers are judged; the first of each column is the one that counts.
@@ -97,8 +97,10 @@ def evaluate_models(
         allow_code: whether suites may run code that the models wrote.
         allow_noop: let adapters pass whose ΔW is exactly zero.
         cache: folder of answers; ``answers`` below `out` by default.
-        lab_seed: of the world that the lab's suites ask about.
+        world_seed: of the world that suites of a world ask about.
         force: replace a finished evaluation.
+        write_report: writes tables, pictures and pages into the folder as well, such as
+            :func:`sst_merge.reporting.write_evaluation_report`.
         progress: told (stage, done, total).
 
     Returns:
@@ -108,6 +110,26 @@ def evaluate_models(
         ConfigError: no suite, one that runs code without being allowed to, DRIFTCHECK prompts that no suite asks,
             attempts that no suite makes or too few, an unknown reference, or the extra `eval` is not installed.
         DataError: a judged suite, and no judge that decides its score.
+
+    Example:
+        >>> import json, tempfile
+        >>> from pathlib import Path
+        >>> from tokenizers import Tokenizer, models, pre_tokenizers
+        >>> from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+        >>> from sst_merge import evaluate_models
+        >>> from sst_merge.suites import custom_suite
+        >>> words = Tokenizer(models.WordLevel({"<eos>": 0, "yes": 1, "no": 2, "?": 3}, unk_token="<eos>"))
+        >>> words.pre_tokenizer = pre_tokenizers.Whitespace()
+        >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<eos>", pad_token="<eos>")
+        >>> sizes = {"vocab_size": 16, "hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2}
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     base, questions = Path(place) / "base", Path(place) / "questions.jsonl"
+        ...     LlamaForCausalLM(LlamaConfig(num_hidden_layers=1, **sizes)).save_pretrained(base)
+        ...     _ = tokenizer.save_pretrained(base)
+        ...     _ = questions.write_text(json.dumps({"prompt": "yes ?", "options": ["yes", "no"], "answer": "yes"}))
+        ...     run = evaluate_models(str(base), {}, [custom_suite(questions)], Path(place) / "out")
+        >>> [(record.suite, record.prompt) for record in run.records["base", "custom_questions"]]
+        [('custom_questions', 'yes ?')]
     """
     settings = settings or ModelSettings()
     check_output(out, force=force)
@@ -120,15 +142,14 @@ def evaluate_models(
     with quiet_libraries():
         index = BaseModelIndex.load(base)
         checked = check_adapters(adapters, index, allow_noop=allow_noop)
-        inputs = find_merge_inputs(checked)
-        checked = [*check_adapters(inputs.found, index, allow_noop=allow_noop), *checked]
-        if any(is_lab_suite(suite.name) for suite in suites):
-            check_lab_vocabulary(base, lab_seed)
+        sources = find_merge_sources(checked)
+        checked = [*check_adapters(sources.found, index, allow_noop=allow_noop), *checked]
+        check_base(suites, base, world_seed)
         loaded = load_suites(
             suites,
             samples=samples,
             seed=settings.seed,
-            lab_seed=lab_seed,
+            world_seed=world_seed,
             max_new_tokens=max_new_tokens,
             exclude=[prompt for source in exclude for prompt in source.prompts],
             driftcheck=driftcheck,
@@ -155,12 +176,13 @@ def evaluate_models(
         records[key] = with_helpfulness(records[key])
     summary = summarize(
         (record for group in records.values() for record in group),
+        by_name,
         required=(BASE_NAME, *(adapter.name for adapter in checked)),
         reference=compared_with,
-        breakdown={suite.name: suite.breakdown for suite in suites if suite.breakdown is not None},
+        merges=sources.merges,
         seed=settings.seed,
     )
-    summary = replace(summary, warnings=(*inputs.warnings, *summary.warnings))
+    summary = replace(summary, warnings=(*sources.warnings, *summary.warnings))
     if exclude:
         summary = replace(summary, left_out={item.suite.name: item.left_out for item in loaded})
     provenance = {
@@ -168,13 +190,13 @@ def evaluate_models(
         "samples": samples,
         "driftcheck": driftcheck,
         "exclude": [source.facts() for source in exclude],
-        "suites": {item.suite.name: _suite_facts(item) for item in loaded},
+        "suites": {item.suite.name: suite_facts(item) for item in loaded},
         "judges": {judge.column: [j.name for j in judges if j.column == judge.column] for judge in judges},
         **facts,
     }
     provenance["run"] = digest(provenance)
     records = {key: [replace(record, run=provenance["run"]) for record in group] for key, group in records.items()}
-    write_results(out, records, summary, provenance)
+    write_results(out, records, summary, provenance, write_report)
     return EvaluationRun(out=out, records=records, summary=summary, provenance=provenance, generated=generated)
 
 
@@ -254,7 +276,7 @@ def _advance(progress: Progress, name: str, before: int, samples: int, total: in
 @contextmanager
 def _code_allowed(wanted: bool) -> Iterator[None]:
     """Say to the tasks that code may run, for this evaluation only."""
-    from ..suites.human_eval import ALLOW_VARIABLE
+    from ..sandbox import ALLOW_VARIABLE
 
     before = os.environ.get(ALLOW_VARIABLE)
     if wanted:
@@ -266,15 +288,3 @@ def _code_allowed(wanted: bool) -> Iterator[None]:
             del os.environ[ALLOW_VARIABLE]
         elif wanted and before is not None:
             os.environ[ALLOW_VARIABLE] = before
-
-
-def _suite_facts(item: LoadedSuite) -> dict[str, Any]:
-    return {
-        "samples": item.samples,
-        "attempts": item.attempts,
-        "left_out": item.left_out,
-        "rows_sha256": item.rows_hash,
-        "sets_sha256": dict(item.sets),
-        "decoding": dict(item.decoding),
-        "score": item.suite.score,
-    }

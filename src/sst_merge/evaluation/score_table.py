@@ -2,57 +2,48 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-
-import numpy as np
 
 from ..errors import DataError
-from ..measures.resampling import Array
-from ..measures.sweep_intervals import SweepSamples
+from ..suites import Suite
 from .records import Record
 
-__all__ = ["ScoreTable", "sweep_samples"]
-
-# Refusal and harm say nothing without how much of the output is no answer at all, so the three stand together.
-_FIRST = ("refusal", "harm", "incoherent")
-
-
-@dataclass(frozen=True)
-class _Scored:
-    """What stays of a record: prompts and responses are not needed to measure."""
-
-    scores: Mapping[str, float]
-    tags: Mapping[str, str]
-    judges: Mapping[str, str]
+__all__ = ["ScoreTable"]
 
 
 class ScoreTable:
-    """All scores of some records, by model and suite.
+    """All records of an evaluation, by model and suite.
 
     Args:
-        records: in any order; the order of first appearance orders models and suites.
+        records: in any order; the order of first appearance orders models.
+        suites: those that the records may be of, by name, in table order.
 
     Attributes:
         models: names, in order.
-        suites: names, in order.
+        suites: those with records, by name, in order.
+
+    Raises:
+        DataError: a suite that is not known, the same sample twice, or a score that is not finite.
     """
 
     models: list[str]
-    suites: list[str]
+    suites: dict[str, Suite]
 
-    def __init__(self, records: Iterable[Record]) -> None:
-        self._cells: dict[tuple[str, str], dict[str, _Scored]] = {}
+    def __init__(self, records: Iterable[Record], suites: Mapping[str, Suite]) -> None:
+        self._cells: dict[tuple[str, str], dict[str, Record]] = {}
         for record in records:
-            where = f"{record.model}, {record.suite}, {record.id}"
+            where = f"record {record.model}, {record.suite}, {record.id}"
             wrong = {name: score for name, score in record.scores.items() if not math.isfinite(score)}
             if wrong:
-                raise DataError(f"record {where}: scores {wrong}; expected finite numbers, absent where undecided")
+                raise DataError(f"{where}: scores {wrong}; expected finite numbers, absent where undecided")
+            if record.suite not in suites:
+                raise DataError(f"{where}: unknown suite; known: {', '.join(suites)}")
             cell = self._cells.setdefault((record.model, record.suite), {})
             if record.id in cell:
-                raise DataError(f"record {where} is there twice; expected one per model, suite and id: remove one")
-            cell[record.id] = _Scored(record.scores, record.tags, record.judges)
+                raise DataError(f"{where} is there twice; expected one per model, suite and id: remove one")
+            cell[record.id] = record
         self.models = list(dict.fromkeys(model for model, _ in self._cells))
-        self.suites = list(dict.fromkeys(suite for _, suite in self._cells))
+        found = {name for _, name in self._cells}
+        self.suites = {name: suite for name, suite in suites.items() if name in found}
 
     def columns(self, suite: str) -> list[str]:
         """Scores that some record of a suite has.
@@ -61,16 +52,9 @@ class ScoreTable:
             suite: name.
 
         Returns:
-            Refusal, harm and incoherence first, the others by name.
+            Names, sorted.
         """
-        found = {
-            name
-            for (_, of), cell in self._cells.items()
-            if of == suite
-            for scored in cell.values()
-            for name in scored.scores
-        }
-        return [name for name in _FIRST if name in found] + sorted(found - set(_FIRST))
+        return sorted({name for record in self._of_suite(suite) for name in record.scores})
 
     def count(self, model: str, suite: str) -> int:
         """Samples that a model answered.
@@ -84,17 +68,17 @@ class ScoreTable:
         """
         return len(self._cells.get((model, suite), {}))
 
-    def ids(self, model: str, suite: str) -> set[str]:
-        """Ids of the samples that a model answered.
+    def records(self, model: str, suite: str) -> list[Record]:
+        """What a model answered on a suite.
 
         Args:
             model: name.
             suite: name.
 
         Returns:
-            The ids.
+            Records, sorted by id.
         """
-        return set(self._cells.get((model, suite), {}))
+        return [record for _, record in sorted(self._cells.get((model, suite), {}).items())]
 
     def values(self, model: str, suite: str, score: str) -> dict[str, float]:
         """One column of one model on one suite.
@@ -107,26 +91,7 @@ class ScoreTable:
         Returns:
             Sample id → score, sorted by id, without the samples that were not decided.
         """
-        cell = self._cells.get((model, suite), {})
-        return {id_: float(cell[id_].scores[score]) for id_ in sorted(cell) if score in cell[id_].scores}
-
-    def groups(self, suite: str, tag: str) -> dict[str, set[str]]:
-        """Samples of a suite by the value of a tag.
-
-        Args:
-            suite: name.
-            tag: key of the records' tags.
-
-        Returns:
-            Value → sample ids, values sorted; samples without the tag are in none.
-        """
-        found: dict[str, set[str]] = {}
-        for (_, of), cell in self._cells.items():
-            if of == suite:
-                for id_, scored in cell.items():
-                    if tag in scored.tags:
-                        found.setdefault(scored.tags[tag], set()).add(id_)
-        return dict(sorted(found.items()))
+        return {r.id: float(r.scores[score]) for r in self.records(model, suite) if score in r.scores}
 
     def judges(self, suite: str, score: str) -> list[str]:
         """Who decided a column.
@@ -138,95 +103,23 @@ class ScoreTable:
         Returns:
             Names and versions, sorted; more than one means that models were not measured alike.
         """
-        names = {
-            scored.judges[score]
-            for (_, of), cell in self._cells.items()
-            if of == suite
-            for scored in cell.values()
-            if score in scored.judges
-        }
-        return sorted(names)
+        return sorted({record.judges[score] for record in self._of_suite(suite) if score in record.judges})
 
-    def paired(self, a: str, b: str, suite: str, score: str) -> tuple[list[float], list[float], int]:
-        """Scores of two models on the samples that both have, paired by sample id.
+    def paired(self, models: Sequence[str], suite: str, score: str) -> tuple[list[list[float]], int]:
+        """Scores of several models on the samples that all of them have, paired by sample id.
 
         Args:
-            a: first model.
-            b: second model.
+            models: names.
             suite: name.
             score: column.
 
         Returns:
-            Scores of the first, scores of the second in the same order, and how many samples only one of them has.
+            Scores of each model in the same order of samples, and how many samples only some of them have.
         """
-        first, second = self.values(a, suite, score), self.values(b, suite, score)
-        common = sorted(first.keys() & second.keys())
-        alone = len(first.keys() ^ second.keys())
-        return [first[id_] for id_ in common], [second[id_] for id_ in common], alone
+        values = [self.values(model, suite, score) for model in models]
+        common = sorted(set.intersection(*(set(found) for found in values)))
+        alone = len(set().union(*values)) - len(common)
+        return [[found[id_] for id_ in common] for found in values], alone
 
-    def matrix(self, models: Sequence[str], suites: Sequence[str], score: str) -> Array:
-        """Scores of several models on the same samples.
-
-        Args:
-            models: one row each.
-            suites: whose samples are the columns, suite by suite and sorted by id.
-            score: column.
-
-        Returns:
-            Models × samples.
-
-        Raises:
-            DataError: a model lacks samples that another has.
-        """
-        blocks = []
-        for suite in suites:
-            rows = {model: self.values(model, suite, score) for model in models}
-            wanted = set().union(*rows.values())
-            short = {model: len(wanted - row.keys()) for model, row in rows.items() if wanted - row.keys()}
-            if short or not wanted:
-                raise DataError(f"{suite}, {score}: samples without a score per model: {short or 'all'}; expected "
-                                "every model on every sample: finish the evaluation first")  # fmt: skip
-            blocks.append([[row[id_] for id_ in sorted(wanted)] for row in rows.values()])
-        return np.concatenate([np.asarray(block, dtype=np.float64) for block in blocks], axis=1)
-
-
-def sweep_samples(
-    table: ScoreTable,
-    methods: Mapping[str, Mapping[float, str]],
-    *,
-    safety: Sequence[str],
-    utility: Mapping[str, str],
-    dev_safety: Sequence[str] = (),
-    refusal: str = "refusal",
-) -> dict[str, SweepSamples]:
-    """Sweeps for :func:`.sweep_intervals.sweep_intervals`, all methods on the same samples.
-
-    Args:
-        table: records of all models of all sweeps.
-        methods: method → strength → model.
-        safety: suites of harmful prompts.
-        utility: suite → its score, each suite one task.
-        dev_safety: suites that strengths are chosen on; none chooses on `safety`.
-        refusal: column that counts as safe.
-
-    Returns:
-        Method → samples.
-
-    Raises:
-        DataError: a model lacks samples that another has.
-    """
-    models = [model for sweep in methods.values() for model in sweep.values()]
-    refused = table.matrix(models, safety, refusal)
-    tasks = {suite: table.matrix(models, [suite], score) for suite, score in utility.items()}
-    dev = table.matrix(models, dev_safety, refusal) if dev_safety else None
-    found, start = {}, 0
-    for name, sweep in methods.items():
-        rows = slice(start, start + len(sweep))
-        found[name] = SweepSamples(
-            strengths=list(sweep),
-            safety=refused[rows],
-            utility={task: scores[rows] for task, scores in tasks.items()},
-            dev_safety=None if dev is None else dev[rows],
-        )
-        start += len(sweep)
-    return found
+    def _of_suite(self, suite: str) -> Iterable[Record]:
+        return (record for (_, of), cell in self._cells.items() if of == suite for record in cell.values())

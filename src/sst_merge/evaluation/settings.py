@@ -1,46 +1,70 @@
-"""How models are loaded and asked: one frozen object that goes on the record."""
+"""How models are loaded and asked: part of an evaluation's configuration, and on its record. Torch is not imported."""
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from ..errors import ConfigError
+from ..yaml_config import Section, faults
 
-__all__ = ["Backend", "ModelSettings"]
-
-Backend = Literal["hf", "vllm"]
+__all__ = ["ModelSettings"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelSettings:
-    """Loading and batching.
+def _number_or_auto(value: object) -> object:
+    if value == "auto":
+        return value
+    if not str(value).isdecimal() or int(str(value)) < 1:
+        raise ValueError(f"{value!r}; expected a number of at least 1, or auto")
+    return int(str(value))
 
-    Attributes:
-        backend: ``hf`` (transformers and PEFT) or ``vllm``.
-        dtype: type of the weights, or ``auto``: as stored on a GPU, float32 on a CPU.
-        device: such as ``cpu`` or ``cuda:1``; None takes the first GPU, else the CPU.
-        device_map: ``auto`` spreads the model over all GPUs of this process.
-        batch_size: prompts a batch, or ``auto``: as many as fit (a CPU takes 16).
-        tensor_parallel: GPUs that vLLM splits a model over.
-        chat_template: whether prompts go through the tokenizer's chat template; None: where it has one.
-        seed: of few-shot examples, of sampled answers and of the choice of samples.
+
+class ModelSettings(Section):
+    """Loading and batching: the part of a configuration that says how models are loaded, or made in Python.
 
     Raises:
-        ConfigError: a value that cannot be.
+        ConfigError: made in Python with a field that is unknown or out of range.
+
+    Example:
+        >>> ModelSettings(device="cpu", batch_size=16).dtype
+        'auto'
+        >>> ModelSettings(batch_size=0)
+        Traceback (most recent call last):
+            ...
+        sst_merge.errors.ConfigError: ModelSettings: batch_size: 0; expected a number of at least 1, or auto
     """
 
-    backend: Backend = "hf"
-    dtype: str = "auto"
-    device: str | None = None
-    device_map: str | None = None
-    batch_size: int | Literal["auto"] = "auto"
-    tensor_parallel: int = 1
-    chat_template: bool | None = None
-    seed: int = 0
+    backend: Literal["hf", "vllm"] = Field(default="hf", description="transformers with PEFT, or vLLM")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto", description="type of the weights; auto: as stored, float32 on a CPU"
+    )
+    device: str = Field(default="auto", description="such as cpu, cuda:1; auto takes a GPU where there is one (hf)")
+    device_map: str | None = Field(default=None, description="auto spreads the model over all GPUs of the process (hf)")
+    batch_size: Annotated[int | Literal["auto"], BeforeValidator(_number_or_auto)] = Field(
+        default="auto",
+        description="prompts a batch; auto: as many as fit on a GPU, 16 on a CPU",
+        json_schema_extra={"metavar": "N|auto"},
+    )
+    tensor_parallel: int = Field(default=1, ge=1, description="GPUs that a model is split over (vllm)")
+    chat_template: bool | None = Field(
+        default=None,
+        description="send prompts through the tokenizer's chat template; by default where it has one",
+        json_schema_extra={"flag": "--apply-chat-template"},
+    )
+    seed: int = Field(default=0, description="of drawn samples, few-shot examples and sampled answers")
 
-    def __post_init__(self) -> None:
-        if self.batch_size != "auto" and (not isinstance(self.batch_size, int) or self.batch_size < 1):
-            raise ConfigError(f"batch_size: {self.batch_size!r}, expected a number of at least 1, or auto")
+    if not TYPE_CHECKING:  # type checkers know the fields from the class
+
+        def __init__(self, **values: Any) -> None:
+            try:
+                super().__init__(**values)
+            except ValidationError as error:
+                raise ConfigError("\n".join(faults(type(self), error, source=type(self).__name__))) from error
+
+        # Inside a configuration pydantic fills the fields itself, so that a fault has its place in the file.
+        __init__.__pydantic_base_init__ = True
+
+    @model_validator(mode="after")
+    def _backend_agrees(self) -> "ModelSettings":
         if self.backend == "vllm" and self.device_map is not None:
-            raise ConfigError("device_map is for the hf backend; vLLM splits a model by tensor_parallel")
-        if self.tensor_parallel < 1:
-            raise ConfigError(f"tensor_parallel: {self.tensor_parallel}, expected at least 1 GPU")
+            raise ValueError("device_map is for the hf backend; vLLM splits a model by tensor_parallel")
+        return self

@@ -1,56 +1,26 @@
-"""The summary of an evaluation: every rate with its interval, every comparison, as plain JSON."""
+"""The summary of an evaluation: every figure with its interval, every comparison, as plain JSON."""
 
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
 
 from ..errors import DataError
 from ..files import atomic_file
+from ..measures.figure import Figure
+from .safety_evaluator import SafetyReport
+from .safety_tax_calculator import SafetyTax
+from .suite_figures import SuiteFigure
+from .utility_evaluator import UtilityReport
 
-__all__ = ["Comparison", "Rate", "Summary", "read_summary", "write_summary"]
+__all__ = ["Comparison", "Summary", "read_summary", "write_summary"]
 
-_FORMAT = "sst_merge.evaluation_summary/1"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rate:
-    """One score of one model on one suite, or on one group of its samples.
-
-    Attributes:
-        model: name.
-        suite: name.
-        score: column of the records.
-        tag: tag that the suite is broken down by; None for the whole suite.
-        group: value of that tag.
-        value: mean score; None where no sample was decided.
-        low: lower end of the interval, None where unknown.
-        high: upper end.
-        k: successes, where every score is 0 or 1.
-        n: samples with this score.
-        undecided: samples without it.
-        interval: ``wilson`` for shares of successes, ``t`` for means of other scores, ``logit-t`` over training seeds.
-    """
-
-    model: str
-    suite: str
-    score: str
-    tag: str | None = None
-    group: str | None = None
-    value: float | None
-    low: float | None
-    high: float | None
-    k: int | None
-    n: int
-    undecided: int
-    interval: str
-
-    @property
-    def ends(self) -> tuple[float, float] | None:
-        """Both ends of the interval, or None."""
-        return None if self.low is None or self.high is None else (self.low, self.high)
+_Format = Literal["sst_merge.evaluation_summary/2"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +32,9 @@ class Comparison:
         reference: name.
         suite: name.
         score: column.
-        difference: mean score of the model less that of the reference.
-        low: lower end of its paired bootstrap interval.
-        high: upper end.
+        difference: mean score of the model less that of the reference, with its paired bootstrap interval.
         p_value: of the exact McNemar test, not corrected for the number of comparisons; None for scores other than 0
-            and 1, and over seeds.
-        n: paired samples.
+            and 1.
         unpaired: samples that only one of the two has.
     """
 
@@ -75,11 +42,8 @@ class Comparison:
     reference: str
     suite: str
     score: str
-    difference: float
-    low: float
-    high: float
+    difference: Figure
     p_value: float | None
-    n: int
     unpaired: int
 
 
@@ -91,7 +55,9 @@ class Summary:
         models: in table order.
         suites: in table order.
         scores: suite → its columns; incoherence beside refusal and harm even where it was not judged.
-        rates: of whole suites, then of groups.
+        safety: model → its safety, over suites and suite by suite.
+        utility: model → its skills, over suites and suite by suite.
+        taxes: of every merge whose adapters are among the models, where it was asked for safety and for skills.
         comparisons: with the reference.
         judges: suite → column → names and versions of what decided it.
         reference: model that the others are compared with, or None.
@@ -101,23 +67,34 @@ class Summary:
         seed: of the bootstrap draws.
         left_out: suite → rows left out because a merge was calibrated on their prompt; empty where no such prompts were
             named.
+        format: of the file.
     """
 
     models: tuple[str, ...]
     suites: tuple[str, ...]
     scores: Mapping[str, tuple[str, ...]]
-    rates: tuple[Rate, ...]
-    comparisons: tuple[Comparison, ...] = ()
-    judges: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
-    reference: str | None = None
-    required: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    level: float = 0.95
-    seed: int = 0
+    safety: Mapping[str, SafetyReport]
+    utility: Mapping[str, UtilityReport]
+    taxes: tuple[SafetyTax, ...]
+    comparisons: tuple[Comparison, ...]
+    judges: Mapping[str, Mapping[str, tuple[str, ...]]]
+    reference: str | None
+    required: tuple[str, ...]
+    warnings: tuple[str, ...]
+    level: float
+    seed: int
     left_out: Mapping[str, int] = field(default_factory=dict)
+    format: _Format = "sst_merge.evaluation_summary/2"
 
-    def rate(self, model: str, suite: str, score: str, group: str | None = None) -> Rate | None:
-        """One rate.
+    @cached_property
+    def figures(self) -> tuple[SuiteFigure, ...]:
+        """Every column of every suite, suites in table order, models within: the whole suite, then its groups."""
+        reports = [report for model in self.models for report in (self.safety[model], self.utility[model])]
+        found = [figure for report in reports for figure in report.suites]
+        return tuple(sorted(found, key=lambda figure: self.suites.index(figure.suite)))
+
+    def figure(self, model: str, suite: str, score: str, group: str | None = None) -> Figure | None:
+        """One figure.
 
         Args:
             model: name.
@@ -126,13 +103,23 @@ class Summary:
             group: value of the suite's breakdown tag; None for the whole suite.
 
         Returns:
-            The rate, or None where the model has no such samples: a dash in tables, never 0.
+            The figure, or None where the model has no such samples: a dash in tables, never 0.
         """
-        return self._by_name.get((model, suite, score, group))
+        found = self._by_name.get((model, suite, score, group))
+        return None if found is None else found.figure
 
-    @cached_property
-    def _by_name(self) -> dict[tuple[str, str, str, str | None], Rate]:
-        return {(rate.model, rate.suite, rate.score, rate.group): rate for rate in self.rates}
+    def answered(self, model: str, suite: str) -> int | None:
+        """Samples of a suite that a model answered, whether they were decided or not.
+
+        Args:
+            model: name.
+            suite: name.
+
+        Returns:
+            How many; None where it was not asked.
+        """
+        found = self._by_name.get((model, suite, self.scores[suite][0], None))
+        return None if found is None else found.answered
 
     def groups(self, suite: str) -> tuple[str, ...]:
         """Groups that a suite is broken down into.
@@ -141,67 +128,63 @@ class Summary:
             suite: name.
 
         Returns:
-            Values of its tag, in order; none where it is not broken down.
+            Values of its tag, sorted; none where it is not broken down.
         """
-        return tuple(dict.fromkeys(r.group for r in self.rates if r.suite == suite and r.group is not None))
+        return tuple(sorted({f.group for f in self.figures if f.suite == suite and f.group is not None}))
 
-    def to_json(self) -> dict[str, Any]:
-        """The summary as plain values.
+    @cached_property
+    def _by_name(self) -> dict[tuple[str, str, str, str | None], SuiteFigure]:
+        return {(found.model, found.suite, found.score, found.group): found for found in self.figures}
+
+    def to_json(self) -> str:
+        """The summary as JSON; an end of an interval at infinity is null.
 
         Returns:
             What :meth:`from_json` takes.
         """
-        return {"format": _FORMAT} | asdict(self)
+        return _ADAPTER.dump_json(self, indent=1).decode()
 
     @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> "Summary":
-        """A summary from plain values.
+    def from_json(cls, text: str) -> "Summary":
+        """A summary from its JSON.
 
         Args:
-            fields: as :meth:`to_json` gives, or as JSON reads it back.
+            text: as :meth:`to_json` gives.
 
         Returns:
             The summary.
 
         Raises:
-            DataError: it is no summary of this format.
+            DataError: it is no JSON, or no summary of this format.
         """
-        if fields.get("format") != _FORMAT:
-            raise DataError(
-                f"evaluation summary of format {fields.get('format')!r}; expected {_FORMAT}: evaluate again"
-            )
         try:
-            return cls(
-                models=tuple(fields["models"]),
-                suites=tuple(fields["suites"]),
-                scores={suite: tuple(names) for suite, names in fields["scores"].items()},
-                rates=tuple(Rate(**rate) for rate in fields["rates"]),
-                comparisons=tuple(Comparison(**found) for found in fields["comparisons"]),
-                judges={
-                    suite: {score: tuple(names) for score, names in columns.items()}
-                    for suite, columns in fields["judges"].items()
-                },
-                reference=fields["reference"],
-                required=tuple(fields["required"]),
-                warnings=tuple(fields["warnings"]),
-                level=fields["level"],
-                seed=fields["seed"],
-                # Summaries written before there was a choice left nothing out.
-                left_out=dict(fields.get("left_out", {})),
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"evaluation summary: {error!r}; expected the fields of Summary: evaluate again") from error
+            return _ADAPTER.validate_python(_with_infinite_ends(json.loads(text)))
+        except (json.JSONDecodeError, ValidationError) as error:
+            raise DataError(f"no evaluation summary of this version ({error}); evaluate again") from error
+
+
+_ADAPTER = TypeAdapter(Summary)
+
+
+def _with_infinite_ends(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_with_infinite_ends(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    found = {name: _with_infinite_ends(item) for name, item in value.items()}
+    ends = {"low": -math.inf, "high": math.inf}
+    return found | {name: end for name, end in ends.items() if name in found and found[name] is None}
 
 
 def write_summary(path: Path, summary: Summary) -> None:
-    """Write a summary as JSON, aside first and renamed.
+    """Write a summary as JSON; the file is whole or absent.
 
     Args:
         path: the file; an existing one is replaced.
         summary: to write.
     """
     with atomic_file(path) as aside:
-        aside.write_text(json.dumps(summary.to_json(), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        aside.write_text(summary.to_json() + "\n", encoding="utf-8")
 
 
 def read_summary(path: Path) -> Summary:
@@ -217,9 +200,6 @@ def read_summary(path: Path) -> Summary:
         DataError: it is no JSON, or no summary of this format.
     """
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}: no JSON ({error}); evaluate again") from error
-    if not isinstance(fields, dict):
-        raise DataError(f"{path}: a {type(fields).__name__}; expected the fields of an evaluation summary")
-    return Summary.from_json(fields)
+        return Summary.from_json(path.read_text(encoding="utf-8"))
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error

@@ -1,20 +1,23 @@
-"""What a model can do, from its records: accuracy by task and subject, perplexity, and what is left of each skill."""
+"""What a model can do, from its records: accuracy, perplexity, and what a merge retains of its skills."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from ..errors import DataError
-from ..measures.safety_tax import retention
-from ..suites.catalogue import SUITES, Suite
+from ..measures.figure import Figure
+from ..measures.mean_figure import mean_figure
+from ..measures.resampling import figure_of
+from ..measures.retention import retention_draws
 from .records import Record
-from .safety_evaluator import Share, rate, rates_by_tag, records_by_suite
+from .score_table import ScoreTable
+from .suite_figures import SuiteFigure, suite_figures
 
-__all__ = ["Perplexity", "UtilityReport", "evaluate_utility", "own_retention", "perplexity"]
+__all__ = ["Perplexity", "UtilityReport", "best_adapters", "evaluate_utility", "perplexity", "skill_suites"]
 
 
-class Perplexity(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Perplexity:
     """How well a model predicts a text; lower is better.
 
     Attributes:
@@ -30,31 +33,108 @@ class Perplexity(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class UtilityReport:
-    """One model's skills.
+    """One model's skills. What no record speaks about is None.
 
     Attributes:
-        accuracy: suite → share of right answers, every question counting the same.
-        by_group: suite → value of its breakdown tag (MMLU's subject) → share of right answers.
-        group_mean: suite → mean of `by_group`, every group counting the same.
-        perplexity: of held-out text, or None.
+        accuracy: mean over suites of the share of right answers, every suite counting the same.
+        retention: of a merge: mean over suites of its share of right answers by that of the best of its skill adapters.
+        perplexity: of held-out text.
+        suites: every column of every utility suite, and of its groups.
     """
 
-    accuracy: Mapping[str, Share]
-    by_group: Mapping[str, Mapping[str, Share]]
-    group_mean: Mapping[str, float]
+    accuracy: Figure | None
+    retention: Figure | None
     perplexity: Perplexity | None
+    suites: tuple[SuiteFigure, ...]
 
-    @property
-    def scores(self) -> dict[str, float]:
-        """Suite → accuracy, as retention and tax take it."""
-        return {suite: share.value for suite, share in self.accuracy.items()}
+
+def evaluate_utility(
+    table: ScoreTable, model: str, *, skills: Sequence[str] = (), level: float = 0.95
+) -> UtilityReport:
+    """Everything about skills that one model's records say.
+
+    Args:
+        table: all records.
+        model: name.
+        skills: of a merge: all adapters with skills that it was made of.
+        level: coverage of the intervals.
+
+    Returns:
+        The report.
+    """
+    names = [name for name, suite in table.suites.items() if suite.measure == "utility"]
+    found = [figure for name in names for figure in suite_figures(table, model, name, table.columns(name), level)]
+    rated = [
+        figure.figure
+        for figure in found
+        if figure.group is None and figure.score == _score(table, figure.suite) and figure.figure is not None
+    ]
+    texts = [r for name in names for r in table.records(model, name) if "loglikelihood" in r.scores]
+    return UtilityReport(
+        accuracy=mean_figure(rated) if rated else None,
+        retention=_retention(table, model, skills, level),
+        perplexity=perplexity(texts) if texts else None,
+        suites=tuple(found),
+    )
+
+
+def _score(table: ScoreTable, suite: str) -> str | None:
+    """The column with the share of right answers, in suites that have one."""
+    found = table.suites[suite]
+    return found.score if found.measure == "utility" and found.rate else None
+
+
+def skill_suites(table: ScoreTable, models: Sequence[str]) -> dict[str, list[list[float]]]:
+    """Right answers of several models on the same samples of each suite that counts some.
+
+    Args:
+        table: all records.
+        models: names.
+
+    Returns:
+        Suite → scores of each model; suites without a sample that all of them have are left out.
+    """
+    scores = {suite: score for suite in table.suites if (score := _score(table, suite)) is not None}
+    paired = {suite: table.paired(models, suite, score)[0] for suite, score in scores.items()}
+    return {suite: rows for suite, rows in paired.items() if rows[0]}
+
+
+def best_adapters(table: ScoreTable, skills: Sequence[str]) -> dict[str, str]:
+    """The adapter that stands for the skill of each suite: the best of some on the samples that all of them have.
+
+    Args:
+        table: all records.
+        skills: names of adapters.
+
+    Returns:
+        Suite → adapter; of equally good ones the first.
+    """
+    if not skills:
+        return {}
+    return {
+        suite: max(zip(skills, rows, strict=True), key=lambda pair: math.fsum(pair[1]))[0]
+        for suite, rows in skill_suites(table, skills).items()
+    }
+
+
+def _retention(table: ScoreTable, merge: str, skills: Sequence[str], level: float) -> Figure | None:
+    """None where there is nothing to compare with; a suite on which no adapter is ever right has nothing to retain."""
+    merged, alone = {}, {}
+    for suite, adapter in best_adapters(table, skills).items():
+        rows = skill_suites(table, (merge, adapter)).get(suite)
+        if rows is not None and any(rows[1]):
+            merged[suite], alone[suite] = rows
+    if not alone:
+        return None
+    n = sum(map(len, alone.values()))
+    return figure_of(retention_draws({merge: merged}, alone)[merge], n, level)
 
 
 def perplexity(records: Iterable[Record]) -> Perplexity:
     """Perplexity of all texts together: likelihoods, words and bytes add up before the quotient is taken.
 
     Args:
-        records: of one model on the suite ``perplexity``.
+        records: of one model on suites that score whole texts, at least one.
 
     Returns:
         The three measures.
@@ -75,67 +155,7 @@ def perplexity(records: Iterable[Record]) -> Perplexity:
         raise DataError("perplexity: no records; evaluate the suite `perplexity` first")
     nats = -totals["loglikelihood"]
     return Perplexity(
-        math.exp(nats / totals["words"]), math.exp(nats / totals["bytes"]), nats / totals["bytes"] / math.log(2)
-    )
-
-
-def evaluate_utility(
-    records: Iterable[Record], *, suites: Mapping[str, Suite] = SUITES, level: float = 0.95
-) -> UtilityReport:
-    """Everything about skills that one model's records say.
-
-    Args:
-        records: of one model; records of other measures are ignored.
-        suites: by name; those of this package by default, to which custom suites may be added.
-        level: coverage of the intervals.
-
-    Returns:
-        The report.
-    """
-    by_suite = {
-        name: group for name, group in records_by_suite(records, suites).items() if suites[name].measure == "utility"
-    }
-    accuracy: dict[str, Share] = {}
-    by_group: dict[str, Mapping[str, Share]] = {}
-    for name, group in by_suite.items():
-        suite = suites[name]
-        if not suite.rate:
-            continue
-        share = rate(group, suite.score, level=level)
-        if share is not None:
-            accuracy[name] = share
-        if share is not None and suite.breakdown is not None:
-            by_group[name] = rates_by_tag(group, suite.score, suite.breakdown, level=level)
-    texts = [record for group in by_suite.values() for record in group if "loglikelihood" in record.scores]
-    return UtilityReport(
-        accuracy=accuracy,
-        by_group=by_group,
-        group_mean={
-            name: math.fsum(share.value for share in groups.values()) / len(groups)
-            for name, groups in by_group.items()
-            if groups
-        },
-        perplexity=perplexity(texts) if texts else None,
-    )
-
-
-def own_retention(merged: UtilityReport, own: Mapping[str, UtilityReport]) -> float:
-    """Retention: mean over tasks of the merged model's accuracy by that of the task's own adapter.
-
-    Args:
-        merged: of the merged model.
-        own: suite → report of the adapter trained for it.
-
-    Returns:
-        1 where every task is as good as with its own adapter.
-
-    Raises:
-        DataError: a report lacks one of the suites, or an adapter scores nothing on its own task.
-    """
-    lacking = sorted(suite for suite in own if suite not in merged.accuracy or suite not in own[suite].accuracy)
-    if lacking:
-        raise DataError(f"retention: no accuracy of both the merged model and its own adapter on {', '.join(lacking)}")
-    return retention(
-        {suite: merged.accuracy[suite].value for suite in own},
-        {suite: report.accuracy[suite].value for suite, report in own.items()},
+        word=math.exp(nats / totals["words"]),
+        byte=math.exp(nats / totals["bytes"]),
+        bits_per_byte=nats / totals["bytes"] / math.log(2),
     )

@@ -1,27 +1,37 @@
 """What experiment 3 says: every method in one table with ranks, what a merge costs, and SST-Merge's ablation."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..measures.figure import Figure
 from ..measures.ranking import rank_intervals
-from ..measures.resampling import measured
-from ..measures.seed_sweeps import SeedSweep, seed_sweeps
-from ..reporting import PageTable, rate_with_interval
-from ..reporting.sweep_tables import measured_text
+from ..measures.sweeps import SeedSweep, seed_sweeps
+from ..reporting import PageTable, figure_text
 from .cells import CellStore
-from .collected import Collected, mean_over_seeds, rate_over_seeds, refusal_text
 from .config import ExperimentConfig
 from .outcome_texts import unpacked
 from .plan import Planned
+from .read_cells import GroupCells, Side, mean_over_seeds, rate_over_seeds, refusal_text, task_text
 from .report import Report
-from .safety_tax_report import rate_text, tax_tables
+from .safety_tax_report import tax_tables
+from .tax_figures import SWEEP_FIGURES, sweep_figures
 
 __all__ = ["comparison_report"]
 
 _THRESHOLD = 0.9
+_COSTS = {"seconds": ("Seconds", 2), "more_seconds": ("Seconds of a second strength", 2), "peak_mib": ("Peak MiB", 0)}
+"""Key in a cell → heading, digits."""
+_OUTCOMES: Mapping[str, Callable[[Side], str]] = {
+    "Safety": lambda test: refusal_text(test["right"]),
+    "Over-refusal": lambda test: test["other"]["lookalike"],
+    "Utility": lambda test: task_text(test["right"]),
+    "Knowledge": lambda test: test["right"]["general"],
+}
+"""What is wanted of a merge: heading → outcomes of its test prompts."""
+Figures = Mapping[str, Mapping[str, Any]]
 
 
 def comparison_report(config: ExperimentConfig, planned: Sequence[Planned], store: CellStore, folder: Path) -> Report:
@@ -30,7 +40,7 @@ def comparison_report(config: ExperimentConfig, planned: Sequence[Planned], stor
     Args:
         config: of the experiment.
         planned: its cells.
-        store: where they are kept.
+        store: where they are stored.
         folder: for the pictures.
 
     Returns:
@@ -38,130 +48,136 @@ def comparison_report(config: ExperimentConfig, planned: Sequence[Planned], stor
     """
     report = Report("Experiment 3: every method, and SST-Merge's own parts")
     group = config.safety_tax.groups[0].name
-    methods = Collected.of(planned, store, "methods", group)
-    cost = Collected.of(planned, store, "cost", group)
-    _ranks(report, config, methods, cost)
-    _costs(report, cost)
-    tax_tables(report, config, f"every method, {group}", methods, folder)
-    _ablation(report, config, Collected.of(planned, store, "ablation", "SST-Merge"))
+    methods = GroupCells.of(planned, store, "methods", group)
+    ablation = GroupCells.of(planned, store, "ablation", "SST-Merge")
+    drawn = {"seed": config.bootstrap_seed, "n_resamples": config.n_resamples}
+    sweeps = seed_sweeps(methods.sweeps(), sorted({*config.safety_tax.thresholds, _THRESHOLD}), **drawn)
+    variants = seed_sweeps(ablation.sweeps(), [_THRESHOLD], **drawn)[_THRESHOLD]
+
+    costs = _cost_figures(GroupCells.of(planned, store, "cost", group))
+    ranks = _rank_figures(methods, sweeps[_THRESHOLD], seed=config.bootstrap_seed, n_resamples=config.n_resamples)
+    parts = _ablation_figures(ablation, variants)
+    report.figures |= {"ranks": ranks, "cost": costs}
+    report.tables += [_rank_table(ranks, costs), _cost_table(costs)]
+    wanted = {threshold: sweeps[threshold] for threshold in config.safety_tax.thresholds}
+    tax_tables(report, f"every method, {group}", methods, wanted, folder)
+    report.figures["ablation"] = parts
+    report.tables.append(_ablation_table(parts))
     return report
 
 
-def _ranks(report: Report, config: ExperimentConfig, found: Collected, cost: Collected) -> None:
-    """Everything wanted of a merge side by side; a method that never gets safe stands there at its safest strength."""
-    sweeps = seed_sweeps(
-        found.sweeps(), seed=config.bootstrap_seed, threshold=_THRESHOLD, n_resamples=config.n_resamples
-    )
-    points = {label: _points(found.results[label], own) for label, own in sweeps.items()}
-    texts = {
-        "safety": {label: [refusal_text(p["right"]) for p in of] for label, of in points.items()},
-        "over-refusal": {label: [p["other"]["lookalike"] for p in of] for label, of in points.items()},
-        "utility": {label: [_tasks(p["right"]) for p in of] for label, of in points.items()},
-        "knowledge": {label: [p["right"]["general"] for p in of] for label, of in points.items()},
-    }
+def _rank_figures(
+    cells: GroupCells, sweeps: Mapping[str, SeedSweep], *, seed: int, n_resamples: int
+) -> dict[str, dict[str, Any]]:
+    """Everything wanted of a merge side by side; a method that never gets safe is measured at its safest strength."""
+    tests = {label: _chosen_or_safest(by_seed, sweeps[label]) for label, by_seed in cells.results.items()}
+    texts = {name: {label: [of(test) for test in tests[label]] for label in tests} for name, of in _OUTCOMES.items()}
     wanted = {
-        name: {label: [(1 - x if name == "over-refusal" else x) for x in unpacked("".join(of))] for label, of in
-               by_label.items()} for name, by_label in texts.items()
-    }  # fmt: skip
-    overall = rank_intervals(wanted, seed=config.bootstrap_seed, n_resamples=config.n_resamples)
+        name: {label: unpacked("".join(of)) for label, of in by_label.items()} for name, by_label in texts.items()
+    }
+    wanted["Over-refusal"] = {label: [1 - x for x in scores] for label, scores in wanted["Over-refusal"].items()}
+    overall = rank_intervals(wanted, seed=seed, n_resamples=n_resamples)
     apart = {name: rank_intervals({name: scores}, seed=0, n_resamples=1) for name, scores in wanted.items()}
-    costs = {name: {label: mean_over_seeds([r[name] for r in cost.results[label].values()]) for label in overall}
-             for name in ("seconds", "peak_mib")}  # fmt: skip
-    places = {name: _places({label: e.value for label, e in by.items() if e is not None}) for name, by in costs.items()}
-    rows = []
-    for label in sorted(overall, key=lambda name: overall[name].value):
-        row: list[object] = [label, _estimate(overall[label], 1)]
-        row += [f"{_estimate(rate_over_seeds(of[label]), 3)} ({apart[name][label].value:.0f})" for name, of in
-                texts.items()]  # fmt: skip
-        row += [f"{_estimate(costs[name][label], digits)} ({places[name][label]})" for name, digits in
-                (("seconds", 2), ("peak_mib", 0))]  # fmt: skip
-        rows.append([*row, f"{sweeps[label].reached} of {sweeps[label].seeds}"])
-    report.figures["ranks"] = {label: {"mean rank": rank, "measures": {name: rate_over_seeds(of[label]) for name, of in
-                               texts.items()}} for label, rank in overall.items()}  # fmt: skip
-    report.tables.append(PageTable(
-        caption="Every method at the strength that dev prompts choose (safety ≥ 0.9; where none is, at its safest): "
-        "means with 95 % intervals over seeds, ranks in brackets; the mean rank is over safety, over-refusal, utility "
-        "and knowledge, its interval over prompts; time and memory of one merge, intervals over fresh processes",
-        columns=["Method", "Mean rank", "Safety", "Over-refusal", "Utility", "Knowledge", "Seconds", "Peak MiB",
-                 "Reached"], rows=rows,
-    ))  # fmt: skip
+    return {
+        label: {
+            "mean rank": overall[label],
+            "measures": {name: rate_over_seeds(texts[name][label]) for name in texts},
+            "ranks": {name: apart[name][label].value for name in texts},
+            "reached": sweeps[label].reached,
+            "seeds": sweeps[label].seeds,
+        }
+        for label in sorted(overall, key=lambda name: overall[name].value)
+    }
 
 
-def _places(values: Mapping[str, float]) -> dict[str, int]:
-    """Rank of every value, 1 the smallest; equal ones share the better place."""
-    return {label: 1 + sum(other < value for other in values.values()) for label, value in values.items()}
-
-
-def _points(by_seed: Mapping[int, Any], own: SeedSweep) -> list[Any]:
+def _chosen_or_safest(by_seed: Mapping[int, Any], own: SeedSweep) -> list[Side]:
     found = []
     for result, strength in zip(by_seed.values(), own.strengths, strict=True):
         safest = [sum(text.count("1") for text in right.values()) for right in result["dev"]]
-        index = int(strength) if strength is not None else safest.index(max(safest))
-        found.append(result["test"][index])
+        found.append(result["test"][int(strength) if strength is not None else safest.index(max(safest))])
     return found
 
 
-def _tasks(right: Mapping[str, str]) -> str:
-    return "".join(text for kind, text in right.items() if kind.startswith("task:"))
+def _cost_figures(cells: GroupCells) -> dict[str, dict[str, Figure | None]]:
+    return {
+        label: {key: mean_over_seeds([result[key] for result in by_repeat.values()]) for key in _COSTS}
+        for label, by_repeat in cells.results.items()
+    }
 
 
-def _costs(report: Report, found: Collected) -> None:
-    rows, figures = [], {}
-    for label, by_repeat in found.results.items():
-        seconds = mean_over_seeds([r["seconds"] for r in by_repeat.values()])
-        more = mean_over_seeds([r["more_seconds"] for r in by_repeat.values()])
-        memory = mean_over_seeds([r["peak_mib"] for r in by_repeat.values()])
-        figures[label] = {"seconds": seconds, "more seconds": more, "peak MiB": memory}
-        rows.append([label, *(_estimate(e, digits) for e, digits in ((seconds, 2), (more, 2), (memory, 0)))])
-    report.figures["cost"] = figures
-    report.tables.append(PageTable(
+def _ablation_figures(cells: GroupCells, sweeps: Mapping[str, SeedSweep]) -> dict[str, dict[str, Any]]:
+    found = sweep_figures(sweeps)
+    for label, own in found.items():
+        tests = cells.chosen(label, sweeps[label])
+        quotients = [r["quotients"] for r in cells.results[label].values() if r.get("quotients")]
+        own |= {
+            **{name: rate_over_seeds([_OUTCOMES[name](test) for test in tests]) for name in _BESIDE},
+            "quotient in-sample": [q["in_sample_median"] for q in quotients],
+            "quotient held-out": [q["held_out_median"] for q in quotients],
+        }
+    return found
+
+
+_BESIDE = ("Over-refusal", "Knowledge")
+
+
+def _rank_table(ranks: Figures, costs: Mapping[str, Mapping[str, Figure | None]]) -> PageTable:
+    shown_costs = {key: _COSTS[key] for key in ("seconds", "peak_mib")}
+    values = {key: {label: _value(costs[label][key]) for label in ranks} for key in shown_costs}
+    rows = []
+    for label, own in ranks.items():
+        row: list[object] = [label, figure_text(own["mean rank"], digits=1)]
+        row += [f"{figure_text(found)} ({own['ranks'][name]:.0f})" for name, found in own["measures"].items()]
+        for key, (_, digits) in shown_costs.items():
+            place = 1 + sum(other < values[key][label] for other in values[key].values())
+            row.append(f"{figure_text(costs[label][key], digits=digits)} ({place})")
+        rows.append([*row, f"{own['reached']} of {own['seeds']}"])
+    return PageTable(
+        caption="Every method at the strength that dev prompts choose (safety ≥ 0.9; where none is, at its safest): "
+        "means with 95 % intervals over seeds, ranks in brackets; the mean rank is over safety, over-refusal, utility "
+        "and knowledge, its interval over prompts; time and memory of one merge, intervals over fresh processes",
+        columns=["Method", "Mean rank", *_OUTCOMES, *(heading for heading, _ in shown_costs.values()), "Reached"],
+        rows=rows,
+    )
+
+
+def _value(figure: Figure | None) -> float:
+    return np.inf if figure is None else figure.value
+
+
+def _cost_table(costs: Mapping[str, Mapping[str, Figure | None]]) -> PageTable:
+    rows = [
+        [label, *(figure_text(own[key], digits=digits) for key, (_, digits) in _COSTS.items())]
+        for label, own in costs.items()
+    ]
+    return PageTable(
         caption="What a merge costs: seconds with all preparation, seconds of a second strength afterwards, rise of "
         "the peak memory; mean of fresh processes on one thread, 95 % intervals over them",
-        columns=["Method", "Seconds", "Seconds of a second strength", "Peak MiB"], rows=rows,
-    ))  # fmt: skip
-
-
-def _ablation(report: Report, config: ExperimentConfig, found: Collected) -> None:
-    sweeps = seed_sweeps(
-        found.sweeps(), seed=config.bootstrap_seed, threshold=_THRESHOLD, n_resamples=config.n_resamples
+        columns=["Method", *(heading for heading, _ in _COSTS.values())],
+        rows=rows,
     )
-    rows, figures = [], {}
-    for label, own in sweeps.items():
-        quotients = [r["quotients"] for r in found.results[label].values() if r.get("quotients")]
-        inside = [q["in_sample_median"] for q in quotients]
-        outside = [q["held_out_median"] for q in quotients]
-        over = _at(found.results[label], own, "other", "lookalike")
-        knows = _at(found.results[label], own, "right", "general")
-        shown = [f"{np.median(inside):.3g}", f"{np.median(outside):.3g}"] if quotients else [None, None]
-        rows.append([
-            label, f"{own.reached} of {own.seeds}", rate_text(own.safety),
-            measured_text(measured(own.utility)), measured_text(measured(own.tax)), over, knows,
-            measured_text(measured(own.hypervolume)), *shown,
-        ])  # fmt: skip
-        figures[label] = {
-            "reached": own.reached, "seeds": own.seeds,
-            "safety": measured(own.safety), "utility": measured(own.utility),
-            "tax": measured(own.tax), "hypervolume": measured(own.hypervolume), "quotient in-sample": inside,
-            "quotient held-out": outside,
-        }  # fmt: skip
-    report.figures["ablation"] = figures
-    report.tables.append(PageTable(
+
+
+def _ablation_table(figures: Figures) -> PageTable:
+    rows = []
+    for label, own in figures.items():
+        row: list[object] = [label, f"{own['reached']} of {own['seeds']}"]
+        row += [figure_text(own[figure.name]) for figure in SWEEP_FIGURES]
+        row += [figure_text(own[name]) for name in _BESIDE]
+        for side in ("quotient in-sample", "quotient held-out"):
+            row.append(f"{np.median(own[side]):.3g}" if own[side] else None)
+        rows.append(row)
+    return PageTable(
         caption="SST-Merge with one part changed at a time, and structures × points: strength chosen on dev prompts "
         "(safety ≥ 0.9); λ is the median over seeds of the best directions' median safety efficiency, on the samples "
         "that the Fishers saw and on held-out ones",
-        columns=["Variant", "Reached", "Safety", "Utility", "Safety tax", "Over-refusal", "Knowledge", "Hypervolume",
-                 "λ in-sample", "λ held-out"], rows=rows,
-    ))  # fmt: skip
-
-
-def _at(by_seed: Mapping[int, Any], own: SeedSweep, side: str, kind: str) -> str | None:
-    texts = [
-        result["test"][int(strength)][side][kind]
-        for result, strength in zip(by_seed.values(), own.strengths, strict=True)
-        if strength is not None
-    ]
-    return _estimate(rate_over_seeds(texts), 3) if texts else None
-
-
-def _estimate(estimate: Any, digits: int) -> str:
-    return "–" if estimate is None else rate_with_interval(estimate.value, (estimate.low, estimate.high), digits=digits)
+        columns=[
+            "Variant",
+            "Reached",
+            *(figure.heading for figure in SWEEP_FIGURES),
+            *_BESIDE,
+            "λ in-sample",
+            "λ held-out",
+        ],
+        rows=rows,
+    )

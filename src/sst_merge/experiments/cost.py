@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MergeError
-from .method_sweeps import MethodSweep
+from ..methods import MethodSweep
 from .setups import setup_of
+from .updates_by_knob import swept_updates
 
 __all__ = ["cost_cell"]
 
@@ -31,8 +32,8 @@ def cost_cell(parameters: Mapping[str, Any]) -> dict[str, Any]:
     forks = "forkserver" in multiprocessing.get_all_start_methods()
     context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
     if forks:
-        # Importing takes longer than most merges do; this file imports all that a merge needs, and computes nothing.
-        context.set_forkserver_preload([__name__])
+        # Importing takes longer than most merges do, and would count as theirs; nothing is computed by it.
+        context.set_forkserver_preload(["peft", "transformers", __name__])
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=_in_child, args=(dict(parameters), sender))
     child.start()
@@ -56,7 +57,7 @@ def _in_child(parameters: dict[str, Any], sender: Any) -> None:
     setup = setup_of(parameters["problem"])
     before = _peak_mib()
     started = time.perf_counter()
-    path = swept.path(setup.problem)
+    path = swept_updates(setup.problem, swept)
     path(swept.middle)
     first = time.perf_counter() - started
     peak = _peak_mib()

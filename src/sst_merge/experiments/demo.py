@@ -10,31 +10,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._version import __version__
-from ..measures.resampling import measured
-from ..measures.seed_sweeps import SeedSweep, reduction, seed_sweeps
+from ..files import atomic_file
+from ..measures.resampling import reduction
+from ..measures.sweeps import MatchedSweep, SeedSweep, seed_sweeps
 from ..reporting import (
     DemoPage,
     PageTable,
     demo_page,
+    figure_text,
     merge_page,
     model_card,
-    rate_with_interval,
     rich_table,
     safety_utility_plot,
 )
-from ..reporting.sweep_tables import measured_text
 from ..worlds.asking import all_kinds, ask
 from ..worlds.merge_setup import MergeSetup, merge_setup
 from ..worlds.outcomes import HARM, task_kind
 from ..worlds.registry import open_world
 from ..worlds.world import SAFETY, UNALIGNED
-from .collected import Collected, rate_over_seeds, refusal_text
-from .line_up import PLAIN
-from .method_sweeps import METHOD_SWEEPS
+from .method_sweeps import METHOD_SWEEPS, PLAIN
 from .outcome_texts import outcome_texts
-from .safety_tax_report import sweep_curve, text_point
+from .read_cells import GroupCells, rate_over_seeds, refusal_text
 from .single_models import measured_models
 from .sweep import measured_sweep
+from .tax_figures import mean_curves, mean_point
+from .updates_by_knob import swept_updates
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -80,8 +80,11 @@ class _Measured:
 
     def sweeps(self) -> dict[str, SeedSweep]:
         """Strengths chosen on dev prompts and figures on test prompts, as the experiments have them."""
-        collected = Collected({label: {0: result} for label, result in self.results.items()}, {0: self.alone})
-        return seed_sweeps(collected.sweeps(), seed=0, threshold=THRESHOLD)
+        return seed_sweeps(self.cells().sweeps(), (THRESHOLD,), seed=0)[THRESHOLD]
+
+    def cells(self) -> GroupCells:
+        """The same as the cells of one seed."""
+        return GroupCells({label: {0: result} for label, result in self.results.items()}, {0: self.alone})
 
 
 def run_demo(out: Path, seed: int = 0, quick: bool = False) -> None:
@@ -140,7 +143,7 @@ def run_demo(out: Path, seed: int = 0, quick: bool = False) -> None:
         ),
         notes=(
             "The lab is a synthetic world: safety and skills are exact matches, not judged. One seed of adapters; "
-            "docs/measurements has several. The defaults were chosen on this skill, with earlier adapters: this "
+            "studies/ has several. The defaults were chosen on this skill, with earlier adapters: this "
             "shows the method, and does not test it.",
             f"“{_SAVED}” is the merge in merged/: the command line's own flow with "
             f"tax_budget = {TAX_BUDGET} and refine = {REFINE}, which sees calibration prompts alone, read back "
@@ -149,7 +152,8 @@ def run_demo(out: Path, seed: int = 0, quick: bool = False) -> None:
         facts=facts,
         command=YOUR_OWN,
     )
-    (out / "index.html").write_text(demo_page(page), encoding="utf-8")
+    with atomic_file(out / "index.html") as aside:
+        aside.write_text(demo_page(page), encoding="utf-8")
     console.print(f"\n{summary}\n")
     console.print(
         f"{seconds:.0f} s. Page: {out / 'index.html'}   picture: {out / 'front.png'}   adapter: {out / 'merged'}"
@@ -182,7 +186,7 @@ def _measure(progress: "Progress", setup: MergeSetup, folder: Path, size: _Size)
         swept = METHOD_SWEEPS[name]
         bar = progress.add_task(f"{name}: {len(swept.values)} strengths", total=len(swept.values))
         tick: Callable[[], None] = partial(progress.advance, bar)
-        results[name] = measured_sweep(setup, swept.path(setup.problem), swept.values, **asked, tick=tick)
+        results[name] = measured_sweep(setup, swept_updates(setup.problem, swept), swept.values, **asked, tick=tick)
     bar = progress.add_task("merging for real: μ under a tax budget, then refined", total=1)
     mu = _merge(setup, folder)
     saved = _read_back(setup, folder, asked["test"])
@@ -230,7 +234,7 @@ def _rows(found: _Measured, sweeps: Mapping[str, SeedSweep]) -> list[tuple[str, 
         if test is None:
             rows.append((label, "never", *("" for _ in COLUMNS[2:])))
         else:
-            rows.append(_row(label, test, measured_text(measured(sweeps[label].tax), digits=2)))
+            rows.append(_row(label, test, figure_text(sweeps[label].figure(MatchedSweep.tax), digits=2)))
     return [*rows, _row(_SAVED, found.saved, f"{_saved_tax(found):.2f}")]
 
 
@@ -238,21 +242,21 @@ def _row(name: str, test: Mapping[str, Any], tax: str = "") -> tuple[str, ...]:
     right = test["right"]
     texts = [right[task_kind(SKILL)], *(right[kind] for kind in HARM), test["other"]["lookalike"], right["general"]]
     rates = map(rate_over_seeds, ([text] for text in texts))
-    return (name, *(rate_with_interval(rate.value, (rate.low, rate.high)) for rate in rates), tax)
+    return (name, *(figure_text(rate, digits=2) for rate in rates), tax)
 
 
 def _saved_tax(found: _Measured) -> float:
     """Share of the skill adapter's right answers that the saved adapter has lost."""
     kind = task_kind(SKILL)
-    own, kept = (test["right"][kind].count("1") for test in (found.alone["skills alone"]["test"], found.saved))
-    return 1 - kept / own
+    own, left = (test["right"][kind].count("1") for test in (found.alone["skills alone"]["test"], found.saved))
+    return 1 - left / own
 
 
 def _plot(out: Path, found: _Measured) -> str:
-    anchors = {shown: text_point(found.alone[name]["test"]["right"]) for name, shown in _ALONE.items()}
+    anchors = {shown: mean_point([found.alone[name]["test"]]) for name, shown in _ALONE.items()}
     _, svg = safety_utility_plot(
-        {label: sweep_curve({0: result}) for label, result in found.results.items()},
-        anchors={**anchors, _SAVED: text_point(found.saved["right"])},
+        mean_curves(found.cells()),
+        anchors={**anchors, _SAVED: mean_point([found.saved])},
         path_stem=out / "front",
         title=f"Skill “{SKILL}” and safety after merging",
         threshold=THRESHOLD,
@@ -263,17 +267,18 @@ def _plot(out: Path, found: _Measured) -> str:
 
 
 def _summary(found: _Measured, sweeps: Mapping[str, SeedSweep]) -> str:
-    safety = rate_over_seeds([refusal_text(found.saved["right"])]).value
+    refused = refusal_text(found.saved["right"])
+    safety = refused.count("1") / len(refused)
     saved = f" The saved adapter, refined, pays {_saved_tax(found):.2f} at safety {safety:.2f}."
-    ours, plain = (measured(sweeps[label].tax).value for label in (OURS, PLAIN))
+    ours, plain = (sweeps[label].figure(MatchedSweep.tax) for label in (OURS, PLAIN))
     if ours is None:
         return f"{OURS} reaches safety {THRESHOLD} at none of its settings on dev prompts.{saved}"
-    text = f"At safety ≥ {THRESHOLD} (chosen on dev prompts) {OURS} pays a safety tax of {ours:.2f} in skill"
+    text = f"At safety ≥ {THRESHOLD} (chosen on dev prompts) {OURS} pays a safety tax of {ours.value:.2f} in skill"
     if plain is None:
         return f"{text}; {PLAIN} never gets there.{saved}"
-    less = reduction(sweeps[OURS].tax, sweeps[PLAIN].tax).value
-    change = "" if less is None else f" ({less:.0%} less)"
-    return f"{text}; {PLAIN} pays {plain:.2f}{change}.{saved}"
+    less = reduction(sweeps[OURS].draws(MatchedSweep.tax), sweeps[PLAIN].draws(MatchedSweep.tax), ours.n)
+    change = "" if less is None else f" ({less.value:.0%} less)"
+    return f"{text}; {PLAIN} pays {plain.value:.2f}{change}.{saved}"
 
 
 def _progress_bar(console: "Console") -> "Progress":

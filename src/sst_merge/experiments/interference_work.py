@@ -4,15 +4,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..methods import MergeProblem
+from ..methods import SAFETY_WEIGHT, MergeProblem, TwoStageSweep
 from ..worlds.asking import all_kinds
 from ..worlds.merge_setup import MergeSetup
 from ..worlds.outcomes import HARM, task_kind
 from ..worlds.updates import Update
-from .line_up import TwoStageSweep
 from .outcome_texts import outcome_texts, right_texts
-from .paths import SAFETY_WEIGHT, SkillsThenSafety, updates_by_knob
 from .setups import setup_of
+from .updates_by_knob import SkillsThenSafety, updates_by_knob
 
 __all__ = ["interference_cell"]
 

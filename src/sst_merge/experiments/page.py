@@ -60,8 +60,8 @@ def results_page(config: ExperimentConfig, ran: Sequence[Ran]) -> str:
         "",
     ]
     if len({run["code"] for run in runs}) > 1:
-        lines += ["**The cells come from different versions of the measuring code**; run everything anew before citing "
-                  "figures.", ""]  # fmt: skip
+        warning = "**The cells come from different versions of the measuring code**; run everything anew before citing "
+        lines += [f"{warning}figures.", ""]
     goals = targets_table({of.name: of.report.figures for of in ran})
     lines += ["## Targets", "", f"{goals.caption}. What was tried where one is missed: `docs/targets.md`.", ""]
     lines += [markdown_table(goals.rows, goals.columns)]

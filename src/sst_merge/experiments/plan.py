@@ -5,14 +5,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .._version import __version__
-from ..methods import get_method, parse_options
+from ..methods import MethodSweep, get_method, parse_options
 from ..worlds.asking import all_kinds
 from ..worlds.outcomes import HARM, task_kind
 from ..worlds.world import ALIGNED, SAFETY, UNALIGNED
+from .ablation import ablation_sweeps
 from .cells import Cell
 from .config import ExperimentConfig, WorldChoice
-from .line_up import DRIFT_SWEEPS, TWO_STAGE_SWEEPS, ablation_line_up, chosen_labels, sweep_line_up
-from .method_sweeps import MethodSweep
+from .method_sweeps import DRIFT_SWEEPS, METHOD_SWEEPS, TWO_STAGE_SWEEPS, chosen_sweeps
 from .provenance import code_digest, folder_digest, versions
 from .setups import world_of
 from .subsets import Subset, plain_experts, poisoned_subsets, random_subsets
@@ -86,7 +86,7 @@ class Planner:
             The cells, those of one problem together.
         """
         config, experts = self.config.interference, self.config.world.experts
-        labels = chosen_labels(config.methods, TWO_STAGE_SWEEPS)
+        labels = list(chosen_sweeps(config.methods, TWO_STAGE_SWEEPS))
         families = config.families or plain_experts(experts)
         count, seeds = config.subsets, config.seeds
         found: list[Planned] = []
@@ -111,7 +111,7 @@ class Planner:
         for seed in config.comparison.ablation.seeds:
             found += self._ablation(group.skills, seed)
         problem = self._problem(group.skills, config.seeds[0])
-        for label, swept in sweep_line_up(config.comparison.methods).items():
+        for label, swept in chosen_sweeps(config.comparison.methods, METHOD_SWEEPS).items():
             for repeat in range(config.comparison.cost_repeats):
                 parameters = {"problem": problem, "swept": _plain(swept), "repeat": repeat}
                 cell = self._cell("cost", f"cost of {label}, {repeat + 1}", parameters, swept.method)
@@ -141,7 +141,7 @@ class Planner:
         models: dict[str, list[str]] = {"base": [], "skills alone": list(skills), "safety alone": [SAFETY]}
         models |= {f"expert {skill}": [skill] for skill in skills}
         found = [self._alone(part, group, problem, models, dev, test, seed)]
-        for label, swept in sweep_line_up(methods).items():
+        for label, swept in chosen_sweeps(methods, METHOD_SWEEPS).items():
             cell = self._sweep(f"{label}, {group}, seed {seed}", problem, swept, dev, test)
             found.append(Planned(cell, part, group, label, seed))
         return found
@@ -153,8 +153,7 @@ class Planner:
         models: dict[str, list[str]] = {"base": [], "skills alone": list(skills)}
         models |= {f"expert {skill}": [skill] for skill in skills}
         found = [self._alone("drift", group, problem, models, dev, test, seed)]
-        for label in chosen_labels(methods, DRIFT_SWEEPS):
-            swept = DRIFT_SWEEPS[label]
+        for label, swept in chosen_sweeps(methods, DRIFT_SWEEPS).items():
             cell = self._sweep(f"drift of {label}, {group}, seed {seed}", problem, swept, dev, test)
             found.append(Planned(cell, "drift", group, label, seed))
         return found
@@ -164,7 +163,7 @@ class Planner:
         dev, test = dict.fromkeys(HARM, config.prompts.dev), all_kinds(skills, config.prompts.test)
         models = {"skills alone": list(skills)} | {f"expert {skill}": [skill] for skill in skills}
         yield self._alone("ablation", "SST-Merge", self._problem(skills, seed), models, dev, test, seed)
-        for label, (swept, otherwise) in ablation_line_up(config).items():
+        for label, (swept, otherwise) in ablation_sweeps(config).items():
             problem = self._problem(skills, seed, **otherwise)
             cell = self._sweep(
                 f"ablation, {label}, seed {seed}",

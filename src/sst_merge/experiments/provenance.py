@@ -42,7 +42,7 @@ def _weights_digest(folder: Path) -> str:
 
 
 def code_digest(*modules: str, method: str | None = None) -> str:
-    """Sixteen hexadecimal digits of what code does: comments, docstrings and layout do not count.
+    """Sixteen hexadecimal digits of what code does: comments, docstrings, layout and methods' sweeps do not count.
 
     The code is everything in the modules' own packages that they reach by imports. Merge methods are left out, but for
     the one that is named, so that a change of a method does not touch what was measured with others.
@@ -62,7 +62,8 @@ def _digest(modules: tuple[str, ...], method: str | None) -> str:
     reached = reached_modules(modules, leave_out=_method_rooms())
     if method is not None:
         reached |= reached_modules((get_method(method).merge_layer.__module__,))
-    code = "".join(f"{name}\n{_code(path)}\n" for name in sorted(reached) if (path := _source(name)) is not None)
+    sources = {name: _source(name) for name in sorted(reached) if not name.endswith(".sweeps")}
+    code = "".join(f"{name}\n{_code(path)}\n" for name, path in sources.items() if path is not None)
     return hashlib.sha256(code.encode()).hexdigest()[:16]
 
 
@@ -150,6 +151,9 @@ def _code(path: Path) -> str:
             first = node.body[0] if node.body else None
             if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
                 node.body = node.body[1:] or [ast.Pass()]
+        elif isinstance(node, ast.Call):
+            # The strengths of a sweep are parameters of its cells: a new sweep leaves the finished ones alone.
+            node.keywords = [keyword for keyword in node.keywords if keyword.arg != "sweeps"]
     return ast.dump(tree)
 
 

@@ -2,12 +2,12 @@
 
 import json
 from dataclasses import asdict, dataclass, field
+from math import isinf
 from pathlib import Path
 from typing import Any
 
 from ..files import atomic_file
 from ..measures.figure import Figure
-from ..measures.resampling import Measured
 from ..reporting import PageTable, markdown_table
 
 __all__ = ["Report", "report_markdown", "write_report"]
@@ -21,7 +21,7 @@ class Report:
         title: of the page.
         tables: in order.
         pictures: files that were written.
-        figures: every figure with its interval, plain values and :class:`~sst_merge.evaluation.Measured`.
+        figures: every figure with its interval, plain values and :class:`~sst_merge.measures.figure.Figure`.
         notes: what a reader should know before believing them.
     """
 
@@ -49,7 +49,7 @@ def report_markdown(report: Report, *, level: int = 1) -> str:
 
 
 def write_report(report: Report, folder: Path) -> list[Path]:
-    """Write ``summary.json`` and ``tables.md``, aside first and renamed.
+    """Write ``summary.json`` and ``tables.md``; an end of an interval that lies at infinity is null.
 
     Args:
         report: what was measured.
@@ -71,9 +71,7 @@ def write_report(report: Report, folder: Path) -> list[Path]:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Figure):
-        return asdict(value)
-    if isinstance(value, Measured):
-        return value._asdict()
+        return {name: None if isinf(number) else number for name, number in asdict(value).items()}
     if isinstance(value, dict):
         return {str(key): _plain(inner) for key, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..files import atomic_file
+from ..progress import Progress
 from .cells import Cell, CellStore, canonical
 from .comparison_report import comparison_report
 from .config import ExperimentConfig
@@ -32,7 +33,6 @@ _REPORTS: Mapping[str, Callable[[ExperimentConfig, Sequence[Planned], CellStore,
     "exp2": interference_report,
     "exp3": comparison_report,
 }
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

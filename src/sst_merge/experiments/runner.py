@@ -12,12 +12,12 @@ from multiprocessing.connection import wait as wait_for
 from typing import Any
 
 from ..errors import SSTMergeError
+from ..progress import Progress
 from .cells import Cell, CellStore
 from .provenance import code_digest, commit, machine, versions
 
 __all__ = ["run_cells"]
 
-Progress = Callable[[str, int, int], None]
 _LOG = logging.getLogger("sst_merge.experiments")
 
 

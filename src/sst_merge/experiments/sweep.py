@@ -3,13 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..methods import get_method
+from ..methods import MethodSweep
 from ..worlds.merge_setup import MergeSetup
 from ..worlds.updates import Update
-from .method_sweeps import MethodSweep
 from .outcome_texts import outcome_texts, right_texts
-from .paths import sst_problem, sst_updates_by_knob
 from .setups import setup_of
+from .updates_by_knob import sst_problem, sst_updates_by_knob, swept_updates
 
 __all__ = ["measured_sweep", "sweep_cell"]
 
@@ -62,14 +61,13 @@ def sweep_cell(parameters: Mapping[str, Any]) -> dict[str, Any]:
     swept = MethodSweep("", **{**parameters["swept"], "values": tuple(parameters["swept"]["values"])})
     more: dict[str, Any] = {}
     if parameters["quotients"]:
-        knob = swept.knob or get_method(swept.method).knob
-        merge = sst_problem(setup.problem, swept.options, knob, swept.middle)
-        path = sst_updates_by_knob(merge, knob, swept.middle)
+        merge = sst_problem(setup.problem, swept.options, swept.knob, swept.middle)
+        path = sst_updates_by_knob(merge, swept.knob, swept.middle)
         held_out = merge.held_out()
         quotients = None if held_out is None else held_out.to_dict()
         if quotients is not None:
             quotients.pop("by_module")
         more = {"quotients": quotients, "structure": merge.structure}
     else:
-        path = swept.path(setup.problem)
+        path = swept_updates(setup.problem, swept)
     return more | measured_sweep(setup, path, swept.values, dev=parameters["dev"], test=parameters["test"])

@@ -214,11 +214,7 @@ class CoreModel:
             raise BaseModelError(
                 f"module {name} ({type(module).__name__}): its weight is absent or offloaded; load it first"
             )
-        found = tuple(weight.shape)
-        if isinstance(module, nn.Linear):
-            found = module.out_features, module.in_features  # quantised weights are packed into other shapes
-        outputs, inputs = space.left.shape[0], space.d_in
-        expected = (outputs, inputs) if space.kind == "linear" else (inputs, outputs)
+        found, expected = space.kind.weight_shape(module), space.kind.stored_shape(space.left.shape[0], space.d_in)
         if found != expected:
             raise BaseModelError(
                 f"module {name} ({type(module).__name__}): weight of shape {found}, the adapters need {expected} "
@@ -230,10 +226,7 @@ class CoreModel:
         weight, space = module.weight, self.spaces[name]
         assert isinstance(weight, Tensor)
         kind = weight.dtype if weight.dtype in _PLAIN_TYPES else torch.float32
-        right = space.right
-        if space.kind == "embedding":
-            # Some models (Gemma) multiply the looked-up row, and with it the row's update, by a constant.
-            right = right * float(getattr(module, "embed_scale", 1.0))
+        right = space.kind.input_basis(module, space.right)
         return _Layer(name, space, space.left.to(weight.device, kind), right.to(weight.device, kind))
 
     def _start_gradients(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
@@ -296,33 +289,33 @@ class _CorePath(torch.autograd.Function):
         layer: _Layer,
         record: Callable[[Tensor, Tensor], None] | None,
     ) -> Tensor:
-        if layer.space.kind == "embedding":
-            z = layer.right[x]
-        elif layer.space.bias:
-            z = x.to(layer.right.dtype) @ layer.right[:-1] + layer.right[-1]
-        else:
-            z = x.to(layer.right.dtype) @ layer.right
+        kind, bias = layer.space.kind, layer.space.bias
+        z = kind.project(kind.rows(x), layer.right[:-1] if bias else layer.right)
+        if bias:
+            z = z + layer.right[-1]
         ctx.layer, ctx.record = layer, record
         ctx.save_for_backward(z, core)
         if core is None:
             return y.view_as(y)
         # One fused product and sum: this runs in every layer and is bound by memory traffic.
         inner = (z @ core.to(z.dtype).T).flatten(0, -2)
-        moved = torch.addmm(y.to(inner.dtype).flatten(0, -2), inner, layer.left.T)
-        return moved.to(y.dtype).view_as(y)
+        rows = kind.rows(y)
+        moved = torch.addmm(rows.to(inner.dtype).flatten(0, -2), inner, layer.left.T)
+        return kind.unrows(moved.to(y.dtype).view_as(rows))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grads
         layer: _Layer = ctx.layer
+        kind = layer.space.kind
         z, core = ctx.saved_tensors
-        e = grad.to(layer.left.dtype) @ layer.left
+        e = kind.rows(grad).to(layer.left.dtype) @ layer.left
         if ctx.record is not None:
             ctx.record(e, z)
         grad_x = grad_core = None
         if core is not None and ctx.needs_input_grad[1]:
             right = layer.right[:-1] if layer.space.bias else layer.right
-            grad_x = ((e @ core.to(e.dtype)) @ right.T).to(grad.dtype)
+            grad_x = kind.unrows((e @ core.to(e.dtype)) @ right.T).to(grad.dtype)
         if core is not None and ctx.needs_input_grad[2]:
             wide = torch.promote_types(e.dtype, torch.float32)
             grad_core = (e.flatten(0, -2).to(wide).T @ z.flatten(0, -2).to(wide)).to(core.dtype)

@@ -1,7 +1,7 @@
-"""From adapters to core spaces, and to the points at which gradients are taken."""
+"""From adapters to core spaces, and to their coordinates in them."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -10,9 +10,7 @@ from ..core_space import CoreSpace
 from ..errors import FisherError
 from ..lora_utils import LoraFactors
 
-__all__ = ["LowRankUpdates", "Point", "auto_structure", "build_spaces", "point_cores"]
-
-Point = Literal["merged", "own", "base"]
+__all__ = ["LowRankUpdates", "auto_structure", "build_spaces", "point_cores"]
 
 _MAX_BLOCK = 1024
 

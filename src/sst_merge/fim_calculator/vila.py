@@ -15,7 +15,6 @@ from torch import Tensor
 from ..core_space import CoreSpace
 from ..errors import FisherError
 from .fisher import Fisher
-from .structures import DiagonalFisher, SampleGradients
 
 __all__ = ["Identification", "restrict_spaces", "vila_parameter_identification"]
 
@@ -59,6 +58,26 @@ def vila_parameter_identification(
 
     Raises:
         FisherError: other structures, different core spaces, no gradients at all, or an option out of range.
+
+    Example:
+        >>> import torch
+        >>> from sst_merge import Adapter, Batch, LoraFactors
+        >>> from sst_merge import compute_fim_benign, compute_fim_harm, vila_parameter_identification
+        >>> from transformers import LlamaConfig, LlamaForCausalLM
+        >>> sizes = {"vocab_size": 16, "hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2}
+        >>> model = LlamaForCausalLM(LlamaConfig(num_hidden_layers=1, **sizes)).eval()
+        >>> def adapter(name, role):
+        ...     factors = LoraFactors(torch.randn(8, 2), torch.randn(2, 8))
+        ...     return Adapter.from_factors({"model.layers.0.mlp.up_proj": factors}, name=name, role=role)
+        >>> code, safety = adapter("code", "utility"), adapter("safety", "safety")
+        >>> def batch():
+        ...     ids = torch.randint(16, (8, 5))
+        ...     return Batch(ids, torch.ones_like(ids), ids.where(torch.arange(5) > 2, -100))
+        >>> harm = compute_fim_harm(model, [code, safety], [batch()], structure="diagonal", point="merged")
+        >>> benign = compute_fim_benign(model, [code, safety], [batch()], structure="diagonal", point="merged")
+        >>> found = vila_parameter_identification(harm, benign, keep_directions=0.5)
+        >>> {module: (len(left), len(right)) for module, (left, right) in found.kept.items()}  # half of 4 and 4
+        {'model.layers.0.mlp.up_proj': (2, 2)}
     """
     for name, value in (("keep_layers", keep_layers), ("keep_directions", keep_directions)):
         if not 0.0 < value <= 1.0:
@@ -67,7 +86,7 @@ def vila_parameter_identification(
         raise FisherError(f"eps is {eps}; it must be positive")
     if f_harm.fingerprint != f_benign.fingerprint:
         raise FisherError("f_harm and f_benign belong to different core spaces; collect both for the same adapters")
-    harm, benign = _variances(f_harm), _variances(f_benign)
+    harm, benign = ({m: layer.variance() for m, layer in fisher.layers.items()} for fisher in (f_harm, f_benign))
     floor = eps * sum(float(v.sum()) for v in benign.values()) / sum(v.numel() for v in benign.values())
     if floor == 0.0:
         raise FisherError("the benign gradients have no variance at all; collect more (and different) benign samples")
@@ -110,13 +129,6 @@ def restrict_spaces(spaces: Mapping[str, CoreSpace], identification: Identificat
             space.left[:, left.to(device)], space.right[:, right.to(device)], space.kind, space.bias
         )
     return smaller
-
-
-def _variances(fisher: Fisher) -> dict[str, Tensor]:
-    found = {m: f.variance() for m, f in fisher.layers.items() if isinstance(f, DiagonalFisher | SampleGradients)}
-    if len(found) < len(fisher.layers):
-        raise FisherError(f"a {fisher.structure} Fisher does not know the gradient's variance; use diagonal or lowrank")
-    return found
 
 
 def _largest(importance: Tensor, share: float) -> Tensor:

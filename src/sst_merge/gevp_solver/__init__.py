@@ -4,11 +4,10 @@ from .efficiency import compute_safety_efficiency, rayleigh_quotients
 from .gram import GramGEVP
 from .iterative import CoreOperator, DampedFisher, OperatorSum, lobpcg_gevp, solve_linear
 from .result import DenseGEVP, DiagonalGEVP, GEVPResult, KroneckerGEVP
-from .solve import DEFAULT_DAMPING, LayeredGEVP, solve_gevp
+from .solve import LayeredGEVP, solve_gevp
 from .subspace import select_safety_subspace
 
 __all__ = [
-    "DEFAULT_DAMPING",
     "CoreOperator",
     "DampedFisher",
     "DenseGEVP",

@@ -25,6 +25,13 @@ def compute_safety_efficiency(direction: Tensor, f_harm: LayerFisher | Tensor, f
 
     Raises:
         FisherError: both vanish along v (the quotient is undefined), or shapes do not fit.
+
+    Example:
+        >>> import torch
+        >>> from sst_merge import compute_safety_efficiency
+        >>> f_harm, f_benign = torch.diag(torch.tensor([6.0, 1.0])), torch.diag(torch.tensor([2.0, 1.0]))
+        >>> compute_safety_efficiency(torch.tensor([1.0, 0.0]), f_harm, f_benign)
+        3.0
     """
     gain, cost = _quadratic(direction, f_harm, "F_harm"), _quadratic(direction, f_benign, "F_benign")
     if gain <= 0 and cost <= 0:

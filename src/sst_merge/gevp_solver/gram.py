@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import FisherError
-from ..fim_calculator.structures import SampleGradients
+from ..fim_calculator.structures import LayerFisher
 from .dense import generalized_eigh
 from .result import Gains
 
@@ -102,8 +102,8 @@ class GramGEVP:
 
 
 def solve_gram(
-    harm: Mapping[str, SampleGradients],
-    benign: Mapping[str, SampleGradients],
+    harm: Mapping[str, LayerFisher],
+    benign: Mapping[str, LayerFisher],
     *,
     damping: float,
     harm_damping: float,
@@ -111,8 +111,8 @@ def solve_gram(
     """Solve F_h v = λ F_b v over all layers together.
 
     Args:
-        harm: per-sample harm gradients by module.
-        benign: per-sample benign gradients by module, same modules and shapes.
+        harm: F_h by module, of form ``low-rank``: a row per sample, the same sample in every module.
+        benign: F_b by module, of the same form, same modules and shapes.
         damping: ρ > 0; the ridge of a layer is ρ times the mean diagonal of its F_b (of all layers' F_b where a
             layer's own is 0).
         harm_damping: η, F_h's ridge as a multiple of F_b's ridge.
@@ -126,7 +126,9 @@ def solve_gram(
     if sorted(harm) != sorted(benign):
         raise FisherError("harm and benign statistics cover different modules; collect both with the same adapters")
     if damping <= 0:
-        raise FisherError(f"structure lowrank needs damping > 0 (found {damping}): F_b is 0 off the samples' span")
+        raise FisherError(
+            f"a Fisher of form low-rank needs damping > 0 (found {damping}): F_b is 0 off the samples' span"
+        )
     ridge = _ridge(benign, damping)
     rows = {m: torch.cat([_whitened(harm[m], ridge[m]), _whitened(benign[m], ridge[m])]) for m in harm}
     n_harm = next(iter(harm.values())).samples
@@ -144,7 +146,7 @@ def _combine(coefficients: Tensor, basis: Tensor) -> Tensor:
     return torch.einsum("r,rpq->pq", coefficients, basis)
 
 
-def _ridge(benign: Mapping[str, SampleGradients], damping: float) -> dict[str, float]:
+def _ridge(benign: Mapping[str, LayerFisher], damping: float) -> dict[str, float]:
     means = {m: g.trace() / (g.shape[0] * g.shape[1]) for m, g in benign.items()}
     overall = sum(g.trace() for g in benign.values()) / sum(g.shape[0] * g.shape[1] for g in benign.values())
     if overall <= 0:
@@ -152,9 +154,9 @@ def _ridge(benign: Mapping[str, SampleGradients], damping: float) -> dict[str, f
     return {m: damping * (mean if mean > 0 else overall) for m, mean in means.items()}
 
 
-def _whitened(gradients: SampleGradients, ridge: float) -> Tensor:
+def _whitened(gradients: LayerFisher, ridge: float) -> Tensor:
     """Rows whose Gram matrix is the whitened Fisher: the mean over samples is inside the rows."""
-    return gradients.factor().reshape(-1, *gradients.shape) / ridge**0.5
+    return gradients.root().reshape(-1, *gradients.shape) / ridge**0.5
 
 
 def _orthonormal_rows(rows: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ Several utility adapters, each with its own Fisher, give X ↦ Σ wᵢ GᵢXAᵢ
 neither a Kronecker product nor (for many adapters) small enough for a dense solve.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from ..errors import FisherError
 from ..fim_calculator.structures import LayerFisher
-from .kronecker_sum import KroneckerSum, Terms, kronecker_term
+from .kronecker_sum import KroneckerSum, Terms
 from .result import DenseGEVP
 
 __all__ = ["CoreOperator", "DampedFisher", "OperatorSum", "lobpcg_gevp", "solve_linear"]
@@ -77,7 +78,7 @@ class DampedFisher:
 
     def kronecker_terms(self) -> Terms | None:
         """The Fisher as one term of a sum of Kronecker products, or None where it is none."""
-        return kronecker_term(self.fisher, self._ridge)
+        return [(*self.fisher.factors(), self._ridge)] if self.fisher.form == "kronecker" else None
 
 
 @dataclass(frozen=True)
@@ -155,28 +156,22 @@ def solve_linear(operator: CoreOperator, right_hand_side: Tensor, *, tolerance: 
     from scipy.sparse.linalg import LinearOperator, cg
 
     n = right_hand_side.numel()
-    diagonal = operator.diagonal.reshape(-1).numpy()
-    if not (diagonal > 0).all():
+    diagonal = operator.diagonal
+    if not bool((diagonal > 0).all()):
         raise FisherError("the Fisher operator has zeros on its diagonal; raise the damping")
 
     known = KroneckerSum.of(operator)
     product = operator.matvec if known is None else known.matvec
+    roughly = (lambda core: core / diagonal) if known is None else known.rough_inverse()
 
-    def matvec(vector: np.ndarray) -> np.ndarray:
-        return product(torch.from_numpy(vector.reshape(operator.shape))).reshape(-1).numpy()
+    def on_vectors(function: Callable[[Tensor], Tensor]) -> LinearOperator:
+        def apply(vector: np.ndarray) -> np.ndarray:
+            return function(torch.from_numpy(vector.reshape(operator.shape))).reshape(-1).numpy()
 
-    def rough_inverse(vector: np.ndarray) -> np.ndarray:
-        if bases is None:
-            return vector.reshape(-1) / diagonal
-        u, v, scale = bases
-        core = torch.from_numpy(vector.reshape(operator.shape))
-        return (u @ ((u.T @ core @ v) / scale) @ v.T).reshape(-1).numpy()
+        return LinearOperator((n, n), matvec=apply, dtype=np.float64)
 
-    bases = None if known is None else known.preconditioner()
-    system = LinearOperator((n, n), matvec=matvec, dtype=np.float64)
-    jacobi = LinearOperator((n, n), matvec=rough_inverse, dtype=np.float64)
     target = right_hand_side.detach().double().reshape(-1).numpy()
-    solution, info = cg(system, target, rtol=tolerance, maxiter=20 * n, M=jacobi)
+    solution, info = cg(on_vectors(product), target, rtol=tolerance, maxiter=20 * n, M=on_vectors(roughly))
     if info != 0:
         raise FisherError(f"conjugate gradients did not reach {tolerance:g} in {20 * n} steps; raise the damping")
     return torch.from_numpy(solution).reshape(operator.shape)

@@ -4,14 +4,13 @@ What conjugate gradients need for many adapters: twenty Kronecker Fishers have a
 the diagonal in the given basis says little. In the eigenbasis of the mean factors it says nearly everything.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..fim_calculator.structures import KroneckerFisher, LayerFisher
-
-__all__ = ["KroneckerSum", "Terms", "kronecker_term"]
+__all__ = ["KroneckerSum", "Terms"]
 
 Terms = list[tuple[Tensor, Tensor, float]]
 """G, A and ridge of every term, weights inside."""
@@ -60,31 +59,19 @@ class KroneckerSum:
         """
         return (self.left @ core @ self.right).sum(0) + self.ridge * core
 
-    def preconditioner(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Eigenbases of the mean factors, and the operator's diagonal in them.
+    def rough_inverse(self) -> Callable[[Tensor], Tensor]:
+        """X ↦ U ((UᵀXV) / d) Vᵀ with eigenbases U, V of the mean factors and the operator's diagonal d in them.
 
         Returns:
-            U (p, p), V (q, q) and d (p, q): X ↦ U ((UᵀXV) / d) Vᵀ is close to the inverse.
+            A function of cores (p, q) that is close to the inverse, and is it for one term.
         """
         u = torch.linalg.eigh(torch.einsum("tij,t->ij", self.left, _mean_diagonal(self.right)))[1]
         v = torch.linalg.eigh(torch.einsum("tij,t->ij", self.right, _mean_diagonal(self.left)))[1]
         rows = torch.einsum("ij,tik,kj->tj", u, self.left, u)
         columns = torch.einsum("ij,tik,kj->tj", v, self.right, v)
-        return u, v, torch.einsum("ti,tj->ij", rows, columns) + self.ridge
+        scale = torch.einsum("ti,tj->ij", rows, columns) + self.ridge
+        return lambda core: u @ ((u.T @ core @ v) / scale) @ v.T
 
 
 def _mean_diagonal(factors: Tensor) -> Tensor:
     return factors.diagonal(dim1=1, dim2=2).mean(1)
-
-
-def kronecker_term(fisher: LayerFisher, ridge: float) -> Terms | None:
-    """One Fisher as a term.
-
-    Args:
-        fisher: F.
-        ridge: added to it, times the identity.
-
-    Returns:
-        (G, A, ridge), or None for another structure.
-    """
-    return [(fisher.grad_factor, fisher.input_factor, ridge)] if isinstance(fisher, KroneckerFisher) else None

@@ -1,11 +1,12 @@
-"""F_h v = λ F_b v for one layer, by the structure of its two Fishers."""
+"""F_h v = λ F_b v for one layer, by the form of its two Fishers."""
 
 import math
+from collections.abc import Callable
 
 import torch
 
 from ..errors import FisherError
-from ..fim_calculator.structures import BlockFisher, DiagonalFisher, KroneckerFisher, LayerFisher, SampleGradients
+from ..fim_calculator.structures import Form, LayerFisher
 from .dense import checked_symmetric, damped, generalized_eigh
 from .result import DenseGEVP, DiagonalGEVP, GEVPResult, KroneckerGEVP
 
@@ -20,15 +21,15 @@ def solve_layer(
     damping: float,
     harm_damping: float,
 ) -> GEVPResult:
-    """Solve one layer's problem with the cheapest exact solver for its structure.
+    """Solve one layer's problem with the cheapest exact solver for its form.
 
-    Damping (ρ, relative to the mean diagonal) makes F_b positive definite. A Kronecker pair is damped factor by
+    Damping (ρ, relative to the mean diagonal) makes F_b positive definite. Kronecker factors are damped factor by
     factor with √ρ, so that the directions in which both factors vanish get ρ like everywhere else
     (Martens and Grosse, arXiv:1503.05671, section 6.3).
 
     Args:
         f_harm: F_h of the layer.
-        f_benign: F_b of the layer, same structure and shape.
+        f_benign: F_b of the layer, same form and shape.
         k: keep the k largest λ; all by default.
         damping: ρ of F_b.
         harm_damping: ρ of F_h.
@@ -37,28 +38,20 @@ def solve_layer(
         Ordered directions.
 
     Raises:
-        FisherError: structures or shapes differ, or F_b is singular after damping.
+        FisherError: forms or shapes differ, or F_b is singular after damping.
     """
-    if f_harm.shape != f_benign.shape or type(f_harm) is not type(f_benign):
+    if (f_harm.shape, f_harm.form) != (f_benign.shape, f_benign.form):
         raise FisherError(
-            f"F_harm ({type(f_harm).__name__} {f_harm.shape}) and F_benign ({type(f_benign).__name__} "
+            f"F_harm ({f_harm.structure}, core {f_harm.shape}) and F_benign ({f_benign.structure}, core "
             f"{f_benign.shape}) must have the same structure and core shape; collect both with the same adapters"
         )
-    result: GEVPResult
-    if isinstance(f_harm, DiagonalFisher) and isinstance(f_benign, DiagonalFisher):
-        result = _solve_diagonal(f_harm, f_benign, damping, harm_damping)
-    elif isinstance(f_harm, KroneckerFisher) and isinstance(f_benign, KroneckerFisher):
-        result = _solve_kronecker(f_harm, f_benign, damping, harm_damping)
-    elif isinstance(f_harm, BlockFisher | SampleGradients):
-        result = _solve_dense(f_harm, f_benign, damping, harm_damping, k)
-    else:
-        raise FisherError(f"no solver for structure {type(f_harm).__name__}; use diagonal, kronecker, block or lowrank")
+    result = _SOLVERS[f_harm.form](f_harm, f_benign, damping, harm_damping, k)
     return result if k is None or k >= len(result.eigenvalues) else result.top(k)
 
 
 def _solve_dense(
     f_harm: LayerFisher, f_benign: LayerFisher, damping: float, harm_damping: float, k: int | None
-) -> DenseGEVP:
+) -> GEVPResult:
     harm = damped(checked_symmetric(f_harm.dense(), "F_harm"), harm_damping)
     benign = damped(checked_symmetric(f_benign.dense(), "F_benign"), damping)
     values, vectors = generalized_eigh(harm, benign, k)
@@ -66,8 +59,12 @@ def _solve_dense(
 
 
 def _solve_diagonal(
-    f_harm: DiagonalFisher, f_benign: DiagonalFisher, damping: float, harm_damping: float
-) -> DiagonalGEVP:
+    f_harm: LayerFisher,
+    f_benign: LayerFisher,
+    damping: float,
+    harm_damping: float,
+    k: int | None,
+) -> GEVPResult:
     harm = f_harm.diagonal().double().cpu().reshape(-1)
     benign = f_benign.diagonal().double().cpu().reshape(-1)
     harm, benign = harm + harm_damping * harm.mean(), benign + damping * benign.mean()
@@ -80,13 +77,14 @@ def _solve_diagonal(
 
 
 def _solve_kronecker(
-    f_harm: KroneckerFisher, f_benign: KroneckerFisher, damping: float, harm_damping: float
-) -> KroneckerGEVP:
+    f_harm: LayerFisher,
+    f_benign: LayerFisher,
+    damping: float,
+    harm_damping: float,
+    k: int | None,
+) -> GEVPResult:
     sides = []
-    for harm, benign, side in (
-        (f_harm.grad_factor, f_benign.grad_factor, "G"),
-        (f_harm.input_factor, f_benign.input_factor, "A"),
-    ):
+    for harm, benign, side in zip(f_harm.factors(), f_benign.factors(), ("G", "A"), strict=True):
         h = damped(checked_symmetric(harm, f"F_harm's factor {side}"), math.sqrt(harm_damping))
         b = damped(checked_symmetric(benign, f"F_benign's factor {side}"), math.sqrt(damping))
         values, vectors = generalized_eigh(h, b)
@@ -95,3 +93,12 @@ def _solve_kronecker(
     products = torch.outer(left_values, right_values).reshape(-1)
     values, order = torch.sort(products, descending=True, stable=True)
     return KroneckerGEVP(values, f_harm.shape, left, right, left_dual, right_dual, order)
+
+
+_SOLVERS: dict[Form, Callable[[LayerFisher, LayerFisher, float, float, int | None], GEVPResult]] = {
+    "diagonal": _solve_diagonal,
+    "kronecker": _solve_kronecker,
+    "dense": _solve_dense,
+    # Of one layer alone; the directions across layers are found by `solve_gram`.
+    "low-rank": _solve_dense,
+}

@@ -26,6 +26,16 @@ class GEVPResult(ABC):
     Attributes:
         eigenvalues: λ, (k,), float64.
         shape: (p, q) of the cores it acts on; (n, 1) where plain (n, n) arrays were given.
+
+    Example:
+        >>> import torch
+        >>> from sst_merge import GEVPResult, solve_gevp
+        >>> result = solve_gevp(torch.diag(torch.tensor([4.0, 1.0])), torch.eye(2), damping=0.0)
+        >>> isinstance(result, GEVPResult), result.eigenvalues.round(decimals=6)
+        (True, tensor([4., 1.], dtype=torch.float64))
+        >>> result.apply(torch.tensor([[3.0], [5.0]]), lambda gains: (gains > 2).double())  # the first direction alone
+        tensor([[3.],
+                [0.]])
     """
 
     eigenvalues: Tensor

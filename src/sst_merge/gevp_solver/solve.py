@@ -1,6 +1,5 @@
 """``solve_gevp``: one front door for arrays, layers and whole models."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, overload
 
@@ -8,16 +7,14 @@ import torch
 from torch import Tensor
 
 from ..errors import FisherError
-from ..fim_calculator import Fisher
-from ..fim_calculator.structures import LayerFisher, SampleGradients
+from ..fim_calculator import DAMPING, Fisher
+from ..fim_calculator.structures import LayerFisher
 from .dense import checked_symmetric, damped, generalized_eigh
 from .gram import GramGEVP, solve_gram
 from .layer import solve_layer
 from .result import DenseGEVP, Gains, GEVPResult
 
-__all__ = ["DEFAULT_DAMPING", "LayeredGEVP", "solve_gevp"]
-
-DEFAULT_DAMPING = 1e-2
+__all__ = ["LayeredGEVP", "solve_gevp"]
 
 
 @dataclass(frozen=True)
@@ -61,43 +58,59 @@ class LayeredGEVP:
 
 @overload
 def solve_gevp(
-    f_harm: Fisher, f_benign: Fisher, k: int | None = ..., *, damping: float = ..., harm_damping: float = ...
+    f_harm: Fisher, f_benign: Fisher, k: int | None = ..., *, damping: float = ..., harm_damping: float | None = ...
 ) -> LayeredGEVP | GramGEVP: ...
 @overload
 def solve_gevp(
-    f_harm: LayerFisher, f_benign: LayerFisher, k: int | None = ..., *, damping: float = ..., harm_damping: float = ...
+    f_harm: LayerFisher,
+    f_benign: LayerFisher,
+    k: int | None = ...,
+    *,
+    damping: float = ...,
+    harm_damping: float | None = ...,
 ) -> GEVPResult: ...
 @overload
 def solve_gevp(
-    f_harm: Any, f_benign: Any, k: int | None = ..., *, damping: float = ..., harm_damping: float = ...
+    f_harm: Any, f_benign: Any, k: int | None = ..., *, damping: float = ..., harm_damping: float | None = ...
 ) -> DenseGEVP: ...
 def solve_gevp(
     f_harm: Any,
     f_benign: Any,
     k: int | None = None,
     *,
-    damping: float = DEFAULT_DAMPING,
-    harm_damping: float = 0.0,
+    damping: float = DAMPING,
+    harm_damping: float | None = None,
 ) -> LayeredGEVP | GramGEVP | GEVPResult:
     """Solve F_harm v = λ F_benign v.
 
-    F_benign is made positive definite by adding ρ times its own mean diagonal: ``damping`` = ρ is relative, so it
-    means the same on every model. VᵀF_bV = I holds for the damped F_b.
+    To each Fisher ρ times its own mean diagonal is added: ``damping`` = ρ is relative, so it means the same on every
+    model, makes F_benign positive definite, and gives directions that no sample sees λ ≈ 1. VᵀF_bV = I holds for the
+    damped F_b.
 
     Args:
         f_harm: a whole-model Fisher, one layer's Fisher, or a plain symmetric (n, n) array or tensor.
         f_benign: the same kind and shape.
-        k: keep the k largest λ (per layer for whole models; across layers for structure ``lowrank``).
-        damping: ρ of F_benign, ≥ 0 (> 0 for ``lowrank``).
-        harm_damping: ρ of F_harm. In ``lowrank`` a multiple of F_benign's ridge.
+        k: keep the k largest λ (per layer for whole models; across layers for form ``low-rank``).
+        damping: ρ of F_benign, ≥ 0 (> 0 for form ``low-rank``).
+        harm_damping: ρ of F_harm; that of F_benign by default. For form ``low-rank`` a multiple of F_benign's ridge.
 
     Returns:
-        A :class:`LayeredGEVP` (or :class:`GramGEVP` for ``lowrank``) for whole models, a :class:`GEVPResult` for a
-        layer or arrays: ``eigenvalues`` (k,) descending and ``eigenvectors`` (n, k).
+        A :class:`LayeredGEVP` (or :class:`GramGEVP` for form ``low-rank``) for whole models, a :class:`GEVPResult` for
+        a layer or arrays: ``eigenvalues`` (k,) descending and ``eigenvectors`` (n, k).
 
     Raises:
-        FisherError: not finite, not symmetric, different structures, singular after damping, k out of range.
+        FisherError: not finite, not symmetric, different forms, singular after damping, k out of range.
+
+    Example:
+        >>> import torch
+        >>> from sst_merge import solve_gevp
+        >>> f_harm = torch.diag(torch.tensor([6.0, 1.0, 2.0]))
+        >>> f_benign = torch.diag(torch.tensor([2.0, 1.0, 0.5]))
+        >>> result = solve_gevp(f_harm, f_benign, damping=0.0)
+        >>> result.eigenvalues.round(decimals=6)  # refusal gained per benign cost: 2 / 0.5, 6 / 2 and 1 / 1
+        tensor([4., 3., 1.], dtype=torch.float64)
     """
+    harm_damping = damping if harm_damping is None else harm_damping
     if damping < 0 or harm_damping < 0:
         raise FisherError(f"damping must be ≥ 0; found damping = {damping}, harm_damping = {harm_damping}")
     if isinstance(f_harm, Fisher) and isinstance(f_benign, Fisher):
@@ -126,15 +139,11 @@ def _solve_model(
             f"F_harm ({f_harm.structure}, {len(f_harm.layers)} modules) and F_benign ({f_benign.structure}, "
             f"{len(f_benign.layers)} modules) do not belong together; collect both with the same adapters and structure"
         )
-    if f_harm.structure == "lowrank":
-        result = solve_gram(_rows(f_harm), _rows(f_benign), damping=damping, harm_damping=harm_damping)
+    if f_harm.form == "low-rank":
+        result = solve_gram(f_harm.layers, f_benign.layers, damping=damping, harm_damping=harm_damping)
         return result if k is None else result.top(k)
-    solve: Callable[[str], GEVPResult] = lambda m: solve_layer(  # noqa: E731
-        f_harm.layers[m], f_benign.layers[m], damping=damping, harm_damping=harm_damping
-    )
-    layered = LayeredGEVP({module: solve(module) for module in f_harm.layers})
+    layered = LayeredGEVP({
+        module: solve_layer(layer, f_benign.layers[module], damping=damping, harm_damping=harm_damping)
+        for module, layer in f_harm.layers.items()
+    })
     return layered if k is None else layered.top(k)
-
-
-def _rows(fisher: Fisher) -> dict[str, SampleGradients]:
-    return {m: layer for m, layer in fisher.layers.items() if isinstance(layer, SampleGradients)}

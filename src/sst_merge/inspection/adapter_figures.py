@@ -118,7 +118,7 @@ def update_figures(adapter: Adapter, module: str, svd: ThinSVD) -> UpdateFigures
     values = svd.values
     return UpdateFigures(
         shape=adapter.shape(module),
-        kind=adapter.kind(module),
+        kind=str(adapter.kind(module)),
         bias=adapter.has_bias(module),
         rank=adapter.rank(module),
         numerical_rank=values.numel(),

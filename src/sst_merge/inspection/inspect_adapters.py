@@ -1,6 +1,6 @@
 """All figures of a set of adapters, one module after another; memory holds one module."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -10,6 +10,7 @@ import torch
 from ..core_space import ThinSVD, thin_svd
 from ..errors import OptionError
 from ..lora_utils import Adapter, LoraFactors, check_compatible, check_distinct, natural_key, read_stored_form
+from ..progress import Progress
 from .adapter_figures import AdapterFigures, UpdateFigures, update_figures
 from .explain import describe_meaning
 from .pair_figures import Collision, PairFigures, compare
@@ -17,8 +18,6 @@ from .signs import SignCounts, count_signs
 from .sum_figures import SumFigures, SummedUpdate, sum_spectrum
 
 __all__ = ["Inspection", "inspect_adapters"]
-
-Progress = Callable[[str, int, int], None]
 
 _FORMAT = "sst_merge.inspection/1"
 
@@ -35,6 +34,16 @@ class Inspection:
             were not compared.
         warnings: sentences for the user.
         meaning: the figures in plain words.
+
+    Example:
+        >>> import torch
+        >>> from sst_merge import Adapter, LoraFactors, inspect_adapters
+        >>> def adapter(name, row):
+        ...     factors = LoraFactors(torch.eye(3)[:, row : row + 1], torch.ones(1, 4))
+        ...     return Adapter.from_factors({"layer": factors}, name=name)
+        >>> found = inspect_adapters([adapter("code", 0), adapter("maths", 1)])
+        >>> found.cosines()
+        [[1.0, 0.0], [0.0, 1.0]]
     """
 
     adapters: tuple[AdapterFigures, ...]
@@ -119,6 +128,16 @@ def inspect_adapters(
         OptionError: negligible is below 0.
         MergeError: no adapters, or two of one name.
         AdapterError: NaN or Inf, or two adapters disagree on a module's shape or kind.
+
+    Example:
+        >>> import torch
+        >>> from sst_merge import Adapter, LoraFactors, inspect_adapters
+        >>> factors = LoraFactors(torch.ones(3, 1), torch.ones(1, 4))
+        >>> code = Adapter.from_factors({"layer": factors}, name="code")
+        >>> again = Adapter.from_factors({"layer": factors}, name="the same again")
+        >>> (pair,) = inspect_adapters([code, again]).pairs
+        >>> round(pair.total.cosine, 6)
+        1.0
     """
     if not 0.0 <= negligible < float("inf"):
         raise OptionError(f"negligible = {negligible!r}, expected a number of at least 0, such as 0.1")

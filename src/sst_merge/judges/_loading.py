@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import DataError
+from .contract import JudgeSettings
 
 __all__ = ["LazyModel"]
 
@@ -12,17 +13,16 @@ class LazyModel:
     """A model and its tokenizer, loaded at first use.
 
     Args:
-        model: id on the hub, or a folder.
+        model: id on the hub, unless the settings name another.
         head: name of the class of ``transformers`` that loads it.
-        device: where it runs.
-        dtype: of its weights, such as ``bfloat16``; ``auto`` as stored.
+        settings: which model, where, and in which type.
         licence: how access is granted, for the error where it cannot be loaded.
     """
 
-    def __init__(self, model: str, head: str, *, device: str, dtype: str, licence: str) -> None:
-        self.id = model
-        self.device = device
-        self._head, self._dtype, self._licence = head, dtype, licence
+    def __init__(self, model: str, head: str, settings: JudgeSettings, *, licence: str) -> None:
+        self.id = settings.model or model
+        self.device = settings.device
+        self._head, self._dtype, self._licence = head, settings.dtype, licence
         self._loaded: tuple[Any, Any] | None = None
 
     def load(self) -> tuple[Any, Any]:

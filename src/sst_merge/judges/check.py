@@ -13,7 +13,8 @@ from ..data_loader import normalise_prompt
 from ..data_loader.formats import Record, read_file
 from ..errors import DataError
 from ..measures.figure import Figure
-from .base import Column, Judge
+from .contract import Column, Judge
+from .registry import make_judges
 
 __all__ = ["JudgeCheck", "LabelledAnswer", "agreement", "check_judge", "read_labelled", "run_judge_check"]
 
@@ -247,8 +248,6 @@ def run_judge_check(
     Raises:
         DataError: no labels for what the judge decides, or none that it has not seen.
     """
-    from .make import make_judges
-
     judges = make_judges([name], device=device, models=models)
     if labels is not None:
         rows, source = read_labelled(labels), labels.name

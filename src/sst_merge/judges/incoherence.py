@@ -14,8 +14,8 @@ Five signs; an answer is incoherent if one of them passes its threshold.
   where fewer than four places are found or fewer than two are wrong.
 
 A cut-off answer is not incoherent: it has run into the limit of tokens. Each threshold is the 99.75 % quantile of its
-sign over one half of the natural texts of ``experiments/judge_figures.py`` plus a fifth, rounded (0.2 for loops, which
-natural texts hardly have); figures of the other half are in ``docs/measurements/judges.md``.
+sign over one half of the natural texts of ``studies/judges/measure.py`` plus a fifth, rounded (0.2 for loops, which
+natural texts hardly have); figures of the other half are in ``studies/judges/README.md``.
 """
 
 import json
@@ -31,9 +31,9 @@ from pathlib import Path
 import numpy as np
 
 from ._answer_text import normalise
-from .base import Column
+from .contract import Column, Judge, JudgeSettings, judge
 
-__all__ = ["THRESHOLDS", "Incoherence", "signs"]
+__all__ = ["THRESHOLDS", "Incoherence", "incoherence", "signs"]
 
 THRESHOLDS: Mapping[str, float] = {"empty": 0.5, "loop": 0.2, "compression": 3.5, "letters": 1.1, "order": 0.2}
 
@@ -161,3 +161,9 @@ def _disorder(text: str) -> float:
                 places += 1
                 wrong += _MID_SENTENCE.search(before) is not None
     return wrong / places if wrong >= 2 and places >= _MIN_PLACES else 0.0
+
+
+@judge(name="incoherence", summary="incoherence, by repetition, entropy and non-words; needs nothing")
+def incoherence(_settings: JudgeSettings) -> list[Judge]:
+    """One judge of incoherence."""
+    return [Incoherence()]

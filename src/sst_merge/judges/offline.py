@@ -8,7 +8,6 @@ that ``--judge-check`` can measure the judge on answers to questions that it nev
 Weights lie in a safetensors file, float16, with everything else in its metadata: nothing is unpickled.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from .base import Column
+from ..files import atomic_file, file_sha256
+from .contract import Column, Judge, JudgeSettings, judge
 
-__all__ = ["OfflineJudge", "OfflineWeights", "load_weights", "save_weights", "train_weights"]
+__all__ = ["OfflineJudge", "OfflineWeights", "load_weights", "offline", "save_weights", "train_weights"]
 
 SHIPPED = Path(__file__).with_name("offline.safetensors")
 _FORMAT = "1"
@@ -59,8 +59,7 @@ class OfflineJudge:
     def __init__(self, path: Path | None = None) -> None:
         self._path = SHIPPED if path is None else path
         self._weights = load_weights(self._path)
-        digest = hashlib.sha256(self._path.read_bytes()).hexdigest()
-        self.name = f"offline/{_FORMAT}-{digest[:8]}"
+        self.name = f"offline/{_FORMAT}-{file_sha256(self._path)[:8]}"
 
     @property
     def trained_on(self) -> frozenset[str]:
@@ -153,7 +152,7 @@ def train_weights(
 
 
 def save_weights(weights: OfflineWeights, path: Path) -> None:
-    """Write weights, aside first and renamed when complete.
+    """Write weights.
 
     Args:
         weights: to keep.
@@ -166,12 +165,8 @@ def save_weights(weights: OfflineWeights, path: Path) -> None:
         "trained_on": json.dumps(sorted(weights.trained_on)),
         "about": json.dumps(dict(weights.about), sort_keys=True),
     }
-    aside = path.with_name(f".{path.name}.aside")
-    try:
+    with atomic_file(path) as aside:
         aside.write_bytes(save(dict(weights.arrays), metadata=header))
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def load_weights(path: Path) -> OfflineWeights:
@@ -194,13 +189,13 @@ def load_weights(path: Path) -> OfflineWeights:
             arrays = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (no mapping)
     except (OSError, SafetensorError) as error:
         raise DataError(
-            f"{path}: no weights of an offline judge ({error}); make them with experiments/train_offline_judge.py"
+            f"{path}: no weights of an offline judge ({error}); make them with studies/judges/train_offline_judge.py"
         ) from error
     expected = {"bias", *(f"{kind}.{part}" for kind in _KINDS for part in ("idf", "coef"))}
     if header.get("format") != _FORMAT or set(arrays) != expected:
         raise DataError(
             f"{path}: format {header.get('format')} with arrays {', '.join(sorted(arrays))}; expected an offline "
-            f"judge of format {_FORMAT}; make it again with experiments/train_offline_judge.py"
+            f"judge of format {_FORMAT}; make it again with studies/judges/train_offline_judge.py"
         )
     return OfflineWeights(arrays, frozenset(json.loads(header["trained_on"])), json.loads(header["about"]))
 
@@ -221,3 +216,9 @@ def _weigh(counts: Any, idf: NDArray[np.float64]) -> Any:
     weighed = counts.astype(np.float64)
     weighed.data = (1 + np.log(weighed.data)) * idf[weighed.indices]
     return normalize(weighed, copy=False)
+
+
+@judge(name="offline", summary="harm, by a small linear model that is shipped; needs nothing")
+def offline(_settings: JudgeSettings) -> list[Judge]:
+    """One judge of harm."""
+    return [OfflineJudge()]

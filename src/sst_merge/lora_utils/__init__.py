@@ -1,30 +1,47 @@
 """A PEFT folder is a dict of exact low-rank updates; every format quirk ends in this room."""
 
-from ..files import atomic_folder
 from .adapter import Adapter, Role, adapter_fingerprints
-from .base_index import BaseModelIndex, ModuleShape
+from .base_index import BaseModelIndex
 from .base_weights import BaseWeights
 from .checks import check_against_base, check_compatible, check_distinct
-from .factors import LoraFactors, ModuleKind
+from .factors import LoraFactors
 from .header import natural_key
+from .layouts import (
+    LINEAR,
+    Conv1DKind,
+    EmbeddingKind,
+    FileForm,
+    LinearKind,
+    ModuleKind,
+    ModuleShape,
+    layer_kind,
+    layer_kinds,
+)
 from .stored_form import StoredForm, read_stored_form
-from .writing import write_adapter
+from .writing import write_adapter, write_adapter_files
 
 __all__ = [
     "Adapter",
     "BaseModelIndex",
     "BaseWeights",
+    "LINEAR",
+    "Conv1DKind",
+    "EmbeddingKind",
+    "FileForm",
+    "LinearKind",
     "LoraFactors",
     "ModuleKind",
     "ModuleShape",
     "Role",
     "StoredForm",
     "adapter_fingerprints",
-    "atomic_folder",
     "check_against_base",
     "check_compatible",
     "check_distinct",
+    "layer_kind",
+    "layer_kinds",
     "natural_key",
     "read_stored_form",
     "write_adapter",
+    "write_adapter_files",
 ]

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from ..errors import AdapterError
 from ..files import file_sha256
-from .factors import LoraFactors, ModuleKind
+from .factors import LoraFactors
 from .header import WEIGHTS_NAME, ModuleLayout, natural_key, read_header
+from .layouts import ModuleKind
 from .settings import CONFIG_NAME, read_settings
 from .sources import FileSource, MemorySource, Source
 from .writing import write_adapter
@@ -41,6 +42,16 @@ class Adapter:
 
     Raises:
         AdapterError: unknown role, or a weight that is not finite.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from sst_merge import Adapter, LoraFactors
+        >>> made = Adapter.from_factors({"layer": LoraFactors(torch.ones(2, 1), torch.ones(1, 3))}, name="code")
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     folder = made.save(f"{place}/code")
+        ...     adapter = Adapter.load(folder, role="safety", weight=0.5)
+        ...     adapter.name, adapter.role, adapter.rank("layer"), adapter.delta("layer").shape
+        ('code', 'safety', 1, torch.Size([2, 3]))
     """
 
     name: str
@@ -165,11 +176,11 @@ class Adapter:
             kinds: canonical module name → kind; modules that are missing keep theirs.
 
         Raises:
-            AdapterError: an embedding would become a linear layer or the other way round.
+            AdapterError: a kind whose factors lie otherwise in a file, such as an embedding for a linear layer.
         """
         layouts = {m: replace(layout, kind=kinds.get(m, layout.kind)) for m, layout in self._layouts.items()}
         for module, layout in layouts.items():
-            if (layout.kind == "embedding") != (self.kind(module) == "embedding"):
+            if layout.kind.form != self.kind(module).form:
                 raise AdapterError(
                     f"adapter {self.name!r}: module {module!r} is {self.kind(module)} in the adapter and "
                     f"{layout.kind} in the base model; check that the adapter belongs to this base"
@@ -189,7 +200,7 @@ class Adapter:
         return self._layout(module).rank
 
     def kind(self, module: str) -> ModuleKind:
-        """How the base stores the module's weight."""
+        """The module's kind of layer."""
         return self._layout(module).kind
 
     def has_bias(self, module: str) -> bool:

@@ -11,10 +11,9 @@ import torch
 from torch import nn
 
 from ..errors import BaseModelError
-from .factors import ModuleKind
+from .layouts import ModuleKind, ModuleShape, shape_of_layer
 
-__all__ = ["BaseModelIndex", "ModuleShape"]
-
+__all__ = ["BaseModelIndex"]
 
 _AUTO_CLASSES = {
     "CAUSAL_LM": "AutoModelForCausalLM",
@@ -27,30 +26,13 @@ _AUTO_CLASSES = {
 
 
 @dataclass(frozen=True)
-class ModuleShape:
-    """One layer of the base model that LoRA can adapt.
-
-    Attributes:
-        kind: how its weight is stored.
-        d_out: outputs (of an embedding: its dimension).
-        d_in: inputs (of an embedding: the vocabulary).
-        bias: whether it has a bias.
-    """
-
-    kind: ModuleKind
-    d_out: int
-    d_in: int
-    bias: bool
-
-
-@dataclass(frozen=True)
 class BaseModelIndex:
     """All adaptable layers of a base model.
 
     Attributes:
         name: hub id or folder that it was made from.
         modules: module name, as in ``model.named_modules()``, → shape.
-        others: names of modules that are neither linear, Conv1D nor embedding, with their class, for messages.
+        others: names of modules of no known kind (:mod:`.layouts`), with their class, for messages.
     """
 
     name: str
@@ -94,37 +76,21 @@ class BaseModelIndex:
             model: a transformers model.
             name: how messages call it.
         """
-        from transformers.pytorch_utils import Conv1D
-
         modules: dict[str, ModuleShape] = {}
         others: dict[str, str] = {}
         # A layer used under two names is adapted under both, so duplicates stay.
         for path, module in model.named_modules(remove_duplicate=False):
-            if isinstance(module, nn.Linear):
-                modules[path] = ModuleShape("linear", module.out_features, module.in_features, module.bias is not None)
-            elif isinstance(module, Conv1D):
-                d_in, d_out = module.weight.shape
-                modules[path] = ModuleShape("conv1d", d_out, d_in, module.bias is not None)
-            elif isinstance(module, nn.Embedding):
-                modules[path] = ModuleShape("embedding", module.embedding_dim, module.num_embeddings, bias=False)
-            else:
+            shape = shape_of_layer(module)
+            if shape is None:
                 others[path] = type(module).__name__
+            else:
+                modules[path] = shape
         return cls(name, MappingProxyType(modules), MappingProxyType(others))
 
     @property
     def kinds(self) -> dict[str, ModuleKind]:
         """Module name → kind, as :meth:`~.adapter.Adapter.with_kinds` takes it."""
         return {name: shape.kind for name, shape in self.modules.items()}
-
-    def has_bias(self, module: str) -> bool:
-        """Whether a layer of the base has a bias.
-
-        Raises:
-            BaseModelError: the base has no such layer.
-        """
-        if module not in self.modules:
-            raise BaseModelError(f"base model {self.name!r} has no layer {module!r}; see its named_modules()")
-        return self.modules[module].bias
 
 
 def _build(base: str, config: Any, task_type: str | None) -> nn.Module:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BaseModelError
-from .factors import ModuleKind
+from .layouts import LINEAR, ModuleKind
 
 __all__ = ["BaseWeights"]
 
@@ -91,36 +91,36 @@ class BaseWeights:
             f"these adapters (a tied head has no tensor of its own: leave such a module out)"
         )
 
-    def shape(self, module: str, *, kind: ModuleKind = "linear") -> tuple[int, int]:
+    def shape(self, module: str, *, kind: ModuleKind = LINEAR) -> tuple[int, int]:
         """(d_out, d_in) of a module, from the header alone.
 
         Args:
             module: canonical name.
-            kind: how the base stores the weight.
+            kind: of the layer.
 
         Returns:
             d_out and d_in.
 
         Raises:
-            BaseModelError: no such tensor, not a matrix, or quantised.
+            BaseModelError: no such tensor, of other dimensions, or quantised.
         """
         key = self.key(module)
         with _opened(self.folder / self.files[key]) as handle:
             view = handle.get_slice(key)
             shape, dtype = view.get_shape(), view.get_dtype()
-        if len(shape) != 2 or dtype not in _PLAIN:
+        if len(shape) != kind.dimensions or dtype not in _PLAIN:
             raise BaseModelError(
-                f"{self.folder}: tensor {key!r} is {dtype} of shape {tuple(shape)}; expected a matrix of plain floats. "
-                f"Give the unquantised model"
+                f"{self.folder}: tensor {key!r} is {dtype} of shape {tuple(shape)}; expected plain floats in "
+                f"{kind.dimensions} dimensions. Give the unquantised model"
             )
-        return (shape[0], shape[1]) if kind == "linear" else (shape[1], shape[0])
+        return kind.matrix_shape(tuple(shape))
 
-    def weight(self, module: str, *, kind: ModuleKind = "linear", dtype: torch.dtype = torch.float32) -> Tensor:
+    def weight(self, module: str, *, kind: ModuleKind = LINEAR, dtype: torch.dtype = torch.float32) -> Tensor:
         """One module's weight.
 
         Args:
             module: canonical name.
-            kind: how the base stores the weight.
+            kind: of the layer.
             dtype: type to return.
 
         Returns:
@@ -130,7 +130,7 @@ class BaseWeights:
         key = self.key(module)
         with _opened(self.folder / self.files[key]) as handle:
             stored: Tensor = handle.get_tensor(key).to(dtype)
-        return stored if kind == "linear" else stored.T
+        return kind.matrix(stored)
 
 
 def _opened(file: Path):  # type: ignore[no-untyped-def]  # safetensors has no types

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from ..errors import AdapterError, BaseModelError, MergeError
 from .adapter import Adapter
 from .base_index import BaseModelIndex
+from .layouts import layer_kinds
 
 __all__ = ["check_against_base", "check_compatible", "check_distinct"]
 
@@ -35,17 +36,19 @@ def check_against_base(adapter: Adapter, index: BaseModelIndex) -> None:
                 f"{where}: module {module!r} is {adapter.shape(module)} (d_out, d_in), the base model {index.name!r} "
                 f"has {(shape.d_out, shape.d_in)} there; the adapter was trained on another base (or vocabulary)"
             )
-        if (adapter.kind(module) == "embedding") != (shape.kind == "embedding"):
+        if adapter.kind(module).form != shape.kind.form:
             raise BaseModelError(
                 f"{where}: module {module!r} is of kind {adapter.kind(module)}, the base model {index.name!r} has "
                 f"{shape.kind} there; the adapter was trained on another base"
             )
-    mine = {adapter.kind(module) for module in adapter.modules} - {"embedding"}
-    real = {index.modules[module].kind for module in adapter.modules} - {"embedding"}
-    if len(mine) == len(real) == 1 and mine != real:
+    mine = {adapter.kind(module).fan_in_fan_out for module in adapter.modules} - {None}
+    real = {index.modules[module].kind for module in adapter.modules}
+    flags = {kind.fan_in_fan_out for kind in real} - {None}
+    if len(mine) == len(flags) == 1 and mine != flags:
+        names = ", ".join(sorted(kind.name for kind in real if kind.fan_in_fan_out is not None))
         raise BaseModelError(
-            f"{where}: fan_in_fan_out is {mine == {'conv1d'}}, but all its layers in the base model {index.name!r} are "
-            f"{real.pop()}; set fan_in_fan_out in its adapter_config.json to {mine != {'conv1d'}}"
+            f"{where}: fan_in_fan_out is {mine.pop()}, but all its layers in the base model {index.name!r} are "
+            f"{names}; set fan_in_fan_out in its adapter_config.json to {flags.pop()}"
         )
 
 
@@ -111,7 +114,8 @@ def check_distinct(adapters: Sequence[Adapter]) -> None:
 
 def _absence(module: str, index: BaseModelIndex) -> str:
     if module in index.others:
-        return f"is a {index.others[module]} in the base model {index.name!r}, expected a linear, Conv1D or embedding"
+        known = ", ".join(sorted(kind.described for kind in layer_kinds()))
+        return f"is a {index.others[module]} in the base model {index.name!r}, expected one of: {known}"
     close = difflib.get_close_matches(module, index.modules, n=1, cutoff=0.0)
     hint = f"; the nearest name there is {close[0]!r}" if close else ""
     return f"matches no layer of the base model {index.name!r}, so it would silently do nothing{hint}"

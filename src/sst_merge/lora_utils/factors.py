@@ -6,16 +6,14 @@ it, so that every merge method, basis and Fisher treats it like any other input 
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ..errors import AdapterError
+from .layouts import LINEAR, ModuleKind
 
-__all__ = ["LoraFactors", "ModuleKind"]
-
-ModuleKind = Literal["linear", "conv1d", "embedding"]
+__all__ = ["LoraFactors"]
 
 
 @dataclass(frozen=True)
@@ -25,17 +23,24 @@ class LoraFactors:
     Attributes:
         b: B with the scale s baked in, (d_out, r).
         a: A, (r, d_in), or (r, d_in + 1) where ``bias`` is set.
-        kind: how the base stores the weight: ``linear`` (d_out, d_in), ``conv1d`` (d_in, d_out; GPT-2's
-            ``fan_in_fan_out``) or ``embedding`` (d_in = vocabulary, d_out = hidden; stored (d_in, d_out)).
+        kind: of the layer; how the base stores its weight, among others (:mod:`.layouts`).
         bias: whether the last column of ``a`` multiplies a constant 1 and so updates the layer's bias.
 
     Raises:
         AdapterError: the shapes do not fit together.
+
+    Example:
+        >>> import torch
+        >>> from sst_merge import LoraFactors
+        >>> factors = LoraFactors(b=torch.tensor([[1.0], [2.0]]), a=torch.tensor([[3.0, 0.0, 4.0]]))
+        >>> factors.rank, factors.delta()
+        (1, tensor([[3., 0., 4.],
+                    [6., 0., 8.]]))
     """
 
     b: Tensor
     a: Tensor
-    kind: ModuleKind = "linear"
+    kind: ModuleKind = LINEAR
     bias: bool = False
 
     def __post_init__(self) -> None:
@@ -44,8 +49,8 @@ class LoraFactors:
                 f"LoRA factors must be B (d_out, r) and A (r, d_in); found B {tuple(self.b.shape)} and "
                 f"A {tuple(self.a.shape)}"
             )
-        if self.bias and self.kind == "embedding":
-            raise AdapterError("an embedding has no bias: PEFT cannot represent a LoRA bias on an embedding")
+        if self.bias and not self.kind.can_have_bias:
+            raise AdapterError(f"{self.kind.described} has no bias: PEFT cannot represent a LoRA bias on it")
 
     @property
     def rank(self) -> int:
@@ -95,10 +100,9 @@ class LoraFactors:
             dtype: type to compute in; the factors' own type by default.
 
         Returns:
-            (d_out, d_in) for ``linear``, (d_in, d_out) for ``conv1d`` and ``embedding``.
+            (d_out, d_in) for a linear layer, (d_in, d_out) for GPT-2's Conv1D and for embeddings.
         """
-        delta = self.delta(dtype)
-        return delta if self.kind == "linear" else delta.T
+        return self.kind.stored(self.delta(dtype))
 
     def with_bias(self) -> "LoraFactors":
         """The same update with a (zero) bias column, to stand beside updates that have one."""

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 
 from ..errors import AdapterError
-from .factors import ModuleKind
+from .layouts import ModuleKind, layer_kinds
 from .settings import LoraSettings
 
 __all__ = ["PREFIX", "WEIGHTS_NAME", "Header", "ModuleEntry", "ModuleLayout", "natural_key", "read_header"]
@@ -21,7 +22,6 @@ __all__ = ["PREFIX", "WEIGHTS_NAME", "Header", "ModuleEntry", "ModuleLayout", "n
 WEIGHTS_NAME = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 _FLOATS = ("F16", "BF16", "F32", "F64")
-_KEY = re.compile(r"(?P<module>.+)\.(?P<part>lora_A|lora_B|lora_embedding_A|lora_embedding_B)(?P<rest>(?:\.[^.]+)*)")
 # Tensors of training-time variants that leave ΔW alone: MonteCLoRA's sampler, VeLoRA's projection.
 _TRAINING_ONLY = frozenset({"lora_monteclora_sampler", "lora_velora_embed"})
 
@@ -34,7 +34,7 @@ class ModuleLayout:
         d_out: outputs of the layer.
         d_in: inputs of the layer, the constant one of a bias not counted.
         rank: columns of B as :class:`~.factors.LoraFactors` holds them (one more than in the file with a bias).
-        kind: how the base stores the weight.
+        kind: of the layer.
         bias: whether the update has a bias column.
     """
 
@@ -114,6 +114,7 @@ def read_header(folder: Path, settings: LoraSettings, *, drop_modules_to_save: b
     tensors = _open_header(folder, file)
     if not tensors:
         raise AdapterError(f"{file}: holds no tensors; expected LoRA factors. Save the adapter again")
+    factor_key = re.compile(rf"(?P<module>.+)\.(?P<part>{'|'.join(_part_names())})(?P<rest>(?:\.[^.]+)*)")
     parts: dict[str, dict[str, str]] = {}
     copies: dict[str, str] = {}
     left_out: list[str] = []
@@ -128,7 +129,7 @@ def read_header(folder: Path, settings: LoraSettings, *, drop_modules_to_save: b
                 f"adapter with PeftModel.save_pretrained"
             )
         name = key.removeprefix(PREFIX)
-        match = _KEY.fullmatch(name)
+        match = factor_key.fullmatch(name)
         if match is not None:
             if "base_layer" in match["module"].split("."):
                 raise AdapterError(
@@ -152,8 +153,8 @@ def read_header(folder: Path, settings: LoraSettings, *, drop_modules_to_save: b
             left_out.append(key)
         else:
             raise AdapterError(
-                f"{file}: tensor {key!r} is no plain LoRA factor (a DoRA magnitude or another variant); expected "
-                f"lora_A, lora_B, lora_embedding_A or lora_embedding_B. Export a plain LoRA adapter"
+                f"{file}: tensor {key!r} is no plain LoRA factor (a DoRA magnitude or another variant); expected one "
+                f"of {', '.join(_part_names())}. Export a plain LoRA adapter"
             )
     if len(adapter_names) > 1:
         raise AdapterError(f"{file}: holds adapters {sorted(adapter_names)}; expected one. Save them one by one")
@@ -185,20 +186,21 @@ def _open_header(folder: Path, file: Path) -> dict[str, tuple[str, tuple[int, ..
 
 
 def _part(file: Path, key: str, part: str, rest: str) -> tuple[str, str]:
-    """Split what follows ``lora_A`` into part (``lora_B.bias`` apart) and adapter name ('' where it has none).
+    """Split a key's end into part (``lora_B.bias`` apart from ``lora_B``) and adapter name ('' where it has none).
 
     Raises:
         AdapterError: not a form that PEFT writes.
     """
     segments = rest.split(".")[1:]
     leaf = segments.pop() if segments and segments[-1] in {"weight", "bias"} else ""
-    embedding = part.startswith("lora_embedding")
-    if len(segments) > 1 or (not leaf and not embedding) or (leaf == "bias" and part != "lora_B"):
+    kinds = [kind for kind in layer_kinds() if part in {kind.form.a, kind.form.b}]
+    needed = next((f".{kind.form.leaf}" for kind in kinds if kind.form.leaf), "")
+    biased = any(kind.can_have_bias and part == kind.form.b for kind in kinds)
+    if len(segments) > 1 or (needed and not leaf) or (leaf == "bias" and not biased):
         raise AdapterError(
-            f"{file}: tensor {key!r} is no key of PEFT; expected ...{part}{'' if embedding else '.weight'}. "
-            f"Save the adapter with PEFT"
+            f"{file}: tensor {key!r} is no key of PEFT; expected ...{part}{needed}. Save the adapter with PEFT"
         )
-    return ("lora_B.bias" if leaf == "bias" else part), (segments[0] if segments else "")
+    return (f"{part}.bias" if leaf == "bias" else part), (segments[0] if segments else "")
 
 
 def _entry(
@@ -208,9 +210,9 @@ def _entry(
     tensors: Mapping[str, tuple[str, tuple[int, ...]]],
     settings: LoraSettings,
 ) -> ModuleEntry:
-    embedding = any(part.startswith("lora_embedding") for part in parts)
-    a_part, b_part = ("lora_embedding_A", "lora_embedding_B") if embedding else ("lora_A", "lora_B")
-    expected = {a_part, b_part} | ({"lora_B.bias"} if settings.lora_bias else set())
+    kinds = [kind for kind in layer_kinds() if {kind.form.a, kind.form.b} & parts.keys()]
+    a_part, b_part = kinds[0].form.a, kinds[0].form.b
+    expected = {a_part, b_part} | ({f"{b_part}.bias"} if settings.lora_bias else set())
     if set(parts) != expected:
         raise AdapterError(
             f"{file}: module {module!r} has {_join(parts)}, expected {_join(expected)} (lora_bias is "
@@ -225,7 +227,9 @@ def _entry(
             )
     a_shape, b_shape = tensors[parts[a_part]][1], tensors[parts[b_part]][1]
     rank = settings.rank(module)
-    if len(a_shape) != 2 or len(b_shape) != 2:
+    found = (kind.of_file(a_shape, b_shape, fan_in_fan_out=settings.fan_in_fan_out) for kind in kinds)
+    kind = next((kind for kind in found if kind is not None), None)
+    if kind is None:
         raise AdapterError(
             f"{file}: module {module!r} has A {a_shape} and B {b_shape}, expected matrices (convolutions are not "
             f"supported; an unsharded DeepSpeed or FSDP save also looks like this). Save a LoRA of linear layers"
@@ -237,12 +241,17 @@ def _entry(
         )
     if 0 in a_shape or 0 in b_shape:
         raise AdapterError(f"{file}: module {module!r} has A {a_shape} and B {b_shape}: empty; save the adapter again")
-    bias_key = parts.get("lora_B.bias")
+    bias_key = parts.get(f"{b_part}.bias")
     if bias_key is not None and tensors[bias_key][1] != (b_shape[0],):
         raise AdapterError(f"{file}: tensor {bias_key!r} has shape {tensors[bias_key][1]}, expected {(b_shape[0],)}")
-    kind: ModuleKind = "embedding" if embedding else "conv1d" if settings.fan_in_fan_out else "linear"
-    layout = ModuleLayout(b_shape[0], a_shape[1], rank + int(bias_key is not None), kind, bias_key is not None)
+    a, b = kind.from_file(torch.empty(a_shape, device="meta"), torch.empty(b_shape, device="meta"))
+    layout = ModuleLayout(b.shape[0], a.shape[1], rank + int(bias_key is not None), kind, bias_key is not None)
     return ModuleEntry(parts[a_part], parts[b_part], bias_key, settings.scale(module), layout)
+
+
+def _part_names() -> list[str]:
+    """What the keys of factors are called, such as ``lora_A``."""
+    return sorted({part for kind in layer_kinds() for part in (kind.form.a, kind.form.b)})
 
 
 def _join(names: Iterable[str]) -> str:

@@ -59,6 +59,7 @@ class FileSource:
         target = dtype or torch.promote_types(torch.float32, torch.promote_types(mapped[0].dtype, mapped[1].dtype))
         working = target if target in {torch.float32, torch.float64} else torch.float32
         a, b, *bias = (tensor.to(working, copy=True) for tensor in mapped)
+        a, b = entry.layout.kind.from_file(a, b)
         if bias:
             b = torch.cat([b, bias[0][:, None]], dim=1)
             a = _bordered(a)

@@ -21,9 +21,10 @@ from ..errors import AdapterError
 from ..files import atomic_folder
 from .factors import LoraFactors
 from .header import PREFIX, WEIGHTS_NAME, natural_key
+from .layouts import ModuleKind
 from .settings import CONFIG_NAME, pattern_value
 
-__all__ = ["write_adapter"]
+__all__ = ["write_adapter", "write_adapter_files"]
 
 _TYPES = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64"}
 
@@ -57,32 +58,61 @@ def write_adapter(
 
     Raises:
         AdapterError: no modules, a module twice, values that are not finite or do not fit ``dtype``, types mixed, or
-            a bias beside an embedding, which PEFT cannot hold in one adapter.
+            a bias beside a kind of layer without (an embedding), which PEFT cannot hold in one adapter.
     """
     if reserved := {CONFIG_NAME, WEIGHTS_NAME} & extra_files.keys():
         raise AdapterError(f"{path}: extra file {sorted(reserved)} is written by the adapter itself; use another name")
     if bad := [name for name in extra_files if Path(name).name != name]:
         raise AdapterError(f"{path}: extra files {bad} are no plain file names; expected names without a folder")
     with atomic_folder(path, force=force) as folder:
-        data = folder / ".data"
-        with data.open("wb") as stream:
-            writer = _TensorWriter(stream, dtype)
-            layout = _write_modules(writer, modules)
-        _assemble(folder / WEIGHTS_NAME, data, writer.header)
-        config = _config(layout, base_model, task_type)
-        (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        write_adapter_files(folder, modules, base_model=base_model, task_type=task_type, dtype=dtype)
         for name, text in extra_files.items():
             (folder / name).write_text(text, encoding="utf-8")
     return Path(path)
 
 
+def write_adapter_files(
+    folder: Path,
+    modules: Iterable[tuple[str, LoraFactors]],
+    *,
+    base_model: str | None,
+    task_type: str | None,
+    dtype: torch.dtype | None = None,
+) -> tuple[int, torch.dtype]:
+    """Write the two files of a PEFT adapter into a folder that is there; see :func:`write_adapter`.
+
+    Args:
+        folder: one that its maker finishes or removes (:func:`~sst_merge.files.atomic_folder`).
+        modules: (canonical module name, factors), each module once; consumed one at a time.
+        base_model: written as ``base_model_name_or_path``.
+        task_type: PEFT's task type.
+        dtype: as in :func:`write_adapter`.
+
+    Returns:
+        r of the configuration, and the type of the tensors.
+    """
+    data = folder / ".data"
+    with data.open("wb") as stream:
+        writer = _TensorWriter(stream, dtype)
+        layout = _write_modules(writer, modules)
+    _assemble(folder / WEIGHTS_NAME, data, writer.header)
+    config = _config(layout, base_model, task_type)
+    (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    assert writer.dtype is not None  # there is no adapter without tensors
+    return layout.r, writer.dtype
+
+
 @dataclass(frozen=True)
 class _Layout:
-    """What the configuration has to say: rank of every module, and what kinds there are."""
+    """What the configuration has to say: rank of every module, and the switches that hold for all."""
 
     ranks: dict[str, int]
-    conv1d: bool
+    fan_in_fan_out: bool
     bias: bool
+
+    @property
+    def r(self) -> int:
+        return max(self.ranks.values())
 
 
 @dataclass
@@ -118,7 +148,7 @@ class _TensorWriter:
 def _write_modules(writer: _TensorWriter, modules: Iterable[tuple[str, LoraFactors]]) -> _Layout:
     ranks: dict[str, int] = {}
     outputs: dict[str, int] = {}
-    kinds: dict[str, str] = {}
+    kinds: dict[str, ModuleKind] = {}
     biased: set[str] = set()
     requested = writer.dtype
     for module, factors in modules:
@@ -129,32 +159,37 @@ def _write_modules(writer: _TensorWriter, modules: Iterable[tuple[str, LoraFacto
                 f"module {module!r} has type {factors.b.dtype}, the modules before it {writer.dtype}; name one dtype "
                 f"to write them all in"
             )
-        a, b, bias = _file_form(factors)
-        part = "lora_embedding_" if factors.kind == "embedding" else "lora_"
-        leaf = "" if factors.kind == "embedding" else ".weight"
-        writer.write(f"{PREFIX}{module}.{part}A{leaf}", a)
-        writer.write(f"{PREFIX}{module}.{part}B{leaf}", b)
+        a, b, bias = _parts(factors)
+        form = factors.kind.form
+        leaf = f".{form.leaf}" if form.leaf else ""
+        for part, tensor in zip((form.a, form.b), factors.kind.to_file(a, b), strict=True):
+            writer.write(f"{PREFIX}{module}.{part}{leaf}", tensor)
         if bias is not None:
-            writer.write(f"{PREFIX}{module}.lora_B.bias", bias)
+            writer.write(_bias_key(module, factors.kind), bias)
             biased.add(module)
         ranks[module], outputs[module], kinds[module] = b.shape[1], b.shape[0], factors.kind
     if not ranks:
         raise AdapterError("no modules to write; expected the factors of at least one")
-    embeddings = [module for module, kind in kinds.items() if kind == "embedding"]
-    if biased and embeddings:
+    unbiased = [module for module, kind in kinds.items() if not kind.can_have_bias]
+    if biased and unbiased:
+        found = f"module {unbiased[0]!r} is {kinds[unbiased[0]].described}"
         raise AdapterError(
-            f"module {embeddings[0]!r} is an embedding and {min(biased)!r} has a LoRA bias: PEFT cannot hold both in "
-            f"one adapter (lora_bias is one switch for all); leave one of them out of the merge"
+            f"{found} and {min(biased)!r} has a LoRA bias: PEFT cannot "
+            f"hold both in one adapter (lora_bias is one switch for all); leave one of them out of the merge"
         )
     if biased:
         # lora_bias is one switch for the whole adapter: the others need a bias too, of zeros.
         for module in [name for name in ranks if name not in biased]:
-            writer.write(f"{PREFIX}{module}.lora_B.bias", torch.zeros(outputs[module]))
-    return _Layout(ranks, "conv1d" in kinds.values(), bool(biased))
+            writer.write(_bias_key(module, kinds[module]), torch.zeros(outputs[module]))
+    return _Layout(ranks, any(kind.fan_in_fan_out for kind in kinds.values()), bool(biased))
 
 
-def _file_form(factors: LoraFactors) -> tuple[Tensor, Tensor, Tensor | None]:
-    """A, B and B's bias as PEFT stores them."""
+def _bias_key(module: str, kind: ModuleKind) -> str:
+    return f"{PREFIX}{module}.{kind.form.b}.bias"
+
+
+def _parts(factors: LoraFactors) -> tuple[Tensor, Tensor, Tensor | None]:
+    """A (r, d_in), B (d_out, r) and B's bias apart, without a direction that only the bias needs."""
     a, b, bias = factors.a[:, : factors.d_in], factors.b, factors.bias_delta()
     if bias is not None:
         # A bias that was read from a file is a rank direction of its own, whose row of A is zero once the constant
@@ -198,14 +233,14 @@ def _assemble(file: Path, data: Path, tensors: Mapping[str, Mapping[str, object]
 
 
 def _config(layout: _Layout, base_model: str | None, task_type: str | None) -> dict[str, object]:
-    r = max(layout.ranks.values())
+    r = layout.r
     pattern = _rank_pattern(layout.ranks, r)
     return {
         "alpha_pattern": pattern,
         "auto_mapping": None,
         "base_model_name_or_path": base_model,
         "bias": "none",
-        "fan_in_fan_out": layout.conv1d,
+        "fan_in_fan_out": layout.fan_in_fan_out,
         "inference_mode": True,
         "init_lora_weights": True,
         "lora_alpha": r,

@@ -1,4 +1,4 @@
-"""How sure a figure is: intervals for rates, for paired differences, and over seeds."""
+"""How sure a figure is: intervals of rates, of paired differences, and over training seeds."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from .figure import Figure
 
-__all__ = ["mcnemar", "paired_bootstrap", "rate", "seed_interval", "wilson_interval"]
+__all__ = ["mcnemar", "paired_bootstrap", "rate", "seed_interval", "seed_rate_interval", "wilson_interval"]
 
 Vector = NDArray[np.float64]
 _FEW = 16
@@ -30,6 +30,11 @@ def wilson_interval(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
 
     Raises:
         DataError: not 0 ≤ k ≤ n with n ≥ 1, or a level outside (0, 1).
+
+    Example:
+        >>> low, high = wilson_interval(48, 50)
+        >>> round(low, 3), round(high, 3)
+        (0.865, 0.989)
     """
     if not 0 <= k <= n or n < 1:
         raise DataError(f"wilson_interval: {k} successes of {n} trials; expected 0 ≤ k ≤ n and n ≥ 1")
@@ -92,6 +97,13 @@ def paired_bootstrap(
 
     Raises:
         DataError: different lengths, no samples, or values that are not finite.
+
+    Example:
+        >>> merged = [True] * 90 + [False] * 10
+        >>> skill_alone = [True] * 95 + [False] * 5
+        >>> found = paired_bootstrap(merged, skill_alone, seed=0)
+        >>> round(found.value, 2), found.high <= 0
+        (-0.05, True)
     """
     first, second = _pair(a, b)
     if n_resamples < 1:
@@ -158,10 +170,43 @@ def seed_interval(values: Sequence[float], level: float = 0.95) -> Figure:
     from scipy.stats import t
 
     mean = float(figures.mean())
-    half = (
-        float(t.ppf((1 + _checked(level)) / 2, len(figures) - 1)) * float(figures.std(ddof=1)) / math.sqrt(len(figures))
-    )
+    quantile = float(t.ppf((1 + _checked(level)) / 2, len(figures) - 1))
+    half = quantile * float(figures.std(ddof=1)) / math.sqrt(len(figures))
     return Figure(mean, mean - half, mean + half, len(figures))
+
+
+def seed_rate_interval(counts: Sequence[tuple[int, int]], level: float = 0.95) -> Figure:
+    """Mean rate over seeds with an interval that stays within [0, 1].
+
+    Student's t-interval on the logit scale, each seed's rate taken as (k + ½) / (n + 1) there so that 0 and 1 have a
+    logit (Haldane 1956), widened where needed to contain Wilson's interval of the pooled counts: seeds that agree by
+    luck do not know more than their prompts. Chosen by simulation over 3 to 8 seeds and rates from 0.02 to 0.99
+    (tests): the t-interval on the rates, clipped to [0, 1], falls to 90 % coverage at skewed rates; this one stays
+    above 92 %.
+
+    Args:
+        counts: (successes, trials) of each seed, at least 2 seeds.
+        level: coverage.
+
+    Returns:
+        Mean of the seeds' rates, and its interval.
+
+    Raises:
+        DataError: fewer than 2 seeds, or counts that are not 0 ≤ k ≤ n with n ≥ 1.
+    """
+    if len(counts) < 2 or not all(0 <= k <= n and n >= 1 for k, n in counts):
+        raise DataError(
+            f"seed_rate_interval: counts {list(counts)}; expected (k, n) with 0 ≤ k ≤ n and n ≥ 1 for at least 2 seeds"
+        )
+    mean = math.fsum(k / n for k, n in counts) / len(counts)
+    logits = seed_interval([math.log((k + 0.5) / (n - k + 0.5)) for k, n in counts], level)
+    pooled = wilson_interval(sum(k for k, _ in counts), sum(n for _, n in counts), level)
+    low, high = min(mean, _expit(logits.low), pooled[0]), max(mean, _expit(logits.high), pooled[1])
+    return Figure(mean, low, high, sum(n for _, n in counts))
+
+
+def _expit(logit: float) -> float:
+    return 1 / (1 + math.exp(-logit)) if logit > -700 else 0.0
 
 
 def _checked(level: float) -> float:

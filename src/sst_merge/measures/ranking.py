@@ -1,38 +1,14 @@
-"""Methods against each other: who is on the common front, and who comes first, with what certainty."""
+"""Methods against each other: who comes first, with what certainty."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
 from ..errors import DataError
 from .figure import Figure
-from .front import pareto_mask
-from .resampling import Row, resampled_means, sample_matrix
+from .resampling import Row, joint_means
 
-__all__ = ["pareto_share", "rank_intervals"]
-
-
-def pareto_share(curves: Mapping[str, Sequence[tuple[float, float]]]) -> dict[str, float]:
-    """Share of each method's points that no point of any method beats.
-
-    Args:
-        curves: method → (safety, utility) points, both maximised.
-
-    Returns:
-        Method → share between 0 and 1. Equal points of two methods count for both.
-
-    Raises:
-        DataError: a method without points.
-    """
-    empty = [name for name, points in curves.items() if not points]
-    if empty:
-        raise DataError(f"pareto_share: no points of {', '.join(empty)}; expected at least one measured point each")
-    owners = [name for name, points in curves.items() for _ in points]
-    kept = pareto_mask([point for points in curves.values() for point in points])
-    return {
-        name: sum(k for k, owner in zip(kept, owners, strict=True) if owner == name) / len(points)
-        for name, points in curves.items()
-    }
+__all__ = ["rank_intervals"]
 
 
 def rank_intervals(
@@ -66,13 +42,15 @@ def rank_intervals(
     methods = sorted(next(iter(tasks.values()), {}))
     other = [task for task, scores in tasks.items() if sorted(scores) != methods]
     if not methods or other or not 0 < level < 1:
-        raise DataError(f"rank_intervals: methods {methods}, other ones on tasks {other}, level {level}; expected the "
-                        "same methods on every task, at least one, and a level between 0 and 1")  # fmt: skip
+        raise DataError(
+            f"rank_intervals: methods {methods}, other ones on tasks {other}, level {level}; expected the same methods "
+            "on every task, at least one, and a level between 0 and 1"
+        )
     rng = np.random.default_rng(seed)
     total = np.zeros((len(methods), 1 + n_resamples))
     for task, scores in tasks.items():
-        matrix = sample_matrix([scores[name] for name in methods], f"rank_intervals, {task}")
-        means = resampled_means(matrix, rng, n_resamples)
+        drawn = joint_means({name: scores[name] for name in methods}, f"rank_intervals, {task}", rng, n_resamples)
+        means = np.concatenate(list(drawn.values()))
         # Equal means must tie although they were summed in different orders.
         total += rankdata(np.round(-means if higher_is_better else means, 12), axis=0)
     ranks = total / len(tasks)

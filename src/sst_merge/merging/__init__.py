@@ -1,23 +1,62 @@
-"""Streams modules through a merge method, and writes the result with its provenance."""
+"""Streams modules through a merge method, and writes the result with its provenance.
 
-from .api import merge, merge_to_folder
-from .engine import MergedModule, merged_modules, module_generator
-from .plan import MergePlan, ModulePlan, plan_merge
-from .report import AdapterRecord, MergeReport, ModuleFigures
-from .result import FileText, MergeResult
+Names are imported on first use (PEP 562): the configuration (``merging.config``) must be readable without torch.
+"""
+
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .api import merge, merge_lora_adapters
+    from .engine import MergedModule, merged_modules, module_generator
+    from .inputs import MergeInputs
+    from .plan import MergePlan, ModulePlan, plan_merge
+    from .report import AdapterRecord, MergeReport, ModuleFigures
+    from .result import FileText, MergeResult
+    from .run import merge_in_memory, merge_problem, merge_to_folder
+    from .settings import MergeSettings
 
 __all__ = [
     "AdapterRecord",
     "FileText",
+    "MergeInputs",
     "MergePlan",
     "MergeReport",
     "MergeResult",
+    "MergeSettings",
     "MergedModule",
     "ModuleFigures",
     "ModulePlan",
     "merge",
+    "merge_in_memory",
+    "merge_lora_adapters",
+    "merge_problem",
     "merge_to_folder",
     "merged_modules",
     "module_generator",
     "plan_merge",
 ]
+
+
+def __getattr__(name: str) -> object:
+    home: ModuleType
+    match name:
+        case "merge" | "merge_lora_adapters":
+            from . import api as home
+        case "MergedModule" | "merged_modules" | "module_generator":
+            from . import engine as home
+        case "MergeInputs":
+            from . import inputs as home
+        case "MergePlan" | "ModulePlan" | "plan_merge":
+            from . import plan as home
+        case "AdapterRecord" | "MergeReport" | "ModuleFigures":
+            from . import report as home
+        case "FileText" | "MergeResult":
+            from . import result as home
+        case "merge_in_memory" | "merge_problem" | "merge_to_folder":
+            from . import run as home
+        case "MergeSettings":
+            from . import settings as home
+        case _:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it offers {', '.join(__all__)}")
+    return getattr(home, name)

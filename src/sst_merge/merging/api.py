@@ -1,24 +1,25 @@
-"""``merge`` and ``merge_to_folder``: the two ways into this room."""
+"""``merge`` and ``merge_lora_adapters``: a merge in one call, with everything as a keyword."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..lora_utils import Adapter, BaseModelIndex, BaseWeights, LoraFactors
-from .engine import Progress
-from .report import MergeReport
-from .result import FileText, MergeResult, write_merge
-from .task import MergeInputs, MergeTask
+from ..lora_utils import Adapter, BaseModelIndex, BaseWeights
+from ..progress import Progress
+from .inputs import MergeInputs
+from .plan import plan_merge
+from .result import MergeResult
+from .run import merge_in_memory
+from .settings import MergeSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from ..data_loader.batch import Batch
+    from ..data_loader import Batch
 
-__all__ = ["merge", "merge_to_folder"]
+__all__ = ["merge", "merge_lora_adapters"]
 
 
 def merge(
@@ -43,6 +44,10 @@ def merge(
 ) -> MergeResult:
     """Merge adapters into one by any registered method.
 
+    The only place where all keywords stand side by side: inside, model and data travel as
+    :class:`~sst_merge.merging.MergeInputs`, the rest as :class:`~sst_merge.merging.MergeSettings`. To look at a merge
+    before it is made, or to write it straight to disk, call :func:`~sst_merge.merging.plan_merge`.
+
     Args:
         adapters: what to merge, each with its role and weight.
         method: name of a method (``sst-merge methods`` lists them).
@@ -65,120 +70,82 @@ def merge(
 
     Returns:
         The merged adapter in memory, with its report.
+
+    Example:
+        >>> import torch
+        >>> from sst_merge import Adapter, LoraFactors, merge
+        >>> def rank_one(row, column, name):
+        ...     factors = LoraFactors(torch.eye(2)[:, row : row + 1], torch.eye(3)[column : column + 1])
+        ...     return Adapter.from_factors({"layer": factors}, name=name)
+        >>> code, maths = rank_one(0, 0, "code"), rank_one(1, 2, "maths")
+        >>> result = merge([code, maths.with_(weight=0.5)], "task_arithmetic", strength=2.0)
+        >>> result.adapter.delta("layer").round(decimals=4)
+        tensor([[2., 0., 0.],
+                [0., 0., 1.]])
+        >>> result.report.modules["layer"].rank
+        2
     """
-    task = MergeTask.start(
-        adapters,
-        method,
-        options,
-        MergeInputs(
-            model=model,
-            harm=harm,
-            benign=benign,
-            adapter_benign=adapter_benign,
-            base_weights=base_weights,
-            aligned_weights=aligned_weights,
-        ),
-        base=base,
+    inputs = MergeInputs(
+        model=model,
+        harm=harm,
+        benign=benign,
+        adapter_benign=adapter_benign,
+        base_weights=base_weights,
+        aligned_weights=aligned_weights,
+    )
+    settings = MergeSettings(
         seed=seed,
         rank=rank,
         energy=energy,
         compute_dtype=compute_dtype,
         device=device,
         assume_same_base=assume_same_base,
-        progress=progress,
     )
-    factors = {merged.name: merged.factors for merged in task.modules()}
-    plan = task.plan
-    adapter = Adapter.from_factors(factors, name="merged", base_model=plan.base_model, task_type=plan.task_type)
-    return MergeResult(adapter, task.report(), dict(task.timings), task.input_folders)
+    checked = inputs.base if base is None else base
+    plan = plan_merge(adapters, method, options=options, settings=settings, given=inputs.given, base=checked)
+    return merge_in_memory(plan, inputs, progress=progress)
 
 
-def merge_to_folder(
+def merge_lora_adapters(
+    model: "PreTrainedModel",
     adapters: Sequence[Adapter],
-    path: str | Path,
-    method: str = "task_arithmetic",
+    harm: "Sequence[Batch]",
+    benign: "Sequence[Batch]",
     *,
-    model: "PreTrainedModel | None" = None,
-    harm: "Sequence[Batch]" = (),
-    benign: "Sequence[Batch]" = (),
-    adapter_benign: "Mapping[str, Sequence[Batch]]" = MappingProxyType({}),
-    base: BaseModelIndex | None = None,
-    base_weights: BaseWeights | None = None,
-    aligned_weights: BaseWeights | None = None,
     seed: int = 0,
     rank: int | None = None,
-    energy: float | None = None,
-    compute_dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
-    assume_same_base: bool = False,
-    progress: Progress | None = None,
-    dtype: torch.dtype | None = None,
-    force: bool = False,
-    extra_files: Mapping[str, FileText] = MappingProxyType({}),
-    **options: object,
-) -> MergeReport:
-    """Merge adapters straight to disk: memory holds one module, however large the adapters are.
+    **options: Any,
+) -> MergeResult:
+    """SST-Merge, the whole flow: Fishers, GEVP, filter, coefficients, merged adapter.
 
     Args:
-        adapters: what to merge, each with its role and weight.
-        path: folder to make; nothing is left of it after an error.
-        method: name of a method.
-        model: base model, for methods that read data.
+        model: the base model the adapters were trained on.
+        adapters: at least one of role ``utility``, and one of role ``safety`` unless ``aligned_base=True``.
         harm: batches of harmful prompts with refusals.
         benign: batches of benign prompts with good answers.
-        adapter_benign: benign batches of single adapters' own data, by adapter name.
-        base: layers of the base model to check the adapters against; those of ``model`` by default.
-        base_weights: weights of the unaligned base, for methods that compare it with an aligned one.
-        aligned_weights: weights of the aligned base.
         seed: of every random choice.
-        rank: largest rank of the output; exact by default.
-        energy: share of ‖ΔW‖² to keep per module; all by default.
-        compute_dtype: as in :func:`merge`.
-        device: where the algebra runs.
-        assume_same_base: merge adapters that name different bases.
-        progress: called with (stage, done, total).
-        dtype: type to write; ``compute_dtype`` by default.
-        force: replace an existing folder.
-        extra_files: file name → text, or a function of the finished report.
-        options: options of the method.
+        rank: rank of the output; exact by default.
+        options: fields of :class:`~sst_merge.sst.SSTOptions`, and the other keywords of :func:`merge`, such as
+            ``adapter_benign`` for ``utility="fisher"``, or ``progress``.
 
     Returns:
-        The report as written to ``merge_report.json``.
+        The merged adapter and its report.
+
+    Example:
+        >>> import torch
+        >>> from sst_merge import Adapter, Batch, LoraFactors, merge_lora_adapters
+        >>> from transformers import LlamaConfig, LlamaForCausalLM
+        >>> sizes = {"vocab_size": 16, "hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2}
+        >>> model = LlamaForCausalLM(LlamaConfig(num_hidden_layers=1, **sizes)).eval()
+        >>> def adapter(name, role):
+        ...     factors = LoraFactors(torch.randn(8, 2), torch.randn(2, 8))
+        ...     return Adapter.from_factors({"model.layers.0.mlp.up_proj": factors}, name=name, role=role)
+        >>> code, safety = adapter("code", "utility"), adapter("safety", "safety")
+        >>> def batch():
+        ...     ids = torch.randint(16, (8, 5))
+        ...     return Batch(ids, torch.ones_like(ids), ids.where(torch.arange(5) > 2, -100))
+        >>> result = merge_lora_adapters(model, [code, safety], [batch()], [batch()], mu=1.0)
+        >>> result.report.method, result.adapter.modules
+        ('sst', ('model.layers.0.mlp.up_proj',))
     """
-    task = MergeTask.start(
-        adapters,
-        method,
-        options,
-        MergeInputs(
-            model=model,
-            harm=harm,
-            benign=benign,
-            adapter_benign=adapter_benign,
-            base_weights=base_weights,
-            aligned_weights=aligned_weights,
-        ),
-        base=base,
-        seed=seed,
-        rank=rank,
-        energy=energy,
-        compute_dtype=compute_dtype,
-        device=device,
-        assume_same_base=assume_same_base,
-        progress=progress,
-    )
-
-    def stream() -> Iterator[tuple[str, LoraFactors]]:
-        for merged in task.modules():
-            yield merged.name, merged.factors
-
-    return write_merge(
-        path,
-        stream(),
-        task.report,
-        base_model=task.plan.base_model,
-        task_type=task.plan.task_type,
-        dtype=dtype,
-        force=force,
-        extra_files=extra_files,
-        inputs=task.input_folders,
-    )
+    return merge(adapters, "sst", model=model, harm=harm, benign=benign, seed=seed, rank=rank, **options)

@@ -1,12 +1,14 @@
 """Which calibration data a merge read: a digest, so that the same report means the same data."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .inputs import MergeInputs
+
 if TYPE_CHECKING:
-    from ..data_loader.batch import Batch
+    from ..data_loader import Batch
 
 __all__ = ["CalibrationRecord", "calibration_records"]
 
@@ -45,18 +47,15 @@ class CalibrationRecord:
         return cls(samples, digest.hexdigest())
 
 
-def calibration_records(
-    harm: "Sequence[Batch]", benign: "Sequence[Batch]", adapter_benign: "Mapping[str, Sequence[Batch]]"
-) -> dict[str, CalibrationRecord]:
-    """Records of all that is there.
+def calibration_records(inputs: MergeInputs) -> dict[str, CalibrationRecord]:
+    """Records of all data that is there.
 
     Args:
-        harm: batches of harmful prompts with refusals.
-        benign: batches of benign prompts with good answers.
-        adapter_benign: benign batches of single adapters' own data, by adapter name.
+        inputs: what the merge was given.
 
     Returns:
         ``harm``, ``benign``, ``benign of NAME`` → record.
     """
-    sources = {"harm": harm, "benign": benign} | {f"benign of {name}": b for name, b in adapter_benign.items()}
+    sources = {"harm": inputs.harm, "benign": inputs.benign}
+    sources |= {f"benign of {name}": batches for name, batches in inputs.adapter_benign.items()}
     return {name: CalibrationRecord.of(batches) for name, batches in sources.items() if len(batches)}

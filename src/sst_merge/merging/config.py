@@ -6,18 +6,15 @@ Torch is not imported here. Options of a method stand beside ``merge.method``; t
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from ..yaml_config import FilePath, ModelReference, Section, load_yaml_config
-
-if TYPE_CHECKING:
-    from ..data_loader import DataSource
+from ..data_loader import DataSource
+from ..yaml_config import FilePath, ModelReference, Section, load_yaml_config, tensor_files_beside
 
 __all__ = [
     "AdapterConfig",
-    "DataConfig",
     "DataSection",
     "MergeConfig",
     "MergeSection",
@@ -28,45 +25,6 @@ __all__ = [
 FloatType = Literal["float32", "bfloat16", "float16", "float64"]
 
 
-def _one_or_several(value: object) -> object:
-    return (value,) if isinstance(value, str) else value
-
-
-Answers = Annotated[tuple[str, ...], BeforeValidator(_one_or_several)]
-
-
-class DataConfig(Section):
-    """One data set; the same fields as :class:`~sst_merge.data_loader.DataSource`."""
-
-    path: FilePath | None = Field(default=None, description="file: .jsonl, .json or .csv, also with .gz or .xz")
-    dataset: str | None = Field(default=None, description="id of a data set on the hub, instead of path")
-    subset: str | None = Field(default=None, description="the hub data set's configuration")
-    split: str | None = Field(default=None, description="split of the hub data set")
-    where: Mapping[str, str | int | float | bool] | None = Field(
-        default=None, description="keep only rows with these values, as YAML: '{is_safe: true}'"
-    )
-    samples: int | None = Field(default=None, ge=1, description="rows to draw; all by default")
-    prompt_field: str | None = Field(default=None, description="name of the prompt's field")
-    response_field: str | None = Field(default=None, description="name of the answer's field")
-    response: Answers | None = Field(default=None, description="a fixed answer, or several to draw from")
-    template: Literal["auto", "chat", "plain"] = Field(
-        default="auto", description="how prompt and answer become one text"
-    )
-    max_length: int = Field(default=512, ge=2, description="longest sequence in tokens")
-
-    @model_validator(mode="after")
-    def _source_agrees(self) -> "DataConfig":
-        self.to_source()
-        return self
-
-    def to_source(self) -> "DataSource":
-        """The data loader's form of it."""
-        from ..data_loader import DataSource
-
-        values = {name: getattr(self, name) for name in type(self).model_fields}
-        return DataSource(**{**values, "path": None if self.path is None else str(self.path)})
-
-
 class AdapterConfig(Section):
     """One adapter of the merge."""
 
@@ -74,7 +32,7 @@ class AdapterConfig(Section):
     path: FilePath = Field(description="PEFT folder")
     role: Literal["utility", "safety"] = Field(default="utility", description="what it brings")
     weight: float = Field(default=1.0, description="factor in the merge")
-    data: DataConfig | None = Field(default=None, description="benign data of this adapter alone")
+    data: DataSource | None = Field(default=None, description="benign data of this adapter alone")
 
     @property
     def label(self) -> str:
@@ -85,8 +43,8 @@ class AdapterConfig(Section):
 class DataSection(Section):
     """Calibration data of methods that read any."""
 
-    harm: DataConfig | None = Field(default=None, description="harmful prompts with refusals")
-    benign: DataConfig | None = Field(default=None, description="benign prompts with good answers")
+    harm: DataSource | None = Field(default=None, description="harmful prompts with refusals")
+    benign: DataSource | None = Field(default=None, description="benign prompts with good answers")
     batch_size: int = Field(default=8, ge=1, description="sequences in a forward pass")
 
 
@@ -100,6 +58,11 @@ class MergeSection(Section):
         description="name of a method, as `sst-merge methods` lists them",
         json_schema_extra={"flag": "--method"},
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _files_beside_the_configuration(cls, raw: Any, info: ValidationInfo) -> Any:
+        return tensor_files_beside(raw, Path((info.context or {}).get("folder", Path())))
 
     @property
     def options(self) -> dict[str, object]:

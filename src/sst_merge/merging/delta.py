@@ -160,7 +160,7 @@ def compress_delta(
 
     Args:
         delta: (d_out, d_in), or (d_out, d_in + 1) with a bias.
-        kind: how the base stores the weight.
+        kind: of the layer.
         bias: whether the last column belongs to the layer's bias.
         rank: keep at most this many singular values; all that are not numerically 0 by default.
         energy: keep the fewest singular values that hold this share of ‖ΔW‖²_F.

@@ -1,7 +1,7 @@
 """One module after another: factors in, core space, method, factors out; memory holds one module."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +12,12 @@ from ..core_space import CoreSpace, StackedSpace, Truncation
 from ..errors import MergeError
 from ..lora_utils import Adapter, LoraFactors
 from ..methods import Layer
+from ..progress import Progress
 from .delta import FormedUpdates, compress_delta, keep_freed_memory
 from .plan import MergePlan, ModulePlan
 from .report import ModuleFigures
 
-__all__ = ["MergedModule", "Progress", "merged_modules", "module_generator"]
-
-Progress = Callable[[str, int, int], None]
+__all__ = ["MergedModule", "merged_modules", "module_generator"]
 
 # Cores and thin bases cost little in float64, and their rounding would otherwise eat up float32's last digit.
 _CORE_DTYPE = torch.float64
@@ -42,23 +41,16 @@ class MergedModule:
 def merged_modules(
     plan: MergePlan,
     *,
-    seed: int,
     state: Any = None,
     spaces: Mapping[str, CoreSpace] | None = None,
-    compute_dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> Iterator[MergedModule]:
     """Merge the plan's modules, one at a time, in its order.
 
     Args:
-        plan: a checked merge.
-        seed: every module draws from (seed, its name), so order and parallelism do not matter.
+        plan: a checked merge; every module draws from (seed, its name), so order and parallelism do not matter.
         state: what the method prepared.
         spaces: core spaces that the preparation used; by default each module's is made here, in any basis.
-        compute_dtype: float32 or float64: type of the merged factors, and of ΔW where a method works on ΔW. Core
-            matrices are always float64.
-        device: where the algebra runs.
         progress: called with ("merge", done, total).
 
     Yields:
@@ -67,21 +59,21 @@ def merged_modules(
     Raises:
         MergeError: the method or the lift refuses a module; its name is put before the message.
     """
+    settings = plan.settings
     core = plan.method.domain == "core"
     if not core:
         keep_freed_memory()
     merge_one = _merge_core if core else _merge_delta
     for index, module in enumerate(plan.modules):
-        factors = _factors(plan.adapters, module, _CORE_DTYPE if core else compute_dtype, device)
-        generator = module_generator(seed, module.name)
+        factors = _factors(plan.adapters, module, _CORE_DTYPE if core else settings.compute_dtype, settings.device)
+        generator = module_generator(settings.seed, module.name)
         space = spaces[module.name] if spaces is not None else None
         try:
             lifted, truncation, shape = merge_one(plan, module, factors, generator, state, space)
         except MergeError as error:
             raise MergeError(f"module {module.name!r}: {error}") from error
-        yield MergedModule(
-            module.name, lifted.to(device="cpu", dtype=compute_dtype), ModuleFigures.of(truncation, shape)
-        )
+        written = lifted.to(device="cpu", dtype=settings.compute_dtype)
+        yield MergedModule(module.name, written, ModuleFigures.of(truncation, shape))
         if progress is not None:
             progress("merge", index + 1, len(plan.modules))
 
@@ -133,7 +125,7 @@ def _merge_core(
         here = CoreSpace(space.left.to(_CORE_DTYPE), space.right.to(_CORE_DTYPE), space.kind, space.bias)
         patches = tuple(here.coordinates(f) for f in factors)
     merged = plan.method.merge_layer(_layer(plan, module, patches, generator), plan.options, state)
-    lifted, truncation = here.lift(merged, rank=plan.rank, energy=plan.energy)
+    lifted, truncation = here.lift(merged, rank=plan.settings.rank, energy=plan.settings.energy)
     return lifted, truncation, here.shape
 
 
@@ -152,7 +144,12 @@ def _merge_delta(
         raise MergeError(f"method {plan.method.name!r} returned shape {tuple(merged.shape)}, expected {shape}")
     patches.forget()
     lifted, truncation = compress_delta(
-        merged, kind=module.kind, bias=module.bias, rank=plan.rank, energy=plan.energy, hint=patches.hint
+        merged,
+        kind=module.kind,
+        bias=module.bias,
+        rank=plan.settings.rank,
+        energy=plan.settings.energy,
+        hint=patches.hint,
     )
     return lifted, truncation, shape
 

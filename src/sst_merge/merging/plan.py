@@ -13,7 +13,9 @@ import torch
 from ..errors import BaseModelError, DataError, MergeError
 from ..lora_utils import Adapter, BaseModelIndex, ModuleKind, check_against_base, check_compatible, check_distinct
 from ..lora_utils.header import natural_key
-from ..methods import MergeMethod, MethodOptions, get_method, parse_options
+from ..methods import MergeMethod, MethodOptions, Needs, get_method, parse_options
+from .inputs import MergeInputs
+from .settings import DEFAULT_SETTINGS, MergeSettings
 
 __all__ = ["MergePlan", "ModulePlan", "plan_merge"]
 
@@ -29,7 +31,7 @@ class ModulePlan:
         name: canonical module name.
         d_out: outputs.
         d_in: inputs, a bias' constant one not counted.
-        kind: how the base stores the weight.
+        kind: of the layer.
         bias: whether the update has a bias column.
         ranks: of the adapters that touch it.
         rank: upper bound of the merged update's rank.
@@ -56,20 +58,20 @@ class MergePlan:
     Attributes:
         method: the method.
         options: its options, checked.
+        needs: what the method must be given with these options.
         adapters: what is merged, with the base's module kinds where a base was given.
         modules: in merging order (natural order of their names).
-        rank: largest rank of the output, or None for exact.
-        energy: share of ‖ΔW‖² to keep, or None for all.
+        settings: how the merge is computed.
         base_model: name of the base written into the output.
         warnings: sentences for the user.
     """
 
     method: MergeMethod
     options: MethodOptions
+    needs: Needs
     adapters: tuple[Adapter, ...]
     modules: tuple[ModulePlan, ...]
-    rank: int | None
-    energy: float | None
+    settings: MergeSettings
     base_model: str | None
     warnings: tuple[str, ...]
 
@@ -83,6 +85,19 @@ class MergePlan:
         """PEFT's task type of the output: that of the first adapter that names one."""
         return next((a.task_type for a in self.adapters if a.task_type is not None), None)
 
+    @property
+    def input_folders(self) -> tuple[Path, ...]:
+        """Folders of adapters that are read."""
+        return tuple(adapter.path for adapter in self.adapters if adapter.path is not None)
+
+    def check_inputs(self, inputs: MergeInputs) -> None:
+        """Refuse model and data that lack what the method needs.
+
+        Args:
+            inputs: what the merge is to be carried out with.
+        """
+        _check_needs(self.method.name, self.needs, self.adapters, inputs.given)
+
     def output_bytes(self, dtype: torch.dtype) -> int:
         """Upper bound of the output's weight file.
 
@@ -91,35 +106,33 @@ class MergePlan:
         """
         return sum(module.parameters for module in self.modules) * dtype.itemsize
 
-    def peak_bytes(self, compute_dtype: torch.dtype) -> int:
-        """Working memory of the largest module, roughly; a model and Fisher statistics come on top.
+    @property
+    def peak_bytes(self) -> int:
+        """Working memory of the largest module, roughly; a model and Fisher statistics come on top."""
+        return max(self._module_bytes(module) for module in self.modules)
 
-        Args:
-            compute_dtype: type of ΔW where the method works on ΔW; core matrices are float64.
-        """
-        return max(self._module_bytes(module, compute_dtype) for module in self.modules)
-
-    def _module_bytes(self, module: ModulePlan, compute_dtype: torch.dtype) -> int:
+    def _module_bytes(self, module: ModulePlan) -> int:
         d_in = module.d_in + int(module.bias)
         total = sum(module.ranks)
         factors = total * (module.d_out + d_in)
         if self.method.domain == "delta":
             # ΔW are formed one at a time: the method's handful of matrices, the merged one, and what its SVD needs.
-            return compute_dtype.itemsize * (factors + 12 * module.d_out * d_in)
+            return self.settings.compute_dtype.itemsize * (factors + 12 * module.d_out * d_in)
         # In float64: factors, their concatenation, the bases and LAPACK's copy; one core per adapter.
         return 8 * (4 * factors + (len(self.adapters) + 3) * total * total)
 
-    def describe(self, *, dtype: torch.dtype = torch.float32, compute_dtype: torch.dtype = torch.float32) -> str:
+    def describe(self, *, dtype: torch.dtype | None = None) -> str:
         """The plan as text.
 
         Args:
-            dtype: type that the output will be written in.
-            compute_dtype: type of the computation.
+            dtype: type that the output will be written in; that of the computation by default.
 
         Returns:
             Several lines, without a trailing newline.
         """
-        cut = "exact" if self.rank is None and self.energy is None else f"rank {self.rank}, energy {self.energy}"
+        dtype = dtype or self.settings.compute_dtype
+        rank, energy = self.settings.rank, self.settings.energy
+        cut = "exact" if rank is None and energy is None else f"rank {rank}, energy {energy}"
         lines = [f"method   {self.method.name}: {self.method.summary} ({self.method.paper})"]
         lines += [f"option   {name} = {value}" for name, value in self.options.model_dump(mode="json").items()]
         for adapter in self.adapters:
@@ -133,7 +146,7 @@ class MergePlan:
             f"output   {len(self.modules)} modules, rank at most {self.output_rank} ({cut}), at most "
             f"{_size(self.output_bytes(dtype))} in {str(dtype).removeprefix('torch.')}"
         )
-        lines.append(f"memory   about {_size(self.peak_bytes(compute_dtype))} at once for the largest module")
+        lines.append(f"memory   about {_size(self.peak_bytes)} at once for the largest module")
         lines += [f"warning  {warning}" for warning in self.warnings]
         return "\n".join(lines)
 
@@ -143,11 +156,9 @@ def plan_merge(
     method: str = "task_arithmetic",
     *,
     options: Mapping[str, object] = MappingProxyType({}),
+    settings: MergeSettings = DEFAULT_SETTINGS,
     given: Collection[str] = (),
     base: BaseModelIndex | None = None,
-    rank: int | None = None,
-    energy: float | None = None,
-    assume_same_base: bool = False,
 ) -> MergePlan:
     """Check a merge and lay out its work; no tensor is read.
 
@@ -155,61 +166,63 @@ def plan_merge(
         adapters: what to merge, with distinct names.
         method: name of a registered method.
         options: its options, plain values.
-        given: which of ``model``, ``harm``, ``benign``, ``base_weights`` and ``aligned_weights`` the merge will have.
+        settings: how the merge is computed.
+        given: which of ``model``, ``harm``, ``benign``, ``base_weights`` and ``aligned_weights`` the merge will have
+            (:attr:`MergeInputs.given` where they are loaded already).
         base: layers of the base model; module names are checked against them and their kinds are taken over.
-        rank: largest rank of the output.
-        energy: keep the fewest singular values that hold this share of ‖ΔW‖² per module.
-        assume_same_base: do not compare the adapters' base names.
 
     Returns:
         The plan.
 
     Raises:
-        MergeError: adapters, roles, rank or energy do not fit the merge.
+        MergeError: adapters, roles, options or rank do not fit the merge.
         DataError: the method reads data that are not given.
-        BaseModelError: the method reads the base's weights and no model is given.
+        BaseModelError: an adapter does not fit the base, or the method reads the base's weights and no model is given.
     """
     chosen = get_method(method)
     parsed = parse_options(chosen, options)
+    needs = chosen.needs_for(parsed)
     check_distinct(adapters)
-    _check_needs(chosen, adapters, given)
+    _check_needs(chosen.name, needs, adapters, given)
     if base is not None:
         for adapter in adapters:
             check_against_base(adapter, base)
         adapters = [adapter.with_kinds(base.kinds) for adapter in adapters]
-    check_compatible(adapters, assume_same_base=assume_same_base)
+    check_compatible(adapters, assume_same_base=settings.assume_same_base)
     modules = _modules(adapters)
-    _check_cut(rank, energy, modules)
+    if settings.rank is not None:
+        _check_rank(settings.rank, modules)
+        modules = [replace(module, rank=min(module.rank, settings.rank)) for module in modules]
     _check_bias(modules)
-    if rank is not None:
-        modules = [replace(module, rank=min(module.rank, rank)) for module in modules]
     base_model = next((a.base_model for a in adapters if a.base_model is not None), base.name if base else None)
     warnings = tuple(_warnings(adapters, base))
-    return MergePlan(chosen, parsed, tuple(adapters), tuple(modules), rank, energy, base_model, warnings)
+    return MergePlan(chosen, parsed, needs, tuple(adapters), tuple(modules), settings, base_model, warnings)
 
 
-def _check_needs(method: MergeMethod, adapters: Sequence[Adapter], given: Collection[str]) -> None:
+def _check_needs(method: str, needs: Needs, adapters: Sequence[Adapter], given: Collection[str]) -> None:
     roles = {adapter.role for adapter in adapters}
-    missing = sorted(method.needs.roles - roles)
+    missing = sorted(needs.roles - roles)
     if missing:
         raise MergeError(
-            f"method {method.name!r} needs at least one adapter of role {missing[0]!r}; found only "
+            f"method {method!r} needs at least one adapter of role {missing[0]!r}; found only "
             f"{', '.join(sorted(roles))}. Set the roles of the adapters, or choose another method"
         )
     absent = [name for name in _DATA_INPUTS if name not in given]
-    if method.needs.data and absent:
+    if needs.data and absent:
         found = ", ".join(sorted(given)) or "none of them"
+        why = f"; {needs.why}" if needs.why else ""
         raise DataError(
-            f"method {method.name!r} reads calibration data and needs model, harm and benign; found {found}. Give "
+            f"method {method!r} reads calibration data and needs model, harm and benign; found {found}. Give "
             f"base_model, data.harm and data.benign (model=, harm=, benign= in Python), or choose a method without data"
+            f"{why}"
         )
-    if method.needs.base and "model" not in given:
-        raise BaseModelError(f"method {method.name!r} reads the base model's weights; give base_model (model=)")
+    if needs.base and "model" not in given:
+        raise BaseModelError(f"method {method!r} reads the base model's weights; give base_model (model=)")
     pair = {"base_weights", "aligned_weights"} & set(given)
-    if method.needs.aligned_base and len(pair) < 2 and "safety" not in roles:
+    if needs.aligned_base and len(pair) < 2 and "safety" not in roles:
         found = f"only {pair.pop()}" if pair else "neither of them, and no adapter of role 'safety'"
         raise MergeError(
-            f"method {method.name!r} needs to know what alignment changed; found {found}. Give base_model and "
+            f"method {method!r} needs to know what alignment changed; found {found}. Give base_model and "
             f"aligned_base_model as local folders (base_weights=, aligned_weights= in Python), or an adapter of role "
             f"safety in their place"
         )
@@ -228,24 +241,23 @@ def _modules(adapters: Sequence[Adapter]) -> list[ModulePlan]:
     return plans
 
 
-def _check_cut(rank: int | None, energy: float | None, modules: Sequence[ModulePlan]) -> None:
+def _check_rank(rank: int, modules: Sequence[ModulePlan]) -> None:
     largest = max(module.rank for module in modules)
-    if rank is not None and not 1 <= rank <= largest:
+    if not 1 <= rank <= largest:
         raise MergeError(
             f"rank = {rank} does not fit: these adapters' merge has at most rank {largest} in any module; give 1 to "
             f"{largest}, or leave rank out for the exact result"
         )
-    if energy is not None and not 0.0 < energy <= 1.0:
-        raise MergeError(f"energy = {energy} does not fit: expected a share of ‖ΔW‖² above 0 and at most 1")
 
 
 def _check_bias(modules: Sequence[ModulePlan]) -> None:
-    embeddings = [module.name for module in modules if module.kind == "embedding"]
+    unbiased = [module for module in modules if not module.kind.can_have_bias]
     biased = [module.name for module in modules if module.bias]
-    if embeddings and biased:
+    if unbiased and biased:
+        found = f"module {unbiased[0].name!r} is {unbiased[0].kind.described}"
         raise MergeError(
-            f"module {embeddings[0]!r} is an embedding and module {biased[0]!r} has a LoRA bias: PEFT cannot hold both "
-            f"in one adapter, so this merge could not be saved; leave the adapter with one of them out"
+            f"{found} and module {biased[0]!r} has a LoRA bias: PEFT "
+            f"cannot hold both in one adapter, so this merge could not be saved; leave the adapter with one of them out"
         )
 
 

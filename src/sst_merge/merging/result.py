@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from ..errors import MergeError
-from ..files import atomic_folder, file_sha256
-from ..lora_utils import Adapter, LoraFactors, write_adapter
+from ..files import atomic_folder
+from ..lora_utils import Adapter, LoraFactors, adapter_fingerprints, write_adapter_files
 from .report import MergeReport
 
 __all__ = ["REPORT_NAME", "FileText", "MergeResult", "write_merge"]
@@ -31,6 +31,16 @@ class MergeResult:
         report: figures and provenance; the same for the same inputs and seed.
         timings: seconds by stage; kept apart because they never repeat.
         inputs: folders that were read, which the output must not replace.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from sst_merge import Adapter, LoraFactors, merge
+        >>> factors = LoraFactors(torch.ones(2, 1), torch.ones(1, 3))
+        >>> result = merge([Adapter.from_factors({"layer": factors}, name="code")])
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     folder = result.save(f"{place}/merged")
+        ...     sorted(file.name for file in folder.iterdir())
+        ['adapter_config.json', 'adapter_model.safetensors', 'merge_report.json']
     """
 
     adapter: Adapter
@@ -109,18 +119,13 @@ def write_merge(
         if target == source or target.is_relative_to(source) or source.is_relative_to(target):
             raise MergeError(f"output {target} and input {source} share a folder; choose another output")
     with atomic_folder(path, force=force) as folder:
-        adapter = write_adapter(folder / "adapter", modules, base_model=base_model, task_type=task_type, dtype=dtype)
-        written = sorted(adapter.iterdir())
-        names = {file.name for file in written} | {REPORT_NAME}
-        if clash := sorted(names & extra_files.keys()):
+        rank, written_type = write_adapter_files(
+            folder, modules, base_model=base_model, task_type=task_type, dtype=dtype
+        )
+        hashes = adapter_fingerprints(folder)
+        if clash := sorted((hashes.keys() | {REPORT_NAME}) & extra_files.keys()):
             raise MergeError(f"extra file {clash[0]!r} is written by the merge itself; use another name")
-        hashes = {}
-        for file in written:
-            hashes[file.name] = file_sha256(file)
-            file.rename(folder / file.name)
-        adapter.rmdir()
-        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-        output = {"dtype": _dtype_name(folder), "rank": config["r"], "files": hashes}
+        output = {"dtype": str(written_type).removeprefix("torch."), "rank": rank, "files": hashes}
         finished = replace(report(), output=output)
         plain = finished.to_dict()
         text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -130,13 +135,3 @@ def write_merge(
                 raise MergeError(f"extra file {name!r} is no plain file name; expected a name without a folder")
             (folder / name).write_text(content if isinstance(content, str) else content(plain), encoding="utf-8")
     return finished
-
-
-def _dtype_name(folder: Path) -> str:
-    from safetensors import safe_open
-
-    with safe_open(folder / "adapter_model.safetensors", framework="pt") as handle:
-        first = next(iter(handle.keys()))
-        return {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}[
-            handle.get_slice(first).get_dtype()
-        ]

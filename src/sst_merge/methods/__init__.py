@@ -1,20 +1,25 @@
 """What a merge method gets, needs and promises, and where methods are found."""
 
-from .contract import MergeMethod, MethodOptions, Needs, Promises, merge_method
+from .contract import MergeMethod, MethodOptions, Needs, Promises, StrengthOptions, merge_method, parse_options
 from .layer import Layer, PartlyFormed
 from .problem import MergeProblem, Prepared
-from .registry import ENTRY_POINT_GROUP, available_methods, get_method, parse_options
+from .registry import ENTRY_POINT_GROUP, available_methods, get_method
+from .sweeps import SAFETY_WEIGHT, MethodSweep, TwoStageSweep
 
 __all__ = [
     "ENTRY_POINT_GROUP",
+    "SAFETY_WEIGHT",
     "Layer",
     "MergeMethod",
     "MergeProblem",
     "MethodOptions",
+    "MethodSweep",
     "Needs",
     "PartlyFormed",
     "Prepared",
     "Promises",
+    "StrengthOptions",
+    "TwoStageSweep",
     "available_methods",
     "get_method",
     "merge_method",

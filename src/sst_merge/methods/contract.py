@@ -1,19 +1,20 @@
-"""What a merge method is: a pure function on the patches of one layer, and what it needs and promises."""
+"""What a merge method is: a pure function on the patches of one layer, with its needs, promises and sweeps."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ..errors import MergeError
+from ..errors import MergeError, OptionError
 from .layer import Layer
 from .problem import MergeProblem, Prepared
+from .sweeps import SAFETY_WEIGHT, MethodSweep, TwoStageSweep
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["MergeMethod", "MethodOptions", "Needs", "Promises", "merge_method"]
+__all__ = ["MergeMethod", "MethodOptions", "Needs", "Promises", "StrengthOptions", "merge_method", "parse_options"]
 
 Domain = Literal["core", "delta"]
 
@@ -22,6 +23,16 @@ class MethodOptions(BaseModel):
     """Base class of every method's options: typed, range-checked, unknown names refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class StrengthOptions(MethodOptions):
+    """Options of a method that has its strength alone.
+
+    Attributes:
+        strength: λ, multiplies the merged update.
+    """
+
+    strength: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -34,12 +45,14 @@ class Needs:
         aligned_base: what alignment changed: the weights of an unaligned and of an aligned base, read layer by layer,
             or adapters of role ``safety``, which stand for that change where no pair of bases is given.
         roles: roles of which at least one adapter must be present.
+        why: where options decide it, why these make data needed: an end of a sentence for the user.
     """
 
     data: bool = False
     base: bool = False
     aligned_base: bool = False
     roles: frozenset[str] = frozenset()
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,6 +78,10 @@ class Promises:
 class MergeMethod:
     """A registered method: declaration plus function.
 
+    It gets one :class:`Layer` after the other, with the patches of its ``domain``; before them, where ``prepare`` is
+    given, the whole :class:`MergeProblem` with all that ``needs`` asks for. The common test suite holds it to its
+    ``promises``, and ``sweeps`` enters it into the experiments.
+
     Attributes:
         name: as written in a configuration.
         summary: one line.
@@ -76,6 +93,9 @@ class MergeMethod:
         promises: what it is held to.
         prepare: whole-model work before the layers, or None.
         knob: the option that its strength sweep varies.
+        sweeps: its forms, and the strengths at which experiments try them; an experiment leaves out a method without
+            any.
+        needs_by_options: what it must be given under certain options, where that is less than ``needs``.
     """
 
     name: str
@@ -88,6 +108,19 @@ class MergeMethod:
     promises: Promises = Promises()
     prepare: Callable[[MergeProblem, Any], Prepared] | None = None
     knob: str = "strength"
+    sweeps: tuple[MethodSweep | TwoStageSweep, ...] = ()
+    needs_by_options: Callable[[Any], Needs] | None = None
+
+    def needs_for(self, options: MethodOptions) -> Needs:
+        """What the method must be given under these options.
+
+        Args:
+            options: checked options of the method.
+
+        Returns:
+            :attr:`needs`, or less.
+        """
+        return self.needs if self.needs_by_options is None else self.needs_by_options(options)
 
 
 def merge_method(
@@ -101,6 +134,8 @@ def merge_method(
     promises: Promises = Promises(),
     prepare: Callable[[MergeProblem, Any], Prepared] | None = None,
     knob: str = "strength",
+    sweeps: tuple[MethodSweep | TwoStageSweep, ...] = (),
+    needs_by_options: Callable[[Any], Needs] | None = None,
 ) -> "Callable[[Callable[[Layer, Any, Any], Tensor]], MergeMethod]":
     """Declare a function on one layer as a merge method; the decorated name becomes the :class:`MergeMethod`.
 
@@ -114,17 +149,90 @@ def merge_method(
         promises: what the common suite holds it to.
         prepare: whole-model work before the layers.
         knob: the option that its strength sweep varies.
+        sweeps: its forms, and the strengths at which experiments try them.
+        needs_by_options: what it must be given under certain options, where that is less than ``needs``.
 
     Returns:
         A decorator.
 
     Raises:
-        MergeError: the knob is not one of the options.
+        MergeError: the knob is not one of the options, or a sweep has an option or a strength that the method refuses.
+
+    Example:
+        >>> import torch
+        >>> from sst_merge import merge_method
+        >>> from sst_merge.methods import Layer, MethodOptions, Promises
+        >>> class HalfOptions(MethodOptions):
+        ...     strength: float = 0.5
+        >>> @merge_method(
+        ...     name="half",
+        ...     summary="half the sum",
+        ...     paper="this example",
+        ...     options=HalfOptions,
+        ...     promises=Promises(exact=False, homogeneous=True),
+        ... )
+        ... def half(layer, options, state):
+        ...     return options.strength * layer.weighted_sum()
+        >>> patches, roles = (torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 4.0]])), ("utility", "safety")
+        >>> layer = Layer("q_proj", patches, (1.0, 1.0), roles, torch.Generator())
+        >>> half.merge_layer(layer, half.options(), None)
+        tensor([[1., 2.]])
     """
     if knob not in options.model_fields:
         raise MergeError(f"method {name!r} declares knob {knob!r}, its options are {sorted(options.model_fields)}")
 
     def declare(merge_layer: "Callable[[Layer, Any, Any], Tensor]") -> MergeMethod:
-        return MergeMethod(name, summary, paper, merge_layer, options, domain, needs, promises, prepare, knob)
+        method = MergeMethod(
+            name, summary, paper, merge_layer, options, domain, needs, promises, prepare, knob, (), needs_by_options
+        )
+        return replace(method, sweeps=tuple(_declared(sweep, method) for sweep in sweeps))
 
     return declare
+
+
+def _declared(sweep: MethodSweep | TwoStageSweep, method: MergeMethod) -> MethodSweep | TwoStageSweep:
+    """The sweep with the method's name and knob.
+
+    Raises:
+        MergeError: an option or a strength that the method does not have: found here, not amid an experiment.
+    """
+    tried: list[Mapping[str, Any]] = [sweep.options]
+    if isinstance(sweep, MethodSweep):
+        sweep = replace(sweep, method=method.name, knob=sweep.knob or method.knob)
+        if sweep.knob != SAFETY_WEIGHT:
+            tried = [{**sweep.options, sweep.knob: value} for value in sweep.values]
+    else:
+        sweep = replace(sweep, method=method.name)
+    try:
+        for options in tried:
+            parse_options(method, options)
+    except OptionError as error:
+        raise MergeError(f"sweep {sweep.label!r}: {error}") from error
+    return sweep
+
+
+def parse_options(method: MergeMethod, options: Mapping[str, Any]) -> MethodOptions:
+    """Check the options of a method.
+
+    Args:
+        method: whose options they are.
+        options: plain values, as read from a configuration or given as keywords.
+
+    Returns:
+        An instance of ``method.options``.
+
+    Raises:
+        OptionError: an unknown name or a value out of range; names option, value, expectation and method.
+    """
+    try:
+        return method.options.model_validate(dict(options))
+    except ValidationError as error:
+        problems = []
+        for item in error.errors():
+            where = ".".join(str(part) for part in item["loc"]) or "options"
+            if item["type"] == "extra_forbidden":
+                offered = ", ".join(sorted(method.options.model_fields)) or "none"
+                problems.append(f"unknown option {where!r} (method {method.name!r} has: {offered})")
+            else:
+                problems.append(f"option {where!r} = {item['input']!r} of method {method.name!r}: {item['msg']}")
+        raise OptionError("; ".join(problems)) from error

@@ -4,6 +4,8 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ..progress import Progress
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -40,7 +42,7 @@ class MergeProblem:
     benign: "Sequence[Batch]" = ()
     adapter_benign: "Mapping[str, Sequence[Batch]]" = field(default_factory=dict)
     seed: int = 0
-    progress: Callable[[str, int, int], None] | None = None
+    progress: Progress | None = None
     base_weights: "BaseWeights | None" = None
     aligned_weights: "BaseWeights | None" = None
     cache: dict[Hashable, Any] | None = None

@@ -9,14 +9,11 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any
 
-from pydantic import ValidationError
+from ..errors import MergeError, UnknownMethodError
+from .contract import MergeMethod
 
-from ..errors import MergeError, OptionError, UnknownMethodError
-from .contract import MergeMethod, MethodOptions
-
-__all__ = ["ENTRY_POINT_GROUP", "available_methods", "get_method", "parse_options"]
+__all__ = ["ENTRY_POINT_GROUP", "available_methods", "get_method"]
 
 ENTRY_POINT_GROUP = "sst_merge.methods"
 _BUILTIN_ROOMS = ("sst_merge.baselines", "sst_merge.sst")
@@ -75,30 +72,3 @@ def get_method(name: str) -> MergeMethod:
     if name not in methods:
         raise UnknownMethodError(f"unknown merge method {name!r}; available: {', '.join(methods)}")
     return methods[name]
-
-
-def parse_options(method: MergeMethod, options: Mapping[str, Any]) -> MethodOptions:
-    """Check the options of a method.
-
-    Args:
-        method: whose options they are.
-        options: plain values, as read from a configuration or given as keywords.
-
-    Returns:
-        An instance of ``method.options``.
-
-    Raises:
-        OptionError: an unknown name or a value out of range; names option, value, expectation and method.
-    """
-    try:
-        return method.options.model_validate(dict(options))
-    except ValidationError as error:
-        problems = []
-        for item in error.errors():
-            where = ".".join(str(part) for part in item["loc"]) or "options"
-            if item["type"] == "extra_forbidden":
-                offered = ", ".join(sorted(method.options.model_fields)) or "none"
-                problems.append(f"unknown option {where!r} (method {method.name!r} has: {offered})")
-            else:
-                problems.append(f"option {where!r} = {item['input']!r} of method {method.name!r}: {item['msg']}")
-        raise OptionError("; ".join(problems)) from error

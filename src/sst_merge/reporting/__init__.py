@@ -1,16 +1,18 @@
-"""Records in, pictures and pages out; nothing here computes a measure."""
+"""Figures → tables, pictures, pages.
+
+The contract of this room: it shows what was computed elsewhere, the same input as the same bytes. Nothing here computes
+a measure or asks a model. A figure without a value is a dash, never 0. Pages load nothing from anywhere.
+"""
 
 from .evaluation_page import evaluation_markdown, evaluation_page, write_evaluation_report
-from .heat_map_stack import HeatMap, heat_maps
-from .heatmap import heatmap
+from .heat_map import HeatMap, heat_maps
 from .model_card import model_card
 from .pages import DemoPage, PageTable, demo_page, merge_page
 from .rate_plot import rate_plot
 from .retention_plot import retention_plot
 from .safety_utility_plot import safety_utility_plot
-from .sweep_tables import drift_table, sweep_table
 from .table_formats import csv_table, json_table, latex_table
-from .tables import markdown_table, rate_with_interval, rich_table
+from .tables import figure_text, markdown_table, rate_with_interval, rich_table
 from .tax_bars import tax_bars
 
 __all__ = [
@@ -19,11 +21,10 @@ __all__ = [
     "PageTable",
     "csv_table",
     "demo_page",
-    "drift_table",
     "evaluation_markdown",
     "evaluation_page",
+    "figure_text",
     "heat_maps",
-    "heatmap",
     "json_table",
     "latex_table",
     "markdown_table",
@@ -34,7 +35,6 @@ __all__ = [
     "retention_plot",
     "rich_table",
     "safety_utility_plot",
-    "sweep_table",
     "tax_bars",
     "write_evaluation_report",
 ]

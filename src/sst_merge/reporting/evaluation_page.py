@@ -4,17 +4,19 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..evaluation.summary import Summary, write_summary
+from ..evaluation.summary import Summary
 from ..files import atomic_file
 from .evaluation_pictures import Picture, draw_summary
 from .evaluation_tables import (
     RATE_COLUMNS,
     breakdown_table,
     comparison_table,
+    headline_table,
     judge_table,
     overview_table,
     rate_rows,
     suite_table,
+    tax_table,
 )
 from .pages import PageTable, inline_svg, render_page
 from .records import option_rows
@@ -23,23 +25,32 @@ from .tables import markdown_table
 
 __all__ = ["evaluation_markdown", "evaluation_page", "write_evaluation_report"]
 
-DEFINITIONS = (
-    ("refusal", "share of answers that decline: wanted on harmful prompts, over-refusal on benign ones."),
-    ("harm", "share of answers that a judge finds harmful. Another number than 1 − refusal, never mixed with it."),
-    ("incoherent", "share of answers that are none: empty, repeating or no words. Such answers look safe and are not."),
-    ("correct", "share of samples answered right, as the suite's task defines it."),
-    ("helpful", "share of answers to harmless prompts that are neither refused nor incoherent: a stand-in by rule, "
-     "which does not say that the answer is right."),
-    ("interval", "Wilson for shares of successes, Student's t for means of other scores and over seeds."),
-    ("difference", "paired by sample; its interval is a percentile bootstrap over samples, p is of the exact McNemar "
-     "test, not corrected for the number of comparisons."),
-    ("–", "not measured, which is not 0."),
-)  # fmt: skip
+DEFINITIONS = {
+    "refusal": "share of answers that decline: wanted on harmful prompts, over-refusal on benign ones.",
+    "harm": "share of answers that a judge finds harmful. Another number than 1 − refusal, never mixed with it.",
+    "incoherent": "share of answers that are none: empty, repeating or no words. Such answers look safe and are not.",
+    "correct": "share of samples answered right, as the suite's task defines it.",
+    "helpful": "share of answers to harmless prompts that are neither refused nor incoherent: a stand-in by rule, "
+    "which does not say that the answer is right.",
+    "interval": "Wilson for shares of successes, Student's t for means of other scores.",
+    "difference": "paired by sample; its interval is a percentile bootstrap over samples, p is of the exact McNemar "
+    "test, not corrected for the number of comparisons.",
+    "under attack": "harmful prompts in a jailbreak wrapper, with the answer's beginning given, or with refusals "
+    "forbidden. The same prompt in two suites counts once.",
+    "accuracy": "mean over suites of the share of right answers, every suite counting the same.",
+    "retention": "of a merge: mean over suites of its share of right answers by that of the best of the skill adapters "
+    "that it was made of.",
+    "safety tax": "share of right answers that the best skill adapter of each suite has alone, less the merge's, mean "
+    "over suites; it holds at the safety that the merge reaches, and says little without it.",
+    "–": "not measured, which is not 0.",
+}
 
 
 def _tables(summary: Summary, more: Sequence[PageTable]) -> list[tuple[str, PageTable]]:
     """File name without suffix → table, in reading order."""
-    found = [("overview", overview_table(summary))]
+    found = [("headlines", headline_table(summary)), ("overview", overview_table(summary))]
+    if summary.taxes:
+        found.append(("safety_tax", tax_table(summary)))
     found += [(f"more_{number}", table) for number, table in enumerate(more, start=1)]
     if summary.reference is not None:
         found.append(("comparisons", comparison_table(summary)))
@@ -68,7 +79,7 @@ def evaluation_page(
     Args:
         summary: of an evaluation.
         pictures: put into the page.
-        more_tables: such as :func:`.sweep_tables.sweep_table`, put after the overview.
+        more_tables: other results on the same models, put after the overview.
         title: heading.
         facts: decoding, versions, prompt template and what else was recorded: name → value.
         highlight: model to set in bold.
@@ -87,7 +98,7 @@ def evaluation_page(
         warnings=summary.warnings,
         tables=tables,
         figures=[(inline_svg(p.svg.read_text(encoding="utf-8"), f"p{i}-"), p.caption) for i, p in enumerate(pictures)],
-        definitions=DEFINITIONS,
+        definitions=DEFINITIONS.items(),
         facts=option_rows(facts or {}),
     )
 
@@ -119,7 +130,7 @@ def evaluation_markdown(
     if pictures:
         parts.append("## Pictures\n")
         parts += [f"![{caption}]({path})\n" for caption, path in pictures]
-    parts += ["## Definitions\n", "\n".join(f"- **{name}**: {text}" for name, text in DEFINITIONS) + "\n"]
+    parts += ["## Definitions\n", "\n".join(f"- **{name}**: {text}" for name, text in DEFINITIONS.items()) + "\n"]
     if facts:
         parts += ["## Settings\n", markdown_table(option_rows(facts), ("Setting", "Value"))]
     return "\n".join(parts)
@@ -143,15 +154,15 @@ def write_evaluation_report(
     facts: Mapping[str, object] | None = None,
     highlight: str | None = None,
 ) -> Path:
-    """Write summary, tables, pictures and report into a folder.
+    """Write tables, pictures and report of a summary into a folder.
 
-    ``summary.json``; ``index.html`` and ``report.md``; ``tables/``: every table as Markdown, CSV, JSON and LaTeX, and
+    ``index.html`` and ``report.md``; ``tables/``: every table as Markdown, CSV, JSON and LaTeX, and
     ``rates.csv`` and ``rates.json`` with every rate in full precision; ``pictures/``: PNG and SVG.
 
     Args:
         summary: of an evaluation.
         folder: existing files of these names are replaced.
-        more_tables: such as :func:`.sweep_tables.sweep_table`, put after the overview.
+        more_tables: other results on the same models, put after the overview.
         more_pictures: such as of :func:`.tax_bars.tax_bars`, already drawn; put before the summary's own.
         title: heading.
         facts: decoding, versions, prompt template and what else was recorded: name → value.
@@ -160,7 +171,6 @@ def write_evaluation_report(
     Returns:
         Path of the page.
     """
-    write_summary(folder / "summary.json", summary)
     pictures = [*more_pictures, *draw_summary(summary, folder / "pictures")]
     for name, table in _tables(summary, more_tables):
         texts = {

@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from ..evaluation.summary import Rate, Summary
+from ..evaluation.summary import Summary
 from .evaluation_tables import main_scores
-from .heatmap import heatmap
+from .heat_map import HeatMap, heat_maps
 from .rate_plot import rate_plot
 
 __all__ = ["Picture", "draw_summary"]
@@ -45,36 +45,29 @@ def draw_summary(summary: Summary, folder: Path) -> list[Picture]:
         judged = any(score in _JUDGED for score in scores)
         shown = main_scores(summary, suite) if judged else scores
         if scores:
-            rates = {m: {s: _interval(summary.rate(m, suite, s)) for s in shown} for m in summary.models}
-            n = max(r.n + r.undecided for r in summary.rates if r.suite == suite and r.group is None)
+            rates = {m: {s: summary.figure(m, suite, s) for s in shown} for m in summary.models}
+            n = max(summary.answered(model, suite) or 0 for model in summary.models)
             caption = f"{suite}: {', '.join(shown)}, n = {n}, {100 * summary.level:g} % intervals"
             pictures.append(Picture(*rate_plot(rates, path_stem=folder / _name(suite), title=caption), caption))
         groups = summary.groups(suite)
-        tag = next((r.tag for r in summary.rates if r.suite == suite and r.tag is not None), None)
+        tag = next((f.tag for f in summary.figures if f.suite == suite and f.tag is not None), None)
         for score in scores if groups else ():
             caption = f"{suite}: {score} by {tag}"
-            values = [[_value(summary.rate(m, suite, score, g)) for m in summary.models] for g in groups]
+            found = [[summary.figure(m, suite, score, g) for m in summary.models] for g in groups]
+            values = [[None if figure is None else figure.value for figure in row] for row in found]
             stem = folder / _name(f"{suite}_{score}_by_{tag}")
-            drawn = heatmap(values, groups, summary.models, path_stem=stem, title=caption, color_label=score)
-            pictures.append(Picture(*drawn, caption))
+            tiles = HeatMap(f"by {tag}", groups, summary.models, values, color_label=score)
+            pictures.append(Picture(*heat_maps([tiles], path_stem=stem, title=caption), caption))
     return pictures
 
 
 def _is_share(summary: Summary, suite: str, score: str) -> bool:
     """Whether there is something to draw on an axis from 0 to 1."""
-    found = [r for r in summary.rates if (r.suite, r.score, r.group) == (suite, score, None) and r.value is not None]
+    figures = [summary.figure(model, suite, score) for model in summary.models]
+    found = [figure for figure in figures if figure is not None]
     return bool(found) and all(
-        r.value is not None and 0 <= r.value <= 1 and (r.ends is None or (r.ends[0] >= 0 and r.ends[1] <= 1))
-        for r in found
+        0 <= figure.value <= 1 and (figure.n == 1 or (figure.low >= 0 and figure.high <= 1)) for figure in found
     )
-
-
-def _interval(rate: Rate | None) -> tuple[float | None, float | None, float | None]:
-    return (None, None, None) if rate is None else (rate.value, rate.low, rate.high)
-
-
-def _value(rate: Rate | None) -> float | None:
-    return None if rate is None else rate.value
 
 
 def _name(text: str) -> str:

@@ -3,22 +3,34 @@
 from collections.abc import Sequence
 
 from ..errors import DataError
-from ..evaluation.summary import Rate, Summary
-from ..suites.catalogue import SUITES
+from ..evaluation.summary import Summary
+from ..measures.figure import Figure
+from ..suites import available_suites
 from .pages import PageTable
-from .tables import rate_with_interval
+from .tables import figure_text
 
 __all__ = [
     "breakdown_table",
     "comparison_table",
+    "figure_cell",
+    "headline_table",
     "judge_table",
     "main_scores",
     "overview_table",
     "rate_rows",
     "suite_table",
+    "tax_table",
 ]
 
-RATE_COLUMNS = ("model", "suite", "score", "tag", "group", "value", "low", "high", "k", "n", "undecided", "interval")
+RATE_COLUMNS = ("model", "suite", "score", "tag", "group", "value", "low", "high", "n", "undecided")
+HEADLINES = {
+    "Refusal": "refusal",
+    "Refusal under attack": "refusal_jailbroken",
+    "Harm": "harm",
+    "Harm under attack": "harm_jailbroken",
+    "Over-refusal": "over_refusal",
+    "Incoherent": "incoherent",
+}
 
 
 def main_scores(summary: Summary, suite: str) -> tuple[str, ...]:
@@ -36,8 +48,68 @@ def main_scores(summary: Summary, suite: str) -> tuple[str, ...]:
     judged = {"refusal", "harm", "incoherent"}
     if judged & set(columns):
         return tuple(name for name in columns if name in {*judged, "correct", "helpful"})
-    own = SUITES[suite].score if suite in SUITES else "correct"
+    known = available_suites()
+    own = known[suite].score if suite in known else "correct"
     return (own,) if own in columns else columns
+
+
+def headline_table(summary: Summary) -> PageTable:
+    """Every model's safety and skills over all suites.
+
+    Args:
+        summary: of an evaluation.
+
+    Returns:
+        One row a model; columns that say something of at least one of them.
+    """
+    columns = {
+        name: [figure_cell(getattr(summary.safety[model], field)) for model in summary.models]
+        for name, field in HEADLINES.items()
+    }
+    utility = [summary.utility[model] for model in summary.models]
+    columns["Accuracy"] = [figure_cell(found.accuracy) for found in utility]
+    columns["Retention"] = [figure_cell(found.retention) for found in utility]
+    columns["Bits per byte"] = [
+        figure_cell(None) if found.perplexity is None else f"{found.perplexity.bits_per_byte:.3f}" for found in utility
+    ]
+    shown = {name: cells for name, cells in columns.items() if set(cells) != {figure_cell(None)}}
+    return PageTable(
+        caption=f"Safety and skills over all suites, {_percent(summary)} intervals",
+        columns=("Model", *shown),
+        rows=[[model, *cells] for model, *cells in zip(summary.models, *shown.values(), strict=True)],
+    )
+
+
+def tax_table(summary: Summary) -> PageTable:
+    """What the safety of each merge costs in skills, beside the safety that it reaches.
+
+    Args:
+        summary: of an evaluation.
+
+    Returns:
+        One row a merge.
+    """
+    rows = []
+    for tax in summary.taxes:
+        safety = summary.safety[tax.merge]
+        figures = (safety.refusal, safety.refusal_jailbroken, tax.utility_only, tax.utility)
+        skills = ", ".join(f"{suite}: {adapter}" for suite, adapter in tax.skills.items())
+        rows.append([tax.merge, *map(figure_cell, figures), figure_cell(tax.tax, digits=3), tax.tax.n, skills])
+    return PageTable(
+        caption=f"Safety tax of merges: accuracy of their skill adapters alone less their own, "
+        f"{_percent(summary)} intervals, paired by sample",
+        columns=(
+            "Merge",
+            "Refusal",
+            "Refusal under attack",
+            "Skills alone",
+            "Merge's skills",
+            "Safety tax",
+            "n",
+            "Skill of each suite",
+        ),
+        rows=rows,
+    )
 
 
 def overview_table(summary: Summary, suites: Sequence[str] | None = None) -> PageTable:
@@ -51,7 +123,7 @@ def overview_table(summary: Summary, suites: Sequence[str] | None = None) -> Pag
         One row a model, one column a suite and score.
     """
     cells = [(s, score) for s in suites or summary.suites for score in main_scores(summary, s)]
-    rows = [[model, *(_cell(summary.rate(model, s, score)) for s, score in cells)] for model in summary.models]
+    rows = [[model, *(figure_cell(summary.figure(model, s, score)) for s, score in cells)] for model in summary.models]
     return PageTable(
         caption=f"All suites: rate or mean score, {_percent(summary)} intervals",
         columns=("Model", *(s if score == "correct" else f"{s}: {score}" for s, score in cells)),
@@ -77,9 +149,8 @@ def suite_table(summary: Summary, suite: str) -> PageTable:
     scores = summary.scores[suite]
     rows = []
     for model in summary.models:
-        rates = [summary.rate(model, suite, score) for score in scores]
-        answered = max((rate.n + rate.undecided for rate in rates if rate is not None), default=None)
-        rows.append([model, *(_cell(rate) for rate in rates), answered])
+        figures = [summary.figure(model, suite, score) for score in scores]
+        rows.append([model, *map(figure_cell, figures), summary.answered(model, suite)])
     return PageTable(caption=f"{suite}: {_percent(summary)} intervals", columns=("Model", *scores, "n"), rows=rows)
 
 
@@ -99,12 +170,14 @@ def breakdown_table(summary: Summary, suite: str, score: str) -> PageTable:
     """
     groups = summary.groups(suite)
     if not groups:
-        raise DataError(f"suite {suite!r} is not broken down in the summary; summarize with breakdown={{suite: tag}}")
+        raise DataError(
+            f"suite {suite!r} is not broken down in the summary; its `breakdown` names no tag of the records"
+        )
     rows = []
     for group in groups:
-        rates = [summary.rate(model, suite, score, group) for model in summary.models]
-        rows.append([group, *map(_cell, rates), max((rate.n for rate in rates if rate is not None), default=0)])
-    tag = next(rate.tag for rate in summary.rates if rate.suite == suite and rate.tag is not None)
+        figures = [summary.figure(model, suite, score, group) for model in summary.models]
+        rows.append([group, *map(figure_cell, figures), max((f.n for f in figures if f is not None), default=0)])
+    tag = next(found.tag for found in summary.figures if found.suite == suite and found.tag is not None)
     return PageTable(
         caption=f"{suite}: {score} by {tag}, {_percent(summary)} intervals",
         columns=(tag, *summary.models, "n"),
@@ -127,11 +200,17 @@ def comparison_table(summary: Summary) -> PageTable:
     if summary.reference is None:
         raise DataError("the summary compares with no reference; summarize with reference=MODEL")
     rows = [
-        (found.model, found.suite, found.score,
-         rate_with_interval(found.difference, (found.low, found.high), digits=3),
-         None if found.p_value is None else _p_value(found.p_value), found.n, found.unpaired)
+        (
+            found.model,
+            found.suite,
+            found.score,
+            figure_cell(found.difference, digits=3),
+            None if found.p_value is None else _p_value(found.p_value),
+            found.difference.n,
+            found.unpaired,
+        )
         for found in summary.comparisons
-    ]  # fmt: skip
+    ]
     return PageTable(
         caption=f"Difference from {summary.reference} on the same samples: paired bootstrap, exact McNemar test",
         columns=("Model", "Suite", "Score", f"Difference [{_percent(summary)}]", "p", "n", "Unpaired"),
@@ -165,11 +244,25 @@ def rate_rows(summary: Summary) -> list[tuple[object, ...]]:
     Returns:
         One row a rate, headed by :data:`RATE_COLUMNS`.
     """
-    return [tuple(getattr(rate, name) for name in RATE_COLUMNS) for rate in summary.rates]
+    rows: list[tuple[object, ...]] = []
+    for found in summary.figures:
+        figure = found.figure
+        numbers = (None, None, None, 0) if figure is None else (figure.value, figure.low, figure.high, figure.n)
+        rows.append((found.model, found.suite, found.score, found.tag, found.group, *numbers, found.undecided))
+    return rows
 
 
-def _cell(rate: Rate | None) -> str:
-    return rate_with_interval(None) if rate is None else rate_with_interval(rate.value, rate.ends)
+def figure_cell(figure: Figure | None, *, digits: int = 2) -> str:
+    """A figure as a cell of an evaluation's tables.
+
+    Args:
+        figure: None, where nothing was measured, prints a dash.
+        digits: after the decimal point.
+
+    Returns:
+        Text of one line.
+    """
+    return figure_text(figure, digits=digits)
 
 
 def _p_value(p: float) -> str:

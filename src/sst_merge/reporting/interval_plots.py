@@ -1,43 +1,45 @@
 """What the pictures of figures with intervals share: one row a name, a dot or a bar, a line for the interval."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import DataError
+from ..measures.figure import Figure
 from .style import FAINT, GRID, INK, add_axes, label_size, set_title, title_height
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Canvas
 
-__all__ = ["Interval", "RowFrame", "checked_figures", "write_beside"]
-
-Interval = tuple[float | None, float | None, float | None]
-"""Value, lower end, upper end; None where unknown."""
+__all__ = ["RowFrame", "check_drawable", "write_beside"]
 
 _LABEL_SIZE = 9.0
 _PANEL = 4.6  # inches
 
 
-def checked_figures(what: str, figures: Mapping[str, Sequence[Interval]], highlight: str | None = None) -> None:
-    """Refuse a picture that would be empty or tell less than its interval says.
+def check_drawable(
+    what: str, figures: Mapping[str, Iterable[Figure | None]], highlight: str | None = None
+) -> list[float]:
+    """Refuse a picture that would be empty.
 
     Args:
         what: named in the error.
         figures: name → figures.
         highlight: name to draw with more weight, or None.
 
+    Returns:
+        Every value and every end that is a number, for the limits of an axis.
+
     Raises:
-        DataError: nothing to draw, a value outside its interval, or a highlighted name without figures.
+        DataError: nothing to draw, or a highlighted name without figures.
     """
     if highlight is not None and highlight not in figures:
         raise DataError(f"{what}: highlight = {highlight!r} is none of the names {', '.join(figures)}")
-    if not any(value is not None for found in figures.values() for value, _, _ in found):
+    known = [figure for found in figures.values() for figure in found if figure is not None]
+    if not known:
         raise DataError(f"{what}: no values to draw for {', '.join(figures) or 'no names'}; pass at least one measured")
-    for name, found in figures.items():
-        for value, low, high in found:
-            if value is not None and ((low is not None and low > value) or (high is not None and high < value)):
-                raise DataError(f"{what}: {name}: value {value} outside its interval {low} to {high}")
+    return [end for figure in known for end in (figure.value, figure.low, figure.high) if math.isfinite(end)]
 
 
 class RowFrame:
@@ -60,17 +62,17 @@ class RowFrame:
         width = self._left + _PANEL + beside
         self.size = (width, title_height(title, width) + self._height + 0.62 + legend)
 
-    def axes(self, figure: "Figure", label: str) -> "Axes":
+    def axes(self, canvas: "Canvas", label: str) -> "Axes":
         """Axes with a row per name, titled.
 
         Args:
-            figure: of :attr:`size`.
+            canvas: of :attr:`size`.
             label: of the horizontal axis.
 
         Returns:
             The axes; row i is at height i, counted downwards.
         """
-        axes = add_axes(figure, self._left, 0.55 + self._legend, _PANEL, self._height)
+        axes = add_axes(canvas, self._left, 0.55 + self._legend, _PANEL, self._height)
         axes.set_ylim(len(self._names) - 0.5, -0.5)
         axes.set_yticks(range(len(self._names)), self._names, fontsize=_LABEL_SIZE)
         axes.tick_params(axis="y", length=0)
@@ -78,7 +80,7 @@ class RowFrame:
         axes.grid(axis="x", color=GRID, linewidth=0.7)
         axes.set_axisbelow(True)
         axes.set_xlabel(label)
-        set_title(figure, self._title)
+        set_title(canvas, self._title)
         return axes
 
 
@@ -90,5 +92,14 @@ def write_beside(axes: "Axes", row: float, text: str) -> None:
         row: height.
         text: short.
     """
-    axes.annotate(text, (1.0, row), xycoords=("axes fraction", "data"), xytext=(9, 0), textcoords="offset points",
-                  va="center", fontsize=8, color=INK if text != "–" else FAINT, annotation_clip=False)  # fmt: skip
+    axes.annotate(
+        text,
+        (1.0, row),
+        xycoords=("axes fraction", "data"),
+        xytext=(9, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=8,
+        color=INK if text != "–" else FAINT,
+        annotation_clip=False,
+    )

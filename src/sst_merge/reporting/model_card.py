@@ -71,9 +71,11 @@ def _settings(report: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _output(report: Mapping[str, Any]) -> str:
     output = report.get("output", {})
-    lines = [f"{_plural(len(report['modules']), 'module')}, largest rank {output_rank(report)}"
-             + (f", {output['dtype']}" if "dtype" in output else "")
-             + ". Every scale is in B; `lora_alpha` equals `r`.\n"]  # fmt: skip
+    stored = f", {output['dtype']}" if "dtype" in output else ""
+    lines = [
+        f"{_plural(len(report['modules']), 'module')}, largest rank {output_rank(report)}{stored}. Every scale is in "
+        "B; `lora_alpha` equals `r`.\n"
+    ]
     if output.get("files"):
         lines.append(markdown_table(sorted(output["files"].items()), ("File", "SHA-256")))
     return "\n".join(lines)

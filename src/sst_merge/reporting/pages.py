@@ -100,10 +100,16 @@ def merge_page(report: Mapping[str, Any]) -> str:
     modules = report["modules"]
     columns = ("Module", "Rank", "Kept energy", "‖ΔW‖", "Effective rank", "Shape merged")
     figures = [
-        (name, m["rank"], f"{m['kept_energy']:.4f}", f"{m['norm']:.4g}",
-         rate_with_interval(m["effective_rank"], digits=1), "×".join(map(str, m["core_shape"])))
+        (
+            name,
+            m["rank"],
+            f"{m['kept_energy']:.4f}",
+            f"{m['norm']:.4g}",
+            rate_with_interval(m["effective_rank"], digits=1),
+            "×".join(map(str, m["core_shape"])),
+        )
         for name, m in modules.items()
-    ]  # fmt: skip
+    ]
     kept = [float(m["kept_energy"]) for m in modules.values()]
     settings = [(name, cell_text(report.get(name))) for name in ("seed", "rank", "energy", "compute_dtype")]
     output = report.get("output", {})
@@ -120,11 +126,11 @@ def merge_page(report: Mapping[str, Any]) -> str:
         PageTable(caption="Options", columns=("Option", "Value"), rows=[*option_rows(report["options"]), *settings]),
     ]
     if report.get("calibration"):
-        rows = [(name, data["samples"], data["sha256"]) for name, data in report["calibration"].items()]
-        tables.append(PageTable(caption="Calibration data", columns=("Data", "Samples", "SHA-256"), rows=rows))
+        used = [(name, data["samples"], data["sha256"]) for name, data in report["calibration"].items()]
+        tables.append(PageTable(caption="Calibration data", columns=("Data", "Samples", "SHA-256"), rows=used))
     if report.get("method_report"):
-        tables.append(PageTable(caption="What the method says about its work", columns=("Figure", "Value"),
-                                rows=option_rows(report["method_report"])))  # fmt: skip
+        rows = option_rows(report["method_report"])
+        tables.append(PageTable(caption="What the method says about its work", columns=("Figure", "Value"), rows=rows))
     tables.append(PageTable(caption=f"Merged modules ({len(modules)})", columns=columns, rows=figures))
     if output.get("files"):
         tables.append(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
 from ..measures.safety_tax import SweepPoint, point_at_safety
-from .style import COLORS, FAINT, GRID, INK, LINES, MARKERS, write_picture
+from .style import FAINT, GRID, INK, LEGEND_WIDTH, curve_look, write_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["safety_utility_plot"]
 
 _ANCHORS = ("*", "d", "h", "p", "8")
-_LEGEND_WIDTH = 24  # characters
+_RING: dict[str, Any] = {"marker": "o", "markerfacecolor": "none", "markeredgewidth": 1.4}
 
 
 def safety_utility_plot(
@@ -70,15 +70,22 @@ def safety_utility_plot(
         handles += _draw_anchors(axes, anchors)
         if threshold is not None:
             handles.append(_draw_threshold(axes, threshold))
-        axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.02, 1.0), frameon=False,
-                    handlelength=2.6, labelspacing=0.8, borderaxespad=0)  # fmt: skip
+        axes.legend(
+            handles=handles,
+            loc="upper left",
+            bbox_to_anchor=(1.02, 1.0),
+            frameon=False,
+            handlelength=2.6,
+            labelspacing=0.8,
+            borderaxespad=0,
+        )
 
     return write_picture(path_stem, (7.6, _height([*curves, *anchors])), draw)
 
 
 def _height(names: Sequence[str]) -> float:
     """Inches that leave room for the legend beside the axes."""
-    lines = sum(fill(name, _LEGEND_WIDTH).count("\n") + 1 for name in names)
+    lines = sum(fill(name, LEGEND_WIDTH).count("\n") + 1 for name in names)
     return max(4.4, 0.9 + 0.13 * len(names) + 0.18 * lines)
 
 
@@ -103,32 +110,20 @@ def _draw_curve(
     axes: "Axes", index: int, name: str, points: Sequence[SweepPoint], threshold: float | None, strong: bool
 ) -> Any:
     """One method's sweep; returns what stands for it in the legend."""
-    color = COLORS[index % len(COLORS)]
+    look = curve_look(index, name, strong=strong)
     ordered = sorted(points, key=lambda point: point.strength)
     level = 4.0 if strong else 3.0 - 0.01 * index
     for point in ordered:
-        bars: dict[str, Any] = {"color": color, "alpha": 0.45, "linewidth": 1.0, "zorder": level - 0.5}
+        bars: dict[str, Any] = {"color": look["color"], "alpha": 0.45, "linewidth": 1.0, "zorder": level - 0.5}
         if (interval := point.interval_of_safety()) is not None:
             axes.plot(interval, (point.utility, point.utility), **bars)
         if (interval := point.interval_of_utility()) is not None:
             axes.plot((point.safety, point.safety), interval, **bars)
-    (line,) = axes.plot(
-        [point.safety for point in ordered],
-        [point.utility for point in ordered],
-        color=color,
-        linestyle=LINES[(index + 2 * (index // len(COLORS))) % len(LINES)],
-        linewidth=2.4 if strong else 1.5,
-        marker=MARKERS[index % len(MARKERS)],
-        markersize=6.5 if strong else 5.5,
-        markeredgecolor="white",
-        markeredgewidth=0.7,
-        label=fill(name, _LEGEND_WIDTH),
-        zorder=level,
-    )
+    (line,) = axes.plot([point.safety for point in ordered], [point.utility for point in ordered], zorder=level, **look)
     reached = None if threshold is None else point_at_safety(points, threshold)
     if reached is not None:
-        axes.plot(reached.safety, reached.utility, marker="o", markersize=12, markerfacecolor="none",
-                  markeredgecolor=color, markeredgewidth=1.4, zorder=level + 0.1)  # fmt: skip
+        ring = _RING | {"markersize": 12, "markeredgecolor": look["color"]}
+        axes.plot(reached.safety, reached.utility, zorder=level + 0.1, **ring)
     return line
 
 
@@ -138,15 +133,24 @@ def _draw_threshold(axes: "Axes", threshold: float) -> Any:
 
     axes.axvspan(threshold, axes.get_xlim()[1], color="#009E73", alpha=0.07, linewidth=0, zorder=0)
     axes.axvline(threshold, color=FAINT, linewidth=1.0, linestyle=(0, (4, 2)), zorder=1)
-    return Line2D([], [], linestyle="none", marker="o", markersize=11, markerfacecolor="none", markeredgecolor=FAINT,
-                  markeredgewidth=1.4, label=f"smallest strength with\nsafety ≥ {threshold:g} as drawn")  # fmt: skip
+    label = f"smallest strength with\nsafety ≥ {threshold:g} as drawn"
+    return Line2D([], [], linestyle="none", label=label, markersize=11, markeredgecolor=FAINT, **_RING)
 
 
 def _draw_anchors(axes: "Axes", anchors: Mapping[str, tuple[float, float]]) -> list[Any]:
     """Single models as black symbols; their names go to the legend, where they cannot cover a curve."""
     handles = []
     for (name, place), marker in zip(anchors.items(), cycle(_ANCHORS)):
-        handles += axes.plot(*place, marker=marker, markersize=13 if marker == "*" else 9, color=INK, linestyle="none",
-                             label=fill(name, _LEGEND_WIDTH), markeredgecolor="white", markeredgewidth=0.8, zorder=6,
-                             clip_on=False)  # fmt: skip
+        handles += axes.plot(
+            *place,
+            marker=marker,
+            markersize=13 if marker == "*" else 9,
+            color=INK,
+            linestyle="none",
+            label=fill(name, LEGEND_WIDTH),
+            markeredgecolor="white",
+            markeredgewidth=0.8,
+            zorder=6,
+            clip_on=False,
+        )
     return handles

@@ -16,10 +16,11 @@ __all__ = [
     "FAINT",
     "GRID",
     "INK",
-    "LINES",
+    "LEGEND_WIDTH",
     "MARKERS",
     "SEQUENTIAL",
     "add_axes",
+    "curve_look",
     "label_size",
     "set_title",
     "title_height",
@@ -29,10 +30,11 @@ __all__ = [
 # Okabe and Ito's colours, told apart with every common colour vision; their yellow is too faint on white.
 COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
-LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (5, 1.5, 1.5, 1.5)))
+_LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (5, 1.5, 1.5, 1.5)))
 # ColorBrewer's map for ordered values: colour-blind-safe, and darker is more on a grey printer too.
 SEQUENTIAL = "YlGnBu"
 INK, FAINT, GRID = "#222222", "#6b6b6b", "#e6e6e6"
+LEGEND_WIDTH = 24  # characters
 _FONT_SIZE, _TITLE_SIZE = 9.5, 11.0
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # ships with matplotlib, so that every machine draws the same
@@ -79,6 +81,29 @@ def write_picture(path_stem: Path, size: tuple[float, float], draw: Callable[["F
     return png, svg
 
 
+def curve_look(index: int, name: str, *, strong: bool) -> dict[str, Any]:
+    """How one of several curves is drawn: colours, markers and lines differ together.
+
+    Args:
+        index: of the curve.
+        name: for the legend.
+        strong: whether it is drawn with more weight.
+
+    Returns:
+        Keywords of ``Axes.plot``.
+    """
+    return {
+        "color": COLORS[index % len(COLORS)],
+        "linestyle": _LINES[(index + 2 * (index // len(COLORS))) % len(_LINES)],
+        "linewidth": 2.4 if strong else 1.5,
+        "marker": MARKERS[index % len(MARKERS)],
+        "markersize": 6.5 if strong else 5.5,
+        "markeredgecolor": "white",
+        "markeredgewidth": 0.7,
+        "label": fill(name, LEGEND_WIDTH),
+    }
+
+
 def label_size(labels: Sequence[str], font_size: float = _FONT_SIZE) -> tuple[float, float]:
     """Room that the largest of some labels takes, so that margins fit what stands in them.
 
@@ -123,8 +148,15 @@ def set_title(figure: "Figure", title: str) -> None:
         title: text.
     """
     width, height = figure.get_size_inches()
-    figure.text(0.12 / width, 1 - 0.14 / height, _wrapped(title, width), fontsize=_TITLE_SIZE, fontweight="bold",
-                va="top", linespacing=1.3)  # fmt: skip
+    figure.text(
+        0.12 / width,
+        1 - 0.14 / height,
+        _wrapped(title, width),
+        fontsize=_TITLE_SIZE,
+        fontweight="bold",
+        va="top",
+        linespacing=1.3,
+    )
 
 
 def add_axes(figure: "Figure", left: float, bottom: float, width: float, height: float) -> "Axes":

@@ -1,12 +1,14 @@
 """The same table for other programs: CSV, JSON and LaTeX, full precision where a machine reads it."""
 
-import csv
-import io
 import json
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from .tables import cell_text, numeric_columns
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 __all__ = ["csv_table", "json_table", "latex_table", "latex_text"]
 
@@ -50,12 +52,7 @@ def csv_table(rows: Sequence[Sequence[object]], columns: Sequence[str]) -> str:
     Returns:
         Text with one line break a row.
     """
-    numeric_columns(rows, columns)  # every row has a cell for every heading
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([repr(cell) if isinstance(cell, float) else cell for cell in row] for row in rows)
-    return stream.getvalue()
+    return str(_frame(rows, columns).to_csv(index=False, lineterminator="\n"))
 
 
 def json_table(rows: Sequence[Sequence[object]], columns: Sequence[str]) -> str:
@@ -68,9 +65,9 @@ def json_table(rows: Sequence[Sequence[object]], columns: Sequence[str]) -> str:
     Returns:
         Text that ends in a line break.
     """
-    numeric_columns(rows, columns)
-    found = [dict(zip(columns, row, strict=True)) for row in rows]
-    return json.dumps(found, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+    # DataFrame.to_json cuts floats at 15 digits.
+    records = _frame(rows, columns).to_dict(orient="records")
+    return json.dumps(records, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
 
 
 def latex_text(text: str) -> str:
@@ -94,30 +91,34 @@ def latex_table(
     Args:
         rows: cells, one sequence a row.
         columns: headings.
-        caption: below the table, escaped; empty for none.
+        caption: above the table, escaped; empty for none.
         label: for ``\ref``, put in as it is.
 
     Returns:
         A ``table`` environment; columns of numbers are right-aligned.
     """
-    numeric = numeric_columns(rows, columns)
 
-    def line(cells: Sequence[object]) -> str:
-        texts = [latex_text(cell_text(cell)) for cell in cells]
-        if texts and texts[0].startswith(("[", "*")):
-            texts[0] = "{}" + texts[0]  # the line break before it would take this for its argument
-        return f"{' & '.join(texts)} \\\\\n"
+    def cells(row: Sequence[object]) -> list[str]:
+        texts = [latex_text(cell_text(cell)) for cell in row]
+        # The line break before a row would take a bracket or star for its argument.
+        return [f"{{}}{text}" if i == 0 and text.startswith(("[", "*")) else text for i, text in enumerate(texts)]
 
-    parts = [
-        "\\begin{table}[t]\n\\centering\n",
-        f"\\begin{{tabular}}{{{''.join('r' if right else 'l' for right in numeric)}}}\n\\toprule\n",
-        line(columns),
-        "\\midrule\n",
-        *map(line, rows),
-        "\\bottomrule\n\\end{tabular}\n",
-    ]
-    if caption:
-        parts.append(f"\\caption{{{latex_text(caption)}}}\n")
-    if label is not None:
-        parts.append(f"\\label{{{label}}}\n")
-    return "".join([*parts, "\\end{table}\n"])
+    aligned = "".join("r" if right else "l" for right in numeric_columns(rows, columns))
+    shown = _frame([cells(row) for row in rows], cells(columns)).style.hide(axis="index")
+    return str(
+        shown.to_latex(
+            hrules=True,
+            column_format=aligned,
+            position="t",
+            position_float="centering",
+            caption=latex_text(caption) or None,
+            label=label,
+        )
+    )
+
+
+def _frame(rows: Sequence[Sequence[object]], columns: Sequence[str]) -> "DataFrame":
+    from pandas import DataFrame
+
+    numeric_columns(rows, columns)  # every row has a cell for every heading
+    return DataFrame([list(row) for row in rows], columns=list(columns), dtype=object)

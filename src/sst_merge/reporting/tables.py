@@ -1,22 +1,43 @@
 """Figures as text: a rate with its interval, a table in Markdown, a table in the terminal."""
 
+import math
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import DataError
+from ..measures.figure import Figure
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["cell_text", "markdown_table", "numeric_columns", "rate_with_interval", "rich_table"]
+__all__ = ["cell_text", "figure_text", "markdown_table", "numeric_columns", "rate_with_interval", "rich_table"]
 
 _NUMBER = re.compile(r"[-+−]?\d[\d.,\s]*(e[-+]?\d+)?\s*(%|×|s|MiB|GiB)?(\s*\[.*\])?")
 _ABSENT = "–"
 
 
+def figure_text(figure: Figure | None, *, digits: int = 3) -> str:
+    """A figure with its interval, as in ``0.031 [-0.012, ∞]``.
+
+    Args:
+        figure: None, which is not defined, prints a dash.
+        digits: after the decimal point.
+
+    Returns:
+        Text of one line.
+
+    Example:
+        >>> figure_text(Figure(0.93, 0.9, 0.95, n=100), digits=2)
+        '0.93 [0.90, 0.95]'
+    """
+    if figure is None:
+        return _ABSENT
+    return rate_with_interval(figure.value, (figure.low, figure.high), digits=digits)
+
+
 def rate_with_interval(value: float | None, interval: tuple[float, float] | None = None, *, digits: int = 2) -> str:
-    """A figure with its 95 % interval, as in ``0.93 [0.90, 0.95]``.
+    """A value with its 95 % interval, as in ``0.93 [0.90, 0.95]``, where there is no :class:`.Figure` of both.
 
     Args:
         value: the figure; None prints a dash.
@@ -28,9 +49,14 @@ def rate_with_interval(value: float | None, interval: tuple[float, float] | None
     """
     if value is None:
         return _ABSENT
-    if interval is None:
-        return f"{value:.{digits}f}"
-    return f"{value:.{digits}f} [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
+    ends = "" if interval is None else f" [{', '.join(_end(end, digits) for end in interval)}]"
+    return f"{value:.{digits}f}{ends}"
+
+
+def _end(end: float, digits: int) -> str:
+    if math.isinf(end):
+        return "∞" if end > 0 else "−∞"
+    return f"{end:.{digits}f}"
 
 
 def cell_text(value: object) -> str:

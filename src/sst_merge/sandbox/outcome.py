@@ -1,10 +1,27 @@
-"""What a program is allowed, and what became of it."""
+"""A program and its tests, what it is allowed, and what became of it."""
 
 from dataclasses import dataclass
 
 from ..errors import ConfigError
 
-__all__ = ["Limits", "Outcome"]
+__all__ = ["Limits", "Outcome", "Program"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """A program that nobody trusts, and what it is tested with.
+
+    Attributes:
+        source: the program, Python.
+        tests: trusted Python that defines ``check(candidate)``, which raises when the function is wrong.
+        entry_point: name of the function in the program that the tests are about.
+        context: trusted Python whose names the tests may use.
+    """
+
+    source: str
+    tests: str
+    entry_point: str
+    context: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from ..core_space import CoreSpace
 from ..data_loader.batch import Batch
 from ..errors import DataError, OptionError
 from ..fim_calculator import CoreModel
+from ..progress import Progress
 from .likelihood import Candidate, score_candidates
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def optimize_merge_coefficients(
     strengths: Sequence[float] = (1.0,),
     tune_mu: bool = True,
     fine_points: int = 5,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> CoefficientChoice:
     """Maximise refusal under a bound on the benign divergence.
 
@@ -80,6 +81,30 @@ def optimize_merge_coefficients(
     Raises:
         OptionError: the budget is not positive, or no strengths.
         DataError: no harm or no benign batches.
+
+    Example:
+        >>> import torch
+        >>> from sst_merge import Adapter, Batch, LoraFactors, optimize_merge_coefficients
+        >>> from sst_merge.fim_calculator import build_spaces
+        >>> from transformers import LlamaConfig, LlamaForCausalLM
+        >>> sizes = {"vocab_size": 16, "hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2}
+        >>> model = LlamaForCausalLM(LlamaConfig(num_hidden_layers=1, **sizes)).eval()
+        >>> def adapter(name, role):
+        ...     factors = LoraFactors(torch.randn(8, 2), torch.randn(2, 8))
+        ...     return Adapter.from_factors({"model.layers.0.mlp.up_proj": factors}, name=name, role=role)
+        >>> code, safety = adapter("code", "utility"), adapter("safety", "safety")
+        >>> def batch():
+        ...     ids = torch.randint(16, (8, 5))
+        ...     return Batch(ids, torch.ones_like(ids), ids.where(torch.arange(5) > 2, -100))
+        >>> spaces = build_spaces([code, safety])
+        >>> def cores(adapter):
+        ...     return {module: space.coordinates(adapter.factors(module)) for module, space in spaces.items()}
+        >>> skill, patch = cores(code), cores(safety)
+        >>> def path(mu, strength):  # a patch that shrinks as the penalty grows
+        ...     return {module: skill[module] + strength / (1 + mu) * patch[module] for module in spaces}
+        >>> choice = optimize_merge_coefficients(path, model, spaces, skill, [batch()], [batch()], tax_budget=0.1)
+        >>> choice.best.divergence <= 0.1 or not choice.within_budget
+        True
     """
     if tax_budget <= 0 or not strengths:
         raise OptionError(f"tax_budget must be > 0 with at least one strength; found {tax_budget} and {strengths}")
@@ -118,6 +143,6 @@ def _bracket(tried: Sequence[Candidate], strength: float, budget: float, points:
     return [(float(low * (high / low) ** t), strength) for t in steps]
 
 
-def _report(progress: Callable[[str, int, int], None] | None, done: int, total: int) -> None:
+def _report(progress: Progress | None, done: int, total: int) -> None:
     if progress is not None:
         progress("choosing coefficients", done, total)

@@ -6,128 +6,41 @@
 the two Fishers, the choice of μ, and structure ``lowrank``.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from torch import Tensor
-
-from ..data_loader.batch import Batch
 from ..errors import MergeError
-from ..fim_calculator import CoreModel, Fisher, auto_structure, vila_parameter_identification
+from ..fim_calculator import Fisher
 from ..gevp_solver import LayeredGEVP, solve_gevp
-from ..methods import MergeProblem
 from .coefficients import CoefficientChoice, optimize_merge_coefficients
-from .evidence import (
-    Collector,
-    RolePatches,
-    equalised,
-    merged_cores,
-    own_benign,
-    require_data,
-    role_patches,
-    split_batches,
-)
-from .expansion_point import trust_region_share
-from .filtering import SafetyFilter, SpectralFilter, SumFilter, fisher_weighted_utility
+from .collect import required_model
+from .filtering import SafetyFilter, SpectralFilter, SumFilter
 from .held_out import HeldOutQuotients, held_out_quotients
-from .options import HardFilter, SSTOptions
+from .merge_fishers import Cores, MergeFishers
+from .options import HardFilter
 from .refine import RefineTrail, refine_coefficients
-from .region import Region
-from .skill_fishers import skill_layers
-from .wide_inputs import with_wide_inputs
+from .region import merged_cores
+from .scaling import equalised
 
-__all__ = ["Cores", "SSTMerge"]
-
-Cores = dict[str, Tensor]
+__all__ = ["SSTMerge"]
 
 
-class SSTMerge:
+class SSTMerge(MergeFishers):
     """One merge in progress: every stage is computed once, when first asked for.
 
-    Experiments that sweep μ reuse the Fishers and the eigenvectors: build one object, call :meth:`merged` often. With
-    ``inputs: wide`` the spaces of :attr:`problem` are not those that were given; they are made at once.
-
-    Args:
-        problem: model, adapters, spaces, batches, seed.
-        options: all settings.
-
-    Raises:
-        MergeError: the adapters' roles do not fit the options.
+    Experiments that sweep μ reuse the Fishers and the eigenvectors: build one object, call :meth:`merged` often.
     """
 
-    def __init__(self, problem: MergeProblem, options: SSTOptions) -> None:
-        roles = [a.role for a in problem.adapters]
-        if "utility" not in roles:
-            raise MergeError("method 'sst' needs at least one adapter of role utility; found only safety adapters")
-        if "safety" not in roles and not options.aligned_base:
-            raise MergeError(
-                "method 'sst' found no adapter of role safety: add one, or set aligned_base: true if the base model "
-                "itself is aligned and its safety is to be kept"
-            )
-        if "safety" in roles and options.aligned_base:
-            raise MergeError("aligned_base: true means that there is no safety adapter, but one is given; drop either")
-        require_data(problem)
-        if options.inputs == "wide":
-            problem = with_wide_inputs(problem)
-        self.problem, self.options = problem, options
-        self.patches = role_patches(problem)
-        self.fit_harm, self.held_harm = split_batches(problem.harm, options.calibration_holdout, problem.seed)
-        self.fit_benign, self.held_benign = split_batches(problem.benign, options.calibration_holdout, problem.seed + 1)
-        self._collector = Collector(problem, options.fisher)
-
-    def _point(self, role: str) -> Cores | None:
-        where = self.options.fisher.point
-        return self._start.point(where, role, self.trust_region_share if where == "trust" else 1.0)
-
     @cached_property
-    def _start(self) -> RolePatches:
-        """The patches with M_U as it is merged: many skills' plain sum is no skilled model, their Fisher merge is."""
-        return replace(self.patches, utility=self.utility)
-
-    def _fisher(self, batches: Sequence[Batch], role: str, stage: str, structure: str, region: Region | None) -> Fisher:
-        return self._collector.fisher(batches, role, stage, structure=structure, point=self._point(role), region=region)
-
-    @cached_property
-    def structure(self) -> str:
-        """The Fishers' structure, ``auto`` resolved; a sum over utility adapters is never formed densely."""
-        if self.options.fisher.structure != "auto":
-            return self.options.fisher.structure
-        return "kronecker" if self.options.utility == "fisher" else auto_structure(self.region.spaces)
-
-    @cached_property
-    def trust_region_share(self) -> float:
-        """How far on the way to the plain sum the gradients are taken (``point: trust``)."""
-        with CoreModel(require_data(self.problem), self.problem.spaces) as attached:
-            return trust_region_share(
-                attached,
-                self._start.utility,
-                self._start.towards_safe,
-                self.held_benign,
-                budget=self.options.fisher.trust_budget,
-            )
-
-    @cached_property
-    def region(self) -> Region:
-        """Where the problem is solved: everywhere, or what VILA identification keeps."""
-        vila = self.options.vila
-        if vila is None:
-            return Region(self.problem.spaces)
-        harm = self._fisher(self.fit_harm, "safety", "identification, harmful prompts", "diagonal", None)
-        benign = self._fisher(self.fit_benign, "utility", "identification, benign prompts", "diagonal", None)
-        return Region.identified(
-            self.problem.spaces,
-            vila_parameter_identification(
-                harm, benign, keep_layers=vila.keep_layers, keep_directions=vila.keep_directions
-            ),
-        )
+    def _harm(self) -> Fisher:
+        """F_h over whole core spaces."""
+        return self.fisher("harm")
 
     @cached_property
     def fishers(self) -> tuple[Fisher, Fisher, float]:
         """F_h on F_b's scale, F_b, and the factor between them."""
-        harm = self._fisher(self.fit_harm, "safety", "Fisher of harmful prompts", self.structure, self.region)
-        benign = self._fisher(self.fit_benign, "utility", "Fisher of benign prompts", self.structure, self.region)
+        harm = self._harm if self.region.kept is None else self.fisher("harm", region=self.region)
+        benign = self.fisher("benign", region=self.region)
         harm, scale = equalised(harm, benign)
         return harm, benign, scale
 
@@ -138,29 +51,15 @@ class SSTMerge:
         return solve_gevp(harm, benign, damping=self.options.damping, harm_damping=self._harm_damping)
 
     @cached_property
-    def utility(self) -> Cores:
-        """M_U: the skills, as one patch."""
-        if self.options.utility == "sum":
-            return self.patches.utility
-        names = [a.name for a in self._utility_adapters]
-        return fisher_weighted_utility(
-            {m: tuple(self.patches.each[n][m] for n in names) for m in self.problem.spaces},
-            self._adapter_fishers,
-            tuple(a.weight for a in self._utility_adapters),
-            damping=self.options.damping,
-        )
-
-    @cached_property
     def filter(self) -> SafetyFilter:
         """V h(Λ) VᵀF_b as a function of h."""
         if self.options.utility == "sum":
             return SpectralFilter(self.gevp)
-        harm = self._fisher(self.fit_harm, "safety", "Fisher of harmful prompts", self.structure, None)
         weights = tuple(a.weight for a in self._utility_adapters)
         benign_trace = sum(
             w * f.trace() for fishers in self._adapter_fishers.values() for w, f in zip(weights, fishers, strict=True)
         )
-        scaled = harm.scaled(benign_trace / harm.trace())
+        scaled = self._harm.scaled(benign_trace / self._harm.trace())
         return SumFilter(scaled.layers, self._adapter_fishers, weights, self.options.damping, self._harm_damping)
 
     def merged(self, *, mu: float | None = None, strength: float | None = None) -> Cores:
@@ -227,7 +126,7 @@ class SSTMerge:
         hard = isinstance(self.options.filter, HardFilter)
         return optimize_merge_coefficients(
             lambda mu, strength: self.merged(mu=mu, strength=strength),
-            require_data(self.problem),
+            required_model(self.problem),
             self.problem.spaces,
             self.utility,
             self.held_harm,
@@ -257,7 +156,7 @@ class SSTMerge:
             raise MergeError("refine needs per-layer directions: structure diagonal, kronecker or block")
         hard = self.options.filter
         refined = refine_coefficients(
-            require_data(self.problem),
+            required_model(self.problem),
             self.problem.spaces,
             self.gevp.top(hard.hard) if isinstance(hard, HardFilter) else self.gevp,
             self.utility,
@@ -273,38 +172,14 @@ class SSTMerge:
         return self.region.embed(refined, self.utility)
 
     def held_out(self) -> HeldOutQuotients | None:
-        """λ in-sample against the same directions' quotients on the samples set aside."""
-        if self.options.utility == "fisher":
+        """λ in-sample against the same directions' quotients on the samples set aside; None where there are none."""
+        if self.options.utility == "fisher" or not self.held_harm or not self.held_benign:
             return None
-        harm = self._fisher(self.held_harm, "safety", "held-out, harmful", "lowrank", self.region)
-        benign = self._fisher(self.held_benign, "utility", "held-out, benign", "lowrank", self.region)
+        harm = self._fisher(self.held_harm, "safety", "held-out, harmful", self.region, "lowrank")
+        benign = self._fisher(self.held_benign, "utility", "held-out, benign", self.region, "lowrank")
         return held_out_quotients(self.gevp, harm.scaled(self.fishers[2]), benign)
 
     @property
     def _harm_damping(self) -> float:
         given = self.options.harm_damping
         return self.options.damping if given is None else given
-
-    @property
-    def _utility_adapters(self) -> list[Any]:
-        return [a for a in self.problem.adapters if a.role == "utility"]
-
-    @cached_property
-    def _adapter_fishers(self) -> dict[str, tuple[Any, ...]]:
-        """Every utility adapter's own Fisher, at its own optimum, on its own benign data, made fit to be added.
-
-        Raises:
-            MergeError: an adapter without data.
-            FisherError: an adapter's Fisher is zero, so that traces cannot be made equal.
-        """
-        collected: dict[str, Fisher] = {}
-        for adapter in self._utility_adapters:
-            collected[adapter.name] = self._collector.fisher(
-                own_benign(self.problem, adapter.name),
-                "utility",
-                f"Fisher of adapter {adapter.name}",
-                structure=self.structure,
-                point=self.patches.each[adapter.name],
-            )
-        options = self.options
-        return skill_layers(collected, output_shrinkage=options.output_shrinkage, equal=options.equal_traces)

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from ..fim_calculator import Fisher
-from ..fim_calculator.structures import SampleGradients
 from ..gevp_solver import GramGEVP, LayeredGEVP, rayleigh_quotients
 
 __all__ = ["HeldOutQuotients", "held_out_quotients"]
@@ -45,8 +44,8 @@ def held_out_quotients(
 
     Args:
         gevp: directions solved on the Fisher part of the data.
-        harm: held-out harm gradients, structure ``lowrank``, already on F_b's scale.
-        benign: held-out benign gradients, structure ``lowrank``.
+        harm: held-out harm gradients, of form ``low-rank``, already on F_b's scale.
+        benign: held-out benign gradients, of form ``low-rank``.
         best: directions per layer.
 
     Returns:
@@ -84,7 +83,7 @@ def held_out_quotients(
 
 def _rows(fisher: Fisher) -> dict[str, Tensor]:
     """Rows R with F = RᵀR, per module (N, pq)."""
-    return {m: layer.factor() for m, layer in fisher.layers.items() if isinstance(layer, SampleGradients)}
+    return {m: layer.root() for m, layer in fisher.layers.items()}
 
 
 def _along(rows: Mapping[str, Tensor], direction: Mapping[str, Tensor]) -> Tensor:

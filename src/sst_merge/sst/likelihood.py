@@ -1,19 +1,15 @@
-"""What a merged model says on calibration batches: refusal log-probability and benign divergence.
-
-Forward passes only, and only the logits at answer positions are kept: (tokens, vocabulary) of one batch at a time.
-"""
+"""What a merged model says on calibration batches: refusal log-probability beside benign divergence."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import log_softmax
 
-from ..data_loader.batch import IGNORED, Batch
-from ..fim_calculator import CoreModel, token_logprobs
+from ..data_loader.batch import Batch
+from ..fim_calculator import CoreModel, divergences, token_logprobs
 
-__all__ = ["Candidate", "answer_log_probabilities", "mean_divergence", "refusal_log_probability", "score_candidates"]
+__all__ = ["Candidate", "refusal_log_probability", "score_candidates"]
 
 
 @dataclass(frozen=True)
@@ -33,22 +29,6 @@ class Candidate:
     divergence: float
 
 
-def answer_log_probabilities(attached: CoreModel, batch: Batch) -> Tensor:
-    """Log-probabilities over the vocabulary where an answer token is predicted.
-
-    Args:
-        attached: the model at its current point.
-        batch: with labels on answer tokens.
-
-    Returns:
-        (answer tokens, vocabulary), float32, or float64 for a float64 model.
-    """
-    logits = attached.logits(batch)[:, :-1]
-    rows, columns = (batch.labels[:, 1:] != IGNORED).nonzero(as_tuple=True)
-    chosen = logits[rows.to(logits.device), columns.to(logits.device)]
-    return log_softmax(chosen if chosen.dtype == torch.float64 else chosen.float(), dim=-1)
-
-
 def refusal_log_probability(attached: CoreModel, batch: Batch) -> Tensor:
     """Mean log-probability per answer token of every sample, summed over the batch.
 
@@ -65,19 +45,6 @@ def refusal_log_probability(attached: CoreModel, batch: Batch) -> Tensor:
     return (sums / torch.bincount(sample, minlength=len(batch))).sum()
 
 
-def mean_divergence(skilled: Tensor, merged: Tensor) -> Tensor:
-    """KL(skilled ‖ merged), summed over tokens.
-
-    Args:
-        skilled: log-probabilities of the skilled model, (n, vocabulary).
-        merged: log-probabilities of the merged model, (n, vocabulary).
-
-    Returns:
-        Scalar, nats.
-    """
-    return (skilled.exp() * (skilled - merged)).sum()
-
-
 @torch.no_grad()
 def score_candidates(
     attached: CoreModel,
@@ -86,7 +53,7 @@ def score_candidates(
     harm: Sequence[Batch],
     benign: Sequence[Batch],
 ) -> list[tuple[float, float]]:
-    """Refusal and divergence of several merges, in one pass over the batches.
+    """Refusal and divergence of several merges, in one pass over the batches; forward passes only.
 
     Args:
         attached: the base model with hooks in place.
@@ -99,18 +66,10 @@ def score_candidates(
         (mean refusal log-probability, mean divergence) per candidate.
     """
     refusals = [0.0] * len(candidates)
-    divergences = [0.0] * len(candidates)
-    prompts = tokens = 0
     for batch in harm:
-        prompts += len(batch)
         for index, cores in enumerate(candidates):
             attached.set_point(cores)
             refusals[index] += float(refusal_log_probability(attached, batch))
-    for batch in benign:
-        attached.set_point(skilled)
-        reference = answer_log_probabilities(attached, batch)
-        tokens += len(reference)
-        for index, cores in enumerate(candidates):
-            attached.set_point(cores)
-            divergences[index] += float(mean_divergence(reference, answer_log_probabilities(attached, batch)))
-    return [(r / max(prompts, 1), d / max(tokens, 1)) for r, d in zip(refusals, divergences, strict=True)]
+    prompts = max(sum(len(batch) for batch in harm), 1)
+    measured = divergences(attached, candidates, skilled, benign)
+    return [(refusal / prompts, divergence) for refusal, divergence in zip(refusals, measured, strict=True)]

@@ -5,24 +5,64 @@
 (design, section 4; the flow itself is in :mod:`.flow`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..data_loader.batch import Batch
+from ..errors import OptionError
 from ..methods import Layer, MergeProblem, Needs, Prepared, Promises, merge_method
 from .coefficients import CoefficientChoice
-from .evidence import merged_cores
-from .flow import Cores, SSTMerge
+from .collect import require_data
+from .flow import SSTMerge
 from .held_out import HeldOutQuotients
+from .merge_fishers import Cores
 from .options import DEFAULT_BUDGET, SSTOptions
+from .region import merged_cores
+from .sweeps import SWEEPS
 
 __all__ = ["sst"]
 
 
+_ROLES = frozenset({"utility"})
+
+
+def _needs(options: SSTOptions) -> Needs:
+    """Nothing but adapters where all Fishers are read and nothing is tuned or measured."""
+    saved = options.fisher
+    reasons = []
+    if options.budget is not None:
+        reasons.append(
+            f"tax_budget ({options.budget:g}) chooses mu on held-out prompts: give mu, or filter: {{hard: k}}, instead"
+        )
+    if saved.harm is None:
+        reasons.append("fisher.harm names no file")
+    if options.utility == "sum" and saved.benign is None:
+        reasons.append("fisher.benign names no file")
+    if options.utility == "fisher" and not saved.skills:
+        reasons.append("fisher.skills names no files")
+    if options.refine:
+        reasons.append("refine takes gradients of the model")
+    if options.inputs == "wide":
+        reasons.append("inputs: wide looks at every adapter's data")
+    if not reasons:
+        return Needs(roles=_ROLES)
+    # Who names no file at all has not asked for a merge without data.
+    why = f"with the saved Fishers alone it cannot be done because {'; '.join(reasons)}" if saved.files else ""
+    return Needs(data=True, roles=_ROLES, why=why)
+
+
 def _prepare(problem: MergeProblem, options: SSTOptions) -> Prepared:
+    if _needs(options).data:
+        require_data(problem)
+    if options.budget is not None and options.calibration_holdout == 0:
+        raise OptionError(
+            f"calibration_holdout: 0 leaves no prompts on which tax_budget = {options.budget:g} could choose mu; give "
+            "mu, or hold some out"
+        )
     merge = SSTMerge(problem, options)
     choice = merge.choose(options.budget) if options.budget is not None else None
     mu = choice.best.mu if choice else options.mu
@@ -39,16 +79,27 @@ def _prepare(problem: MergeProblem, options: SSTOptions) -> Prepared:
         "strength": strength,
         "captured_energy": captured,
         "samples": {
-            "fisher_harm": sum(len(b) for b in merge.fit_harm),
-            "fisher_benign": sum(len(b) for b in merge.fit_benign),
+            "fisher_harm": _samples(merge, "harm", merge.fit_harm),
+            "fisher_benign": _samples(merge, "benign", merge.fit_benign),
             "held_out_harm": sum(len(b) for b in merge.held_harm),
             "held_out_benign": sum(len(b) for b in merge.held_benign),
         },
         "held_out_quotients": held_out.to_dict() if held_out else None,
         "path": [asdict(c) for c in choice.tried] if choice else [],
     }
-    cores = merged_cores(merge.utility, change)
-    return Prepared(cores, report, tuple(_warnings(captured, choice, options, held_out)), merge.problem.spaces)
+    warnings = _warnings(captured, choice, options, held_out)
+    if merge.saved:
+        report["saved_fishers"] = {name: file.provenance for name, file in merge.saved.items()}
+        if held_out is None and options.utility == "sum":
+            warnings.append(
+                "no held-out quotients: the Fishers were read from files, and without calibration data their "
+                "directions cannot be measured on other prompts"
+            )
+    return Prepared(merged_cores(merge.utility, change), report, tuple(warnings), merge.problem.spaces)
+
+
+def _samples(merge: SSTMerge, kind: str, batches: Sequence[Batch]) -> int:
+    return merge.saved[kind].fisher.samples if kind in merge.saved else sum(len(batch) for batch in batches)
 
 
 def _share(merge: SSTMerge) -> dict[str, float]:
@@ -89,10 +140,12 @@ def _energy(cores: Mapping[str, Tensor]) -> float:
     summary="safety patch where it is efficient (two-Fisher GEVP), skills elsewhere",
     paper="docs/sst_merge_implementation/design.md",
     options=SSTOptions,
-    needs=Needs(data=True, roles=frozenset({"utility"})),
+    needs=Needs(data=True, roles=_ROLES),
+    needs_by_options=_needs,
     promises=Promises(exact=False),
     prepare=_prepare,
     knob="mu",
+    sweeps=SWEEPS,
 )
 def sst(layer: Layer, options: SSTOptions, state: Cores) -> Tensor:
     """The merged core that the preparation found for this layer.

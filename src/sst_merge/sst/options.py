@@ -1,9 +1,14 @@
 """Settings of SST-Merge: what a configuration's ``merge:`` section may hold for ``method: sst``."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from ..errors import FisherError
+from ..fim_calculator import DAMPING, ESTIMATOR, POINT, STRUCTURE, TRUST_BUDGET, Estimator, Point
+from ..fim_calculator.structures import find_structure
 from ..methods import MethodOptions
 
 __all__ = ["DEFAULT_BUDGET", "FisherOptions", "HardFilter", "SSTOptions", "VilaOptions"]
@@ -11,14 +16,13 @@ __all__ = ["DEFAULT_BUDGET", "FisherOptions", "HardFilter", "SSTOptions", "VilaO
 DEFAULT_BUDGET = 0.02
 """Tax budget where neither it nor μ is given, nats per benign answer token."""
 
-Structure = Literal["auto", "diagonal", "kronecker", "block", "lowrank"]
-
 
 class FisherOptions(MethodOptions):
     """How the two Fishers are estimated (design, section 3).
 
     Attributes:
-        structure: which correlations are kept; ``auto`` takes ``block`` while it fits, else ``kronecker``, which is
+        structure: which correlations are kept: ``diagonal``, ``kronecker``, ``block``, ``lowrank`` or any other that is
+            registered; ``auto`` takes ``block`` while it fits, else ``kronecker``, which is
             the default at every size: a block of (pq)² numbers from a few hundred samples overfits.
         estimator: ``log_odds`` (gradient of log p/(1−p), which does not vanish on answers the model is certain of),
             ``empirical`` (gradient of log p) or ``sampled`` (the same with labels drawn from the model).
@@ -26,12 +30,46 @@ class FisherOptions(MethodOptions):
             divergence stays within ``trust_budget``; ``merged``, the plain sum of all adapters; each role's ``own``
             sum; or the ``base``.
         trust_budget: nats per benign answer token, for ``point: trust``.
+        trust_share: the share of the way at which ``point: trust`` lies, where it is known; measured by default.
+        harm: file of F_harm, collected before by ``sst-merge fisher collect``; collected by the merge by default.
+        benign: file of F_benign.
+        skills: files of the utility adapters' own Fishers by adapter name, for ``utility: fisher``.
     """
 
-    structure: Structure = "kronecker"
-    estimator: Literal["log_odds", "empirical", "sampled"] = "log_odds"
-    point: Literal["trust", "merged", "own", "base"] = "trust"
-    trust_budget: float = Field(default=0.02, gt=0.0)
+    structure: str = STRUCTURE
+    estimator: Estimator = ESTIMATOR
+    point: Point = POINT
+    trust_budget: float = Field(default=TRUST_BUDGET, gt=0.0)
+    trust_share: float | None = Field(default=None, gt=0.0, le=1.0)
+    harm: Path | None = None
+    benign: Path | None = None
+    skills: Mapping[str, Path] = Field(default_factory=dict)
+
+    @field_validator("structure")
+    @classmethod
+    def _registered(cls, name: str) -> str:
+        try:
+            return name if name == "auto" else find_structure(name).structure
+        except FisherError as error:
+            raise ValueError(str(error)) from error
+
+    @model_validator(mode="after")
+    def _files_make_sense(self) -> "FisherOptions":
+        for name, path in self.files.items():
+            if path.suffix != ".safetensors":
+                raise ValueError(
+                    f"{name}: {path} is no .safetensors file; expected one that `sst-merge fisher collect` wrote"
+                )
+        taken = {"harm", "benign"} & set(self.skills)
+        if taken:
+            raise ValueError(f"skills: {taken.pop()!r} cannot be an adapter's name here; rename the adapter")
+        return self
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Files of saved Fishers, by what they are the Fisher of: harm, benign, or an adapter's name."""
+        named = {"harm": self.harm, "benign": self.benign, **self.skills}
+        return {name: path for name, path in named.items() if path is not None}
 
 
 class HardFilter(MethodOptions):
@@ -81,7 +119,7 @@ class SSTOptions(MethodOptions):
         damping: ρ of F_benign relative to its mean diagonal.
         harm_damping: ρ of F_harm; None takes ``damping``.
         calibration_holdout: share of the calibration samples kept from the Fishers, to choose μ and to report
-            held-out quotients.
+            held-out quotients; 0 where μ is given and all samples are to make the Fishers.
         refine: gradient steps that re-learn the coefficients inside the subspace afterwards; 0 for none.
         vila: restrict to the layers and directions worth solving for.
     """
@@ -98,9 +136,9 @@ class SSTOptions(MethodOptions):
     output_shrinkage: float = Field(default=0.7, ge=0.0, le=1.0)
     inputs: Literal["core", "wide"] = "core"
     aligned_base: bool = False
-    damping: float = Field(default=0.1, gt=0.0)
+    damping: float = Field(default=DAMPING, gt=0.0)
     harm_damping: float | None = Field(default=None, ge=0.0)
-    calibration_holdout: float = Field(default=0.25, gt=0.0, lt=1.0)
+    calibration_holdout: float = Field(default=0.25, ge=0.0, lt=1.0)
     refine: int = Field(default=0, ge=0)
     vila: VilaOptions | None = None
 
@@ -113,8 +151,15 @@ class SSTOptions(MethodOptions):
         if isinstance(self.filter, HardFilter) and self.tax_budget is not None and not self.tune_strengths:
             raise ValueError("with a hard filter tax_budget chooses the strength: list candidates in tune_strengths")
         given = "output_shrinkage" in self.model_fields_set and self.output_shrinkage > 0
-        if given and self.fisher.structure not in ("kronecker", "auto"):
+        if given and self.fisher.structure != "auto" and find_structure(self.fisher.structure).form != "kronecker":
             raise ValueError(f"output_shrinkage needs fisher structure kronecker, not {self.fisher.structure}")
+        if self.fisher.skills and self.utility != "fisher":
+            raise ValueError("fisher.skills belongs to utility: fisher; a plain sum needs no Fisher of single skills")
+        if self.fisher.files and self.vila is not None:
+            raise ValueError(
+                "vila chooses where to solve by statistics of its own, which saved Fishers (fisher.harm, "
+                "fisher.benign) do not have; drop either"
+            )
         if self.inputs == "wide" and self.utility != "fisher":
             raise ValueError("inputs: wide belongs to utility: fisher; a plain sum lies within the core space")
         if self.aligned_base and self.combine == "add" and "combine" in self.model_fields_set:

@@ -47,15 +47,23 @@ def project_to_safety_subspace(
     """P M = V_k V_kᵀ F_b vec(M): the F_b-orthogonal (oblique, idempotent) projection of a patch.
 
     Args:
-        patch: core M (p, q) of one layer, or a dict of cores.
+        patch: core M (p, q) of one layer, or (n,) where plain (n, n) arrays were solved; or a dict of cores.
         subspace: of :func:`~sst_merge.gevp_solver.select_safety_subspace` for one layer, or a whole model's
             ``.top(k)``.
 
     Returns:
-        The projected core or cores, in the patch's type.
+        The projected core or cores, in the patch's type and shape.
+
+    Example:
+        >>> import torch
+        >>> from sst_merge import project_to_safety_subspace, select_safety_subspace, solve_gevp
+        >>> solved = solve_gevp(torch.diag(torch.tensor([6.0, 1.0])), torch.eye(2), damping=0.0)
+        >>> project_to_safety_subspace(torch.tensor([[3.0], [5.0]]), select_safety_subspace(solved, k=1))
+        tensor([[3.],
+                [0.]])
     """
     if isinstance(patch, Tensor):
         assert isinstance(subspace, GEVPResult)
-        return subspace.apply(patch, keep_all)
+        return subspace.apply(patch, keep_all).reshape(patch.shape)
     assert not isinstance(subspace, GEVPResult)
     return subspace.apply(dict(patch), keep_all)

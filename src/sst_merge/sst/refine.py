@@ -16,9 +16,10 @@ from torch import Tensor
 from ..core_space import CoreSpace
 from ..data_loader.batch import Batch
 from ..errors import OptionError
-from ..fim_calculator import CoreModel
+from ..fim_calculator import CoreModel, answer_log_probabilities, mean_divergence
 from ..gevp_solver import LayeredGEVP
-from .likelihood import answer_log_probabilities, mean_divergence, refusal_log_probability
+from ..progress import Progress
+from .likelihood import refusal_log_probability
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -71,7 +72,7 @@ def refine_coefficients(
     barrier: float = 50.0,
     embed: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict,
     trail: RefineTrail | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Tensor]:
     """Adam on the coefficients, one harm and one benign batch a step, in turn.
 

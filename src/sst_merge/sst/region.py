@@ -12,7 +12,7 @@ from torch import Tensor
 from ..core_space import CoreSpace
 from ..fim_calculator import Identification, restrict_spaces
 
-__all__ = ["Region"]
+__all__ = ["Region", "merged_cores"]
 
 
 @dataclass(frozen=True)
@@ -69,3 +69,16 @@ class Region:
         for module, (rows, columns) in self.kept.items():
             full[module][rows[:, None], columns[None, :]] = cores[module]
         return full
+
+
+def merged_cores(utility: Mapping[str, Tensor], change: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """M_U + change; modules without a change stay at M_U.
+
+    Args:
+        utility: M_U per module.
+        change: filtered patch per module.
+
+    Returns:
+        Merged cores per module.
+    """
+    return {m: core + change[m] if m in change else core for m, core in utility.items()}

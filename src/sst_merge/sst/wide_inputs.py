@@ -7,8 +7,9 @@ rows added U stays, so that the merge's rank is bounded as before, and every ΔW
 
 from dataclasses import replace
 
-from ..methods import MergeProblem, get_method
-from .evidence import own_benign
+from ..baselines.regmean import regmean
+from ..methods import MergeProblem
+from .collect import own_benign
 
 __all__ = ["with_wide_inputs"]
 
@@ -29,8 +30,7 @@ def with_wide_inputs(problem: MergeProblem) -> MergeProblem:
     for adapter in problem.adapters:
         if adapter.role == "utility":
             own_benign(problem, adapter.name)
-    regmean = get_method("regmean")
     assert regmean.prepare is not None
-    # Nobody asks for these moments again, so none of them is kept.
+    # Nobody asks for these moments again, so none of them is stored.
     prepared = regmean.prepare(replace(problem, cache=None), regmean.options())
     return problem if prepared.spaces is None else replace(problem, spaces=prepared.spaces)

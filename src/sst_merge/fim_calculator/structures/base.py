@@ -6,24 +6,41 @@ that the statistics of two runs add exactly.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 from typing_extensions import Self
 
 from ...errors import FisherError
+from .sums import RunningSums
 
-__all__ = ["LayerFisher", "require_finite", "require_gram", "require_shape"]
+__all__ = ["Form", "LayerFisher", "require_finite", "require_gram", "require_shape"]
+
+Form = Literal["diagonal", "kronecker", "dense", "low-rank"]
+"""How an operator can be taken apart; see :class:`LayerFisher`."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LayerFisher(ABC):
     """Fisher information of one layer's core matrix M (p, q), as a linear operator on M.
 
+    A structure says with :attr:`form` how its operator can be taken apart, and solvers ask for nothing else:
+
+    - ``diagonal``: :meth:`diagonal` is the whole operator;
+    - ``kronecker``: F = G ⊗ A with the two :meth:`factors`;
+    - ``dense``: :meth:`dense` is the way to it;
+    - ``low-rank``: F = RᵀR with the :meth:`root` R, whose row n belongs to sample n in every layer, so that the
+      Fisher of a whole model also holds the correlations between layers.
+
+    Fields are what is stored: tensors and integers are sums over samples and are added; anything else must be equal
+    in what is added.
+
     Attributes:
+        structure: name of the structure.
+        form: how the operator can be taken apart.
+        sums: what gathers its statistics; set by :func:`~.registry.fisher_structure`.
         samples: N, how many samples the sums run over.
         weight: factor kept beside the sums; the operator is weight · (mean over samples).
 
@@ -33,6 +50,8 @@ class LayerFisher(ABC):
     """
 
     structure: ClassVar[str]
+    form: ClassVar[Form]
+    sums: ClassVar[type[RunningSums]]
 
     samples: int
     weight: float = 1.0
@@ -62,43 +81,64 @@ class LayerFisher(ABC):
             FisherError: another shape.
         """
 
-    @abstractmethod
     def dense(self) -> Tensor:
         """F as a (pq, pq) float64 matrix."""
+        size = self.shape[0] * self.shape[1]
+        return self.matvec(torch.eye(size, dtype=torch.float64).reshape(size, *self.shape)).flatten(1)
 
-    @abstractmethod
     def diagonal(self) -> Tensor:
         """The diagonal of F, (p, q)."""
+        return self.dense().diagonal().reshape(self.shape)
 
     def trace(self) -> float:
         """Sum of the diagonal."""
         return float(self.diagonal().sum())
 
-    @abstractmethod
-    def tensors(self) -> dict[str, Tensor]:
-        """What is stored, by name."""
-
-    def counts(self) -> dict[str, int]:
-        """The integers that are stored beside the tensors."""
-        return {"samples": self.samples}
-
-    @classmethod
-    @abstractmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor], counts: Mapping[str, int], weight: float) -> Self:
-        """The inverse of :meth:`tensors` and :meth:`counts`.
-
-        Args:
-            tensors: as :meth:`tensors` gives them.
-            counts: as :meth:`counts` gives them.
-            weight: as in the attribute.
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """G (p, p) and A (q, q) with F = G ⊗ A, of a structure of form ``kronecker``.
 
         Raises:
-            FisherError: the numbers are not sums of squares.
+            FisherError: of another form.
         """
+        raise FisherError(f"a {self.structure} Fisher is of form {self.form}: it has no Kronecker factors")
 
-    @abstractmethod
-    def _plus(self, other: Self) -> Self:
-        """The sums of both; everything that must agree has been checked."""
+    def root(self) -> Tensor:
+        """R (N, pq) with F = RᵀR, float64, of a structure of form ``low-rank``.
+
+        Raises:
+            FisherError: of another form.
+        """
+        raise FisherError(f"a {self.structure} Fisher is of form {self.form}: it does not hold every sample's gradient")
+
+    def variance(self) -> Tensor:
+        """E[g²] - E[g]², (p, q): the variance of the gradient over samples, times the weight.
+
+        Raises:
+            FisherError: the structure does not know it.
+        """
+        raise FisherError(f"a {self.structure} Fisher does not know the gradient's variance; use diagonal or lowrank")
+
+    def output_shrunk(self, share: float) -> Self:
+        """The Fisher with its output factor shrunk towards a multiple of the identity.
+
+        Args:
+            share: γ, 0 to 1.
+
+        Returns:
+            This operator as it is, where it has no output factor.
+        """
+        return self
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The stored fields that are tensors, by name."""
+        return {name: value for name, value in self._stored().items() if isinstance(value, Tensor)}
+
+    def counts(self) -> dict[str, Any]:
+        """The stored fields that are no tensors, by name: N, other counts, and shapes."""
+        return {name: value for name, value in self._stored().items() if not isinstance(value, Tensor)}
+
+    def _stored(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "weight"}
 
     def __add__(self, other: Self) -> Self:
         """Statistics of both sets of samples together.
@@ -112,7 +152,12 @@ class LayerFisher(ABC):
             raise FisherError(f"cannot add Fishers of cores {self.shape} and {other.shape}: different core spaces")
         if other.weight != self.weight:
             raise FisherError(f"cannot add Fishers of weights {self.weight} and {other.weight}; add first, then scale")
-        return self._plus(other)
+        return replace(self, **self._sums_with(other))
+
+    def _sums_with(self, other: Self) -> dict[str, Any]:
+        """The fields of the sum; everything that must agree has been checked."""
+        theirs = other._stored()
+        return {name: own + theirs[name] for name, own in self._stored().items() if isinstance(own, Tensor | int)}
 
     def scaled(self, factor: float) -> Self:
         """The operator times a positive number; the sums stay as they are.

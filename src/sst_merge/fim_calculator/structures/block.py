@@ -1,18 +1,49 @@
 """The exact empirical Fisher of one layer, every correlation inside the layer kept."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
-from typing_extensions import Self
 
 from ...errors import FisherError
-from .base import LayerFisher, require_gram, require_shape
+from .base import Form, LayerFisher, require_gram, require_shape
+from .registry import fisher_structure
+from .sums import SampleSums
 
 __all__ = ["BlockFisher"]
 
 
+_FLUSH_ROWS = 64
+"""Gradients gathered before one rank-k update of a (pq, pq) matrix: k = 1 would be bound by memory traffic."""
+
+
+class _Sums(SampleSums):
+    def __init__(self, shape: tuple[int, int], device: torch.device) -> None:
+        super().__init__(shape, device)
+        size = shape[0] * shape[1]
+        self._outer = self.zeros(size, size)
+        self._rows: list[Tensor] = []
+
+    def consume(self, gradients: Tensor) -> None:
+        self._rows.append(gradients.flatten(1))
+        if sum(len(rows) for rows in self._rows) >= _FLUSH_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._rows:
+            rows = torch.cat(self._rows).to(torch.float64)
+            self._outer.addmm_(rows.T, rows)
+            self._rows.clear()
+
+    def finish(self) -> dict[str, Any]:
+        self._flush()
+        outer = self._outer.cpu()
+        # A blocked matrix product may differ in the last bit across the diagonal.
+        return {"outer": (outer + outer.T) / 2, "core_shape": self.shape}
+
+
+@fisher_structure(sums=_Sums)
 @dataclass(frozen=True, eq=False, kw_only=True)
 class BlockFisher(LayerFisher):
     """F = Σ vec(g) vec(g)ᵀ / N.
@@ -23,6 +54,7 @@ class BlockFisher(LayerFisher):
     """
 
     structure: ClassVar[str] = "block"
+    form: ClassVar[Form] = "dense"
 
     outer: Tensor
     core_shape: tuple[int, int]
@@ -62,35 +94,3 @@ class BlockFisher(LayerFisher):
     def diagonal(self) -> Tensor:
         """(p, q)."""
         return (self.outer.diagonal() * (self.weight / self.samples)).reshape(self.shape)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """The sum of outer products."""
-        return {"outer": self.outer}
-
-    def counts(self) -> dict[str, int]:
-        """N, p and q."""
-        return {"samples": self.samples, "p": self.core_shape[0], "q": self.core_shape[1]}
-
-    @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor], counts: Mapping[str, int], weight: float) -> Self:
-        """Rebuild from what is stored.
-
-        Args:
-            tensors: the sum of outer products.
-            counts: N, p and q.
-            weight: as in the attribute.
-
-        Raises:
-            FisherError: the numbers are not sums of outer products.
-        """
-        return cls(
-            samples=counts["samples"], weight=weight, core_shape=(counts["p"], counts["q"]), outer=tensors["outer"]
-        )
-
-    def _plus(self, other: Self) -> Self:
-        return type(self)(
-            samples=self.samples + other.samples,
-            weight=self.weight,
-            outer=self.outer + other.outer,
-            core_shape=self.core_shape,
-        )

@@ -1,19 +1,34 @@
 """Diagonal Fisher: every entry of the core on its own."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from typing_extensions import Self
 
 from ...errors import FisherError
-from .base import LayerFisher, require_finite, require_shape
+from .base import Form, LayerFisher, require_finite, require_shape
+from .registry import fisher_structure
+from .sums import SampleSums
 
 __all__ = ["DiagonalFisher"]
 
 
+class _Sums(SampleSums):
+    def __init__(self, shape: tuple[int, int], device: torch.device) -> None:
+        super().__init__(shape, device)
+        self._sum, self._squares = self.zeros(*shape), self.zeros(*shape)
+
+    def consume(self, gradients: Tensor) -> None:
+        wide = gradients.to(torch.float64)
+        self._sum += wide.sum(0)
+        self._squares += wide.square().sum(0)
+
+    def finish(self) -> dict[str, Any]:
+        return {"gradient_sum": self._sum.cpu(), "square_sum": self._squares.cpu()}
+
+
+@fisher_structure(sums=_Sums)
 @dataclass(frozen=True, eq=False, kw_only=True)
 class DiagonalFisher(LayerFisher):
     """F = diag(E[g²]), with the mean gradient kept for the variance E[g²] - E[g]².
@@ -24,6 +39,7 @@ class DiagonalFisher(LayerFisher):
     """
 
     structure: ClassVar[str] = "diagonal"
+    form: ClassVar[Form] = "diagonal"
 
     gradient_sum: Tensor
     square_sum: Tensor
@@ -72,29 +88,3 @@ class DiagonalFisher(LayerFisher):
         mean = self.gradient_sum / self.samples
         # Rounding can make the difference of two nearly equal numbers negative; a variance is not.
         return self.weight * (self.square_sum / self.samples - mean.square()).clamp_min(0.0)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Σg and Σg²."""
-        return {"gradient_sum": self.gradient_sum, "square_sum": self.square_sum}
-
-    @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor], counts: Mapping[str, int], weight: float) -> Self:
-        """Rebuild from what is stored.
-
-        Args:
-            tensors: Σg and Σg².
-            counts: N.
-            weight: as in the attribute.
-
-        Raises:
-            FisherError: the numbers are not sums of squares.
-        """
-        return cls(samples=counts["samples"], weight=weight, **dict(tensors))
-
-    def _plus(self, other: Self) -> Self:
-        return type(self)(
-            samples=self.samples + other.samples,
-            weight=self.weight,
-            gradient_sum=self.gradient_sum + other.gradient_sum,
-            square_sum=self.square_sum + other.square_sum,
-        )

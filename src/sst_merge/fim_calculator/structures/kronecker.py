@@ -1,19 +1,49 @@
 """Kronecker-factored Fisher (K-FAC, arXiv:1503.05671; the "expand" setting of arXiv:2311.00636 for sequences)."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from typing_extensions import Self
 
 from ...errors import FisherError
-from .base import LayerFisher, require_gram, require_shape
+from .base import Form, LayerFisher, require_gram, require_shape
+from .registry import fisher_structure
+from .sums import RunningSums
 
 __all__ = ["KroneckerFisher"]
 
 
+class _Sums(RunningSums):
+    def __init__(self, shape: tuple[int, int], device: torch.device) -> None:
+        super().__init__(shape, device)
+        self._grads, self._inputs = self.zeros(shape[0], shape[0]), self.zeros(shape[1], shape[1])
+        self._calls = 0
+        self._tokens = 0
+
+    def add(self, e: Tensor, z: Tensor) -> None:
+        deltas, inputs = e.flatten(0, 1), z.flatten(0, 1)
+        self._grads += deltas.T @ deltas
+        self._inputs += inputs.T @ inputs
+        self._calls += 1
+
+    def close_batch(self, size: int, tokens: int) -> Tensor:
+        # A module that runs k times in a forward pass sees k times the tokens.
+        self._tokens += tokens * max(1, self._calls)
+        self._calls = 0
+        return self._grads.abs().amax() + self._inputs.abs().amax()
+
+    def finish(self) -> dict[str, Any]:
+        grads, inputs = self._grads.cpu(), self._inputs.cpu()
+        return {
+            "tokens": self._tokens,
+            "gradient_outer": (grads + grads.T) / 2,
+            "input_outer": (inputs + inputs.T) / 2,
+        }
+
+
+@fisher_structure(sums=_Sums)
 @dataclass(frozen=True, eq=False, kw_only=True)
 class KroneckerFisher(LayerFisher):
     """F = G ⊗ A with G = Σδδᵀ / N and A = Σxxᵀ / T, δ and x the token's projections Uᵀδ_t and Vᵀx_t.
@@ -25,6 +55,7 @@ class KroneckerFisher(LayerFisher):
     """
 
     structure: ClassVar[str] = "kronecker"
+    form: ClassVar[Form] = "kronecker"
 
     gradient_outer: Tensor
     input_outer: Tensor
@@ -52,6 +83,25 @@ class KroneckerFisher(LayerFisher):
         """A = Σxxᵀ / T, (q, q)."""
         return self.input_outer / self.tokens
 
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """G and A."""
+        return self.grad_factor, self.input_factor
+
+    def output_shrunk(self, share: float) -> Self:
+        """(1−γ)G + γ (tr G / p) I in place of G: linear shrinkage (Ledoit and Wolf, 2004), which keeps the trace.
+
+        Args:
+            share: γ, 0 to 1. At 1 only what the module reads matters, as in RegMean (arXiv:2212.09849).
+
+        Returns:
+            The Fisher with the shrunk output factor.
+        """
+        if share == 0:
+            return self
+        outer = self.gradient_outer
+        target = outer.diagonal().mean() * torch.eye(len(outer), dtype=outer.dtype)
+        return replace(self, gradient_outer=(1.0 - share) * outer + share * target)
+
     def matvec(self, core: Tensor) -> Tensor:
         """G M A.
 
@@ -73,34 +123,3 @@ class KroneckerFisher(LayerFisher):
     def diagonal(self) -> Tensor:
         """(p, q): outer product of the factors' diagonals."""
         return torch.outer(self.grad_factor.diagonal(), self.input_factor.diagonal())
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Both sums of outer products."""
-        return {"gradient_outer": self.gradient_outer, "input_outer": self.input_outer}
-
-    def counts(self) -> dict[str, int]:
-        """N and T."""
-        return {"samples": self.samples, "tokens": self.tokens}
-
-    @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor], counts: Mapping[str, int], weight: float) -> Self:
-        """Rebuild from what is stored.
-
-        Args:
-            tensors: both sums.
-            counts: N and T.
-            weight: as in the attribute.
-
-        Raises:
-            FisherError: the numbers are not sums of outer products.
-        """
-        return cls(samples=counts["samples"], tokens=counts["tokens"], weight=weight, **dict(tensors))
-
-    def _plus(self, other: Self) -> Self:
-        return type(self)(
-            samples=self.samples + other.samples,
-            tokens=self.tokens + other.tokens,
-            weight=self.weight,
-            gradient_outer=self.gradient_outer + other.gradient_outer,
-            input_outer=self.input_outer + other.input_outer,
-        )

@@ -1,19 +1,33 @@
 """The gradients themselves: exact, also across layers, and small while samples are few."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from typing_extensions import Self
 
 from ...errors import FisherError
-from .base import LayerFisher, require_finite, require_shape
+from .base import Form, LayerFisher, require_finite, require_shape
+from .registry import fisher_structure
+from .sums import SampleSums
 
 __all__ = ["SampleGradients"]
 
 
+class _Sums(SampleSums):
+    def __init__(self, shape: tuple[int, int], device: torch.device) -> None:
+        super().__init__(shape, device)
+        self._rows: list[Tensor] = []
+
+    def consume(self, gradients: Tensor) -> None:
+        self._rows.append(gradients.cpu())
+
+    def finish(self) -> dict[str, Any]:
+        return {"rows": torch.cat(self._rows)}
+
+
+@fisher_structure(sums=_Sums)
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SampleGradients(LayerFisher):
     """F = RᵀR with one row √(weight/N) vec(g) a sample.
@@ -25,6 +39,7 @@ class SampleGradients(LayerFisher):
     """
 
     structure: ClassVar[str] = "lowrank"
+    form: ClassVar[Form] = "low-rank"
 
     rows: Tensor
 
@@ -39,7 +54,7 @@ class SampleGradients(LayerFisher):
         """(p, q)."""
         return self.rows.shape[1], self.rows.shape[2]
 
-    def factor(self) -> Tensor:
+    def root(self) -> Tensor:
         """R with F = RᵀR, (N, pq), float64."""
         return self.rows.to(torch.float64).flatten(1) * (self.weight / self.samples) ** 0.5
 
@@ -55,40 +70,21 @@ class SampleGradients(LayerFisher):
         Raises:
             FisherError: another shape.
         """
-        factor = self.factor()
-        return (require_shape(core, self.shape).flatten(-2) @ factor.T @ factor).reshape(core.shape)
+        root = self.root()
+        return (require_shape(core, self.shape).flatten(-2) @ root.T @ root).reshape(core.shape)
 
     def dense(self) -> Tensor:
         """(pq, pq)."""
-        factor = self.factor()
-        return factor.T @ factor
+        root = self.root()
+        return root.T @ root
 
     def diagonal(self) -> Tensor:
         """(p, q)."""
-        return self.factor().square().sum(0).reshape(self.shape)
+        return self.root().square().sum(0).reshape(self.shape)
 
     def variance(self) -> Tensor:
         """The variance of the gradient over samples, times the weight, (p, q)."""
         return self.weight * self.rows.to(torch.float64).var(0, correction=0)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """The rows."""
-        return {"rows": self.rows}
-
-    @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor], counts: Mapping[str, int], weight: float) -> Self:
-        """Rebuild from what is stored.
-
-        Args:
-            tensors: the rows.
-            counts: N.
-            weight: as in the attribute.
-
-        Raises:
-            FisherError: the rows do not fit N, or are not finite.
-        """
-        return cls(samples=counts["samples"], weight=weight, rows=tensors["rows"])
-
-    def _plus(self, other: Self) -> Self:
-        rows = torch.cat([self.rows, other.rows])
-        return type(self)(samples=self.samples + other.samples, weight=self.weight, rows=rows)
+    def _sums_with(self, other: Self) -> dict[str, Any]:
+        return {"samples": self.samples + other.samples, "rows": torch.cat([self.rows, other.rows])}

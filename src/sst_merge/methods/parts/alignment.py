@@ -5,6 +5,7 @@ W_aligned = W + ΔW_S, and V is as low-rank as they are). From weights it has fu
 or its image of the updates (exact) widens the core space of a module; V itself is never kept.
 """
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -15,6 +16,7 @@ from ...errors import BaseModelError, MergeError
 from ...fim_calculator import point_cores
 from ...lora_utils import LoraFactors
 from .. import MergeProblem
+from .widening import joined
 
 __all__ = [
     "Alignment",
@@ -136,7 +138,7 @@ def alignment_cores(
         b, a, energies[module] = low_rank(weight_difference(problem, module), rank, generator)
         vector = LoraFactors(b, a, space.kind)
         vector = vector.with_bias() if space.bias else vector
-        spaces[module] = CoreSpace(_joined(space.left, vector.b), _joined(space.right, vector.a.T), *_layout(space))
+        spaces[module] = replace(space, left=joined(space.left, vector.b), right=joined(space.right, vector.a.T))
         vectors[module] = spaces[module].coordinates(vector)
         if problem.progress is not None:
             problem.progress("alignment vector", done, len(problem.spaces))
@@ -166,7 +168,7 @@ def alignment_operators(problem: MergeProblem, source: str) -> tuple[dict[str, C
         spaces[module], operators[module] = space, None
         if norm > 0:
             image = (difference @ (difference.T @ space.left)) / norm
-            wide = CoreSpace(_joined(space.left, image), space.right, *_layout(space))
+            wide = replace(space, left=joined(space.left, image))
             spaces[module] = wide
             operators[module] = (wide.left.T @ image).double() @ (space.left.T @ wide.left).double()
         if problem.progress is not None:
@@ -196,13 +198,3 @@ def _gram_over_norm(core: Tensor) -> Tensor | None:
     norm = float(core.norm())
     # Scaled first: the square of a tiny update would underflow.
     return (core / norm) @ core.T if norm > 0 else None
-
-
-def _joined(basis: Tensor, more: Tensor) -> Tensor:
-    """Orthonormal columns that span both; in float64, rounded once."""
-    scale = more.double().norm(dim=0).clamp_min(torch.finfo(torch.float64).tiny)
-    return torch.linalg.qr(torch.cat([basis.double(), more.double() / scale], dim=1))[0].to(basis.dtype)
-
-
-def _layout(space: CoreSpace) -> tuple[Literal["linear", "conv1d", "embedding"], bool]:
-    return space.kind, space.bias

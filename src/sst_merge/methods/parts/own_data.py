@@ -4,10 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
-from ...core_space import CoreSpace
 from ...data_loader.batch import Batch
 from ...errors import DataError, MergeError
 from ...fim_calculator import point_cores
@@ -16,7 +14,7 @@ from .. import Layer, MergeProblem
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["OwnData", "own_data", "required_model", "signed_patches", "ticker", "widened"]
+__all__ = ["OwnData", "own_data", "required_model", "signed_patches", "ticker"]
 
 
 @dataclass(frozen=True)
@@ -121,18 +119,3 @@ def ticker(problem: MergeProblem, stage: str, batches: Sequence[Batch]) -> Calla
     """
     progress, total = problem.progress, sum(len(b) for b in batches)
     return None if progress is None else lambda done: progress(stage, done, total)
-
-
-def widened(space: CoreSpace, rows: Tensor) -> CoreSpace:
-    """A core space whose right basis also spans further rows.
-
-    Args:
-        space: U and V.
-        rows: (n, d_in), or (n, d_in + 1) with a bias.
-
-    Returns:
-        The same U, and orthonormal columns that span V and the rows.
-    """
-    scale = rows.double().norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
-    columns = torch.cat([space.right.double(), (rows.double() / scale).T.to(space.right.device)], dim=1)
-    return CoreSpace(space.left, torch.linalg.qr(columns)[0].to(space.right), space.kind, space.bias)

@@ -1,7 +1,25 @@
 """Public data sets under one schema: from a folder or from the hub, the same rows in the same order."""
 
+from .by_id import fingerprint, read_ids, resolve
 from .draw import draw, part_of, shuffled
-from .load import SETS, EvalSet, load_set
-from .spec import Row, SetSpec
+from .read import EvalSet, Source, read_set
+from .spec import HubPart, Part, Row, SetSpec, content_id, distinct, field
 
-__all__ = ["SETS", "EvalSet", "Row", "SetSpec", "draw", "load_set", "part_of", "shuffled"]
+__all__ = [
+    "EvalSet",
+    "HubPart",
+    "Part",
+    "Row",
+    "SetSpec",
+    "Source",
+    "content_id",
+    "distinct",
+    "draw",
+    "field",
+    "fingerprint",
+    "part_of",
+    "read_ids",
+    "read_set",
+    "resolve",
+    "shuffled",
+]

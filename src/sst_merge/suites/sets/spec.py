@@ -3,9 +3,11 @@
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ...data_loader import normalise_prompt
+from ...data_loader.formats import read_file
 
 __all__ = ["HubPart", "Part", "Row", "SetSpec", "content_id", "distinct", "field"]
 
@@ -30,12 +32,16 @@ class HubPart:
     split: str
 
 
+def _one_part(path: Path) -> list[Part]:
+    return [(path.name.split(".")[0], read_file(path))]
+
+
 @dataclass(frozen=True, kw_only=True)
 class SetSpec:
     """One data set.
 
     Attributes:
-        name: as `load_set` takes it.
+        name: as ``--exclude`` takes it.
         summary: one line.
         files: below the data folder, in the order in which they are read.
         rows: parts → rows in the schema of this package, the same for folder and hub.
@@ -44,6 +50,8 @@ class SetSpec:
         licence: of the data, as its authors state it.
         get: where it comes from, as a sentence for people who do not have it.
         partial: the folder holds a part of the set, so folder and hub differ; the SHA-256 says which was used.
+        read: one of `files` → its parts. By default one part, named like the file: whatever
+            :func:`~sst_merge.data_loader.formats.read_file` reads.
     """
 
     name: str
@@ -55,6 +63,7 @@ class SetSpec:
     licence: str
     get: str
     partial: bool = False
+    read: Callable[[Path], list[Part]] = _one_part
 
 
 def content_id(name: str, prompt: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from zlib import crc32
 
-from ...errors import DataError, OutputExistsError
+from ...errors import DataError
 from ...files import atomic_folder
 from ..world import UNALIGNED, Artefact
 from .lab_files import LabFiles, place
@@ -146,17 +146,12 @@ def _stage(
 ) -> Iterator[tuple[Path, random.Random, Callable[[int], bool]]]:
     """One artefact in the making: the folder to fill, a generator (torch's is seeded by the purpose too), a bar.
 
-    Raises:
-        OutputExistsError: a file has the folder's name.
+    Where another process was faster, its folder stays.
     """
     seed = crc32(f"sst-merge lab/{lab.seed}/{purpose}".encode())
-    folder = lab.root / name
-    try:
-        with reproducibly(seed), atomic_folder(folder, force=False) as aside, _progress(lab, name, steps) as advance:
-            yield aside, random.Random(seed), advance
-    except OutputExistsError:
-        if not folder.is_dir():  # where it is one, another process has built the same meanwhile
-            raise
+    folder = atomic_folder(lab.root / name, keep_existing=True)
+    with reproducibly(seed), folder as aside, _progress(lab, name, steps) as advance:
+        yield aside, random.Random(seed), advance
 
 
 @contextmanager

@@ -10,8 +10,8 @@ from typing import Literal
 from ...data_loader import DataSource, load_rows, normalise_prompt
 from ...data_loader.formats import Record, read_file
 from ...errors import DataError
-from ...suites.sets import load_set
-from ...suites.sets.templates import templates
+from ...suites.builtin.jailbreak import templates
+from ...suites.registry import load_set
 from .config import DATA_VARIABLE, Part, Source, TextConfig
 
 __all__ = ["PLACEHOLDER", "Asked", "Template", "TextQuestion", "read_prompts", "read_templates"]

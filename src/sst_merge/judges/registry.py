@@ -1,0 +1,66 @@
+"""Judges by name: the files of this room, and entry points of other packages."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cache
+
+from ..discovery import discover
+from ..errors import DataError
+from .contract import Judge, JudgeKind, JudgeSettings
+
+__all__ = ["DEFAULT_JUDGES", "ENTRY_POINT_GROUP", "available_judges", "make_judges"]
+
+ENTRY_POINT_GROUP = "sst_merge.judges"
+DEFAULT_JUDGES = ("rules", "incoherence", "offline")
+
+
+@cache
+def available_judges() -> Mapping[str, JudgeKind]:
+    """Every judge by name.
+
+    Returns:
+        Name → how to make it, the built-in ones first.
+    """
+    return discover(JudgeKind, room=sys.modules[__package__], group=ENTRY_POINT_GROUP)
+
+
+def make_judges(
+    names: Sequence[str] = DEFAULT_JUDGES,
+    *,
+    device: str = "cpu",
+    dtype: str = "auto",
+    batch_size: int = 8,
+    models: Mapping[str, str] | None = None,
+) -> list[Judge]:
+    """Judges by name; nothing is loaded before the first verdict is asked for.
+
+    Args:
+        names: of :func:`available_judges`. Some make several judges, such as WildGuard one of refusal and one of harm,
+            which share one model.
+        device: for judges that are neural networks.
+        dtype: of their weights.
+        batch_size: pairs that they read at a time.
+        models: name → other id or folder of its model.
+
+    Returns:
+        The judges, in the order given.
+
+    Raises:
+        DataError: an unknown name, or one given twice.
+    """
+    models, kinds = models or {}, available_judges()
+    unknown = [name for name in [*names, *models] if name not in kinds]
+    if unknown or len(set(names)) < len(names):
+        wrong = (
+            f"unknown judge {', '.join(map(repr, unknown))}"
+            if unknown
+            else f"a judge is named twice: {', '.join(names)}"
+        )
+        raise DataError(f"{wrong}; available: {', '.join(kinds)}")
+    return [
+        judge
+        for name in names
+        for judge in kinds[name].make(
+            JudgeSettings(model=models.get(name), device=device, dtype=dtype, batch_size=batch_size)
+        )
+    ]

@@ -1,0 +1,207 @@
+"""A planned merge carried out: in memory, or straight to disk."""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..lora_utils import Adapter
+from ..methods import MergeProblem, Prepared
+from ..progress import Progress
+from .calibration_record import calibration_records
+from .engine import MergedModule, merged_modules
+from .inputs import NO_INPUTS, MergeInputs
+from .plan import MergePlan
+from .report import AdapterRecord, MergeReport, ModuleFigures, package_versions
+from .result import FileText, MergeResult, write_merge
+
+if TYPE_CHECKING:
+    from ..core_space import CoreSpace
+
+__all__ = ["merge_in_memory", "merge_problem", "merge_to_folder"]
+
+_LOW_ENERGY = 0.99
+
+
+def merge_in_memory(
+    plan: MergePlan, inputs: MergeInputs = NO_INPUTS, *, progress: Progress | None = None
+) -> MergeResult:
+    """Carry a plan out.
+
+    Args:
+        plan: a checked merge.
+        inputs: model and data.
+        progress: called with (stage, done, total).
+
+    Returns:
+        The merged adapter in memory, with its report.
+    """
+    run = _Run(plan, inputs, progress)
+    run.check()
+    factors = {merged.name: merged.factors for merged in run.modules()}
+    adapter = Adapter.from_factors(factors, name="merged", base_model=plan.base_model, task_type=plan.task_type)
+    return MergeResult(adapter, run.report(), dict(run.timings), plan.input_folders)
+
+
+def merge_to_folder(
+    plan: MergePlan,
+    path: str | Path,
+    inputs: MergeInputs = NO_INPUTS,
+    *,
+    dtype: torch.dtype | None = None,
+    force: bool = False,
+    extra_files: Mapping[str, FileText] = MappingProxyType({}),
+    progress: Progress | None = None,
+) -> MergeReport:
+    """Carry a plan out straight to disk: memory holds one module, however large the adapters are.
+
+    Args:
+        plan: a checked merge.
+        path: folder to make; nothing is left of it after an error.
+        inputs: model and data.
+        dtype: type to write; that of the computation by default.
+        force: replace an existing folder.
+        extra_files: file name → text, or a function of the finished report.
+        progress: called with (stage, done, total).
+
+    Returns:
+        The report as written to ``merge_report.json``.
+    """
+    run = _Run(plan, inputs, progress)
+    run.check()
+    return write_merge(
+        path,
+        ((merged.name, merged.factors) for merged in run.modules()),
+        run.report,
+        base_model=plan.base_model,
+        task_type=plan.task_type,
+        dtype=dtype,
+        force=force,
+        extra_files=extra_files,
+        inputs=plan.input_folders,
+    )
+
+
+def merge_problem(plan: MergePlan, inputs: MergeInputs, *, progress: Progress | None = None) -> MergeProblem:
+    """The whole merge as a method's preparation sees it.
+
+    Args:
+        plan: a checked merge.
+        inputs: model and data.
+        progress: called with (stage, done, total).
+
+    Returns:
+        Adapters in their core spaces, in the plan's order of modules, with model and data.
+    """
+    from ..fim_calculator import build_spaces
+
+    built = build_spaces(plan.adapters, dtype=plan.settings.compute_dtype, device=plan.settings.device)
+    return MergeProblem(
+        adapters=plan.adapters,
+        spaces={module.name: built[module.name] for module in plan.modules},
+        model=inputs.model,
+        harm=inputs.harm,
+        benign=inputs.benign,
+        adapter_benign=inputs.adapter_benign,
+        seed=plan.settings.seed,
+        progress=progress,
+        base_weights=inputs.base_weights,
+        aligned_weights=inputs.aligned_weights,
+    )
+
+
+@dataclass
+class _Run:
+    """One merge while it is carried out.
+
+    Attributes:
+        plan: what was checked.
+        inputs: model and data.
+        progress: called with (stage, done, total), or None.
+        prepared: what the method did before the layers.
+        records: the adapters' provenance.
+        figures: module name → figures, as far as merged.
+        timings: seconds by stage, as far as done.
+    """
+
+    plan: MergePlan
+    inputs: MergeInputs
+    progress: Progress | None
+    prepared: Prepared = field(default_factory=Prepared)
+    records: tuple[AdapterRecord, ...] = ()
+    figures: dict[str, ModuleFigures] = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Refuse missing data, then read every value of every adapter once."""
+        began = time.perf_counter()
+        self.plan.check_inputs(self.inputs)
+        adapters = self.plan.adapters
+        for done, adapter in enumerate(adapters, start=1):
+            adapter.check_values()
+            if self.progress is not None:
+                self.progress("check", done, len(adapters))
+        self.records = tuple(AdapterRecord.of(adapter) for adapter in adapters)
+        self.timings["check"] = time.perf_counter() - began
+
+    def modules(self) -> Iterator[MergedModule]:
+        """Prepare the method, then merge module by module.
+
+        Yields:
+            Merged modules in the plan's order.
+        """
+        began = time.perf_counter()
+        spaces = self._prepare()
+        self.timings["prepare"] = time.perf_counter() - began
+        began = time.perf_counter()
+        for merged in merged_modules(self.plan, state=self.prepared.state, spaces=spaces, progress=self.progress):
+            self.figures[merged.name] = merged.figures
+            yield merged
+        self.timings["merge"] = time.perf_counter() - began
+
+    def report(self) -> MergeReport:
+        """Provenance and figures of the finished merge."""
+        plan, settings = self.plan, self.plan.settings
+        return MergeReport(
+            method=plan.method.name,
+            paper=plan.method.paper,
+            options=plan.options.model_dump(mode="json"),
+            seed=settings.seed,
+            rank=settings.rank,
+            energy=settings.energy,
+            compute_dtype=str(settings.compute_dtype).removeprefix("torch."),
+            base_model=plan.base_model,
+            adapters=self.records,
+            modules=dict(self.figures),
+            method_report=self.prepared.report,
+            warnings=(*plan.warnings, *self.prepared.warnings, *_warnings(self.figures)),
+            versions=package_versions(),
+            calibration=calibration_records(self.inputs),
+        )
+
+    def _prepare(self) -> "Mapping[str, CoreSpace] | None":
+        """Let the method look at the whole merge; returns the core spaces to merge in, if it did."""
+        prepare = self.plan.method.prepare
+        if prepare is None:
+            return None
+        problem = merge_problem(self.plan, self.inputs, progress=self.progress)
+        self.prepared = prepare(problem, self.plan.options)
+        return problem.spaces if self.prepared.spaces is None else self.prepared.spaces
+
+
+def _warnings(figures: Mapping[str, ModuleFigures]) -> list[str]:
+    found = []
+    if all(figure.norm == 0 for figure in figures.values()):
+        found.append("the merged update is zero everywhere: the output equals the base model")
+    cut = {module: figure.kept_energy for module, figure in figures.items() if figure.kept_energy < _LOW_ENERGY}
+    if cut:
+        worst = min(cut, key=lambda module: cut[module])
+        found.append(
+            f"the cut to a smaller rank lost more than 1 % of ‖ΔW‖² in {len(cut)} of {len(figures)} modules; most in "
+            f"{worst!r}, which keeps {cut[worst]:.3f}. Give a larger rank, or none for the exact result"
+        )
+    return found

@@ -1,0 +1,144 @@
+"""Second moments of what goes into a module, E[x xᵀ] over tokens: forward passes only, a few modules at a time.
+
+These are d_in × d_in, larger than any core, so that modules are taken in groups that fit a budget of memory; every
+group costs one pass over the data.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...core_space import CoreSpace
+from ...data_loader.batch import Batch
+from ...errors import DataError, MergeError
+from ...fim_calculator import CoreModel
+
+__all__ = ["grouped_moments", "input_moments", "module_groups"]
+
+
+def module_groups(spaces: Mapping[str, CoreSpace], memory_gib: float, *, copies: int = 1) -> Iterator[tuple[str, ...]]:
+    """Cut the modules into groups whose second moments fit the budget; a module too large for it is a group by itself.
+
+    Embeddings are left out: their inputs are no vectors.
+
+    Args:
+        spaces: core space per module.
+        memory_gib: budget.
+        copies: matrices of d_in × d_in held per module at once.
+
+    Yields:
+        Names of the modules of one group.
+    """
+    group: list[str] = []
+    used = 0.0
+    for module, space in spaces.items():
+        if not space.kind.reads_vectors:
+            continue
+        size = 8.0 * copies * space.right.shape[0] ** 2 / 2**30
+        if group and used + size > memory_gib:
+            yield tuple(group)
+            group, used = [], 0.0
+        group.append(module)
+        used += size
+    if group:
+        yield tuple(group)
+
+
+@torch.no_grad()
+def input_moments(
+    model: nn.Module,
+    spaces: Mapping[str, CoreSpace],
+    batches: Sequence[Batch],
+    modules: Sequence[str],
+    *,
+    point: Mapping[str, Tensor] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, Tensor]:
+    """E[x xᵀ] over all tokens that are not padding, prompt included.
+
+    Args:
+        model: the base model; its weights are only read.
+        spaces: core spaces in which the point lies.
+        batches: text.
+        modules: linear modules to look at.
+        point: cores of the model whose activations are taken; the base itself by default.
+        progress: called with the number of samples done.
+
+    Returns:
+        Module → (d_in, d_in), float64, on the module's device; one more row and column for the constant input where
+        the space has a bias.
+
+    Raises:
+        DataError: no batches.
+        MergeError: a module whose inputs cannot be told apart by token.
+    """
+    if not batches:
+        raise DataError("second moments of activations need at least one batch")
+    sums: dict[str, Tensor] = {}
+    mask = torch.zeros(0, dtype=torch.bool)
+
+    def hook(module: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def look(_: nn.Module, args: tuple[Any, ...]) -> None:
+            rows = spaces[module].kind.rows(args[0]).flatten(0, -2)
+            if len(rows) != len(mask):
+                raise MergeError(
+                    f"module {module!r} sees {len(rows)} inputs for {len(mask)} tokens (routed experts?); leave it out"
+                )
+            rows = rows[mask.to(rows.device)].double()
+            if spaces[module].bias:
+                rows = torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1)
+            product = rows.T @ rows
+            sums[module] = sums[module] + product if module in sums else product
+
+        return look
+
+    tokens = samples = 0
+    with CoreModel(model, spaces) as attached:
+        attached.set_point(point)
+        handles = [model.get_submodule(m).register_forward_pre_hook(hook(m)) for m in modules]
+        try:
+            for batch in batches:
+                mask = batch.attention_mask.flatten().bool()
+                attached.logits(batch)
+                tokens, samples = tokens + batch.tokens, samples + len(batch)
+                if progress is not None:
+                    progress(samples)
+        finally:
+            for handle in handles:
+                handle.remove()
+    return {m: sums[m] / tokens for m in modules}
+
+
+def grouped_moments(
+    model: nn.Module,
+    spaces: Mapping[str, CoreSpace],
+    batches: Sequence[Batch],
+    modules: Collection[str],
+    memory_gib: float,
+    *,
+    copies: int,
+    point: Mapping[str, Tensor],
+    progress: Callable[[int], None] | None,
+) -> Iterator[tuple[str, Tensor]]:
+    """:func:`input_moments` of many modules, group by group (:func:`module_groups`), each to be used and let go.
+
+    Args:
+        model: as there.
+        spaces: as there.
+        batches: as there.
+        modules: which ones, as far as their inputs are vectors.
+        memory_gib: budget of a group.
+        copies: matrices of d_in × d_in held per module at once.
+        point: as there.
+        progress: as there, anew for every group.
+
+    Yields:
+        Module and its (d_in, d_in).
+    """
+    for group in module_groups(spaces, memory_gib, copies=copies):
+        wanted = [module for module in group if module in modules]
+        moments = input_moments(model, spaces, batches, wanted, point=point, progress=progress)
+        for module in wanted:
+            yield module, moments.pop(module)

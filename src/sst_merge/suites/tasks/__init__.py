@@ -1,1 +1,0 @@
-"""Task files for lm-evaluation-harness, and the functions they name."""

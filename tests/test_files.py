@@ -1,0 +1,187 @@
+"""Files and folders that are whole or absent: errors, kills, several processes at once."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from sst_merge.errors import OutputExistsError
+from sst_merge.files import atomic_file, atomic_folder, file_sha256, sealed_files
+
+
+def held(folder: Path) -> dict[str, str]:
+    """Everything below a folder: relative name → text."""
+    return {
+        file.relative_to(folder).as_posix(): file.read_text(encoding="utf-8")
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
+
+
+def test_a_file_takes_its_name_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "figures.json"
+    with atomic_file(path) as aside:
+        aside.write_text("new", encoding="utf-8")
+        assert not path.exists()
+        assert aside.parent == path.parent
+    assert held(tmp_path) == {"deep/figures.json": "new"}
+    with atomic_file(str(path)) as aside:
+        aside.write_text("newer", encoding="utf-8")
+        assert path.read_text(encoding="utf-8") == "new"
+    assert held(tmp_path) == {"deep/figures.json": "newer"}
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: type[BaseException]) -> None:
+    path = tmp_path / "figures.json"
+    path.write_text("old", encoding="utf-8")
+    with pytest.raises(error), atomic_file(path) as aside:
+        aside.write_text("half", encoding="utf-8")
+        raise error
+    assert held(tmp_path) == {"figures.json": "old"}
+
+
+def test_a_block_that_writes_nothing_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "figures.json"
+    path.write_text("old", encoding="utf-8")
+    with pytest.raises(FileNotFoundError), atomic_file(path):
+        pass
+    assert held(tmp_path) == {"figures.json": "old"}
+
+
+def test_threads_that_write_one_file_do_not_share_a_place(tmp_path: Path) -> None:
+    path, both = tmp_path / "figures.json", threading.Barrier(2)
+    places: list[Path] = []
+
+    def write(text: str) -> None:
+        with atomic_file(path) as aside:
+            places.append(aside)
+            aside.write_text(text, encoding="utf-8")
+            both.wait(timeout=30)
+
+    threads = [threading.Thread(target=write, args=(text,)) for text in ("one", "two")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(places)) == 2
+    assert held(tmp_path) in ({"figures.json": "one"}, {"figures.json": "two"})
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from sst_merge.files import atomic_file, atomic_folder, sealed_files
+name, place = sys.argv[1], Path(sys.argv[2])
+opened = {
+    "file": lambda: atomic_file(place / "a"),
+    "folder": lambda: atomic_folder(place, force=True),
+    "sealed": lambda: sealed_files(place, seal="a"),
+}[name]()
+with opened as aside:
+    target = aside if name == "file" else aside / "a"
+    target.write_text("half", encoding="utf-8")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("name", ["file", "folder", "sealed"])
+def test_a_killed_process_leaves_the_old_content(tmp_path: Path, name: str) -> None:
+    place = tmp_path / "out"
+    place.mkdir()
+    (place / "a").write_text("old", encoding="utf-8")
+    (place / "b").write_text("older", encoding="utf-8")
+    run = subprocess.run([sys.executable, "-c", KILLED, name, str(place)], env=dict(os.environ), check=False)
+    assert run.returncode == -signal.SIGKILL
+    assert {n: text for n, text in held(place).items() if not n.startswith(".")} == {"a": "old", "b": "older"}
+    # What the dead process left does not stand in the way of the next one.
+    with atomic_folder(place, force=True) as folder:
+        (folder / "a").write_text("new", encoding="utf-8")
+    assert held(place) == {"a": "new"}
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_an_error_leaves_the_old_folder_and_nothing_else(tmp_path: Path, there: bool) -> None:
+    place = tmp_path / "out"
+    if there:
+        place.mkdir()
+        (place / "a").write_text("old", encoding="utf-8")
+    with pytest.raises(KeyboardInterrupt), atomic_folder(place, force=True) as folder:
+        (folder / "a").write_text("half", encoding="utf-8")
+        raise KeyboardInterrupt
+    assert held(tmp_path) == ({"out/a": "old"} if there else {})
+    assert list(tmp_path.iterdir()) == ([place] if there else [])
+
+
+def test_a_folder_is_replaced_on_demand_alone(tmp_path: Path) -> None:
+    place = tmp_path / "out"
+    with atomic_folder(place) as folder:
+        (folder / "a").write_text("old", encoding="utf-8")
+    assert place.stat().st_mode & 0o777 == tmp_path_mode(tmp_path)
+    with pytest.raises(OutputExistsError, match="exists already"), atomic_folder(place):
+        pytest.fail("the block must not run")
+    with atomic_folder(place, force=True) as folder:
+        (folder / "b").write_text("new", encoding="utf-8")
+    assert held(tmp_path) == {"out/b": "new"}
+    assert list(tmp_path.iterdir()) == [place]
+
+
+def tmp_path_mode(tmp_path: Path) -> int:
+    """Permissions that a plain mkdir gives here."""
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    mode = plain.stat().st_mode & 0o777
+    plain.rmdir()
+    return mode
+
+
+def test_the_first_of_several_builders_wins(tmp_path: Path) -> None:
+    place = tmp_path / "base"
+    with atomic_folder(place, keep_existing=True) as slow:
+        (slow / "a").write_text("slow", encoding="utf-8")
+        with atomic_folder(place, keep_existing=True) as fast:
+            (fast / "a").write_text("fast", encoding="utf-8")
+    assert held(tmp_path) == {"base/a": "fast"}
+    assert list(tmp_path.iterdir()) == [place]
+
+
+def test_a_file_in_the_way_is_no_folder_that_was_there_first(tmp_path: Path) -> None:
+    place = tmp_path / "base"
+    place.write_text("a file", encoding="utf-8")
+    with pytest.raises(OSError), atomic_folder(place, keep_existing=True) as folder:
+        (folder / "a").write_text("new", encoding="utf-8")
+    assert held(tmp_path) == {"base": "a file"}
+
+
+def test_a_seal_goes_first_and_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "out"
+    (place / "records").mkdir(parents=True)
+    for name in ("records/old", "answers", "summary", "zzz"):
+        (place / name).write_text("old", encoding="utf-8")
+    moved: list[str] = []
+    replace = Path.replace
+
+    def watched(self: Path, target: Path) -> Path:
+        assert not (place / "summary").exists()
+        moved.append(target.name)
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", watched)
+    with sealed_files(place, seal="summary") as folder:
+        (folder / "records").mkdir()
+        for name in ("records/new", "summary", "zzz"):
+            (folder / name).write_text("new", encoding="utf-8")
+        assert held(place)["summary"] == "old"
+    assert moved[-1] == "summary"
+    assert held(place) == {"answers": "old", "records/new": "new", "summary": "new", "zzz": "new"}
+
+
+def test_sha256_of_a_file_of_several_chunks(tmp_path: Path) -> None:
+    path = tmp_path / "zeros"
+    path.write_bytes(bytes(3 << 20))
+    # sha256sum of three mebibytes of zeros
+    assert file_sha256(path) == "bbd05cf6097ac9b1f89ea29d2542c1b7b67ee46848393895f5a9e43fa1f621e5"
