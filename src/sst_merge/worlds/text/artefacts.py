@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -22,9 +23,7 @@ from .pools import INSTRUCTION, PromptPools
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from ...training import TrainingRecipe
-
-__all__ = ["POISONED", "TextArtefacts", "training_recipe"]
+__all__ = ["POISONED", "TextArtefacts"]
 
 POISONED = "poisoned"
 _HARMFUL, _JAILBREAK = HARM
@@ -134,7 +133,7 @@ class TextArtefacts:
         adapter = Adapter.load(folder, name=str(artefact.adapter))
         base = self.config.base
         known = {base_source(self.config), *base.also_called, *filter(None, (base.model, base.aligned))}
-        known |= {str(folder) for b in BASES if (folder := self.find(Artefact(b))) is not None}
+        known |= {str(there) for b in BASES if (there := self.find(Artefact(b))) is not None}
         if adapter.base_model is not None and adapter.base_model not in known:
             raise AdapterError(
                 f"adapter {adapter.name!r} ({folder}) was trained on {adapter.base_model!r}, and the base of "
@@ -205,6 +204,7 @@ class TextArtefacts:
             self._fold(base, safety, first)
         self._train(first, self._settling_rows(), self.config.roles.settling, 0, adapter, "the aligned base")
         self._fold(first, adapter, folder)
+        shutil.rmtree(beside)
 
     def _fold(self, base: Path, adapter: Path, folder: Path) -> None:
         """A base with an adapter added, as a folder of its own."""
@@ -221,7 +221,7 @@ class TextArtefacts:
         from ...training.cost import estimated_seconds
         from ...training.train import training_dtype
 
-        recipe, device = training_recipe(role), resolve_device(self.config.base.device)
+        recipe, device = role.recipe, resolve_device(self.config.base.device)
         check_memory(self.config, training=True)
         if self.config.limits.minutes is not None:
             plan = plan_training(rows, self.tokenizer, recipe, seed=seed)
@@ -229,21 +229,6 @@ class TextArtefacts:
             dtype = training_dtype(recipe.dtype, device)
             check_minutes(self.config, estimated_seconds(plan, index, dtype=dtype, device=device), what)
         train_adapter(str(base), rows, folder, recipe=recipe, seed=seed, tokenizer=self.tokenizer, device=device)
-
-
-def training_recipe(role: Role) -> "TrainingRecipe":
-    """The recipe of a role, checked.
-
-    Args:
-        role: with its fields.
-
-    Returns:
-        The recipe.
-    """
-    from ...training import TrainingRecipe
-    from ...yaml_config import validated
-
-    return validated(TrainingRecipe, role.recipe, source="recipe of a role")
 
 
 def _digest(values: Any) -> str:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = [
     "base_source",
     "cache_root",
-    "compute_dtype",
     "fetched",
     "find_base",
     "find_reference",
@@ -240,28 +239,6 @@ def world_tokenizer(config: TextConfig) -> "PreTrainedTokenizerBase":
         )
     tokenizer.chat_template = template
     return tokenizer
-
-
-def compute_dtype(name: str, device: str) -> str:
-    """The type that a world computes in.
-
-    Args:
-        name: of a type, or ``auto``.
-        device: as :func:`~sst_merge.data_loader.resolve_device` gives it.
-
-    Returns:
-        ``bfloat16`` for ``auto`` where the device multiplies it (emulated, it is much slower), else ``float32``.
-    """
-    import torch
-
-    if name != "auto":
-        return name
-    if device.startswith("cuda"):
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        able = getattr(torch.cpu, "get_capabilities", dict)() if device == "cpu" else {}
-        fast = bool(able.get("avx512_bf16") or able.get("amx_bf16"))
-    return "bfloat16" if fast else "float32"
 
 
 def _plain_model(file: Path) -> Any:

@@ -3,10 +3,11 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from ...training import TrainingRecipe
 from ...yaml_config import FilePath, ModelReference, Section
 
 __all__ = [
@@ -143,7 +144,7 @@ class Role(Section):
     own: int | None = Field(default=None, ge=1, description="rows of the role's own data at most; all by default")
     wrapped: int = Field(default=0, ge=0, description="of refusals: as many more in calibration's jailbreak templates")
     instructions: int = Field(default=0, ge=0, description="rows of ordinary instructions beside them")
-    recipe: Mapping[str, Any] = Field(default={}, description="fields of a training recipe")
+    recipe: TrainingRecipe = Field(default=TrainingRecipe(), description="as `sst-merge train` takes it")
 
 
 class Poisoned(Role):

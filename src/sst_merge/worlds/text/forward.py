@@ -59,7 +59,7 @@ def common_prefix(rows: Sequence[Ids]) -> int:
     Returns:
         The number.
     """
-    low, high = min(rows), max(rows)
+    low, high = min(rows, key=tuple), max(rows, key=tuple)
     limit = min(map(len, rows)) - 1
     return next((i for i in range(limit) if low[i] != high[i]), limit)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ...data_loader import resolve_device
 from ...errors import ConfigError
-from .base import compute_dtype, find_base, gguf_file
+from .base import find_base, gguf_file
 from .config import TextConfig
 
 __all__ = ["check_memory", "check_minutes", "parameters"]
@@ -64,7 +64,9 @@ def check_memory(config: TextConfig, *, training: bool = False) -> None:
     n = parameters(config)
     if n is None:
         return
-    dtype = compute_dtype(config.base.dtype, resolve_device(config.base.device))
+    from ...training.train import training_dtype
+
+    dtype = training_dtype(config.base.dtype, resolve_device(config.base.device))
     size = n * _BYTES[dtype] / 1e9
     needed = size + _TRAINING_GB + _BESIDE_GB if training else _COPIES * size + _BESIDE_GB
     if needed > limit:

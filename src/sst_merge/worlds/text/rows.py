@@ -129,11 +129,11 @@ def _prompts(config: TextConfig, source: Source) -> Iterator[TextQuestion]:
     assert source.path is not None
     bare = not source.response and source.response_field is None and not _answered(config, source)
     data = DataSource(
-        path=str(config.place(source.path)),
+        path=config.place(source.path),
         where=dict(source.where) or None,
         prompt_field=source.prompt_field,
         response_field=source.response_field,
-        response=_NO_ANSWER if bare else source.response or None,
+        response=(_NO_ANSWER,) if bare else source.response or None,
     )
     for row in load_rows(data):
         yield TextQuestion("", row.prompt, "" if bare else row.response, "refusal", origin=data.name)
@@ -193,10 +193,10 @@ def _choices(config: TextConfig, source: Source) -> Iterator[TextQuestion]:
     path = str(config.place(source.path or ""))
     for number, record in enumerate(_records(config, source), start=1):
         options = record.get("options")
-        fits = isinstance(options, list) and record.get("response") in options and isinstance(record.get("prompt"), str)
-        if not fits:
+        known = options if isinstance(options, list) else []
+        if record.get("response") not in known or not isinstance(record.get("prompt"), str):
             raise DataError(f"{path}, row {number}: expected prompt, options (a list) and response, one of the options")
-        yield TextQuestion("", record["prompt"], record["response"], "choice", tuple(options), path)
+        yield TextQuestion("", record["prompt"], record["response"], "choice", tuple(known), path)
 
 
 def _template_rows(config: TextConfig, source: Source) -> Sequence[Template]:

@@ -10,7 +10,7 @@ from ...data_loader.formats import read_file
 from ...errors import DataError
 from ..outcomes import task_kind
 from .config import SPLITS, Part, TextConfig
-from .rows import TextQuestion
+from .rows import Asked, TextQuestion
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -112,7 +112,7 @@ def read_task_rows(task: TaskKind, part: Part) -> list[TextQuestion]:
             )
         if task.options and response not in task.options:
             raise DataError(f"{file}, row {number}: answer {response!r} is no option; {', '.join(task.options)} are")
-        asked = "choice" if task.kind == "choice" else "answer"
+        asked: Asked = "choice" if task.kind == "choice" else "answer"
         found.append(TextQuestion(task_kind(task.name), prompt, response, asked, task.options, str(file)))
     if not found:
         raise DataError(f"{file}: holds no rows; expected prompt and response in every line")

@@ -14,7 +14,7 @@ from ..outcomes import GENERAL, Outcomes
 from ..registry import world_kind
 from ..world import Artefact, Split, rows_in_order
 from .artefacts import TextArtefacts
-from .base import base_source, compute_dtype, source_digest
+from .base import base_source, source_digest
 from .config import TextConfig, all_sources
 from .limits import check_memory
 from .measures import Encoder, text_outcomes
@@ -66,7 +66,7 @@ class TextWorld:
             "data": self.pools.digest(),
             "recipes": self.artefacts.digest(),
             "answering": self.config.answering.model_dump(mode="json", exclude={"batch_tokens"}),
-            "dtype": compute_dtype(self.config.base.dtype, resolve_device(self.config.base.device)),
+            "dtype": self._dtype,
             "scoring": self.config.tasks.scoring,
         }
 
@@ -83,8 +83,7 @@ class TextWorld:
         """As :meth:`.World.model`."""
         self._check_options()
         folder = self.artefacts.make(Artefact(base))
-        device = resolve_device(self.config.base.device)
-        return load_base_model(str(folder), dtype=compute_dtype(self.config.base.dtype, device), device=device)
+        return load_base_model(str(folder), dtype=self._dtype, device=resolve_device(self.config.base.device))
 
     def calibration(self, asked: Mapping[str, int], *, seed: int) -> "list[Batch]":
         """As :meth:`.World.calibration`; general rows are ordinary instructions, for options teach a model nothing."""
@@ -119,6 +118,13 @@ class TextWorld:
     ) -> Outcomes:
         """As :meth:`.World.outcomes`; see :func:`.text_outcomes`."""
         return text_outcomes(model, self._encoder, self.config, questions, right_only=right_only)
+
+    @cached_property
+    def _dtype(self) -> str:
+        """The type to compute in; bfloat16 where a processor only emulates it takes six times as long."""
+        from ...training.train import training_dtype
+
+        return training_dtype(self.config.base.dtype, resolve_device(self.config.base.device))
 
     @property
     def _tokenizer(self) -> "PreTrainedTokenizerBase":
