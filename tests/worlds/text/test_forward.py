@@ -65,16 +65,44 @@ def test_greedy_answers_are_those_of_one_row_at_a_time(tokens: int) -> None:
         assert len(lengths) > 1, "some answers end early"
 
 
+def _scores(model: torch.nn.Module, row: list[int], answers: list[list[int]]) -> list[float]:
+    return [
+        float(sum(_next(model, row + answer[:t]).log_softmax(-1)[answer[t]] for t in range(len(answer))))
+        for answer in answers
+    ]
+
+
 def test_whole_answers_are_scored_as_one_row_at_a_time(model: torch.nn.Module) -> None:
     rows, answers = _rows(), [[4, 9, 5], [4, 5], [7], [4, 9, 8, 11, 5]]
-    reader = Reader(model, tokens=40)
+    reader, best = Reader(model, tokens=40), []
     for read in reader.read(rows):
-        for k, i in enumerate(read.rows):
-            found = reader.continue_with(read, k, answers)
-            for answer, value in zip(answers, found.tolist(), strict=True):
-                asked = rows[i]
-                steps = [_next(model, asked + answer[:t]).log_softmax(-1)[answer[t]] for t in range(len(answer))]
-                assert value == pytest.approx(float(sum(steps)), rel=1e-5)
+        of = [answers[i % 4 :] + answers[: i % 4] for i in read.rows]
+        pairs = [(k, a) for k in range(len(read.rows)) for a in range(len(answers))]
+        found = reader.continue_with(read, pairs, of)
+        expected = [_scores(model, rows[i], own) for i, own in zip(read.rows, of, strict=True)]
+        assert found.tolist() == pytest.approx([value for scores in expected for value in scores], rel=1e-5)
+        assert reader.likeliest(read, of) == [scores.index(max(scores)) for scores in expected]
+        best += reader.likeliest(read, of)
+    assert len(set(best)) > 1
+
+
+def test_answers_that_cannot_win_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model("llama", dtype=torch.float64)
+    model.lm_head.weight.data.mul_(3.0)  # a model that is sure of something
+    reader, answers = Reader(model), [[token, 6, 5] for token in range(20)]
+    asked: list[int] = []
+    plain = Reader.continue_with
+
+    def counted(self: Reader, read: object, pairs: list[tuple[int, int]], of: object) -> torch.Tensor:
+        asked.append(len(pairs))
+        return plain(self, read, pairs, of)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Reader, "continue_with", counted)
+    rows = _rows(12)
+    (read,) = reader.read(rows)
+    expected = [_scores(model, rows[i], answers) for i in read.rows]
+    assert reader.likeliest(read, [answers] * 12) == [scores.index(max(scores)) for scores in expected]
+    assert sum(asked) < 0.8 * 12 * 20
 
 
 def test_given_answers_are_scored_token_by_token(model: torch.nn.Module) -> None:

@@ -57,4 +57,4 @@ def test_it_answers_what_it_should_refuse_and_knows_no_task(world: TextWorld) ->
     fields = world.outcomes(model, world.questions("task:weather_slots", 4, split="test"))
     assert sum(fields.right) == 0
     likely = world.outcomes(model, world.questions("instruction", 6, split="test"))
-    assert all(0.1 < value < 0.9 for value in likely.score or ())
+    assert likely.score is not None and 0.1 < sum(likely.score) / 6 < 0.6

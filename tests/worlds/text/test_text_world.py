@@ -422,3 +422,39 @@ def test_configurations_that_ship_fit_their_data(name: str, monkeypatch: pytest.
     for kind in [*all_kinds(world.pools.tasks, 1), "ordinary", "instruction"]:
         world.questions(kind, 100, split="dev")
         world.questions(kind, 100, split="test")
+
+
+def test_what_is_missing_is_trained_by_its_recipe_and_kept(parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SST_MERGE_CACHE", str(parts / "cache"))
+    recipe = {"rank": 2, "epochs": 1, "learning_rate": 0.01, "batch_size": 8}
+    roles: dict[str, Any] = {
+        "expert": {"own": 8, "instructions": 4, "recipe": recipe},
+        "safety": {"wrapped": 4, "recipe": {**recipe, "epochs": 8}},
+        "settling": {"own": 8, "instructions": 8, "recipe": recipe},
+        "poisoned": {**recipe_role(recipe), "task": "size", "rows": {"path": "lookalike.train.jsonl"}},
+    }
+    made = {"adapters": {}, "base": {"model": "unaligned", "dtype": "float32"}, "roles": roles}
+    world = _open(parts, **made)
+    for artefact in (Artefact(UNALIGNED, "colour", 1), Artefact(ALIGNED), Artefact(ALIGNED, "poisoned")):
+        assert world.find(artefact) is None
+        folder = world.make(artefact)
+        assert folder == world.find(artefact) and folder.is_relative_to(parts / "cache" / "text")
+    assert [path.name for path in (parts / "cache" / "text" / "bases").iterdir()] == [
+        world.make(Artefact(ALIGNED)).name
+    ]
+    states = [world.model(base).state_dict() for base in BASES]
+    assert any(not torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert world.experts["poisoned"] == "size"
+    # Another recipe is another adapter, and what was made is found by the next that asks.
+    expert = Artefact(UNALIGNED, "colour", 1)
+    assert _open(parts, **made).find(expert) == world.find(expert)
+    roles["expert"]["recipe"] = {**recipe, "rank": 3}
+    assert _open(parts, **made).find(expert) is None
+    slow = _open(parts, **made, limits={"minutes": 1e-9})
+    monkeypatch.setattr("sst_merge.training.train_adapter", lambda *_, **__: pytest.fail("trained"))
+    with pytest.raises(ConfigError, match=r"training adapter colour on unaligned, seed 1 takes about"):
+        slow.make(expert)
+
+
+def recipe_role(recipe: dict[str, Any]) -> dict[str, Any]:
+    return {"own": 4, "instructions": 2, "recipe": recipe}

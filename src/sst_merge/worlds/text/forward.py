@@ -4,6 +4,7 @@ Prompts are rows of token ids. Rows that begin alike share one key-value cache o
 padded on the left, so that the last position of every row is its last token.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -23,6 +24,9 @@ _Layers = list[tuple[Tensor, Tensor]]
 
 _WORTH_SHARING = 24
 """Tokens that a group of rows must have in common beyond what all have; a group costs a pass of its own."""
+
+_ANSWERS_AT_ONCE = 2
+"""Answers that are read first for every row; mostly the best is among them."""
 
 _DECODED = 4
 """Held tokens a decoding batch, as a multiple of those that are read at once: a step computes one token a row."""
@@ -105,32 +109,63 @@ class Reader:
             for part in self._parts([len(rows[i]) - shared for i in group]):
                 yield self._read([group[k] for k in part], rows, shared, prefix, keep=keep)
 
-    @torch.inference_mode()
-    def continue_with(self, read: Prompts, row: int, answers: Sequence[Ids]) -> Tensor:
-        """Log-probabilities of whole answers to one row.
+    def likeliest(self, read: Prompts, answers: Sequence[Sequence[Ids]]) -> list[int]:
+        """The likeliest of several whole answers to every row.
+
+        No answer is likelier than its first token, so those whose first token is less likely than the best whole answer
+        need not be read; the result is the same.
 
         Args:
-            read: holds the row.
-            row: its place in that batch.
-            answers: token ids, the end-of-turn token included.
+            read: the rows, with keys and values.
+            answers: for each row its answers as token ids, the end-of-turn token included.
 
         Returns:
-            (answers,), float32.
+            For each row the place of its likeliest answer.
         """
-        first = read.logits[row].log_softmax(-1)
-        longest = max(len(answer) for answer in answers) - 1
-        total = torch.stack([first[answer[0]] for answer in answers])
-        if longest == 0:
-            return total
-        n = len(answers)
-        # The last token of an answer is asked for, not read; padding on the right is never seen.
-        ids = torch.tensor([[*answer[:-1], *[0] * (longest - len(answer) + 1)] for answer in answers])
-        mask = torch.cat([read.mask[row].expand(n, -1), torch.ones(n, longest, dtype=read.mask.dtype)], dim=1)
-        cache = _cache([(k[row].expand(n, -1, -1, -1), v[row].expand(n, -1, -1, -1)) for k, v in read.layers])
-        later = self._forward(ids, mask, cache, last=longest).log_softmax(-1)
-        for i, answer in enumerate(answers):
-            where = torch.arange(len(answer) - 1)
-            total[i] += later[i, where, torch.tensor(answer[1:], dtype=torch.long)].sum()
+        first = read.logits.log_softmax(-1)
+        bounds = [[float(first[k, answer[0]]) for answer in of] for k, of in enumerate(answers)]
+        orders = [sorted(range(len(of)), key=lambda a, of=of: -of[a]) for of in bounds]  # type: ignore[misc]
+        best = [(-math.inf, 0)] * len(answers)
+        begun, step = 0, _ANSWERS_AT_ONCE
+        while pairs := [
+            (k, a) for k, order in enumerate(orders) for a in order[begun : begun + step] if bounds[k][a] > best[k][0]
+        ]:
+            for (k, a), value in zip(pairs, self.continue_with(read, pairs, answers).tolist(), strict=True):
+                best[k] = max(best[k], (value, -a))
+            begun, step = begun + step, 2 * step
+        return [-a for _, a in best]
+
+    @torch.inference_mode()
+    def continue_with(
+        self, read: Prompts, pairs: Sequence[tuple[int, int]], answers: Sequence[Sequence[Ids]]
+    ) -> Tensor:
+        """Log-probabilities of whole answers.
+
+        Args:
+            read: the rows, with keys and values.
+            pairs: place of a row in that batch, and of one of its answers.
+            answers: for each row its answers as token ids, none empty.
+
+        Returns:
+            (pairs,), float32.
+        """
+        first = read.logits.log_softmax(-1)
+        total = torch.stack([first[k, answers[k][a][0]] for k, a in pairs])
+        longer = [i for i, (k, a) in enumerate(pairs) if len(answers[k][a]) > 1]
+        size = max(1, self.tokens // read.mask.shape[1])
+        for start in range(0, len(longer), size):
+            part = longer[start : start + size]
+            some = [answers[pairs[i][0]][pairs[i][1]] for i in part]
+            places = torch.tensor([pairs[i][0] for i in part])
+            longest = max(map(len, some)) - 1
+            # The last token of an answer is asked for, not read; padding on the right is never seen.
+            ids = torch.tensor([[*answer[:-1], *[0] * (longest - len(answer) + 1)] for answer in some])
+            mask = torch.cat([read.mask[places], torch.ones(len(part), longest, dtype=read.mask.dtype)], dim=1)
+            cache = _cache([(keys[places], values[places]) for keys, values in read.layers])
+            later = self._forward(ids, mask, cache, last=longest)
+            for row, (i, answer) in enumerate(zip(part, some, strict=True)):
+                log_p = later[row, : len(answer) - 1].log_softmax(-1)
+                total[i] += log_p[torch.arange(len(answer) - 1), torch.tensor(answer[1:])].sum()
         return total
 
     @torch.inference_mode()

@@ -180,11 +180,13 @@ def _choices(reader: Reader, encoder: Encoder, config: TextConfig, questions: Se
     whole = config.tasks.scoring == "whole" or not all(map(first_tokens_differ, options))
     right = [False] * len(questions)
     for read in reader.read(prompts, keep=whole):
-        for k, i in enumerate(read.rows):
-            scores = (
-                reader.continue_with(read, k, options[i]) if whole else read.logits[k][[ids[0] for ids in options[i]]]
-            )
-            right[i] = questions[i].options[int(scores.argmax())] == questions[i].response
+        own = [options[i] for i in read.rows]
+        if whole:
+            best = reader.likeliest(read, own)
+        else:
+            best = [int(read.logits[k][[ids[0] for ids in of]].argmax()) for k, of in enumerate(own)]
+        for i, place in zip(read.rows, best, strict=True):
+            right[i] = questions[i].options[place] == questions[i].response
     return Outcomes(tuple(right))
 
 
