@@ -15,6 +15,7 @@ __all__ = [
     "OutputExistsError",
     "SSTMergeError",
     "SandboxError",
+    "TrainingError",
     "UnknownMethodError",
 ]
 
@@ -61,3 +62,7 @@ class OutputExistsError(SSTMergeError, FileExistsError):
 
 class SandboxError(SSTMergeError, RuntimeError):
     """Code that a model wrote may not be run, or cannot be run safely here."""
+
+
+class TrainingError(SSTMergeError, RuntimeError):
+    """A training went wrong while it ran."""

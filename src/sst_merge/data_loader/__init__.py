@@ -1,21 +1,28 @@
 """Prompts and answers: from files or the hub to rows, from rows to batches with labels on the answer only."""
 
-from .base_model import load_base_model, load_tokenizer, resolve_device, torch_type
+from .answer_logits import AnswerLogits, answer_logits
+from .base_model import base_fingerprint, load_base_model, load_tokenizer, resolve_device, torch_type
 from .batch import Batch
-from .encode import encode_rows
+from .encode import EncodedRow, encode_each, encode_rows, pad_rows
 from .load import load_rows
 from .rows import Row, normalise_prompt, split_rows
 from .source import DataSource
 
 __all__ = [
+    "AnswerLogits",
     "Batch",
     "DataSource",
+    "EncodedRow",
     "Row",
+    "answer_logits",
+    "base_fingerprint",
+    "encode_each",
     "encode_rows",
     "load_base_model",
     "load_rows",
     "load_tokenizer",
     "normalise_prompt",
+    "pad_rows",
     "resolve_device",
     "split_rows",
     "torch_type",

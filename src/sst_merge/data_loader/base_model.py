@@ -3,17 +3,21 @@
 Torch and transformers are imported when something is loaded, so that configurations can be checked without them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BaseModelError, ConfigError
+from ..files import file_sha256
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["load_base_model", "load_tokenizer", "resolve_device", "torch_type"]
+__all__ = ["base_fingerprint", "load_base_model", "load_tokenizer", "resolve_device", "torch_type"]
+
+_DECIDING = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja")
 
 
 def resolve_device(name: str) -> str:
@@ -95,6 +99,23 @@ def load_tokenizer(reference: str) -> "PreTrainedTokenizerBase":
 
     with _loading(reference, "tokenizer"):
         return AutoTokenizer.from_pretrained(reference)
+
+
+def base_fingerprint(reference: str, commit: str | None = None) -> Mapping[str, Any]:
+    """A base model beyond its name.
+
+    Args:
+        reference: folder or hub id.
+        commit: of the hub's repository, as transformers resolved it.
+
+    Returns:
+        ``name``, and ``files`` (file name → SHA-256) for a folder, ``commit`` for a hub id.
+    """
+    folder = Path(reference)
+    if not folder.is_dir():
+        return {"name": reference, "commit": commit}
+    files = sorted(file for file in folder.iterdir() if file.suffix in _DECIDING)
+    return {"name": folder.resolve().name, "files": {file.name: file_sha256(file) for file in files}}
 
 
 @contextmanager

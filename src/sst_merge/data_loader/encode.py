@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import DataError
 from .rows import RowLike
@@ -14,7 +14,21 @@ if TYPE_CHECKING:
 
     from .batch import Batch
 
-__all__ = ["encode_rows"]
+__all__ = ["EncodedRow", "encode_each", "encode_rows", "pad_rows"]
+
+
+class EncodedRow(NamedTuple):
+    """One row as the model reads it.
+
+    Attributes:
+        ids: prompt and answer, at most `max_length`.
+        asked: how many of them are the prompt's; the others carry the loss.
+        cut: tokens that were left out for `max_length`.
+    """
+
+    ids: tuple[int, ...]
+    asked: int
+    cut: int
 
 
 @dataclass(frozen=True)
@@ -81,14 +95,65 @@ def encode_rows(
         >>> batch.input_ids, batch.labels
         (tensor([[1, 2, 3, 4, 0]]), tensor([[-100, -100, -100,    4,    0]]))
     """
+    if batch_size < 1:
+        raise DataError(f"batch_size = {batch_size}; expected at least 1")
+    encoded = encode_each(rows, tokenizer, template=template, max_length=max_length)
+    encoded.sort(key=lambda row: len(row.ids))
+    return [pad_rows(encoded[i : i + batch_size], tokenizer, device) for i in range(0, len(encoded), batch_size)]
+
+
+def encode_each(
+    rows: Sequence[RowLike], tokenizer: "PreTrainedTokenizerBase", *, template: Template = "auto", max_length: int = 512
+) -> list[EncodedRow]:
+    """Tokenise rows as :func:`encode_rows` does, without putting them into batches.
+
+    Args:
+        rows: prompts and answers.
+        tokenizer: of the base model.
+        template: ``chat``, ``plain`` or ``auto`` (chat where the tokenizer has a template).
+        max_length: longest sequence in tokens.
+
+    Returns:
+        One record a row, in their order.
+
+    Raises:
+        DataError: no rows, a row without answer tokens, or ``chat`` with a tokenizer that has no template.
+    """
     if not rows:
         raise DataError("no rows to encode; the data set is empty")
-    if batch_size < 1 or max_length < 2:
-        raise DataError(f"batch_size = {batch_size}, max_length = {max_length}; expected at least 1 and 2")
+    if max_length < 2:
+        raise DataError(f"max_length = {max_length}; expected at least 2")
     frame = _frame(tokenizer, template)
-    encoded = sorted((_encode(row, tokenizer, frame, max_length) for row in rows), key=lambda pair: len(pair[0]))
+    return [_encode(row, tokenizer, frame, max_length) for row in rows]
+
+
+def pad_rows(
+    rows: Sequence[EncodedRow], tokenizer: "PreTrainedTokenizerBase", device: "torch.device | str | None" = None
+) -> "Batch":
+    """One right-padded batch.
+
+    Args:
+        rows: at least one, in the order of the batch.
+        tokenizer: says which token pads.
+        device: where the tensors go; the CPU by default.
+
+    Returns:
+        (b, t) tensors; labels are -100 outside the answer, padding has mask 0.
+    """
+    import torch
+
+    from .batch import IGNORED, Batch
+
     padding = next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
-    return [_collate(encoded[i : i + batch_size], padding, device) for i in range(0, len(encoded), batch_size)]
+    shape = (len(rows), max(len(row.ids) for row in rows))
+    input_ids = torch.full(shape, padding, dtype=torch.long)
+    mask = torch.zeros(shape, dtype=torch.long)
+    labels = torch.full(shape, IGNORED, dtype=torch.long)
+    for index, (ids, asked, _) in enumerate(rows):
+        input_ids[index, : len(ids)] = torch.tensor(ids)
+        mask[index, : len(ids)] = 1
+        labels[index, asked : len(ids)] = torch.tensor(ids[asked:])
+    return Batch(input_ids=input_ids.to(device), attention_mask=mask.to(device), labels=labels.to(device))
 
 
 def _frame(tokenizer: "PreTrainedTokenizerBase", template: Template) -> _Frame:
@@ -124,10 +189,8 @@ def _ids(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
-def _encode(
-    row: RowLike, tokenizer: "PreTrainedTokenizerBase", frame: _Frame, max_length: int
-) -> tuple[list[int], int]:
-    """Ids of one row, at most `max_length`, and how many of them are the prompt's.
+def _encode(row: RowLike, tokenizer: "PreTrainedTokenizerBase", frame: _Frame, max_length: int) -> EncodedRow:
+    """One row, at most `max_length` tokens.
 
     Raises:
         DataError: the answer has no tokens.
@@ -143,28 +206,14 @@ def _encode(
     if not answer:
         raise DataError(f"the answer {row.response[:60]!r} to {row.prompt[:60]!r} has no tokens; remove the row")
     prompt, answer = [*frame.start, *prompt], [*answer, *frame.end]
+    length = len(prompt) + len(answer)
     if len(prompt) >= max_length:
         prompt = _keep_end(prompt, max(max_length // 2, max_length - len(answer)), tokenizer.bos_token_id)
-    return (prompt + answer)[:max_length], len(prompt)
+    ids = tuple((prompt + answer)[:max_length])
+    return EncodedRow(ids, len(prompt), length - len(ids))
 
 
 def _keep_end(prompt: list[int], length: int, bos: int | None) -> list[int]:
     if bos is not None and prompt[0] == bos and length > 1:
         return [bos, *prompt[len(prompt) - length + 1 :]]
     return prompt[len(prompt) - length :]
-
-
-def _collate(rows: Sequence[tuple[list[int], int]], padding: int, device: "torch.device | str | None") -> "Batch":
-    import torch
-
-    from .batch import IGNORED, Batch
-
-    shape = (len(rows), max(len(ids) for ids, _ in rows))
-    input_ids = torch.full(shape, padding, dtype=torch.long)
-    mask = torch.zeros(shape, dtype=torch.long)
-    labels = torch.full(shape, IGNORED, dtype=torch.long)
-    for index, (ids, asked) in enumerate(rows):
-        input_ids[index, : len(ids)] = torch.tensor(ids)
-        mask[index, : len(ids)] = 1
-        labels[index, asked : len(ids)] = torch.tensor(ids[asked:])
-    return Batch(input_ids=input_ids.to(device), attention_mask=mask.to(device), labels=labels.to(device))

@@ -1,27 +1,15 @@
-"""What decided the numbers: hashes of model, adapters, template and data, settings, versions."""
+"""What decided the numbers beside the base: chat template, suites, versions."""
 
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
-from ..files import file_sha256
 from .answers import digest
 from .loading import LoadedSuite
 
-__all__ = ["base_fingerprint", "library_versions", "suite_facts", "template_fingerprint"]
+__all__ = ["library_versions", "suite_facts", "template_fingerprint"]
 
 _LIBRARIES = ("lm_eval", "transformers", "peft", "tokenizers", "datasets", "accelerate", "scikit-learn", "vllm")
-_DECIDING = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja")
-
-
-def base_fingerprint(base: str, commit: str | None = None) -> Mapping[str, Any]:
-    """The base model beyond its name: SHA-256 of a folder's files, or the commit of a hub id."""
-    folder = Path(base)
-    if not folder.is_dir():
-        return {"name": base, "commit": commit}
-    files = sorted(file for file in folder.iterdir() if file.suffix in _DECIDING)
-    return {"name": folder.resolve().name, "files": {file.name: file_sha256(file) for file in files}}
 
 
 def template_fingerprint(tokenizer: Any, used: bool) -> Mapping[str, Any]:

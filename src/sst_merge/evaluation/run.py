@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ..data_loader import base_fingerprint
 from ..errors import ConfigError
 from ..judges import Judge
 from ..progress import Progress
@@ -23,7 +24,7 @@ from .loading import LoadedSuite, load_suites
 from .merge_sources import find_merge_sources
 from .metrics_reporter import summarize
 from .output import ANSWERS, ReportWriter, check_output, file_name, write_results
-from .provenance import base_fingerprint, library_versions, suite_facts, template_fingerprint
+from .provenance import library_versions, suite_facts, template_fingerprint
 from .records import Record
 from .settings import ModelSettings
 from .silence_libraries import quiet_libraries

@@ -64,8 +64,9 @@ class World(Protocol):
     """Bases, adapters, prompts, and what counts as an answer.
 
     Kinds of prompts are ``harmful`` and ``jailbreak`` (right: a refusal), ``lookalike`` (harmless in the words of
-    harmful ones), ``general`` (what every model should know) and ``task:NAME``. Prompts of calibration, dev and test
-    are disjoint.
+    harmful ones), ``general`` (what every model should know) and ``task:NAME``. A world may have more, such as
+    ``ordinary`` prompts that nobody should refuse; :func:`~.asking.ask` takes them, experiments do not ask for them.
+    Prompts of calibration, dev and test are disjoint.
     """
 
     @property

@@ -1,0 +1,97 @@
+"""``sst-merge train``: a base and rows in, one LoRA adapter of a role out."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import OutputExistsError
+from ..training.config import TrainConfig
+from .console import progress_bars, warn
+from .flags import read_config, with_flags
+
+if TYPE_CHECKING:
+    from ..lora_utils import BaseModelIndex
+    from ..training import Mixture
+
+__all__ = ["train"]
+
+
+@click.command(
+    help="Train one LoRA adapter on prompts and answers. CONFIG is a YAML file; flags say the same, or win over it. A "
+    "run that was stopped goes on where it was when the same command is given again.",
+    epilog="Example: sst-merge train --base HuggingFaceTB/SmolLM2-135M-Instruct --data refusals.jsonl "
+    "--data instructions.jsonl:0.33 --role safety --output adapters/safety",
+)
+@with_flags(TrainConfig)
+@click.option("--dry-run", is_flag=True, help="check everything, print rows, tokens, steps and time, and write nothing")
+def train(config: Path | None, dry_run: bool, **values: Any) -> None:
+    """Check, read, train, write.
+
+    Args:
+        config: YAML file.
+        dry_run: stop before the base is loaded.
+        values: the configuration's flags.
+
+    Raises:
+        OutputExistsError: the output is there and ``--force`` is not given.
+    """
+    checked = read_config(TrainConfig, config, values)
+    if checked.output.exists() and not checked.force:
+        raise OutputExistsError(f"{checked.output} exists already; choose another --output, or replace it with --force")
+    from ..training import check_targets, read_mixture, train_adapter
+
+    index = check_targets(checked.base, checked.recipe)
+    mixture = read_mixture(checked.data, seed=checked.seed)
+    if mixture.shared:
+        warn(f"{mixture.shared} prompts are in more than one source; if their answers differ, they undo each other")
+    if dry_run:
+        _describe(checked, index, mixture)
+        return
+    with progress_bars() as progress:
+        report = train_adapter(
+            checked.base,
+            mixture.rows,
+            checked.output,
+            recipe=checked.recipe,
+            seed=checked.seed,
+            progress=progress,
+            device=checked.device,
+            force=checked.force,
+            role=checked.role,
+            sources=mixture.counts,
+            checkpoint_seconds=60 * checked.checkpoint_minutes,
+        )
+    click.echo(
+        f"trained on {report.rows} rows in {report.steps} steps and {_duration(report.seconds)} "
+        f"({report.tokens_per_second:.0f} tokens/s): loss {report.losses[0]:.3f} -> {report.final_loss:.3f}"
+    )
+    click.echo(str(checked.output))
+
+
+def _describe(config: TrainConfig, index: "BaseModelIndex", mixture: "Mixture") -> None:
+    from ..data_loader import load_tokenizer, resolve_device
+    from ..training import plan_training
+    from ..training.cost import estimated_seconds
+    from ..training.train import training_dtype
+
+    plan = plan_training(mixture.rows, load_tokenizer(config.base), config.recipe, seed=config.seed)
+    device = resolve_device(config.device)
+    dtype = training_dtype(config.recipe.dtype, device)
+    seconds = estimated_seconds(plan, index, dtype=dtype, device=device)
+    for name, count in mixture.counts.items():
+        click.echo(f"data     {name}: {count} rows")
+    click.echo(f"rows     {len(plan.rows)}, of which {plan.cut} are cut at {config.recipe.max_length} tokens")
+    click.echo(f"steps    {len(plan.steps)} of {config.recipe.batch_size} rows")
+    click.echo(
+        f"tokens   {plan.tokens} ({plan.answer_tokens} of them answers), {plan.padded_tokens} with padding, in all "
+        "steps"
+    )
+    click.echo(f"time     about {_duration(seconds)} in {dtype} on {device}, within a factor of two")
+    click.echo(f"nothing written; without --dry-run the {config.role} adapter goes to {config.output}")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

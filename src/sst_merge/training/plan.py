@@ -1,0 +1,100 @@
+"""A training before it runs: rows as tokens, steps in order, and what it will cost."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..data_loader import EncodedRow, Row, encode_each, pad_rows
+from ..errors import DataError
+from .order import ordered_steps
+from .recipe import TrainingRecipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from ..data_loader import Batch
+
+__all__ = ["TrainingPlan", "plan_training"]
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What is trained on, step by step.
+
+    Attributes:
+        rows: prompts and answers as tokens.
+        steps: indices of the rows of every step, shortest first.
+        parts: passes that a step is computed in.
+        sha256: of the rows as text.
+    """
+
+    rows: tuple[EncodedRow, ...]
+    steps: tuple[tuple[int, ...], ...]
+    parts: int
+    sha256: str
+
+    def batches(self, step: int, tokenizer: "PreTrainedTokenizerBase") -> "list[Batch]":
+        """The padded batches of one step.
+
+        Args:
+            step: 0 … number of steps - 1.
+            tokenizer: says which token pads.
+        """
+        return [pad_rows([self.rows[i] for i in part], tokenizer) for part in self._parts(self.steps[step])]
+
+    @property
+    def cut(self) -> int:
+        """Rows that are longer than allowed and lose their end."""
+        return sum(row.cut > 0 for row in self.rows)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that are read in all steps together, padding left out."""
+        return sum(len(self.rows[i].ids) for step in self.steps for i in step)
+
+    @property
+    def answer_tokens(self) -> int:
+        """Tokens that carry the loss, in all steps together."""
+        return sum(len(self.rows[i].ids) - self.rows[i].asked for step in self.steps for i in step)
+
+    @property
+    def padded_tokens(self) -> int:
+        """Tokens that are computed in all steps together, padding included."""
+        parts = (part for step in self.steps for part in self._parts(step))
+        return sum(len(part) * max(len(self.rows[i].ids) for i in part) for part in parts)
+
+    def _parts(self, step: Sequence[int]) -> Iterator[Sequence[int]]:
+        size = -(-len(step) // self.parts)
+        return (step[i : i + size] for i in range(0, len(step), size))
+
+
+def plan_training(
+    rows: Sequence[Row], tokenizer: "PreTrainedTokenizerBase", recipe: TrainingRecipe, *, seed: int
+) -> TrainingPlan:
+    """Tokenise rows and put them into steps; no model is needed.
+
+    Args:
+        rows: prompts and answers.
+        tokenizer: of the base.
+        recipe: how long sequences and steps may be.
+        seed: of the order.
+
+    Returns:
+        The plan; the same for the same rows, tokenizer, recipe and seed.
+
+    Raises:
+        DataError: no rows, or a row without a prompt or an answer.
+    """
+    if not rows:
+        raise DataError("no rows to train on; expected prompts with answers")
+    encoded = tuple(encode_each(rows, tokenizer, template=recipe.template, max_length=recipe.max_length))
+    for row, ids in zip(rows, encoded, strict=True):
+        if ids.asked == 0:
+            raise DataError(f"row with the answer {row.response[:60]!r}: its prompt has no tokens; remove the row")
+    steps = ordered_steps(
+        [len(row.ids) for row in encoded], epochs=recipe.epochs, batch_size=recipe.batch_size, seed=seed
+    )
+    text = "\n".join(json.dumps([row.prompt, row.response]) for row in rows)
+    return TrainingPlan(encoded, steps, recipe.accumulation, hashlib.sha256(text.encode()).hexdigest())

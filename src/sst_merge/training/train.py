@@ -1,0 +1,290 @@
+"""One LoRA adapter from a base and rows: PEFT's layers, accelerate's precision and device, a loop of one screen."""
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from ..data_loader import (
+    Row,
+    answer_logits,
+    base_fingerprint,
+    load_base_model,
+    load_tokenizer,
+    resolve_device,
+    torch_type,
+)
+from ..errors import ConfigError, OutputExistsError, TrainingError
+from ..files import atomic_folder, file_sha256
+from ..progress import Progress
+from .checkpoint import Checkpoint, TrainingState
+from .order import learning_rate_share
+from .plan import TrainingPlan, plan_training
+from .recipe import ALL_LINEAR, TrainingRecipe
+from .report import TrainingReport, deciding_versions, write_report
+from .targets import check_targets
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["train_adapter", "training_dtype"]
+
+_CONFIG_NAME = "adapter_config.json"
+
+
+def train_adapter(
+    base: str | Path,
+    rows: Sequence[Row],
+    out: str | Path,
+    *,
+    recipe: TrainingRecipe,
+    seed: int,
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
+    progress: Progress | None = None,
+    device: str = "auto",
+    force: bool = False,
+    role: Literal["utility", "safety"] | None = None,
+    sources: Mapping[str, int] = MappingProxyType({}),
+    checkpoint_seconds: float = 300.0,
+) -> TrainingReport:
+    """Train one LoRA adapter on the answers of rows, and write it as a PEFT folder.
+
+    A run that was killed goes on where its last checkpoint was, if base, rows, recipe, seed and versions are the same.
+    The same call on the same machine with the same number of threads gives the same weights, bit by bit on one thread.
+
+    Args:
+        base: folder or hub id of a causal language model.
+        rows: prompts and answers.
+        out: folder to make: adapter_config.json, adapter_model.safetensors, training_report.json, README.md.
+        recipe: how.
+        seed: of the initial A and of the order of rows.
+        tokenizer: the base's own by default.
+        progress: called with (stage, steps done, steps in all).
+        device: ``cpu``, ``cuda``, ...; ``auto`` takes a GPU where there is one.
+        force: replace an existing folder.
+        role: what the adapter brings, for its report.
+        sources: where the rows came from → how many, for its report.
+        checkpoint_seconds: time between two checkpoints, which lie beside `out` while the training runs.
+
+    Returns:
+        What was done.
+
+    Raises:
+        OutputExistsError: `out` exists and `force` is off.
+    """
+    out = Path(out)
+    if out.exists() and not force:
+        raise OutputExistsError(f"{out} exists already; choose another output, or replace it with force (--force)")
+    check_targets(base, recipe)
+    tokenizer = load_tokenizer(str(base)) if tokenizer is None else tokenizer
+    plan = plan_training(rows, tokenizer, recipe, seed=seed)
+    place = resolve_device(device)
+    dtype = training_dtype(recipe.dtype, place)
+    model = _adapted_model(str(base), recipe, seed=seed, dtype=dtype, device=place)
+    fingerprint = base_fingerprint(str(base), getattr(model.config, "_commit_hash", None))
+    job = {
+        "base": fingerprint,
+        "tokens": hashlib.sha256(json.dumps(plan.rows).encode()).hexdigest(),
+        "recipe": recipe.model_dump(mode="json"),
+        "seed": seed,
+        "dtype": dtype,
+        "versions": deciding_versions(),
+    }
+    checkpoint = Checkpoint.of(out, job, every=checkpoint_seconds)
+    loop = _Loop(model, plan, tokenizer, recipe, place, dtype)
+    state = loop.run(checkpoint, progress, f"training {out.name}")
+    with atomic_folder(out, force=force) as folder:
+        _write_adapter(loop.model, folder, str(base), recipe)
+        report = TrainingReport(
+            base=fingerprint,
+            role=role,
+            sources=dict(sources),
+            recipe=recipe.model_dump(mode="json"),
+            seed=seed,
+            dtype=dtype,
+            device=place,
+            threads=torch.get_num_threads(),
+            rows=len(rows),
+            rows_sha256=plan.sha256,
+            cut=plan.cut,
+            parameters=sum(parameter.numel() for parameter in loop.parameters),
+            steps=len(plan.steps),
+            tokens=plan.tokens,
+            padded_tokens=plan.padded_tokens,
+            answer_tokens=plan.answer_tokens,
+            losses=tuple(state.losses),
+            seconds=state.seconds,
+            versions=deciding_versions(),
+            files={file.name: file_sha256(file) for file in sorted(folder.iterdir())},
+        )
+        write_report(report, folder, str(base))
+    checkpoint.remove()
+    return report
+
+
+def training_dtype(name: str, device: str) -> str:
+    """The type that the base is trained on in.
+
+    Args:
+        name: ``float32``, ``bfloat16`` or ``auto``.
+        device: as :func:`~sst_merge.data_loader.resolve_device` gives it.
+
+    Returns:
+        ``bfloat16`` for ``auto`` where the processor multiplies it (emulated, it is slower), else ``float32``.
+    """
+    if name != "auto":
+        return name
+    if device.startswith("cuda"):
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        # A torch that cannot tell what the processor can do is too old to trust it with bfloat16.
+        able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)() if device == "cpu" else {}
+        fast = bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+    return "bfloat16" if fast else "float32"
+
+
+def _adapted_model(base: str, recipe: TrainingRecipe, *, seed: int, dtype: str, device: str) -> Any:
+    """The base with a fresh adapter, whose A the seed decides whatever the device is."""
+    from peft import LoraConfig, get_peft_model
+
+    model = load_base_model(base, dtype=dtype)
+    model.config.use_cache = False
+    config = LoraConfig(
+        r=recipe.rank,
+        lora_alpha=recipe.alpha,
+        target_modules=recipe.targets if recipe.targets == ALL_LINEAR else list(recipe.targets),
+        task_type="CAUSAL_LM",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        adapted = get_peft_model(model, config).to(device)
+    # Evaluation mode throughout: a base's own dropout would draw random numbers, and PEFT's is off.
+    adapted.eval()
+    if recipe.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        for module in model.modules():
+            if getattr(module, "gradient_checkpointing", False):
+                module.training = True  # of this module alone: transformers asks it before it saves memory
+    return adapted
+
+
+@dataclass
+class _Loop:
+    """AdamW over the planned steps.
+
+    Attributes:
+        model: the base with its adapter, in evaluation mode.
+        plan: the steps.
+        tokenizer: says which token pads.
+        recipe: of the optimiser.
+        device: where the model is.
+        dtype: of the base.
+    """
+
+    model: Any
+    plan: TrainingPlan
+    tokenizer: "PreTrainedTokenizerBase"
+    recipe: TrainingRecipe
+    device: str
+    dtype: str
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """What is trained, in the model's order."""
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    def run(self, checkpoint: Checkpoint, progress: Progress | None, stage: str) -> TrainingState:
+        """All steps that are not done yet; the model is trained in place.
+
+        Args:
+            checkpoint: where to begin, and where to save.
+            progress: called after every step.
+            stage: its name.
+
+        Returns:
+            Losses and seconds of all steps.
+
+        Raises:
+            TrainingError: a loss that is not finite.
+        """
+        parameters, steps = self.parameters, len(self.plan.steps)
+        optimiser = torch.optim.AdamW(parameters, weight_decay=self.recipe.weight_decay, fused=True)
+        state = checkpoint.load(parameters, optimiser)
+        accelerator = _accelerator(self.device, self.dtype)
+        model = accelerator.prepare_model(self.model, device_placement=False)
+        for step in range(len(state.losses), steps):
+            began = time.perf_counter()
+            loss = self._gradient(accelerator, model, step)
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    f"{stage}: the loss of step {step + 1} is {loss}; lower learning_rate ({self.recipe.learning_rate})"
+                    f"{', or train in float32' if self.dtype != 'float32' else ''}"
+                )
+            share = learning_rate_share(step, steps, math.ceil(self.recipe.warmup * steps))
+            for group in optimiser.param_groups:
+                group["lr"] = self.recipe.learning_rate * share
+            accelerator.clip_grad_norm_(parameters, self.recipe.clip)
+            optimiser.step()
+            optimiser.zero_grad()
+            state.losses.append(loss)
+            state.seconds += time.perf_counter() - began
+            checkpoint.save_when_due(parameters, optimiser, state)
+            if progress is not None:
+                progress(stage, step + 1, steps)
+        accelerator.unwrap_model(model)
+        return state
+
+    def _gradient(self, accelerator: Any, model: Any, step: int) -> float:
+        """Add up the gradient of the mean loss per answer token; returns that loss."""
+        batches = self.plan.batches(step, self.tokenizer)
+        tokens = sum(int((batch.labels[:, 1:] != -100).sum()) for batch in batches)
+        total = 0.0
+        for batch in batches:
+            found = answer_logits(model, batch.to(self.device))
+            loss = cross_entropy(found.logits.float(), found.targets, reduction="sum") / tokens
+            accelerator.backward(loss)
+            total += float(loss.detach())
+        return total
+
+
+def _accelerator(device: str, dtype: str) -> Any:
+    """Accelerate for one process.
+
+    Raises:
+        ConfigError: started by ``accelerate launch`` or torchrun with several processes.
+    """
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    # Accelerate holds one precision and device a process, from whoever came first; transformers' Trainer resets it too.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    accelerator = Accelerator(cpu=device == "cpu", mixed_precision="bf16" if dtype == "bfloat16" else "no")
+    if accelerator.num_processes > 1:
+        raise ConfigError(
+            f"training runs in one process, found {accelerator.num_processes}; start it without `accelerate launch`, "
+            f"one adapter a device"
+        )
+    return accelerator
+
+
+def _write_adapter(model: Any, folder: Path, base: str, recipe: TrainingRecipe) -> None:
+    """PEFT's folder, the same bytes for the same weights: PEFT writes sets in an order that changes between runs."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(torch_type(recipe.output_dtype))
+    model.save_pretrained(folder, save_embedding_layers=False)
+    file = folder / _CONFIG_NAME
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = base
+    if isinstance(config["target_modules"], list):
+        config["target_modules"].sort()
+    file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
