@@ -30,7 +30,7 @@ def estimated_seconds(plan: TrainingPlan, index: BaseModelIndex, *, dtype: str, 
         Seconds.
     """
     heads, layers = _weights(index)
-    operations = 4.0 * (layers * plan.padded_tokens + heads * plan.answer_tokens)
+    operations = 4.0 * (layers * plan.computed_tokens + heads * plan.answer_tokens)
     return operations / (_SHARE * _operations_per_second(dtype, device))
 
 
