@@ -84,8 +84,8 @@ def _describe(config: TrainConfig, index: "BaseModelIndex", mixture: "Mixture") 
     click.echo(f"rows     {len(plan.rows)}, of which {plan.cut} are cut at {config.recipe.max_length} tokens")
     click.echo(f"steps    {len(plan.steps)} of {config.recipe.batch_size} rows")
     click.echo(
-        f"tokens   {plan.tokens} ({plan.answer_tokens} of them answers), {plan.padded_tokens} with padding, in all "
-        "steps"
+        f"tokens   {plan.tokens} in all steps, {plan.answer_tokens} of them answers; {plan.computed_tokens} are "
+        "computed (padding, and beginnings that rows share once)"
     )
     click.echo(f"time     about {_duration(seconds)} in {dtype} on {device}, within a factor of two")
     click.echo(f"nothing written; without --dry-run the {config.role} adapter goes to {config.output}")

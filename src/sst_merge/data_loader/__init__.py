@@ -1,6 +1,6 @@
 """Prompts and answers: from files or the hub to rows, from rows to batches with labels on the answer only."""
 
-from .answer_logits import AnswerLogits, answer_logits
+from .answer_logits import AnswerLogits, answer_logits, can_share_prefix
 from .base_model import base_fingerprint, load_base_model, load_tokenizer, resolve_device, torch_type
 from .batch import Batch
 from .encode import EncodedRow, encode_each, encode_rows, pad_rows
@@ -16,6 +16,7 @@ __all__ = [
     "Row",
     "answer_logits",
     "base_fingerprint",
+    "can_share_prefix",
     "encode_each",
     "encode_rows",
     "load_base_model",

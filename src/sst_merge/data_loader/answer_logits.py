@@ -1,20 +1,25 @@
 """What a causal language model predicts where an answer is, and nowhere else.
 
-The output layer of a small model costs as much as all of its other layers together, and a prompt's logits are not
+The output layer of a small model costs as much as many of its other layers together, and a prompt's logits are not
 needed. So the last hidden states are picked *before* that layer, by a hook on it; what the architecture does before and
-after (scales, soft caps) is its own code and stays as it is.
+after (scales, soft caps) is its own code and stays as it is. What all rows begin with (a system prompt, the wording of
+a task) can be read once for all of them: later tokens do not change it.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BaseModelError
+from ..errors import BaseModelError, DataError
 from .batch import IGNORED, Batch
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["AnswerLogits", "answer_logits"]
+__all__ = ["AnswerLogits", "answer_logits", "can_share_prefix"]
+
+_SHARED_LAYERS = {"DynamicLayer", "DynamicSlidingWindowLayer"}
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class AnswerLogits:
     samples: "Tensor"
 
 
-def answer_logits(model: "nn.Module", batch: Batch, **inputs: Any) -> AnswerLogits:
+def answer_logits(model: "nn.Module", batch: Batch, *, prefix: int = 0, **inputs: Any) -> AnswerLogits:
     """One forward pass; the vocabulary is computed at the positions that predict an answer token.
 
     A model whose output layer cannot be found, or that uses its weight without calling it, computes everywhere; the
@@ -42,6 +47,8 @@ def answer_logits(model: "nn.Module", batch: Batch, **inputs: Any) -> AnswerLogi
     Args:
         model: a Hugging Face causal language model, with or without PEFT.
         batch: tokens and labels, on the device of the model's embedding.
+        prefix: tokens that all rows begin with and that are read once; exact, also in its gradients. Only for a model
+            that :func:`can_share_prefix`, and not with gradient checkpointing.
         inputs: passed on to the model, such as ``position_ids``.
 
     Returns:
@@ -49,34 +56,96 @@ def answer_logits(model: "nn.Module", batch: Batch, **inputs: Any) -> AnswerLogi
 
     Raises:
         BaseModelError: the logits have another shape than the tokens.
+        DataError: the rows do not begin with the same `prefix` tokens, or an answer follows them at once.
     """
     samples, positions = (batch.labels[:, 1:] != IGNORED).nonzero(as_tuple=True)
     targets = batch.labels[samples, positions + 1]
-    shape = tuple(batch.input_ids.shape)
-    picked = False
-
-    def pick(_layer: "nn.Module", arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        nonlocal picked
-        states: Any = arguments[0] if arguments else None
-        # A tied output layer may be the input embedding, which is called with tokens.
-        if getattr(states, "ndim", 0) != 3 or tuple(states.shape[:2]) != shape:
-            return None
-        picked = True
-        return states[samples.to(states.device), positions.to(states.device)][None], *arguments[1:]
-
-    head = getattr(model, "get_output_embeddings", lambda: None)()
-    hook = None if head is None else head.register_forward_pre_hook(pick)
-    try:
-        logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, **inputs).logits
-    finally:
-        if hook is not None:
-            hook.remove()
-    expected = (1, len(targets)) if picked else shape
+    ids = batch.input_ids[:, prefix:]
+    if prefix:
+        _check_prefix(batch, prefix)
+        inputs |= {"past_key_values": _read_prefix(model, batch, prefix), "use_cache": True}
+        positions = positions - prefix
+    with _output_at(model, (ids.shape[0], ids.shape[1]), samples, positions) as picked:
+        logits = model(input_ids=ids, attention_mask=batch.attention_mask, **inputs).logits
+    expected = (1, len(targets)) if picked else tuple(ids.shape)
     if tuple(logits.shape[:2]) != expected:
         raise BaseModelError(
-            f"{type(model).__name__}: logits of shape {tuple(logits.shape)} for tokens {shape}, expected "
+            f"{type(model).__name__}: logits of shape {tuple(logits.shape)} for tokens {tuple(ids.shape)}, expected "
             f"({', '.join(map(str, expected))}, vocabulary); a causal language model is needed"
         )
     where = logits.device
     samples, positions = samples.to(where), positions.to(where)
     return AnswerLogits(logits[0] if picked else logits[samples, positions], targets.to(where), samples)
+
+
+def can_share_prefix(model: "nn.Module") -> bool:
+    """Whether a model gives keys and values of what it has read, and nothing else that later tokens need.
+
+    Args:
+        model: a Hugging Face causal language model.
+
+    Returns:
+        False for recurrent and hybrid models.
+    """
+    import torch
+
+    embedding: Any = getattr(model, "get_input_embeddings", lambda: None)()
+    if embedding is None:
+        return False
+    with torch.no_grad():
+        output = model(input_ids=torch.zeros(1, 2, dtype=torch.long, device=embedding.weight.device), use_cache=True)
+    cache = getattr(output, "past_key_values", None)
+    layers = getattr(cache, "layers", ())
+    return type(cache).__name__ == "DynamicCache" and {type(layer).__name__ for layer in layers} <= _SHARED_LAYERS
+
+
+def _check_prefix(batch: Batch, prefix: int) -> None:
+    """Refuse rows that cannot share.
+
+    Raises:
+        DataError: see :func:`answer_logits`.
+    """
+    first = batch.input_ids[:, :prefix]
+    same = bool((first == first[0]).all()) and bool((batch.attention_mask[:, :prefix] == 1).all())
+    if not same or bool((batch.labels[:, : prefix + 1] != IGNORED).any()):
+        raise DataError(
+            f"batch: its {len(batch)} rows do not share {prefix} tokens of prompt with one more before the answer; "
+            "take the longest common beginning that is shorter than every prompt"
+        )
+
+
+def _read_prefix(model: "nn.Module", batch: Batch, prefix: int) -> Any:
+    """Keys and values of the first tokens, for every row."""
+    none = batch.labels.new_zeros(0)
+    with _output_at(model, (1, prefix), none, none):
+        cache = model(input_ids=batch.input_ids[:1, :prefix], use_cache=True).past_key_values
+    cache.batch_repeat_interleave(len(batch))
+    return cache
+
+
+@contextmanager
+def _output_at(
+    model: "nn.Module", shape: tuple[int, int], samples: "Tensor", positions: "Tensor"
+) -> Iterator[list[bool]]:
+    """Let the output layer see chosen positions alone.
+
+    Yields:
+        A list that is no longer empty when it did.
+    """
+    picked: list[bool] = []
+
+    def pick(_layer: "nn.Module", arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        states: Any = arguments[0] if arguments else None
+        # A tied output layer may be the input embedding, which is called with tokens.
+        if getattr(states, "ndim", 0) != 3 or tuple(states.shape[:2]) != shape:
+            return None
+        picked.append(True)
+        return states[samples.to(states.device), positions.to(states.device)][None], *arguments[1:]
+
+    head: Any = getattr(model, "get_output_embeddings", lambda: None)()
+    hook = None if head is None else head.register_forward_pre_hook(pick)
+    try:
+        yield picked
+    finally:
+        if hook is not None:
+            hook.remove()

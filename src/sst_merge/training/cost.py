@@ -30,16 +30,16 @@ def estimated_seconds(plan: TrainingPlan, index: BaseModelIndex, *, dtype: str, 
         Seconds.
     """
     heads, layers = _weights(index)
-    operations = 4.0 * (layers * plan.padded_tokens + heads * plan.answer_tokens)
+    operations = 4.0 * (layers * plan.computed_tokens + heads * plan.answer_tokens)
     return operations / (_SHARE * _operations_per_second(dtype, device))
 
 
 def _weights(index: BaseModelIndex) -> tuple[int, int]:
     """Weights of the output layer, and of all other layers."""
-    vocabulary = {shape.d_in for shape in index.modules.values() if shape.kind == "embedding"}
+    vocabulary = {shape.d_in for shape in index.modules.values() if not shape.kind.reads_vectors}
     heads = layers = 0
     for shape in index.modules.values():
-        if shape.kind != "embedding":
+        if shape.kind.reads_vectors:
             size = shape.d_in * shape.d_out
             if shape.d_out in vocabulary:
                 heads += size

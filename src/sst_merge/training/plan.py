@@ -2,19 +2,19 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from ..data_loader import EncodedRow, Row, encode_each, pad_rows
+from ..data_loader import EncodedRow, Row, encode_each
 from ..errors import DataError
 from .order import ordered_steps
+from .passes import Pass, cut_into_passes
 from .recipe import TrainingRecipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from ..data_loader import Batch
 
 __all__ = ["TrainingPlan", "plan_training"]
 
@@ -25,24 +25,26 @@ class TrainingPlan:
 
     Attributes:
         rows: prompts and answers as tokens.
-        steps: indices of the rows of every step, shortest first.
-        parts: passes that a step is computed in.
+        steps: indices of the rows of every step.
+        parts: forward passes that a step is computed in at least.
+        share: common beginnings of a pass are read once.
         sha256: of the rows as text.
     """
 
     rows: tuple[EncodedRow, ...]
     steps: tuple[tuple[int, ...], ...]
     parts: int
+    share: bool
     sha256: str
 
-    def batches(self, step: int, tokenizer: "PreTrainedTokenizerBase") -> "list[Batch]":
-        """The padded batches of one step.
+    def passes(self, step: int) -> tuple[Pass, ...]:
+        """The forward passes of one step.
 
         Args:
             step: 0 … number of steps - 1.
-            tokenizer: says which token pads.
         """
-        return [pad_rows([self.rows[i] for i in part], tokenizer) for part in self._parts(self.steps[step])]
+        rows = self.steps[step]
+        return cut_into_passes(self.rows, rows, largest=-(-len(rows) // self.parts), share=self.share)
 
     @property
     def cut(self) -> int:
@@ -51,7 +53,7 @@ class TrainingPlan:
 
     @property
     def tokens(self) -> int:
-        """Tokens that are read in all steps together, padding left out."""
+        """Tokens of all rows of all steps together, padding left out."""
         return sum(len(self.rows[i].ids) for step in self.steps for i in step)
 
     @property
@@ -59,15 +61,10 @@ class TrainingPlan:
         """Tokens that carry the loss, in all steps together."""
         return sum(len(self.rows[i].ids) - self.rows[i].asked for step in self.steps for i in step)
 
-    @property
-    def padded_tokens(self) -> int:
-        """Tokens that are computed in all steps together, padding included."""
-        parts = (part for step in self.steps for part in self._parts(step))
-        return sum(len(part) * max(len(self.rows[i].ids) for i in part) for part in parts)
-
-    def _parts(self, step: Sequence[int]) -> Iterator[Sequence[int]]:
-        size = -(-len(step) // self.parts)
-        return (step[i : i + size] for i in range(0, len(step), size))
+    @cached_property
+    def computed_tokens(self) -> int:
+        """Tokens that are computed in all steps together: padding included, shared beginnings once."""
+        return sum(part.tokens for step in range(len(self.steps)) for part in self.passes(step))
 
 
 def plan_training(
@@ -97,4 +94,10 @@ def plan_training(
         [len(row.ids) for row in encoded], epochs=recipe.epochs, batch_size=recipe.batch_size, seed=seed
     )
     text = "\n".join(json.dumps([row.prompt, row.response]) for row in rows)
-    return TrainingPlan(encoded, steps, recipe.accumulation, hashlib.sha256(text.encode()).hexdigest())
+    return TrainingPlan(
+        rows=encoded,
+        steps=steps,
+        parts=recipe.accumulation,
+        share=not recipe.gradient_checkpointing,
+        sha256=hashlib.sha256(text.encode()).hexdigest(),
+    )

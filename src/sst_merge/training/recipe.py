@@ -38,7 +38,8 @@ class TrainingRecipe(Section):
         learning_rate: at its highest.
         epochs: how often every row is seen; 0.5 is half of the rows.
         batch_size: sequences in a step.
-        accumulation: parts that a step is computed in, for less memory; the result is the same up to rounding.
+        accumulation: forward passes that a step is computed in at least, for less memory; the result is the same up to
+            rounding.
         warmup: share of the steps in which the learning rate rises.
         weight_decay: of AdamW.
         clip: largest norm of a step's gradient.
@@ -67,7 +68,7 @@ class TrainingRecipe(Section):
     accumulation: int = Field(
         default=1,
         ge=1,
-        description="parts that a step is computed in, for less memory",
+        description="forward passes that a step is computed in at least, for less memory",
         json_schema_extra=_flag("accumulation"),
     )
     warmup: float = Field(

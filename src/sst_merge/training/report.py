@@ -33,8 +33,8 @@ class TrainingReport:
         cut: rows that lost the end of their answer, or the beginning of their prompt.
         parameters: numbers that were trained.
         steps: of the optimiser.
-        tokens: that were read, padding left out.
-        padded_tokens: that were computed.
+        tokens: of the rows of all steps, padding left out.
+        computed_tokens: padding included, beginnings that rows share once.
         answer_tokens: that carried the loss.
         losses: mean loss per answer token, step by step, before each step.
         seconds: in steps; work that a killed run lost does not count.
@@ -56,7 +56,7 @@ class TrainingReport:
     parameters: int
     steps: int
     tokens: int
-    padded_tokens: int
+    computed_tokens: int
     answer_tokens: int
     losses: tuple[float, ...]
     seconds: float
@@ -71,7 +71,7 @@ class TrainingReport:
 
     @property
     def tokens_per_second(self) -> float:
-        """Read tokens a second, padding left out."""
+        """Tokens of rows a second, padding left out."""
         return self.tokens / self.seconds
 
 
@@ -128,5 +128,6 @@ Hashes, losses and versions: `{REPORT_NAME}`.
 def _summary(report: TrainingReport) -> str:
     return (
         f"Trained by SST-Merge {report.versions['sst_merge']} on {report.rows} prompts with answers, "
-        f"{report.steps} steps, seed {report.seed};\nloss {report.losses[0]:.3f} in the first step, {report.final_loss:.3f} at the end."
+        f"{report.steps} steps, seed {report.seed};\n"
+        f"loss {report.losses[0]:.3f} in the first step, {report.final_loss:.3f} at the end."
     )

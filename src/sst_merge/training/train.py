@@ -5,7 +5,7 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,8 +18,10 @@ from ..data_loader import (
     Row,
     answer_logits,
     base_fingerprint,
+    can_share_prefix,
     load_base_model,
     load_tokenizer,
+    pad_rows,
     resolve_device,
     torch_type,
 )
@@ -90,6 +92,7 @@ def train_adapter(
     place = resolve_device(device)
     dtype = training_dtype(recipe.dtype, place)
     model = _adapted_model(str(base), recipe, seed=seed, dtype=dtype, device=place)
+    plan = replace(plan, share=plan.share and can_share_prefix(model))
     fingerprint = base_fingerprint(str(base), getattr(model.config, "_commit_hash", None))
     job = {
         "base": fingerprint,
@@ -119,7 +122,7 @@ def train_adapter(
             parameters=sum(parameter.numel() for parameter in loop.parameters),
             steps=len(plan.steps),
             tokens=plan.tokens,
-            padded_tokens=plan.padded_tokens,
+            computed_tokens=plan.computed_tokens,
             answer_tokens=plan.answer_tokens,
             losses=tuple(state.losses),
             seconds=state.seconds,
@@ -245,11 +248,12 @@ class _Loop:
 
     def _gradient(self, accelerator: Any, model: Any, step: int) -> float:
         """Add up the gradient of the mean loss per answer token; returns that loss."""
-        batches = self.plan.batches(step, self.tokenizer)
-        tokens = sum(int((batch.labels[:, 1:] != -100).sum()) for batch in batches)
+        rows = self.plan.rows
+        tokens = sum(len(rows[i].ids) - rows[i].asked for i in self.plan.steps[step])
         total = 0.0
-        for batch in batches:
-            found = answer_logits(model, batch.to(self.device))
+        for part in self.plan.passes(step):
+            batch = pad_rows([rows[i] for i in part.rows], self.tokenizer, self.device)
+            found = answer_logits(model, batch, prefix=part.prefix)
             loss = cross_entropy(found.logits.float(), found.targets, reduction="sum") / tokens
             accelerator.backward(loss)
             total += float(loss.detach())
