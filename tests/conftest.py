@@ -375,12 +375,13 @@ def architecture(request: pytest.FixtureRequest) -> str:
     return name
 
 
+def error_of(found: Tensor, expected: Tensor) -> float:
+    """‖found − expected‖ / ‖expected‖ in float64."""
+    found, expected = found.detach().double(), expected.detach().double()
+    return float((found - expected).norm() / expected.norm())
+
+
 @pytest.fixture(scope="session")
 def relative_error() -> Callable[[Tensor, Tensor], float]:
     """‖found − expected‖ / ‖expected‖ in float64."""
-
-    def error(found: Tensor, expected: Tensor) -> float:
-        found, expected = found.detach().double(), expected.detach().double()
-        return float((found - expected).norm() / expected.norm())
-
-    return error
+    return error_of

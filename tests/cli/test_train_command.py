@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from training_cases import rows, write_base
+from tests.training.conftest import rows, write_base
 
 from sst_merge.cli.main import cli
 from sst_merge.lora_utils import Adapter

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from builders import peft_model, randomise, relative_error
+from tests.conftest import error_of as relative_error
+from tests.conftest import peft_model, randomise
 from torch import nn
 from torch.nn.functional import cross_entropy
 

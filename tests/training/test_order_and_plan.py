@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from training_cases import recipe, rows, tokenizer
+from tests.training.conftest import recipe, rows, tokenizer
 
 from sst_merge.data_loader import Row, encode_rows
 from sst_merge.errors import DataError

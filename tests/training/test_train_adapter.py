@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from builders import ARCHITECTURES, add_deltas, logits, relative_error
 from safetensors.torch import load_file
+from tests.conftest import ARCHITECTURES, add_deltas, logits
+from tests.conftest import error_of as relative_error
+from tests.training.conftest import WORDS, recipe, rows, tokenizer, write_base
 from torch.nn.functional import cross_entropy
-from training_cases import WORDS, recipe, rows, tokenizer, write_base
 
 from sst_merge.data_loader import Row, load_base_model
 from sst_merge.errors import BaseModelError, ConfigError, DataError, OutputExistsError, TrainingError

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from builders import VOCABULARY, tiny_model
+from tests.conftest import VOCABULARY, tiny_model
 
 from sst_merge.worlds.text.forward import Reader, common_prefix
 

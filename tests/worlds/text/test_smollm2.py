@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from builders import relative_error
+from tests.conftest import error_of as relative_error
 
 from sst_merge.worlds.registry import open_world
 from sst_merge.worlds.text.base import gguf_file

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from builders import relative_error
-from text_world_cases import TASKS, splits_of, tiny_llama, words_of, world_file, write_lines, write_parts
+from tests.conftest import error_of as relative_error
+from tests.worlds.text.conftest import TASKS, splits_of, tiny_llama, words_of, world_file, write_lines, write_parts
 
 from sst_merge.data_loader import normalise_prompt
 from sst_merge.errors import AdapterError, BaseModelError, ConfigError, DataError

@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from builders import tiny_model
+from tests.conftest import tiny_model
 
 from sst_merge.data_loader import Row
 from sst_merge.training import TrainingRecipe
