@@ -17,9 +17,9 @@ from sst_merge.fim_calculator import (
     KroneckerFisher,
     SampleGradients,
     compute_fim,
-    token_log_odds,
     token_logprobs,
 )
+from sst_merge.fim_calculator.likelihood import token_log_odds
 from sst_merge.lora_utils import Conv1DKind, EmbeddingKind, LinearKind
 
 EXACT = 1e-9
