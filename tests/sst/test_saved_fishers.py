@@ -231,7 +231,7 @@ def test_sums_of_parts_merge_as_the_whole(model: Any, adapters: list[Adapter], t
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"fisher": {"harm": "harm.bin"}}, "no .safetensors file"),
+        ({"fisher": {"harm": "harm.bin"}}, "is not a .safetensors file"),
         ({"fisher": {"skills": {"skill": "s.safetensors"}}}, "belongs to utility: fisher"),
         ({"utility": "fisher", "fisher": {"skills": {"harm": "s.safetensors"}}}, "cannot be an adapter's name"),
         ({"vila": {}, "fisher": {"harm": "h.safetensors"}}, "vila chooses where to solve"),
