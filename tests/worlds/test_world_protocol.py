@@ -214,7 +214,7 @@ def test_no_experiment_knows_the_lab() -> None:
 
 
 def test_worlds_that_are_wrong_are_named(tiny: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match="no world 'moon'; installed are lab, tiny"):
+    with pytest.raises(ConfigError, match="no world 'moon'; installed are lab, text, tiny"):
         open_world("moon")
     with pytest.raises(ConfigError, match="did you mean 'folder'"):
         open_world("tiny", folde="x")
