@@ -1,6 +1,6 @@
 """Speed of ``train_adapter`` beside TRL's SFTTrainer: the same base, rows and recipe, in turns, in one run.
 
-Every turn trains each contestant from the start on the same rows for one epoch. What is timed is the steps alone:
+Every turn trains with each trainer from the start on the same rows for one epoch. What is timed is the steps alone:
 loading, tokenising and writing are not in it. Time is the processor's, because a machine is seldom alone; one thread.
 The figure is tokens of rows a second, padding left out; the ratio is the geometric mean over turns with its 95 %
 t-interval. ``--base`` is a folder of SmolLM2-135M-Instruct; without it a random
@@ -208,7 +208,7 @@ def compared(ratios: Sequence[float]) -> Figure:
     return Figure(math.exp(mean), math.exp(mean - half), math.exp(mean + half), len(logs))
 
 
-def _contestants() -> dict[str, Callable[..., float]]:
+def _trainers() -> dict[str, Callable[..., float]]:
     def full(*arguments: Any) -> float:
         with _ignoring_prompts():
             return ours(*arguments, share=False, full=True)
@@ -267,9 +267,9 @@ def main() -> None:
 
 def _measured(base: Path, rows: Sequence[Row], recipe: TrainingRecipe, turns: int) -> dict[str, Any]:
     plan = plan_training(rows, load_tokenizer(str(base)), recipe, seed=0)
-    seconds: dict[str, list[float]] = {name: [] for name in _contestants()}
+    seconds: dict[str, list[float]] = {name: [] for name in _trainers()}
     for turn in range(turns):
-        order = list(_contestants().items())
+        order = list(_trainers().items())
         for name, run in order[turn % len(order) :] + order[: turn % len(order)]:
             seconds[name].append(run(base, rows, recipe, turn))
             print(f"turn {turn} {name}: {seconds[name][-1]:.1f} s", flush=True)
