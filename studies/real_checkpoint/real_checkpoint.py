@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import yaml
 
-from sst_merge.data_loader import DataSource, Row, encode_rows, load_rows, split_rows
+from sst_merge.data_loader import AnswerLogits, DataSource, Row, encode_rows, load_rows, split_rows
 from sst_merge.data_loader.batch import Batch
 from sst_merge.fim_calculator import token_logprobs
 from sst_merge.measures.intervals import seed_interval
@@ -93,7 +93,7 @@ def log_likelihoods(model: torch.nn.Module, batches: list[Batch]) -> list[float]
     found: list[float] = []
     for batch in batches:
         logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-        log_p, sample = token_logprobs(logits, batch)
+        log_p, sample = token_logprobs(AnswerLogits.of(logits, batch))
         sums = torch.zeros(len(batch)).index_add(0, sample, log_p)
         found.extend((sums / torch.bincount(sample, minlength=len(batch))).tolist())
     return found

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sst_merge.core_space import CoreSpace
+from sst_merge.data_loader import AnswerLogits
 from sst_merge.data_loader.batch import IGNORED, Batch
 from sst_merge.errors import BaseModelError, DataError, FisherError
 from sst_merge.fim_calculator import (
@@ -208,8 +209,9 @@ def test_log_odds_keep_their_gradient_where_the_model_is_certain() -> None:
     logits[0, 0, 3] = 60.0
     logits.requires_grad_(True)
     batch = Batch(torch.tensor([[1, 3]]), torch.ones(1, 2, dtype=torch.int64), torch.tensor([[IGNORED, 3]]))
-    plain = torch.autograd.grad(token_logprobs(logits, batch)[0].sum(), logits)[0]
-    odds = torch.autograd.grad(token_log_odds(logits, batch)[0].sum(), logits)[0]
+    answers = AnswerLogits.of(logits, batch)
+    plain = torch.autograd.grad(token_logprobs(answers)[0].sum(), logits, retain_graph=True)[0]
+    odds = torch.autograd.grad(token_log_odds(answers)[0].sum(), logits)[0]
     assert float(plain.abs().max()) < 1e-20
     assert float(odds[0, 0, 3]) == 1.0
     torch.testing.assert_close(odds[0, 0, [0, 1, 2, 4]], torch.full((4,), -0.25))
@@ -272,17 +274,55 @@ def test_cores_themselves_can_be_learnt_through_the_model(oracle: Any, relative_
     cores = {name: core.clone().requires_grad_() for name, core in case.point.items()}
     with CoreModel(case.model, case.spaces) as core_model:
         core_model.set_point(cores)
-        logprobs, _ = token_logprobs(core_model.logits(oracle.pad(case.samples)), oracle.pad(case.samples))
+        logprobs, _ = token_logprobs(core_model.answers(oracle.pad(case.samples)))
         gradients = torch.autograd.grad(logprobs.sum(), list(cores.values()))
     for name, gradient in zip(cores, gradients, strict=True):
         assert relative_error(gradient, case.rows[name].sum(0)) < EXACT, name
+
+
+@pytest.mark.parametrize("family", ["llama", "llama, head observed", "gemma2, soft caps"])
+def test_a_large_output_layer_computes_where_answers_are(
+    oracle: Any, build: Any, relative_error: Any, monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    """Same log-probabilities and Fisher as from every position, and fewer rows computed."""
+    names = [name for name in NAMES["llama"] if "embed" not in name and ("head" in family or name != "lm_head")]
+    model = (soft_capped() if "gemma2" in family else build.tiny_model("llama")).double()
+    spaces = make_spaces(model, names)
+    batch = oracle.pad(oracle.random_samples(3))
+    seen: list[int] = []
+    model.get_output_embeddings().register_forward_hook(lambda _layer, _inputs, out: seen.append(out[..., 0].numel()))
+
+    def collected() -> tuple[Tensor, dict[str, Tensor]]:
+        with CoreModel(model, spaces) as core_model, torch.no_grad():
+            found = token_logprobs(core_model.answers(batch))[0]
+        fisher = compute_fim(model, spaces, [batch], structure="block")
+        return found, {name: layer.dense() for name, layer in fisher.layers.items()}
+
+    everywhere, rows = collected(), seen[-1]
+    monkeypatch.setattr("sst_merge.fim_calculator.capture._LARGE_VOCABULARY", 1)
+    picked = collected()
+    assert seen[-1] == (rows if "head" in family else len(picked[0]))
+    assert len(picked[0]) < rows
+    assert relative_error(picked[0], everywhere[0]) < EXACT
+    for name, matrix in everywhere[1].items():
+        assert relative_error(picked[1][name], matrix) < EXACT, name
+
+
+def soft_capped() -> Any:
+    """A tiny Gemma 2 whose logits are squeezed."""
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    torch.manual_seed(0)
+    shape = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "num_key_value_heads": 1}
+    caps = {"final_logit_softcapping": 2.0, "query_pre_attn_scalar": 8, "pad_token_id": 0}
+    return Gemma2ForCausalLM(Gemma2Config(vocab_size=64, num_hidden_layers=2, head_dim=8, **shape, **caps)).eval()
 
 
 def test_prompt_tokens_carry_no_loss(oracle: Any, llama: Case) -> None:
     ids, _ = llama.samples[0]
     batch = oracle.pad([(ids, 2)])
     with CoreModel(llama.model, llama.spaces) as core_model, torch.no_grad():
-        logprobs, sample = token_logprobs(core_model.logits(batch), batch)
+        logprobs, sample = token_logprobs(core_model.answers(batch))
         logs = torch.log_softmax(llama.model(input_ids=torch.tensor([ids])).logits[0], -1)
     expected = torch.stack([logs[t - 1, ids[t]] for t in range(2, len(ids))])
     assert torch.allclose(logprobs, expected, rtol=1e-12)
@@ -407,7 +447,7 @@ def test_no_weight_gradient_is_formed(build: Any, oracle: Any) -> None:
         assert not any(p.requires_grad for p in model.parameters())
         with core_model.recording(lambda module, e, z: None):
             batch = oracle.pad(oracle.random_samples(2))
-            core_model.backward(token_logprobs(core_model.logits(batch), batch)[0].sum())
+            core_model.backward(token_logprobs(core_model.answers(batch))[0].sum())
         assert all(p.grad is None for p in model.parameters())
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
 

@@ -111,7 +111,7 @@ def importance(
             for weight in weights.values():
                 weight.requires_grad_(True)
             for sample in samples:
-                log_p, _ = token_logprobs(attached.logits(sample), sample)
+                log_p, _ = token_logprobs(attached.answers(sample))
                 gradients = torch.autograd.grad(-log_p.mean(), list(weights.values()), allow_unused=True)
                 for module, gradient in zip(weights, gradients, strict=True):
                     if gradient is not None:

@@ -36,6 +36,22 @@ class AnswerLogits:
     targets: "Tensor"
     samples: "Tensor"
 
+    @classmethod
+    def of(cls, logits: "Tensor", batch: Batch) -> "AnswerLogits":
+        """Picked from the logits of every position.
+
+        Args:
+            logits: (b, t, vocabulary): those at t predict the token at t + 1.
+            batch: the b samples.
+
+        Returns:
+            Those that predict an answer token.
+        """
+        samples, positions = (batch.labels[:, 1:] != IGNORED).nonzero(as_tuple=True)
+        targets, where = batch.labels[samples, positions + 1], logits.device
+        samples = samples.to(where)
+        return cls(logits[samples, positions.to(where)], targets.to(where), samples)
+
 
 def answer_logits(model: "nn.Module", batch: Batch, *, prefix: int = 0, **inputs: Any) -> AnswerLogits:
     """One forward pass; the vocabulary is computed at the positions that predict an answer token.

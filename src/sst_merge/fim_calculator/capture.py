@@ -19,13 +19,17 @@ from torch.utils.hooks import RemovableHandle
 from typing_extensions import Self
 
 from ..core_space import CoreSpace
-from ..data_loader.batch import Batch
-from ..errors import BaseModelError, FisherError
+from ..data_loader.answer_logits import AnswerLogits, answer_logits
+from ..data_loader.batch import IGNORED, Batch
+from ..errors import BaseModelError, DataError, FisherError
 
 __all__ = ["CoreModel", "GradientCallback"]
 
 GradientCallback = Callable[[str, Tensor, Tensor], None]
 """Called as (module, e (b, t, p), z (b, t, q)) with e = Uᵀδ and z = Vᵀx of every token, 0 on padding."""
+
+_LARGE_VOCABULARY = 4096
+"""From here on the output layer costs enough to be spared; below it one product over all positions is as fast."""
 
 _PLAIN_TYPES = {torch.float64, torch.float32, torch.bfloat16, torch.float16}
 
@@ -156,6 +160,46 @@ class CoreModel:
         Returns:
             (b, t, vocabulary): the logits at t predict the token at t + 1.
         """
+        logits = self.model(**self._inputs(batch)).logits
+        assert isinstance(logits, Tensor)
+        return logits
+
+    def answers(self, batch: Batch) -> AnswerLogits:
+        """One forward pass, of which the logits that predict an answer token are kept.
+
+        Where the output layer is large and is not looked at itself, it computes at these positions alone: with prompts
+        longer than their answers, that is half the work of a small model and most of the memory.
+
+        Args:
+            batch: of b samples.
+
+        Returns:
+            As :func:`~sst_merge.data_loader.answer_logits`.
+
+        Raises:
+            DataError: a sample without response token.
+        """
+        counts = (batch.labels[:, 1:] != IGNORED).sum(1)
+        if bool((counts == 0).any()):
+            raise DataError(
+                f"sample {int((counts == 0).nonzero()[0])} of a batch has no response token after the first"
+            )
+        if not self._picks_positions():
+            return AnswerLogits.of(self.logits(batch), batch)
+        inputs = self._inputs(batch)
+        moved = Batch(
+            inputs.pop("input_ids"), inputs.pop("attention_mask"), batch.labels.to(self._embedding_weight().device)
+        )
+        return answer_logits(self.model, moved, **inputs)
+
+    def _picks_positions(self) -> bool:
+        """Whether the output layer is worth sparing, and may see positions out of their samples."""
+        head = getattr(self.model, "get_output_embeddings", lambda: None)()
+        observed = {id(self.model.get_submodule(name)) for name in self.spaces}
+        return head is not None and id(head) not in observed and head.weight.shape[0] >= _LARGE_VOCABULARY
+
+    def _inputs(self, batch: Batch) -> dict[str, Any]:
+        """Keywords of a forward pass; what the hooks need of the batch is noted."""
         device = self._embedding_weight().device
         self._batch_shape = (batch.input_ids.shape[0], batch.input_ids.shape[1])
         padded = bool((batch.attention_mask == 0).any())
@@ -168,10 +212,7 @@ class CoreModel:
             extra["use_cache"] = False
         if "position_ids" in accepted:
             extra["position_ids"] = (moved.attention_mask.cumsum(1) - 1).clamp_min(0)
-        output = self.model(input_ids=moved.input_ids, attention_mask=moved.attention_mask, **extra)
-        logits = output.logits
-        assert isinstance(logits, Tensor)
-        return logits
+        return {"input_ids": moved.input_ids, "attention_mask": moved.attention_mask, **extra}
 
     def backward(self, objective: Tensor) -> None:
         """Send the gradient of a scalar back through the last recorded forward pass; no ``.grad`` is written.

@@ -84,9 +84,9 @@ def compute_fim(
 
         for index, batch in enumerate(batches):
             with core_model.recording(collect):
-                logits = core_model.logits(batch)
+                answers = core_model.answers(batch)
                 score = token_log_odds if estimator == "log_odds" else partial(token_logprobs, generator=draws)
-                loss = score(logits, batch)[0].sum()
+                loss = score(answers)[0].sum()
                 core_model.backward(loss)
             _close(sums, batch, index, float(loss.detach()))
             samples += len(batch)

@@ -9,75 +9,58 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from ..data_loader.batch import IGNORED, Batch
-from ..errors import DataError
+from ..data_loader.answer_logits import AnswerLogits
+from ..data_loader.batch import Batch
 from .capture import CoreModel
 
 __all__ = ["answer_log_probabilities", "divergences", "mean_divergence", "token_log_odds", "token_logprobs"]
 
 
-def token_logprobs(logits: Tensor, batch: Batch, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-    """Log-probability of every response token, next-token shift included.
+def token_logprobs(answers: AnswerLogits, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    """Log-probability of every response token.
 
     Args:
-        logits: (b, t, vocabulary).
-        batch: the samples that they belong to.
+        answers: logits where a response token is predicted.
         generator: on the CPU; draws the labels from the model (in the given context) instead of reading them.
 
     Returns:
         log p, (n,), in float32 or float64, and the sample (0 … b-1) that each belongs to, (n,), int64.
-
-    Raises:
-        DataError: a sample without response token.
     """
-    chosen, targets, sample = _response_logits(logits, batch)
-    logs = torch.log_softmax(chosen, dim=-1)
+    logs = torch.log_softmax(_wide(answers.logits), dim=-1)
+    targets = answers.targets
     if generator is not None:
         # By the inverse distribution function: the same draws on every device, whatever the batch size.
-        draws = torch.rand(len(sample), 1, generator=generator, dtype=torch.float64).to(logits.device)
+        draws = torch.rand(len(targets), 1, generator=generator, dtype=torch.float64).to(logs.device)
         cumulated = logs.detach().double().exp().cumsum(-1)
         targets = torch.searchsorted(cumulated, draws * cumulated[:, -1:]).squeeze(-1).clamp_max(logs.shape[-1] - 1)
-    return logs.gather(-1, targets[:, None]).squeeze(-1), sample
+    return logs.gather(-1, targets[:, None]).squeeze(-1), answers.samples
 
 
-def token_log_odds(logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Log-odds log p/(1-p) of every response token, next-token shift included.
+def token_log_odds(answers: AnswerLogits) -> tuple[Tensor, Tensor]:
+    """Log-odds log p/(1-p) of every response token.
 
     Its gradient is that of log p divided by 1-p: it does not vanish where the model is already certain, so a
     well-known answer still says which directions would break it.
 
-    Raises:
-        DataError: a sample without response token.
+    Args:
+        answers: logits where a response token is predicted.
+
+    Returns:
+        As :func:`token_logprobs`.
     """
-    chosen, targets, sample = _response_logits(logits, batch)
-    own = chosen.gather(-1, targets[:, None])
-    others = chosen.scatter(-1, targets[:, None], float("-inf")).logsumexp(-1)
-    return own.squeeze(-1) - others, sample
-
-
-def _response_logits(logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits that predict a response token (n, vocabulary), the token (n,), its sample (n,).
-
-    Raises:
-        DataError: a sample without response token.
-    """
-    labels = batch.labels[:, 1:]
-    sample, position = (labels != IGNORED).nonzero(as_tuple=True)
-    counts = torch.bincount(sample, minlength=len(batch))
-    if bool((counts == 0).any()):
-        raise DataError(f"sample {int((counts == 0).nonzero()[0])} of a batch has no response token after the first")
-    # Only response positions are normalised: the float32 copy stays small for large vocabularies.
-    chosen = logits[sample.to(logits.device), position.to(logits.device)]
-    chosen = chosen if chosen.dtype == torch.float64 else chosen.float()
-    return chosen, labels[sample, position].to(logits.device), sample
+    chosen, targets = _wide(answers.logits), answers.targets[:, None]
+    own = chosen.gather(-1, targets)
+    others = chosen.scatter(-1, targets, float("-inf")).logsumexp(-1)
+    return own.squeeze(-1) - others, answers.samples
 
 
 def answer_log_probabilities(attached: CoreModel, batch: Batch) -> Tensor:
     """Log-probabilities where an answer token is predicted, (answer tokens, vocabulary), in float32 or float64."""
-    logits = attached.logits(batch)[:, :-1]
-    rows, columns = (batch.labels[:, 1:] != IGNORED).nonzero(as_tuple=True)
-    chosen = logits[rows.to(logits.device), columns.to(logits.device)]
-    return log_softmax(chosen if chosen.dtype == torch.float64 else chosen.float(), dim=-1)
+    return log_softmax(_wide(attached.answers(batch).logits), dim=-1)
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def mean_divergence(skilled: Tensor, merged: Tensor) -> Tensor:

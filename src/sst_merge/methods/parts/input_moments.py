@@ -104,7 +104,7 @@ def input_moments(
         try:
             for batch in batches:
                 mask = batch.attention_mask.flatten().bool()
-                attached.logits(batch)
+                attached.answers(batch)
                 tokens, samples = tokens + batch.tokens, samples + len(batch)
                 if progress is not None:
                     progress(samples)
