@@ -1,5 +1,6 @@
 """Merge methods that read data or base weights, against their definitions computed densely in float64."""
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -771,6 +772,46 @@ def test_ada_merging_uses_the_reported_coefficients(model) -> None:
     )
     with pytest.raises(MergeError, match="'ada_merging' weighs adapters against each other; found one"):
         run("ada_merging", [SKILL], model)
+
+
+def test_calibration_only_is_adam_on_dense_weights_in_the_adapters_spans(build: Any, model) -> None:
+    """Three steps by hand: dense gradients of the answers, in the spans' coordinates; other adapters of the same spans
+    and size give the same, for nothing else of them is used."""
+    steps, rate, weight = 3, 0.05, 0.5
+    adapters = [SKILL, SAFE]
+    found = run("calibration_only", adapters, model, harm_weight=weight, steps=steps, learning_rate=rate, strength=2.0)
+    bases = {m: core_bases(adapters, m) for m in MODULES}
+    squares = sum(float(delta(a, m).square().sum()) for a in adapters for m in MODULES)
+    step_size = rate * (squares / (len(adapters) * sum(u.shape[1] * v.shape[1] for u, v in bases.values()))) ** 0.5
+    moved = copy.deepcopy(model)
+    for m in MODULES:
+        moved.get_submodule(m).weight.requires_grad_(True)
+    cores = {m: torch.zeros(u.shape[1], v.shape[1], dtype=torch.float64) for m, (u, v) in bases.items()}
+    first = {m: torch.zeros_like(c) for m, c in cores.items()}
+    second = {m: torch.zeros_like(c) for m, c in cores.items()}
+    for step in range(1, steps + 1):
+        gradients = dict.fromkeys(MODULES, 0.0)
+        for share, batch in ((1.0, BENIGN[(step - 1) % 2]), (weight, HARM[(step - 1) % 2])):
+            logp = torch.log_softmax(moved(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits, -1)
+            keep = batch.labels[:, 1:] >= 0
+            mean = logp[:, :-1][keep].gather(1, batch.labels[:, 1:][keep][:, None]).mean()
+            weights = [moved.get_submodule(m).weight for m in MODULES]
+            for m, gradient in zip(MODULES, torch.autograd.grad(mean, weights), strict=True):
+                gradients[m] = gradients[m] + share * gradient
+        for m, (u, v) in bases.items():
+            g = u.T @ gradients[m] @ v
+            first[m], second[m] = 0.9 * first[m] + 0.1 * g, 0.999 * second[m] + 0.001 * g * g
+            unit = (first[m] / (1 - 0.9**step)) / ((second[m] / (1 - 0.999**step)).sqrt() + 1e-8)
+            cores[m] = cores[m] + step_size * unit
+            with torch.no_grad():
+                moved.get_submodule(m).weight.copy_(model.get_submodule(m).weight + u @ cores[m] @ v.T)
+    # Adam looks at every coordinate alone, so the bases must be the merge's own up to signs, as SVDs are.
+    assert_deltas(found, {m: 2.0 * u @ cores[m] @ v.T for m, (u, v) in bases.items()}, 1e-3)
+    turned = [SKILL.with_(weight=-3.0), SAFE]
+    assert_deltas(
+        run("calibration_only", turned, model, harm_weight=weight, steps=steps, learning_rate=rate, strength=2.0),
+        {m: delta(found, m) for m in MODULES},
+    )
 
 
 @pytest.mark.parametrize("combine", ["interpolate", "add"])
