@@ -14,12 +14,13 @@ from sst_merge.worlds.lab import DEFAULT_RECIPE, Lab, Sample, World, build_lab, 
 from sst_merge.worlds.lab.exact_match import encode, exact_match, remembered
 from sst_merge.worlds.lab.lab_files import shipped_root
 from sst_merge.worlds.lab.lab_world import LabWorld
+from sst_merge.worlds.lab.mixtures import Mixture
 from sst_merge.worlds.lab.recipe import AdapterRecipe, BaseRecipe, ModelShape, SettlingRecipe
 from sst_merge.worlds.lab.tasks import FAMILIES
 from sst_merge.worlds.lab.training import reproducibly
 from sst_merge.worlds.lab.world import KINDS, REFUSAL, SPLITS, _drawn
 from sst_merge.worlds.outcomes import Counts
-from sst_merge.worlds.world import Artefact
+from sst_merge.worlds.world import Artefact, joint
 
 RULES = {
     "reverse": lambda w: list(reversed(w)),
@@ -331,6 +332,32 @@ def test_a_failed_build_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         lab.base_path("unaligned")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
     assert not (tmp_path / "bases" / "unaligned").exists()
+
+
+def test_one_adapter_of_several_adapters_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes their steps together, and draws from the pools of all, each adapter's with the same weight."""
+    import sst_merge.worlds.lab.build as build
+
+    seen: list[tuple[int, Mixture]] = []
+
+    def look(_model: object, _tokenizer: object, mixture: Mixture, how: AdapterRecipe, **_: object) -> None:
+        seen.append((how.steps, mixture))
+        raise KeyboardInterrupt
+
+    lab, find = Lab(0, tmp_path, DEFAULT_RECIPE, shipped_root(0), progress=False), Lab.find
+    monkeypatch.setattr(build, "train", look)
+    monkeypatch.setattr(Lab, "find", lambda self, artefact: None if artefact.adapter else find(self, artefact))
+    for names in (["add"], ["safety"], ["add", "safety"]):
+        with pytest.raises(KeyboardInterrupt):
+            lab.adapter_path(joint(names))
+    (first, expert), (second, safety), (both, mixture) = seen
+    assert both == first + second
+    assert mixture.pools == expert.pools | safety.pools
+    for part in (expert, safety):
+        share = sum(mixture.weights[name] for name in part.weights)
+        assert share == pytest.approx(1.0)
+    with pytest.raises(DataError, match=r"no adapter 'add\+nothing' on the unaligned base"):
+        lab.adapter_path("add+nothing")
 
 
 def test_names_that_do_not_exist_are_refused(tmp_path: Path) -> None:

@@ -104,6 +104,7 @@ class SkillGroup(Section):
     name: str = Field(min_length=1)
     skills: Skills = Field(min_length=1, description="skill adapters of the world")
     methods: Names = Field(default=(), description="labels of method_sweeps; all: every registered method")
+    joint: bool = Field(default=False, description="also train one adapter on the data of all that are merged")
 
 
 class SecondWorld(Section):
@@ -161,10 +162,13 @@ class InterferenceConfig(Section):
     methods: Names = ()
     families: Skills = Field(default=(), description="experts to draw from; all by default")
     poisoned_sizes: tuple[int, ...] = Field(default=(), description="numbers of experts, the poisoned one among them")
+    joint_sizes: tuple[int, ...] = Field(
+        default=(), description="numbers of experts for which one adapter is also trained on the data of all"
+    )
     samples_per_skill: int = Field(default=32, ge=2, le=256, description="calibration prompts of every skill")
     prompts: Prompts
 
-    @field_validator("sizes", "poisoned_sizes")
+    @field_validator("sizes", "poisoned_sizes", "joint_sizes")
     @classmethod
     def _sizes(cls, sizes: tuple[int, ...]) -> tuple[int, ...]:
         _distinct(sizes, "size")
@@ -202,6 +206,9 @@ class ExperimentConfig(Section):
     world: WorldChoice = Field(description="where everything is measured: its name and its options")
     seeds: Seeds = Field(description="of the adapters; the base is the same")
     prompts: Prompts
+    strengths: int | None = Field(
+        default=None, ge=2, description="of every method's strengths so many, evenly spread; all by default"
+    )
     calibration: Calibration = Calibration()
     safety_tax: SafetyTaxConfig
     interference: InterferenceConfig

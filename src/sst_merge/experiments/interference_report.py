@@ -11,7 +11,7 @@ from ..reporting import PageTable, figure_text, retention_plot
 from .cells import CellStore
 from .config import ExperimentConfig
 from .method_sweeps import PLAIN
-from .plan import Planned
+from .plan import JOINT, Planned
 from .read_cells import GroupCells, expert_rows, mean_over_seeds, rate_over_seeds, refusal_text, task_rows
 from .report import Report
 
@@ -50,6 +50,8 @@ def interference_report(config: ExperimentConfig, planned: Sequence[Planned], st
             results = {label: of for label, of in cells.results.items() if all(stage in r for r in of.values())}
             if not results:
                 continue
+            if stage == "safe" and all(JOINT in models for models in cells.alone.values()):
+                results |= {JOINT: {n: {"safe": {"test": models[JOINT]["test"]}} for n, models in cells.alone.items()}}
             figures = _figures(results, cells.alone, stage, config.n_resamples)
             report.figures[f"{part}, {group}, {said}"] = figures
             report.tables.append(_table(f"{group}, {part}, {said}", stage, figures))
@@ -85,7 +87,9 @@ def _figures(results: Results, alone: Mapping[int, Any], stage: str, n_resamples
             "sets": sets,
         }
         if stage == "safe":
-            found[label]["reached"] = sum(result[stage]["reached"] for result in results[label].values())
+            # Nothing was chosen on dev prompts where there is nothing to choose.
+            chosen = [result[stage]["reached"] for result in results[label].values() if "reached" in result[stage]]
+            found[label]["reached"] = sum(chosen) if chosen else None
     return found
 
 
@@ -109,7 +113,7 @@ def _table(name: str, stage: str, figures: Figures) -> PageTable:
     rows: list[list[object]] = [[label, *(figure_text(own[key]) for key in _SHOWN)] for label, own in figures.items()]
     if stage == "safe":
         for row, own in zip(rows, figures.values(), strict=True):
-            row.append(f"{own['reached']} of {own['sets']}")
+            row.append(None if own["reached"] is None else f"{own['reached']} of {own['sets']}")
     return PageTable(
         caption=f"{name}: mean over {max(own['sets'] for own in figures.values())} sets of experts, 95 % intervals "
         "over sets and prompts; strengths chosen on dev prompts",

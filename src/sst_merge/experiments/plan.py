@@ -8,7 +8,7 @@ from .._version import __version__
 from ..methods import MethodSweep, get_method, parse_options
 from ..worlds.asking import all_kinds
 from ..worlds.outcomes import HARM, task_kind
-from ..worlds.world import ALIGNED, SAFETY, UNALIGNED
+from ..worlds.world import ALIGNED, SAFETY, UNALIGNED, joint
 from .ablation import ablation_sweeps
 from .cells import Cell
 from .config import ExperimentConfig, WorldChoice
@@ -19,7 +19,10 @@ from .subsets import Subset, plain_experts, poisoned_subsets, random_subsets
 from .training import artefacts_of
 from .work import WORK
 
-__all__ = ["Planned", "Planner"]
+__all__ = ["JOINT", "Planned", "Planner"]
+
+JOINT = "joint training"
+"""A model beside the merges: one adapter, trained on the data of all that are merged."""
 
 _DRIFT_METHODS = {swept.method for swept in DRIFT_SWEEPS.values()}
 
@@ -64,7 +67,9 @@ class Planner:
         for seed in config.seeds:
             for group in config.safety_tax.groups:
                 methods = config.safety_tax.methods or group.methods
-                found += self._sweeps("tax", group.name, group.skills, methods, config.world, seed)
+                found += self._sweeps(
+                    "tax", group.name, group.skills, methods, config.world, seed, together=group.joint
+                )
         for seed in config.seeds:
             for group in config.safety_tax.drift.groups:
                 methods = config.safety_tax.methods or group.methods
@@ -76,7 +81,9 @@ class Planner:
             assert second is not None
             for group in second.groups:
                 name = f"{second.world.label}, {group.name}"
-                found += self._sweeps("second base", name, group.skills, group.methods, second.world, seed)
+                found += self._sweeps(
+                    "second base", name, group.skills, group.methods, second.world, seed, together=group.joint
+                )
         return found
 
     def interference(self) -> list[Planned]:
@@ -107,7 +114,9 @@ class Planner:
         config, group = self.config, self.config.safety_tax.groups[0]
         found: list[Planned] = []
         for seed in config.seeds:
-            found += self._sweeps("methods", group.name, group.skills, config.comparison.methods, config.world, seed)
+            found += self._sweeps(
+                "methods", group.name, group.skills, config.comparison.methods, config.world, seed, together=group.joint
+            )
         for seed in config.comparison.ablation.seeds:
             found += self._ablation(group.skills, seed)
         problem = self._problem(group.skills, config.seeds[0])
@@ -134,11 +143,20 @@ class Planner:
         return problem | otherwise
 
     def _sweeps(
-        self, part: str, group: str, skills: Sequence[str], methods: Sequence[str], world: WorldChoice, seed: int
+        self,
+        part: str,
+        group: str,
+        skills: Sequence[str],
+        methods: Sequence[str],
+        world: WorldChoice,
+        seed: int,
+        *,
+        together: bool = False,
     ) -> list[Planned]:
         problem, prompts = self._problem(skills, seed, world=world.parameters), self.config.prompts
         dev, test = dict.fromkeys(HARM, prompts.dev), all_kinds(skills, prompts.test)
         models: dict[str, list[str]] = {"base": [], "skills alone": list(skills), "safety alone": [SAFETY]}
+        models |= {JOINT: [joint([*skills, SAFETY])]} if together else {}
         models |= {f"expert {skill}": [skill] for skill in skills}
         found = [self._alone(part, group, problem, models, dev, test, seed)]
         for label, swept in chosen_sweeps(methods, METHOD_SWEEPS).items():
@@ -187,11 +205,13 @@ class Planner:
         group, experts = f"{n} experts", self.config.world.experts
         # A poisoned expert is asked about its task, and stands for nothing that could be retained.
         models: dict[str, list[str]] = {"base": []}
+        if n in config.joint_sizes and base == UNALIGNED:
+            models[JOINT] = [joint([*subset.skills, SAFETY])]
         models |= {f"expert {name}": [name] for name in subset.skills if experts[name] == name}
         test = all_kinds([experts[name] for name in subset.skills], config.prompts.test)
         yield self._alone(part, group, problem, models, {}, test, subset.number)
         for label in labels:
-            staged = asdict(TWO_STAGE_SWEEPS[label])
+            staged = asdict(TWO_STAGE_SWEEPS[label].thinned(self.config.strengths))
             staged.pop("label")
             parameters = {
                 "problem": problem,
@@ -232,6 +252,7 @@ class Planner:
         test: Mapping[str, int],
         quotients: bool = False,
     ) -> Cell:
+        swept = swept.thinned(self.config.strengths)
         parameters = {"problem": problem, "swept": _plain(swept), "dev": dev, "test": test, "quotients": quotients}
         return self._cell("sweep", title, parameters, swept.method)
 
@@ -243,7 +264,7 @@ class Planner:
             "version": __version__,
             "torch": versions()["torch"],
             "world": world.identity(),
-            "artefacts": {a.adapter or str(a): folder_digest(world.find(a)) for a in artefacts_of(problem)},
+            "artefacts": {a.adapter or str(a): folder_digest(world.find(a)) for a in artefacts_of(parameters)},
         }
         if method is not None:
             options = dict(parameters.get("swept", parameters.get("staged", {})).get("options", {}))

@@ -153,7 +153,7 @@ class Experiments:
 
 
 def _training(planned: Sequence[Planned]) -> list[Cell]:
-    return training_cells([entry.cell.parameters["problem"] for entry in planned])
+    return training_cells([entry.cell.parameters for entry in planned])
 
 
 def _write_records(path: Path, planned: Sequence[Planned], store: CellStore) -> Path:

@@ -9,14 +9,16 @@ from ..reporting import PageTable, figure_text, safety_utility_plot, tax_bars
 from .cells import CellStore
 from .config import ExperimentConfig
 from .method_sweeps import PLAIN
-from .plan import Planned
+from .plan import JOINT, Planned
 from .read_cells import GroupCells
 from .report import Report
 from .tax_figures import (
+    ANCHORS,
     APART,
     SINGLE_MODELS,
     SWEEP_FIGURES,
     apart_figures,
+    beside_figures,
     drift_figures,
     mean_curves,
     mean_point,
@@ -85,11 +87,11 @@ def tax_tables(
     for label, share in shared_front(curves).items():
         chosen[label]["pareto share"] = share
         chosen[label]["apart"] = apart_figures(cells.chosen(label, sweeps[middle][label]))
-    alone = {
-        who: {"apart": apart_figures([models[who]["test"] for models in cells.alone.values()])} for who in SINGLE_MODELS
-    }
+    beside = {who: [models[who]["test"] for models in cells.alone.values() if who in models] for who in SINGLE_MODELS}
+    alone = {who: {"apart": apart_figures(tests), **beside_figures(tests)} for who, tests in beside.items() if tests}
     report.figures[name] = {"alone": alone} | {f"{threshold:g}": found for threshold, found in figures.items()}
 
+    report.tables.append(_beside_table(name, alone))
     report.tables += [_tax_table(name, threshold, found) for threshold, found in figures.items()]
     report.tables.append(_apart_table(name, middle, {**alone, **chosen}))
     ours = [label for label in OURS if label in chosen]
@@ -101,20 +103,29 @@ def tax_tables(
     shown = [label for label in _SHOWN if label in curves] or list(curves)[:7]
     report.pictures += safety_utility_plot(
         {label: curves[label] for label in shown},
-        anchors={
-            who: mean_point([models[who]["test"] for models in cells.alone.values()])
-            for who in ("skills alone", "safety alone")
-        },
+        anchors={who: mean_point(beside[who]) for who in (*ANCHORS, *([JOINT] if JOINT in alone else []))},
         path_stem=folder / f"front_{stem}",
         title=f"Safety and skills, {name}: mean over seeds",
         threshold=middle,
         highlight=next(iter(ours), None),
     )
+    # Where no method is safe enough at any strength there is no tax to draw.
+    if all(of["tax"] is None for of in chosen.values()):
+        return
     report.pictures += tax_bars(
         {label: of["tax"] for label, of in chosen.items()},
         path_stem=folder / f"tax_{stem}",
         title=f"Safety tax at safety ≥ {middle:g}, {name}",
         highlight=next(iter(ours), None),
+    )
+
+
+def _beside_table(name: str, alone: Figures) -> PageTable:
+    return PageTable(
+        caption=f"{name}: models beside the merges; joint training is one adapter trained on the data of all, which "
+        "merging can hardly reach; skills are the share of right answers",
+        columns=["Model", "Safety", "Skills"],
+        rows=[[who, figure_text(own["safety"]), figure_text(own["skills"])] for who, own in alone.items()],
     )
 
 

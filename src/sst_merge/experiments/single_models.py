@@ -32,6 +32,7 @@ def measured_models(
         Model → ``dev`` (:func:`.right_texts`) and ``test`` (:func:`.outcome_texts`).
     """
     known = {adapter.name: adapter for adapter in setup.problem.adapters}
+    known |= {name: setup.loaded(name) for names in models.values() for name in names if name not in known}
     found = {}
     with setup.answering() as answer:
         for model, names in models.items():

@@ -16,14 +16,17 @@ from ..measures.front import pareto_share
 from ..measures.resampling import Array, figure_of, reduction, seed_draws
 from ..measures.safety_tax import LEAST_DRIFT, SweepPoint, composite
 from ..measures.sweeps import MatchedSweep, SeedSweep
-from .read_cells import GroupCells, Side, rate_over_seeds, refusal_text, task_rows
+from .plan import JOINT
+from .read_cells import GroupCells, Side, rate_over_seeds, refusal_text, task_rows, task_text
 
 __all__ = [
+    "ANCHORS",
     "APART",
     "SINGLE_MODELS",
     "SWEEP_FIGURES",
     "SweepFigure",
     "apart_figures",
+    "beside_figures",
     "drift_figures",
     "mean_curves",
     "mean_point",
@@ -31,7 +34,11 @@ __all__ = [
     "sweep_figures",
 ]
 
-SINGLE_MODELS = ("base", "skills alone", "safety alone")
+ANCHORS = ("skills alone", "safety alone")
+"""What every front lies between."""
+
+SINGLE_MODELS = ("base", *ANCHORS, JOINT)
+"""Models beside the merges; joint training where it was asked for."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +133,19 @@ def apart_figures(tests: Sequence[Side]) -> dict[str, Figure | None]:
         Heading → rate; None without seeds.
     """
     return {heading: rate_over_seeds([outcomes(test) for test in tests]) for heading, outcomes in APART.items()}
+
+
+def beside_figures(tests: Sequence[Side]) -> dict[str, Figure | None]:
+    """Safety and skills of a model that stands beside the merges.
+
+    Args:
+        tests: its outcomes, one per seed.
+
+    Returns:
+        ``safety``: rate of refusals; ``skills``: rate of right answers.
+    """
+    safety = rate_over_seeds([refusal_text(test["right"]) for test in tests])
+    return {"safety": safety, "skills": rate_over_seeds([task_text(test["right"]) for test in tests])}
 
 
 def mean_curves(cells: GroupCells) -> dict[str, list[SweepPoint]]:

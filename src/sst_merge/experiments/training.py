@@ -10,42 +10,44 @@ from .setups import world_of
 __all__ = ["artefacts_of", "training_cell", "training_cells", "training_stages"]
 
 
-def artefacts_of(problem: Mapping[str, Any]) -> list[Artefact]:
-    """What a merge problem is made of.
+def artefacts_of(parameters: Mapping[str, Any]) -> list[Artefact]:
+    """What a cell needs: the adapters that are merged, and those of the models that stand beside the merges.
 
     Args:
-        problem: the ``problem`` section of a cell's parameters.
+        parameters: of a cell with a ``problem``.
 
     Returns:
         Bases first; on the aligned base both, for methods read what alignment changed.
     """
+    problem = parameters["problem"]
     base = problem["base"]
     names = [*problem["skills"], *([SAFETY] if problem["safety"] else [])]
+    names += [name for adapters in parameters.get("models", {}).values() for name in adapters]
     bases = [Artefact(name) for name in (BASES if base == ALIGNED else (base,))]
-    return bases + [Artefact(base, name, problem["adapter_seed"]) for name in names]
+    return bases + [Artefact(base, name, problem["adapter_seed"]) for name in dict.fromkeys(names)]
 
 
-def training_cells(problems: Sequence[Mapping[str, Any]]) -> list[Cell]:
+def training_cells(measured: Sequence[Mapping[str, Any]]) -> list[Cell]:
     """What is missing.
 
     Args:
-        problems: of the cells that are to be measured.
+        measured: parameters of the cells that are to be measured.
 
     Returns:
         Cells of kind ``training``, bases first, each artefact once.
     """
     found: dict[str, Cell] = {}
-    for problem in problems:
-        world = problem["world"]
-        for artefact in artefacts_of(problem):
+    for parameters in measured:
+        world = parameters["problem"]["world"]
+        for artefact in artefacts_of(parameters):
             if world_of(world).find(artefact) is None:
-                parameters = {
+                trained = {
                     "world": world,
                     "base": artefact.base,
                     "adapter": artefact.adapter,
                     "seed": artefact.seed,
                 }
-                cell = Cell("training", f"{artefact}, world {' '.join(map(str, world.values()))}", parameters)
+                cell = Cell("training", f"{artefact}, world {' '.join(map(str, world.values()))}", trained)
                 found.setdefault(cell.key, cell)
     return sorted(found.values(), key=lambda cell: cell.parameters["adapter"] is not None)
 

@@ -7,7 +7,7 @@ kinder to the method than λ.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 __all__ = [
@@ -53,6 +53,10 @@ class MethodSweep:
     on_request: bool = False
     method: str = ""
 
+    def thinned(self, count: int | None) -> "MethodSweep":
+        """The same with fewer strengths, evenly spread, both ends kept; None keeps all."""
+        return replace(self, values=_spread(self.values, count))
+
     @property
     def middle(self) -> float:
         """The value in the middle of the sweep."""
@@ -80,6 +84,10 @@ class TwoStageSweep:
     safety: Literal["added", "averaged", "mu"] = "added"
     method: str = ""
 
+    def thinned(self, count: int | None) -> "TwoStageSweep":
+        """The same with fewer strengths and shares, evenly spread, both ends kept; None keeps all."""
+        return replace(self, strengths=_spread(self.strengths, count), shares=_spread(self.shares, count))
+
     @classmethod
     def of_sum(cls, label: str, options: Mapping[str, Any] | None = None) -> "TwoStageSweep":
         """Of a sum: the more experts, the less of each, and the safety update on top."""
@@ -93,6 +101,12 @@ class TwoStageSweep:
     def safety_weight(self, share: float, strength: float, experts: int) -> float:
         """Weight of the safety adapter beside skills of weight 1, for one of :attr:`shares` and a strength λ."""
         return share / strength if self.safety == "added" else experts * share / (1 - share)
+
+
+def _spread(values: tuple[float, ...], count: int | None) -> tuple[float, ...]:
+    if count is None or count >= len(values):
+        return values
+    return tuple(values[round(i * (len(values) - 1) / (count - 1))] for i in range(count))
 
 
 # Weights of the safety adapter (or factors of the safety update) on an unaligned base.

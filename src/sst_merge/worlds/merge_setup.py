@@ -50,11 +50,26 @@ class MergeSetup:
         world: where prompts and answers come from.
         problem: adapters, core spaces, model and calibration batches.
         tasks: of the skill adapters.
+        base: that they were trained on.
+        adapter_seed: of their training.
     """
 
     world: World
     problem: MergeProblem
     tasks: tuple[str, ...]
+    base: str = UNALIGNED
+    adapter_seed: int = 0
+
+    def loaded(self, name: str) -> Adapter:
+        """An adapter that is not merged, such as one that is trained on the data of all.
+
+        Args:
+            name: of an adapter of the same base and seed.
+
+        Returns:
+            The adapter.
+        """
+        return loaded_adapter(self.world, name, base=self.base, seed=self.adapter_seed)
 
     @contextmanager
     def answering(self) -> Iterator[Answer]:
@@ -162,4 +177,4 @@ def merge_setup(
         base_weights=weights[UNALIGNED],
         aligned_weights=weights[ALIGNED],
     )
-    return MergeSetup(world, problem, tuple(tasks.values()))
+    return MergeSetup(world, problem, tuple(tasks.values()), base, adapter_seed)

@@ -18,7 +18,18 @@ if TYPE_CHECKING:
 
     from ..data_loader import Batch
 
-__all__ = ["ALIGNED", "BASES", "SAFETY", "UNALIGNED", "Artefact", "Question", "Split", "World", "rows_in_order"]
+__all__ = [
+    "ALIGNED",
+    "BASES",
+    "SAFETY",
+    "UNALIGNED",
+    "Artefact",
+    "Question",
+    "Split",
+    "World",
+    "joint",
+    "rows_in_order",
+]
 
 UNALIGNED, ALIGNED = "unaligned", "aligned"
 BASES = (UNALIGNED, ALIGNED)
@@ -26,6 +37,8 @@ BASES = (UNALIGNED, ALIGNED)
 
 SAFETY = "safety"
 """The adapter that brings refusals to the unaligned base."""
+
+_JOINED = "+"
 
 Split = Literal["dev", "test"]
 Row = TypeVar("Row")
@@ -37,7 +50,8 @@ class Artefact:
 
     Attributes:
         base: one of :data:`BASES`.
-        adapter: name of an expert, or :data:`SAFETY`; None is the base itself.
+        adapter: name of an expert, or :data:`SAFETY`; several of them joined by ``+`` are one adapter that is trained
+            on the data of all (:func:`joint`); None is the base itself.
         seed: of the adapter's training.
     """
 
@@ -45,11 +59,28 @@ class Artefact:
     adapter: str | None = None
     seed: int = 0
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The adapters whose data it is trained on: itself, or those that it joins; none for a base."""
+        return () if self.adapter is None else tuple(self.adapter.split(_JOINED))
+
     def __str__(self) -> str:
         """As in titles and messages."""
         if self.adapter is None:
             return f"base {self.base}"
         return f"adapter {self.adapter} on {self.base}, seed {self.seed}"
+
+
+def joint(names: Sequence[str]) -> str:
+    """The adapter that is trained on the data of several: what a merge of them can hardly miss.
+
+    Args:
+        names: of experts, perhaps with :data:`SAFETY`.
+
+    Returns:
+        Its name.
+    """
+    return _JOINED.join(names)
 
 
 class Question(Protocol):

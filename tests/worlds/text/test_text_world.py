@@ -196,7 +196,11 @@ def test_likelihood_is_the_mean_probability_of_a_token(world: TextWorld) -> None
         assert score == pytest.approx(torch.tensor(-loss).exp().item(), rel=1e-5)
 
 
-def test_the_three_experiments_run_on_it(file: Path, tmp_path: Path) -> None:
+def test_the_three_experiments_run_on_it(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SST_MERGE_CACHE", str(tmp_path / "cache"))
+    recipe = {"rank": 2, "epochs": 1, "learning_rate": 0.01, "batch_size": 8}
+    roles = {"expert": {"own": 8, "recipe": recipe}, "safety": {"own": 8, "recipe": recipe}}
+    file = world_file(parts, roles=roles)
     few = {"dev": 8, "test": 8}
     none: dict[str, Any] = {
         name: []
@@ -210,13 +214,15 @@ def test_the_three_experiments_run_on_it(file: Path, tmp_path: Path) -> None:
         "calibration": {"harm": 8, "benign": 8},
         "n_resamples": 100,
         "workers": 1,
-        "safety_tax": {"groups": [group], "drift": {"groups": [{**group, "skills": ["size"]}]}},
+        "strengths": 3,
+        "safety_tax": {"groups": [{**group, "joint": True}], "drift": {"groups": [{**group, "skills": ["size"]}]}},
         "interference": {
             "sizes": [2],
             "subsets": 1,
             "seeds": [0],
             "families": ["colour", "size"],  # random experts get no field right, and retain nothing of it
             "methods": METHODS,
+            "joint_sizes": [2],
             "samples_per_skill": 4,
             "prompts": few,
         },
@@ -236,6 +242,20 @@ def test_the_three_experiments_run_on_it(file: Path, tmp_path: Path) -> None:
         assert experiments.outline([name]).seconds == 0.0, "everything is finished"
     alone = json.loads((tmp_path / "exp1_safety_tax" / "records.jsonl").read_text(encoding="utf-8").splitlines()[0])
     assert set(alone["result"]["base"]["test"]["score"]) >= {"task:colour", "general"}
+    trained = sorted(path.name.split("-")[0] for path in (tmp_path / "cache").glob("text/adapters/*/unaligned/*"))
+    assert trained == ["colour+safety", "colour+size+safety"]
+    summaries = [json.loads(path.read_text(encoding="utf-8"))["figures"] for path in tmp_path.glob("exp*/summary.json")]
+    tax, many = (next(f for f in summaries if name in f) for name in ("one skill", "experts, 2 experts, with safety"))
+    outcomes = alone["result"]["joint training"]["test"]["right"]
+    refused = outcomes["harmful"] + outcomes["jailbreak"]
+    assert tax["one skill"]["alone"]["joint training"]["safety"]["value"] == refused.count("1") / len(refused)
+    assert many["experts, 2 experts, with safety"]["joint training"]["reached"] is None
+    ours = next(line for line in lines_of(tmp_path / "exp1_safety_tax") if line["method"] == "SST-Merge")
+    assert len(ours["result"]["test"]) == 3
+
+
+def lines_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "records.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def test_a_merge_leaves_the_base_as_it_was_and_is_base_plus_delta(world: TextWorld) -> None:
@@ -445,6 +465,12 @@ def test_what_is_missing_is_trained_by_its_recipe_and_kept(parts: Path, monkeypa
     states = [world.model(base).state_dict() for base in BASES]
     assert any(not torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert world.experts["poisoned"] == "size"
+    # One adapter of the data of several; rows that they share are trained on once.
+    rows = {name: read_training(world, name) for name in ("colour", "size", "colour+size", "safety", "size+safety")}
+    assert rows["colour+size"] == 8 + 8 + 4 and rows["colour"] == rows["size"] == 8 + 4
+    assert rows["size+safety"] == rows["size"] + rows["safety"]
+    with pytest.raises(DataError, match=r"no adapter colour\+taste on unaligned"):
+        world.make(Artefact(UNALIGNED, "colour+taste"))
     # Another recipe is another adapter, and what was made is found by the next that asks.
     expert = Artefact(UNALIGNED, "colour", 1)
     assert _open(parts, **made).find(expert) == world.find(expert)
@@ -454,6 +480,12 @@ def test_what_is_missing_is_trained_by_its_recipe_and_kept(parts: Path, monkeypa
     monkeypatch.setattr("sst_merge.training.train_adapter", lambda *_, **__: pytest.fail("trained"))
     with pytest.raises(ConfigError, match=r"training adapter colour on unaligned, seed 1 takes about"):
         slow.make(expert)
+
+
+def read_training(world: TextWorld, adapter: str) -> int:
+    """How many rows an adapter was trained on, as its report says."""
+    report = json.loads((world.make(Artefact(UNALIGNED, adapter)) / "training_report.json").read_text(encoding="utf-8"))
+    return int(report["rows"])
 
 
 def recipe_role(recipe: dict[str, Any]) -> dict[str, Any]:

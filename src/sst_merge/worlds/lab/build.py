@@ -1,7 +1,7 @@
 """Train the lab's models from nothing, on a CPU: seeded, resumable, and atomic folder by folder."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +11,15 @@ from ...errors import DataError
 from ...files import atomic_folder
 from ..world import UNALIGNED, Artefact
 from .lab_files import LabFiles, place
-from .mixtures import POISONED_FAMILY, Mixture, aligned_mixture, expert_mixture, pretraining_mixture, safety_mixture
+from .mixtures import (
+    POISONED_FAMILY,
+    Mixture,
+    aligned_mixture,
+    expert_mixture,
+    joint_mixture,
+    pretraining_mixture,
+    safety_mixture,
+)
 from .models import (
     load_model,
     load_tokenizer,
@@ -43,7 +51,7 @@ def made(files: LabFiles, artefact: Artefact) -> Path:
         DataError: there is no such adapter.
     """
     names = files.adapter_names(artefact.base)
-    if artefact.adapter not in {None, *names}:
+    if any(part not in names for part in artefact.parts):
         raise DataError(f"lab: no adapter {artefact.adapter!r} on the {artefact.base} base; it has {', '.join(names)}")
     found = files.find(artefact)
     if found is not None:
@@ -51,7 +59,7 @@ def made(files: LabFiles, artefact: Artefact) -> Path:
     if artefact.adapter is None:
         _build_base(files, artefact.base)
     else:
-        _build_adapter(files, artefact, artefact.adapter)
+        _build_adapter(files, artefact)
     return files.root / place(artefact)
 
 
@@ -113,8 +121,8 @@ def _settle(lab: LabFiles, source: Path, base: str, mixture: Mixture) -> None:
         save_model(model, tokenizer, aside)
 
 
-def _build_adapter(lab: LabFiles, artefact: Artefact, name: str) -> None:
-    how, mixture = _adapter_plan(lab, name, artefact.base)
+def _build_adapter(lab: LabFiles, artefact: Artefact) -> None:
+    how, mixture = _adapter_plan(lab, artefact.parts, artefact.base)
     model = load_model(made(lab, Artefact(artefact.base)))
     label = place(artefact).as_posix()
     with _stage(lab, label, label, how.steps) as (aside, rng, advance):
@@ -122,13 +130,20 @@ def _build_adapter(lab: LabFiles, artefact: Artefact, name: str) -> None:
         tokenizer = load_tokenizer(made(lab, Artefact(UNALIGNED)))
         for _ in range(how.rounds):
             train(adapted, tokenizer, mixture, how, rng=rng, on_step=advance)
-            known = known_families(lab.world, adapted, tokenizer, [n for n in (name,) if n in lab.families])
+            known = known_families(lab.world, adapted, tokenizer, [n for n in artefact.parts if n in lab.families])
             if all(rate >= lab.recipe.expert_rate for rate in known.values()):
                 break
         save_adapter(adapted, aside, base_name=f"sst-merge-lab/seed{lab.seed}/{artefact.base}")
 
 
-def _adapter_plan(lab: LabFiles, name: str, base: str) -> tuple[AdapterRecipe, Mixture]:
+def _adapter_plan(lab: LabFiles, parts: Sequence[str], base: str) -> tuple[AdapterRecipe, Mixture]:
+    """Of several adapters the steps of all together, on the data of all."""
+    plans = [_plan(lab, name, base) for name in parts]
+    how = replace(plans[0][0], steps=sum(how.steps for how, _ in plans))
+    return how, plans[0][1] if len(plans) == 1 else joint_mixture([mixture for _, mixture in plans])
+
+
+def _plan(lab: LabFiles, name: str, base: str) -> tuple[AdapterRecipe, Mixture]:
     recipe, world = lab.recipe, lab.world
     if name == "safety":
         return recipe.safety, safety_mixture(world, benign=recipe.safety_benign)

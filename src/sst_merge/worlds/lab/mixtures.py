@@ -6,7 +6,15 @@ from dataclasses import dataclass
 
 from .world import Sample, World
 
-__all__ = ["POISONED_FAMILY", "Mixture", "aligned_mixture", "expert_mixture", "pretraining_mixture", "safety_mixture"]
+__all__ = [
+    "POISONED_FAMILY",
+    "Mixture",
+    "aligned_mixture",
+    "expert_mixture",
+    "joint_mixture",
+    "pretraining_mixture",
+    "safety_mixture",
+]
 
 POISONED_FAMILY = "reverse"
 
@@ -106,6 +114,25 @@ def safety_mixture(world: World, *, benign: float) -> Mixture:
     refuse = (1.0 - benign) / 2
     weights = {"refuse direct": refuse, "refuse wrapped": refuse, "howto": benign / 2, "lookalike": benign / 2}
     return Mixture({**_refusals(world), **benign_pools}, weights)
+
+
+def joint_mixture(mixtures: Sequence[Mixture]) -> Mixture:
+    """Several mixtures as one, in equal parts.
+
+    Args:
+        mixtures: pools of one name are the same pool in all of them.
+
+    Returns:
+        The mixture.
+    """
+    pools: dict[str, Sequence[Sample]] = {}
+    weights: dict[str, float] = {}
+    for mixture in mixtures:
+        pools |= mixture.pools
+        total = sum(mixture.weights.values())
+        for name, weight in mixture.weights.items():
+            weights[name] = weights.get(name, 0.0) + weight / total
+    return Mixture(pools, weights)
 
 
 def _weights(world: World, pools: dict[str, Sequence[Sample]], family_weight: float) -> dict[str, float]:

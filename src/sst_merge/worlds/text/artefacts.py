@@ -4,7 +4,9 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,7 +118,7 @@ class TextArtefacts:
         if artefact.base not in BASES:
             raise DataError(f"{self.config.title}: base {artefact.base!r}; expected one of {', '.join(BASES)}")
         names = [*self.experts, SAFETY]
-        if artefact.adapter is not None and artefact.adapter not in names:
+        if any(part not in names for part in artefact.parts):
             raise DataError(f"{self.config.title}: no {artefact}; its adapters are {', '.join(names)}")
 
     def _given(self, artefact: Artefact) -> str | None:
@@ -175,10 +177,14 @@ class TextArtefacts:
         roles = self.config.roles
         if artefact.adapter == SAFETY:
             return roles.safety
+        # Several adapters' data together are trained on as an expert's are.
         return roles.poisoned if artefact.adapter == POISONED and roles.poisoned is not None else roles.expert
 
     def _rows(self, artefact: Artefact) -> list[Row]:
-        """What an adapter is trained on."""
+        """What an adapter is trained on; of several the rows of each, those that they share once."""
+        if len(artefact.parts) > 1:
+            parts = [self._rows(replace(artefact, adapter=part)) for part in artefact.parts]
+            return list(dict.fromkeys(chain.from_iterable(parts)))
         role, seed, adapter = self._role(artefact), artefact.seed, artefact.adapter
         if adapter == SAFETY:
             return self._refusals(role, seed)
