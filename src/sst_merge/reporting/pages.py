@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import DataError
+from .answer_cards import AnswerGroup
 from .records import INPUT_COLUMNS, base_name, checked_report, input_rows, option_rows, output_rank
 from .tables import cell_text, numeric_columns, rate_with_interval
 
@@ -56,6 +57,7 @@ class DemoPage:
         figure_svg: text of an SVG file, put into the page; None for a page without picture.
         figure_caption: below the picture.
         tables: results.
+        answers: what the models said, side by side.
         notes: what a reader should know before believing them.
         facts: seeds, numbers of samples, versions: name → value.
         command: what to type next, or None.
@@ -67,6 +69,7 @@ class DemoPage:
     figure_svg: str | None = None
     figure_caption: str = ""
     tables: Sequence[PageTable] = ()
+    answers: Sequence[AnswerGroup] = ()
     notes: Sequence[str] = ()
     facts: Mapping[str, object] = field(default_factory=dict)
     command: str | None = None

@@ -222,9 +222,10 @@ def world_tokenizer(config: TextConfig) -> "PreTrainedTokenizerBase":
     if base.tokenizer is not None:
         folder = config.place(base.tokenizer)
         tokenizer = load_tokenizer(str(folder) if folder.is_dir() else base.tokenizer)
+    elif (found := find_base(config)) is None and base.model is None:
+        tokenizer = _tokenizer_of(Path(base_source(config)))
     else:
-        found = find_base(config)
-        tokenizer = load_tokenizer(str(found) if found is not None else str(base.model))
+        tokenizer = load_tokenizer(str(found or base.model))
     template = base.chat_template or getattr(tokenizer, "chat_template", None)
     if base.system_prompt is not None:
         if not isinstance(template, str):
@@ -239,6 +240,24 @@ def world_tokenizer(config: TextConfig) -> "PreTrainedTokenizerBase":
         )
     tokenizer.chat_template = template
     return tokenizer
+
+
+def _tokenizer_of(file: Path) -> "PreTrainedTokenizerBase":
+    """The tokenizer that a GGUF file holds, with its chat template.
+
+    Raises:
+        BaseModelError: transformers cannot read it.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        read: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
+    except (OSError, ValueError, ImportError, KeyError, NotImplementedError) as error:
+        first = str(error).strip().partition("\n")[0]
+        raise BaseModelError(
+            f"{file}: transformers cannot read this file's tokenizer ({first}); give base.tokenizer, a folder or hub id"
+        ) from error
+    return read
 
 
 def _plain_model(file: Path) -> Any:

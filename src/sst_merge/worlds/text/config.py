@@ -47,7 +47,8 @@ class BaseChoice(Section):
     package: str | None = Field(default=None, description="installed package that holds a GGUF file")
     install: str | None = Field(default=None, description="command that installs the package, for messages")
     tokenizer: str | None = Field(
-        default=None, description="folder (also below the data folder) or hub id; by default the model's own"
+        default=None,
+        description="folder (also below the data folder) or hub id; by default the model's own, or the GGUF file's",
     )
     chat_template: str | None = Field(default=None, description="Jinja text in place of the tokenizer's own template")
     system_prompt: str | None = Field(default=None, description="put before every conversation")
@@ -65,8 +66,6 @@ class BaseChoice(Section):
         given = [name for name in ("model", "gguf", "package") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"exactly one of model, gguf and package is needed, found {', '.join(given) or 'none'}")
-        if self.model is None and self.tokenizer is None:
-            raise ValueError("tokenizer is missing: a GGUF file comes without chat template; give a folder or hub id")
         if self.revision is not None and self.model is None:
             raise ValueError("revision belongs to a hub id (model)")
         return self

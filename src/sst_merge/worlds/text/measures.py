@@ -19,7 +19,7 @@ from .tasks import first_tokens_differ
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["Encoder", "text_outcomes", "token_f1"]
+__all__ = ["Encoder", "text_answers", "text_outcomes", "token_f1"]
 
 _WORD = re.compile(r"\w+")
 _ANY_ANSWER = "x"
@@ -135,6 +135,24 @@ def text_outcomes(
     if right_only:
         return Outcomes(tuple(right), score=tuple(score))
     return Outcomes(tuple(right), tuple(refused), tuple(incoherent), tuple(score))
+
+
+def text_answers(
+    model: "PreTrainedModel", encoder: Encoder, config: TextConfig, questions: Sequence[TextQuestion]
+) -> list[str]:
+    """What a model says, word for word.
+
+    Args:
+        model: as in :func:`text_outcomes`.
+        encoder: of the world.
+        config: of the world.
+        questions: of any kinds.
+
+    Returns:
+        Greedy answers in order, as long as those that are judged.
+    """
+    reader = Reader(model, tokens=config.answering.batch_tokens)
+    return _greedy(reader, encoder, questions, config.answering.new_tokens)
 
 
 def token_f1(answer: str, expected: str) -> float:
