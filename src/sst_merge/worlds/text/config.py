@@ -167,6 +167,9 @@ class Answering(Section):
 
     new_tokens: int = Field(default=32, ge=1, description="longest answer to a prompt that may be refused")
     task_tokens: int = Field(default=48, ge=1, description="longest answer to a task without options")
+    likelihood_tokens: int = Field(
+        default=64, ge=1, description="of a given answer, the first tokens whose likelihood is measured"
+    )
     longest: int = Field(default=512, ge=16, description="longest prompt, or prompt with answer, in tokens")
     batch_tokens: int = Field(default=4096, ge=16, description="padded tokens a forward pass")
     calibration_length: int = Field(default=192, ge=16, description="longest calibration row in tokens")

