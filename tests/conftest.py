@@ -250,6 +250,12 @@ def tiny_config(architecture: str) -> Any:
 
 def tiny_model(architecture: str, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Any:
     """A random model in evaluation mode, with biases and weights large enough to matter."""
+    return copy.deepcopy(_made_model(architecture, seed)).to(dtype)
+
+
+@cache
+def _made_model(architecture: str, seed: int) -> Any:
+    """What all tests get copies of."""
     from transformers import DistilBertForMaskedLM, GPT2LMHeadModel, LlamaForCausalLM, MistralForCausalLM
 
     kinds = {
@@ -262,7 +268,7 @@ def tiny_model(architecture: str, *, seed: int = 0, dtype: torch.dtype = torch.f
         torch.manual_seed(seed)
         model = kinds[architecture](tiny_config(architecture))
     randomise(model, seed=seed, scale=0.3)
-    return model.to(dtype).eval()
+    return model.eval()
 
 
 def randomise(module: nn.Module, *, seed: int, scale: float = 0.3, only: str = "") -> None:

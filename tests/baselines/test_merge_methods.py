@@ -22,8 +22,12 @@ SHAPES = {
 }
 ONE_MODULE = {"model.layers.0.mlp.down_proj": (16, 24)}
 # Options under which a method is tried where its defaults would search for one (time, not meaning).
-OPTIONS: dict[str, dict[str, object]] = {"sst": {"mu": 1.0}}
-SEEDS = 60
+OPTIONS: dict[str, dict[str, object]] = {
+    "sst": {"mu": 1.0},
+    "ada_merging": {"steps": 3},
+    "layer_interpolation": {"steps": 3},
+}
+SEEDS = 40
 
 METHODS = list(available_methods().values())
 methods = pytest.mark.parametrize("method", METHODS, ids=[m.name for m in METHODS])
