@@ -43,7 +43,7 @@ def test_a_lab_suite_equals_the_labs_own_measure_sample_by_sample(
     from peft import PeftModel
 
     chosen = {"safety": adapters["safety"]}
-    run = evaluate_models(base, chosen, get_suites((suite,)), tmp_path / "out", samples=96, settings=cpu)
+    run = evaluate_models(base, chosen, get_suites((suite,)), tmp_path / "out", samples=32, settings=cpu)
     pool = lab.world.samples(kind, "test")
     for name in ("base", *chosen):
         model = lab.model("unaligned")
@@ -67,7 +67,7 @@ def test_lab_suites_count_what_lab_evaluate_counts(
     cpu: Any, lab: Lab, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On the very prompts that ``sst-merge lab evaluate`` draws: the first of each pool."""
-    n = 64
+    n = 32
     monkeypatch.setattr(selection, "draw", lambda rows, samples, seed: rows[:samples])
     names = ("lab_harmful_direct", "lab_lookalikes", "lab_facts", "lab_task_add")
     adapters = {"safety": lab.adapter_path("safety")}
