@@ -1,7 +1,7 @@
 """Fill the environment of the Python that runs this with what ``requirements.txt`` and ``pyproject.toml`` name.
 
-uv does it in a fraction of pip's time. It does not read pip's settings, so that they are handed over; where uv cannot be
-had, fails, or pip has a setting that uv would not understand, pip does the same work and a line says why.
+The installer uv does it in a fraction of pip's time. It does not read pip's settings, so they are handed over; where uv
+cannot be had, fails, or pip has a setting that uv would not understand, pip does the same work and a line says why.
 """
 
 import ast
@@ -34,8 +34,8 @@ HARMLESS = {
 }
 # Compiled once here, and not by each process where Python is told to write no bytecode.
 IMPORTED = (
-    "torch, transformers.models.llama.modeling_llama, peft, datasets, pandas, scipy.stats, matplotlib.pyplot, pydantic, "
-    "sklearn.linear_model, lm_eval.evaluator, lm_eval.models.huggingface, hypothesis, pytest, xdist"
+    "torch, transformers.models.llama.modeling_llama, peft, datasets, pandas, scipy.stats, matplotlib.pyplot, "
+    "pydantic, sklearn.linear_model, lm_eval.evaluator, lm_eval.models.huggingface, hypothesis, pytest, xdist"
 )
 
 
@@ -52,7 +52,7 @@ def pip_settings() -> dict[str, str]:
 
 
 def uv_command() -> list[str]:
-    """uv's command line for what pip would do.
+    """What pip would do, as a command line of uv.
 
     Raises:
         RuntimeError: uv cannot be installed, or a setting of pip has no counterpart.
@@ -74,15 +74,18 @@ def uv_command() -> list[str]:
 
 def main() -> None:
     """Install by uv, otherwise by pip, and compile what is imported most."""
+    why_not = ""
     try:
         if subprocess.run(uv_command(), check=False).returncode:
-            raise RuntimeError("uv failed, see above")
+            why_not = "uv failed, see above"
     except RuntimeError as error:
-        print(f"{error}: installing by pip, which takes some minutes", flush=True)
+        why_not = str(error)
+    if why_not:
+        print(f"{why_not}: installing by pip, which takes some minutes", flush=True)
         subprocess.run([*PYTHON_M_PIP, "install", "--quiet", *WHAT], check=True)
-    else:
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-        subprocess.run([sys.executable, "-c", f"import {IMPORTED}"], check=True, env=environment)
+        return
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    subprocess.run([sys.executable, "-c", f"import {IMPORTED}"], check=True, env=environment)
 
 
 if __name__ == "__main__":

@@ -163,7 +163,9 @@ def run(
     folders["Task Arithmetic"] = merge_by_command(base, out, text, arithmetic, "merged_task_arithmetic", samples)
     for budget in budgets:
         settings = {"method": "sst", "tax_budget": budget}
-        folders[f"SST-Merge, budget {budget}"] = merge_by_command(base, out, text, settings, f"merged_sst_{budget}", samples)
+        folders[f"SST-Merge, budget {budget}"] = merge_by_command(
+            base, out, text, settings, f"merged_sst_{budget}", samples
+        )
     tokenizer = AutoTokenizer.from_pretrained(base)
     tests = {name: encode(text[name], tokenizer) for name in ("safe answers", "refusals", "Alpaca answers")}
     found: dict[str, dict[str, dict[str, float]]] = {}
