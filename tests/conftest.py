@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# No test needs the hub. Without this a model that is missing is asked for there several times, with pauses.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
 
 # --- tests that cannot run everywhere ------------------------------------------------------------------------------
 
@@ -49,6 +52,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("set SST_MERGE_DATA to the folder with the public data sets (docs/data.md)")
     if item.get_closest_marker("sandbox") and (reason := _no_sandbox()):
         pytest.skip(f"no sandbox here: {reason}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that say how many seconds they take start first, the longest before all: none is left for one worker."""
+
+    def seconds(item: pytest.Item) -> float:
+        marker = item.get_closest_marker("slow")
+        return float(marker.args[0]) if marker is not None and marker.args else 0.0
+
+    items.sort(key=seconds, reverse=True)
 
 
 @pytest.fixture(scope="session")

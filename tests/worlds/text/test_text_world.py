@@ -196,7 +196,7 @@ def test_likelihood_is_the_mean_probability_of_a_token(world: TextWorld) -> None
         assert score == pytest.approx(torch.tensor(-loss).exp().item(), rel=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(12)
 def test_the_three_experiments_run_on_it(file: Path, tmp_path: Path) -> None:
     few = {"dev": 8, "test": 8}
     none: dict[str, Any] = {
