@@ -200,6 +200,30 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_processes_go_on_to_the_next_cells(tmp_path: Path) -> None:
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import os, sys\nfrom pathlib import Path\n"
+        "from sst_merge.experiments import work\nfrom sst_merge.experiments.cells import Cell, CellStore\n"
+        "from sst_merge.experiments.runner import Workers, run_cells\n"
+        "work.WORK = {'who': lambda p: {'process': os.getpid()}}\n"
+        "if __name__ == '__main__':\n"
+        "    cells = [Cell('who', f'cell {i}', {'i': i}) for i in range(4)]\n"
+        "    store = CellStore(Path(sys.argv[1]))\n"
+        "    with Workers(2) as workers:\n"
+        "        assert [run_cells(some, store, workers=workers) for some in (cells[:2], cells[2:])] == [2, 2]\n"
+        "    print(os.getpid(), *(store.load(cell)['result']['process'] for cell in cells))\n",
+        encoding="utf-8",
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(script), str(tmp_path / "cells")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    parent, *workers = done.stdout.split()
+    assert len(set(workers)) == 2 and parent not in workers and set(workers[:2]) == set(workers[2:])
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+
+@pytest.mark.slow
 def test_workers_are_gone_when_their_parent_is_killed(tmp_path: Path) -> None:
     """Each of two has finished a cell and is at work on its next one."""
     script = tmp_path / "run.py"
