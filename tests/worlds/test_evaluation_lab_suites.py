@@ -107,8 +107,8 @@ def test_every_skill_has_a_suite_and_every_answer_fits(lab: Lab) -> None:
         loaded = load_suites([*suites, *get_suites(("lab_facts", "lab_lookalikes"))], samples=None, seed=0)
     for item in loaded:
         (task,) = item.tasks.values()
-        longest = max(len(row["answer"].split()) for row in task.eval_docs)
+        longest = max(len(answer.split()) for answer in task.eval_docs["answer"])
         room = task.config.generation_kwargs["max_gen_toks"]
         # Room for the end-of-text token, and for the prompt before it in the model's 64 positions.
         assert longest < room
-        assert max(len(row["prompt"].split()) for row in task.eval_docs) + 3 <= 64 - room
+        assert max(len(prompt.split()) for prompt in task.eval_docs["prompt"]) + 3 <= 64 - room
