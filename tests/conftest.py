@@ -1,6 +1,7 @@
 """What tests of several rooms share: tiny models and adapters, the lab, a package of somebody else, a script."""
 
 import copy
+import gc
 import importlib.util
 import os
 import random
@@ -28,6 +29,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # No test needs the hub. Without this a model that is missing is asked for there several times, with pauses.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# The libraries keep a million objects, which Python by default looks through again after few new ones.
+gc.set_threshold(20_000, 20, 20)
 
 
 # --- tests that cannot run everywhere ------------------------------------------------------------------------------
