@@ -353,7 +353,7 @@ def test_the_outline_counts_without_doing_anything(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_command(tax: Experiments, tmp_path: Path) -> None:
+def test_the_command(tmp_path: Path) -> None:
     from click.testing import CliRunner
 
     from sst_merge.cli.main import cli
@@ -381,6 +381,11 @@ def test_the_command(tax: Experiments, tmp_path: Path) -> None:
     assert "exp2: about" in shown.output and "interference" in shown.output
     wrong = runner.invoke(cli, ["experiment", "exp1", "--config", str(LAB), "--seeds", "one", "--out", out])
     assert wrong.exit_code == 2 and "--seeds: found 'one'" in wrong.output
+    for name in ("exp1", "all"):
+        wrong = runner.invoke(
+            cli, ["experiment", name, "--config", str(LAB), "--quick", "--methods", "tise", "--dry-run", "--out", out]
+        )
+        assert wrong.exit_code == 2 and "method 'tise' is not known" in wrong.output
     assert not Path(out).exists()
 
 
