@@ -7,6 +7,8 @@ INSTALLED := $(VENV)/.installed
 # Small matrices: more OpenMP threads than workers slow everything down many times over.
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
+# Tests and experiments start many short processes; each would compile anew what none may write.
+unexport PYTHONDONTWRITEBYTECODE
 
 # mergekit's pins may lag behind ours, so it gets an environment of its own; its tests skip where it is absent.
 MERGEKIT_VENV := .venv-mergekit
@@ -24,10 +26,9 @@ help:
 	@echo "make lint    ruff and the order of rooms;  make types: mypy;  make check: lint, types and test"
 	@echo "make test-mergekit   the tests that compare with mergekit, in an environment of their own (.venv-mergekit)"
 
-$(INSTALLED): requirements.txt constraints.txt pyproject.toml
+$(INSTALLED): requirements.txt constraints.txt pyproject.toml .ci/install.py
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[dev]'
+	$(BIN)/python .ci/install.py
 	@touch $@
 
 install: $(INSTALLED)

@@ -20,9 +20,7 @@ for word in "$@"; do
   [ "$previous" = "--out" ] && out="$word"
   previous="$word"
 done
-for name in exp1 exp2 exp3; do
-  "$command" experiment "$name" "$@"
-done
+"$command" experiment all "$@"
 "$command" experiment page "$@" > "$out$quick/.results.md.part"
 mv "$out$quick/.results.md.part" "$out$quick/results.md"
 echo "$out$quick/results.md"

@@ -1,6 +1,7 @@
 """What tests of several rooms share: tiny models and adapters, the lab, a package of somebody else, a script."""
 
 import copy
+import gc
 import importlib.util
 import os
 import random
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# No test needs the hub. Without this a model that is missing is asked for there several times, with pauses.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# The libraries keep a million objects, which Python by default looks through again after few new ones.
+gc.set_threshold(20_000, 20, 20)
+
 
 # --- tests that cannot run everywhere ------------------------------------------------------------------------------
 
@@ -49,6 +55,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("set SST_MERGE_DATA to the folder with the public data sets (docs/data.md)")
     if item.get_closest_marker("sandbox") and (reason := _no_sandbox()):
         pytest.skip(f"no sandbox here: {reason}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that say how many seconds they take start first, the longest before all: none is left for one worker."""
+
+    def seconds(item: pytest.Item) -> float:
+        marker = item.get_closest_marker("slow")
+        return float(marker.args[0]) if marker is not None and marker.args else 0.0
+
+    items.sort(key=seconds, reverse=True)
 
 
 @pytest.fixture(scope="session")
@@ -250,6 +266,12 @@ def tiny_config(architecture: str) -> Any:
 
 def tiny_model(architecture: str, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Any:
     """A random model in evaluation mode, with biases and weights large enough to matter."""
+    return copy.deepcopy(_made_model(architecture, seed)).to(dtype)
+
+
+@cache
+def _made_model(architecture: str, seed: int) -> Any:
+    """What all tests get copies of."""
     from transformers import DistilBertForMaskedLM, GPT2LMHeadModel, LlamaForCausalLM, MistralForCausalLM
 
     kinds = {
@@ -262,7 +284,7 @@ def tiny_model(architecture: str, *, seed: int = 0, dtype: torch.dtype = torch.f
         torch.manual_seed(seed)
         model = kinds[architecture](tiny_config(architecture))
     randomise(model, seed=seed, scale=0.3)
-    return model.to(dtype).eval()
+    return model.eval()
 
 
 def randomise(module: nn.Module, *, seed: int, scale: float = 0.3, only: str = "") -> None:

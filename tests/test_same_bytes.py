@@ -11,7 +11,7 @@ import pytest
 SCRIPT = "tests/same_bytes.py"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(90)
 def test_every_merge_writes_the_recorded_bytes(script: Callable[[str], ModuleType]) -> None:
     same_bytes = script(SCRIPT)
     if reasons := same_bytes.elsewhere(json.loads(same_bytes.RECORD.read_text(encoding="utf-8"))):

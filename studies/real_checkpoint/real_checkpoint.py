@@ -99,7 +99,9 @@ def log_likelihoods(model: torch.nn.Module, batches: list[Batch]) -> list[float]
     return found
 
 
-def merge_by_command(base: Path, out: Path, text: dict[str, list[Row]], method: dict[str, Any], name: str) -> Path:
+def merge_by_command(
+    base: Path, out: Path, text: dict[str, list[Row]], method: dict[str, Any], name: str, samples: int
+) -> Path:
     """``sst-merge merge`` on a YAML file, as a user would call it; returns the merged folder."""
     from click.testing import CliRunner
 
@@ -115,8 +117,8 @@ def merge_by_command(base: Path, out: Path, text: dict[str, list[Row]], method: 
             {"name": "safety", "path": "safety", "role": "safety"},
         ],
         "data": {
-            "harm": {"path": "harm.jsonl", "samples": 160, "template": TEMPLATE, "max_length": MAX_LENGTH},
-            "benign": {"path": "benign.jsonl", "samples": 160, "template": TEMPLATE, "max_length": MAX_LENGTH},
+            "harm": {"path": "harm.jsonl", "samples": samples, "template": TEMPLATE, "max_length": MAX_LENGTH},
+            "benign": {"path": "benign.jsonl", "samples": samples, "template": TEMPLATE, "max_length": MAX_LENGTH},
             "batch_size": 32,
         },
         "merge": method,
@@ -132,7 +134,7 @@ def merge_by_command(base: Path, out: Path, text: dict[str, list[Row]], method: 
 
 
 def run(
-    data: Path, out: Path, *, steps: int, n_test: int, budgets: tuple[float, ...], seed: int
+    data: Path, out: Path, *, steps: int, n_test: int, budgets: tuple[float, ...], seed: int, samples: int = 160
 ) -> dict[str, dict[str, dict[str, float]]]:
     """The whole experiment.
 
@@ -143,6 +145,7 @@ def run(
         n_test: held-out samples of each text.
         budgets: tax budgets of the SST-Merge rows, nats per benign token.
         seed: of splits and training.
+        samples: calibration prompts of each kind.
 
     Returns:
         model → text → mean log-likelihood per token, ends of its 95 % interval, n.
@@ -157,10 +160,12 @@ def run(
     train_adapter(base, text["safety train"], out / "safety", steps=steps, seed=seed + 1)
     folders: dict[str, Path | None] = {"base": None, "skill adapter": out / "skill", "safety adapter": out / "safety"}
     arithmetic = {"method": "task_arithmetic"}
-    folders["Task Arithmetic"] = merge_by_command(base, out, text, arithmetic, "merged_task_arithmetic")
+    folders["Task Arithmetic"] = merge_by_command(base, out, text, arithmetic, "merged_task_arithmetic", samples)
     for budget in budgets:
         settings = {"method": "sst", "tax_budget": budget}
-        folders[f"SST-Merge, budget {budget}"] = merge_by_command(base, out, text, settings, f"merged_sst_{budget}")
+        folders[f"SST-Merge, budget {budget}"] = merge_by_command(
+            base, out, text, settings, f"merged_sst_{budget}", samples
+        )
     tokenizer = AutoTokenizer.from_pretrained(base)
     tests = {name: encode(text[name], tokenizer) for name in ("safe answers", "refusals", "Alpaca answers")}
     found: dict[str, dict[str, dict[str, float]]] = {}

@@ -22,8 +22,12 @@ SHAPES = {
 }
 ONE_MODULE = {"model.layers.0.mlp.down_proj": (16, 24)}
 # Options under which a method is tried where its defaults would search for one (time, not meaning).
-OPTIONS: dict[str, dict[str, object]] = {"sst": {"mu": 1.0}}
-SEEDS = 60
+OPTIONS: dict[str, dict[str, object]] = {
+    "sst": {"mu": 1.0},
+    "ada_merging": {"steps": 3},
+    "layer_interpolation": {"steps": 3},
+}
+SEEDS = 40
 
 METHODS = list(available_methods().values())
 methods = pytest.mark.parametrize("method", METHODS, ids=[m.name for m in METHODS])
@@ -256,19 +260,26 @@ def test_output_loads_in_peft_and_moves_the_logits_as_delta_does(
     assert relative_error(build.logits(base), expected) > 1e-3
 
 
-@methods
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-def test_input_types(
-    build: Any, method: MergeMethod, model: torch.nn.Module, tmp_path: Path, dtype: torch.dtype
-) -> None:
-    loaded, exact = [], []
+@pytest.fixture(scope="module", params=[torch.float32, torch.bfloat16, torch.float16], ids=str)
+def of_a_type(
+    request: pytest.FixtureRequest, build: Any, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[list[Adapter], list[Adapter]]:
+    """Adapters read from files of one type, and the same numbers in float64."""
+    folder, loaded, exact = tmp_path_factory.mktemp("typed"), [], []
     for item in pair(build):
-        folder = item.save(tmp_path / item.name, dtype=dtype)
-        back = Adapter.load(folder, role=item.role)
+        back = Adapter.load(item.save(folder / item.name, dtype=request.param), role=item.role)
         assert back.delta(back.modules[0], dtype=torch.float64).dtype == torch.float64
         wide = {m: back.factors(m, dtype=torch.float64) for m in back.modules}
         loaded.append(back)
         exact.append(Adapter.from_factors(wide, name=item.name, role=item.role))
+    return loaded, exact
+
+
+@methods
+def test_input_types(
+    build: Any, method: MergeMethod, model: torch.nn.Module, of_a_type: tuple[list[Adapter], list[Adapter]]
+) -> None:
+    loaded, exact = of_a_type
     assert_same(deltas(run(build, method, loaded, model)), deltas(run(build, method, exact, model)), 1e-12)
 
 

@@ -34,7 +34,7 @@ def test_help_and_list_import_nothing_heavy(flag: str) -> None:
         assert all(name in done.stdout for name in available_suites())
 
 
-@pytest.mark.slow
+@pytest.mark.slow(15)
 def test_a_base_and_adapters_on_the_lab(tmp_path: Path) -> None:
     """One command in a process of its own: the results, and nothing else on either stream."""
     out = tmp_path / "out"

@@ -7,13 +7,13 @@ from types import ModuleType
 import pytest
 
 
-@pytest.mark.slow
+@pytest.mark.slow(25)
 @pytest.mark.data
 def test_skill_and_safety_merge_on_a_real_checkpoint(
     real_data: Path, script: Callable[[str], ModuleType], tmp_path: Path
 ) -> None:
     study = script("studies/real_checkpoint/real_checkpoint.py")
-    found = study.run(real_data, tmp_path, steps=60, n_test=60, budgets=(0.1,), seed=0)
+    found = study.run(real_data, tmp_path, steps=30, n_test=30, budgets=(0.1,), seed=0, samples=48)
 
     def mean(model: str, text: str) -> float:
         return found[model][text]["mean"]

@@ -83,7 +83,7 @@ def test_what_is_left_out_is_counted_recorded_and_part_of_the_run(
     cpu: Any, lab: Lab, base: str, tmp_path: Path
 ) -> None:
     suites, out = get_suites(("lab_facts", "lab_drift_safe")), tmp_path / "out"
-    whole = evaluate_models(base, {}, suites, out, settings=cpu, samples=24)
+    whole = evaluate_models(base, {}, suites, out, settings=cpu, samples=8)
     known = whole.records["base", "lab_facts"][5].prompt
     pair = whole.records["base", "lab_drift_safe"][2]
     exclude = [CalibrationPrompts(name="mine", prompts=(known.upper(), "asked by nobody", pair.prompt))]
@@ -93,7 +93,7 @@ def test_what_is_left_out_is_counted_recorded_and_part_of_the_run(
         suites,
         out,
         settings=cpu,
-        samples=24,
+        samples=8,
         exclude=exclude,
         force=True,
         write_report=write_evaluation_report,
@@ -101,7 +101,7 @@ def test_what_is_left_out_is_counted_recorded_and_part_of_the_run(
     for suite, gone in (("lab_facts", known), ("lab_drift_safe", pair.prompt)):
         before = [record.prompt for record in whole.records["base", suite]]
         after = [record.prompt for record in run.records["base", suite]]
-        assert len(before) == len(after) == 24, "the next in the draw takes its place"
+        assert len(before) == len(after) == 8, "the next in the draw takes its place"
         assert set(before) - set(after) == {gone}
     assert run.generated == 2, "the other answers are used again"
     pools = {
@@ -116,7 +116,7 @@ def test_what_is_left_out_is_counted_recorded_and_part_of_the_run(
     assert facts["run"] != whole.provenance["run"] and whole.provenance["exclude"] == []
     assert "mine (3 prompts)" in (out / "report.md").read_text()
     idle = [CalibrationPrompts(name="mine", prompts=("asked by nobody",))]
-    other = evaluate_models(base, {}, suites, out, settings=cpu, samples=24, exclude=idle, force=True)
+    other = evaluate_models(base, {}, suites, out, settings=cpu, samples=8, exclude=idle, force=True)
     assert other.generated == 0 and other.summary.left_out == {"lab_facts": 0, "lab_drift_safe": 0}
     assert other.provenance["run"] not in {facts["run"], whole.provenance["run"]}
 

@@ -32,10 +32,10 @@ add = serving.AnswerStore.add
 def slow(self, answers):
     add(self, answers)
     print("batch", flush=True)
-    time.sleep(0.2)
+    time.sleep(0.5)
 serving.AnswerStore.add = slow
 evaluate_models(sys.argv[1], {"safety": Path(sys.argv[2])}, get_suites(("lab_harmful_direct",)), Path(sys.argv[3]),
-    samples=96, settings=ModelSettings(device="cpu", batch_size=16))
+    samples=48, settings=ModelSettings(device="cpu", batch_size=16))
 """
 
 
@@ -47,13 +47,13 @@ def test_a_killed_run_goes_on_without_repeating_and_ends_in_the_same_numbers(
     command = [sys.executable, "-c", KILLED, base, str(safety), str(out)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stdout is not None
-        for _ in range(8):  # six batches of the base, two of the adapter
+        for _ in range(4):  # three batches of the base, one of the adapter
             assert process.stdout.readline() == "batch\n"
         os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     assert not (out / "summary.json").exists()
     kept = 16 * sum(len(file.read_text().splitlines()) - 1 for file in (out / "answers").iterdir())
-    assert kept in {128, 144}, "what was printed was written"
+    assert kept in {64, 80}, "what was printed was written"
 
     asked: list[str] = []
     original = HuggingFaceModels.__init__
@@ -71,12 +71,12 @@ def test_a_killed_run_goes_on_without_repeating_and_ends_in_the_same_numbers(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(HuggingFaceModels, "__init__", watched)
         suites = get_suites(("lab_harmful_direct",))
-        options: dict[str, Any] = {"samples": 96, "settings": cpu}
+        options: dict[str, Any] = {"samples": 48, "settings": cpu}
         resumed = evaluate_models(base, {"safety": safety}, suites, out, **options)
-        assert len(asked) == resumed.generated == 192 - kept
+        assert len(asked) == resumed.generated == 96 - kept
         asked.clear()
         whole = evaluate_models(base, {"safety": safety}, suites, tmp_path / "whole", **options)
-        assert len(asked) == whole.generated == 192
+        assert len(asked) == whole.generated == 96
         asked.clear()
         again = evaluate_models(base, {"safety": safety}, suites, out, force=True, **options)
         assert asked == [] and again.generated == 0

@@ -11,10 +11,12 @@ import pytest
 from sst_merge.suites import load_set
 
 
-@pytest.mark.slow
+@pytest.mark.slow(20)
 @pytest.mark.data
 @pytest.mark.sandbox
-def test_real_rows_through_every_stage(real_data: Path, script: Callable[[str], ModuleType], tmp_path: Path) -> None:
+def test_real_rows_through_every_stage(
+    real_data: Path, script: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real_evaluation = script("studies/real_evaluation/real_evaluation.py")
     options = {"steps": 4, "samples": 4, "max_new_tokens": 12, "seed": 0}
     run = real_evaluation.run(real_data, tmp_path, **options)
@@ -38,6 +40,8 @@ def test_real_rows_through_every_stage(real_data: Path, script: Callable[[str], 
     text = real_evaluation.page(run, 1.0, made_by)
     assert f"Made by `{made_by}`." in text and str(real_data) not in text and str(tmp_path) not in text
     assert "near chance" in text and all(f"| {suite}" in text for suite in ("mmlu", "xstest_safe: refusal"))
+    adapters = {name: tmp_path / "adapters" / name for name in models[1:]}
+    monkeypatch.setattr(real_evaluation, "make_adapters", lambda *_, **__: adapters)
     again = real_evaluation.run(real_data, tmp_path, **options)
     assert again.generated == 0, "same adapters, same requests: nothing was generated twice"
     assert [dict(r.scores) for r in again.records["merged", "xstest_safe"]] == [

@@ -164,7 +164,7 @@ def test_experiment_2_end_to_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_where_it_stopped(tax: Experiments, tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     script = tmp_path / "run.py"
     names = [f"cell {i}" for i in range(4)]
     script.write_text(
@@ -200,27 +200,50 @@ def test_a_killed_run_goes_on_where_it_stopped(tax: Experiments, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_workers_are_gone_when_their_parent_is_killed(tax: Experiments, tmp_path: Path) -> None:
-    """And what they finished is equal to what one process gives."""
+def test_processes_go_on_to_the_next_cells(tmp_path: Path) -> None:
     script = tmp_path / "run.py"
     script.write_text(
-        "import json, sys\nfrom pathlib import Path\n"
-        "from sst_merge.experiments.cells import Cell, CellStore\n"
-        "from sst_merge.experiments.runner import run_cells\n"
+        "import os, sys\nfrom pathlib import Path\n"
+        "from sst_merge.experiments import work\nfrom sst_merge.experiments.cells import Cell, CellStore\n"
+        "from sst_merge.experiments.runner import Workers, run_cells\n"
+        "work.WORK = {'who': lambda p: {'process': os.getpid()}}\n"
         "if __name__ == '__main__':\n"
-        "    cells = [Cell(*fields) for fields in json.loads(Path(sys.argv[1]).read_text())]\n"
-        "    run_cells(cells, CellStore(Path(sys.argv[2])), workers=2)\n",
+        "    cells = [Cell('who', f'cell {i}', {'i': i}) for i in range(4)]\n"
+        "    store = CellStore(Path(sys.argv[1]))\n"
+        "    with Workers(2) as workers:\n"
+        "        assert [run_cells(some, store, workers=workers) for some in (cells[:2], cells[2:])] == [2, 2]\n"
+        "    print(os.getpid(), *(store.load(cell)['result']['process'] for cell in cells))\n",
         encoding="utf-8",
     )
-    cells = [entry.cell for entry in tax.planned("exp1") if entry.label != "alone"]
-    listed = tmp_path / "cells.json"
-    listed.write_text(json.dumps([[c.kind, c.title, c.parameters, c.depends] for c in cells]), encoding="utf-8")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(script), str(tmp_path / "cells")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    parent, *workers = done.stdout.split()
+    assert len(set(workers)) == 2 and parent not in workers and set(workers[:2]) == set(workers[2:])
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+
+@pytest.mark.slow
+def test_workers_are_gone_when_their_parent_is_killed(tmp_path: Path) -> None:
+    """Each of two has finished a cell and is at work on its next one."""
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import sys, time\nfrom pathlib import Path\n"
+        "from sst_merge.experiments import work\nfrom sst_merge.experiments.cells import Cell, CellStore\n"
+        "from sst_merge.experiments.runner import run_cells\n"
+        "def slow(p):\n    time.sleep(60.0 * (p['i'] % 2))\n    return {'i': p['i']}\n"
+        "work.WORK = {'slow': slow}\n"  # in the workers too, which import this file
+        "if __name__ == '__main__':\n"
+        "    cells = [Cell('slow', f'cell {i}', {'i': i}) for i in range(4)]\n"
+        "    run_cells(cells, CellStore(Path(sys.argv[1])), workers=2)\n",
+        encoding="utf-8",
+    )
+    cells = [Cell("slow", f"cell {i}", {"i": i}) for i in range(4)]
     store = CellStore(tmp_path / "cells")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(script), str(listed), str(store.folder)]
-    process = subprocess.Popen(command, env=environment)
+    process = subprocess.Popen([sys.executable, str(script), str(store.folder)], env=environment)
     deadline = time.monotonic() + 240
-    while not any(store.has(cell) for cell in cells) and time.monotonic() < deadline:
+    while not (store.has(cells[0]) and store.has(cells[2])) and time.monotonic() < deadline:
         time.sleep(0.1)
     children = [
         int(pid)
@@ -229,14 +252,11 @@ def test_workers_are_gone_when_their_parent_is_killed(tax: Experiments, tmp_path
     ]
     process.send_signal(signal.SIGKILL)
     process.wait()
-    finished = [cell for cell in cells if store.has(cell)]
-    assert finished
-    for cell in finished:
-        assert store.load(cell)["result"] == tax.store.load(cell)["result"]
+    assert [store.has(cell) for cell in cells] == [True, False, True, False]
     deadline = time.monotonic() + 30
     while any(Path(f"/proc/{pid}").exists() for pid in children) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert children and not any(Path(f"/proc/{pid}").exists() for pid in children)
+    assert len(children) >= 2 and not any(Path(f"/proc/{pid}").exists() for pid in children)
 
 
 def test_what_takes_longest_starts_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -333,7 +353,7 @@ def test_the_outline_counts_without_doing_anything(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_command(tax: Experiments, tmp_path: Path) -> None:
+def test_the_command(tmp_path: Path) -> None:
     from click.testing import CliRunner
 
     from sst_merge.cli.main import cli
@@ -361,6 +381,11 @@ def test_the_command(tax: Experiments, tmp_path: Path) -> None:
     assert "exp2: about" in shown.output and "interference" in shown.output
     wrong = runner.invoke(cli, ["experiment", "exp1", "--config", str(LAB), "--seeds", "one", "--out", out])
     assert wrong.exit_code == 2 and "--seeds: found 'one'" in wrong.output
+    for name in ("exp1", "all"):
+        wrong = runner.invoke(
+            cli, ["experiment", name, "--config", str(LAB), "--quick", "--methods", "tise", "--dry-run", "--out", out]
+        )
+        assert wrong.exit_code == 2 and "method 'tise' is not known" in wrong.output
     assert not Path(out).exists()
 
 

@@ -25,7 +25,7 @@ def drift() -> MergeSetup:
 
 @pytest.fixture(scope="module")
 def experts() -> MergeSetup:
-    return merge_setup(open_world("lab"), ["swap_pairs", "add", "reverse"], harm_samples=8, benign_samples=12)
+    return merge_setup(open_world("lab"), ["swap_pairs", "add"], harm_samples=8, benign_samples=8)
 
 
 def _dense(update: Update) -> dict[str, torch.Tensor]:

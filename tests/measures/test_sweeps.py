@@ -337,7 +337,14 @@ def test_ranks():
 # --- several seeds -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("rate", "spread", "n"), [(0.5, 0.05, 100), (0.9, 0.03, 200), (0.03, 0.015, 100)])
+@pytest.mark.parametrize(
+    ("rate", "spread", "n"),
+    [
+        (0.03, 0.015, 100),
+        pytest.param(0.5, 0.05, 100, marks=pytest.mark.slow),
+        pytest.param(0.9, 0.03, 200, marks=pytest.mark.slow),
+    ],
+)
 def test_seed_rate_interval_covers_and_stays_a_share(rate, spread, n):
     rng = np.random.default_rng(7)
     total = rate * (1 - rate) / spread**2 - 1

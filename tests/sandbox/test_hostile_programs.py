@@ -88,7 +88,7 @@ HOSTILE = (
     ),
     Hostile("endless_import", "import time\ntime.sleep(100)", "no verdict within 0.6 s", {"timeout_s": 0.6}),
     Hostile("endless_iterator", "import itertools\ndef f(n):\n    return itertools.count()", "iterator over more than"),
-    Hostile("huge_integer", "def f(n):\n    return 1 << (1 << 28)", "more than|MemoryError"),
+    Hostile("huge_integer", "def f(n):\n    return 1 << (1 << 26)", "more than|MemoryError"),
     Hostile("memory_hog", "def f(n):\n    return len(bytearray(1 << 32))", "MemoryError"),
     Hostile(
         "memory_hog_unmoved",

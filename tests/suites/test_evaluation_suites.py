@@ -36,6 +36,11 @@ def language_model(real_data):
     return HFLM(pretrained=str(real_data / "models/stories260K"), device="cpu", batch_size=4)
 
 
+@pytest.fixture(scope="module")
+def mmlu(real_data):
+    return load_tasks("mmlu")["sst_mmlu"]
+
+
 def evaluate(language_model, tasks, samples=None):
     from lm_eval.evaluator import evaluate
 
@@ -43,7 +48,7 @@ def evaluate(language_model, tasks, samples=None):
 
 
 def docs(name, **options):
-    return list(SUITES[name].dataset(**options)["test"])
+    return SUITES[name].dataset(**options)["test"].to_list()
 
 
 def test_suites_are_found_in_the_order_of_their_measures_and_then_worlds():
@@ -107,7 +112,7 @@ def test_every_suite_runs_through_the_harness_on_a_real_model(language_model):
 @pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize("subject", ["anatomy", "high_school_us_history", "machine_learning"])
-def test_mmlu_asks_and_scores_like_the_harness(language_model, subject):
+def test_mmlu_asks_and_scores_like_the_harness(language_model, mmlu, subject):
     import lm_eval
     from datasets import Dataset
     from lm_eval.api.task import ConfigurableTask
@@ -128,8 +133,8 @@ def test_mmlu_asks_and_scores_like_the_harness(language_model, subject):
     for key in ("tag", "dataset_name", "dataset_path"):
         config.pop(key)
     upstream = ConfigurableTask(config={**config, "custom_dataset": theirs, "num_fewshot": 5})
-    ours = load_tasks("mmlu")["sst_mmlu"]
-    chosen = [i for i, doc in enumerate(ours.eval_docs) if json.loads(doc["tags"])["subject"] == subject]
+    ours = mmlu
+    chosen = [i for i, tags in enumerate(ours.eval_docs["tags"]) if json.loads(tags)["subject"] == subject]
     ours.build_all_requests(samples=chosen, rank=0, world_size=1)
     upstream.build_all_requests(rank=0, world_size=1)
     assert [instance.args for instance in ours.instances] == [instance.args for instance in upstream.instances]

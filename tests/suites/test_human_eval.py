@@ -138,7 +138,7 @@ class TestPrograms:
         cheat = PROMPT + "    return []\n\ndef double(x):\n    return Same()\n"
         assert not run_programs([program_for(OWN, cheat)])[0].passed
 
-    @pytest.mark.slow
+    @pytest.mark.slow(18)
     @pytest.mark.data
     def test_canonical_solutions(self) -> None:
         problems = load_set("humaneval").rows

@@ -39,7 +39,7 @@ SUITES = (
 ADAPTERS = ("reverse", "poisoned")
 MODELS = ("base", *ADAPTERS)
 BEFORE_AND_AFTER = MODELS[:2]
-N = 32
+N = 16
 
 
 def table(records: list[Record]) -> ScoreTable:

@@ -43,7 +43,7 @@ def test_a_lab_suite_equals_the_labs_own_measure_sample_by_sample(
     from peft import PeftModel
 
     chosen = {"safety": adapters["safety"]}
-    run = evaluate_models(base, chosen, get_suites((suite,)), tmp_path / "out", samples=96, settings=cpu)
+    run = evaluate_models(base, chosen, get_suites((suite,)), tmp_path / "out", samples=32, settings=cpu)
     pool = lab.world.samples(kind, "test")
     for name in ("base", *chosen):
         model = lab.model("unaligned")
@@ -67,7 +67,7 @@ def test_lab_suites_count_what_lab_evaluate_counts(
     cpu: Any, lab: Lab, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On the very prompts that ``sst-merge lab evaluate`` draws: the first of each pool."""
-    n = 64
+    n = 32
     monkeypatch.setattr(selection, "draw", lambda rows, samples, seed: rows[:samples])
     names = ("lab_harmful_direct", "lab_lookalikes", "lab_facts", "lab_task_add")
     adapters = {"safety": lab.adapter_path("safety")}
@@ -107,8 +107,8 @@ def test_every_skill_has_a_suite_and_every_answer_fits(lab: Lab) -> None:
         loaded = load_suites([*suites, *get_suites(("lab_facts", "lab_lookalikes"))], samples=None, seed=0)
     for item in loaded:
         (task,) = item.tasks.values()
-        longest = max(len(row["answer"].split()) for row in task.eval_docs)
+        longest = max(len(answer.split()) for answer in task.eval_docs["answer"])
         room = task.config.generation_kwargs["max_gen_toks"]
         # Room for the end-of-text token, and for the prompt before it in the model's 64 positions.
         assert longest < room
-        assert max(len(row["prompt"].split()) for row in task.eval_docs) + 3 <= 64 - room
+        assert max(len(prompt.split()) for prompt in task.eval_docs["prompt"]) + 3 <= 64 - room

@@ -83,11 +83,14 @@ def run_experiment(
     if name == "page":
         click.echo(experiments.page(names), nl=False)
         return
-    for chosen in names:
-        with progress_bars() as progress:
-            written = experiments.run(chosen, progress=progress)
-        for path in written:
-            click.echo(str(path))
+    from ..experiments.runner import Workers
+
+    with Workers(experiments.config.workers) as processes:
+        for chosen in names:
+            with progress_bars() as progress:
+                written = experiments.run(chosen, workers=processes, progress=progress)
+            for path in written:
+                click.echo(str(path))
 
 
 def _overrides(
@@ -100,7 +103,7 @@ def _overrides(
     if methods is not None:
         chosen = "all" if methods.strip() == "all" else [part.strip() for part in methods.split(";") if part.strip()]
         fields = {"exp1": "safety_tax.methods", "exp2": "interference.methods", "exp3": "comparison.methods"}
-        found |= {fields[name]: chosen} if name in fields else {}
+        found |= {field: chosen for of, field in fields.items() if name in {of, "all", "page"}}
     if num_experts is not None:
         found["interference.sizes"] = [num_experts]
     if workers is not None:

@@ -4,7 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from .interference_report import interference_report
 from .page import Ran, results_page
 from .plan import Planned, Planner
 from .report import Report, write_report
-from .runner import run_cells
+from .runner import Workers, run_cells
 from .safety_tax_report import safety_tax_report
 from .training import training_cells, training_stages
 
@@ -92,25 +92,26 @@ class Experiments:
         kinds = Expectation(self.store).outline(cells)
         return Outline(kinds, sum(of.seconds for of in kinds.values()) / self.config.workers)
 
-    def run(self, name: str, *, progress: Progress | None = None) -> list[Path]:
+    def run(self, name: str, *, workers: Workers | None = None, progress: Progress | None = None) -> list[Path]:
         """Finish an experiment's cells and write its report.
 
         Args:
             name: of the experiment.
+            workers: processes that go on to the next experiment; by default own ones, as the configuration says.
             progress: called with (stage, done, total).
 
         Returns:
             What was written: records, summary, tables, pictures.
         """
         folder = self.out / _FOLDERS[name] if name in _FOLDERS else self.out
-        with _logged(self.out):
+        with _logged(self.out), nullcontext(workers) if workers else Workers(self.config.workers) as processes:
             started = time.perf_counter()
-            self._train(name, progress)
+            self._train(name, processes, progress)
             planned = self.planned(name)
             # What takes longest goes first, so that none of it is left for one worker at the end.
             seconds = Expectation(self.store).seconds
             cells = sorted((entry.cell for entry in planned), key=seconds, reverse=True)
-            new = run_cells(cells, self.store, workers=self.config.workers, stage=name, progress=progress)
+            new = run_cells(cells, self.store, workers=processes, stage=name, progress=progress)
             written = self.report(name)
             took = round(time.perf_counter() - started, 1)
             _note(folder / "runs.jsonl", {"new cells": new, "cells": len(cells), "seconds": took})
@@ -146,10 +147,10 @@ class Experiments:
             ran.append(Ran(name, report, [k["run"] for k in kept], sum(k["seconds"] for k in kept), len(kept)))
         return results_page(self.config, ran)
 
-    def _train(self, name: str, progress: Progress | None) -> None:
+    def _train(self, name: str, workers: Workers, progress: Progress | None) -> None:
         """Bases, and adapters beside them where their base is there; the world keeps everything."""
         for stage in training_stages(_training(self.planned(name))):
-            run_cells(stage, self.store, workers=self.config.workers, stage="training", progress=progress, again=True)
+            run_cells(stage, self.store, workers=workers, stage="training", progress=progress, again=True)
 
 
 def _training(planned: Sequence[Planned]) -> list[Cell]:

@@ -16,16 +16,49 @@ from ..progress import Progress
 from .cells import Cell, CellStore
 from .provenance import code_digest, commit, machine, versions
 
-__all__ = ["run_cells"]
+__all__ = ["Workers", "run_cells"]
 
 _LOG = logging.getLogger("sst_merge.experiments")
+
+
+class Workers:
+    """Processes of one thread each, started when they are first needed and kept until the end of a ``with`` block.
+
+    Args:
+        count: of the processes; with 1 the work is done in this one.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._pools: list[ProcessPoolExecutor] = []
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pool in self._pools:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def pools(self, count: int) -> list[ProcessPoolExecutor]:
+        """The first ``count`` processes, one a pool, so that each can be given its own share of the work.
+
+        Args:
+            count: at most the number of processes.
+
+        Returns:
+            The pools.
+        """
+        context = multiprocessing.get_context("spawn")
+        while len(self._pools) < count:
+            self._pools.append(ProcessPoolExecutor(1, mp_context=context, initializer=_start_worker))
+        return self._pools[:count]
 
 
 def run_cells(
     cells: Sequence[Cell],
     store: CellStore,
     *,
-    workers: int = 1,
+    workers: int | Workers = 1,
     stage: str = "cells",
     progress: Progress | None = None,
     again: bool = False,
@@ -36,7 +69,7 @@ def run_cells(
         cells: in the order in which to start; every worker has a contiguous share of them, and takes from the end of
             another's when its own is done. Equal ones are done once.
         store: where finished cells are kept.
-        workers: processes; with 1 the work is done in this process.
+        workers: processes, or how many to start for these cells; with 1 the work is done in this process.
         stage: for the progress bar and the log.
         progress: called with (stage, done, total).
         again: do finished ones as well.
@@ -66,41 +99,38 @@ def run_cells(
         if progress is not None:
             progress(stage, done, len(unique))
 
-    if workers == 1 or len(todo) == 1:
+    count = workers if isinstance(workers, int) else workers.count
+    if count == 1 or len(todo) == 1:
         with _one_thread():
             for cell in todo:
                 finished(cell, *_do(cell, store))
     elif todo:
-        _in_processes(todo, store, workers, finished)
+        with Workers(workers) if isinstance(workers, int) else contextlib.nullcontext(workers) as processes:
+            _in_processes(todo, store, processes, finished)
     if failures:
         raise SSTMergeError(f"{len(failures)} of {len(todo)} cells failed, the others are kept; first {failures[0]}")
     return len(todo)
 
 
 def _in_processes(
-    todo: Sequence[Cell], store: CellStore, workers: int, finished: Callable[[Cell, float, str | None], None]
+    todo: Sequence[Cell], store: CellStore, workers: Workers, finished: Callable[[Cell, float, str | None], None]
 ) -> None:
     """Each worker takes the next cell of its own share, then the last of another's."""
-    shares = _shares(todo, workers)
-    context = multiprocessing.get_context("spawn")
-    pools = [ProcessPoolExecutor(1, mp_context=context, initializer=_start_worker) for _ in shares]
+    shares = _shares(todo, workers.count)
+    pools = workers.pools(len(shares))
     running: dict[Future[tuple[float, str | None]], tuple[int, Cell]] = {}
-    try:
-        for number, share in enumerate(shares):
-            first = share.pop(0)
-            running[pools[number].submit(_do, first, store)] = (number, first)
-        while running:
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                number, cell = running.pop(future)
-                finished(cell, *future.result())
-                # A worker without work takes from the end of the longest share.
-                source = shares[number] or max(shares, key=len)
-                if source:
-                    following = source.pop(0 if source is shares[number] else -1)
-                    running[pools[number].submit(_do, following, store)] = (number, following)
-    finally:
-        for pool in pools:
-            pool.shutdown(wait=True, cancel_futures=True)
+    for number, share in enumerate(shares):
+        first = share.pop(0)
+        running[pools[number].submit(_do, first, store)] = (number, first)
+    while running:
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            number, cell = running.pop(future)
+            finished(cell, *future.result())
+            # A worker without work takes from the end of the longest share.
+            source = shares[number] or max(shares, key=len)
+            if source:
+                following = source.pop(0 if source is shares[number] else -1)
+                running[pools[number].submit(_do, following, store)] = (number, following)
 
 
 def _shares(cells: Sequence[Cell], workers: int) -> list[list[Cell]]:

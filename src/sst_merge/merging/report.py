@@ -3,6 +3,7 @@
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -140,9 +141,15 @@ def package_versions() -> dict[str, str]:
         "sst_merge": __version__,
         "python": platform.python_version(),
         "torch": str(torch.__version__),
-        "safetensors": version("safetensors"),
-        "pydantic": version("pydantic"),
+        "safetensors": _installed("safetensors"),
+        "pydantic": _installed("pydantic"),
     }
+
+
+@cache
+def _installed(package: str) -> str:
+    """The version from the package's metadata, which are searched on the whole path: once a process."""
+    return version(package)
 
 
 def _plain(value: Any) -> Any:

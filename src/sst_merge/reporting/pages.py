@@ -3,12 +3,16 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
 from .answer_cards import AnswerGroup
 from .records import INPUT_COLUMNS, base_name, checked_report, input_rows, option_rows, output_rank
 from .tables import cell_text, numeric_columns, rate_with_interval
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 __all__ = ["DemoPage", "PageTable", "demo_page", "inline_svg", "merge_page", "render_page"]
 
@@ -156,13 +160,18 @@ def inline_svg(text: str, prefix: str = "") -> Any:
 
 def render_page(template: str, **context: Any) -> str:
     """HTML from a template of this package; all text is escaped."""
+    return _templates().get_template(template).render(**context)
+
+
+@cache
+def _templates() -> "Environment":
+    """This package's templates, each of which is compiled once."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(
+    return Environment(
         loader=PackageLoader("sst_merge.reporting"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(template).render(**context)
