@@ -460,8 +460,8 @@ def _temporary_folder() -> Iterator[None]:
             os.chdir(before)
 
 
-def _digests(source: Path, *, demo: bool) -> Digests:
-    """Merge everything with the package in ``source``."""
+def _digests(source: Path, chosen: "Sequence[Situation]", *, demo: bool) -> Digests:
+    """Merge some situations with the package in ``source``."""
     os.environ.update(PINS)
     sys.path.insert(0, str(source))
     found = importlib.util.find_spec("sst_merge")
@@ -478,7 +478,7 @@ def _digests(source: Path, *, demo: bool) -> Digests:
         if refusal:
             raise SystemExit(f"sst-merge methods --json: {refusal}")
         methods: list[tuple[str, Mapping[str, Any]]] = [(record["name"], {}) for record in json.loads(listed)]
-        for situation in SITUATIONS:
+        for situation in chosen:
             began = time.perf_counter()
             merges = [*methods, *situation.variants]
             digests[situation.name] = {_label(*merge): _merged(situation, *merge) for merge in merges}
@@ -602,6 +602,7 @@ def _arguments() -> argparse.Namespace:
     way.add_argument("--write", type=Path, metavar="FILE", help="record the digests instead of comparing them")
     way.add_argument("--against", metavar="COMMIT", help="compare with a commit, merged on this machine, not the file")
     parser.add_argument("--no-demo", action="store_true", help="leave the bundled demo out")
+    parser.add_argument("--only", nargs="+", metavar="NN", help="compare the situations of these numbers alone")
     parser.add_argument("--source", type=Path, default=ROOT / "src", help="folder of the package (this checkout's src)")
     return parser.parse_args()
 
@@ -621,7 +622,10 @@ def main() -> int:
         name, before = f"commit {arguments.against}", _digests_at(arguments.against, demo=demo)
     for warning in warnings:
         _say(f"warning: {warning}; differences may be rounding alone: use --against COMMIT")
-    now = _digests(arguments.source.resolve(), demo=demo)
+    chosen = [s for s in SITUATIONS if arguments.only is None or s.name[:2] in arguments.only]
+    if arguments.only is not None and arguments.write is None:
+        before = {name: found for name, found in before.items() if name[:2] in arguments.only or name == "demo"}
+    now = _digests(arguments.source.resolve(), chosen, demo=demo)
     results = [result for merges in now.values() for result in merges.values()]
     merged = sum(map(_succeeded, results))
     failed = sum(result.startswith("failed: ") for result in results)
