@@ -9,15 +9,16 @@ refused there.
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ..errors import AdapterError
+from .patterns import ModulePatterns
 
-__all__ = ["CONFIG_NAME", "LoraSettings", "RefusedField", "pattern_value", "read_settings"]
+__all__ = ["CONFIG_NAME", "LoraSettings", "RefusedField", "read_settings"]
 
 CONFIG_NAME = "adapter_config.json"
 
@@ -112,29 +113,22 @@ class LoraSettings:
 
     def rank(self, module: str) -> int:
         """The rank that the configuration gives a module (canonical name)."""
-        return int(pattern_value(self.rank_pattern, module, self.r))
+        found = self._ranks.find(module)
+        return self.r if found is None else int(found)
 
     def scale(self, module: str) -> float:
         """The scale s of ΔW = s·B·A: alpha/r, or alpha/√r for rsLoRA (Kalajdzievski 2023, 2312.03732)."""
-        alpha, rank = pattern_value(self.alpha_pattern, module, self.alpha), self.rank(module)
+        found, rank = self._alphas.find(module), self.rank(module)
+        alpha = self.alpha if found is None else found
         return alpha / math.sqrt(rank) if self.rslora else alpha / rank
 
+    @cached_property
+    def _ranks(self) -> ModulePatterns:
+        return ModulePatterns(self.rank_pattern)
 
-def pattern_value(patterns: Mapping[str, float], module: str, default: float) -> float:
-    """PEFT's lookup in rank_pattern and alpha_pattern: the first key that matches the end of the module name.
-
-    First in the order of the file; PEFT sorts the keys when it saves, so of two that overlap another one may win after
-    loading than during training. What PEFT makes of the folder counts.
-
-    Args:
-        patterns: regular expression → value.
-        module: canonical module name.
-        default: value where no key matches.
-    """
-    for key, value in patterns.items():
-        if re.match(rf"(.*\.)?({key})$", module):
-            return value
-    return patterns.get(module, default)
+    @cached_property
+    def _alphas(self) -> ModulePatterns:
+        return ModulePatterns(self.alpha_pattern)
 
 
 def read_settings(folder: Path) -> LoraSettings:
@@ -237,9 +231,9 @@ def _pattern(file: Path, raw: Mapping[str, Any], field: str) -> list[tuple[str, 
     value = raw.get(field) or {}
     if not isinstance(value, dict):
         raise AdapterError(f"{file}: {field} is {value!r}, expected an object of module pattern → number")
-    for key in value:
-        try:
-            re.compile(rf"(.*\.)?({key})$")
-        except re.error as error:
-            raise AdapterError(f"{file}: {field} has the key {key!r}, not a regular expression ({error})") from error
+    try:
+        ModulePatterns(value)
+    except ValueError as error:
+        pattern, reason = error.args
+        raise AdapterError(f"{file}: {field} has the key {pattern!r}, not a regular expression ({reason})") from error
     return list(value.items())

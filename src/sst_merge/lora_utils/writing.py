@@ -22,7 +22,8 @@ from ..files import atomic_folder
 from .factors import LoraFactors
 from .header import PREFIX, WEIGHTS_NAME, natural_key
 from .layouts import ModuleKind
-from .settings import CONFIG_NAME, pattern_value
+from .patterns import pattern_value
+from .settings import CONFIG_NAME
 
 __all__ = ["write_adapter", "write_adapter_files"]
 
