@@ -51,7 +51,10 @@ def edit_tensors(folder: Path, edit: Callable[[Tensors], Any]) -> None:
         ({"peft_type": "LOHA"}, "peft_type is 'LOHA', expected 'LORA'"),
         ({"use_dora": True}, "use_dora is True.*merge_and_unload"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save.*--drop-modules-to-save"),
-        ({"target_parameters": ["experts.gate_up_proj"]}, "target_parameters.*fused experts"),
+        (
+            {"target_parameters": ["m.q"], "target_modules": ["v"]},
+            "'m.q' is none of target_modules.*target_parameters.*fused experts",
+        ),
         ({"trainable_token_indices": [1, 2]}, "trainable_token_indices.*rows of the embedding"),
         ({"alora_invocation_tokens": [5]}, "alora_invocation_tokens.*no fixed ΔW"),
         ({"layer_replication": [[0, 4], [2, 5]]}, "layer_replication"),

@@ -1,7 +1,7 @@
 """One LoRA adapter: a header in memory, exact factors on demand."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -39,6 +39,8 @@ class Adapter:
         task_type: PEFT's task type, such as ``CAUSAL_LM``.
         modules: canonical names of the modules that it touches, in natural order.
         left_out: tensors of the file that are no part of ΔW (see :class:`~.header.Header`).
+        copies: those of them that should be copies of weights of the base.
+        notes: what PEFT would read otherwise, as sentences.
 
     Raises:
         AdapterError: unknown role, or a weight that is not finite.
@@ -62,6 +64,8 @@ class Adapter:
     task_type: str | None
     modules: tuple[str, ...]
     left_out: tuple[str, ...]
+    copies: tuple[str, ...]
+    notes: tuple[str, ...]
     _layouts: Mapping[str, ModuleLayout] = field(repr=False)
     _source: Source = field(repr=False)
 
@@ -80,6 +84,7 @@ class Adapter:
         role: Role = "utility",
         weight: float = 1.0,
         drop_modules_to_save: bool = False,
+        leave_out: Collection[str] = (),
     ) -> "Adapter":
         """Open a PEFT LoRA folder; reads its configuration and the header of its safetensors file.
 
@@ -90,13 +95,14 @@ class Adapter:
             weight: factor in a weighted merge.
             drop_modules_to_save: leave whole trained weights (``modules_to_save``, saved embeddings) out; they are
                 refused otherwise.
+            leave_out: modules to leave out, by their names or the ends of their names, such as a convolution.
 
         Raises:
             AdapterError: anything under which ΔW = s·B·A would not be exact (:mod:`.settings`, :mod:`.header`).
         """
         folder = Path(path)
         settings = read_settings(folder)
-        header = read_header(folder, settings, drop_modules_to_save=drop_modules_to_save)
+        header = read_header(folder, settings, drop_modules_to_save=drop_modules_to_save, leave_out=leave_out)
         return cls(
             name=folder.resolve().name if name is None else name,
             role=role,
@@ -106,6 +112,8 @@ class Adapter:
             task_type=settings.task_type,
             modules=tuple(header.modules),
             left_out=header.left_out,
+            copies=header.copies,
+            notes=header.notes,
             _layouts=MappingProxyType({module: entry.layout for module, entry in header.modules.items()}),
             _source=FileSource(folder / WEIGHTS_NAME, header.modules),
         )
@@ -147,6 +155,8 @@ class Adapter:
             task_type=task_type,
             modules=tuple(kept),
             left_out=(),
+            copies=(),
+            notes=(),
             _layouts=MappingProxyType(layouts),
             _source=MemorySource(name, MappingProxyType(kept)),
         )
