@@ -9,7 +9,15 @@ import torch
 
 from ..core_space import ThinSVD, thin_svd
 from ..errors import OptionError
-from ..lora_utils import Adapter, LoraFactors, check_compatible, check_distinct, natural_key, read_stored_form
+from ..lora_utils import (
+    Adapter,
+    LoraFactors,
+    check_compatible,
+    check_distinct,
+    natural_key,
+    read_stored_form,
+    spelled_alike,
+)
 from ..progress import Progress
 from .adapter_figures import AdapterFigures, UpdateFigures, update_figures
 from .explain import describe_meaning
@@ -142,6 +150,7 @@ def inspect_adapters(
     if not 0.0 <= negligible < float("inf"):
         raise OptionError(f"negligible = {negligible!r}, expected a number of at least 0, such as 0.1")
     check_distinct(adapters)
+    adapters, renamed = spelled_alike(adapters)
     check_compatible(adapters, assume_same_base=True)
     for adapter in adapters:
         adapter.check_values()
@@ -170,7 +179,7 @@ def inspect_adapters(
         pairs,
         total,
         negligible if signs else None,
-        tuple(_warnings(adapters)),
+        (*_warnings(adapters), *renamed),
         tuple(describe_meaning(figures, pairs, total)),
     )
 
@@ -242,4 +251,5 @@ def _warnings(adapters: Sequence[Adapter]) -> list[str]:
                 f"adapter {adapter.name!r}: {len(adapter.left_out)} tensors are not part of its low-rank update and "
                 f"are in none of the figures, such as {adapter.left_out[0]!r}"
             )
+        found += [f"adapter {adapter.name!r}: {note}" for note in adapter.notes]
     return found

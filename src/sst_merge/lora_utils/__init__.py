@@ -18,6 +18,7 @@ from .layouts import (
     layer_kind,
     layer_kinds,
 )
+from .spellings import spelled_alike
 from .stored_form import StoredForm, read_stored_form
 from .writing import write_adapter, write_adapter_files
 
@@ -43,6 +44,7 @@ __all__ = [
     "layer_kinds",
     "natural_key",
     "read_stored_form",
+    "spelled_alike",
     "write_adapter",
     "write_adapter_files",
 ]

@@ -16,7 +16,7 @@ from .factors import LoraFactors
 from .header import WEIGHTS_NAME, ModuleLayout, natural_key, read_header
 from .layouts import ModuleKind
 from .settings import CONFIG_NAME, read_settings
-from .sources import FileSource, MemorySource, Source
+from .sources import FileSource, MemorySource, RenamedSource, Source
 from .writing import write_adapter
 
 __all__ = ["Adapter", "Role", "adapter_fingerprints"]
@@ -190,6 +190,31 @@ class Adapter:
                     f"{layout.kind} in the base model; check that the adapter belongs to this base"
                 )
         return replace(self, _layouts=MappingProxyType(layouts))
+
+    def renamed(self, names: Mapping[str, str]) -> "Adapter":
+        """The same update with other names for some modules.
+
+        Args:
+            names: module name → the new one.
+
+        Raises:
+            AdapterError: two modules would have one name.
+        """
+        by_new: dict[str, str] = {}
+        for module in self.modules:
+            new = names.get(module, module)
+            if by_new.setdefault(new, module) != module:
+                raise AdapterError(
+                    f"adapter {self.name!r}: modules {by_new[new]!r} and {module!r} would both be called {new!r}; "
+                    f"expected one name for each"
+                )
+        kept = {new: by_new[new] for new in sorted(by_new, key=natural_key)}
+        return replace(
+            self,
+            modules=tuple(kept),
+            _layouts=MappingProxyType({new: self._layouts[old] for new, old in kept.items()}),
+            _source=RenamedSource(self._source, MappingProxyType(kept)),
+        )
 
     def __contains__(self, module: object) -> bool:
         return module in self._layouts

@@ -17,7 +17,7 @@ from ..errors import AdapterError
 from .factors import LoraFactors
 from .header import ModuleEntry
 
-__all__ = ["FileSource", "MemorySource", "Source"]
+__all__ = ["FileSource", "MemorySource", "RenamedSource", "Source"]
 
 
 class Source(Protocol):
@@ -94,6 +94,27 @@ class MemorySource:
         """Refuse NaN and Inf in a module's factors."""
         _check_finite(self.entries[module].a, f"adapter {self.name!r}: A of module {module!r}")
         _check_finite(self.entries[module].b, f"adapter {self.name!r}: B of module {module!r}")
+
+
+@dataclass(frozen=True)
+class RenamedSource:
+    """Another source whose modules have other names.
+
+    Attributes:
+        source: the other one.
+        names: new name → the source's.
+    """
+
+    source: Source
+    names: Mapping[str, str]
+
+    def read(self, module: str, dtype: torch.dtype | None) -> LoraFactors:
+        """A module's factors in a type, or in the source's own."""
+        return self.source.read(self.names[module], dtype)
+
+    def check(self, module: str) -> None:
+        """Refuse NaN and Inf in a module's tensors."""
+        self.source.check(self.names[module])
 
 
 def _bordered(a: Tensor) -> Tensor:

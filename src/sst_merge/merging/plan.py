@@ -11,7 +11,15 @@ from types import MappingProxyType
 import torch
 
 from ..errors import BaseModelError, DataError, MergeError
-from ..lora_utils import Adapter, BaseModelIndex, ModuleKind, check_against_base, check_compatible, check_distinct
+from ..lora_utils import (
+    Adapter,
+    BaseModelIndex,
+    ModuleKind,
+    check_against_base,
+    check_compatible,
+    check_distinct,
+    spelled_alike,
+)
 from ..lora_utils.header import natural_key
 from ..methods import MergeMethod, MethodOptions, Needs, get_method, parse_options
 from .inputs import MergeInputs
@@ -169,6 +177,7 @@ def plan_merge(
     needs = chosen.needs_for(parsed)
     check_distinct(adapters)
     _check_needs(chosen.name, needs, adapters, given)
+    adapters, renamed = spelled_alike(adapters, () if base is None else base.modules)
     if base is not None:
         for adapter in adapters:
             check_against_base(adapter, base)
@@ -180,7 +189,7 @@ def plan_merge(
         modules = [replace(module, rank=min(module.rank, settings.rank)) for module in modules]
     _check_bias(modules)
     base_model = next((a.base_model for a in adapters if a.base_model is not None), base.name if base else None)
-    warnings = tuple(_warnings(adapters, base))
+    warnings = (*_warnings(adapters, base), *renamed)
     return MergePlan(chosen, parsed, needs, tuple(adapters), tuple(modules), settings, base_model, warnings)
 
 
@@ -260,6 +269,7 @@ def _warnings(adapters: Sequence[Adapter], base: BaseModelIndex | None) -> list[
                 f"adapter {adapter.name!r}: {len(adapter.left_out)} tensors are not part of its low-rank update and "
                 f"are left out, such as {adapter.left_out[0]!r}"
             )
+        found += [f"adapter {adapter.name!r}: {note}" for note in adapter.notes]
         if adapter.weight == 0:
             found.append(f"adapter {adapter.name!r} has weight 0")
     types = sorted({adapter.task_type for adapter in adapters if adapter.task_type is not None})
