@@ -82,9 +82,8 @@ def collect(
         base=load_base_index(checked, opened),
         settings=merge_settings,
     )
+    plan.read_values()
     loaded = load_model_and_data(checked, str(merge_settings.device))
-    for adapter in plan.adapters:
-        adapter.check_values()
     with progress_bars() as progress:
         problem = merge_problem(plan, loaded, progress=progress)
         merge = SSTMerge(problem, options)

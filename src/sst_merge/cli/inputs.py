@@ -18,19 +18,31 @@ __all__ = ["load_adapters", "load_base_index", "load_inputs", "load_model_and_da
 
 
 def load_adapters(config: MergeConfig) -> "list[Adapter]":
-    """Open every adapter of the configuration; headers only."""
-    from ..lora_utils import Adapter
+    """Open every adapter of the configuration; headers only.
 
-    return [
+    Raises:
+        ConfigError: a module to leave out that no adapter has.
+    """
+    from ..lora_utils import Adapter
+    from ..lora_utils.wrappers import plain_key
+
+    adapters = [
         Adapter.load(
             item.path,
             name=item.label,
             role=item.role,
             weight=item.weight,
             drop_modules_to_save=config.drop_modules_to_save,
+            leave_out=config.leave_out,
         )
         for item in config.adapters
     ]
+    for name in config.leave_out:
+        if not any(f".{name}." in plain_key(key) for adapter in adapters for key in adapter.left_out):
+            raise ConfigError(
+                f"leave_out: no adapter has a module {name!r}; expected a module's name, or the end of one"
+            )
+    return adapters
 
 
 def load_base_index(config: MergeConfig, adapters: "list[Adapter]") -> "BaseModelIndex | None":

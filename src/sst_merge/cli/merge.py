@@ -60,8 +60,12 @@ def merge(config: Path | None, adapters: Sequence[str], settings: Sequence[str],
 
     plan = _plan(checked, resolve_device(checked.device), "command line" if config is None else str(config))
     dtype = torch_type(checked.output.dtype) if checked.output.dtype else None
+    with progress_bars() as progress:
+        values = plan.read_values(progress=progress)
     if dry_run:
         click.echo(plan.describe(dtype=dtype))
+        for warning in values:
+            click.echo(f"warning  {warning}")
         for line in _rows_found(checked):
             click.echo(line)
         click.echo(f"nothing written; without --dry-run the result goes to {checked.output.path}")
@@ -76,6 +80,7 @@ def merge(config: Path | None, adapters: Sequence[str], settings: Sequence[str],
             force=checked.force,
             extra_files=_pages(),
             progress=progress,
+            values=values,
         )
     for warning in report.warnings:
         warn(warning)

@@ -220,7 +220,7 @@ def _adapter(adapter: Adapter, modules: dict[str, UpdateFigures]) -> AdapterFigu
         weight=adapter.weight,
         base_model=adapter.base_model,
         task_type=adapter.task_type,
-        stored=None if adapter.path is None else read_stored_form(adapter.path),
+        stored=None if adapter.path is None else read_stored_form(adapter.path, leave_out=adapter.leave_out),
         left_out=adapter.left_out,
         modules=modules,
     )

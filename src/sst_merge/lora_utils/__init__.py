@@ -5,6 +5,7 @@ from .adapter import Adapter, Role, adapter_fingerprints
 from .base_index import BaseModelIndex
 from .base_weights import BaseWeights
 from .checks import check_against_base, check_compatible, check_distinct
+from .copies import check_copies, weights_of_base
 from .factors import LoraFactors
 from .header import natural_key
 from .layouts import (
@@ -39,12 +40,14 @@ __all__ = [
     "adapter_fingerprints",
     "check_against_base",
     "check_compatible",
+    "check_copies",
     "check_distinct",
     "layer_kind",
     "layer_kinds",
     "natural_key",
     "read_stored_form",
     "spelled_alike",
+    "weights_of_base",
     "write_adapter",
     "write_adapter_files",
 ]

@@ -41,6 +41,7 @@ class Adapter:
         left_out: tensors of the file that are no part of ΔW (see :class:`~.header.Header`).
         copies: those of them that should be copies of weights of the base.
         notes: what PEFT would read otherwise, as sentences.
+        leave_out: names of modules that it was loaded without.
 
     Raises:
         AdapterError: unknown role, or a weight that is not finite.
@@ -66,6 +67,7 @@ class Adapter:
     left_out: tuple[str, ...]
     copies: tuple[str, ...]
     notes: tuple[str, ...]
+    leave_out: tuple[str, ...]
     _layouts: Mapping[str, ModuleLayout] = field(repr=False)
     _source: Source = field(repr=False)
 
@@ -114,6 +116,7 @@ class Adapter:
             left_out=header.left_out,
             copies=header.copies,
             notes=header.notes,
+            leave_out=tuple(leave_out),
             _layouts=MappingProxyType({module: entry.layout for module, entry in header.modules.items()}),
             _source=FileSource(folder / WEIGHTS_NAME, header.modules),
         )
@@ -157,6 +160,7 @@ class Adapter:
             left_out=(),
             copies=(),
             notes=(),
+            leave_out=(),
             _layouts=MappingProxyType(layouts),
             _source=MemorySource(name, MappingProxyType(kept)),
         )
@@ -265,14 +269,21 @@ class Adapter:
         """
         return self.factors(module, dtype=dtype).delta()
 
-    def check_values(self) -> None:
+    @property
+    def is_scaled_away(self) -> bool:
+        """Whether the configuration makes every ΔW zero: lora_alpha = 0."""
+        return all(self._source.is_scaled_away(module) for module in self.modules)
+
+    def check_values(self) -> tuple[str, ...]:
         """Look at every factor once.
+
+        Returns:
+            Modules of which one factor, or the scale, is zero, and with it ΔW.
 
         Raises:
             AdapterError: NaN or Inf, with the tensor's name.
         """
-        for module in self.modules:
-            self._source.check(module)
+        return tuple(m for m in self.modules if self._source.check(m) or self._source.is_scaled_away(m))
 
     def fingerprints(self) -> dict[str, str]:
         """SHA-256 of the files that decide ΔW, by file name; empty for an adapter in memory."""

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..errors import AdapterError
 from .folders import WEIGHTS_NAME, find_weights
-from .keys import SortedKeys, sort_keys, stored_name
+from .keys import SortedKeys, how_to_leave_out, sort_keys, stored_name
 from .layouts import ModuleKind, layer_kinds
 from .settings import TARGET_PARAMETERS, LoraSettings
 from .wrappers import PREFIX
@@ -110,9 +110,8 @@ def read_header(
         )
     tensors = _open_header(file)
     _refuse_empty(file, tensors)
-    keys = sort_keys(file, tensors, drop_modules_to_save=drop_modules_to_save)
-    dropped = {module for module in keys.parts if is_named(module, leave_out)}
-    kept = sorted(keys.parts.keys() - dropped, key=natural_key)
+    keys = sort_keys(file, tensors, drop_modules_to_save=drop_modules_to_save, leave_out=leave_out)
+    kept = sorted(keys.parts, key=natural_key)
     if not kept:
         raise AdapterError(f"{file}: holds no LoRA factors; expected lora_A and lora_B of at least one module")
     names = {module: (module, stored_name(next(iter(keys.parts[module].values())))) for module in kept}
@@ -121,22 +120,16 @@ def read_header(
             if not any(settings.coverage.covers(name) for name in names[module]):
                 raise AdapterError(
                     f"{file}: module {module!r} is none of target_modules, so it belongs to target_parameters "
-                    f"{list(settings.target_parameters)}: {TARGET_PARAMETERS.reason}, which is not supported; "
-                    f"{TARGET_PARAMETERS.way_out}"
+                    f"{list(settings.target_parameters)}: {TARGET_PARAMETERS}, which is not supported. "
+                    f"{how_to_leave_out(module)}"
                 )
     modules = {module: _entry(file, module, names[module], keys.parts[module], tensors, settings) for module in kept}
-    left_out = [*keys.left_out, *(key for module in dropped for key in keys.parts[module].values())]
     return Header(
         modules,
-        tuple(sorted(left_out)),
+        tuple(sorted(keys.left_out)),
         () if drop_modules_to_save else tuple(sorted(keys.copies)),
         (*settings.notes, *_notes(modules, names, keys, settings)),
     )
-
-
-def is_named(module: str, names: Collection[str]) -> bool:
-    """Whether a module is one of some names, which may be ends of names, as in ``target_modules``."""
-    return any(module == name or module.endswith(f".{name}") for name in names)
 
 
 def _open_header(file: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -194,13 +187,11 @@ def _notes(
             f"target_modules, exclude_modules and layers_to_transform of its configuration leave out "
             f"{_listed(uncovered)}; the file holds factors for them, which are read here; PEFT would ignore them"
         )
-    if settings.target_parameters:
+    if settings.target_parameters and not any(".lora_" in key for key in keys.left_out):
         notes.append(
             f"target_parameters {list(settings.target_parameters)} matched nothing: the file holds LoRA of "
             f"target_modules alone"
         )
-    if all(entry.scale == 0 for entry in modules.values()):
-        notes.append(f"its scale is 0 (lora_alpha) in all {len(modules)} modules, so it contributes nothing")
     return notes
 
 
@@ -241,8 +232,7 @@ def _entry(
             + (
                 "(a piece of a DeepSpeed or FSDP save); gather the weights when saving"
                 if min(len(a_shape), len(b_shape)) < 2
-                else f"(convolutions are not supported). To read the rest without it: leave_out=[{module!r}] "
-                f"(--leave-out {module})"
+                else f"(convolutions are not supported). {how_to_leave_out(module)}"
             )
         )
     rank, scale = _rank_and_scale(file, module, names, a_shape[0], settings)

@@ -7,7 +7,7 @@ training leave in the keys are read over (:mod:`.wrappers`).
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from ..errors import AdapterError
 from .layouts import layer_kinds
 from .wrappers import PREFIX, plain_key
 
-__all__ = ["SortedKeys", "sort_keys", "stored_name"]
+__all__ = ["SortedKeys", "how_to_leave_out", "sort_keys", "stored_name"]
 
 # Tensors of training-time variants that leave ΔW alone: MonteCLoRA's sampler, VeLoRA's projection.
 _TRAINING_ONLY = frozenset({"lora_monteclora_sampler", "lora_velora_embed"})
@@ -40,13 +40,14 @@ class SortedKeys:
     wrapped: list[str]
 
 
-def sort_keys(file: Path, keys: Iterable[str], *, drop_modules_to_save: bool) -> SortedKeys:
+def sort_keys(file: Path, keys: Iterable[str], *, drop_modules_to_save: bool, leave_out: Collection[str]) -> SortedKeys:
     """Sort a file's keys.
 
     Args:
         file: for messages.
         keys: of all tensors.
         drop_modules_to_save: leave whole trained weights out instead of refusing them.
+        leave_out: modules to leave out, by their names or the ends of their names.
 
     Raises:
         AdapterError: a key that is none of these, two of one meaning, or several adapters in one file.
@@ -71,11 +72,13 @@ def sort_keys(file: Path, keys: Iterable[str], *, drop_modules_to_save: bool) ->
             )
         name = plain.removeprefix(PREFIX)
         match = factor_key.fullmatch(name)
-        if match is not None:
+        if match is not None and _is_named(match["module"], leave_out):
+            left_out.append(key)
+        elif match is not None:
             if "base_layer" in match["module"].split("."):
                 raise AdapterError(
                     f"{file}: tensor {key!r} belongs to a LoRA inside a LoRA (fused experts, nn.MultiheadAttention), "
-                    "which is not supported; expected LoRA of linear layers. Train on nn.Linear modules instead"
+                    f"which is not supported; expected LoRA of linear layers. {how_to_leave_out(match['module'])}"
                 )
             part, adapter_name = _part(file, key, match["part"], match["rest"])
             there = parts.setdefault(match["module"], {}).setdefault(part, key)
@@ -86,7 +89,10 @@ def sort_keys(file: Path, keys: Iterable[str], *, drop_modules_to_save: bool) ->
                 )
             adapter_names.add(adapter_name)
         elif "lora_" not in name and name.endswith((".base_layer.weight", ".base_layer.bias")):
-            copies[key] = name.rpartition(".base_layer.")[0]
+            left_out.append(key)
+            module = name.rpartition(".base_layer.")[0]
+            if not _is_named(module, leave_out):
+                copies[key] = module
         elif "lora_" not in name and name.endswith((".weight", ".bias")):
             if not drop_modules_to_save:
                 raise AdapterError(
@@ -105,8 +111,24 @@ def sort_keys(file: Path, keys: Iterable[str], *, drop_modules_to_save: bool) ->
     for key, module in copies.items():
         if module not in parts:
             raise AdapterError(f"{file}: tensor {key!r} belongs to no adapted module; save the adapter again")
-        left_out.append(key)
     return SortedKeys(parts, copies, left_out, next(iter(adapter_names), ""), wrapped)
+
+
+def how_to_leave_out(module: str) -> str:
+    """Advice about a module that cannot be read, for a message."""
+    name = _outer(module)
+    return f"To read the rest without it: leave_out=[{name!r}] (--leave-out {name})"
+
+
+def _is_named(module: str, names: Collection[str]) -> bool:
+    """Whether a module is one of some names, which may be ends of names, as in ``target_modules``."""
+    outer = _outer(module)
+    return any(outer == name or outer.endswith(f".{name}") for name in names)
+
+
+def _outer(module: str) -> str:
+    """The module that a LoRA inside a LoRA belongs to."""
+    return ".".join(segment for segment in module.split(".") if segment != "base_layer")
 
 
 def stored_name(key: str) -> str:

@@ -83,10 +83,7 @@ _REFUSED: Mapping[str, RefusedField] = {
         "export the adapter for the Hugging Face model",
     ),
 }
-TARGET_PARAMETERS = RefusedField(
-    "LoRA on bare parameters (fused experts) is one factor pair for a stack of matrices",
-    "train on nn.Linear modules (target_modules) instead",
-)
+TARGET_PARAMETERS = "LoRA on bare parameters (fused experts) is one factor pair for a stack of matrices"
 _MLX_FIELDS = frozenset({"lora_parameters", "fine_tune_type", "adapter_path"})
 # Initialisations that subtract something from the base weight: ΔW is relative to a base that is not on disk.
 _BASE_CHANGING_INITS = ("pissa", "olora", "corda", "lora_ga", "loftq")

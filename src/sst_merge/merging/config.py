@@ -105,6 +105,9 @@ class MergeConfig(Section):
     force: bool = Field(default=False, description="replace an existing output")
     assume_same_base: bool = Field(default=False, description="merge adapters that name different bases")
     drop_modules_to_save: bool = Field(default=False, description="leave whole trained weights of the adapters out")
+    leave_out: tuple[str, ...] = Field(
+        default=(), description="modules of the adapters to leave out, by name or end of name; repeatable"
+    )
 
     @field_validator("adapters")
     @classmethod

@@ -14,14 +14,18 @@ from ..errors import BaseModelError, DataError, MergeError
 from ..lora_utils import (
     Adapter,
     BaseModelIndex,
+    BaseWeights,
     ModuleKind,
     check_against_base,
     check_compatible,
+    check_copies,
     check_distinct,
     spelled_alike,
+    weights_of_base,
 )
 from ..lora_utils.header import natural_key
 from ..methods import MergeMethod, MethodOptions, Needs, get_method, parse_options
+from ..progress import Progress
 from .inputs import MergeInputs
 from .settings import DEFAULT_SETTINGS, MergeSettings
 
@@ -72,6 +76,7 @@ class MergePlan:
         settings: how the merge is computed.
         base_model: name of the base written into the output.
         warnings: sentences for the user.
+        copies_of: adapter's name → weights of the base that its whole weights should be copies of.
     """
 
     method: MergeMethod
@@ -82,6 +87,7 @@ class MergePlan:
     settings: MergeSettings
     base_model: str | None
     warnings: tuple[str, ...]
+    copies_of: Mapping[str, BaseWeights]
 
     @property
     def output_rank(self) -> int:
@@ -101,6 +107,32 @@ class MergePlan:
     def check_inputs(self, inputs: MergeInputs) -> None:
         """Refuse model and data that lack what the method needs."""
         _check_needs(self.method.name, self.needs, self.adapters, inputs.given)
+
+    def read_values(self, *, progress: Progress | None = None) -> tuple[str, ...]:
+        """Read every value of every adapter once: the last thing that can be refused before heavy work.
+
+        Args:
+            progress: called with ("check", done, total).
+
+        Returns:
+            Sentences about adapters that contribute nothing, beside the plan's own warnings.
+
+        Raises:
+            AdapterError: NaN or Inf, or a whole weight that is no copy of the base's.
+        """
+        found = []
+        for done, adapter in enumerate(self.adapters, start=1):
+            zero = adapter.check_values()
+            if adapter.name in self.copies_of:
+                check_copies(adapter, self.copies_of[adapter.name])
+            if len(zero) == len(adapter.modules) and not adapter.is_scaled_away:
+                found.append(
+                    f"adapter {adapter.name!r} contributes nothing: ΔW is zero in all {len(zero)} modules, because A "
+                    f"or B is; was it saved before training?"
+                )
+            if progress is not None:
+                progress("check", done, len(self.adapters))
+        return tuple(found)
 
     def output_bytes(self, dtype: torch.dtype) -> int:
         """Upper bound of the output's weight file."""
@@ -170,6 +202,7 @@ def plan_merge(
     Raises:
         MergeError: adapters, roles, options or rank do not fit the merge.
         DataError: the method reads data that are not given.
+        AdapterError: adapters do not belong together, or one holds whole weights that cannot be told from copies.
         BaseModelError: an adapter does not fit the base, or the method reads the base's weights and no model is given.
     """
     chosen = get_method(method)
@@ -190,7 +223,22 @@ def plan_merge(
     _check_bias(modules)
     base_model = next((a.base_model for a in adapters if a.base_model is not None), base.name if base else None)
     warnings = (*_warnings(adapters, base), *renamed)
-    return MergePlan(chosen, parsed, needs, tuple(adapters), tuple(modules), settings, base_model, warnings)
+    copies_of = {}
+    for adapter in adapters:
+        folders = [name for name in (None if base is None else base.name, adapter.base_model) if name is not None]
+        if (weights := weights_of_base(adapter, folders)) is not None:
+            copies_of[adapter.name] = weights
+    return MergePlan(
+        chosen,
+        parsed,
+        needs,
+        tuple(adapters),
+        tuple(modules),
+        settings,
+        base_model,
+        warnings,
+        MappingProxyType(copies_of),
+    )
 
 
 def _check_needs(method: str, needs: Needs, adapters: Sequence[Adapter], given: Collection[str]) -> None:
@@ -270,6 +318,11 @@ def _warnings(adapters: Sequence[Adapter], base: BaseModelIndex | None) -> list[
                 f"are left out, such as {adapter.left_out[0]!r}"
             )
         found += [f"adapter {adapter.name!r}: {note}" for note in adapter.notes]
+        if adapter.is_scaled_away:
+            found.append(
+                f"adapter {adapter.name!r} contributes nothing: its scale is 0 in all {len(adapter.modules)} modules "
+                f"(lora_alpha in its adapter_config.json)"
+            )
         if adapter.weight == 0:
             found.append(f"adapter {adapter.name!r} has weight 0")
     types = sorted({adapter.task_type for adapter in adapters if adapter.task_type is not None})

@@ -56,6 +56,7 @@ def merge_to_folder(
     force: bool = False,
     extra_files: Mapping[str, FileText] = MappingProxyType({}),
     progress: Progress | None = None,
+    values: tuple[str, ...] | None = None,
 ) -> MergeReport:
     """Carry a plan out straight to disk: memory holds one module, however large the adapters are.
 
@@ -67,11 +68,12 @@ def merge_to_folder(
         force: replace an existing folder.
         extra_files: file name → text, or a function of the finished report.
         progress: called with (stage, done, total).
+        values: what :meth:`~.plan.MergePlan.read_values` returned, where it was called before.
 
     Returns:
         The report as written to ``merge_report.json``.
     """
-    run = _Run(plan, inputs, progress)
+    run = _Run(plan, inputs, progress, values)
     run.check()
     return write_merge(
         path,
@@ -123,6 +125,7 @@ class _Run:
         inputs: model and data.
         progress: called with (stage, done, total), or None.
         prepared: what the method did before the layers.
+        found: what reading the adapters' values showed; None where they are still to be read.
         records: the adapters' provenance.
         figures: module name → figures, as far as merged.
         timings: seconds by stage, as far as done.
@@ -131,21 +134,18 @@ class _Run:
     plan: MergePlan
     inputs: MergeInputs
     progress: Progress | None
+    found: tuple[str, ...] | None = None
     prepared: Prepared = field(default_factory=Prepared)
     records: tuple[AdapterRecord, ...] = ()
     figures: dict[str, ModuleFigures] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
 
     def check(self) -> None:
-        """Refuse missing data, then read every value of every adapter once."""
+        """Refuse missing data, then read every value of every adapter once, where that was not done before."""
         began = time.perf_counter()
         self.plan.check_inputs(self.inputs)
-        adapters = self.plan.adapters
-        for done, adapter in enumerate(adapters, start=1):
-            adapter.check_values()
-            if self.progress is not None:
-                self.progress("check", done, len(adapters))
-        self.records = tuple(AdapterRecord.of(adapter) for adapter in adapters)
+        self.found = self.plan.read_values(progress=self.progress) if self.found is None else self.found
+        self.records = tuple(AdapterRecord.of(adapter) for adapter in self.plan.adapters)
         self.timings["check"] = time.perf_counter() - began
 
     def modules(self) -> Iterator[MergedModule]:
@@ -178,7 +178,7 @@ class _Run:
             adapters=self.records,
             modules=dict(self.figures),
             method_report=self.prepared.report,
-            warnings=(*plan.warnings, *self.prepared.warnings, *_warnings(self.figures)),
+            warnings=(*plan.warnings, *(self.found or ()), *self.prepared.warnings, *_warnings(self.figures)),
             versions=package_versions(),
             calibration=calibration_records(self.inputs),
         )
