@@ -59,6 +59,7 @@ def test_what_peft_leaves_out_is_said(build: Any, name: str, tmp_path: Path) -> 
     assert bool(said) == bool(ignored)
     for module in LAYERS:
         assert any(repr(module) in note for note in said) == (module in ignored)
+    assert any("cannot be told" in note for note in adapter.notes) == (name == "architecture's own")
     if name == "as trained":
         assert adapter.notes == ()
 

@@ -174,14 +174,16 @@ def _notes(
             f"the tensors' names hold the adapter's name {keys.adapter_name!r}, and are read without it; PEFT would "
             f"load none of them"
         )
-    uncovered = [
-        module
+    said = {
+        module: {
+            settings.coverage.covers(name, embedding=not entry.layout.kind.reads_vectors) for name in names[module]
+        }
         for module, entry in modules.items()
-        if all(
-            settings.coverage.covers(name, embedding=not entry.layout.kind.reads_vectors) is False
-            for name in names[module]
-        )
-    ]
+    }
+    if any(None in answers for answers in said.values()):
+        found = "not set" if settings.coverage.target_modules is None else "or its exceptions are too long to try"
+        notes.append(f"target_modules is {found}, so which modules PEFT would load cannot be told; all are read here")
+    uncovered = [module for module, answers in said.items() if answers == {False}]
     if uncovered:
         notes.append(
             f"target_modules, exclude_modules and layers_to_transform of its configuration leave out "
