@@ -123,6 +123,23 @@ def test_fields_of_other_trainers_are_ignored_and_said(folder: Path) -> None:
         Adapter.load(folder)
 
 
+@pytest.mark.parametrize("bias", ["all", "lora_only"])
+def test_biases_are_judged_by_the_tensors(build: Any, relative_error: Any, bias: str, tmp_path: Path) -> None:
+    # Llama's layers have none, so that the switch did nothing; GPT-2's have.
+    adapted = build.peft_model(build.tiny_model("llama"), targets=["q_proj"], bias=bias)
+    adapted.save_pretrained(tmp_path / "llama")
+    adapter = Adapter.load(tmp_path / "llama")
+    for module in adapter.modules:
+        expected = adapted.get_submodule(PRE + module).get_delta_weight("default")
+        assert relative_error(adapter.delta(module), expected) <= 1e-6
+    assert adapter.notes == (f"bias is '{bias}' in its configuration, but no layer had one: the file holds none",)
+    folder = build.adapter_folder(
+        build.tiny_model("gpt2"), tmp_path / "gpt2", targets=["c_attn"], bias=bias, fan_in_fan_out=True
+    )
+    with pytest.raises(AdapterError, match=rf"bias is '{bias}', expected 'none': the file holds \d+ whole biases"):
+        Adapter.load(folder)
+
+
 @pytest.mark.parametrize("shape", [(0,), (0, 6), (3, 0)])
 @pytest.mark.parametrize("name", ["m__q__lora_A__weight", "m__q__base_layer__weight", "lm_head__weight"])
 def test_empty_tensors_are_a_save_of_zero_3(folder: Path, shape: tuple[int, ...], name: str) -> None:

@@ -61,10 +61,10 @@ def merge(config: Path | None, adapters: Sequence[str], settings: Sequence[str],
     plan = _plan(checked, resolve_device(checked.device), "command line" if config is None else str(config))
     dtype = torch_type(checked.output.dtype) if checked.output.dtype else None
     with progress_bars() as progress:
-        values = plan.read_values(progress=progress)
+        found = plan.read_values(progress=progress)
     if dry_run:
         click.echo(plan.describe(dtype=dtype))
-        for warning in values:
+        for warning in found:
             click.echo(f"warning  {warning}")
         for line in _rows_found(checked):
             click.echo(line)
@@ -80,7 +80,7 @@ def merge(config: Path | None, adapters: Sequence[str], settings: Sequence[str],
             force=checked.force,
             extra_files=_pages(),
             progress=progress,
-            values=values,
+            values=found,
         )
     for warning in report.warnings:
         warn(warning)

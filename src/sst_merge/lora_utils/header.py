@@ -110,6 +110,8 @@ def read_header(
         )
     tensors = _open_header(file)
     _refuse_empty(file, tensors)
+    if settings.bias != "none":
+        _refuse_biases(file, tensors, settings)
     keys = sort_keys(file, tensors, drop_modules_to_save=drop_modules_to_save, leave_out=leave_out)
     kept = sorted(keys.parts, key=natural_key)
     if not kept:
@@ -155,6 +157,16 @@ def _refuse_empty(file: Path, tensors: Mapping[str, tuple[str, tuple[int, ...]]]
     )
 
 
+def _refuse_biases(file: Path, keys: Iterable[str], settings: LoraSettings) -> None:
+    biases = [key for key in keys if key.endswith(".bias") and not (settings.lora_bias and ".lora_" in key)]
+    if biases:
+        raise AdapterError(
+            f"{file}: bias is {settings.bias!r}, expected 'none': the file holds {len(biases)} whole biases of the "
+            f"base model, such as {biases[0]!r}, not updates; train with bias='none', or with lora_bias=True where "
+            f"biases must move"
+        )
+
+
 def _notes(
     modules: Mapping[str, ModuleEntry],
     names: Mapping[str, tuple[str, str]],
@@ -189,6 +201,8 @@ def _notes(
             f"target_modules, exclude_modules and layers_to_transform of its configuration leave out "
             f"{_listed(uncovered)}; the file holds factors for them, which are read here; PEFT would ignore them"
         )
+    if settings.bias != "none":
+        notes.append(f"bias is {settings.bias!r} in its configuration, but no layer had one: the file holds none")
     if settings.target_parameters and not any(".lora_" in key for key in keys.left_out):
         notes.append(
             f"target_parameters {list(settings.target_parameters)} matched nothing: the file holds LoRA of "

@@ -104,6 +104,7 @@ class LoraSettings:
         modules_to_save: modules of which the folder holds whole trained copies.
         base_model: ``base_model_name_or_path``.
         task_type: PEFT's task, such as ``CAUSAL_LM``.
+        bias: which biases of the base were trained, ``none``, ``all`` or ``lora_only``; the tensors hold them.
         target_parameters: bare parameters that were to get a LoRA; the tensors say whether any did.
         coverage: the modules that PEFT would give a LoRA to.
         notes: sentences about fields that are ignored.
@@ -119,6 +120,7 @@ class LoraSettings:
     modules_to_save: tuple[str, ...]
     base_model: str | None
     task_type: str | None
+    bias: str
     target_parameters: tuple[str, ...]
     coverage: Coverage
     notes: tuple[str, ...]
@@ -176,6 +178,7 @@ def read_settings(folder: Path) -> LoraSettings:
         modules_to_save=_names(file, raw, "modules_to_save"),
         base_model=_text(file, raw, "base_model_name_or_path"),
         task_type=_text(file, raw, "task_type"),
+        bias=_text(file, raw, "bias") or "none",
         target_parameters=_names(file, raw, "target_parameters"),
         coverage=Coverage.of(raw),
         notes=_notes(raw),
@@ -195,11 +198,6 @@ def _refuse_variants(file: Path, raw: Mapping[str, Any]) -> None:
             f"on disk; expected an adapter relative to the plain base: save it with PEFT's "
             f"save_pretrained(path_initial_model_for_weight_conversion=...)"
             + ("; for loftq, extract the difference to the plain base" if init.lower() == "loftq" else "")
-        )
-    if raw.get("bias", "none") not in ("none", None):
-        raise AdapterError(
-            f"{file}: bias is {raw['bias']!r}, expected 'none': such a file holds whole biases of the base model, not "
-            f"updates; train with bias='none', or with lora_bias=True where biases must move"
         )
     for field in sorted(raw.keys() - _HARMLESS - _OTHERS - _READ - _REFUSED.keys()):
         value = raw[field]
