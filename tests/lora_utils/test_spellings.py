@@ -1,5 +1,6 @@
 """Names that mean one layer become one module, or are refused; PEFT says what an output holds."""
 
+import copy
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -36,7 +37,7 @@ def deltas_in_peft(model: Any, folder: Path) -> dict[str, torch.Tensor]:
     from peft import PeftModel
     from peft.tuners.lora import LoraLayer
 
-    layers = PeftModel.from_pretrained(model, folder).named_modules()
+    layers = PeftModel.from_pretrained(copy.deepcopy(model), folder).named_modules()
     found = {n.removeprefix(PRE): m.get_delta_weight("default") for n, m in layers if isinstance(m, LoraLayer)}
     return {name: delta for name, delta in found.items() if bool(delta.any())}
 
@@ -213,6 +214,35 @@ def test_a_base_names_every_layer(build: Any) -> None:
     # Without one, the parts begin differently, and the names of the rest cannot be told.
     with pytest.raises(AdapterError, match=r"may be one layer of the base under two names.*--base-model"):
         spelled_alike(adapters)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_names_of_an_older_transformers(build: Any, relative_error: Any, tmp_path: Path) -> None:
+    from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration
+
+    vision = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, image_size=8, patch_size=4
+    )
+    config = LlavaConfig(text_config=build.tiny_config("llama"), vision_config=vision, image_token_index=36)
+    with torch.random.fork_rng(devices=[]):
+        model = LlavaForConditionalGeneration(config)
+    targets = r".*language_model.*v_proj"
+    old, new = (build.adapter_folder(model, tmp_path / name, seed=i, targets=targets) for i, name in enumerate("on"))
+    rewrite(old, lambda key: key.replace("model.language_model.", "language_model.model."))
+    expected = deltas_in_peft(model, old)  # PEFT knows the older names
+    assert set(expected) == set(Adapter.load(new).modules)
+    base = BaseModelIndex.of(model)
+    for adapters in ([old], [old, new]):
+        plan = plan_merge([Adapter.load(folder) for folder in adapters], base=base)
+        merge_to_folder(plan, tmp_path / "out", force=True)
+        found = deltas_in_peft(model, tmp_path / "out")
+        assert set(found) == set(expected)
+        for module, delta in found.items():
+            total = expected[module] + (Adapter.load(new).delta(module) if new in adapters else 0)
+            assert relative_error(delta, total) <= 1e-6
+    # A model's body under its own name is another thing: its adapters may be meant for it.
+    body = build.random_adapter({"layers.0.q": (4, 5)}, name="body")
+    assert spelled_alike([body], {"model.layers.0.q"}) == ((body,), ())
 
 
 @pytest.mark.parametrize(

@@ -40,11 +40,11 @@ def spelled_alike(
     reference = next((adapter for adapter in adapters if adapter.task_type is not None), adapters[0])
     layers = frozenset(known)
     pairs = _pairs(adapters, layers)
-    if not pairs:
-        return tuple(adapters), ()
     renamed, sentences = [], []
     for adapter in adapters:
-        names = _to_known(adapter, layers) if layers else _to_reference(adapter, reference, pairs)
+        # Where all agree, a whole model and its body stay apart: the adapters may be meant for the other one.
+        known_as = _to_known(adapter, layers, contained=not pairs)
+        names = known_as if layers else _to_reference(adapter, reference, pairs)
         if names:
             old, new = next(iter(names.items()))
             where = "in the base model" if layers else f"in adapter {reference.name!r}"
@@ -111,8 +111,8 @@ def _tail(name: str) -> str:
     return rest if rest and first not in _PARTS else name
 
 
-def _to_known(adapter: Adapter, known: frozenset[str]) -> dict[str, str]:
-    """Old name → the base's, for modules that the base has under one other name."""
+def _to_known(adapter: Adapter, known: frozenset[str], *, contained: bool) -> dict[str, str]:
+    """Old name → the base's, for modules that the base has under one other name; in other containers alone if asked."""
     missing = [module for module in adapter.modules if module not in known]
     keys: dict[str, list[str]] = {}
     for name in known if missing else ():
@@ -121,6 +121,8 @@ def _to_known(adapter: Adapter, known: frozenset[str]) -> dict[str, str]:
     names = {}
     for module in missing:
         there = {n for key in (_stem(module), _tail(module), module) for n in keys.get(key, ()) if _related(module, n)}
+        if contained:
+            there = {name for name in there if _stem(module) == _stem(name) not in {module, name}}
         if len(there) == 1:
             names[module] = there.pop()
     return names
