@@ -123,6 +123,12 @@ def test_fields_of_other_trainers_are_ignored_and_said(folder: Path) -> None:
         Adapter.load(folder)
 
 
+def test_a_shard_of_fsdp(folder: Path) -> None:
+    change(folder, m___fsdp_wrapped_module___flat_param=torch.ones(24))
+    with pytest.raises(AdapterError, match=r"_flat_param' is a flattened shard of FSDP.*FULL_STATE_DICT"):
+        Adapter.load(folder)
+
+
 @pytest.mark.parametrize("bias", ["all", "lora_only"])
 def test_biases_are_judged_by_the_tensors(build: Any, relative_error: Any, bias: str, tmp_path: Path) -> None:
     # Llama's layers have none, so that the switch did nothing; GPT-2's have.

@@ -55,6 +55,7 @@ WRAPPED: dict[str, Callable[[str], str]] = {
         r"(layers\.\d)\.", r"\1._fsdp_wrapped_module._checkpoint_wrapped_module.", key
     ),
     "checkpointed attention": lambda key: key.replace("self_attn.", "self_attn._checkpoint_wrapped_module."),
+    "FSDP of every factor": lambda key: key.replace(".weight", "._fsdp_wrapped_module.weight"),
     "Fabric": lambda key: f"_forward_module.{key}",
     "PEFT twice": lambda key: PRE + key,
     "all of it": lambda key: f"module._orig_mod.{PRE}module.{key}".replace("layers.0.", "layers.0._orig_mod.module."),

@@ -102,14 +102,14 @@ def read_header(
         AdapterError: no safetensors file, or any tensor that does not fit the configuration exactly.
     """
     file = find_weights(folder)
+    tensors = _open_header(file)
+    _refuse_empty(file, tensors)
     if settings.modules_to_save and not drop_modules_to_save:
         raise AdapterError(
             f"{folder}: modules_to_save is {list(settings.modules_to_save)}: whole trained weights are no low-rank "
             f"update; expected LoRA factors only. To leave them out: drop_modules_to_save=True "
             f"(--drop-modules-to-save)"
         )
-    tensors = _open_header(file)
-    _refuse_empty(file, tensors)
     if settings.bias != "none":
         _refuse_biases(file, tensors, settings)
     keys = sort_keys(file, tensors, drop_modules_to_save=drop_modules_to_save, leave_out=leave_out)

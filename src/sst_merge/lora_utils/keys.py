@@ -101,6 +101,11 @@ def sort_keys(file: Path, keys: Iterable[str], *, drop_modules_to_save: bool, le
                     f"such weights out with drop_modules_to_save=True (--drop-modules-to-save)"
                 )
             left_out.append(key)
+        elif name.endswith("flat_param"):
+            raise AdapterError(
+                f"{file}: tensor {key!r} is a flattened shard of FSDP; expected the matrices themselves. Save the "
+                f"adapter again with a full state dict (fsdp_state_dict_type: FULL_STATE_DICT)"
+            )
         else:
             raise AdapterError(
                 f"{file}: tensor {key!r} is not a plain LoRA factor (a DoRA magnitude or another variant); expected "

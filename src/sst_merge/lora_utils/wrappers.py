@@ -24,12 +24,9 @@ def plain_key(key: str) -> str:
         key: of a safetensors file, such as ``base_model.model.model.layers.0._orig_mod.mlp.up_proj.lora_A.weight``.
 
     Returns:
-        The same for ordinary names. Segments from ``lora_`` on, where an adapter's own name may stand, stay.
+        The same for ordinary names.
     """
-    segments = key.split(".")
-    end = next((i for i, segment in enumerate(segments) if segment.startswith("lora_")), len(segments))
-    kept = [segment for segment in segments[:end] if segment not in _WRAPPERS]
-    plain = ".".join([*kept, *segments[end:]])
+    plain = ".".join(segment for segment in key.split(".") if segment not in _WRAPPERS)
     while plain.startswith(PREFIX * 2):
         plain = plain.removeprefix(PREFIX)
     return plain
