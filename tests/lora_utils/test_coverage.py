@@ -94,6 +94,14 @@ def test_expressions_that_may_take_forever_are_not_tried(pattern: str) -> None:
     assert Coverage.of({"target_modules": ["q_proj"], "exclude_modules": pattern}).covers(module) is None
 
 
+def test_what_cannot_be_tried_is_said(build: Any, tmp_path: Path) -> None:
+    folder = build.random_adapter({"layers.0.q": (2, 2)}, name="x").save(tmp_path / "x")
+    config = folder / "adapter_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "target_modules": "(.*)*q"}))
+    (note,) = Adapter.load(folder).notes
+    assert "target_modules (or what is taken out of it) is an expression that may take forever" in note
+
+
 def test_many_modules_are_counted(build: Any, tmp_path: Path) -> None:
     shapes = {f"layers.{i}.q": (2, 2) for i in range(30)}
     folder = build.random_adapter(shapes, name="x").save(tmp_path / "x")

@@ -117,6 +117,24 @@ def test_a_tied_output_layer_is_compared_with_the_embedding(build: Any, tmp_path
         plan_merge([adapter], base=BaseModelIndex.load(tmp_path / "base")).read_values()
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_bias_of_the_output_layer_is_a_copy_too(build: Any, tmp_path: Path) -> None:
+    from transformers import PhiConfig, PhiForCausalLM
+
+    sizes = {"hidden_size": 16, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = PhiForCausalLM(PhiConfig(vocab_size=9, **sizes))
+    build.randomise(model, seed=0)
+    model.save_pretrained(tmp_path / "base")
+    adapter = Adapter.load(build.adapter_folder(model, tmp_path / "a", targets=["lm_head", "embed_tokens"]))
+    assert "base_model.model.lm_head.base_layer.bias" in adapter.copies
+    base = BaseModelIndex.load(tmp_path / "base")
+    plan_merge([adapter], base=base).read_values()
+    build.randomise(model, seed=1, only="lm_head.bias")
+    other = Adapter.load(build.adapter_folder(model, tmp_path / "b", targets=["lm_head", "embed_tokens"]))
+    with pytest.raises(AdapterError, match=r"lm_head\.base_layer\.bias' is no copy.*9 rows that differ"):
+        plan_merge([other], base=base).read_values()
+
+
 # --- adapters that contribute nothing ---------------------------------------------------------------------------------
 
 

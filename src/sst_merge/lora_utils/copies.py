@@ -69,12 +69,8 @@ def check_copies(adapter: Adapter, base: BaseWeights) -> None:
         except (SafetensorError, OSError) as error:
             raise AdapterError(f"{file}: cannot read {key!r} any more ({error}); was it replaced?") from error
         module = plain_key(key).removeprefix(PREFIX).rpartition(".base_layer.")[0]
-        if key.endswith(".bias"):
-            raise AdapterError(
-                f"{file}: tensor {key!r} is a whole bias of the base, expected weights; {_way_out(base)}"
-            )
         try:
-            weight = base.weight(_named(module, base), dtype=torch.promote_types(torch.float32, stored.dtype))
+            weight = _of_base(module, key.rpartition(".")[2], base, torch.promote_types(torch.float32, stored.dtype))
         except BaseModelError as error:
             raise AdapterError(
                 f"{file}: tensor {key!r} cannot be compared with the base ({error}); {_way_out(base)}"
@@ -82,16 +78,30 @@ def check_copies(adapter: Adapter, base: BaseWeights) -> None:
         _compare(f"{file}: tensor {key!r}", stored, weight, base)
 
 
-def _named(module: str, base: BaseWeights) -> str:
-    """A module's name in the base, or its input embedding for an output layer that is tied to it."""
+def _of_base(module: str, leaf: str, base: BaseWeights, dtype: torch.dtype) -> Tensor:
+    """A module's weight or bias in the base; an output layer that is tied has that of the input embedding.
+
+    Raises:
+        BaseModelError: the base has none, or none that can be compared.
+    """
+    name = module
     try:
         base.key(module)
     except BaseModelError:
-        tied = [
-            key.removesuffix(".weight") for key in base.files if key.endswith(tuple(f"{n}.weight" for n in _INPUTS))
-        ]
-        return tied[0] if len(tied) == 1 else module
-    return module
+        ends = tuple(f"{name}.weight" for name in _INPUTS)
+        tied = [key.removesuffix(".weight") for key in base.files if key.endswith(ends)]
+        name = tied[0] if len(tied) == 1 else module
+    if leaf == "weight":
+        return base.weight(name, dtype=dtype)
+    key = f"{base.key(name).removesuffix('.weight')}.{leaf}"
+    if key not in base.files:
+        raise BaseModelError(f"{base.folder}: no tensor {key!r}")
+    try:
+        with safe_open(base.folder / base.files[key], framework="pt") as handle:
+            found: Tensor = handle.get_tensor(key).to(dtype)
+            return found
+    except (SafetensorError, OSError) as error:
+        raise BaseModelError(f"{base.folder}: cannot read {key!r} ({error})") from error
 
 
 def _compare(what: str, stored: Tensor, weight: Tensor, base: BaseWeights) -> None:
@@ -105,7 +115,7 @@ def _compare(what: str, stored: Tensor, weight: Tensor, base: BaseWeights) -> No
     for start in range(0, common, _ROWS):
         mine, theirs = stored[start : min(start + _ROWS, common)], weight[start : min(start + _ROWS, common)]
         differ = (mine.to(weight.dtype) != theirs) & (mine != theirs.to(mine.dtype))
-        changed += int(differ.any(dim=1).sum())
+        changed += int(differ.reshape(len(differ), -1).any(dim=1).sum())
     grown = len(stored) - len(weight)
     if not grown and not changed:
         return

@@ -89,8 +89,11 @@ def find_weights(folder: Path) -> Path:
 
 
 def _refuse_pointer(file: Path) -> None:
-    with file.open("rb") as stream:
-        start = stream.read(len(_LFS))
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(len(_LFS))
+    except OSError as error:
+        raise AdapterError(f"{file}: cannot be read ({error}); check its permissions, or copy it again") from error
     if start == _LFS:
         raise AdapterError(
             f"{file}: a git-lfs pointer of {file.stat().st_size} bytes, not the file itself; fetch it with git lfs "

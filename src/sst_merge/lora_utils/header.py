@@ -193,8 +193,9 @@ def _notes(
         for module, entry in modules.items()
     }
     if any(None in answers for answers in said.values()):
-        found = "not set" if settings.coverage.target_modules is None else "or its exceptions are too long to try"
-        notes.append(f"target_modules is {found}, so which modules PEFT would load cannot be told; all are read here")
+        unset = settings.coverage.target_modules is None
+        found = "is not set" if unset else "(or what is taken out of it) is an expression that may take forever to try"
+        notes.append(f"target_modules {found}, so which modules PEFT would load cannot be told; all are read here")
     uncovered = [module for module, answers in said.items() if answers == {False}]
     if uncovered:
         notes.append(
