@@ -72,6 +72,7 @@ def collect(
         compute_dtype=torch_type(checked.compute_dtype),
         device=resolve_device(checked.device),
         assume_same_base=checked.assume_same_base,
+        modules_to_save_from=checked.modules_to_save_from,
     )
     plan = plan_merge(
         opened,

@@ -61,7 +61,7 @@ def merge(config: Path | None, adapters: Sequence[str], settings: Sequence[str],
     plan = _plan(checked, resolve_device(checked.device), "command line" if config is None else str(config))
     dtype = torch_type(checked.output.dtype) if checked.output.dtype else None
     if dry_run:
-        click.echo(plan.describe(dtype=dtype))
+        click.echo(plan.describe(dtype=dtype, ranks=checked.output.ranks))
         for line in _rows_found(checked):
             click.echo(line)
         click.echo(f"nothing written; without --dry-run the result goes to {checked.output.path}")
@@ -73,6 +73,7 @@ def merge(config: Path | None, adapters: Sequence[str], settings: Sequence[str],
             checked.output.path,
             inputs,
             dtype=dtype,
+            ranks=checked.output.ranks,
             force=checked.force,
             extra_files=_pages(),
             progress=progress,
@@ -106,6 +107,7 @@ def _plan(config: MergeConfig, device: str, source: str) -> "MergePlan":
         compute_dtype=torch_type(config.compute_dtype),
         device=device,
         assume_same_base=config.assume_same_base,
+        modules_to_save_from=config.modules_to_save_from,
     )
     try:
         return plan_merge(

@@ -18,8 +18,10 @@ from .layouts import (
     layer_kind,
     layer_kinds,
 )
+from .opening import TASK_TYPES, check_opens, excluding_name, fitting_task_type
 from .stored_form import StoredForm, read_stored_form
-from .writing import write_adapter, write_adapter_files
+from .whole_weights import WholeWeight, heads_of, saved_part
+from .writing import Ranks, write_adapter, write_adapter_files
 
 __all__ = [
     "Adapter",
@@ -33,16 +35,24 @@ __all__ = [
     "LoraFactors",
     "ModuleKind",
     "ModuleShape",
+    "Ranks",
     "Role",
     "StoredForm",
+    "TASK_TYPES",
+    "WholeWeight",
     "adapter_fingerprints",
     "check_against_base",
     "check_compatible",
     "check_distinct",
+    "check_opens",
+    "excluding_name",
+    "fitting_task_type",
+    "heads_of",
     "layer_kind",
     "layer_kinds",
     "natural_key",
     "read_stored_form",
+    "saved_part",
     "write_adapter",
     "write_adapter_files",
 ]

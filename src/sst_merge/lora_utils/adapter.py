@@ -15,9 +15,11 @@ from ..files import file_sha256
 from .factors import LoraFactors
 from .header import WEIGHTS_NAME, ModuleLayout, natural_key, read_header
 from .layouts import ModuleKind
+from .opening import fitting_task_type
 from .settings import CONFIG_NAME, read_settings
 from .sources import FileSource, MemorySource, Source
-from .writing import write_adapter
+from .whole_weights import WholeWeight, names_held
+from .writing import Ranks, write_adapter
 
 __all__ = ["Adapter", "Role", "adapter_fingerprints"]
 
@@ -39,6 +41,9 @@ class Adapter:
         task_type: PEFT's task type, such as ``CAUSAL_LM``.
         modules: canonical names of the modules that it touches, in natural order.
         left_out: tensors of the file that are no part of ΔW (see :class:`~.header.Header`).
+        whole: canonical tensor name → whole trained weight beside the factors (a head, a grown embedding); no part of
+            ΔW, written again as it is.
+        modules_to_save: PEFT's field of that name, as far as ``whole`` has tensors of it.
 
     Raises:
         AdapterError: unknown role, or a weight that is not finite.
@@ -62,6 +67,8 @@ class Adapter:
     task_type: str | None
     modules: tuple[str, ...]
     left_out: tuple[str, ...]
+    whole: Mapping[str, WholeWeight]
+    modules_to_save: tuple[str, ...]
     _layouts: Mapping[str, ModuleLayout] = field(repr=False)
     _source: Source = field(repr=False)
 
@@ -89,7 +96,7 @@ class Adapter:
             role: ``utility`` or ``safety``.
             weight: factor in a weighted merge.
             drop_modules_to_save: leave whole trained weights (``modules_to_save``, saved embeddings) out; they are
-                refused otherwise.
+                kept beside the factors otherwise (``whole``).
 
         Raises:
             AdapterError: anything under which ΔW = s·B·A would not be exact (:mod:`.settings`, :mod:`.header`).
@@ -106,6 +113,8 @@ class Adapter:
             task_type=settings.task_type,
             modules=tuple(header.modules),
             left_out=header.left_out,
+            whole=MappingProxyType(dict(header.whole)),
+            modules_to_save=names_held(settings.modules_to_save, header.whole),
             _layouts=MappingProxyType({module: entry.layout for module, entry in header.modules.items()}),
             _source=FileSource(folder / WEIGHTS_NAME, header.modules),
         )
@@ -120,6 +129,8 @@ class Adapter:
         weight: float = 1.0,
         base_model: str | None = None,
         task_type: str | None = None,
+        whole: Mapping[str, WholeWeight] = MappingProxyType({}),
+        modules_to_save: tuple[str, ...] = (),
     ) -> "Adapter":
         """An adapter that lives in memory.
 
@@ -130,6 +141,8 @@ class Adapter:
             weight: factor in a weighted merge.
             base_model: id or folder of the base model.
             task_type: PEFT's task type.
+            whole: canonical tensor name → whole weight of some file that is written along.
+            modules_to_save: PEFT's field of that name.
 
         Raises:
             AdapterError: no modules.
@@ -147,6 +160,8 @@ class Adapter:
             task_type=task_type,
             modules=tuple(kept),
             left_out=(),
+            whole=whole,
+            modules_to_save=modules_to_save,
             _layouts=MappingProxyType(layouts),
             _source=MemorySource(name, MappingProxyType(kept)),
         )
@@ -231,13 +246,15 @@ class Adapter:
         return self.factors(module, dtype=dtype).delta()
 
     def check_values(self) -> None:
-        """Look at every factor once.
+        """Look at every factor and whole weight once.
 
         Raises:
             AdapterError: NaN or Inf, with the tensor's name.
         """
         for module in self.modules:
             self._source.check(module)
+        for weight in self.whole.values():
+            weight.check()
 
     def fingerprints(self) -> dict[str, str]:
         """SHA-256 of the files that decide ΔW, by file name; empty for an adapter in memory."""
@@ -250,6 +267,7 @@ class Adapter:
         path: str | Path,
         *,
         dtype: torch.dtype | None = None,
+        ranks: Ranks = "uniform",
         force: bool = False,
         extra_files: Mapping[str, str] = MappingProxyType({}),
     ) -> Path:
@@ -258,6 +276,7 @@ class Adapter:
         Args:
             path: folder to make.
             dtype: float16, bfloat16, float32 or float64; that of :meth:`factors` by default.
+            ranks: ``uniform`` or ``pattern``, where the modules' ranks differ.
             force: replace an existing folder.
             extra_files: file name → text, written into the same folder.
 
@@ -268,8 +287,11 @@ class Adapter:
             path,
             ((module, self.factors(module)) for module in self.modules),
             base_model=self.base_model,
-            task_type=self.task_type,
+            task_type=fitting_task_type(self.task_type, self.whole),
             dtype=dtype,
+            ranks=ranks,
+            whole=self.whole,
+            modules_to_save=self.modules_to_save,
             force=force,
             extra_files=extra_files,
         )

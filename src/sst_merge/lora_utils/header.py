@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from ..errors import AdapterError
 from .layouts import ModuleKind, layer_kinds
 from .settings import LoraSettings
+from .whole_weights import WholeWeight, heads_of, saved_part
 
 __all__ = ["PREFIX", "WEIGHTS_NAME", "Header", "ModuleEntry", "ModuleLayout", "natural_key", "read_header"]
 
@@ -77,11 +78,13 @@ class Header:
         modules: canonical module name → where its factors lie.
         left_out: keys that are no part of ΔW: PEFT's automatic copies of adapted embeddings and output layers
             (``<module>.base_layer.weight``), tensors that only training needs, and, only where the caller asked to
-            drop them, whole weights of ``modules_to_save``.
+            drop them, whole weights.
+        whole: canonical tensor name → whole trained weight (``modules_to_save``, a saved embedding), no part of ΔW.
     """
 
     modules: Mapping[str, ModuleEntry]
     left_out: tuple[str, ...]
+    whole: Mapping[str, WholeWeight]
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
@@ -95,18 +98,12 @@ def read_header(folder: Path, settings: LoraSettings, *, drop_modules_to_save: b
     Args:
         folder: a PEFT adapter folder.
         settings: its configuration.
-        drop_modules_to_save: leave whole trained weights out of the adapter instead of refusing them.
+        drop_modules_to_save: leave whole trained weights out of the adapter.
 
     Raises:
         AdapterError: no safetensors file, or any tensor that does not fit the configuration exactly.
     """
     file = folder / WEIGHTS_NAME
-    if settings.modules_to_save and not drop_modules_to_save:
-        raise AdapterError(
-            f"{folder}: modules_to_save is {list(settings.modules_to_save)}: whole trained weights are no low-rank "
-            f"update; expected LoRA factors only. To leave them out: drop_modules_to_save=True "
-            f"(--drop-modules-to-save)"
-        )
     tensors = _open_header(folder, file)
     if not tensors:
         raise AdapterError(f"{file}: holds no tensors; expected LoRA factors. Save the adapter again")
@@ -114,6 +111,8 @@ def read_header(folder: Path, settings: LoraSettings, *, drop_modules_to_save: b
     parts: dict[str, dict[str, str]] = {}
     copies: dict[str, str] = {}
     left_out: list[str] = []
+    whole: dict[str, WholeWeight] = {}
+    saved = (*settings.modules_to_save, *heads_of(settings.task_type))
     adapter_names: set[str] = set()
     for key in tensors:
         if not _TRAINING_ONLY.isdisjoint(key.split(".")):
@@ -139,14 +138,11 @@ def read_header(folder: Path, settings: LoraSettings, *, drop_modules_to_save: b
             adapter_names.add(adapter_name)
         elif "lora_" not in name and name.endswith((".base_layer.weight", ".base_layer.bias")):
             copies[key] = name.rpartition(".base_layer.")[0]
-        elif "lora_" not in name and name.endswith((".weight", ".bias")):
-            if not drop_modules_to_save:
-                raise AdapterError(
-                    f"{file}: tensor {key!r} is a whole weight, not a LoRA factor (modules_to_save, or an embedding "
-                    f"that PEFT saved along); expected factors only. Save with save_embedding_layers=False, or leave "
-                    f"such weights out with drop_modules_to_save=True (--drop-modules-to-save)"
-                )
-            left_out.append(key)
+        elif "lora_" not in name and (name.endswith((".weight", ".bias")) or saved_part(name, saved)):
+            if drop_modules_to_save:
+                left_out.append(key)
+            else:
+                whole[name] = WholeWeight(file, key, *tensors[key])
         else:
             raise AdapterError(
                 f"{file}: tensor {key!r} is not a plain LoRA factor (a DoRA magnitude or another variant); expected "
@@ -158,10 +154,17 @@ def read_header(folder: Path, settings: LoraSettings, *, drop_modules_to_save: b
         if module not in parts:
             raise AdapterError(f"{file}: tensor {key!r} belongs to no adapted module; save the adapter again")
         left_out.append(key)
+    named = set(settings.modules_to_save) - set(heads_of(settings.task_type))
+    if named and not drop_modules_to_save and not any(saved_part(name, named) for name in whole):
+        raise AdapterError(
+            f"{file}: modules_to_save is {list(settings.modules_to_save)}, but the file holds no whole weight of any "
+            f"of them, so PEFT could not open it; save the adapter again, or go on without them: "
+            f"drop_modules_to_save=True (--drop-modules-to-save)"
+        )
     if not parts:
         raise AdapterError(f"{file}: holds no LoRA factors; expected lora_A and lora_B of at least one module")
     modules = {name: _entry(file, name, parts[name], tensors, settings) for name in sorted(parts, key=natural_key)}
-    return Header(modules, tuple(sorted(left_out)))
+    return Header(modules, tuple(sorted(left_out)), whole)
 
 
 def _open_header(folder: Path, file: Path) -> dict[str, tuple[str, tuple[int, ...]]]:

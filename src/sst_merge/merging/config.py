@@ -77,6 +77,11 @@ class OutputConfig(Section):
         description="share of each update's energy to keep",
         json_schema_extra={"flag": "--energy"},
     )
+    ranks: Literal["uniform", "pattern"] = Field(
+        default="uniform",
+        description="where ranks differ: one rank for all by rows of zeros, or each its own",
+        json_schema_extra={"flag": "--ranks"},
+    )
     dtype: FloatType | None = Field(
         default=None, description="type of the file; compute_dtype by default", json_schema_extra={"flag": "--dtype"}
     )
@@ -105,6 +110,9 @@ class MergeConfig(Section):
     force: bool = Field(default=False, description="replace an existing output")
     assume_same_base: bool = Field(default=False, description="merge adapters that name different bases")
     drop_modules_to_save: bool = Field(default=False, description="leave whole trained weights of the adapters out")
+    modules_to_save_from: str | None = Field(
+        default=None, description="adapter whose whole trained weights are written where several disagree"
+    )
 
     @field_validator("adapters")
     @classmethod

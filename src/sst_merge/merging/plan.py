@@ -11,11 +11,20 @@ from types import MappingProxyType
 import torch
 
 from ..errors import BaseModelError, DataError, MergeError
-from ..lora_utils import Adapter, BaseModelIndex, ModuleKind, check_against_base, check_compatible, check_distinct
-from ..lora_utils.header import natural_key
+from ..lora_utils import (
+    Adapter,
+    BaseModelIndex,
+    ModuleKind,
+    Ranks,
+    check_against_base,
+    check_compatible,
+    check_distinct,
+    natural_key,
+)
 from ..methods import MergeMethod, MethodOptions, Needs, get_method, parse_options
 from .inputs import MergeInputs
 from .settings import DEFAULT_SETTINGS, MergeSettings
+from .whole import CarriedWeights, carried_weights, written_task_type
 
 __all__ = ["MergePlan", "ModulePlan", "plan_merge"]
 
@@ -45,10 +54,9 @@ class ModulePlan:
     ranks: tuple[int, ...]
     rank: int
 
-    @property
-    def parameters(self) -> int:
-        """Numbers that the merged factors hold at most."""
-        return self.rank * (self.d_out + self.d_in + int(self.bias))
+    def parameters(self, rank: int | None = None) -> int:
+        """Numbers that the merged factors hold at most, with rows of zeros up to a rank."""
+        return (rank or self.rank) * (self.d_out + self.d_in + int(self.bias))
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,8 @@ class MergePlan:
         settings: how the merge is computed.
         base_model: name of the base written into the output.
         warnings: sentences for the user.
+        carried: whole weights that are written along.
+        task_type: PEFT's task type of the output; one whose head is in it, or None.
     """
 
     method: MergeMethod
@@ -74,16 +84,13 @@ class MergePlan:
     settings: MergeSettings
     base_model: str | None
     warnings: tuple[str, ...]
+    carried: CarriedWeights
+    task_type: str | None
 
     @property
     def output_rank(self) -> int:
         """Upper bound of the output's r."""
         return max(module.rank for module in self.modules)
-
-    @property
-    def task_type(self) -> str | None:
-        """PEFT's task type of the output: that of the first adapter that names one."""
-        return next((a.task_type for a in self.adapters if a.task_type is not None), None)
 
     @property
     def input_folders(self) -> tuple[Path, ...]:
@@ -94,9 +101,10 @@ class MergePlan:
         """Refuse model and data that lack what the method needs."""
         _check_needs(self.method.name, self.needs, self.adapters, inputs.given)
 
-    def output_bytes(self, dtype: torch.dtype) -> int:
-        """Upper bound of the output's weight file."""
-        return sum(module.parameters for module in self.modules) * dtype.itemsize
+    def output_bytes(self, dtype: torch.dtype, ranks: Ranks = "uniform") -> int:
+        """Upper bound of the output's weight file, its whole weights not counted."""
+        rank = self.output_rank if ranks == "uniform" else None
+        return sum(module.parameters(rank) for module in self.modules) * dtype.itemsize
 
     @property
     def peak_bytes(self) -> int:
@@ -113,7 +121,7 @@ class MergePlan:
         # In float64: factors, their concatenation, the bases and LAPACK's copy; one core per adapter.
         return 8 * (4 * factors + (len(self.adapters) + 3) * total * total)
 
-    def describe(self, *, dtype: torch.dtype | None = None) -> str:
+    def describe(self, *, dtype: torch.dtype | None = None, ranks: Ranks = "uniform") -> str:
         """The plan as text."""
         dtype = dtype or self.settings.compute_dtype
         rank, energy = self.settings.rank, self.settings.energy
@@ -121,16 +129,18 @@ class MergePlan:
         lines = [f"method   {self.method.name}: {self.method.summary} ({self.method.paper})"]
         lines += [f"option   {name} = {value}" for name, value in self.options.model_dump(mode="json").items()]
         for adapter in self.adapters:
-            ranks = sorted({adapter.rank(module) for module in adapter.modules})
+            found = sorted({adapter.rank(module) for module in adapter.modules})
             lines.append(
                 f"adapter  {adapter.name}: role {adapter.role}, weight {adapter.weight:g}, {len(adapter.modules)} "
-                f"modules, rank {'/'.join(map(str, ranks))}"
+                f"modules, rank {'/'.join(map(str, found))}"
             )
         lines.append(f"base     {self.base_model or 'not named by any adapter'}")
         lines.append(
             f"output   {len(self.modules)} modules, rank at most {self.output_rank} ({cut}), at most "
-            f"{_size(self.output_bytes(dtype))} in {str(dtype).removeprefix('torch.')}"
+            f"{_size(self.output_bytes(dtype, ranks))} in {str(dtype).removeprefix('torch.')}"
         )
+        if self.carried.tensors:
+            lines.append(f"whole    {len(self.carried.tensors)} weights beside them: {', '.join(self.carried.tensors)}")
         lines.append(f"memory   about {_size(self.peak_bytes)} at once for the largest module")
         lines += [f"warning  {warning}" for warning in self.warnings]
         return "\n".join(lines)
@@ -145,7 +155,7 @@ def plan_merge(
     given: Collection[str] = (),
     base: BaseModelIndex | None = None,
 ) -> MergePlan:
-    """Check a merge and lay out its work; no tensor is read.
+    """Check a merge and lay out its work; no tensor is read but whole weights that several adapters have.
 
     Args:
         adapters: what to merge, with distinct names.
@@ -180,8 +190,21 @@ def plan_merge(
         modules = [replace(module, rank=min(module.rank, settings.rank)) for module in modules]
     _check_bias(modules)
     base_model = next((a.base_model for a in adapters if a.base_model is not None), base.name if base else None)
-    warnings = tuple(_warnings(adapters, base))
-    return MergePlan(chosen, parsed, needs, tuple(adapters), tuple(modules), settings, base_model, warnings)
+    names = [module.name for module in modules]
+    carried = carried_weights(adapters, names, chosen=settings.modules_to_save_from)
+    task_type, about_type = written_task_type(adapters, carried.tensors)
+    return MergePlan(
+        method=chosen,
+        options=parsed,
+        needs=needs,
+        adapters=tuple(adapters),
+        modules=tuple(modules),
+        settings=settings,
+        base_model=base_model,
+        warnings=(*_warnings(adapters, base), *carried.warnings(), *about_type),
+        carried=carried,
+        task_type=task_type,
+    )
 
 
 def _check_needs(method: str, needs: Needs, adapters: Sequence[Adapter], given: Collection[str]) -> None:
@@ -262,9 +285,6 @@ def _warnings(adapters: Sequence[Adapter], base: BaseModelIndex | None) -> list[
             )
         if adapter.weight == 0:
             found.append(f"adapter {adapter.name!r} has weight 0")
-    types = sorted({adapter.task_type for adapter in adapters if adapter.task_type is not None})
-    if len(types) > 1:
-        found.append(f"the adapters name different task types ({', '.join(types)}); the first one's is written")
     return found
 
 

@@ -11,7 +11,15 @@ import torch
 
 from ..errors import MergeError
 from ..files import atomic_folder
-from ..lora_utils import Adapter, LoraFactors, adapter_fingerprints, write_adapter_files
+from ..lora_utils import (
+    Adapter,
+    LoraFactors,
+    Ranks,
+    WholeWeight,
+    adapter_fingerprints,
+    fitting_task_type,
+    write_adapter_files,
+)
 from .report import MergeReport
 
 __all__ = ["FileText", "MergeResult", "write_merge"]
@@ -53,6 +61,7 @@ class MergeResult:
         path: str | Path,
         *,
         dtype: torch.dtype | None = None,
+        ranks: Ranks = "uniform",
         force: bool = False,
         extra_files: Mapping[str, FileText] = MappingProxyType({}),
     ) -> Path:
@@ -61,6 +70,7 @@ class MergeResult:
         Args:
             path: folder to make.
             dtype: type to write; that of the computation by default.
+            ranks: ``uniform`` or ``pattern``, where the modules' ranks differ.
             force: replace an existing folder.
             extra_files: file name → text, or a function of the finished report.
 
@@ -73,8 +83,11 @@ class MergeResult:
             modules,
             lambda: self.report,
             base_model=self.adapter.base_model,
-            task_type=self.adapter.task_type,
+            task_type=fitting_task_type(self.adapter.task_type, self.adapter.whole),
+            whole=self.adapter.whole,
+            modules_to_save=self.adapter.modules_to_save,
             dtype=dtype,
+            ranks=ranks,
             force=force,
             extra_files=extra_files,
             inputs=self.inputs,
@@ -89,7 +102,10 @@ def write_merge(
     *,
     base_model: str | None,
     task_type: str | None,
+    whole: Mapping[str, WholeWeight],
+    modules_to_save: tuple[str, ...],
     dtype: torch.dtype | None,
+    ranks: Ranks,
     force: bool,
     extra_files: Mapping[str, FileText],
     inputs: Sequence[Path],
@@ -102,7 +118,10 @@ def write_merge(
         report: called when all modules are written.
         base_model: written as ``base_model_name_or_path``.
         task_type: PEFT's task type.
+        whole: canonical tensor name → whole weight that is written along.
+        modules_to_save: PEFT's field of that name.
         dtype: type to write; the factors' own by default.
+        ranks: ``uniform`` or ``pattern``, where the modules' ranks differ.
         force: replace an existing folder.
         extra_files: file name → text, or a function of the finished report.
         inputs: folders that were read.
@@ -120,12 +139,20 @@ def write_merge(
             raise MergeError(f"output {target} and input {source} share a folder; choose another output")
     with atomic_folder(path, force=force) as folder:
         rank, written_type = write_adapter_files(
-            folder, modules, base_model=base_model, task_type=task_type, dtype=dtype
+            folder,
+            modules,
+            base_model=base_model,
+            task_type=task_type,
+            dtype=dtype,
+            ranks=ranks,
+            whole=whole,
+            modules_to_save=modules_to_save,
         )
         hashes = adapter_fingerprints(folder)
         if clash := sorted((hashes.keys() | {_REPORT_NAME}) & extra_files.keys()):
             raise MergeError(f"extra file {clash[0]!r} is written by the merge itself; use another name")
-        output = {"dtype": str(written_type).removeprefix("torch."), "rank": rank, "files": hashes}
+        dtype_name = str(written_type).removeprefix("torch.")
+        output = {"dtype": dtype_name, "rank": rank, "task_type": task_type, "files": hashes}
         finished = replace(report(), output=output)
         plain = finished.to_dict()
         text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

@@ -27,6 +27,7 @@ from ..data_loader import (
 )
 from ..errors import ConfigError, OutputExistsError, TrainingError
 from ..files import atomic_folder, file_sha256
+from ..lora_utils import check_opens
 from ..progress import Progress
 from .checkpoint import Checkpoint, TrainingState
 from .order import learning_rate_share
@@ -292,3 +293,4 @@ def _write_adapter(model: Any, folder: Path, base: str, recipe: TrainingRecipe) 
     if isinstance(config["target_modules"], list):
         config["target_modules"].sort()
     file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    check_opens(folder)
