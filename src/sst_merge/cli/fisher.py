@@ -74,16 +74,19 @@ def collect(
         assume_same_base=checked.assume_same_base,
         modules_to_save_from=checked.modules_to_save_from,
     )
+    base, notes = load_base_index(checked, opened, needed=True)
     plan = plan_merge(
         opened,
         "sst",
         options=checked.merge.options,
         # A Fisher needs less of it than a merge; what it does need has been checked.
         given=("model", "harm", "benign"),
-        base=load_base_index(checked, opened),
+        base=base,
+        notes=notes,
         settings=merge_settings,
     )
-    loaded = load_model_and_data(checked, str(merge_settings.device))
+    modules = [module.name for module in plan.modules]
+    loaded = load_model_and_data(checked, str(merge_settings.device), modules=modules)
     for adapter in plan.adapters:
         adapter.check_values()
     with progress_bars() as progress:

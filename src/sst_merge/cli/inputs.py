@@ -1,11 +1,11 @@
 """From a configuration to adapters, model and batches in memory."""
 
+from collections.abc import Collection
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..data_loader import DataSource
-from ..errors import ConfigError
+from ..errors import BaseModelError, ConfigError
 from ..merging.config import MergeConfig
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..merging import MergeInputs
     from ..methods import Needs
 
-__all__ = ["load_adapters", "load_base_index", "load_inputs", "load_model_and_data"]
+__all__ = ["load_adapters", "load_base_index", "load_inputs", "load_model_and_data", "needs_of"]
 
 
 def load_adapters(config: MergeConfig) -> "list[Adapter]":
@@ -33,19 +33,72 @@ def load_adapters(config: MergeConfig) -> "list[Adapter]":
     ]
 
 
-def load_base_index(config: MergeConfig, adapters: "list[Adapter]") -> "BaseModelIndex | None":
-    """Layers of the base model (or of the adapters' own, where it is a folder here) to check against, or None."""
-    from ..lora_utils import BaseModelIndex
+def load_base_index(
+    config: MergeConfig, adapters: "list[Adapter]", *, needed: bool
+) -> "tuple[BaseModelIndex | None, list[str]]":
+    """Layers of the base model to check the adapters against, as far as there is one.
 
-    base = config.base_model
-    if base is None:
-        named = {adapter.base_model for adapter in adapters if adapter.base_model is not None}
-        base = next((name for name in sorted(named) if (Path(name) / "config.json").is_file()), None)
-    return None if base is None else BaseModelIndex.load(base)
+    Args:
+        config: may name a base; the adapters' own is taken where it does not and that is a folder here.
+        adapters: what is merged.
+        needed: whether the method runs the base or reads its weights.
+
+    Returns:
+        The layers, or None with a sentence about why the adapters were not checked. A base that was only found beside
+        the adapters is a help and never a reason to refuse.
+
+    Raises:
+        BaseModelError: the base that is needed cannot be built, or the one that was given is no model.
+    """
+    from ..lora_utils import BaseModelIndex, check_against_base, exists_here, hub_id
+
+    modules = {module for adapter in adapters for module in adapter.modules}
+    types = {adapter.task_type for adapter in adapters if adapter.task_type is not None}
+    task_type = types.pop() if len(types) == 1 else None
+    given = config.base_model
+    if given is not None:
+        try:
+            index = BaseModelIndex.load(
+                given, modules=modules, task_type=task_type, generative=needed, access=config.access
+            )
+        except BaseModelError as error:
+            if needed or not (exists_here(given) or hub_id(given)):
+                raise
+            return None, [_unchecked(given, error)]
+        return index, []
+    named = {adapter.base_model for adapter in adapters if adapter.base_model is not None}
+    found = next((name for name in sorted(named) if exists_here(name)), None)
+    if found is None:
+        return None, []
+    try:
+        index = BaseModelIndex.load(found, modules=modules, task_type=task_type)
+        for adapter in adapters:
+            check_against_base(adapter, index)
+    except BaseModelError as error:
+        return None, [_unchecked(found, error)]
+    return index, []
 
 
-def load_inputs(config: MergeConfig, needs: "Needs", device: str) -> "MergeInputs":
+def needs_of(config: MergeConfig) -> "Needs":
+    """What the configuration's method must be given, with its options."""
+    from ..methods import get_method, parse_options
+
+    method = get_method(config.merge.method)
+    return method.needs_for(parse_options(method, config.merge.options))
+
+
+def _unchecked(base: str, error: BaseModelError) -> str:
+    return f"the adapters were not checked against the layers of {base!r}, which this method does not need: {error}"
+
+
+def load_inputs(config: MergeConfig, needs: "Needs", device: str, *, modules: "Collection[str]") -> "MergeInputs":
     """Load what a method needs, and nothing else.
+
+    Args:
+        config: names the base and the data.
+        needs: of the method.
+        device: where the model goes.
+        modules: that the adapters touch; they decide which class of transformers the base is.
 
     Raises:
         ConfigError: an aligned base without a base to compare it with.
@@ -53,7 +106,7 @@ def load_inputs(config: MergeConfig, needs: "Needs", device: str) -> "MergeInput
     from ..lora_utils import BaseWeights
     from ..merging import MergeInputs
 
-    loaded = load_model_and_data(config, device) if needs.data or needs.base else MergeInputs()
+    loaded = load_model_and_data(config, device, modules=modules) if needs.data or needs.base else MergeInputs()
     if not needs.aligned_base or config.aligned_base_model is None:
         return loaded
     if config.base_model is None:
@@ -65,8 +118,13 @@ def load_inputs(config: MergeConfig, needs: "Needs", device: str) -> "MergeInput
     )
 
 
-def load_model_and_data(config: MergeConfig, device: str) -> "MergeInputs":
+def load_model_and_data(config: MergeConfig, device: str, *, modules: "Collection[str]") -> "MergeInputs":
     """Read and tokenise the calibration data, then load the base model: what is cheap to refuse comes first.
+
+    Args:
+        config: names the base and the data.
+        device: where the model goes.
+        modules: that the adapters touch.
 
     Raises:
         ConfigError: no base model.
@@ -81,7 +139,7 @@ def load_model_and_data(config: MergeConfig, device: str) -> "MergeInputs":
 
     harm, benign = read(config.data.harm), read(config.data.benign)
     own = {item.label: read(item.data) for item in config.adapters if item.data is not None}
-    tokenizer = load_tokenizer(config.base_model)
+    tokenizer = load_tokenizer(config.base_model, access=config.access)
 
     def encoded(found: "tuple[DataSource, list[Row]] | None") -> "list[Batch]":
         if found is None:
@@ -92,7 +150,14 @@ def load_model_and_data(config: MergeConfig, device: str) -> "MergeInputs":
 
     batches = {"harm": encoded(harm), "benign": encoded(benign)}
     own_batches = {name: encoded(found) for name, found in own.items()}
-    model = load_base_model(config.base_model, dtype=config.model_dtype, device=device, device_map=config.device_map)
+    model = load_base_model(
+        config.base_model,
+        modules=modules,
+        dtype=config.model_dtype,
+        device=device,
+        device_map=config.device_map,
+        access=config.access,
+    )
     where = model.get_input_embeddings().weight.device
 
     def moved(found: "list[Batch]") -> "list[Batch]":

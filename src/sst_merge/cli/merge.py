@@ -66,7 +66,8 @@ def merge(config: Path | None, adapters: Sequence[str], settings: Sequence[str],
             click.echo(line)
         click.echo(f"nothing written; without --dry-run the result goes to {checked.output.path}")
         return
-    inputs = load_inputs(checked, plan.needs, str(plan.settings.device))
+    modules = [module.name for module in plan.modules]
+    inputs = load_inputs(checked, plan.needs, str(plan.settings.device), modules=modules)
     with progress_bars() as progress:
         report = merge_to_folder(
             plan,
@@ -90,7 +91,7 @@ def merge(config: Path | None, adapters: Sequence[str], settings: Sequence[str],
 def _plan(config: MergeConfig, device: str, source: str) -> "MergePlan":
     from ..data_loader import torch_type
     from ..merging import MergeSettings, plan_merge
-    from .inputs import load_adapters, load_base_index
+    from .inputs import load_adapters, load_base_index, needs_of
 
     adapters = load_adapters(config)
     present = {
@@ -110,13 +111,17 @@ def _plan(config: MergeConfig, device: str, source: str) -> "MergePlan":
         modules_to_save_from=config.modules_to_save_from,
     )
     try:
+        needs = needs_of(config)
+        base, notes = load_base_index(config, adapters, needed=needs.data or needs.base)
         return plan_merge(
             adapters,
             config.merge.method,
             options=config.merge.options,
             settings=settings,
             given=tuple(name for name, value in present.items() if value is not None),
-            base=load_base_index(config, adapters),
+            base=base,
+            base_model=config.base_model,
+            notes=notes,
         )
     except UnknownMethodError as error:
         raise ConfigError(f"{source}: merge.method: {error}") from error

@@ -1,22 +1,29 @@
 """Prompts and answers: from files or the hub to rows, from rows to batches with labels on the answer only."""
 
+from .access import PLAIN, BaseAccess, BaseAccessFields
 from .answer_logits import AnswerLogits, answer_logits, can_share_prefix
 from .base_model import base_fingerprint, load_base_model, load_tokenizer, resolve_device, torch_type
 from .batch import Batch
 from .encode import EncodedRow, encode_each, encode_rows, pad_rows
 from .load import load_rows
+from .model_class import AUTO_CLASSES, empty_model
 from .rows import Row, normalise_prompt, split_rows
 from .source import DataSource
 
 __all__ = [
+    "AUTO_CLASSES",
     "AnswerLogits",
+    "BaseAccess",
+    "BaseAccessFields",
     "Batch",
     "DataSource",
     "EncodedRow",
+    "PLAIN",
     "Row",
     "answer_logits",
     "base_fingerprint",
     "can_share_prefix",
+    "empty_model",
     "encode_each",
     "encode_rows",
     "load_base_model",

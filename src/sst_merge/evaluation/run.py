@@ -14,7 +14,7 @@ from ..errors import ConfigError
 from ..judges import Judge
 from ..progress import Progress
 from ..suites import Suite
-from .adapters import BASE_NAME, EvaluatedAdapter, check_adapters
+from .adapters import BASE_NAME, EvaluatedAdapter, adapted_modules, check_adapters
 from .answers import AnswerStore, digest
 from .calibration import CalibrationPrompts
 from .checks import check_base, check_reference, check_request, check_room
@@ -140,7 +140,7 @@ def evaluate_models(
     from ..lora_utils import BaseModelIndex
 
     with quiet_libraries():
-        index = BaseModelIndex.load(base)
+        index = BaseModelIndex.load(base, modules=adapted_modules(adapters), generative=True, access=settings.access)
         checked = check_adapters(adapters, index, allow_noop=allow_noop)
         sources = find_merge_sources(checked)
         checked = [*check_adapters(sources.found, index, allow_noop=allow_noop), *checked]
@@ -265,7 +265,7 @@ def _load(base: str, adapters: Sequence[EvaluatedAdapter], settings: ModelSettin
         return VllmModels(base, settings, adapters)
     from .hf import HuggingFaceModels
 
-    return HuggingFaceModels(base, settings)
+    return HuggingFaceModels(base, settings, adapters)
 
 
 def _advance(progress: Progress, name: str, before: int, samples: int, total: int) -> Callable[[int, int], None]:

@@ -3,6 +3,7 @@
 from .._moved import moved_from
 from .adapter import Adapter, Role, adapter_fingerprints
 from .base_index import BaseModelIndex
+from .base_names import exists_here, hub_id, written_base
 from .base_weights import BaseWeights
 from .checks import check_against_base, check_compatible, check_distinct
 from .factors import LoraFactors
@@ -46,8 +47,10 @@ __all__ = [
     "check_distinct",
     "check_opens",
     "excluding_name",
+    "exists_here",
     "fitting_task_type",
     "heads_of",
+    "hub_id",
     "layer_kind",
     "layer_kinds",
     "natural_key",
@@ -55,6 +58,7 @@ __all__ = [
     "saved_part",
     "write_adapter",
     "write_adapter_files",
+    "written_base",
 ]
 
 __getattr__ = moved_from(__name__, "files")

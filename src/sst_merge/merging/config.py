@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from ..data_loader import DataSource
+from ..data_loader import BaseAccessFields, DataSource
 from ..yaml_config import FilePath, ModelReference, Section, load_yaml_config, tensor_files_beside
 
 __all__ = ["AdapterConfig", "DataSection", "MergeConfig", "MergeSection", "OutputConfig", "load_config"]
@@ -87,7 +87,7 @@ class OutputConfig(Section):
     )
 
 
-class MergeConfig(Section):
+class MergeConfig(BaseAccessFields):
     """A whole merge."""
 
     base_model: ModelReference | None = Field(

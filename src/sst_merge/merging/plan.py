@@ -20,6 +20,7 @@ from ..lora_utils import (
     check_compatible,
     check_distinct,
     natural_key,
+    written_base,
 )
 from ..methods import MergeMethod, MethodOptions, Needs, get_method, parse_options
 from .inputs import MergeInputs
@@ -154,6 +155,8 @@ def plan_merge(
     settings: MergeSettings = DEFAULT_SETTINGS,
     given: Collection[str] = (),
     base: BaseModelIndex | None = None,
+    base_model: str | None = None,
+    notes: Sequence[str] = (),
 ) -> MergePlan:
     """Check a merge and lay out its work; no tensor is read but whole weights that several adapters have.
 
@@ -165,6 +168,9 @@ def plan_merge(
         given: which of ``model``, ``harm``, ``benign``, ``base_weights`` and ``aligned_weights`` the merge will have
             (:attr:`MergeInputs.given` where they are loaded already).
         base: layers of the base model; module names are checked against them and their kinds are taken over.
+        base_model: hub id or folder of the base, to be written where the adapters name none that can be found; the
+            name of ``base`` by default.
+        notes: sentences for the user that come first among the warnings, such as why there is no ``base``.
 
     Returns:
         The plan.
@@ -189,7 +195,9 @@ def plan_merge(
         _check_rank(settings.rank, modules)
         modules = [replace(module, rank=min(module.rank, settings.rank)) for module in modules]
     _check_bias(modules)
-    base_model = next((a.base_model for a in adapters if a.base_model is not None), base.name if base else None)
+    if base_model is None and base is not None and base.name != _UNNAMED:
+        base_model = base.name
+    written, about_base = written_base([adapter.base_model for adapter in adapters], base_model)
     names = [module.name for module in modules]
     carried = carried_weights(adapters, names, chosen=settings.modules_to_save_from)
     task_type, about_type = written_task_type(adapters, carried.tensors)
@@ -200,8 +208,8 @@ def plan_merge(
         adapters=tuple(adapters),
         modules=tuple(modules),
         settings=settings,
-        base_model=base_model,
-        warnings=(*_warnings(adapters, base), *carried.warnings(), *about_type),
+        base_model=written,
+        warnings=(*notes, *_warnings(adapters, base, noted=bool(notes)), *about_base, *carried.warnings(), *about_type),
         carried=carried,
         task_type=task_type,
     )
@@ -269,9 +277,9 @@ def _check_bias(modules: Sequence[ModulePlan]) -> None:
         )
 
 
-def _warnings(adapters: Sequence[Adapter], base: BaseModelIndex | None) -> list[str]:
+def _warnings(adapters: Sequence[Adapter], base: BaseModelIndex | None, *, noted: bool) -> list[str]:
     found = []
-    if base is None:
+    if base is None and not noted:
         found.append("no base model was given, so module names were not checked against its layers")
     for adapter in adapters:
         named, checked = adapter.base_model, None if base is None else base.name
