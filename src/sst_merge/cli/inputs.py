@@ -5,16 +5,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..data_loader import DataSource
-from ..errors import BaseModelError, ConfigError
+from ..errors import BaseModelError, ConfigError, DataError
 from ..merging.config import MergeConfig
+from .console import warn
 
 if TYPE_CHECKING:
-    from ..data_loader import Batch, Row
+    from transformers import PreTrainedTokenizerBase
+
+    from ..data_loader import Batch, Row, TokenizerChoice
     from ..lora_utils import Adapter, BaseModelIndex
     from ..merging import MergeInputs
     from ..methods import Needs
 
-__all__ = ["load_adapters", "load_base_index", "load_inputs", "load_model_and_data", "needs_of"]
+__all__ = ["load_adapters", "load_base_index", "load_inputs", "load_model_and_data", "needs_of", "own_tokenizer"]
 
 
 def load_adapters(config: MergeConfig) -> "list[Adapter]":
@@ -87,11 +90,44 @@ def needs_of(config: MergeConfig) -> "Needs":
     return method.needs_for(parse_options(method, config.merge.options))
 
 
+def _loaded(choice: "TokenizerChoice", config: MergeConfig) -> "PreTrainedTokenizerBase":
+    """The tokenizer that was chosen. One that was only found beside an adapter gives way where it cannot be loaded.
+
+    Raises:
+        BaseModelError: the one that was given, or the base's, cannot be loaded.
+    """
+    from ..data_loader import load_tokenizer
+
+    assert config.base_model is not None, "checked by the caller"
+    if choice.reference is not None:
+        try:
+            return load_tokenizer(choice.reference, access=config.access)
+        except BaseModelError as error:
+            if config.tokenizer is not None:
+                raise
+            warn(f"the base's own tokenizer is used for data: {error}")
+    encoder = load_tokenizer(config.base_model, access=config.access)
+    if choice.templates:
+        encoder.chat_template = dict(choice.templates)
+    return encoder
+
+
 def _unchecked(base: str, error: BaseModelError) -> str:
     return f"the adapters were not checked against the layers of {base!r}, which this method does not need: {error}"
 
 
-def load_inputs(config: MergeConfig, needs: "Needs", device: str, *, modules: "Collection[str]") -> "MergeInputs":
+def own_tokenizer(config: MergeConfig, adapters: "list[Adapter]") -> "TokenizerChoice":
+    """Whose tokenizer encodes the data and goes into the output; no tokenizer is loaded."""
+    from ..data_loader import choose_tokenizer
+
+    folders = {adapter.name: adapter.path for adapter in adapters if adapter.path is not None}
+    base = config.base_model or next((a.base_model for a in adapters if a.base_model is not None), None)
+    return choose_tokenizer(folders, base=base, given=config.tokenizer)
+
+
+def load_inputs(
+    config: MergeConfig, needs: "Needs", device: str, *, modules: Collection[str], tokenizer: "TokenizerChoice"
+) -> "MergeInputs":
     """Load what a method needs, and nothing else.
 
     Args:
@@ -99,6 +135,7 @@ def load_inputs(config: MergeConfig, needs: "Needs", device: str, *, modules: "C
         needs: of the method.
         device: where the model goes.
         modules: that the adapters touch; they decide which class of transformers the base is.
+        tokenizer: what encodes the data.
 
     Raises:
         ConfigError: an aligned base without a base to compare it with.
@@ -106,7 +143,11 @@ def load_inputs(config: MergeConfig, needs: "Needs", device: str, *, modules: "C
     from ..lora_utils import BaseWeights
     from ..merging import MergeInputs
 
-    loaded = load_model_and_data(config, device, modules=modules) if needs.data or needs.base else MergeInputs()
+    loaded = (
+        load_model_and_data(config, device, modules=modules, tokenizer=tokenizer)
+        if needs.data or needs.base
+        else MergeInputs()
+    )
     if not needs.aligned_base or config.aligned_base_model is None:
         return loaded
     if config.base_model is None:
@@ -118,20 +159,24 @@ def load_inputs(config: MergeConfig, needs: "Needs", device: str, *, modules: "C
     )
 
 
-def load_model_and_data(config: MergeConfig, device: str, *, modules: "Collection[str]") -> "MergeInputs":
+def load_model_and_data(
+    config: MergeConfig, device: str, *, modules: Collection[str], tokenizer: "TokenizerChoice"
+) -> "MergeInputs":
     """Read and tokenise the calibration data, then load the base model: what is cheap to refuse comes first.
 
     Args:
         config: names the base and the data.
         device: where the model goes.
         modules: that the adapters touch.
+        tokenizer: what encodes the data.
 
     Raises:
         ConfigError: no base model.
+        DataError: the tokenizer knows tokens that the model has no embedding of.
     """
     if config.base_model is None:
         raise ConfigError("base_model: missing; a command that reads data needs the base model's folder or hub id")
-    from ..data_loader import encode_rows, load_base_model, load_rows, load_tokenizer
+    from ..data_loader import encode_rows, load_base_model, load_rows
     from ..merging import MergeInputs
 
     def read(source: DataSource | None) -> "tuple[DataSource, list[Row]] | None":
@@ -139,14 +184,21 @@ def load_model_and_data(config: MergeConfig, device: str, *, modules: "Collectio
 
     harm, benign = read(config.data.harm), read(config.data.benign)
     own = {item.label: read(item.data) for item in config.adapters if item.data is not None}
-    tokenizer = load_tokenizer(config.base_model, access=config.access)
+    encoder = _loaded(tokenizer, config)
 
     def encoded(found: "tuple[DataSource, list[Row]] | None") -> "list[Batch]":
         if found is None:
             return []
         source, rows = found
         size = config.data.batch_size
-        return encode_rows(rows, tokenizer, template=source.template, max_length=source.max_length, batch_size=size)
+        return encode_rows(
+            rows,
+            encoder,
+            template=source.template,
+            template_name=source.template_name,
+            max_length=source.max_length,
+            batch_size=size,
+        )
 
     batches = {"harm": encoded(harm), "benign": encoded(benign)}
     own_batches = {name: encoded(found) for name, found in own.items()}
@@ -158,7 +210,18 @@ def load_model_and_data(config: MergeConfig, device: str, *, modules: "Collectio
         device_map=config.device_map,
         access=config.access,
     )
-    where = model.get_input_embeddings().weight.device
+    weight = model.get_input_embeddings().weight
+    where = weight.device
+    largest = max(
+        (int(batch.input_ids.max()) for found in (*batches.values(), *own_batches.values()) for batch in found),
+        default=0,
+    )
+    if largest >= weight.shape[0]:
+        raise DataError(
+            f"tokenizer {encoder.name_or_path!r} gives the token {largest}, the base {config.base_model!r} has "
+            f"{weight.shape[0]} embeddings: it was made for a base with more tokens. Name the base's own: tokenizer "
+            f"(--tokenizer {config.base_model})"
+        )
 
     def moved(found: "list[Batch]") -> "list[Batch]":
         return [batch.to(where) for batch in found]

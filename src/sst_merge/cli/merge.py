@@ -12,6 +12,7 @@ from .console import progress_bars, warn
 from .flags import config_from_flags, with_flags
 
 if TYPE_CHECKING:
+    from ..lora_utils import Adapter
     from ..merging import FileText, MergePlan
 
 __all__ = ["merge", "with_config_flags"]
@@ -56,9 +57,17 @@ def merge(config: Path | None, adapters: Sequence[str], settings: Sequence[str],
         )
     from ..data_loader import resolve_device, torch_type
     from ..merging import merge_to_folder
-    from .inputs import load_inputs
+    from .inputs import load_adapters, load_inputs, own_tokenizer
 
-    plan = _plan(checked, resolve_device(checked.device), "command line" if config is None else str(config))
+    opened = load_adapters(checked)
+    tokenizer = own_tokenizer(checked, opened)
+    plan = _plan(
+        checked,
+        opened,
+        resolve_device(checked.device),
+        "command line" if config is None else str(config),
+        notes=tokenizer.warnings,
+    )
     dtype = torch_type(checked.output.dtype) if checked.output.dtype else None
     if dry_run:
         click.echo(plan.describe(dtype=dtype, ranks=checked.output.ranks))
@@ -67,7 +76,7 @@ def merge(config: Path | None, adapters: Sequence[str], settings: Sequence[str],
         click.echo(f"nothing written; without --dry-run the result goes to {checked.output.path}")
         return
     modules = [module.name for module in plan.modules]
-    inputs = load_inputs(checked, plan.needs, str(plan.settings.device), modules=modules)
+    inputs = load_inputs(checked, plan.needs, str(plan.settings.device), modules=modules, tokenizer=tokenizer)
     with progress_bars() as progress:
         report = merge_to_folder(
             plan,
@@ -77,6 +86,7 @@ def merge(config: Path | None, adapters: Sequence[str], settings: Sequence[str],
             ranks=checked.output.ranks,
             force=checked.force,
             extra_files=_pages(),
+            copies=tokenizer.files,
             progress=progress,
         )
     for warning in report.warnings:
@@ -88,12 +98,13 @@ def merge(config: Path | None, adapters: Sequence[str], settings: Sequence[str],
     click.echo(str(checked.output.path))
 
 
-def _plan(config: MergeConfig, device: str, source: str) -> "MergePlan":
+def _plan(
+    config: MergeConfig, adapters: "list[Adapter]", device: str, source: str, *, notes: Sequence[str]
+) -> "MergePlan":
     from ..data_loader import torch_type
     from ..merging import MergeSettings, plan_merge
-    from .inputs import load_adapters, load_base_index, needs_of
+    from .inputs import load_base_index, needs_of
 
-    adapters = load_adapters(config)
     present = {
         "model": config.base_model,
         "harm": config.data.harm,
@@ -112,7 +123,7 @@ def _plan(config: MergeConfig, device: str, source: str) -> "MergePlan":
     )
     try:
         needs = needs_of(config)
-        base, notes = load_base_index(config, adapters, needed=needs.data or needs.base)
+        base, unchecked = load_base_index(config, adapters, needed=needs.data or needs.base)
         return plan_merge(
             adapters,
             config.merge.method,
@@ -121,6 +132,7 @@ def _plan(config: MergeConfig, device: str, source: str) -> "MergePlan":
             given=tuple(name for name, value in present.items() if value is not None),
             base=base,
             base_model=config.base_model,
+            unchecked=unchecked,
             notes=notes,
         )
     except UnknownMethodError as error:

@@ -7,6 +7,7 @@ from .batch import Batch
 from .encode import EncodedRow, encode_each, encode_rows, pad_rows
 from .load import load_rows
 from .model_class import AUTO_CLASSES, empty_model
+from .own_tokenizer import TokenizerChoice, choose_tokenizer
 from .rows import Row, normalise_prompt, split_rows
 from .source import DataSource
 
@@ -20,9 +21,11 @@ __all__ = [
     "EncodedRow",
     "PLAIN",
     "Row",
+    "TokenizerChoice",
     "answer_logits",
     "base_fingerprint",
     "can_share_prefix",
+    "choose_tokenizer",
     "empty_model",
     "encode_each",
     "encode_rows",

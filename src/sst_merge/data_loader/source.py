@@ -36,6 +36,7 @@ class DataSource(Section):
             without refusals.
         template: ``chat`` (the tokenizer's chat template), ``plain`` (prompt, newline, answer), or ``auto``: chat
             where the tokenizer has a template.
+        template_name: which of the tokenizer's chat templates, where it has several.
         max_length: longest sequence in tokens.
 
     Raises:
@@ -67,6 +68,7 @@ class DataSource(Section):
     response_field: str | None = Field(default=None, description="name of the answer's field")
     response: Answers | None = Field(default=None, description="a fixed answer, or several to draw from")
     template: Template = Field(default="auto", description="how prompt and answer become one text")
+    template_name: str | None = Field(default=None, description="which of the tokenizer's chat templates")
     max_length: int = Field(default=512, ge=2, description="longest sequence in tokens")
 
     if not TYPE_CHECKING:  # type checkers know the fields from the class

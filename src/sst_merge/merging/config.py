@@ -93,6 +93,9 @@ class MergeConfig(BaseAccessFields):
     base_model: ModelReference | None = Field(
         default=None, description="hub id or folder; needed by methods that read data"
     )
+    tokenizer: ModelReference | None = Field(
+        default=None, description="folder or hub id; by default the adapters' own where they agree, else the base's"
+    )
     aligned_base_model: ModelReference | None = Field(
         default=None, description="local folder of the aligned base; for methods that compare it with base_model"
     )

@@ -156,6 +156,7 @@ def plan_merge(
     given: Collection[str] = (),
     base: BaseModelIndex | None = None,
     base_model: str | None = None,
+    unchecked: Sequence[str] = (),
     notes: Sequence[str] = (),
 ) -> MergePlan:
     """Check a merge and lay out its work; no tensor is read but whole weights that several adapters have.
@@ -170,7 +171,8 @@ def plan_merge(
         base: layers of the base model; module names are checked against them and their kinds are taken over.
         base_model: hub id or folder of the base, to be written where the adapters name none that can be found; the
             name of ``base`` by default.
-        notes: sentences for the user that come first among the warnings, such as why there is no ``base``.
+        unchecked: why there is no ``base``, as sentences for the user.
+        notes: other sentences for the user, which become warnings of the plan.
 
     Returns:
         The plan.
@@ -209,7 +211,14 @@ def plan_merge(
         modules=tuple(modules),
         settings=settings,
         base_model=written,
-        warnings=(*notes, *_warnings(adapters, base, noted=bool(notes)), *about_base, *carried.warnings(), *about_type),
+        warnings=(
+            *unchecked,
+            *_warnings(adapters, base, noted=bool(unchecked)),
+            *about_base,
+            *carried.warnings(),
+            *about_type,
+            *notes,
+        ),
         carried=carried,
         task_type=task_type,
     )

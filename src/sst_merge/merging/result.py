@@ -1,6 +1,7 @@
 """The merged adapter in memory, and its folder on disk."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -90,6 +91,7 @@ class MergeResult:
             ranks=ranks,
             force=force,
             extra_files=extra_files,
+            copies={},
             inputs=self.inputs,
         )
         return Path(path)
@@ -108,6 +110,7 @@ def write_merge(
     ranks: Ranks,
     force: bool,
     extra_files: Mapping[str, FileText],
+    copies: Mapping[str, Path],
     inputs: Sequence[Path],
 ) -> MergeReport:
     """Stream modules to disk, then ask for the report, add the hashes of what was written, and finish the folder.
@@ -124,6 +127,7 @@ def write_merge(
         ranks: ``uniform`` or ``pattern``, where the modules' ranks differ.
         force: replace an existing folder.
         extra_files: file name → text, or a function of the finished report.
+        copies: relative name → file that is copied there as it is, such as a tokenizer's.
         inputs: folders that were read.
 
     Returns:
@@ -149,7 +153,7 @@ def write_merge(
             modules_to_save=modules_to_save,
         )
         hashes = adapter_fingerprints(folder)
-        if clash := sorted((hashes.keys() | {_REPORT_NAME}) & extra_files.keys()):
+        if clash := sorted((hashes.keys() | {_REPORT_NAME}) & {*extra_files, *copies}):
             raise MergeError(f"extra file {clash[0]!r} is written by the merge itself; use another name")
         dtype_name = str(written_type).removeprefix("torch.")
         output = {"dtype": dtype_name, "rank": rank, "task_type": task_type, "files": hashes}
@@ -157,6 +161,9 @@ def write_merge(
         plain = finished.to_dict()
         text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         (folder / _REPORT_NAME).write_text(text, encoding="utf-8")
+        for name, source in copies.items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(source, folder / name)
         for name, content in extra_files.items():
             if Path(name).name != name:
                 raise MergeError(f"extra file {name!r} is not a plain file name; expected a name without a folder")

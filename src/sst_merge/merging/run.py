@@ -63,6 +63,7 @@ def merge_to_folder(
     ranks: Ranks = "uniform",
     force: bool = False,
     extra_files: Mapping[str, FileText] = MappingProxyType({}),
+    copies: Mapping[str, Path] = MappingProxyType({}),
     progress: Progress | None = None,
 ) -> MergeReport:
     """Carry a plan out straight to disk: memory holds one module, however large the adapters are.
@@ -76,6 +77,7 @@ def merge_to_folder(
             :func:`~sst_merge.lora_utils.write_adapter`.
         force: replace an existing folder.
         extra_files: file name → text, or a function of the finished report.
+        copies: relative name → file that is copied there as it is, such as a tokenizer's.
         progress: called with (stage, done, total).
 
     Returns:
@@ -95,6 +97,7 @@ def merge_to_folder(
         ranks=ranks,
         force=force,
         extra_files=extra_files,
+        copies=copies,
         inputs=plan.input_folders,
     )
 

@@ -13,7 +13,7 @@ from .recipe import TrainingRecipe
 __all__ = ["TrainConfig", "TrainingSource"]
 
 _AMOUNT = re.compile(r"(?P<place>.+):(?P<amount>\d+(\.\d+)?|\.\d+)")
-_OF_THE_RECIPE = ("template", "max_length")
+_OF_THE_RECIPE = ("template", "template_name", "max_length")
 
 
 class TrainingSource(DataSource):
