@@ -176,11 +176,16 @@ def load_model_and_data(
     """
     if config.base_model is None:
         raise ConfigError("base_model: missing; a command that reads data needs the base model's folder or hub id")
-    from ..data_loader import encode_rows, load_base_model, load_rows
+    from ..data_loader import encode_rows, load_base_model, read_rows
     from ..merging import MergeInputs
 
     def read(source: DataSource | None) -> "tuple[DataSource, list[Row]] | None":
-        return None if source is None else (source, load_rows(source, seed=config.seed))
+        if source is None:
+            return None
+        found = read_rows(source, seed=config.seed)
+        for note in found.notes:
+            warn(note)
+        return source, found.rows
 
     harm, benign = read(config.data.harm), read(config.data.benign)
     own = {item.label: read(item.data) for item in config.adapters if item.data is not None}

@@ -149,14 +149,16 @@ def _pages() -> "dict[str, FileText]":
 
 def _rows_found(config: MergeConfig) -> list[str]:
     """Rows of the data that lie on this machine; a hub data set is not fetched for a dry run."""
-    from ..data_loader import load_rows
+    from ..data_loader import read_rows
 
     sources = {"data.harm": config.data.harm, "data.benign": config.data.benign}
     sources |= {f"data of {item.label}": item.data for item in config.adapters}
     lines = []
     for name, source in sources.items():
         if source is not None and source.path is not None:
-            lines.append(f"data     {name}: {len(load_rows(source, seed=config.seed))} rows")
+            found = read_rows(source, seed=config.seed)
+            lines.append(f"data     {name}: {len(found.rows)} rows")
+            lines += [f"warning  {note}" for note in found.notes]
         elif source is not None:
             lines.append(f"data     {name}: {source.name}, not fetched in a dry run")
     return lines

@@ -5,7 +5,7 @@ from .answer_logits import AnswerLogits, answer_logits, can_share_prefix
 from .base_model import base_fingerprint, load_base_model, load_tokenizer, resolve_device, torch_type
 from .batch import Batch
 from .encode import EncodedRow, encode_each, encode_rows, pad_rows
-from .load import load_rows
+from .load import LoadedRows, load_rows, read_rows
 from .model_class import AUTO_CLASSES, empty_model
 from .own_tokenizer import TokenizerChoice, choose_tokenizer
 from .rows import Row, normalise_prompt, split_rows
@@ -19,6 +19,7 @@ __all__ = [
     "Batch",
     "DataSource",
     "EncodedRow",
+    "LoadedRows",
     "PLAIN",
     "Row",
     "TokenizerChoice",
@@ -34,6 +35,7 @@ __all__ = [
     "load_tokenizer",
     "normalise_prompt",
     "pad_rows",
+    "read_rows",
     "resolve_device",
     "split_rows",
     "torch_type",

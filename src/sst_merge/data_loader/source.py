@@ -34,6 +34,7 @@ class DataSource(Section):
         response_field: name of the answer's field where detection does not find it.
         response: a fixed answer, or several of which each row draws one; overrides the data's own answers. For sets
             without refusals.
+        max_unusable: share of the records that may give no prompt and answer; a few (three) may in any case.
         template: ``chat`` (the tokenizer's chat template), ``plain`` (prompt, newline, answer), or ``auto``: chat
             where the tokenizer has a template.
         template_name: which of the tokenizer's chat templates, where it has several.
@@ -67,6 +68,7 @@ class DataSource(Section):
     prompt_field: str | None = Field(default=None, description="name of the prompt's field")
     response_field: str | None = Field(default=None, description="name of the answer's field")
     response: Answers | None = Field(default=None, description="a fixed answer, or several to draw from")
+    max_unusable: float = Field(default=0.1, ge=0, le=1, description="share of the records that may be unusable")
     template: Template = Field(default="auto", description="how prompt and answer become one text")
     template_name: str | None = Field(default=None, description="which of the tokenizer's chat templates")
     max_length: int = Field(default=512, ge=2, description="longest sequence in tokens")
