@@ -101,3 +101,37 @@ def test_a_tokenizer_that_cannot_be_loaded_gives_way(place: Path) -> None:
     assert "the base's own tokenizer is used for data" in done.stderr
     done = regmean(place, "--tokenizer", place / "one")
     assert done.exit_code == 2 and "Traceback" not in done.output
+
+
+def test_the_report_says_where_base_and_data_come_from(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def load_dataset(*arguments: Any, **options: Any) -> Any:
+        asked.append((arguments, options))
+        return [{"prompt": f"q{i}", "response": "yes"} for i in range(8)]
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    config = {
+        "base_model": str(place / "base"),
+        "base_revision": "v2",
+        "adapters": [{"path": str(place / "one")}, {"path": str(place / "two")}],
+        "data": {
+            "harm": {"path": str(place / "harm.jsonl")},
+            "benign": {"dataset": "org/rows", "revision": "0123abc"},
+        },
+        "merge": {"method": "regmean"},
+        "output": {"path": str(place / "out")},
+    }
+    (place / "merge.yaml").write_text(json.dumps(config))
+    done = CliRunner().invoke(cli, ["merge", str(place / "merge.yaml")])
+    assert done.exit_code == 0, done.output
+    assert asked == [(("org/rows", None), {"split": "train", "revision": "0123abc"})]
+    found = json.loads((place / "out/merge_report.json").read_text())["provenance"]
+    assert found["base"] == {
+        "class": "AutoModelForCausalLM",
+        "revision": "v2",
+        "commit": None,
+        "trust_remote_code": False,
+        "allow_pickle": False,
+    }
+    assert found["data"]["benign"]["revision"] == "0123abc" and "harm" not in found["data"]

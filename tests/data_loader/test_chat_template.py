@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sst_merge.data_loader import Row, encode_rows
+from sst_merge.data_loader import Row, check_chat_template, encode_rows
 from sst_merge.data_loader.chat_template import Conversation, TemplateFailure, render_chats
 from sst_merge.errors import DataError
 
@@ -62,6 +62,16 @@ def test_one_of_several_templates(tokenizer: Any) -> None:
     tokenizer.chat_template = CHATML
     with pytest.raises(DataError, match="has one chat template without a name"):
         texts(tokenizer, template_name="rag")
+
+
+def test_a_tokenizer_is_tried_before_others_use_it(tokenizer: Any) -> None:
+    check_chat_template(tokenizer)
+    tokenizer.chat_template = {"default": CHATML, "rag": "other"}
+    check_chat_template(tokenizer)
+    assert tokenizer.chat_template == CHATML
+    tokenizer.chat_template = "{{ 1 // 0 }}"
+    with pytest.raises(DataError, match="fails for one question: ZeroDivisionError"):
+        check_chat_template(tokenizer)
 
 
 def test_a_template_that_refuses_a_closing_turn_ends_with_the_end_token(tokenizer: Any) -> None:

@@ -166,7 +166,8 @@ def test_harmful_answers_are_refused(tmp_path, unsafe):
     [
         ({}, "neither of `path` and `dataset`"),
         ({"path": "a.csv", "dataset": "b"}, "both of `path` and `dataset`"),
-        ({"path": "a.csv", "split": "test"}, "`split` and `subset` belong to `dataset`"),
+        ({"path": "a.csv", "split": "test"}, "`split`, `subset` and `revision` belong to"),
+        ({"path": "a.csv", "revision": "v1"}, "belong to `dataset`"),
         ({"path": "a.csv", "samples": 0}, r"source a.csv: samples: .*equal to 1 \(found 0\)"),
         ({"path": "a.csv", "max_length": 1}, r"max_length: .*equal to 2 \(found 1\)"),
         ({"path": "a.csv", "template": "fancy"}, r"template: .*'auto', 'chat' or 'plain' \(found 'fancy'\)"),

@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     from ..merging import MergeInputs
     from ..methods import Needs
 
-__all__ = ["load_adapters", "load_base_index", "load_inputs", "load_model_and_data", "needs_of", "own_tokenizer"]
+__all__ = [
+    "load_adapters",
+    "load_base_index",
+    "load_inputs",
+    "load_model_and_data",
+    "needs_of",
+    "own_tokenizer",
+    "provenance",
+]
 
 
 def load_adapters(config: MergeConfig) -> "list[Adapter]":
@@ -88,6 +96,27 @@ def needs_of(config: MergeConfig) -> "Needs":
 
     method = get_method(config.merge.method)
     return method.needs_for(parse_options(method, config.merge.options))
+
+
+def provenance(config: MergeConfig, base: "BaseModelIndex | None") -> dict[str, object]:
+    """Where base and data come from, for the report: what a name alone does not say."""
+    found: dict[str, object] = {}
+    if config.base_model is not None:
+        found["base"] = {
+            "class": None if base is None else base.class_name,
+            "revision": config.base_revision,
+            "commit": None if base is None else base.commit,
+            "trust_remote_code": config.trust_remote_code,
+            "allow_pickle": config.allow_pickle,
+        }
+    sources = {"harm": config.data.harm, "benign": config.data.benign}
+    sources |= {f"benign of {item.label}": item.data for item in config.adapters}
+    data = {
+        name: {"dataset": source.dataset, "subset": source.subset, "split": source.split, "revision": source.revision}
+        for name, source in sources.items()
+        if source is not None and source.dataset is not None
+    }
+    return found | ({"data": data} if data else {})
 
 
 def _loaded(choice: "TokenizerChoice", config: MergeConfig) -> "PreTrainedTokenizerBase":

@@ -103,7 +103,7 @@ def _plan(
 ) -> "MergePlan":
     from ..data_loader import torch_type
     from ..merging import MergeSettings, plan_merge
-    from .inputs import load_base_index, needs_of
+    from .inputs import load_base_index, needs_of, provenance
 
     present = {
         "model": config.base_model,
@@ -133,6 +133,7 @@ def _plan(
             base=base,
             base_model=config.base_model,
             unchecked=unchecked,
+            provenance=provenance(config, base),
             notes=notes,
         )
     except UnknownMethodError as error:

@@ -4,6 +4,7 @@ from .access import PLAIN, BaseAccess, BaseAccessFields
 from .answer_logits import AnswerLogits, answer_logits, can_share_prefix
 from .base_model import base_fingerprint, load_base_model, load_tokenizer, resolve_device, torch_type
 from .batch import Batch
+from .chat_template import check_chat_template
 from .encode import EncodedRow, encode_each, encode_rows, pad_rows
 from .load import LoadedRows, load_rows, read_rows
 from .model_class import AUTO_CLASSES, empty_model
@@ -26,6 +27,7 @@ __all__ = [
     "answer_logits",
     "base_fingerprint",
     "can_share_prefix",
+    "check_chat_template",
     "choose_tokenizer",
     "empty_model",
     "encode_each",

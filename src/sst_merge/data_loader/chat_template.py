@@ -19,7 +19,7 @@ from ..errors import DataError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Conversation", "TemplateFailure", "chat_template", "render_chats"]
+__all__ = ["Conversation", "TemplateFailure", "chat_template", "check_chat_template", "render_chats"]
 
 _SECONDS, _SECONDS_A_CHAT = 20.0, 0.05
 _MEMORY = 1 << 30
@@ -78,6 +78,25 @@ def chat_template(tokenizer: "PreTrainedTokenizerBase", name: str | None = None)
             f"a name, not one called {name!r}; leave `template_name` out"
         )
     return found if found is None else str(found)
+
+
+def check_chat_template(tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Let a tokenizer write one question, and make a template that it has among several its only one.
+
+    Raises:
+        DataError: several templates and no default, or one that fails or takes too long.
+    """
+    template = chat_template(tokenizer)
+    if template is None:
+        return
+    turns = [{"role": "user", "content": "question"}]
+    (found,) = render_chats(tokenizer, template, [Conversation(turns, generation=True)])
+    if isinstance(found, TemplateFailure):
+        raise DataError(
+            f"tokenizer {tokenizer.name_or_path!r}: its chat template fails for one question: {found.reason}; use "
+            f"another tokenizer, or no template"
+        )
+    tokenizer.chat_template = template
 
 
 def render_chats(

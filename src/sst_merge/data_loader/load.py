@@ -89,7 +89,7 @@ def read_rows(source: DataSource, *, seed: int = 0) -> LoadedRows:
         records = read_file(source.path)
     else:
         assert source.dataset is not None, "DataSource has one of both"
-        records = read_hub(source.dataset, source.subset, source.split or "train")
+        records = read_hub(source.dataset, source.subset, source.split or "train", revision=source.revision)
     records = _filter(records, source)
     if not source.response:
         _refuse_marked_unsafe(records, source)

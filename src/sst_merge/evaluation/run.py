@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..data_loader import base_fingerprint
+from ..data_loader import base_fingerprint, check_chat_template
 from ..errors import ConfigError
 from ..judges import Judge
 from ..progress import Progress
@@ -219,6 +219,8 @@ def _ask_all(
         template = bool(getattr(tokenizer, "chat_template", None))
     elif template and not getattr(tokenizer, "chat_template", None):
         raise ConfigError(f"base {base!r}: its tokenizer has no chat template; use --no-apply-chat-template")
+    if template:
+        check_chat_template(tokenizer)
     check_room(suites, models.lm.max_length)
     served = ServedModel(models.lm, batch_size=models.batch_size, seed=settings.seed)
     facts: dict[str, Any] = {

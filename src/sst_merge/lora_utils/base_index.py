@@ -1,7 +1,7 @@
 """Names and shapes of a base model's layers, from its config.json; no weight is read."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -21,11 +21,15 @@ class BaseModelIndex:
         name: hub id or folder that it was made from.
         modules: module name, as in ``model.named_modules()``, → shape.
         others: names of modules of no known kind (:mod:`.layouts`), with their class, for messages.
+        class_name: class of transformers that it was built as; None for a model that was there already.
+        commit: of the hub repository that its configuration comes from, as far as known.
     """
 
     name: str
     modules: Mapping[str, ModuleShape]
     others: Mapping[str, str]
+    class_name: str | None = None
+    commit: str | None = None
 
     @classmethod
     def load(
@@ -52,7 +56,8 @@ class BaseModelIndex:
             BaseModelError: no configuration there, or transformers cannot build the architecture.
         """
         built = empty_model(base, modules=modules, task_type=task_type, generative=generative, access=access)
-        return cls.of(built.model, name=str(base))
+        commit = getattr(getattr(built.model, "config", None), "_commit_hash", None)
+        return replace(cls.of(built.model, name=str(base)), class_name=built.class_name, commit=commit)
 
     @classmethod
     def of(cls, model: nn.Module, *, name: str = "model") -> "BaseModelIndex":

@@ -74,6 +74,7 @@ class MergePlan:
         base_model: name of the base written into the output.
         warnings: sentences for the user.
         carried: whole weights that are written along.
+        provenance: where base and data come from, for the report.
         task_type: PEFT's task type of the output; one whose head is in it, or None.
     """
 
@@ -87,6 +88,7 @@ class MergePlan:
     warnings: tuple[str, ...]
     carried: CarriedWeights
     task_type: str | None
+    provenance: Mapping[str, object]
 
     @property
     def output_rank(self) -> int:
@@ -158,6 +160,7 @@ def plan_merge(
     base_model: str | None = None,
     unchecked: Sequence[str] = (),
     notes: Sequence[str] = (),
+    provenance: Mapping[str, object] = MappingProxyType({}),
 ) -> MergePlan:
     """Check a merge and lay out its work; no tensor is read but whole weights that several adapters have.
 
@@ -173,6 +176,7 @@ def plan_merge(
             name of ``base`` by default.
         unchecked: why there is no ``base``, as sentences for the user.
         notes: other sentences for the user, which become warnings of the plan.
+        provenance: where base and data come from, as the report records it.
 
     Returns:
         The plan.
@@ -221,6 +225,7 @@ def plan_merge(
         ),
         carried=carried,
         task_type=task_type,
+        provenance=provenance,
     )
 
 

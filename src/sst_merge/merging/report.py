@@ -104,6 +104,8 @@ class MergeReport:
         calibration: data that the method could read: ``harm``, ``benign``, ``benign of NAME`` → number and SHA-256;
             empty where none was given.
         output: type, largest rank, task type and SHA-256 of the written files; empty before writing.
+        provenance: where base and data come from: class, revision and commit of the base, what was allowed to be read
+            of it, revisions of data sets; empty where the caller says nothing.
         whole_weights: tensor name → adapter and shape of what is written as it is (heads, embeddings).
     """
 
@@ -122,6 +124,7 @@ class MergeReport:
     versions: Mapping[str, str]
     calibration: Mapping[str, CalibrationRecord] = field(default_factory=dict)
     output: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
     whole_weights: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:

@@ -197,6 +197,7 @@ class _Run:
             warnings=(*plan.warnings, *self.prepared.warnings, *_warnings(self.figures)),
             versions=package_versions(),
             calibration=calibration_records(self.inputs),
+            provenance=plan.provenance,
             whole_weights={
                 name: {"adapter": plan.carried.origin[name], "shape": list(weight.shape)}
                 for name, weight in plan.carried.tensors.items()
