@@ -1,4 +1,4 @@
-"""What a merge finds while it reads the adapters, before anything heavy: copies that are none, zeros, NaN."""
+"""What a merge finds while it reads the adapters, before anything heavy: copies and new words, zeros, NaN."""
 
 import json
 from pathlib import Path
@@ -10,8 +10,7 @@ from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
 from sst_merge.cli.main import cli
-from sst_merge.errors import AdapterError
-from sst_merge.lora_utils import Adapter, BaseModelIndex
+from sst_merge.lora_utils import Adapter, true_copies
 from sst_merge.merging import merge, plan_merge
 
 COPY = "base_model.model.model.embed_tokens.base_layer.weight"
@@ -56,45 +55,56 @@ def test_a_copy_of_the_base_is_left_out(build: Any, base: Path, stored: torch.dt
     code, output = run("merge", "--adapter", folder, "--output", tmp_path / "out")
     assert code == 0, output
     found, loaded = Adapter.load(tmp_path / "out"), Adapter.load(folder)
-    assert loaded.copies == loaded.left_out == (COPY,)
+    assert [weight.key for weight in loaded.whole.values()] == [COPY]
     assert found.modules == loaded.modules
-    assert found.left_out == ()
+    assert not found.whole
+    assert COPY in output
+
+
+def logits(build: Any, folder: Path, rows: int) -> torch.Tensor:
+    """Of a base with other new rows than those that were trained, and the adapter on it."""
+    from peft import PeftModel
+
+    model = build.tiny_model("llama")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(99)
+        model.resize_token_embeddings(build.VOCABULARY + rows, mean_resizing=False)
+    tokens = torch.tensor([[5, build.VOCABULARY, build.VOCABULARY + rows - 1, 7]])
+    with torch.no_grad():
+        return PeftModel.from_pretrained(model, folder)(tokens).logits[..., : build.VOCABULARY]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_new_words_are_refused_and_said(build: Any, base: Path, tmp_path: Path) -> None:
-    folder = embedding_adapter(build, tmp_path / "a", base, rows=3)
-    # The base's layers are not known here, so that the shape of the embedding says nothing: its weights do.
-    plan = plan_merge([Adapter.load(folder)])
-    with pytest.raises(AdapterError, match=r"no copy of the base's weight.*3 new rows \(words.*a merge would lose"):
-        plan.read_values()
-    code, output = run("merge", "--adapter", folder, "--output", tmp_path / "out", "--dry-run")
-    assert code == 2
-    assert "embed_tokens" in output
-    assert not (tmp_path / "out").exists()
+@pytest.mark.parametrize("known", [True, False])
+def test_new_words_are_carried(build: Any, relative_error: Any, base: Path, known: bool, tmp_path: Path) -> None:
+    place = base if known else Path("somebody/some-base")
+    folder = embedding_adapter(build, tmp_path / "a", place, rows=3)
+    code, output = run("merge", "--adapter", folder, "--output", tmp_path / "out")
+    assert code == 0, output
+    assert "whole weights are written as they are" in output
+    assert relative_error(logits(build, tmp_path / "out", 3), logits(build, folder, 3)) <= 1e-5
+    # And once more, from what was written.
+    assert run("merge", "--adapter", tmp_path / "out", "--output", tmp_path / "again")[0] == 0
+    assert relative_error(logits(build, tmp_path / "again", 3), logits(build, folder, 3)) <= 1e-5
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_changed_rows_are_refused_and_counted(build: Any, base: Path, tmp_path: Path) -> None:
+def test_two_that_disagree_are_refused(build: Any, base: Path, tmp_path: Path) -> None:
     def change(model: Any) -> None:
         with torch.no_grad():
             model.model.embed_tokens.weight[[2, 30]] += 0.1
 
-    folder = embedding_adapter(build, tmp_path / "a", base, change=change)
-    code, output = run("merge", "--adapter", folder, "--output", tmp_path / "out")
+    flags: list[object] = []
+    for name, how in (("a", None), ("b", change)):
+        flags += ["--adapter", embedding_adapter(build, tmp_path / name, Path("somebody/base"), change=how)]
+    code, output = run("merge", *flags, "--output", tmp_path / "out")
     assert code == 2
-    assert "2 rows that differ from the base's" in output
-    assert run("merge", "--adapter", folder, "--output", tmp_path / "out", "--drop-modules-to-save")[0] == 0
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_without_the_base_a_copy_is_not_believed(build: Any, base: Path, tmp_path: Path) -> None:
-    folder = embedding_adapter(build, tmp_path / "a", Path("somebody/some-base"), rows=3)
-    with pytest.raises(AdapterError, match=r"a copy of the base's or one with new words.*--drop-modules-to-save"):
-        merge([Adapter.load(folder)])
-    index = BaseModelIndex.load(base)
-    same = embedding_adapter(build, tmp_path / "b", Path("somebody/some-base"))
-    assert merge([Adapter.load(same)], base=index).adapter.modules == Adapter.load(same).modules
+    assert "different whole weights of 'model.embed_tokens.base_layer'" in output
+    assert run("merge", *flags, "--output", tmp_path / "out", "--modules-to-save-from", "b")[0] == 0
+    # Where the base tells that one of them is a mere copy, the other one counts.
+    code, output = run("merge", *flags, "--output", tmp_path / "known", "--base-model", base)
+    assert code == 0, output
+    assert len(Adapter.load(tmp_path / "known").whole) == 1
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -107,14 +117,13 @@ def test_a_tied_output_layer_is_compared_with_the_embedding(build: Any, tmp_path
     model.save_pretrained(tmp_path / "base")
     folder = build.adapter_folder(model, tmp_path / "a", targets=["embed_tokens", "lm_head"])
     adapter = Adapter.load(folder)
-    assert len(adapter.copies) == 2
-    plan_merge([adapter], base=BaseModelIndex.load(tmp_path / "base")).read_values()
+    assert len(adapter.whole) == 2
+    assert true_copies(adapter, [tmp_path / "base"]) == tuple(adapter.whole)
     file = folder / "adapter_model.safetensors"
     tensors = load_file(file)
     tensors["base_model.model.lm_head.base_layer.weight"][3] += 1
     save_file(tensors, file)
-    with pytest.raises(AdapterError, match=r"lm_head\.base_layer\.weight' is no copy.*1 rows that differ"):
-        plan_merge([adapter], base=BaseModelIndex.load(tmp_path / "base")).read_values()
+    assert true_copies(Adapter.load(folder), [tmp_path / "base"]) == ("model.embed_tokens.base_layer.weight",)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -126,13 +135,11 @@ def test_a_bias_of_the_output_layer_is_a_copy_too(build: Any, tmp_path: Path) ->
     build.randomise(model, seed=0)
     model.save_pretrained(tmp_path / "base")
     adapter = Adapter.load(build.adapter_folder(model, tmp_path / "a", targets=["lm_head", "embed_tokens"]))
-    assert "base_model.model.lm_head.base_layer.bias" in adapter.copies
-    base = BaseModelIndex.load(tmp_path / "base")
-    plan_merge([adapter], base=base).read_values()
+    assert "lm_head.base_layer.bias" in adapter.whole
+    assert set(true_copies(adapter, [tmp_path / "base"])) == set(adapter.whole)
     build.randomise(model, seed=1, only="lm_head.bias")
     other = Adapter.load(build.adapter_folder(model, tmp_path / "b", targets=["lm_head", "embed_tokens"]))
-    with pytest.raises(AdapterError, match=r"lm_head\.base_layer\.bias' is no copy.*9 rows that differ"):
-        plan_merge([other], base=base).read_values()
+    assert set(other.whole) - set(true_copies(other, [tmp_path / "base"])) == {"lm_head.base_layer.bias"}
 
 
 # --- adapters that contribute nothing ---------------------------------------------------------------------------------

@@ -221,7 +221,7 @@ def _adapter(adapter: Adapter, modules: dict[str, UpdateFigures]) -> AdapterFigu
         base_model=adapter.base_model,
         task_type=adapter.task_type,
         stored=None if adapter.path is None else read_stored_form(adapter.path, leave_out=adapter.leave_out),
-        left_out=adapter.left_out,
+        left_out=(*adapter.left_out, *(weight.key for weight in adapter.whole.values())),
         modules=modules,
     )
 
@@ -246,10 +246,11 @@ def _warnings(adapters: Sequence[Adapter]) -> list[str]:
     for adapter in adapters:
         if adapter.base_model is None:
             found.append(f"adapter {adapter.name!r} names no base model, so it was not compared with the others'")
-        if adapter.left_out:
+        beside = (*adapter.left_out, *(weight.key for weight in adapter.whole.values()))
+        if beside:
             found.append(
-                f"adapter {adapter.name!r}: {len(adapter.left_out)} tensors are not part of its low-rank update and "
-                f"are in none of the figures, such as {adapter.left_out[0]!r}"
+                f"adapter {adapter.name!r}: {len(beside)} tensors are not part of its low-rank update and "
+                f"are in none of the figures, such as {beside[0]!r}"
             )
         found += [f"adapter {adapter.name!r}: {note}" for note in adapter.notes]
     return found

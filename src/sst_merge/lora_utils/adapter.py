@@ -15,9 +15,11 @@ from ..files import file_sha256
 from .factors import LoraFactors
 from .header import WEIGHTS_NAME, ModuleLayout, natural_key, read_header
 from .layouts import ModuleKind
+from .opening import fitting_task_type
 from .settings import CONFIG_NAME, read_settings
 from .sources import FileSource, MemorySource, RenamedSource, Source
-from .writing import write_adapter
+from .whole_weights import WholeWeight, names_held
+from .writing import Ranks, write_adapter
 
 __all__ = ["Adapter", "Role", "adapter_fingerprints"]
 
@@ -39,7 +41,9 @@ class Adapter:
         task_type: PEFT's task type, such as ``CAUSAL_LM``.
         modules: canonical names of the modules that it touches, in natural order.
         left_out: tensors of the file that are no part of ΔW (see :class:`~.header.Header`).
-        copies: those of them that should be copies of weights of the base.
+        whole: canonical tensor name → whole trained weight beside the factors (a head, a grown embedding); no part of
+            ΔW, written again as it is.
+        modules_to_save: PEFT's field of that name, as far as ``whole`` has tensors of it.
         notes: what PEFT would read otherwise, as sentences.
         leave_out: names of modules that it was loaded without.
 
@@ -65,7 +69,8 @@ class Adapter:
     task_type: str | None
     modules: tuple[str, ...]
     left_out: tuple[str, ...]
-    copies: tuple[str, ...]
+    whole: Mapping[str, WholeWeight]
+    modules_to_save: tuple[str, ...]
     notes: tuple[str, ...]
     leave_out: tuple[str, ...]
     _layouts: Mapping[str, ModuleLayout] = field(repr=False)
@@ -96,7 +101,7 @@ class Adapter:
             role: ``utility`` or ``safety``.
             weight: factor in a weighted merge.
             drop_modules_to_save: leave whole trained weights (``modules_to_save``, saved embeddings) out; they are
-                refused otherwise.
+                kept beside the factors otherwise (``whole``).
             leave_out: modules to leave out, by their names or the ends of their names, such as a convolution.
 
         Raises:
@@ -114,7 +119,8 @@ class Adapter:
             task_type=settings.task_type,
             modules=tuple(header.modules),
             left_out=header.left_out,
-            copies=header.copies,
+            whole=MappingProxyType(dict(header.whole)),
+            modules_to_save=names_held(settings.modules_to_save, header.whole),
             notes=header.notes,
             leave_out=tuple(leave_out),
             _layouts=MappingProxyType({module: entry.layout for module, entry in header.modules.items()}),
@@ -131,6 +137,8 @@ class Adapter:
         weight: float = 1.0,
         base_model: str | None = None,
         task_type: str | None = None,
+        whole: Mapping[str, WholeWeight] = MappingProxyType({}),
+        modules_to_save: tuple[str, ...] = (),
     ) -> "Adapter":
         """An adapter that lives in memory.
 
@@ -141,6 +149,8 @@ class Adapter:
             weight: factor in a weighted merge.
             base_model: id or folder of the base model.
             task_type: PEFT's task type.
+            whole: canonical tensor name → whole weight of some file that is written along.
+            modules_to_save: PEFT's field of that name.
 
         Raises:
             AdapterError: no modules.
@@ -158,7 +168,8 @@ class Adapter:
             task_type=task_type,
             modules=tuple(kept),
             left_out=(),
-            copies=(),
+            whole=whole,
+            modules_to_save=modules_to_save,
             notes=(),
             leave_out=(),
             _layouts=MappingProxyType(layouts),
@@ -213,12 +224,22 @@ class Adapter:
                     f"expected one name for each"
                 )
         kept = {new: by_new[new] for new in sorted(by_new, key=natural_key)}
+        whole = {f"{names.get(m, m)}.{rest}": self.whole[name] for name in self.whole for m, rest in [_owner(name)]}
         return replace(
             self,
+            whole=MappingProxyType(whole),
             modules=tuple(kept),
             _layouts=MappingProxyType({new: self._layouts[old] for new, old in kept.items()}),
             _source=RenamedSource(self._source, MappingProxyType(kept)),
         )
+
+    def without_whole(self, names: Collection[str]) -> "Adapter":
+        """The same update without some of its whole weights, which then count as left out."""
+        if not names:
+            return self
+        left_out = sorted([*self.left_out, *(self.whole[name].key for name in names)])
+        kept = {name: weight for name, weight in self.whole.items() if name not in names}
+        return replace(self, whole=MappingProxyType(kept), left_out=tuple(left_out))
 
     def __contains__(self, module: object) -> bool:
         return module in self._layouts
@@ -275,7 +296,7 @@ class Adapter:
         return all(self._source.is_scaled_away(module) for module in self.modules)
 
     def check_values(self) -> tuple[str, ...]:
-        """Look at every factor once.
+        """Look at every factor and whole weight once.
 
         Returns:
             Modules of which one factor, or the scale, is zero, and with it ΔW.
@@ -283,6 +304,8 @@ class Adapter:
         Raises:
             AdapterError: NaN or Inf, with the tensor's name.
         """
+        for weight in self.whole.values():
+            weight.check()
         return tuple(m for m in self.modules if self._source.check(m) or self._source.is_scaled_away(m))
 
     def fingerprints(self) -> dict[str, str]:
@@ -296,6 +319,7 @@ class Adapter:
         path: str | Path,
         *,
         dtype: torch.dtype | None = None,
+        ranks: Ranks = "uniform",
         force: bool = False,
         extra_files: Mapping[str, str] = MappingProxyType({}),
     ) -> Path:
@@ -304,6 +328,7 @@ class Adapter:
         Args:
             path: folder to make.
             dtype: float16, bfloat16, float32 or float64; that of :meth:`factors` by default.
+            ranks: ``uniform`` or ``pattern``, where the modules' ranks differ.
             force: replace an existing folder.
             extra_files: file name → text, written into the same folder.
 
@@ -314,8 +339,11 @@ class Adapter:
             path,
             ((module, self.factors(module)) for module in self.modules),
             base_model=self.base_model,
-            task_type=self.task_type,
+            task_type=fitting_task_type(self.task_type, self.whole),
             dtype=dtype,
+            ranks=ranks,
+            whole=self.whole,
+            modules_to_save=self.modules_to_save,
             force=force,
             extra_files=extra_files,
         )
@@ -328,6 +356,15 @@ class Adapter:
                 f"adapter {self.name!r} does not touch module {module!r}; it touches {len(self.modules)} modules, "
                 f"such as {self.modules[0]!r}"
             ) from None
+
+
+def _owner(tensor: str) -> tuple[str, str]:
+    """The module of a whole weight, and the rest of its name."""
+    module, _, rest = tensor.rpartition(".base_layer.")
+    if module:
+        return module, f"base_layer.{rest}"
+    module, _, rest = tensor.rpartition(".")
+    return module, rest
 
 
 def adapter_fingerprints(folder: Path) -> dict[str, str]:

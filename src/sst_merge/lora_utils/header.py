@@ -12,6 +12,7 @@ from .folders import WEIGHTS_NAME, find_weights
 from .keys import SortedKeys, how_to_leave_out, sort_keys, stored_name
 from .layouts import ModuleKind, layer_kinds
 from .settings import TARGET_PARAMETERS, LoraSettings
+from .whole_weights import WholeWeight, heads_of, saved_part
 from .wrappers import PREFIX
 
 __all__ = ["PREFIX", "WEIGHTS_NAME", "Header", "ModuleEntry", "ModuleLayout", "natural_key", "read_header"]
@@ -69,16 +70,17 @@ class Header:
 
     Attributes:
         modules: canonical module name → where its factors lie.
-        left_out: keys that are no part of ΔW: PEFT's automatic copies of adapted embeddings and output layers
-            (``<module>.base_layer.weight``), tensors that only training needs, and, only where the caller asked to
-            drop them, whole weights of ``modules_to_save`` and modules by name.
-        copies: those of ``left_out`` that PEFT saved as copies; whether they are, only the base can tell.
+        left_out: keys that are no part of ΔW, nor written again: only where the caller asked to
+            drop them, whole weights and modules by name; tensors that only training needs.
+        whole: canonical tensor name → whole trained weight (``modules_to_save``, a saved embedding), no part of ΔW;
+            among them PEFT's automatic copies of adapted embeddings and output layers (``<module>.base_layer.weight``),
+            of which only the base can tell whether they are copies.
         notes: sentences about keys and fields that PEFT would read otherwise.
     """
 
     modules: Mapping[str, ModuleEntry]
     left_out: tuple[str, ...]
-    copies: tuple[str, ...]
+    whole: Mapping[str, WholeWeight]
     notes: tuple[str, ...]
 
 
@@ -95,7 +97,7 @@ def read_header(
     Args:
         folder: a PEFT adapter folder.
         settings: its configuration.
-        drop_modules_to_save: leave whole trained weights out of the adapter instead of refusing them.
+        drop_modules_to_save: leave whole trained weights out of the adapter.
         leave_out: modules to leave out, by their names or the ends of their names.
 
     Raises:
@@ -104,15 +106,17 @@ def read_header(
     file = find_weights(folder)
     tensors = _open_header(file)
     _refuse_empty(file, tensors)
-    if settings.modules_to_save and not drop_modules_to_save:
-        raise AdapterError(
-            f"{folder}: modules_to_save is {list(settings.modules_to_save)}: whole trained weights are no low-rank "
-            f"update; expected LoRA factors only. To leave them out: drop_modules_to_save=True "
-            f"(--drop-modules-to-save)"
-        )
     if settings.bias != "none":
         _refuse_biases(file, tensors, settings)
-    keys = sort_keys(file, tensors, drop_modules_to_save=drop_modules_to_save, leave_out=leave_out)
+    saved = (*settings.modules_to_save, *heads_of(settings.task_type))
+    keys = sort_keys(file, tensors, drop_modules_to_save=drop_modules_to_save, leave_out=leave_out, saved=saved)
+    named = set(settings.modules_to_save) - set(heads_of(settings.task_type))
+    if named and not drop_modules_to_save and not any(saved_part(name, named) for name in keys.whole):
+        raise AdapterError(
+            f"{file}: modules_to_save is {list(settings.modules_to_save)}, but the file holds no whole weight of any "
+            f"of them, so PEFT could not open it; save the adapter again, or go on without them: "
+            f"drop_modules_to_save=True (--drop-modules-to-save)"
+        )
     kept = sorted(keys.parts, key=natural_key)
     if not kept:
         raise AdapterError(f"{file}: holds no LoRA factors; expected lora_A and lora_B of at least one module")
@@ -129,7 +133,7 @@ def read_header(
     return Header(
         modules,
         tuple(sorted(keys.left_out)),
-        () if drop_modules_to_save else tuple(sorted(keys.copies)),
+        {name: WholeWeight(file, key, *tensors[key]) for name, key in keys.whole.items()},
         (*settings.notes, *_notes(modules, names, keys, settings)),
     )
 

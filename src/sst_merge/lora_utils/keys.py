@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..errors import AdapterError
 from .layouts import layer_kinds
+from .whole_weights import saved_part
 from .wrappers import PREFIX, plain_key
 
 __all__ = ["SortedKeys", "how_to_leave_out", "sort_keys", "stored_name"]
@@ -27,27 +28,35 @@ class SortedKeys:
 
     Attributes:
         parts: module → part, such as ``lora_A`` → key.
-        copies: key → module that it is a copy of.
+        whole: canonical tensor name → key of a whole weight.
         left_out: keys that are no part of ΔW.
         adapter_name: in the keys, or empty.
         wrapped: keys with segments of wrappers in them.
     """
 
     parts: dict[str, dict[str, str]]
-    copies: dict[str, str]
+    whole: dict[str, str]
     left_out: list[str]
     adapter_name: str
     wrapped: list[str]
 
 
-def sort_keys(file: Path, keys: Iterable[str], *, drop_modules_to_save: bool, leave_out: Collection[str]) -> SortedKeys:
+def sort_keys(
+    file: Path,
+    keys: Iterable[str],
+    *,
+    drop_modules_to_save: bool,
+    leave_out: Collection[str],
+    saved: Collection[str],
+) -> SortedKeys:
     """Sort a file's keys.
 
     Args:
         file: for messages.
         keys: of all tensors.
-        drop_modules_to_save: leave whole trained weights out instead of refusing them.
+        drop_modules_to_save: leave whole trained weights out.
         leave_out: modules to leave out, by their names or the ends of their names.
+        saved: ``modules_to_save``, with the heads that PEFT adds.
 
     Raises:
         AdapterError: a key that is none of these, two of one meaning, or several adapters in one file.
@@ -55,6 +64,7 @@ def sort_keys(file: Path, keys: Iterable[str], *, drop_modules_to_save: bool, le
     factor_key = re.compile(rf"(?P<module>.+)\.(?P<part>{'|'.join(_part_names())})(?P<rest>(?:\.[^.]+)*)")
     parts: dict[str, dict[str, str]] = {}
     copies: dict[str, str] = {}
+    whole: dict[str, str] = {}
     left_out: list[str] = []
     wrapped: list[str] = []
     adapter_names: set[str] = set()
@@ -89,18 +99,18 @@ def sort_keys(file: Path, keys: Iterable[str], *, drop_modules_to_save: bool, le
                 )
             adapter_names.add(adapter_name)
         elif "lora_" not in name and name.endswith((".base_layer.weight", ".base_layer.bias")):
-            left_out.append(key)
             module = name.rpartition(".base_layer.")[0]
             if not _is_named(module, leave_out):
                 copies[key] = module
-        elif "lora_" not in name and name.endswith((".weight", ".bias")):
-            if not drop_modules_to_save:
-                raise AdapterError(
-                    f"{file}: tensor {key!r} is a whole weight, not a LoRA factor (modules_to_save, or an embedding "
-                    f"that PEFT saved along); expected factors only. Save with save_embedding_layers=False, or leave "
-                    f"such weights out with drop_modules_to_save=True (--drop-modules-to-save)"
-                )
-            left_out.append(key)
+            if drop_modules_to_save or _is_named(module, leave_out):
+                left_out.append(key)
+            else:
+                whole[name] = key
+        elif "lora_" not in name and (name.endswith((".weight", ".bias")) or saved_part(name, saved)):
+            if drop_modules_to_save:
+                left_out.append(key)
+            else:
+                whole[name] = key
         elif name.endswith("flat_param"):
             raise AdapterError(
                 f"{file}: tensor {key!r} is a flattened shard of FSDP; expected the matrices themselves. Save the "
@@ -116,7 +126,7 @@ def sort_keys(file: Path, keys: Iterable[str], *, drop_modules_to_save: bool, le
     for key, module in copies.items():
         if module not in parts:
             raise AdapterError(f"{file}: tensor {key!r} belongs to no adapted module; save the adapter again")
-    return SortedKeys(parts, copies, left_out, next(iter(adapter_names), ""), wrapped)
+    return SortedKeys(parts, whole, left_out, next(iter(adapter_names), ""), wrapped)
 
 
 def how_to_leave_out(module: str) -> str:

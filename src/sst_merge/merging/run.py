@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..lora_utils import Adapter
+from ..lora_utils import Adapter, Ranks
 from ..methods import MergeProblem, Prepared
 from ..progress import Progress
 from .calibration_record import calibration_records
@@ -43,7 +43,14 @@ def merge_in_memory(
     run = _Run(plan, inputs, progress)
     run.check()
     factors = {merged.name: merged.factors for merged in run.modules()}
-    adapter = Adapter.from_factors(factors, name="merged", base_model=plan.base_model, task_type=plan.task_type)
+    adapter = Adapter.from_factors(
+        factors,
+        name="merged",
+        base_model=plan.base_model,
+        task_type=plan.task_type,
+        whole=plan.carried.tensors,
+        modules_to_save=plan.carried.modules_to_save,
+    )
     return MergeResult(adapter, run.report(), dict(run.timings), plan.input_folders)
 
 
@@ -53,8 +60,10 @@ def merge_to_folder(
     inputs: MergeInputs = NO_INPUTS,
     *,
     dtype: torch.dtype | None = None,
+    ranks: Ranks = "uniform",
     force: bool = False,
     extra_files: Mapping[str, FileText] = MappingProxyType({}),
+    copies: Mapping[str, Path] = MappingProxyType({}),
     progress: Progress | None = None,
     values: tuple[str, ...] | None = None,
 ) -> MergeReport:
@@ -65,8 +74,11 @@ def merge_to_folder(
         path: folder to make; nothing is left of it after an error.
         inputs: model and data.
         dtype: type to write; that of the computation by default.
+        ranks: ``uniform`` or ``pattern``, where the modules' ranks differ, as for
+            :func:`~sst_merge.lora_utils.write_adapter`.
         force: replace an existing folder.
         extra_files: file name → text, or a function of the finished report.
+        copies: relative name → file that is copied there as it is, such as a tokenizer's.
         progress: called with (stage, done, total).
         values: what :meth:`~.plan.MergePlan.read_values` returned, where it was called before.
 
@@ -81,9 +93,13 @@ def merge_to_folder(
         run.report,
         base_model=plan.base_model,
         task_type=plan.task_type,
+        whole=plan.carried.tensors,
+        modules_to_save=plan.carried.modules_to_save,
         dtype=dtype,
+        ranks=ranks,
         force=force,
         extra_files=extra_files,
+        copies=copies,
         inputs=plan.input_folders,
     )
 
@@ -181,6 +197,11 @@ class _Run:
             warnings=(*plan.warnings, *(self.found or ()), *self.prepared.warnings, *_warnings(self.figures)),
             versions=package_versions(),
             calibration=calibration_records(self.inputs),
+            provenance=plan.provenance,
+            whole_weights={
+                name: {"adapter": plan.carried.origin[name], "shape": list(weight.shape)}
+                for name, weight in plan.carried.tensors.items()
+            },
         )
 
     def _prepare(self) -> "Mapping[str, CoreSpace] | None":
