@@ -176,6 +176,14 @@ def test_factors_and_a_whole_weight_of_one_module_are_refused(build: Any, tmp_pa
         plan_merge([whole, factors])
 
 
+def test_factors_of_a_head_and_the_head_of_another_adapter_are_refused(build: Any, tmp_path: Path) -> None:
+    """PEFT would make no LoRA layer of ``pooler.score``, since ``score`` is a head of this task."""
+    head = Adapter.load(classifier(build, tmp_path / "head", 1))
+    other = Adapter.from_factors({"pooler.score": LoraFactors(torch.ones(4, 1), torch.ones(1, 4))}, name="other")
+    with pytest.raises(MergeError, match=r"'pooler\.score' has LoRA factors in one adapter"):
+        plan_merge([head, other])
+
+
 def test_a_damaged_head_is_refused(build: Any, tmp_path: Path) -> None:
     folder = classifier(build, tmp_path / "one", 1)
     tensors = load_file(folder / WEIGHTS)

@@ -142,7 +142,8 @@ def _loaded(choice: "TokenizerChoice", config: MergeConfig) -> "PreTrainedTokeni
     assert config.base_model is not None, "checked by the caller"
     if choice.reference is not None:
         try:
-            return load_tokenizer(choice.reference, access=config.access)
+            # A revision is the base's; another repository has its own.
+            return load_tokenizer(choice.reference, access=replace(config.access, revision=None))
         except BaseModelError as error:
             if config.tokenizer is not None:
                 raise

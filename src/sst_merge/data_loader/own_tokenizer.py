@@ -162,7 +162,8 @@ def choose_tokenizer(adapters: Mapping[str, Path], *, base: str | None, given: s
 def _given(given: str) -> TokenizerChoice:
     folder = Path(given)
     if not folder.is_dir():
-        return TokenizerChoice(given)
+        said = f"tokenizer {given!r} is no folder here: data are encoded with it, and the output gets no copy of it"
+        return TokenizerChoice(given, warnings=(said,))
     found = TokenizerFolder.read(folder)
     if found is None or found.tokens is None:
         raise BaseModelError(

@@ -69,8 +69,10 @@ def carried_weights(adapters: Sequence[Adapter], modules: Collection[str], *, ch
             tensors[name], origin[name] = weight, taken.name
     named = {name for adapter in adapters for name in adapter.modules_to_save}
     held = tuple(sorted(name for name in named if any(saved_part(tensor, (name,)) for tensor in tensors)))
+    task_type, _ = written_task_type(adapters, tensors)
     for module in modules:
-        if (shut_out := excluding_name(module, held)) is not None:
+        # PEFT makes no LoRA layer of what it takes for a whole weight, by the names of a task's heads as well.
+        if (shut_out := excluding_name(module, {*held, *heads_of(task_type)})) is not None:
             raise MergeError(_both(module, shut_out))
     return CarriedWeights(tensors, origin, held)
 
