@@ -146,7 +146,7 @@ def test_every_field_has_a_flag_and_a_description() -> None:
     assert len({flag.option for flag in flags.values()}) == len(flags)
     names = "base adapter adapters-dir suite judge judge-model samples attempts reference out cache "
     names += "allow-code-execution backend batch-size dtype device device-map tensor-parallel apply-chat-template "
-    names += "max-new-tokens driftcheck exclude seed allow-noop force"
+    names += "max-new-tokens driftcheck exclude seed allow-noop force base-revision trust-remote-code allow-pickle"
     assert {flag.option for flag in flags.values()} == {f"--{name}" for name in names.split()}
 
 

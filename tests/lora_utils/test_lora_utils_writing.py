@@ -54,8 +54,9 @@ def test_round_trip_through_peft(
     again = Adapter.load(out)
     assert again.modules == adapter.modules
     simple = simple_reader(out)
+    largest = max(adapter.rank(module) for module in adapter.modules)
     for module in adapter.modules:
-        assert again.rank(module) == adapter.rank(module)
+        assert again.rank(module) == largest
         assert relative_error(again.delta(module), adapter.delta(module, dtype=torch.float64)) <= 1e-6
         assert relative_error(simple[module], adapter.delta(module, dtype=torch.float64)) <= 1e-6
 
@@ -99,7 +100,7 @@ def test_full_names_are_told_apart_although_peft_matches_suffixes(build: Any, tm
 
     ranks = {"proj": 2, "a.proj": 5, "b.proj": 3, "b1proj": 5}
     adapter = Adapter.from_factors({m: build.random_factors(6, 7, r) for m, r in ranks.items()}, name="suffixes")
-    out = adapter.save(tmp_path / "out")
+    out = adapter.save(tmp_path / "out", ranks="pattern")
     config = json.loads((out / "adapter_config.json").read_text())
     assert config["rank_pattern"] == config["alpha_pattern"]
     for module, rank in ranks.items():

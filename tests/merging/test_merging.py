@@ -362,7 +362,8 @@ def test_plan_says_what_it_will_cost(build: Any) -> None:
     plan = plan_merge(inputs)
     assert [m.rank for m in plan.modules] == [8, 7, 8]
     numbers = 8 * (12 + 9) * 2 + 7 * (7 + 15)
-    assert plan.output_bytes(torch.bfloat16) == 2 * numbers
+    assert plan.output_bytes(torch.bfloat16, "pattern") == 2 * numbers
+    assert plan.output_bytes(torch.bfloat16) == 2 * (numbers + 7 + 15)
     assert merge(inputs).adapter.rank("model.layers.2.a") == 8
     assert plan_merge(inputs, settings=MergeSettings(rank=4)).output_rank == 4
     text = plan.describe()
@@ -392,7 +393,7 @@ def test_every_keyword_of_merge_reaches_its_record(monkeypatch: pytest.MonkeyPat
 
     given: dict[str, Any] = {"seed": 5, "rank": 2, "energy": 0.5, "compute_dtype": torch.float64, "device": "meta"}
     given |= {"assume_same_base": True, "model": object(), "harm": ["h"], "benign": ["b"], "adapter_benign": {"a": []}}
-    given |= {"base_weights": object(), "aligned_weights": object()}
+    given |= {"base_weights": object(), "aligned_weights": object(), "modules_to_save_from": "one"}
     assert set(given) == set(defaults)
     seen: dict[str, Any] = {}
     monkeypatch.setattr("sst_merge.merging.api.plan_merge", lambda *_, **keywords: seen.update(keywords))

@@ -8,7 +8,7 @@ import click
 
 from ..errors import ConfigError, OptionError
 from ..merging.config import MergeConfig
-from .console import progress_bars
+from .console import progress_bars, warn
 from .flags import config_from_flags
 from .merge import with_config_flags
 from .outputs import check_target
@@ -64,7 +64,7 @@ def collect(
     from ..data_loader import resolve_device, torch_type
     from ..merging import MergeSettings, merge_problem, plan_merge
     from ..sst import SSTMerge
-    from .inputs import load_adapters, load_base_index, load_model_and_data
+    from .inputs import load_adapters, load_base_index, load_model_and_data, own_tokenizer
 
     opened = load_adapters(checked)
     merge_settings = MergeSettings(
@@ -72,19 +72,24 @@ def collect(
         compute_dtype=torch_type(checked.compute_dtype),
         device=resolve_device(checked.device),
         assume_same_base=checked.assume_same_base,
+        modules_to_save_from=checked.modules_to_save_from,
     )
+    tokenizer = own_tokenizer(checked, opened)
+    for warning in tokenizer.warnings:
+        warn(warning)
+    base, _ = load_base_index(checked, opened, needed=True)
     plan = plan_merge(
         opened,
         "sst",
         options=checked.merge.options,
         # A Fisher needs less of it than a merge; what it does need has been checked.
         given=("model", "harm", "benign"),
-        base=load_base_index(checked, opened),
+        base=base,
         settings=merge_settings,
     )
-    loaded = load_model_and_data(checked, str(merge_settings.device))
-    for adapter in plan.adapters:
-        adapter.check_values()
+    plan.read_values()
+    modules = [module.name for module in plan.modules]
+    loaded = load_model_and_data(checked, str(merge_settings.device), modules=modules, tokenizer=tokenizer)
     with progress_bars() as progress:
         problem = merge_problem(plan, loaded, progress=progress)
         merge = SSTMerge(problem, options)

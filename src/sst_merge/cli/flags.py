@@ -161,24 +161,37 @@ def config_from_flags(
 def parse_adapter(text: str) -> dict[str, object]:
     """One ``--adapter``: a folder, or ``name=code,path=...,role=safety,weight=0.5``.
 
+    A folder that is there is taken as such, whatever its name holds; so is one behind ``path=`` with commas in it.
+
     Raises:
         ConfigError: a part that is not ``key=value``.
     """
     fields: dict[str, object] = {}
-    if text.partition("=")[0] in AdapterConfig.model_fields:
-        for part in text.split(","):
-            key, sign, value = part.partition("=")
+    if text.partition("=")[0] in AdapterConfig.model_fields and not Path(text).expanduser().is_dir():
+        parts = text.split(",")
+        while parts:
+            key, sign, value = parts[0].partition("=")
             if not sign:
                 raise ConfigError(
-                    f"--adapter {text!r}: {part!r} is not key=value; expected a folder, or fields such as "
+                    f"--adapter {text!r}: {parts[0]!r} is not key=value; expected a folder, or fields such as "
                     f"name=code,path=adapters/code,role=utility,weight=1.0"
                 )
-            fields[key.strip()] = value.strip()
+            used = _parts_of_path(value, parts[1:]) if key.strip() == "path" else 0
+            fields[key.strip()] = ",".join([value, *parts[1 : 1 + used]]).strip()
+            parts = parts[1 + used :]
     else:
         fields["path"] = text
     if "path" in fields:
         fields["path"] = str(Path(str(fields["path"])).expanduser().absolute())
     return fields
+
+
+def _parts_of_path(start: str, following: Sequence[str]) -> int:
+    """How many of the parts behind a path belong to it, because only with them it is a folder: as many as can."""
+    for count in range(len(following), 0, -1):
+        if Path(",".join([start, *following[:count]]).strip()).expanduser().is_dir():
+            return count
+    return 0
 
 
 def parse_setting(text: str) -> tuple[str, object]:

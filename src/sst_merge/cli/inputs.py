@@ -1,51 +1,183 @@
 """From a configuration to adapters, model and batches in memory."""
 
+from collections.abc import Collection
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..data_loader import DataSource
-from ..errors import ConfigError
+from ..errors import BaseModelError, ConfigError, DataError
 from ..merging.config import MergeConfig
+from .console import warn
 
 if TYPE_CHECKING:
-    from ..data_loader import Batch, Row
+    from transformers import PreTrainedTokenizerBase
+
+    from ..data_loader import Batch, Row, TokenizerChoice
     from ..lora_utils import Adapter, BaseModelIndex
     from ..merging import MergeInputs
     from ..methods import Needs
 
-__all__ = ["load_adapters", "load_base_index", "load_inputs", "load_model_and_data"]
+__all__ = [
+    "load_adapters",
+    "load_base_index",
+    "load_inputs",
+    "load_model_and_data",
+    "needs_of",
+    "own_tokenizer",
+    "provenance",
+]
 
 
 def load_adapters(config: MergeConfig) -> "list[Adapter]":
-    """Open every adapter of the configuration; headers only."""
-    from ..lora_utils import Adapter
+    """Open every adapter of the configuration; headers only.
 
-    return [
+    Raises:
+        ConfigError: a module to leave out that no adapter has.
+    """
+    from ..lora_utils import Adapter
+    from ..lora_utils.wrappers import plain_key
+
+    adapters = [
         Adapter.load(
             item.path,
             name=item.label,
             role=item.role,
             weight=item.weight,
             drop_modules_to_save=config.drop_modules_to_save,
+            leave_out=config.leave_out,
         )
         for item in config.adapters
     ]
+    for name in config.leave_out:
+        if not any(f".{name}." in plain_key(key) for adapter in adapters for key in adapter.left_out):
+            raise ConfigError(
+                f"leave_out: no adapter has a module {name!r}; expected a module's name, or the end of one"
+            )
+    return adapters
 
 
-def load_base_index(config: MergeConfig, adapters: "list[Adapter]") -> "BaseModelIndex | None":
-    """Layers of the base model (or of the adapters' own, where it is a folder here) to check against, or None."""
-    from ..lora_utils import BaseModelIndex
+def load_base_index(
+    config: MergeConfig, adapters: "list[Adapter]", *, needed: bool
+) -> "tuple[BaseModelIndex | None, list[str]]":
+    """Layers of the base model to check the adapters against, as far as there is one.
 
-    base = config.base_model
-    if base is None:
-        named = {adapter.base_model for adapter in adapters if adapter.base_model is not None}
-        base = next((name for name in sorted(named) if (Path(name) / "config.json").is_file()), None)
-    return None if base is None else BaseModelIndex.load(base)
+    Args:
+        config: may name a base; the adapters' own is taken where it does not and that is a folder here.
+        adapters: what is merged.
+        needed: whether the method runs the base or reads its weights.
+
+    Returns:
+        The layers, or None with a sentence about why the adapters were not checked. A base that was only found beside
+        the adapters is a help and never a reason to refuse.
+
+    Raises:
+        BaseModelError: the base that is needed cannot be built, or the one that was given is no model.
+    """
+    from ..lora_utils import BaseModelIndex, check_against_base, exists_here, hub_id, spelled_alike
+
+    modules = {module for adapter in adapters for module in adapter.modules}
+    types = {adapter.task_type for adapter in adapters if adapter.task_type is not None}
+    task_type = types.pop() if len(types) == 1 else None
+    given = config.base_model
+    if given is not None:
+        try:
+            index = BaseModelIndex.load(
+                given, modules=modules, task_type=task_type, generative=needed, access=config.access
+            )
+        except BaseModelError as error:
+            if needed or not (exists_here(given) or hub_id(given)):
+                raise
+            return None, [_unchecked(given, error)]
+        return index, []
+    named = {adapter.base_model for adapter in adapters if adapter.base_model is not None}
+    found = next((name for name in sorted(named) if exists_here(name)), None)
+    if found is None:
+        return None, []
+    try:
+        index = BaseModelIndex.load(found, modules=modules, task_type=task_type)
+        for adapter in spelled_alike(adapters, index.modules)[0]:
+            check_against_base(adapter, index)
+    except BaseModelError as error:
+        return None, [_unchecked(found, error)]
+    return index, []
 
 
-def load_inputs(config: MergeConfig, needs: "Needs", device: str) -> "MergeInputs":
+def needs_of(config: MergeConfig) -> "Needs":
+    """What the configuration's method must be given, with its options."""
+    from ..methods import get_method, parse_options
+
+    method = get_method(config.merge.method)
+    return method.needs_for(parse_options(method, config.merge.options))
+
+
+def provenance(config: MergeConfig, base: "BaseModelIndex | None") -> dict[str, object]:
+    """Where base and data come from, for the report: what a name alone does not say."""
+    found: dict[str, object] = {}
+    if config.base_model is not None:
+        found["base"] = {
+            "class": None if base is None else base.class_name,
+            "revision": config.base_revision,
+            "commit": None if base is None else base.commit,
+            "trust_remote_code": config.trust_remote_code,
+            "allow_pickle": config.allow_pickle,
+        }
+    sources = {"harm": config.data.harm, "benign": config.data.benign}
+    sources |= {f"benign of {item.label}": item.data for item in config.adapters}
+    data = {
+        name: {"dataset": source.dataset, "subset": source.subset, "split": source.split, "revision": source.revision}
+        for name, source in sources.items()
+        if source is not None and source.dataset is not None
+    }
+    return found | ({"data": data} if data else {})
+
+
+def _loaded(choice: "TokenizerChoice", config: MergeConfig) -> "PreTrainedTokenizerBase":
+    """The tokenizer that was chosen. One that was only found beside an adapter gives way where it cannot be loaded.
+
+    Raises:
+        BaseModelError: the one that was given, or the base's, cannot be loaded.
+    """
+    from ..data_loader import load_tokenizer
+
+    assert config.base_model is not None, "checked by the caller"
+    if choice.reference is not None:
+        try:
+            # A revision is the base's; another repository has its own.
+            return load_tokenizer(choice.reference, access=replace(config.access, revision=None))
+        except BaseModelError as error:
+            if config.tokenizer is not None:
+                raise
+            warn(f"the base's own tokenizer is used for data: {error}")
+    encoder = load_tokenizer(config.base_model, access=config.access)
+    if choice.templates:
+        encoder.chat_template = dict(choice.templates)
+    return encoder
+
+
+def _unchecked(base: str, error: BaseModelError) -> str:
+    return f"the adapters were not checked against the layers of {base!r}, which this method does not need: {error}"
+
+
+def own_tokenizer(config: MergeConfig, adapters: "list[Adapter]") -> "TokenizerChoice":
+    """Whose tokenizer encodes the data and goes into the output; no tokenizer is loaded."""
+    from ..data_loader import choose_tokenizer
+
+    folders = {adapter.name: adapter.path for adapter in adapters if adapter.path is not None}
+    base = config.base_model or next((a.base_model for a in adapters if a.base_model is not None), None)
+    return choose_tokenizer(folders, base=base, given=config.tokenizer)
+
+
+def load_inputs(
+    config: MergeConfig, needs: "Needs", device: str, *, modules: Collection[str], tokenizer: "TokenizerChoice"
+) -> "MergeInputs":
     """Load what a method needs, and nothing else.
+
+    Args:
+        config: names the base and the data.
+        needs: of the method.
+        device: where the model goes.
+        modules: that the adapters touch; they decide which class of transformers the base is.
+        tokenizer: what encodes the data.
 
     Raises:
         ConfigError: an aligned base without a base to compare it with.
@@ -53,7 +185,11 @@ def load_inputs(config: MergeConfig, needs: "Needs", device: str) -> "MergeInput
     from ..lora_utils import BaseWeights
     from ..merging import MergeInputs
 
-    loaded = load_model_and_data(config, device) if needs.data or needs.base else MergeInputs()
+    loaded = (
+        load_model_and_data(config, device, modules=modules, tokenizer=tokenizer)
+        if needs.data or needs.base
+        else MergeInputs()
+    )
     if not needs.aligned_base or config.aligned_base_model is None:
         return loaded
     if config.base_model is None:
@@ -65,35 +201,74 @@ def load_inputs(config: MergeConfig, needs: "Needs", device: str) -> "MergeInput
     )
 
 
-def load_model_and_data(config: MergeConfig, device: str) -> "MergeInputs":
+def load_model_and_data(
+    config: MergeConfig, device: str, *, modules: Collection[str], tokenizer: "TokenizerChoice"
+) -> "MergeInputs":
     """Read and tokenise the calibration data, then load the base model: what is cheap to refuse comes first.
+
+    Args:
+        config: names the base and the data.
+        device: where the model goes.
+        modules: that the adapters touch.
+        tokenizer: what encodes the data.
 
     Raises:
         ConfigError: no base model.
+        DataError: the tokenizer knows tokens that the model has no embedding of.
     """
     if config.base_model is None:
         raise ConfigError("base_model: missing; a command that reads data needs the base model's folder or hub id")
-    from ..data_loader import encode_rows, load_base_model, load_rows, load_tokenizer
+    from ..data_loader import encode_rows, load_base_model, read_rows
     from ..merging import MergeInputs
 
     def read(source: DataSource | None) -> "tuple[DataSource, list[Row]] | None":
-        return None if source is None else (source, load_rows(source, seed=config.seed))
+        if source is None:
+            return None
+        found = read_rows(source, seed=config.seed)
+        for note in found.notes:
+            warn(note)
+        return source, found.rows
 
     harm, benign = read(config.data.harm), read(config.data.benign)
     own = {item.label: read(item.data) for item in config.adapters if item.data is not None}
-    tokenizer = load_tokenizer(config.base_model)
+    encoder = _loaded(tokenizer, config)
 
     def encoded(found: "tuple[DataSource, list[Row]] | None") -> "list[Batch]":
         if found is None:
             return []
         source, rows = found
         size = config.data.batch_size
-        return encode_rows(rows, tokenizer, template=source.template, max_length=source.max_length, batch_size=size)
+        return encode_rows(
+            rows,
+            encoder,
+            template=source.template,
+            template_name=source.template_name,
+            max_length=source.max_length,
+            batch_size=size,
+        )
 
     batches = {"harm": encoded(harm), "benign": encoded(benign)}
     own_batches = {name: encoded(found) for name, found in own.items()}
-    model = load_base_model(config.base_model, dtype=config.model_dtype, device=device, device_map=config.device_map)
-    where = model.get_input_embeddings().weight.device
+    model = load_base_model(
+        config.base_model,
+        modules=modules,
+        dtype=config.model_dtype,
+        device=device,
+        device_map=config.device_map,
+        access=config.access,
+    )
+    weight = model.get_input_embeddings().weight
+    where = weight.device
+    largest = max(
+        (int(batch.input_ids.max()) for found in (*batches.values(), *own_batches.values()) for batch in found),
+        default=0,
+    )
+    if largest >= weight.shape[0]:
+        raise DataError(
+            f"tokenizer {encoder.name_or_path!r} gives the token {largest}, the base {config.base_model!r} has "
+            f"{weight.shape[0]} embeddings: it was made for a base with more tokens. Name the base's own: tokenizer "
+            f"(--tokenizer {config.base_model})"
+        )
 
     def moved(found: "list[Batch]") -> "list[Batch]":
         return [batch.to(where) for batch in found]

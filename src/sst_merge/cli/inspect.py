@@ -38,6 +38,7 @@ _KEYS = ("name", "path", "role", "weight")
 )
 @click.option("--top", default=3, show_default=True, type=click.IntRange(min=1), help="modules to name per pair")
 @click.option("--drop-modules-to-save", is_flag=True, help="leave whole trained weights of the adapters out")
+@click.option("--leave-out", multiple=True, metavar="MODULE", help="module to leave out, by name or end of name")
 @click.option("--force", is_flag=True, help="replace existing files")
 def inspect(
     adapters: Sequence[str],
@@ -48,6 +49,7 @@ def inspect(
     negligible: float,
     top: int,
     drop_modules_to_save: bool,
+    leave_out: Sequence[str],
     force: bool,
 ) -> None:
     """Measure and show."""
@@ -57,7 +59,7 @@ def inspect(
     if stem is not None:
         for suffix in (".png", ".svg"):
             check_target(stem.with_name(f"{stem.name}{suffix}"), option="--heatmap", force=force)
-    opened = _open(adapters, drop_modules_to_save)
+    opened = _open(adapters, drop_modules_to_save, leave_out)
     from ..inspection import inspect_adapters
 
     with progress_bars() as progress:
@@ -85,7 +87,7 @@ def inspect(
             click.echo(str(path), err=as_json)
 
 
-def _open(texts: Sequence[str], drop_modules_to_save: bool) -> "list[Adapter]":
+def _open(texts: Sequence[str], drop_modules_to_save: bool, leave_out: Sequence[str]) -> "list[Adapter]":
     """Load every adapter; those without a name get the shortest end of their path that tells them apart.
 
     Raises:
@@ -110,6 +112,7 @@ def _open(texts: Sequence[str], drop_modules_to_save: bool) -> "list[Adapter]":
             role=fields.get("role", "utility"),  # type: ignore[arg-type]  # Adapter itself judges it
             weight=_weight(fields.get("weight", 1.0), texts[index]),
             drop_modules_to_save=drop_modules_to_save,
+            leave_out=leave_out,
         )
         for index, fields in enumerate(given)
     ]

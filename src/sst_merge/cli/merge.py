@@ -12,6 +12,7 @@ from .console import progress_bars, warn
 from .flags import config_from_flags, with_flags
 
 if TYPE_CHECKING:
+    from ..lora_utils import Adapter
     from ..merging import FileText, MergePlan
 
 __all__ = ["merge", "with_config_flags"]
@@ -56,26 +57,42 @@ def merge(config: Path | None, adapters: Sequence[str], settings: Sequence[str],
         )
     from ..data_loader import resolve_device, torch_type
     from ..merging import merge_to_folder
-    from .inputs import load_inputs
+    from .inputs import load_adapters, load_inputs, own_tokenizer
 
-    plan = _plan(checked, resolve_device(checked.device), "command line" if config is None else str(config))
+    opened = load_adapters(checked)
+    tokenizer = own_tokenizer(checked, opened)
+    plan = _plan(
+        checked,
+        opened,
+        resolve_device(checked.device),
+        "command line" if config is None else str(config),
+        notes=tokenizer.warnings,
+    )
     dtype = torch_type(checked.output.dtype) if checked.output.dtype else None
+    with progress_bars() as progress:
+        found = plan.read_values(progress=progress)
     if dry_run:
-        click.echo(plan.describe(dtype=dtype))
+        click.echo(plan.describe(dtype=dtype, ranks=checked.output.ranks))
+        for warning in found:
+            click.echo(f"warning  {warning}")
         for line in _rows_found(checked):
             click.echo(line)
         click.echo(f"nothing written; without --dry-run the result goes to {checked.output.path}")
         return
-    inputs = load_inputs(checked, plan.needs, str(plan.settings.device))
+    modules = [module.name for module in plan.modules]
+    inputs = load_inputs(checked, plan.needs, str(plan.settings.device), modules=modules, tokenizer=tokenizer)
     with progress_bars() as progress:
         report = merge_to_folder(
             plan,
             checked.output.path,
             inputs,
             dtype=dtype,
+            ranks=checked.output.ranks,
             force=checked.force,
             extra_files=_pages(),
+            copies=tokenizer.files,
             progress=progress,
+            values=found,
         )
     for warning in report.warnings:
         warn(warning)
@@ -86,12 +103,13 @@ def merge(config: Path | None, adapters: Sequence[str], settings: Sequence[str],
     click.echo(str(checked.output.path))
 
 
-def _plan(config: MergeConfig, device: str, source: str) -> "MergePlan":
+def _plan(
+    config: MergeConfig, adapters: "list[Adapter]", device: str, source: str, *, notes: Sequence[str]
+) -> "MergePlan":
     from ..data_loader import torch_type
     from ..merging import MergeSettings, plan_merge
-    from .inputs import load_adapters, load_base_index
+    from .inputs import load_base_index, needs_of, provenance
 
-    adapters = load_adapters(config)
     present = {
         "model": config.base_model,
         "harm": config.data.harm,
@@ -106,15 +124,22 @@ def _plan(config: MergeConfig, device: str, source: str) -> "MergePlan":
         compute_dtype=torch_type(config.compute_dtype),
         device=device,
         assume_same_base=config.assume_same_base,
+        modules_to_save_from=config.modules_to_save_from,
     )
     try:
+        needs = needs_of(config)
+        base, unchecked = load_base_index(config, adapters, needed=needs.data or needs.base)
         return plan_merge(
             adapters,
             config.merge.method,
             options=config.merge.options,
             settings=settings,
             given=tuple(name for name, value in present.items() if value is not None),
-            base=load_base_index(config, adapters),
+            base=base,
+            base_model=config.base_model,
+            unchecked=unchecked,
+            provenance=provenance(config, base),
+            notes=notes,
         )
     except UnknownMethodError as error:
         raise ConfigError(f"{source}: merge.method: {error}") from error
@@ -130,14 +155,16 @@ def _pages() -> "dict[str, FileText]":
 
 def _rows_found(config: MergeConfig) -> list[str]:
     """Rows of the data that lie on this machine; a hub data set is not fetched for a dry run."""
-    from ..data_loader import load_rows
+    from ..data_loader import read_rows
 
     sources = {"data.harm": config.data.harm, "data.benign": config.data.benign}
     sources |= {f"data of {item.label}": item.data for item in config.adapters}
     lines = []
     for name, source in sources.items():
         if source is not None and source.path is not None:
-            lines.append(f"data     {name}: {len(load_rows(source, seed=config.seed))} rows")
+            found = read_rows(source, seed=config.seed)
+            lines.append(f"data     {name}: {len(found.rows)} rows")
+            lines += [f"warning  {note}" for note in found.notes]
         elif source is not None:
             lines.append(f"data     {name}: {source.name}, not fetched in a dry run")
     return lines

@@ -41,7 +41,7 @@ def train(config: Path | None, dry_run: bool, **values: Any) -> None:
         raise OutputExistsError(f"{checked.output} exists already; choose another --output, or replace it with --force")
     from ..training import check_targets, read_mixture, train_adapter
 
-    index = check_targets(checked.base, checked.recipe)
+    index = check_targets(checked.base, checked.recipe, access=checked.access)
     mixture = read_mixture(checked.data, seed=checked.seed)
     if mixture.shared:
         warn(f"{mixture.shared} prompts are in more than one source; if their answers differ, they undo each other")
@@ -61,6 +61,7 @@ def train(config: Path | None, dry_run: bool, **values: Any) -> None:
             role=checked.role,
             sources=mixture.counts,
             checkpoint_seconds=60 * checked.checkpoint_minutes,
+            access=checked.access,
         )
     click.echo(
         f"trained on {report.rows} rows in {report.steps} steps and {_duration(report.seconds)} "
@@ -75,7 +76,9 @@ def _describe(config: TrainConfig, index: "BaseModelIndex", mixture: "Mixture") 
     from ..training.cost import estimated_seconds
     from ..training.train import training_dtype
 
-    plan = plan_training(mixture.rows, load_tokenizer(config.base), config.recipe, seed=config.seed)
+    plan = plan_training(
+        mixture.rows, load_tokenizer(config.base, access=config.access), config.recipe, seed=config.seed
+    )
     device = resolve_device(config.device)
     dtype = training_dtype(config.recipe.dtype, device)
     seconds = estimated_seconds(plan, index, dtype=dtype, device=device)

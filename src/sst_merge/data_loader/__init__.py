@@ -1,22 +1,35 @@
 """Prompts and answers: from files or the hub to rows, from rows to batches with labels on the answer only."""
 
+from .access import PLAIN, BaseAccess, BaseAccessFields
 from .answer_logits import AnswerLogits, answer_logits, can_share_prefix
 from .base_model import base_fingerprint, load_base_model, load_tokenizer, resolve_device, torch_type
 from .batch import Batch
+from .chat_template import check_chat_template
 from .encode import EncodedRow, encode_each, encode_rows, pad_rows
-from .load import load_rows
+from .load import LoadedRows, load_rows, read_rows
+from .model_class import AUTO_CLASSES, empty_model
+from .own_tokenizer import TokenizerChoice, choose_tokenizer
 from .rows import Row, normalise_prompt, split_rows
 from .source import DataSource
 
 __all__ = [
+    "AUTO_CLASSES",
     "AnswerLogits",
+    "BaseAccess",
+    "BaseAccessFields",
     "Batch",
     "DataSource",
     "EncodedRow",
+    "LoadedRows",
+    "PLAIN",
     "Row",
+    "TokenizerChoice",
     "answer_logits",
     "base_fingerprint",
     "can_share_prefix",
+    "check_chat_template",
+    "choose_tokenizer",
+    "empty_model",
     "encode_each",
     "encode_rows",
     "load_base_model",
@@ -24,6 +37,7 @@ __all__ = [
     "load_tokenizer",
     "normalise_prompt",
     "pad_rows",
+    "read_rows",
     "resolve_device",
     "split_rows",
     "torch_type",

@@ -3,13 +3,15 @@
 Torch and transformers are imported when something is loaded, so that configurations can be checked without them.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BaseModelError, ConfigError
 from ..files import file_sha256
+from .access import PLAIN, BaseAccess
+from .model_class import code_advice, empty_model, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +42,7 @@ def resolve_device(name: str) -> str:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(
-            f"device: {name!r} cannot be used here ({_first_line(error)}); take cpu, cuda or auto"
+            f"device: {name!r} cannot be used here ({first_line(error)}); take cpu, cuda or auto"
         ) from error
     return name
 
@@ -60,16 +62,25 @@ def torch_type(name: str) -> "torch.dtype":
 
 
 def load_base_model(
-    reference: str, *, dtype: str = "auto", device: str = "cpu", device_map: str | None = None
+    reference: str,
+    *,
+    modules: Collection[str] = (),
+    dtype: str = "auto",
+    device: str = "cpu",
+    device_map: str | None = None,
+    access: BaseAccess = PLAIN,
 ) -> "PreTrainedModel":
     """Load a causal language model for reading: evaluation mode, no dropout.
 
     Args:
         reference: folder or hub id.
+        modules: names of modules that adapters touch; they decide as which class it is loaded
+            (:func:`~.model_class.empty_model`). Without them as ``AutoModelForCausalLM``.
         dtype: name of a type, or ``auto`` for the one that it is stored in.
         device: where the model goes; :func:`resolve_device` makes one out of ``auto``.
         device_map: how transformers spreads the model over several devices, such as ``auto``; ``device`` is not used
             then.
+        access: what may be read.
 
     Returns:
         The model.
@@ -77,28 +88,31 @@ def load_base_model(
     Raises:
         BaseModelError: transformers cannot load it.
     """
-    from transformers import AutoModelForCausalLM
+    import transformers
 
     options: dict[str, Any] = {"dtype": "auto" if dtype == "auto" else torch_type(dtype)}
     if device_map is not None:
         options["device_map"] = device_map
-    with _loading(reference, "model"):
-        model = AutoModelForCausalLM.from_pretrained(reference, **options)
+    name = "AutoModelForCausalLM"
+    if modules:
+        name = empty_model(reference, modules=modules, generative=True, access=access).class_name
+    with _loading(reference, "model", access):
+        model = getattr(transformers, name).from_pretrained(reference, **options, **access.of_weights(reference))
     if device_map is None:
         model = model.to(device)
     return model.eval()
 
 
-def load_tokenizer(reference: str) -> "PreTrainedTokenizerBase":
-    """Load the tokenizer of a base model.
+def load_tokenizer(reference: str, *, access: BaseAccess = PLAIN) -> "PreTrainedTokenizerBase":
+    """Load the tokenizer of a base model, or of another folder that holds one.
 
     Raises:
         BaseModelError: transformers cannot load it.
     """
     from transformers import AutoTokenizer
 
-    with _loading(reference, "tokenizer"):
-        return AutoTokenizer.from_pretrained(reference)
+    with _loading(reference, "tokenizer", access):
+        return AutoTokenizer.from_pretrained(reference, **access.of(reference))
 
 
 def base_fingerprint(reference: str, commit: str | None = None) -> Mapping[str, Any]:
@@ -119,15 +133,15 @@ def base_fingerprint(reference: str, commit: str | None = None) -> Mapping[str, 
 
 
 @contextmanager
-def _loading(reference: str, what: str) -> Iterator[None]:
+def _loading(reference: str, what: str, access: BaseAccess) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError) as error:
+    # Classes of models and tokenizers are other people's code, and raise anything on files that they do not expect.
+    except Exception as error:
+        advice = code_advice(error, access)
+        if what == "model" and not access.allow_pickle and "safetensors" in str(error):
+            advice += "; weights saved as pickles can run code and are read only with --allow-pickle"
         raise BaseModelError(
-            f"base model {reference!r}: transformers cannot load its {what} ({_first_line(error)}); expected a folder "
-            f"or hub id of a causal language model with its tokenizer"
+            f"base model {reference!r}: transformers cannot load its {what} ({first_line(error)}); expected a folder "
+            f"or hub id of a causal language model with its tokenizer{advice}"
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import DataError
+from .chat_template import Conversation, TemplateFailure, chat_template, render_chats
 from .rows import RowLike
 from .source import Template
 
@@ -36,14 +37,12 @@ class _Frame:
     """What a tokenizer's format puts around a conversation of one prompt and one answer.
 
     Attributes:
-        chat: the prompt goes through the chat template.
         start: ids before the prompt that its text does not contain.
         context: text between the generation prompt and the answer that is not the answer's (an empty think block).
         lead: white space that the template puts before the answer; the model generates it, so it is labelled.
         end: ids that end the answer.
     """
 
-    chat: bool
     start: tuple[int, ...]
     context: str
     lead: str
@@ -55,6 +54,7 @@ def encode_rows(
     tokenizer: "PreTrainedTokenizerBase",
     *,
     template: Template = "auto",
+    template_name: str | None = None,
     max_length: int = 512,
     batch_size: int = 8,
     device: "torch.device | str | None" = None,
@@ -73,6 +73,7 @@ def encode_rows(
         rows: prompts and answers.
         tokenizer: of the base model.
         template: ``chat``, ``plain`` or ``auto`` (chat where the tokenizer has a template).
+        template_name: which of the tokenizer's chat templates, where it has several.
         max_length: longest sequence in tokens.
         batch_size: rows in a batch.
         device: where the tensors go; the CPU by default.
@@ -81,7 +82,8 @@ def encode_rows(
         Batches of (b, t) tensors, rows sorted by length; labels are -100 outside the answer, padding has mask 0.
 
     Raises:
-        DataError: no rows, a row without answer tokens, or ``chat`` with a tokenizer that has no template.
+        DataError: no rows, a row without answer tokens, ``chat`` with a tokenizer that has no template, several
+            templates and none named, or one that fails or takes too long.
 
     Example:
         >>> from tokenizers import Tokenizer, models, pre_tokenizers
@@ -97,13 +99,18 @@ def encode_rows(
     """
     if batch_size < 1:
         raise DataError(f"batch_size = {batch_size}; expected at least 1")
-    encoded = encode_each(rows, tokenizer, template=template, max_length=max_length)
+    encoded = encode_each(rows, tokenizer, template=template, template_name=template_name, max_length=max_length)
     encoded.sort(key=lambda row: len(row.ids))
     return [pad_rows(encoded[i : i + batch_size], tokenizer, device) for i in range(0, len(encoded), batch_size)]
 
 
 def encode_each(
-    rows: Sequence[RowLike], tokenizer: "PreTrainedTokenizerBase", *, template: Template = "auto", max_length: int = 512
+    rows: Sequence[RowLike],
+    tokenizer: "PreTrainedTokenizerBase",
+    *,
+    template: Template = "auto",
+    template_name: str | None = None,
+    max_length: int = 512,
 ) -> list[EncodedRow]:
     """Tokenise rows as :func:`encode_rows` does, without putting them into batches.
 
@@ -111,20 +118,29 @@ def encode_each(
         rows: prompts and answers.
         tokenizer: of the base model.
         template: ``chat``, ``plain`` or ``auto`` (chat where the tokenizer has a template).
+        template_name: which of the tokenizer's chat templates, where it has several.
         max_length: longest sequence in tokens.
 
     Returns:
         One record a row, in their order.
 
     Raises:
-        DataError: no rows, a row without answer tokens, or ``chat`` with a tokenizer that has no template.
+        DataError: as :func:`encode_rows`.
     """
     if not rows:
         raise DataError("no rows to encode; the data set is empty")
     if max_length < 2:
         raise DataError(f"max_length = {max_length}; expected at least 2")
-    frame = _frame(tokenizer, template)
-    return [_encode(row, tokenizer, frame, max_length) for row in rows]
+    chat = None if template == "plain" else chat_template(tokenizer, template_name)
+    if chat is None:
+        if template == "chat":
+            raise DataError(
+                f"tokenizer {tokenizer.name_or_path!r} has no chat template; use `template: plain` or `auto`"
+            )
+        frame, asked = _plain_frame(tokenizer), [f"{row.prompt}\n" for row in rows]
+    else:
+        frame, asked = _chat_frame(rows, tokenizer, chat)
+    return [_encode(row, text, tokenizer, frame, max_length) for row, text in zip(rows, asked, strict=True)]
 
 
 def pad_rows(
@@ -156,49 +172,68 @@ def pad_rows(
     return Batch(input_ids=input_ids.to(device), attention_mask=mask.to(device), labels=labels.to(device))
 
 
-def _frame(tokenizer: "PreTrainedTokenizerBase", template: Template) -> _Frame:
-    eos: tuple[int, ...] = () if tokenizer.eos_token_id is None else (int(tokenizer.eos_token_id),)
-    has_template = getattr(tokenizer, "chat_template", None) is not None
-    if template == "chat" and not has_template:
-        raise DataError(f"tokenizer {tokenizer.name_or_path!r} has no chat template; use `template: plain` or `auto`")
-    if template == "plain" or not has_template:
-        # Only the beginning-of-sequence token: some tokenizers also close every text, which would cut off the answer.
-        bos = tokenizer.bos_token_id
-        opens = bos is not None and tokenizer("a")["input_ids"][:1] == [bos]
-        return _Frame(False, (int(bos),) if opens else (), "", "", eos)
+def _eos(tokenizer: "PreTrainedTokenizerBase") -> tuple[int, ...]:
+    return () if tokenizer.eos_token_id is None else (int(tokenizer.eos_token_id),)
+
+
+def _plain_frame(tokenizer: "PreTrainedTokenizerBase") -> _Frame:
+    # Only the beginning-of-sequence token: some tokenizers also close every text, which would cut off the answer.
+    bos = tokenizer.bos_token_id
+    opens = bos is not None and tokenizer("a")["input_ids"][:1] == [bos]
+    return _Frame((int(bos),) if opens else (), "", "", _eos(tokenizer))
+
+
+def _chat_frame(
+    rows: Sequence[RowLike], tokenizer: "PreTrainedTokenizerBase", template: str
+) -> tuple[_Frame, list[str]]:
+    """What a chat template puts around an answer, and the text before the answer of every row.
+
+    Raises:
+        DataError: the template fails for a prompt.
+    """
     # Where a known answer lands tells what the template puts before and after it.
     question, answer = "question", "qzanswerzq"
-    asked = _chat(tokenizer, [{"role": "user", "content": question}], generation=True)
     turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    full = _chat(tokenizer, turns, generation=False)
-    if not full.startswith(asked) or answer not in full:
-        return _Frame(True, (), "", "", eos)  # the template shows past answers otherwise than new ones
+    chats = [Conversation(turns[:1], generation=True), Conversation(turns, generation=False)]
+    chats += [Conversation([{"role": "user", "content": row.prompt}], generation=True) for row in rows]
+    probe, full, *texts = render_chats(tokenizer, template, chats)
+    asked = []
+    for text, prompt in zip([probe, *texts], [question, *(row.prompt for row in rows)], strict=True):
+        if isinstance(text, TemplateFailure):
+            raise DataError(
+                f"tokenizer {tokenizer.name_or_path!r}: its chat template fails for the prompt {prompt[:60]!r}: "
+                f"{text.reason}; use `template: plain`, or another tokenizer"
+            )
+        asked.append(text)
+    return _around(tokenizer, asked[0], full, answer), asked[1:]
+
+
+def _around(tokenizer: "PreTrainedTokenizerBase", asked: str, full: str | TemplateFailure, answer: str) -> _Frame:
+    eos = _eos(tokenizer)
+    # Some templates refuse a conversation that ends with an answer, or show past answers otherwise than new ones.
+    if isinstance(full, TemplateFailure) or not full.startswith(asked) or answer not in full:
+        return _Frame((), "", "", eos)
     before, after = full[len(asked) :].split(answer, 1)
     context, lead = ("", before) if not before.strip() else (before, "")
     end: tuple[int, ...] = tuple(_ids(tokenizer, after.strip())) if after.strip() else eos
     if eos and eos[0] in end:  # generation stops there, whatever else the template writes
         end = end[: end.index(eos[0]) + 1]
-    return _Frame(True, (), context, lead, end)
-
-
-def _chat(tokenizer: "PreTrainedTokenizerBase", turns: list[dict[str, str]], *, generation: bool) -> str:
-    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation))
+    return _Frame((), context, lead, end)
 
 
 def _ids(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
-def _encode(row: RowLike, tokenizer: "PreTrainedTokenizerBase", frame: _Frame, max_length: int) -> EncodedRow:
+def _encode(
+    row: RowLike, asked: str, tokenizer: "PreTrainedTokenizerBase", frame: _Frame, max_length: int
+) -> EncodedRow:
     """One row, at most `max_length` tokens.
 
     Raises:
         DataError: the answer has no tokens.
     """
-    if frame.chat:
-        asked = _chat(tokenizer, [{"role": "user", "content": row.prompt}], generation=True) + frame.context
-    else:
-        asked = f"{row.prompt}\n"
+    asked += frame.context
     prompt = _ids(tokenizer, asked)
     together = _ids(tokenizer, asked + frame.lead + row.response)
     joined = together[: len(prompt)] == prompt

@@ -93,7 +93,7 @@ def _comma_separated(stream: Iterable[str], path: Path) -> list[Record]:
     return [{name.strip(): value for name, value in record.items()} for record in records]
 
 
-def read_hub(dataset: str, subset: str | None, split: str) -> list[Record]:
+def read_hub(dataset: str, subset: str | None, split: str, *, revision: str | None = None) -> list[Record]:
     """All records of one split of a hub data set.
 
     Raises:
@@ -102,7 +102,7 @@ def read_hub(dataset: str, subset: str | None, split: str) -> list[Record]:
     from datasets import load_dataset
 
     try:
-        loaded = load_dataset(dataset, subset, split=split)
+        loaded = load_dataset(dataset, subset, split=split, revision=revision)
     except (OSError, ValueError) as error:  # "not found", "no such split" and "offline" are subclasses of these
         raise DataError(
             f"{dataset} (subset {subset}, split {split!r}) cannot be loaded: {error}; check the id, `subset` and "

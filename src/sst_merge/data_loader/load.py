@@ -5,30 +5,34 @@ prompts mostly carry harmful answers, and those would turn the merge around, so 
 """
 
 import random
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from ..errors import DataError
 from .formats import Record, read_file, read_hub
+from .record_schemas import UnusableRecordError, record_reader
 from .rows import Row, normalise_prompt
 from .source import DataSource
 
-__all__ = ["load_rows"]
+__all__ = ["LoadedRows", "load_rows", "read_rows"]
 
-# prompt field → its answer fields, in order of preference; lower case.
-_SCHEMAS: Mapping[str, tuple[str, ...]] = {
-    "prompt": ("response", "completion", "output", "answer"),
-    "instruction": ("output", "response"),
-    "question": ("answer", "response"),
-    "goal": ("target",),
-    "behavior": (),
-}
-# AdvBench-style targets ("Sure, here is …") are what an attacker wants to read.
-_HARMFUL_ANSWERS = frozenset({"target"})
-_CHATS: Mapping[str, tuple[str, str]] = {"messages": ("role", "content"), "conversations": ("from", "value")}
-_USERS = frozenset({"user", "human"})
-_ASSISTANTS = frozenset({"assistant", "gpt"})
 _FALSE = frozenset({"false", "0", "no"})
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class LoadedRows:
+    """Rows of a source, and what was left behind.
+
+    Attributes:
+        rows: prompts and answers.
+        notes: sentences about records that were skipped and fields that are not used.
+    """
+
+    rows: list[Row]
+    notes: tuple[str, ...]
 
 
 def load_rows(source: DataSource, *, seed: int = 0) -> list[Row]:
@@ -39,8 +43,10 @@ def load_rows(source: DataSource, *, seed: int = 0) -> list[Row]:
     begins with the smaller one. Without `samples`, rows keep their order.
 
     Known schemas (any case): prompt/response|completion|output|answer, instruction[+input]/output|response,
-    question/answer|response, goal/target, behavior, messages or conversations (the first exchange; a system message
-    is put before the prompt).
+    question/answer|response, each with [context] and [system|system_prompt]; goal/target, behavior; messages or
+    conversations (the first exchange). System messages are put before the prompt, input and context behind it. Records
+    that give no prompt and answer are skipped, as far as `max_unusable` allows; that and what is not used of the others
+    (history, tools, later turns) is told as a Python warning (:func:`read_rows` returns it).
 
     Args:
         source: what to read.
@@ -50,8 +56,8 @@ def load_rows(source: DataSource, *, seed: int = 0) -> list[Row]:
         Prompts and answers.
 
     Raises:
-        DataError: the source cannot be read, has no such field, is empty, has too few rows, or its answers are harmful
-            and no `response` is given.
+        DataError: the source cannot be read, has no such field, is empty, has too few rows or too many unusable
+            records, or its answers are harmful and no `response` is given.
 
     Example:
         >>> import json, tempfile
@@ -63,25 +69,40 @@ def load_rows(source: DataSource, *, seed: int = 0) -> list[Row]:
         ...     load_rows(DataSource(path=file, response="I cannot help with that."))
         [Row(prompt='How do I pick a lock?', response='I cannot help with that.')]
     """
+    found = read_rows(source, seed=seed)
+    for note in found.notes:
+        warnings.warn(note, stacklevel=2)
+    return found.rows
+
+
+def read_rows(source: DataSource, *, seed: int = 0) -> LoadedRows:
+    """:func:`load_rows`, with what was left behind.
+
+    Args:
+        source: what to read.
+        seed: of the draw, and of the choice among several fixed answers.
+
+    Raises:
+        DataError: as for :func:`load_rows`.
+    """
     if source.path is not None:
         records = read_file(source.path)
     else:
         assert source.dataset is not None, "DataSource has one of both"
-        records = read_hub(source.dataset, source.subset, source.split or "train")
+        records = read_hub(source.dataset, source.subset, source.split or "train", revision=source.revision)
     records = _filter(records, source)
     if not source.response:
         _refuse_marked_unsafe(records, source)
-    rows = _distinct(_to_rows(records, source, seed))
-    if not rows:
-        raise DataError(f"{source.name}: none of its {len(records)} records has a prompt and an answer; nothing to use")
+    found, notes = _to_rows(records, source, seed)
+    rows = _distinct(found)
     if source.samples is None:
-        return rows
+        return LoadedRows(rows, notes)
     if len(rows) < source.samples:
         raise DataError(
             f"{source.name}: {len(rows)} distinct prompts, but samples = {source.samples}; lower `samples` or add data"
         )
     random.Random(seed).shuffle(rows)
-    return rows[: source.samples]
+    return LoadedRows(rows[: source.samples], notes)
 
 
 def _filter(records: Sequence[Record], source: DataSource) -> list[Record]:
@@ -109,24 +130,57 @@ def _refuse_marked_unsafe(records: Sequence[Record], source: DataSource) -> None
         )
 
 
-def _to_rows(records: Sequence[Record], source: DataSource, seed: int) -> list[Row]:
-    read = _reader(records[0], source)
-    rows = []
+def _to_rows(records: Sequence[Record], source: DataSource, seed: int) -> tuple[list[Row], tuple[str, ...]]:
+    """All rows in order, and what was left behind.
+
+    Raises:
+        DataError: none can be used, or too few.
+    """
+    read = record_reader(records, source)
+    rows: list[Row] = []
+    unusable: list[str] = []
+    blank: list[str] = []
+    unused: Counter[str] = Counter()
     for number, record in enumerate(records, start=1):
         try:
-            prompt, response = read(record)
-        except KeyError as error:
-            raise DataError(
-                f"{source.name}, record {number}: field {error.args[0]!r} is missing; it has {', '.join(record)}"
-            ) from error
-        except TypeError as error:
-            raise DataError(f"{source.name}, record {number}: {error}") from error
+            prompt, response, left = read(record)
+        except UnusableRecordError as error:
+            unusable.append(f"record {number}: {error}")
+            continue
         if source.response:
             # A row's draw depends on its prompt, so that it stays the same in any sample.
             response = random.Random(f"{seed}:{prompt}").choice(source.response)
         if prompt.strip() and response.strip():
             rows.append(Row(prompt, response))
-    return rows
+            unused.update(left)
+        else:
+            blank.append(f"record {number}: a blank {'answer' if prompt.strip() else 'prompt'}")
+    if not rows:
+        raise DataError(
+            f"{source.name}: none of its {len(records)} records has a prompt and an answer; nothing to use"
+            f"{_shown([*unusable, *blank])}"
+        )
+    if len(unusable) > max(_SHOWN, source.max_unusable * len(records)):
+        raise DataError(
+            f"{source.name}: {len(unusable)} of {len(records)} records cannot be used, more than max_unusable = "
+            f"{source.max_unusable:g} allows{_shown(unusable)}. Correct the data, name the fields (prompt_field, "
+            f"response_field), or raise max_unusable"
+        )
+    notes = []
+    if unusable:
+        notes.append(f"{source.name}: {len(unusable)} of {len(records)} records are skipped{_shown(unusable)}")
+    if blank:
+        notes.append(f"{source.name}: {len(blank)} of {len(records)} records are blank and skipped{_shown(blank)}")
+    notes += [
+        f"{source.name}: {count} records have {left}, not used: a row is one prompt and one answer"
+        for left, count in sorted(unused.items())
+    ]
+    return rows, tuple(notes)
+
+
+def _shown(reasons: Iterable[str]) -> str:
+    first, rest = (listed := list(reasons))[:_SHOWN], max(0, len(listed) - _SHOWN)
+    return (": " if first else "") + "; ".join(first) + (f"; and {rest} more" if rest else "")
 
 
 def _distinct(rows: Sequence[Row]) -> list[Row]:
@@ -136,76 +190,6 @@ def _distinct(rows: Sequence[Row]) -> list[Row]:
     return list(first.values())
 
 
-def _reader(sample: Record, source: DataSource) -> Callable[[Record], tuple[str, str]]:
-    """How to take prompt and answer from a record, decided once by the first record's fields.
-
-    Raises:
-        DataError: no field is known as a prompt.
-    """
-    fixed = bool(source.response)
-    names = {name.casefold(): name for name in sample}
-    if source.prompt_field is None:
-        for chat, (speaker, words) in _CHATS.items():
-            if chat in names:
-                return lambda record: _first_exchange(record[names[chat]], names[chat], speaker, words, fixed)
-    prompt_field = source.prompt_field or next((names[name] for name in _SCHEMAS if name in names), None)
-    if prompt_field is None:
-        raise DataError(
-            f"{source.name}: no field is known as a prompt ({', '.join((*_SCHEMAS, *_CHATS))}); "
-            f"columns found: {', '.join(sample)}; set `prompt_field`"
-        )
-    _require(prompt_field, sample, source, "prompt_field")
-    answer = None if fixed else _answer_field(prompt_field, names, sample, source)
-    extra = names.get("input") if prompt_field.casefold() == "instruction" and source.prompt_field is None else None
-
-    def read(record: Record) -> tuple[str, str]:
-        prompt = _text(record, prompt_field)
-        if extra is not None and record.get(extra) and _text(record, extra).strip():
-            prompt = f"{prompt}\n\n{_text(record, extra)}"
-        return prompt, "" if answer is None else _text(record, answer)
-
-    return read
-
-
-def _answer_field(prompt_field: str, names: Mapping[str, str], sample: Record, source: DataSource) -> str:
-    if source.response_field is not None:
-        _require(source.response_field, sample, source, "response_field")
-        return source.response_field
-    known = _SCHEMAS.get(prompt_field.casefold(), _SCHEMAS["prompt"])
-    found = next((name for name in known if name in names), None)
-    if found is None:
-        raise DataError(
-            f"{source.name}: no answer field beside {prompt_field!r}; columns found: {', '.join(sample)}; set "
-            "`response_field`, or `response:` to one fixed refusal for all rows"
-        )
-    if found in _HARMFUL_ANSWERS:
-        raise DataError(
-            f"{source.name}: its {names[found]!r} field holds what an attacker wants to read, not a refusal; set "
-            f"`response:` to the refusal (or `response_field: {names[found]}` if it really is a good answer)"
-        )
-    return names[found]
-
-
 def _require(field: str, sample: Record, source: DataSource, option: str) -> None:
     if field not in sample:
         raise DataError(f"{source.name}: no field {field!r} ({option}); columns found: {', '.join(sample)}")
-
-
-def _text(record: Record, field: str) -> str:
-    value = record[field]
-    if not isinstance(value, str):
-        raise TypeError(f"field {field!r} is {type(value).__name__} {str(value)[:40]!r}, expected text")
-    return value
-
-
-def _first_exchange(turns: Any, field: str, speaker: str, words: str, fixed: bool) -> tuple[str, str]:
-    if not isinstance(turns, Sequence) or not all(isinstance(turn, Mapping) for turn in turns):
-        raise TypeError(f"field {field!r} is not a list of messages with {speaker!r} and {words!r}")
-    asked: list[str] = []
-    for turn in turns:
-        if turn[speaker] in _ASSISTANTS:
-            return "\n\n".join(asked), _text(turn, words)
-        if turn[speaker] in _USERS and fixed:
-            return "\n\n".join([*asked, _text(turn, words)]), ""
-        asked.append(_text(turn, words))
-    raise TypeError(f"field {field!r} has no message of {' or '.join(sorted(_ASSISTANTS))}")

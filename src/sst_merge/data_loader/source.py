@@ -28,14 +28,17 @@ class DataSource(Section):
         dataset: id of a data set on the hub, or a folder that ``datasets`` understands.
         subset: the data set's configuration (``main`` of GSM8K); only with `dataset`.
         split: split of `dataset`, ``train`` by default.
+        revision: commit, tag or branch of `dataset`; its newest state by default.
         where: keep only rows whose fields have these values, e.g. ``{is_safe: true}``.
         samples: rows to draw without replacement (after removing repeated prompts); all by default.
         prompt_field: name of the prompt's field where detection does not find it.
         response_field: name of the answer's field where detection does not find it.
         response: a fixed answer, or several of which each row draws one; overrides the data's own answers. For sets
             without refusals.
+        max_unusable: share of the records that may give no prompt and answer; a few (three) may in any case.
         template: ``chat`` (the tokenizer's chat template), ``plain`` (prompt, newline, answer), or ``auto``: chat
             where the tokenizer has a template.
+        template_name: which of the tokenizer's chat templates, where it has several.
         max_length: longest sequence in tokens.
 
     Raises:
@@ -59,6 +62,7 @@ class DataSource(Section):
     dataset: str | None = Field(default=None, description="id of a data set on the hub, instead of path")
     subset: str | None = Field(default=None, description="the hub data set's configuration")
     split: str | None = Field(default=None, description="split of the hub data set")
+    revision: str | None = Field(default=None, description="commit, tag or branch of the hub data set")
     where: Mapping[str, str | int | float | bool] | None = Field(
         default=None, description="keep only rows with these values, as YAML: '{is_safe: true}'"
     )
@@ -66,7 +70,9 @@ class DataSource(Section):
     prompt_field: str | None = Field(default=None, description="name of the prompt's field")
     response_field: str | None = Field(default=None, description="name of the answer's field")
     response: Answers | None = Field(default=None, description="a fixed answer, or several to draw from")
+    max_unusable: float = Field(default=0.1, ge=0, le=1, description="share of the records that may be unusable")
     template: Template = Field(default="auto", description="how prompt and answer become one text")
+    template_name: str | None = Field(default=None, description="which of the tokenizer's chat templates")
     max_length: int = Field(default=512, ge=2, description="longest sequence in tokens")
 
     if not TYPE_CHECKING:  # type checkers know the fields from the class
@@ -96,9 +102,10 @@ class DataSource(Section):
         if (self.path is None) == (self.dataset is None):
             found = "both" if self.path is not None else "neither"
             raise ValueError(f"{found} of `path` and `dataset` given; give exactly one of them")
-        if self.path is not None and (self.split is not None or self.subset is not None):
+        if self.path is not None and (self.split, self.subset, self.revision) != (None, None, None):
             raise ValueError(
-                "`split` and `subset` belong to `dataset`; drop them, or choose rows of the file with `where`"
+                "`split`, `subset` and `revision` belong to `dataset`; drop them, or choose rows of the file with "
+                "`where`"
             )
         return self
 

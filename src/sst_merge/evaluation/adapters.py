@@ -10,7 +10,7 @@ from ..errors import AdapterError, ConfigError
 if TYPE_CHECKING:
     from ..lora_utils import Adapter, BaseModelIndex
 
-__all__ = ["BASE_NAME", "EvaluatedAdapter", "check_adapters", "find_adapters"]
+__all__ = ["BASE_NAME", "EvaluatedAdapter", "adapted_modules", "check_adapters", "find_adapters"]
 
 BASE_NAME = "base"
 _CONFIG = "adapter_config.json"
@@ -131,6 +131,13 @@ def check_adapters(
             )
         )
     return checked
+
+
+def adapted_modules(adapters: Mapping[str, Path]) -> set[str]:
+    """Names of all modules that some adapters touch, by name → folder; they decide which class the base is."""
+    from ..lora_utils import Adapter
+
+    return {module for path in adapters.values() for module in Adapter.load(path, drop_modules_to_save=True).modules}
 
 
 def _changes_nothing(adapter: "Adapter") -> bool:

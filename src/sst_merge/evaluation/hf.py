@@ -1,7 +1,7 @@
 """One base in memory and one adapter at a time on it, as lm-evaluation-harness's own Hugging Face model."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..data_loader.base_model import load_base_model, load_tokenizer, resolve_device
@@ -25,7 +25,7 @@ class HuggingFaceModels:
         batch_size: prompts a batch.
     """
 
-    def __init__(self, base: str, settings: ModelSettings) -> None:
+    def __init__(self, base: str, settings: ModelSettings, adapters: Sequence[EvaluatedAdapter] = ()) -> None:
         """Load the base and its tokenizer.
 
         Raises:
@@ -41,8 +41,16 @@ class HuggingFaceModels:
         device = resolve_device(settings.device)
         # Half types are slow and rounded on a CPU, whatever the file holds.
         dtype = "float32" if settings.dtype == "auto" and device == "cpu" else settings.dtype
-        model = load_base_model(base, dtype=dtype, device=device, device_map=settings.device_map)
-        self.lm = HFLM(pretrained=model, tokenizer=load_tokenizer(base), max_batch_size=64)
+        model = load_base_model(
+            base,
+            modules={module for adapter in adapters for module in adapter.modules},
+            dtype=dtype,
+            device=device,
+            device_map=settings.device_map,
+            access=settings.access,
+        )
+        tokenizer = load_tokenizer(base, access=settings.access)
+        self.lm = HFLM(pretrained=model, tokenizer=tokenizer, max_batch_size=64)
         self._base_model = self.lm._model
         self.batch_size = self._batch_size(settings)
         self.lm.batch_size_per_gpu = self.batch_size

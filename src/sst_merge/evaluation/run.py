@@ -9,12 +9,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..data_loader import base_fingerprint
+from ..data_loader import base_fingerprint, check_chat_template
 from ..errors import ConfigError
 from ..judges import Judge
 from ..progress import Progress
 from ..suites import Suite
-from .adapters import BASE_NAME, EvaluatedAdapter, check_adapters
+from .adapters import BASE_NAME, EvaluatedAdapter, adapted_modules, check_adapters
 from .answers import AnswerStore, digest
 from .calibration import CalibrationPrompts
 from .checks import check_base, check_reference, check_request, check_room
@@ -140,7 +140,7 @@ def evaluate_models(
     from ..lora_utils import BaseModelIndex
 
     with quiet_libraries():
-        index = BaseModelIndex.load(base)
+        index = BaseModelIndex.load(base, modules=adapted_modules(adapters), generative=True, access=settings.access)
         checked = check_adapters(adapters, index, allow_noop=allow_noop)
         sources = find_merge_sources(checked)
         checked = [*check_adapters(sources.found, index, allow_noop=allow_noop), *checked]
@@ -219,6 +219,8 @@ def _ask_all(
         template = bool(getattr(tokenizer, "chat_template", None))
     elif template and not getattr(tokenizer, "chat_template", None):
         raise ConfigError(f"base {base!r}: its tokenizer has no chat template; use --no-apply-chat-template")
+    if template:
+        check_chat_template(tokenizer)
     check_room(suites, models.lm.max_length)
     served = ServedModel(models.lm, batch_size=models.batch_size, seed=settings.seed)
     facts: dict[str, Any] = {
@@ -265,7 +267,7 @@ def _load(base: str, adapters: Sequence[EvaluatedAdapter], settings: ModelSettin
         return VllmModels(base, settings, adapters)
     from .hf import HuggingFaceModels
 
-    return HuggingFaceModels(base, settings)
+    return HuggingFaceModels(base, settings, adapters)
 
 
 def _advance(progress: Progress, name: str, before: int, samples: int, total: int) -> Callable[[int, int], None]:

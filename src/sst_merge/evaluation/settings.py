@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
+from ..data_loader import BaseAccessFields
 from ..errors import ConfigError
-from ..yaml_config import Section, faults
+from ..yaml_config import faults
 
 __all__ = ["ModelSettings"]
 
@@ -18,7 +19,7 @@ def _number_or_auto(value: object) -> object:
     return int(str(value))
 
 
-class ModelSettings(Section):
+class ModelSettings(BaseAccessFields):
     """Loading and batching: the part of a configuration that says how models are loaded, or made in Python.
 
     Raises:

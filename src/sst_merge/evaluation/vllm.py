@@ -53,6 +53,8 @@ class VllmModels:
             tensor_parallel_size=settings.tensor_parallel,
             seed=settings.seed,
             batch_size="auto",
+            revision=settings.base_revision,
+            trust_remote_code=settings.trust_remote_code,
             **options,
         )
         self.lm.lora_request = None

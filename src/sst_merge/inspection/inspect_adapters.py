@@ -9,7 +9,15 @@ import torch
 
 from ..core_space import ThinSVD, thin_svd
 from ..errors import OptionError
-from ..lora_utils import Adapter, LoraFactors, check_compatible, check_distinct, natural_key, read_stored_form
+from ..lora_utils import (
+    Adapter,
+    LoraFactors,
+    check_compatible,
+    check_distinct,
+    natural_key,
+    read_stored_form,
+    spelled_alike,
+)
 from ..progress import Progress
 from .adapter_figures import AdapterFigures, UpdateFigures, update_figures
 from .explain import describe_meaning
@@ -142,6 +150,7 @@ def inspect_adapters(
     if not 0.0 <= negligible < float("inf"):
         raise OptionError(f"negligible = {negligible!r}, expected a number of at least 0, such as 0.1")
     check_distinct(adapters)
+    adapters, renamed = spelled_alike(adapters)
     check_compatible(adapters, assume_same_base=True)
     for adapter in adapters:
         adapter.check_values()
@@ -170,7 +179,7 @@ def inspect_adapters(
         pairs,
         total,
         negligible if signs else None,
-        tuple(_warnings(adapters)),
+        (*_warnings(adapters), *renamed),
         tuple(describe_meaning(figures, pairs, total)),
     )
 
@@ -211,8 +220,8 @@ def _adapter(adapter: Adapter, modules: dict[str, UpdateFigures]) -> AdapterFigu
         weight=adapter.weight,
         base_model=adapter.base_model,
         task_type=adapter.task_type,
-        stored=None if adapter.path is None else read_stored_form(adapter.path),
-        left_out=adapter.left_out,
+        stored=None if adapter.path is None else read_stored_form(adapter.path, leave_out=adapter.leave_out),
+        left_out=(*adapter.left_out, *(weight.key for weight in adapter.whole.values())),
         modules=modules,
     )
 
@@ -237,9 +246,11 @@ def _warnings(adapters: Sequence[Adapter]) -> list[str]:
     for adapter in adapters:
         if adapter.base_model is None:
             found.append(f"adapter {adapter.name!r} names no base model, so it was not compared with the others'")
-        if adapter.left_out:
+        beside = (*adapter.left_out, *(weight.key for weight in adapter.whole.values()))
+        if beside:
             found.append(
-                f"adapter {adapter.name!r}: {len(adapter.left_out)} tensors are not part of its low-rank update and "
-                f"are in none of the figures, such as {adapter.left_out[0]!r}"
+                f"adapter {adapter.name!r}: {len(beside)} tensors are not part of its low-rank update and "
+                f"are in none of the figures, such as {beside[0]!r}"
             )
+        found += [f"adapter {adapter.name!r}: {note}" for note in adapter.notes]
     return found

@@ -36,8 +36,8 @@ class LazyModel:
 
             build: Callable[..., Any] = getattr(transformers, self._head).from_pretrained
             try:
-                tokenizer = transformers.AutoTokenizer.from_pretrained(self.id)
-                network = build(self.id, dtype=self._dtype)
+                tokenizer = transformers.AutoTokenizer.from_pretrained(self.id, trust_remote_code=False)
+                network = build(self.id, dtype=self._dtype, trust_remote_code=False)
             except (OSError, ValueError) as error:
                 raise DataError(
                     f"judge {self.id} cannot be loaded: {error}; {self._licence}, or give a folder that holds it"

@@ -3,8 +3,10 @@
 from .._moved import moved_from
 from .adapter import Adapter, Role, adapter_fingerprints
 from .base_index import BaseModelIndex
+from .base_names import exists_here, hub_id, written_base
 from .base_weights import BaseWeights
 from .checks import check_against_base, check_compatible, check_distinct
+from .copies import true_copies
 from .factors import LoraFactors
 from .header import natural_key
 from .layouts import (
@@ -18,8 +20,11 @@ from .layouts import (
     layer_kind,
     layer_kinds,
 )
+from .opening import TASK_TYPES, check_opens, excluding_name, fitting_task_type
+from .spellings import spelled_alike
 from .stored_form import StoredForm, read_stored_form
-from .writing import write_adapter, write_adapter_files
+from .whole_weights import WholeWeight, heads_of, saved_part
+from .writing import Ranks, write_adapter, write_adapter_files
 
 __all__ = [
     "Adapter",
@@ -33,18 +38,31 @@ __all__ = [
     "LoraFactors",
     "ModuleKind",
     "ModuleShape",
+    "Ranks",
     "Role",
     "StoredForm",
+    "TASK_TYPES",
+    "WholeWeight",
     "adapter_fingerprints",
     "check_against_base",
     "check_compatible",
     "check_distinct",
+    "check_opens",
+    "excluding_name",
+    "exists_here",
+    "fitting_task_type",
+    "heads_of",
+    "hub_id",
     "layer_kind",
     "layer_kinds",
     "natural_key",
     "read_stored_form",
+    "saved_part",
+    "spelled_alike",
+    "true_copies",
     "write_adapter",
     "write_adapter_files",
+    "written_base",
 ]
 
 __getattr__ = moved_from(__name__, "files")

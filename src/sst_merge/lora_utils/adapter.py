@@ -1,7 +1,7 @@
 """One LoRA adapter: a header in memory, exact factors on demand."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -15,9 +15,11 @@ from ..files import file_sha256
 from .factors import LoraFactors
 from .header import WEIGHTS_NAME, ModuleLayout, natural_key, read_header
 from .layouts import ModuleKind
+from .opening import fitting_task_type
 from .settings import CONFIG_NAME, read_settings
-from .sources import FileSource, MemorySource, Source
-from .writing import write_adapter
+from .sources import FileSource, MemorySource, RenamedSource, Source
+from .whole_weights import WholeWeight, names_held
+from .writing import Ranks, write_adapter
 
 __all__ = ["Adapter", "Role", "adapter_fingerprints"]
 
@@ -39,6 +41,11 @@ class Adapter:
         task_type: PEFT's task type, such as ``CAUSAL_LM``.
         modules: canonical names of the modules that it touches, in natural order.
         left_out: tensors of the file that are no part of ΔW (see :class:`~.header.Header`).
+        whole: canonical tensor name → whole trained weight beside the factors (a head, a grown embedding); no part of
+            ΔW, written again as it is.
+        modules_to_save: PEFT's field of that name, as far as ``whole`` has tensors of it.
+        notes: what PEFT would read otherwise, as sentences.
+        leave_out: names of modules that it was loaded without.
 
     Raises:
         AdapterError: unknown role, or a weight that is not finite.
@@ -62,6 +69,10 @@ class Adapter:
     task_type: str | None
     modules: tuple[str, ...]
     left_out: tuple[str, ...]
+    whole: Mapping[str, WholeWeight]
+    modules_to_save: tuple[str, ...]
+    notes: tuple[str, ...]
+    leave_out: tuple[str, ...]
     _layouts: Mapping[str, ModuleLayout] = field(repr=False)
     _source: Source = field(repr=False)
 
@@ -80,6 +91,7 @@ class Adapter:
         role: Role = "utility",
         weight: float = 1.0,
         drop_modules_to_save: bool = False,
+        leave_out: Collection[str] = (),
     ) -> "Adapter":
         """Open a PEFT LoRA folder; reads its configuration and the header of its safetensors file.
 
@@ -89,14 +101,15 @@ class Adapter:
             role: ``utility`` or ``safety``.
             weight: factor in a weighted merge.
             drop_modules_to_save: leave whole trained weights (``modules_to_save``, saved embeddings) out; they are
-                refused otherwise.
+                kept beside the factors otherwise (``whole``).
+            leave_out: modules to leave out, by their names or the ends of their names, such as a convolution.
 
         Raises:
             AdapterError: anything under which ΔW = s·B·A would not be exact (:mod:`.settings`, :mod:`.header`).
         """
         folder = Path(path)
         settings = read_settings(folder)
-        header = read_header(folder, settings, drop_modules_to_save=drop_modules_to_save)
+        header = read_header(folder, settings, drop_modules_to_save=drop_modules_to_save, leave_out=leave_out)
         return cls(
             name=folder.resolve().name if name is None else name,
             role=role,
@@ -106,6 +119,10 @@ class Adapter:
             task_type=settings.task_type,
             modules=tuple(header.modules),
             left_out=header.left_out,
+            whole=MappingProxyType(dict(header.whole)),
+            modules_to_save=names_held(settings.modules_to_save, header.whole),
+            notes=header.notes,
+            leave_out=tuple(leave_out),
             _layouts=MappingProxyType({module: entry.layout for module, entry in header.modules.items()}),
             _source=FileSource(folder / WEIGHTS_NAME, header.modules),
         )
@@ -120,6 +137,8 @@ class Adapter:
         weight: float = 1.0,
         base_model: str | None = None,
         task_type: str | None = None,
+        whole: Mapping[str, WholeWeight] = MappingProxyType({}),
+        modules_to_save: tuple[str, ...] = (),
     ) -> "Adapter":
         """An adapter that lives in memory.
 
@@ -130,6 +149,8 @@ class Adapter:
             weight: factor in a weighted merge.
             base_model: id or folder of the base model.
             task_type: PEFT's task type.
+            whole: canonical tensor name → whole weight of some file that is written along.
+            modules_to_save: PEFT's field of that name.
 
         Raises:
             AdapterError: no modules.
@@ -147,6 +168,10 @@ class Adapter:
             task_type=task_type,
             modules=tuple(kept),
             left_out=(),
+            whole=whole,
+            modules_to_save=modules_to_save,
+            notes=(),
+            leave_out=(),
             _layouts=MappingProxyType(layouts),
             _source=MemorySource(name, MappingProxyType(kept)),
         )
@@ -180,6 +205,41 @@ class Adapter:
                     f"{layout.kind} in the base model; check that the adapter belongs to this base"
                 )
         return replace(self, _layouts=MappingProxyType(layouts))
+
+    def renamed(self, names: Mapping[str, str]) -> "Adapter":
+        """The same update with other names for some modules.
+
+        Args:
+            names: module name → the new one.
+
+        Raises:
+            AdapterError: two modules would have one name.
+        """
+        by_new: dict[str, str] = {}
+        for module in self.modules:
+            new = names.get(module, module)
+            if by_new.setdefault(new, module) != module:
+                raise AdapterError(
+                    f"adapter {self.name!r}: modules {by_new[new]!r} and {module!r} would both be called {new!r}; "
+                    f"expected one name for each"
+                )
+        kept = {new: by_new[new] for new in sorted(by_new, key=natural_key)}
+        whole = {f"{names.get(m, m)}.{rest}": self.whole[name] for name in self.whole for m, rest in [_owner(name)]}
+        return replace(
+            self,
+            whole=MappingProxyType(whole),
+            modules=tuple(kept),
+            _layouts=MappingProxyType({new: self._layouts[old] for new, old in kept.items()}),
+            _source=RenamedSource(self._source, MappingProxyType(kept)),
+        )
+
+    def without_whole(self, names: Collection[str]) -> "Adapter":
+        """The same update without some of its whole weights, which then count as left out."""
+        if not names:
+            return self
+        left_out = sorted([*self.left_out, *(self.whole[name].key for name in names)])
+        kept = {name: weight for name, weight in self.whole.items() if name not in names}
+        return replace(self, whole=MappingProxyType(kept), left_out=tuple(left_out))
 
     def __contains__(self, module: object) -> bool:
         return module in self._layouts
@@ -230,14 +290,23 @@ class Adapter:
         """
         return self.factors(module, dtype=dtype).delta()
 
-    def check_values(self) -> None:
-        """Look at every factor once.
+    @property
+    def is_scaled_away(self) -> bool:
+        """Whether the configuration makes every ΔW zero: lora_alpha = 0."""
+        return all(self._source.is_scaled_away(module) for module in self.modules)
+
+    def check_values(self) -> tuple[str, ...]:
+        """Look at every factor and whole weight once.
+
+        Returns:
+            Modules of which one factor, or the scale, is zero, and with it ΔW.
 
         Raises:
             AdapterError: NaN or Inf, with the tensor's name.
         """
-        for module in self.modules:
-            self._source.check(module)
+        for weight in self.whole.values():
+            weight.check()
+        return tuple(m for m in self.modules if self._source.check(m) or self._source.is_scaled_away(m))
 
     def fingerprints(self) -> dict[str, str]:
         """SHA-256 of the files that decide ΔW, by file name; empty for an adapter in memory."""
@@ -250,6 +319,7 @@ class Adapter:
         path: str | Path,
         *,
         dtype: torch.dtype | None = None,
+        ranks: Ranks = "uniform",
         force: bool = False,
         extra_files: Mapping[str, str] = MappingProxyType({}),
     ) -> Path:
@@ -258,6 +328,7 @@ class Adapter:
         Args:
             path: folder to make.
             dtype: float16, bfloat16, float32 or float64; that of :meth:`factors` by default.
+            ranks: ``uniform`` or ``pattern``, where the modules' ranks differ.
             force: replace an existing folder.
             extra_files: file name → text, written into the same folder.
 
@@ -268,8 +339,11 @@ class Adapter:
             path,
             ((module, self.factors(module)) for module in self.modules),
             base_model=self.base_model,
-            task_type=self.task_type,
+            task_type=fitting_task_type(self.task_type, self.whole),
             dtype=dtype,
+            ranks=ranks,
+            whole=self.whole,
+            modules_to_save=self.modules_to_save,
             force=force,
             extra_files=extra_files,
         )
@@ -282,6 +356,15 @@ class Adapter:
                 f"adapter {self.name!r} does not touch module {module!r}; it touches {len(self.modules)} modules, "
                 f"such as {self.modules[0]!r}"
             ) from None
+
+
+def _owner(tensor: str) -> tuple[str, str]:
+    """The module of a whole weight, and the rest of its name."""
+    module, _, rest = tensor.rpartition(".base_layer.")
+    if module:
+        return module, f"base_layer.{rest}"
+    module, _, rest = tensor.rpartition(".")
+    return module, rest
 
 
 def adapter_fingerprints(folder: Path) -> dict[str, str]:

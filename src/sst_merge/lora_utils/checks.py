@@ -14,7 +14,7 @@ __all__ = ["check_against_base", "check_compatible", "check_distinct"]
 def check_against_base(adapter: Adapter, index: BaseModelIndex) -> None:
     """Every module of the adapter is a layer of the base, of the same shape.
 
-    A key that matches nothing is the field's silent no-op: loaders skip it and the model equals the base. A rank
+    A key that matches nothing is the field's silent no-op: most loaders skip it and the model equals the base. A rank
     above min(d_out, d_in) is wasteful but exact, as in PEFT. ``linear`` against ``conv1d`` is an error where all
     modules agree on the wrong one; where an adapter covers both, PEFT's single ``fan_in_fan_out`` flag cannot be right
     for all and :meth:`~.adapter.Adapter.with_kinds` sets it right.
@@ -111,4 +111,4 @@ def _absence(module: str, index: BaseModelIndex) -> str:
         return f"is a {index.others[module]} in the base model {index.name!r}, expected one of: {known}"
     close = difflib.get_close_matches(module, index.modules, n=1, cutoff=0.0)
     hint = f"; the nearest name there is {close[0]!r}" if close else ""
-    return f"matches no layer of the base model {index.name!r}, so it would silently do nothing{hint}"
+    return f"matches no layer of the base model {index.name!r} as transformers builds it here{hint}"

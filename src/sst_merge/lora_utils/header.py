@@ -1,12 +1,6 @@
-"""adapter_model.safetensors: which tensor belongs to which module, decided from the header alone.
+"""adapter_model.safetensors: which tensor belongs to which module, decided from the header alone."""
 
-PEFT's keys are ``base_model.model.<module>.lora_A[.<adapter name>].weight`` (likewise ``lora_B``, with ``.bias``
-where lora_bias is on) and ``base_model.model.<module>.lora_embedding_A[.<adapter name>]``. Every key must fall into
-this scheme or into one of the copies that are left out on purpose (:class:`Header`).
-"""
-
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,16 +8,17 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..errors import AdapterError
+from .folders import WEIGHTS_NAME, find_weights
+from .keys import SortedKeys, how_to_leave_out, sort_keys, stored_name
 from .layouts import ModuleKind, layer_kinds
-from .settings import LoraSettings
+from .settings import TARGET_PARAMETERS, LoraSettings
+from .whole_weights import WholeWeight, heads_of, saved_part
+from .wrappers import PREFIX
 
 __all__ = ["PREFIX", "WEIGHTS_NAME", "Header", "ModuleEntry", "ModuleLayout", "natural_key", "read_header"]
 
-WEIGHTS_NAME = "adapter_model.safetensors"
-PREFIX = "base_model.model."
 _FLOATS = ("F16", "BF16", "F32", "F64")
-# Tensors of training-time variants that leave ΔW alone: MonteCLoRA's sampler, VeLoRA's projection.
-_TRAINING_ONLY = frozenset({"lora_monteclora_sampler", "lora_velora_embed"})
+_MOST_NAMES = 8  # of modules in one sentence
 
 
 @dataclass(frozen=True)
@@ -75,13 +70,18 @@ class Header:
 
     Attributes:
         modules: canonical module name → where its factors lie.
-        left_out: keys that are no part of ΔW: PEFT's automatic copies of adapted embeddings and output layers
-            (``<module>.base_layer.weight``), tensors that only training needs, and, only where the caller asked to
-            drop them, whole weights of ``modules_to_save``.
+        left_out: keys that are no part of ΔW, nor written again: only where the caller asked to
+            drop them, whole weights and modules by name; tensors that only training needs.
+        whole: canonical tensor name → whole trained weight (``modules_to_save``, a saved embedding), no part of ΔW;
+            among them PEFT's automatic copies of adapted embeddings and output layers (``<module>.base_layer.weight``),
+            of which only the base can tell whether they are copies.
+        notes: sentences about keys and fields that PEFT would read otherwise.
     """
 
     modules: Mapping[str, ModuleEntry]
     left_out: tuple[str, ...]
+    whole: Mapping[str, WholeWeight]
+    notes: tuple[str, ...]
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
@@ -89,90 +89,56 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     return tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in name.split("."))
 
 
-def read_header(folder: Path, settings: LoraSettings, *, drop_modules_to_save: bool = False) -> Header:
+def read_header(
+    folder: Path, settings: LoraSettings, *, drop_modules_to_save: bool = False, leave_out: Collection[str] = ()
+) -> Header:
     """Sort a folder's tensors into modules and check every shape; no tensor is read.
 
     Args:
         folder: a PEFT adapter folder.
         settings: its configuration.
-        drop_modules_to_save: leave whole trained weights out of the adapter instead of refusing them.
+        drop_modules_to_save: leave whole trained weights out of the adapter.
+        leave_out: modules to leave out, by their names or the ends of their names.
 
     Raises:
         AdapterError: no safetensors file, or any tensor that does not fit the configuration exactly.
     """
-    file = folder / WEIGHTS_NAME
-    if settings.modules_to_save and not drop_modules_to_save:
+    file = find_weights(folder)
+    tensors = _open_header(file)
+    _refuse_empty(file, tensors)
+    if settings.bias != "none":
+        _refuse_biases(file, tensors, settings)
+    saved = (*settings.modules_to_save, *heads_of(settings.task_type))
+    keys = sort_keys(file, tensors, drop_modules_to_save=drop_modules_to_save, leave_out=leave_out, saved=saved)
+    named = set(settings.modules_to_save) - set(heads_of(settings.task_type))
+    if named and not drop_modules_to_save and not any(saved_part(name, named) for name in keys.whole):
         raise AdapterError(
-            f"{folder}: modules_to_save is {list(settings.modules_to_save)}: whole trained weights are no low-rank "
-            f"update; expected LoRA factors only. To leave them out: drop_modules_to_save=True "
-            f"(--drop-modules-to-save)"
+            f"{file}: modules_to_save is {list(settings.modules_to_save)}, but the file holds no whole weight of any "
+            f"of them, so PEFT could not open it; save the adapter again, or go on without them: "
+            f"drop_modules_to_save=True (--drop-modules-to-save)"
         )
-    tensors = _open_header(folder, file)
-    if not tensors:
-        raise AdapterError(f"{file}: holds no tensors; expected LoRA factors. Save the adapter again")
-    factor_key = re.compile(rf"(?P<module>.+)\.(?P<part>{'|'.join(_part_names())})(?P<rest>(?:\.[^.]+)*)")
-    parts: dict[str, dict[str, str]] = {}
-    copies: dict[str, str] = {}
-    left_out: list[str] = []
-    adapter_names: set[str] = set()
-    for key in tensors:
-        if not _TRAINING_ONLY.isdisjoint(key.split(".")):
-            left_out.append(key)
-            continue
-        if not key.startswith(PREFIX):
-            raise AdapterError(
-                f"{file}: tensor {key!r} lacks the prefix {PREFIX!r}, so PEFT would ignore it silently; save the "
-                f"adapter with PeftModel.save_pretrained"
-            )
-        name = key.removeprefix(PREFIX)
-        match = factor_key.fullmatch(name)
-        if match is not None:
-            if "base_layer" in match["module"].split("."):
-                raise AdapterError(
-                    f"{file}: tensor {key!r} belongs to a LoRA inside a LoRA (fused experts, nn.MultiheadAttention), "
-                    "which is not supported; expected LoRA of linear layers. Train on nn.Linear modules instead"
-                )
-            part, adapter_name = _part(file, key, match["part"], match["rest"])
-            if part in parts.setdefault(match["module"], {}):
-                raise AdapterError(f"{file}: module {match['module']!r} has {part} twice; expected one adapter a file")
-            parts[match["module"]][part] = key
-            adapter_names.add(adapter_name)
-        elif "lora_" not in name and name.endswith((".base_layer.weight", ".base_layer.bias")):
-            copies[key] = name.rpartition(".base_layer.")[0]
-        elif "lora_" not in name and name.endswith((".weight", ".bias")):
-            if not drop_modules_to_save:
-                raise AdapterError(
-                    f"{file}: tensor {key!r} is a whole weight, not a LoRA factor (modules_to_save, or an embedding "
-                    f"that PEFT saved along); expected factors only. Save with save_embedding_layers=False, or leave "
-                    f"such weights out with drop_modules_to_save=True (--drop-modules-to-save)"
-                )
-            left_out.append(key)
-        else:
-            raise AdapterError(
-                f"{file}: tensor {key!r} is not a plain LoRA factor (a DoRA magnitude or another variant); expected "
-                f"one of {', '.join(_part_names())}. Export a plain LoRA adapter"
-            )
-    if len(adapter_names) > 1:
-        raise AdapterError(f"{file}: holds adapters {sorted(adapter_names)}; expected one. Save them one by one")
-    for key, module in copies.items():
-        if module not in parts:
-            raise AdapterError(f"{file}: tensor {key!r} belongs to no adapted module; save the adapter again")
-        left_out.append(key)
-    if not parts:
+    kept = sorted(keys.parts, key=natural_key)
+    if not kept:
         raise AdapterError(f"{file}: holds no LoRA factors; expected lora_A and lora_B of at least one module")
-    modules = {name: _entry(file, name, parts[name], tensors, settings) for name in sorted(parts, key=natural_key)}
-    return Header(modules, tuple(sorted(left_out)))
+    names = {module: (module, stored_name(next(iter(keys.parts[module].values())))) for module in kept}
+    if settings.target_parameters:
+        for module in kept:
+            if not any(settings.coverage.covers(name) for name in names[module]):
+                raise AdapterError(
+                    f"{file}: module {module!r} is none of target_modules, so it belongs to target_parameters "
+                    f"{list(settings.target_parameters)}: {TARGET_PARAMETERS}, which is not supported. "
+                    f"{how_to_leave_out(module)}"
+                )
+    modules = {module: _entry(file, module, names[module], keys.parts[module], tensors, settings) for module in kept}
+    return Header(
+        modules,
+        tuple(sorted(keys.left_out)),
+        {name: WholeWeight(file, key, *tensors[key]) for name, key in keys.whole.items()},
+        (*settings.notes, *_notes(modules, names, keys, settings)),
+    )
 
 
-def _open_header(folder: Path, file: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
-    if not file.is_file():
-        pickles = sorted(path.name for path in folder.glob("*.bin"))
-        if pickles:
-            raise AdapterError(
-                f"{folder}: found {', '.join(pickles)} but no {WEIGHTS_NAME}; a pickle can run code and is never "
-                f"opened. Load the adapter with PEFT where you trust it and save it with safe_serialization=True"
-            )
-        raise AdapterError(f"{folder}: no {WEIGHTS_NAME}; expected a folder written by PEFT's save_pretrained")
+def _open_header(file: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
     try:
         with safe_open(file, framework="pt") as handle:
             slices = {key: handle.get_slice(key) for key in handle.keys()}  # noqa: SIM118 (not a dict)
@@ -181,27 +147,84 @@ def _open_header(folder: Path, file: Path) -> dict[str, tuple[str, tuple[int, ..
         raise AdapterError(f"{file}: no readable safetensors file ({error}); copy or save it again") from error
 
 
-def _part(file: Path, key: str, part: str, rest: str) -> tuple[str, str]:
-    """Split a key's end into part (``lora_B.bias`` apart from ``lora_B``) and adapter name ('' where it has none).
+def _refuse_empty(file: Path, tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
+    empty = [key for key, (_, shape) in tensors.items() if 0 in shape]
+    if tensors and not empty:
+        return
+    found = f"{len(empty)} of {len(tensors)} tensors are empty, such as {empty[0]!r}" if empty else "holds no tensors"
+    if empty:
+        found += f" of shape {list(tensors[empty[0]][1])}"
+    raise AdapterError(
+        f"{file}: {found}: most likely saved without gathering ZeRO-3 shards (under DeepSpeed stage 3 each process "
+        f"holds a piece of every weight); expected LoRA factors. Save the adapter again with "
+        f"stage3_gather_16bit_weights_on_model_save, or from a checkpoint that zero_to_fp32.py put together"
+    )
 
-    Raises:
-        AdapterError: not a form that PEFT writes.
-    """
-    segments = rest.split(".")[1:]
-    leaf = segments.pop() if segments and segments[-1] in {"weight", "bias"} else ""
-    kinds = [kind for kind in layer_kinds() if part in {kind.form.a, kind.form.b}]
-    needed = next((f".{kind.form.leaf}" for kind in kinds if kind.form.leaf), "")
-    biased = any(kind.can_have_bias and part == kind.form.b for kind in kinds)
-    if len(segments) > 1 or (needed and not leaf) or (leaf == "bias" and not biased):
+
+def _refuse_biases(file: Path, keys: Iterable[str], settings: LoraSettings) -> None:
+    biases = [key for key in keys if key.endswith(".bias") and not (settings.lora_bias and ".lora_" in key)]
+    if biases:
         raise AdapterError(
-            f"{file}: tensor {key!r} is not a key of PEFT; expected ...{part}{needed}. Save the adapter with PEFT"
+            f"{file}: bias is {settings.bias!r}, expected 'none': the file holds {len(biases)} whole biases of the "
+            f"base model, such as {biases[0]!r}, not updates; train with bias='none', or with lora_bias=True where "
+            f"biases must move"
         )
-    return (f"{part}.bias" if leaf == "bias" else part), (segments[0] if segments else "")
+
+
+def _notes(
+    modules: Mapping[str, ModuleEntry],
+    names: Mapping[str, tuple[str, str]],
+    keys: SortedKeys,
+    settings: LoraSettings,
+) -> list[str]:
+    """What PEFT would make of the folder where that is not what is read."""
+    notes = []
+    if keys.wrapped:
+        notes.append(
+            f"the names of {len(keys.wrapped)} tensors hold segments of wrappers, such as {keys.wrapped[0]!r}, and are "
+            f"read without them; PEFT would load none of these into a plain model"
+        )
+    # PEFT puts the name in when it loads; only its own default is recognised where it stands in the keys already.
+    if keys.adapter_name not in {"", "default"}:
+        notes.append(
+            f"the tensors' names hold the adapter's name {keys.adapter_name!r}, and are read without it; PEFT would "
+            f"load none of them"
+        )
+    said = {
+        module: {
+            settings.coverage.covers(name, embedding=not entry.layout.kind.reads_vectors) for name in names[module]
+        }
+        for module, entry in modules.items()
+    }
+    if any(None in answers for answers in said.values()):
+        unset = settings.coverage.target_modules is None
+        found = "is not set" if unset else "(or what is taken out of it) is an expression that may take forever to try"
+        notes.append(f"target_modules {found}, so which modules PEFT would load cannot be told; all are read here")
+    uncovered = [module for module, answers in said.items() if answers == {False}]
+    if uncovered:
+        notes.append(
+            f"target_modules, exclude_modules and layers_to_transform of its configuration leave out "
+            f"{_listed(uncovered)}; the file holds factors for them, which are read here; PEFT would ignore them"
+        )
+    if settings.bias != "none":
+        notes.append(f"bias is {settings.bias!r} in its configuration, but no layer had one: the file holds none")
+    if settings.target_parameters and not any(".lora_" in key for key in keys.left_out):
+        notes.append(
+            f"target_parameters {list(settings.target_parameters)} matched nothing: the file holds LoRA of "
+            f"target_modules alone"
+        )
+    return notes
+
+
+def _listed(names: Collection[str]) -> str:
+    shown = ", ".join(repr(name) for name in list(names)[:_MOST_NAMES])
+    return shown if len(names) <= _MOST_NAMES else f"{shown} and {len(names) - _MOST_NAMES} more modules"
 
 
 def _entry(
     file: Path,
     module: str,
+    names: tuple[str, str],
     parts: Mapping[str, str],
     tensors: Mapping[str, tuple[str, tuple[int, ...]]],
     settings: LoraSettings,
@@ -222,32 +245,53 @@ def _entry(
                 f"factors are not exact. Save the adapter in float32 or bfloat16"
             )
     a_shape, b_shape = tensors[parts[a_part]][1], tensors[parts[b_part]][1]
-    rank = settings.rank(module)
     found = (kind.of_file(a_shape, b_shape, fan_in_fan_out=settings.fan_in_fan_out) for kind in kinds)
     kind = next((kind for kind in found if kind is not None), None)
     if kind is None:
         raise AdapterError(
-            f"{file}: module {module!r} has A {a_shape} and B {b_shape}, expected matrices (convolutions are not "
-            f"supported; an unsharded DeepSpeed or FSDP save also looks like this). Save a LoRA of linear layers"
+            f"{file}: module {module!r} has A {a_shape} and B {b_shape}, expected matrices "
+            + (
+                "(a piece of a DeepSpeed or FSDP save); gather the weights when saving"
+                if min(len(a_shape), len(b_shape)) < 2
+                else f"(convolutions are not supported). {how_to_leave_out(module)}"
+            )
         )
+    rank, scale = _rank_and_scale(file, module, names, a_shape[0], settings)
     if a_shape[0] != rank or b_shape[1] != rank:
         raise AdapterError(
             f"{file}: module {module!r} has A {a_shape} and B {b_shape}, but r and rank_pattern of the configuration "
             f"say rank {rank}; restore the adapter_config.json that was saved with this file"
         )
-    if 0 in a_shape or 0 in b_shape:
-        raise AdapterError(f"{file}: module {module!r} has A {a_shape} and B {b_shape}: empty; save the adapter again")
     bias_key = parts.get(f"{b_part}.bias")
     if bias_key is not None and tensors[bias_key][1] != (b_shape[0],):
         raise AdapterError(f"{file}: tensor {bias_key!r} has shape {tensors[bias_key][1]}, expected {(b_shape[0],)}")
     a, b = kind.from_file(torch.empty(a_shape, device="meta"), torch.empty(b_shape, device="meta"))
     layout = ModuleLayout(b.shape[0], a.shape[1], rank + int(bias_key is not None), kind, bias_key is not None)
-    return ModuleEntry(parts[a_part], parts[b_part], bias_key, settings.scale(module), layout)
+    return ModuleEntry(parts[a_part], parts[b_part], bias_key, scale, layout)
 
 
-def _part_names() -> list[str]:
-    """What the keys of factors are called, such as ``lora_A``."""
-    return sorted({part for kind in layer_kinds() for part in (kind.form.a, kind.form.b)})
+def _rank_and_scale(
+    file: Path, module: str, names: tuple[str, str], rows: int, settings: LoraSettings
+) -> tuple[int, float]:
+    """What the configuration says of a module.
+
+    PEFT asked it by the name that the module had then: wrapped before or after, so that both names are tried where the
+    file has wrappers. The shape of A tells them apart, or there is nothing to tell.
+
+    Raises:
+        AdapterError: both fit, with different scales.
+    """
+    said = {(settings.rank(name), settings.scale(name)) for name in names}
+    fitting = {(rank, scale) for rank, scale in said if rank == rows}
+    if len(fitting) > 1 and settings.names_alpha(names[1]) and not settings.names_alpha(module):
+        return settings.rank(names[1]), settings.scale(names[1])
+    if len(fitting) > 1:
+        raise AdapterError(
+            f"{file}: module {module!r} is stored as {names[1]!r}, and alpha_pattern gives these two names the scales "
+            f"{sorted(scale for _, scale in fitting)}; rename the tensors, or the keys of alpha_pattern, so that they "
+            f"agree"
+        )
+    return next(iter(fitting or said))
 
 
 def _join(names: Iterable[str]) -> str:

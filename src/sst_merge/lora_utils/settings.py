@@ -9,30 +9,39 @@ refused there.
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ..errors import AdapterError
+from .coverage import Coverage
+from .folders import CONFIG_NAME, MLX_WAY_OUT, find_config
+from .patterns import ModulePatterns
 
-__all__ = ["CONFIG_NAME", "LoraSettings", "RefusedField", "pattern_value", "read_settings"]
+__all__ = ["CONFIG_NAME", "TARGET_PARAMETERS", "LoraSettings", "RefusedField", "read_settings"]
 
-CONFIG_NAME = "adapter_config.json"
-
-# Fields that pick modules, steer training or describe; ΔW is in the tensors either way. `velora_config` changes the
-# backward pass only, `monteclora_config` samples during training only, and `ensure_weight_tying` writes the tied
-# module's factors out like any other's; the `*_config` of an initialisation act through `init_lora_weights`.
+# Fields that pick modules (:mod:`.coverage`), steer training or describe; ΔW is in the tensors either way.
+# `velora_config` changes the backward pass only, `monteclora_config` samples during training only, and
+# `ensure_weight_tying` writes the tied module's factors out like any other's; the `*_config` of an initialisation act
+# through `init_lora_weights`.
 _HARMLESS = {
     *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "ensure_weight_tying"),
     *("lora_dropout", "inference_mode", "merge_weights", "velora_config", "monteclora_config"),
     *("loftq_config", "eva_config", "corda_config", "lora_ga_config"),
     *("auto_mapping", "peft_version", "revision", "runtime_config", "megatron_core", "qalora_group_size"),
 }
+# Fields that other trainers write into the file; they say how it was trained, or by what.
+_OTHERS = {
+    *("swift_type", "swift_version", "lora_dtype", "lorap_lr_ratio", "lorap_emb_lr"),  # ms-swift
+    *("loraplus_lr_ratio", "loraplus_lr_embedding", "lora_target_linear", "use_gradient_checkpointing"),
+    *("transformers_version", "unsloth_version", "library_name", "_name_or_path", "autocast_adapter_dtype"),
+}
 _READ = {
     *("peft_type", "base_model_name_or_path", "task_type", "bias", "init_lora_weights", "modules_to_save"),
     *("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "fan_in_fan_out", "lora_bias"),
+    "target_parameters",
 }
 
 
@@ -55,10 +64,6 @@ _REFUSED: Mapping[str, RefusedField] = {
         "DoRA rescales every row of the merged weight by a learnt magnitude, which no B·A can hold",
         "merge the adapter into its base (PEFT's merge_and_unload) and extract a plain LoRA from the difference",
     ),
-    "target_parameters": RefusedField(
-        "LoRA on bare parameters (fused experts) is one factor pair for a stack of matrices",
-        "train on nn.Linear modules (target_modules) instead",
-    ),
     "trainable_token_indices": RefusedField(
         "trainable tokens replace rows of the embedding beside the LoRA update",
         "train without trainable_token_indices, or with an embedding LoRA",
@@ -78,6 +83,8 @@ _REFUSED: Mapping[str, RefusedField] = {
         "export the adapter for the Hugging Face model",
     ),
 }
+TARGET_PARAMETERS = "LoRA on bare parameters (fused experts) is one factor pair for a stack of matrices"
+_MLX_FIELDS = frozenset({"lora_parameters", "fine_tune_type", "adapter_path"})
 # Initialisations that subtract something from the base weight: ΔW is relative to a base that is not on disk.
 _BASE_CHANGING_INITS = ("pissa", "olora", "corda", "lora_ga", "loftq")
 
@@ -97,6 +104,10 @@ class LoraSettings:
         modules_to_save: modules of which the folder holds whole trained copies.
         base_model: ``base_model_name_or_path``.
         task_type: PEFT's task, such as ``CAUSAL_LM``.
+        bias: which biases of the base were trained, ``none``, ``all`` or ``lora_only``; the tensors hold them.
+        target_parameters: bare parameters that were to get a LoRA; the tensors say whether any did.
+        coverage: the modules that PEFT would give a LoRA to.
+        notes: sentences about fields that are ignored.
     """
 
     r: int
@@ -109,32 +120,33 @@ class LoraSettings:
     modules_to_save: tuple[str, ...]
     base_model: str | None
     task_type: str | None
+    bias: str
+    target_parameters: tuple[str, ...]
+    coverage: Coverage
+    notes: tuple[str, ...]
 
     def rank(self, module: str) -> int:
         """The rank that the configuration gives a module (canonical name)."""
-        return int(pattern_value(self.rank_pattern, module, self.r))
+        found = self._ranks.find(module)
+        return self.r if found is None else int(found)
 
     def scale(self, module: str) -> float:
         """The scale s of ΔW = s·B·A: alpha/r, or alpha/√r for rsLoRA (Kalajdzievski 2023, 2312.03732)."""
-        alpha, rank = pattern_value(self.alpha_pattern, module, self.alpha), self.rank(module)
+        found, rank = self._alphas.find(module), self.rank(module)
+        alpha = self.alpha if found is None else found
         return alpha / math.sqrt(rank) if self.rslora else alpha / rank
 
+    def names_alpha(self, module: str) -> bool:
+        """Whether alpha_pattern has a key for a module."""
+        return self._alphas.find(module) is not None
 
-def pattern_value(patterns: Mapping[str, float], module: str, default: float) -> float:
-    """PEFT's lookup in rank_pattern and alpha_pattern: the first key that matches the end of the module name.
+    @cached_property
+    def _ranks(self) -> ModulePatterns:
+        return ModulePatterns(self.rank_pattern)
 
-    First in the order of the file; PEFT sorts the keys when it saves, so of two that overlap another one may win after
-    loading than during training. What PEFT makes of the folder counts.
-
-    Args:
-        patterns: regular expression → value.
-        module: canonical module name.
-        default: value where no key matches.
-    """
-    for key, value in patterns.items():
-        if re.match(rf"(.*\.)?({key})$", module):
-            return value
-    return patterns.get(module, default)
+    @cached_property
+    def _alphas(self) -> ModulePatterns:
+        return ModulePatterns(self.alpha_pattern)
 
 
 def read_settings(folder: Path) -> LoraSettings:
@@ -143,17 +155,15 @@ def read_settings(folder: Path) -> LoraSettings:
     Raises:
         AdapterError: no such file, not JSON, not LoRA, or a field under which ΔW = s·B·A is not exact.
     """
-    file = folder / CONFIG_NAME
-    if not folder.is_dir():
-        raise AdapterError(f"{folder}: no such folder; expected a PEFT adapter folder with {CONFIG_NAME}")
-    if not file.is_file():
-        raise AdapterError(f"{folder}: no {CONFIG_NAME}; expected a folder written by PEFT's save_pretrained")
+    file = find_config(folder)
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise AdapterError(f"{file}: not valid JSON ({error}); save the adapter again") from error
     if not isinstance(raw, dict):
         raise AdapterError(f"{file}: found {type(raw).__name__}, expected a JSON object")
+    if "peft_type" not in raw and not _MLX_FIELDS.isdisjoint(raw):
+        raise AdapterError(f"{file}: written by mlx-lm, not by PEFT; {MLX_WAY_OUT}")
     if raw.get("peft_type") != "LORA":
         raise AdapterError(f"{file}: peft_type is {raw.get('peft_type')!r}, expected 'LORA'; {_RETRAIN}")
     _refuse_variants(file, raw)
@@ -168,6 +178,10 @@ def read_settings(folder: Path) -> LoraSettings:
         modules_to_save=_names(file, raw, "modules_to_save"),
         base_model=_text(file, raw, "base_model_name_or_path"),
         task_type=_text(file, raw, "task_type"),
+        bias=_text(file, raw, "bias") or "none",
+        target_parameters=_names(file, raw, "target_parameters"),
+        coverage=Coverage.of(raw),
+        notes=_notes(raw),
     )
 
 
@@ -185,12 +199,7 @@ def _refuse_variants(file: Path, raw: Mapping[str, Any]) -> None:
             f"save_pretrained(path_initial_model_for_weight_conversion=...)"
             + ("; for loftq, extract the difference to the plain base" if init.lower() == "loftq" else "")
         )
-    if raw.get("bias", "none") not in ("none", None):
-        raise AdapterError(
-            f"{file}: bias is {raw['bias']!r}, expected 'none': such a file holds whole biases of the base model, not "
-            f"updates; train with bias='none', or with lora_bias=True where biases must move"
-        )
-    for field in sorted(raw.keys() - _HARMLESS - _READ - _REFUSED.keys()):
+    for field in sorted(raw.keys() - _HARMLESS - _OTHERS - _READ - _REFUSED.keys()):
         value = raw[field]
         if value is True or (value and isinstance(value, (str, list, dict))):
             raise AdapterError(
@@ -198,6 +207,15 @@ def _refuse_variants(file: Path, raw: Mapping[str, Any]) -> None:
                 f"{raw.get('peft_version')!r}); it may change what ΔW is. Upgrade sst-merge, or remove the field if "
                 f"you know that ΔW = scale·B·A all the same"
             )
+
+
+def _notes(raw: Mapping[str, Any]) -> tuple[str, ...]:
+    others = sorted(field for field in _OTHERS if raw.get(field))
+    if not others:
+        return ()
+    return (
+        f"{CONFIG_NAME} holds {', '.join(others)}, which another trainer wrote; ignored, as ΔW does not depend on it",
+    )
 
 
 def _rank(file: Path, field: str, value: object) -> int:
@@ -237,9 +255,9 @@ def _pattern(file: Path, raw: Mapping[str, Any], field: str) -> list[tuple[str, 
     value = raw.get(field) or {}
     if not isinstance(value, dict):
         raise AdapterError(f"{file}: {field} is {value!r}, expected an object of module pattern → number")
-    for key in value:
-        try:
-            re.compile(rf"(.*\.)?({key})$")
-        except re.error as error:
-            raise AdapterError(f"{file}: {field} has the key {key!r}, not a regular expression ({error})") from error
+    try:
+        ModulePatterns(value)
+    except ValueError as error:
+        pattern, reason = error.args
+        raise AdapterError(f"{file}: {field} has the key {pattern!r}, not a regular expression ({reason})") from error
     return list(value.items())

@@ -17,7 +17,7 @@ from ..errors import AdapterError
 from .factors import LoraFactors
 from .header import ModuleEntry
 
-__all__ = ["FileSource", "MemorySource", "Source"]
+__all__ = ["FileSource", "MemorySource", "RenamedSource", "Source"]
 
 
 class Source(Protocol):
@@ -27,8 +27,12 @@ class Source(Protocol):
         """A module's factors in a type, or in the source's own."""
         ...
 
-    def check(self, module: str) -> None:
-        """Refuse NaN and Inf in a module's tensors."""
+    def check(self, module: str) -> bool:
+        """Refuse NaN and Inf in a module's tensors; whether they make no update, because one factor is zero."""
+        ...
+
+    def is_scaled_away(self, module: str) -> bool:
+        """Whether a module's scale is 0, whatever its tensors hold."""
         ...
 
 
@@ -66,11 +70,17 @@ class FileSource:
         factors = LoraFactors(b.mul_(entry.scale), a, entry.layout.kind, bool(bias))
         return factors if working == target else factors.to(dtype=target)
 
-    def check(self, module: str) -> None:
-        """Refuse NaN and Inf in a module's tensors."""
+    def check(self, module: str) -> bool:
+        """Refuse NaN and Inf in a module's tensors; whether they make no update, because one factor is zero."""
         keys = self.entries[module].keys
-        for key, tensor in zip(keys, self._tensors(keys), strict=True):
+        a, b, *bias = tensors = self._tensors(keys)
+        for key, tensor in zip(keys, tensors, strict=True):
             _check_finite(tensor, f"{self.file}: tensor {key!r}")
+        return not (a.any() and b.any()) and not any(tensor.any() for tensor in bias)
+
+    def is_scaled_away(self, module: str) -> bool:
+        """Whether a module's scale is 0, whatever its tensors hold."""
+        return self.entries[module].scale == 0
 
 
 @dataclass(frozen=True)
@@ -90,10 +100,41 @@ class MemorySource:
         factors = self.entries[module]
         return factors if dtype is None else factors.to(dtype=dtype)
 
-    def check(self, module: str) -> None:
-        """Refuse NaN and Inf in a module's factors."""
-        _check_finite(self.entries[module].a, f"adapter {self.name!r}: A of module {module!r}")
-        _check_finite(self.entries[module].b, f"adapter {self.name!r}: B of module {module!r}")
+    def check(self, module: str) -> bool:
+        """Refuse NaN and Inf in a module's factors; whether they make no update, because one of them is zero."""
+        a, b = self.entries[module].a, self.entries[module].b
+        _check_finite(a, f"adapter {self.name!r}: A of module {module!r}")
+        _check_finite(b, f"adapter {self.name!r}: B of module {module!r}")
+        return not (a.any() and b.any())
+
+    def is_scaled_away(self, module: str) -> bool:
+        """Never: the scale is in the factors."""
+        return False
+
+
+@dataclass(frozen=True)
+class RenamedSource:
+    """Another source whose modules have other names.
+
+    Attributes:
+        source: the other one.
+        names: new name → the source's.
+    """
+
+    source: Source
+    names: Mapping[str, str]
+
+    def read(self, module: str, dtype: torch.dtype | None) -> LoraFactors:
+        """A module's factors in a type, or in the source's own."""
+        return self.source.read(self.names[module], dtype)
+
+    def check(self, module: str) -> bool:
+        """Refuse NaN and Inf in a module's tensors; whether they make no update, because one factor is zero."""
+        return self.source.check(self.names[module])
+
+    def is_scaled_away(self, module: str) -> bool:
+        """Whether a module's scale is 0, whatever its tensors hold."""
+        return self.source.is_scaled_away(self.names[module])
 
 
 def _bordered(a: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """How an adapter lies on disk: scales, types, variant and size; none of it changes ΔW once it is read."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,11 +32,16 @@ class StoredForm:
     file_bytes: int
 
 
-def read_stored_form(folder: Path) -> StoredForm:
-    """Describe a folder from its configuration and the header of its file; no tensor is read."""
+def read_stored_form(folder: Path, *, leave_out: Collection[str] = ()) -> StoredForm:
+    """Describe a folder from its configuration and the header of its file; no tensor is read.
+
+    Args:
+        folder: of an adapter that was loaded.
+        leave_out: modules that were left out then.
+    """
     settings = read_settings(folder)
     # Whole trained weights were refused, or left out on purpose, when the adapter was loaded.
-    modules = read_header(folder, settings, drop_modules_to_save=True).modules.values()
+    modules = read_header(folder, settings, drop_modules_to_save=True, leave_out=leave_out).modules.values()
     file = folder / WEIGHTS_NAME
     with safe_open(file, framework="pt") as handle:
         dtypes = {_TYPES[handle.get_slice(key).get_dtype()] for entry in modules for key in entry.keys}

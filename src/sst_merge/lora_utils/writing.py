@@ -1,18 +1,16 @@
-"""Factors in memory → a PEFT folder that PEFT and vLLM read alike (design, section 6).
+"""Factors in memory → a PEFT folder that PEFT, vLLM and llama.cpp read alike (design, section 6).
 
-Modules arrive one at a time and their tensors go straight to disk; the safetensors header, which has to come first,
-is written last and the data appended to it, so that memory holds one layer however large the adapter is.
+Modules arrive one at a time and their tensors go straight to disk (:mod:`.tensor_file`). What was written is opened
+again before it gets its name (:mod:`.opening`).
 """
 
 import json
 import re
-import shutil
-import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import BinaryIO
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -22,11 +20,18 @@ from ..files import atomic_folder
 from .factors import LoraFactors
 from .header import PREFIX, WEIGHTS_NAME, natural_key
 from .layouts import ModuleKind
-from .settings import CONFIG_NAME, pattern_value
+from .opening import check_opens
+from .patterns import pattern_value
+from .settings import CONFIG_NAME
+from .tensor_file import TensorFile
+from .whole_weights import WholeWeight
 
-__all__ = ["write_adapter", "write_adapter_files"]
+__all__ = ["Ranks", "write_adapter", "write_adapter_files"]
 
-_TYPES = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64"}
+Ranks = Literal["uniform", "pattern"]
+"""Where ranks differ: all modules get the largest by rows of zeros, or each keeps its own (``rank_pattern``)."""
+
+_NO_WEIGHTS: Mapping[str, WholeWeight] = MappingProxyType({})
 
 
 def write_adapter(
@@ -36,13 +41,17 @@ def write_adapter(
     base_model: str | None,
     task_type: str | None,
     dtype: torch.dtype | None = None,
+    ranks: Ranks = "uniform",
+    whole: Mapping[str, WholeWeight] = _NO_WEIGHTS,
+    modules_to_save: tuple[str, ...] = (),
     force: bool = False,
     extra_files: Mapping[str, str] = MappingProxyType({}),
 ) -> Path:
     """Write a PEFT adapter folder, all or nothing; same modules in the same order give the same bytes.
 
-    Every scale is in B and ``lora_alpha = r``; where ranks differ, ``rank_pattern`` has an equal ``alpha_pattern``,
-    so that a reader that knows one scale (vLLM) and one that knows patterns (PEFT) see the same ΔW.
+    Every scale is in B and ``lora_alpha = r``. Where ranks differ, every module gets the largest one by rows of zeros
+    in A and columns of zeros in B: ΔW is the same, and a reader need not know ``rank_pattern``, which PEFT does not
+    look at for fused experts and llama.cpp nowhere.
 
     Args:
         path: folder to make.
@@ -50,6 +59,10 @@ def write_adapter(
         base_model: written as ``base_model_name_or_path``.
         task_type: PEFT's task type.
         dtype: float16, bfloat16, float32 or float64; the factors' own (then one for all modules) by default.
+        ranks: ``uniform`` as above, or ``pattern``: each module keeps its rank, and ``rank_pattern`` with an equal
+            ``alpha_pattern`` says so. Smaller, and right for PEFT's linear layers and vLLM.
+        whole: canonical tensor name → whole weight that is copied into the file.
+        modules_to_save: PEFT's field of that name; each name must have tensors in ``whole``.
         force: replace an existing folder.
         extra_files: file name → text, written into the same folder.
 
@@ -57,15 +70,25 @@ def write_adapter(
         The folder.
 
     Raises:
-        AdapterError: no modules, a module twice, values that are not finite or do not fit ``dtype``, types mixed, or
-            a bias beside a kind of layer without (an embedding), which PEFT cannot hold in one adapter.
+        AdapterError: no modules, a module twice, values that are not finite or do not fit ``dtype``, types mixed, a
+            bias beside a kind of layer without (an embedding), which PEFT cannot hold in one adapter, or files that
+            PEFT could not open (:func:`~.opening.check_opens`).
     """
     if reserved := {CONFIG_NAME, WEIGHTS_NAME} & extra_files.keys():
         raise AdapterError(f"{path}: extra file {sorted(reserved)} is written by the adapter itself; use another name")
     if bad := [name for name in extra_files if Path(name).name != name]:
         raise AdapterError(f"{path}: extra files {bad} are not plain file names; expected names without a folder")
     with atomic_folder(path, force=force) as folder:
-        write_adapter_files(folder, modules, base_model=base_model, task_type=task_type, dtype=dtype)
+        write_adapter_files(
+            folder,
+            modules,
+            base_model=base_model,
+            task_type=task_type,
+            dtype=dtype,
+            ranks=ranks,
+            whole=whole,
+            modules_to_save=modules_to_save,
+        )
         for name, text in extra_files.items():
             (folder / name).write_text(text, encoding="utf-8")
     return Path(path)
@@ -78,8 +101,11 @@ def write_adapter_files(
     base_model: str | None,
     task_type: str | None,
     dtype: torch.dtype | None = None,
+    ranks: Ranks = "uniform",
+    whole: Mapping[str, WholeWeight] = _NO_WEIGHTS,
+    modules_to_save: tuple[str, ...] = (),
 ) -> tuple[int, torch.dtype]:
-    """Write the two files of a PEFT adapter into a folder that is there; see :func:`write_adapter`.
+    """Write the two files of a PEFT adapter into a folder that is there, and open them; see :func:`write_adapter`.
 
     Args:
         folder: one that its maker finishes or removes (:func:`~sst_merge.files.atomic_folder`).
@@ -87,19 +113,25 @@ def write_adapter_files(
         base_model: written as ``base_model_name_or_path``.
         task_type: PEFT's task type.
         dtype: as in :func:`write_adapter`.
+        ranks: as in :func:`write_adapter`.
+        whole: as in :func:`write_adapter`.
+        modules_to_save: as in :func:`write_adapter`.
 
     Returns:
-        r of the configuration, and the type of the tensors.
+        r of the configuration, and the type of the factors.
     """
     data = folder / ".data"
     with data.open("wb") as stream:
-        writer = _TensorWriter(stream, dtype)
-        layout = _write_modules(writer, modules)
-    _assemble(folder / WEIGHTS_NAME, data, writer.header)
-    config = _config(layout, base_model, task_type)
+        tensors = TensorFile(stream, dtype)
+        layout = _write_modules(tensors, modules)
+        for name, weight in sorted(whole.items(), key=lambda item: natural_key(item[0])):
+            tensors.copy(f"{PREFIX}{name}", weight)
+    tensors.finish(folder / WEIGHTS_NAME, data, rank=layout.r if ranks == "uniform" else None)
+    config = _config(layout, ranks, base_model, task_type, modules_to_save)
     (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    assert writer.dtype is not None  # there is no adapter without tensors
-    return layout.r, writer.dtype
+    check_opens(folder, modules=layout.ranks, whole=whole)
+    assert tensors.dtype is not None  # there is no adapter without tensors
+    return layout.r, tensors.dtype
 
 
 @dataclass(frozen=True)
@@ -115,57 +147,28 @@ class _Layout:
         return max(self.ranks.values())
 
 
-@dataclass
-class _TensorWriter:
-    """Appends tensors to a file and remembers where they are."""
-
-    stream: BinaryIO
-    dtype: torch.dtype | None
-    header: dict[str, dict[str, object]] = field(default_factory=dict)
-    offset: int = 0
-
-    def write(self, key: str, tensor: Tensor) -> None:
-        """Append one tensor under a key.
-
-        Raises:
-            AdapterError: the values are not finite, or do not fit the type.
-        """
-        self.dtype = self.dtype or tensor.dtype
-        if self.dtype not in _TYPES:
-            raise AdapterError(f"cannot write {key!r} as {self.dtype}; choose one of {', '.join(map(str, _TYPES))}")
-        stored = _converted(key, tensor.detach(), self.dtype)
-        raw = stored.reshape(-1).view(torch.uint8).numpy()
-        self.stream.write(raw.data)
-        end = self.offset + raw.nbytes
-        self.header[key] = {
-            "dtype": _TYPES[self.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [self.offset, end],
-        }
-        self.offset = end
-
-
-def _write_modules(writer: _TensorWriter, modules: Iterable[tuple[str, LoraFactors]]) -> _Layout:
+def _write_modules(tensors: TensorFile, modules: Iterable[tuple[str, LoraFactors]]) -> _Layout:
     ranks: dict[str, int] = {}
     outputs: dict[str, int] = {}
     kinds: dict[str, ModuleKind] = {}
     biased: set[str] = set()
-    requested = writer.dtype
+    requested = tensors.dtype
     for module, factors in modules:
         if module in ranks:
             raise AdapterError(f"module {module!r} occurs twice; expected each module once")
-        if requested is None and writer.dtype not in {None, factors.b.dtype}:
+        if requested is None and tensors.dtype not in {None, factors.b.dtype}:
             raise AdapterError(
-                f"module {module!r} has type {factors.b.dtype}, the modules before it {writer.dtype}; name one dtype "
+                f"module {module!r} has type {factors.b.dtype}, the modules before it {tensors.dtype}; name one dtype "
                 f"to write them all in"
             )
         a, b, bias = _parts(factors)
         form = factors.kind.form
         leaf = f".{form.leaf}" if form.leaf else ""
-        for part, tensor in zip((form.a, form.b), factors.kind.to_file(a, b), strict=True):
-            writer.write(f"{PREFIX}{module}.{part}{leaf}", tensor)
+        stored_a, stored_b = factors.kind.to_file(a, b)
+        tensors.write(f"{PREFIX}{module}.{form.a}{leaf}", stored_a, rank_dimension=0)
+        tensors.write(f"{PREFIX}{module}.{form.b}{leaf}", stored_b, rank_dimension=1)
         if bias is not None:
-            writer.write(_bias_key(module, factors.kind), bias)
+            tensors.write(_bias_key(module, factors.kind), bias)
             biased.add(module)
         ranks[module], outputs[module], kinds[module] = b.shape[1], b.shape[0], factors.kind
     if not ranks:
@@ -180,7 +183,7 @@ def _write_modules(writer: _TensorWriter, modules: Iterable[tuple[str, LoraFacto
     if biased:
         # lora_bias is one switch for the whole adapter: the others need a bias too, of zeros.
         for module in [name for name in ranks if name not in biased]:
-            writer.write(_bias_key(module, kinds[module]), torch.zeros(outputs[module]))
+            tensors.write(_bias_key(module, kinds[module]), torch.zeros(outputs[module]))
     return _Layout(ranks, any(kind.fan_in_fan_out for kind in kinds.values()), bool(biased))
 
 
@@ -201,40 +204,11 @@ def _parts(factors: LoraFactors) -> tuple[Tensor, Tensor, Tensor | None]:
     return a, b, bias
 
 
-def _converted(key: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    if not bool(torch.isfinite(tensor).all()):
-        raise AdapterError(f"tensor {key!r} holds NaN or Inf; expected finite values. Check the merge and its inputs")
-    stored = tensor.to(device="cpu", dtype=dtype).contiguous()
-    if stored.dtype == tensor.dtype:
-        return stored
-    if not bool(torch.isfinite(stored).all()):
-        raise AdapterError(
-            f"tensor {key!r} reaches {float(tensor.abs().max()):.3g}, more than {dtype} can hold "
-            f"({torch.finfo(dtype).max:.3g}); write bfloat16 or float32 instead"
-        )
-    if bool(tensor.any()) and not bool(stored.any()):
-        raise AdapterError(
-            f"tensor {key!r} vanishes in {dtype}: its largest value is {float(tensor.abs().max()):.3g}; write "
-            f"bfloat16 or float32 instead"
-        )
-    return stored
-
-
-def _assemble(file: Path, data: Path, tensors: Mapping[str, Mapping[str, object]]) -> None:
-    """Header first, then the data: eight bytes of length, JSON padded with spaces to a multiple of eight."""
-    header = json.dumps({"__metadata__": {"format": "pt"}, **dict(sorted(tensors.items()))}, separators=(",", ":"))
-    encoded = header.encode("utf-8")
-    encoded += b" " * (-len(encoded) % 8)
-    with file.open("wb") as stream, data.open("rb") as source:
-        stream.write(struct.pack("<Q", len(encoded)))
-        stream.write(encoded)
-        shutil.copyfileobj(source, stream, 1 << 20)
-    data.unlink()
-
-
-def _config(layout: _Layout, base_model: str | None, task_type: str | None) -> dict[str, object]:
+def _config(
+    layout: _Layout, ranks: Ranks, base_model: str | None, task_type: str | None, modules_to_save: tuple[str, ...]
+) -> dict[str, object]:
     r = layout.r
-    pattern = _rank_pattern(layout.ranks, r)
+    pattern = _rank_pattern(layout.ranks, r) if ranks == "pattern" else {}
     return {
         "alpha_pattern": pattern,
         "auto_mapping": None,
@@ -246,7 +220,7 @@ def _config(layout: _Layout, base_model: str | None, task_type: str | None) -> d
         "lora_alpha": r,
         "lora_bias": layout.bias,
         "lora_dropout": 0.0,
-        "modules_to_save": None,
+        "modules_to_save": sorted(set(modules_to_save)) or None,
         "peft_type": "LORA",
         "r": r,
         "rank_pattern": pattern,

@@ -39,6 +39,7 @@ def merge(
     compute_dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
     assume_same_base: bool = False,
+    modules_to_save_from: str | None = None,
     progress: Progress | None = None,
     **options: object,
 ) -> MergeResult:
@@ -65,6 +66,8 @@ def merge(
             matrices are float64 either way and rounded once.
         device: where the algebra runs.
         assume_same_base: merge adapters that name different bases.
+        modules_to_save_from: name of the adapter whose whole weights (heads, embeddings) are written where several
+            adapters have them and disagree.
         progress: called with (stage, done, total).
         options: options of the method.
 
@@ -100,6 +103,7 @@ def merge(
         compute_dtype=compute_dtype,
         device=device,
         assume_same_base=assume_same_base,
+        modules_to_save_from=modules_to_save_from,
     )
     checked = inputs.base if base is None else base
     plan = plan_merge(adapters, method, options=options, settings=settings, given=inputs.given, base=checked)

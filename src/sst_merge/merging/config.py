@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from ..data_loader import DataSource
+from ..data_loader import BaseAccessFields, DataSource
 from ..yaml_config import FilePath, ModelReference, Section, load_yaml_config, tensor_files_beside
 
 __all__ = ["AdapterConfig", "DataSection", "MergeConfig", "MergeSection", "OutputConfig", "load_config"]
@@ -77,16 +77,24 @@ class OutputConfig(Section):
         description="share of each update's energy to keep",
         json_schema_extra={"flag": "--energy"},
     )
+    ranks: Literal["uniform", "pattern"] = Field(
+        default="uniform",
+        description="where ranks differ: one rank for all by rows of zeros, or each its own",
+        json_schema_extra={"flag": "--ranks"},
+    )
     dtype: FloatType | None = Field(
         default=None, description="type of the file; compute_dtype by default", json_schema_extra={"flag": "--dtype"}
     )
 
 
-class MergeConfig(Section):
+class MergeConfig(BaseAccessFields):
     """A whole merge."""
 
     base_model: ModelReference | None = Field(
         default=None, description="hub id or folder; needed by methods that read data"
+    )
+    tokenizer: ModelReference | None = Field(
+        default=None, description="folder or hub id; by default the adapters' own where they agree, else the base's"
     )
     aligned_base_model: ModelReference | None = Field(
         default=None, description="local folder of the aligned base; for methods that compare it with base_model"
@@ -105,6 +113,12 @@ class MergeConfig(Section):
     force: bool = Field(default=False, description="replace an existing output")
     assume_same_base: bool = Field(default=False, description="merge adapters that name different bases")
     drop_modules_to_save: bool = Field(default=False, description="leave whole trained weights of the adapters out")
+    leave_out: tuple[str, ...] = Field(
+        default=(), description="modules of the adapters to leave out, by name or end of name; repeatable"
+    )
+    modules_to_save_from: str | None = Field(
+        default=None, description="adapter whose whole trained weights are written where several disagree"
+    )
 
     @field_validator("adapters")
     @classmethod

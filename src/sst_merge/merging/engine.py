@@ -16,6 +16,7 @@ from ..methods import Layer
 from ..progress import Progress
 from .delta import FormedUpdates, compress_delta, keep_freed_memory
 from .plan import MergePlan, ModulePlan
+from .ranges import check_range
 from .report import ModuleFigures
 
 __all__ = ["MergedModule", "merged_modules", "module_generator"]
@@ -65,12 +66,14 @@ def merged_modules(
     if not core:
         keep_freed_memory()
     merge_one = _merge_core if core else _merge_delta
+    weights, names = [a.weight for a in plan.adapters], [a.name for a in plan.adapters]
     for index, module in enumerate(plan.modules):
         dtype = _CORE_DTYPE if core else settings.compute_dtype
         factors = module_updates(plan.adapters, module.name, dtype=dtype, device=settings.device)
         generator = module_generator(settings.seed, module.name)
         space = spaces[module.name] if spaces is not None else None
         try:
+            check_range(factors, weights, names)
             lifted, truncation, shape = merge_one(plan, module, factors, generator, state, space)
         except MergeError as error:
             raise MergeError(f"module {module.name!r}: {error}") from error

@@ -11,11 +11,24 @@ from types import MappingProxyType
 import torch
 
 from ..errors import BaseModelError, DataError, MergeError
-from ..lora_utils import Adapter, BaseModelIndex, ModuleKind, check_against_base, check_compatible, check_distinct
-from ..lora_utils.header import natural_key
+from ..lora_utils import (
+    Adapter,
+    BaseModelIndex,
+    ModuleKind,
+    Ranks,
+    check_against_base,
+    check_compatible,
+    check_distinct,
+    natural_key,
+    spelled_alike,
+    true_copies,
+    written_base,
+)
 from ..methods import MergeMethod, MethodOptions, Needs, get_method, parse_options
+from ..progress import Progress
 from .inputs import MergeInputs
 from .settings import DEFAULT_SETTINGS, MergeSettings
+from .whole import CarriedWeights, carried_weights, written_task_type
 
 __all__ = ["MergePlan", "ModulePlan", "plan_merge"]
 
@@ -45,10 +58,9 @@ class ModulePlan:
     ranks: tuple[int, ...]
     rank: int
 
-    @property
-    def parameters(self) -> int:
-        """Numbers that the merged factors hold at most."""
-        return self.rank * (self.d_out + self.d_in + int(self.bias))
+    def parameters(self, rank: int | None = None) -> int:
+        """Numbers that the merged factors hold at most, with rows of zeros up to a rank."""
+        return (rank or self.rank) * (self.d_out + self.d_in + int(self.bias))
 
 
 @dataclass(frozen=True)
@@ -64,6 +76,9 @@ class MergePlan:
         settings: how the merge is computed.
         base_model: name of the base written into the output.
         warnings: sentences for the user.
+        carried: whole weights that are written along.
+        provenance: where base and data come from, for the report.
+        task_type: PEFT's task type of the output; one whose head is in it, or None.
     """
 
     method: MergeMethod
@@ -74,16 +89,14 @@ class MergePlan:
     settings: MergeSettings
     base_model: str | None
     warnings: tuple[str, ...]
+    carried: CarriedWeights
+    task_type: str | None
+    provenance: Mapping[str, object]
 
     @property
     def output_rank(self) -> int:
         """Upper bound of the output's r."""
         return max(module.rank for module in self.modules)
-
-    @property
-    def task_type(self) -> str | None:
-        """PEFT's task type of the output: that of the first adapter that names one."""
-        return next((a.task_type for a in self.adapters if a.task_type is not None), None)
 
     @property
     def input_folders(self) -> tuple[Path, ...]:
@@ -94,9 +107,34 @@ class MergePlan:
         """Refuse model and data that lack what the method needs."""
         _check_needs(self.method.name, self.needs, self.adapters, inputs.given)
 
-    def output_bytes(self, dtype: torch.dtype) -> int:
-        """Upper bound of the output's weight file."""
-        return sum(module.parameters for module in self.modules) * dtype.itemsize
+    def read_values(self, *, progress: Progress | None = None) -> tuple[str, ...]:
+        """Read every value of every adapter once: the last thing that can be refused before heavy work.
+
+        Args:
+            progress: called with ("check", done, total).
+
+        Returns:
+            Sentences about adapters that contribute nothing, beside the plan's own warnings.
+
+        Raises:
+            AdapterError: NaN or Inf, with the tensor's name.
+        """
+        found = []
+        for done, adapter in enumerate(self.adapters, start=1):
+            zero = adapter.check_values()
+            if len(zero) == len(adapter.modules) and not adapter.is_scaled_away:
+                found.append(
+                    f"adapter {adapter.name!r} contributes nothing: ΔW is zero in all {len(zero)} modules, because A "
+                    f"or B is; was it saved before training?"
+                )
+            if progress is not None:
+                progress("check", done, len(self.adapters))
+        return tuple(found)
+
+    def output_bytes(self, dtype: torch.dtype, ranks: Ranks = "uniform") -> int:
+        """Upper bound of the output's weight file, its whole weights not counted."""
+        rank = self.output_rank if ranks == "uniform" else None
+        return sum(module.parameters(rank) for module in self.modules) * dtype.itemsize
 
     @property
     def peak_bytes(self) -> int:
@@ -113,7 +151,7 @@ class MergePlan:
         # In float64: factors, their concatenation, the bases and LAPACK's copy; one core per adapter.
         return 8 * (4 * factors + (len(self.adapters) + 3) * total * total)
 
-    def describe(self, *, dtype: torch.dtype | None = None) -> str:
+    def describe(self, *, dtype: torch.dtype | None = None, ranks: Ranks = "uniform") -> str:
         """The plan as text."""
         dtype = dtype or self.settings.compute_dtype
         rank, energy = self.settings.rank, self.settings.energy
@@ -121,16 +159,18 @@ class MergePlan:
         lines = [f"method   {self.method.name}: {self.method.summary} ({self.method.paper})"]
         lines += [f"option   {name} = {value}" for name, value in self.options.model_dump(mode="json").items()]
         for adapter in self.adapters:
-            ranks = sorted({adapter.rank(module) for module in adapter.modules})
+            found = sorted({adapter.rank(module) for module in adapter.modules})
             lines.append(
                 f"adapter  {adapter.name}: role {adapter.role}, weight {adapter.weight:g}, {len(adapter.modules)} "
-                f"modules, rank {'/'.join(map(str, ranks))}"
+                f"modules, rank {'/'.join(map(str, found))}"
             )
         lines.append(f"base     {self.base_model or 'not named by any adapter'}")
         lines.append(
             f"output   {len(self.modules)} modules, rank at most {self.output_rank} ({cut}), at most "
-            f"{_size(self.output_bytes(dtype))} in {str(dtype).removeprefix('torch.')}"
+            f"{_size(self.output_bytes(dtype, ranks))} in {str(dtype).removeprefix('torch.')}"
         )
+        if self.carried.tensors:
+            lines.append(f"whole    {len(self.carried.tensors)} weights beside them: {', '.join(self.carried.tensors)}")
         lines.append(f"memory   about {_size(self.peak_bytes)} at once for the largest module")
         lines += [f"warning  {warning}" for warning in self.warnings]
         return "\n".join(lines)
@@ -144,8 +184,12 @@ def plan_merge(
     settings: MergeSettings = DEFAULT_SETTINGS,
     given: Collection[str] = (),
     base: BaseModelIndex | None = None,
+    base_model: str | None = None,
+    unchecked: Sequence[str] = (),
+    notes: Sequence[str] = (),
+    provenance: Mapping[str, object] = MappingProxyType({}),
 ) -> MergePlan:
-    """Check a merge and lay out its work; no tensor is read.
+    """Check a merge and lay out its work; no tensor is read but whole weights, to compare them.
 
     Args:
         adapters: what to merge, with distinct names.
@@ -155,6 +199,11 @@ def plan_merge(
         given: which of ``model``, ``harm``, ``benign``, ``base_weights`` and ``aligned_weights`` the merge will have
             (:attr:`MergeInputs.given` where they are loaded already).
         base: layers of the base model; module names are checked against them and their kinds are taken over.
+        base_model: hub id or folder of the base, to be written where the adapters name none that can be found; the
+            name of ``base`` by default.
+        unchecked: why there is no ``base``, as sentences for the user.
+        notes: other sentences for the user, which become warnings of the plan.
+        provenance: where base and data come from, as the report records it.
 
     Returns:
         The plan.
@@ -162,6 +211,7 @@ def plan_merge(
     Raises:
         MergeError: adapters, roles, options or rank do not fit the merge.
         DataError: the method reads data that are not given.
+        AdapterError: adapters do not belong together.
         BaseModelError: an adapter does not fit the base, or the method reads the base's weights and no model is given.
     """
     chosen = get_method(method)
@@ -169,6 +219,7 @@ def plan_merge(
     needs = chosen.needs_for(parsed)
     check_distinct(adapters)
     _check_needs(chosen.name, needs, adapters, given)
+    adapters, renamed = spelled_alike(adapters, () if base is None else base.modules)
     if base is not None:
         for adapter in adapters:
             check_against_base(adapter, base)
@@ -179,9 +230,41 @@ def plan_merge(
         _check_rank(settings.rank, modules)
         modules = [replace(module, rank=min(module.rank, settings.rank)) for module in modules]
     _check_bias(modules)
-    base_model = next((a.base_model for a in adapters if a.base_model is not None), base.name if base else None)
-    warnings = tuple(_warnings(adapters, base))
-    return MergePlan(chosen, parsed, needs, tuple(adapters), tuple(modules), settings, base_model, warnings)
+    if base_model is None and base is not None and base.name != _UNNAMED:
+        base_model = base.name
+    written, about_base = written_base([adapter.base_model for adapter in adapters], base_model)
+    adapters = [
+        adapter.without_whole(true_copies(adapter, _folders(adapter, base, base_model))) for adapter in adapters
+    ]
+    names = [module.name for module in modules]
+    carried = carried_weights(adapters, names, chosen=settings.modules_to_save_from)
+    task_type, about_type = written_task_type(adapters, carried.tensors)
+    return MergePlan(
+        method=chosen,
+        options=parsed,
+        needs=needs,
+        adapters=tuple(adapters),
+        modules=tuple(modules),
+        settings=settings,
+        base_model=written,
+        warnings=(
+            *unchecked,
+            *_warnings(adapters, base, noted=bool(unchecked)),
+            *about_base,
+            *carried.warnings(),
+            *about_type,
+            *renamed,
+            *notes,
+        ),
+        carried=carried,
+        task_type=task_type,
+        provenance=provenance,
+    )
+
+
+def _folders(adapter: Adapter, base: BaseModelIndex | None, base_model: str | None) -> list[str]:
+    """Where the base's weights may lie, for a comparison."""
+    return [name for name in (base_model, None if base is None else base.name, adapter.base_model) if name is not None]
 
 
 def _check_needs(method: str, needs: Needs, adapters: Sequence[Adapter], given: Collection[str]) -> None:
@@ -246,9 +329,9 @@ def _check_bias(modules: Sequence[ModulePlan]) -> None:
         )
 
 
-def _warnings(adapters: Sequence[Adapter], base: BaseModelIndex | None) -> list[str]:
+def _warnings(adapters: Sequence[Adapter], base: BaseModelIndex | None, *, noted: bool) -> list[str]:
     found = []
-    if base is None:
+    if base is None and not noted:
         found.append("no base model was given, so module names were not checked against its layers")
     for adapter in adapters:
         named, checked = adapter.base_model, None if base is None else base.name
@@ -260,11 +343,14 @@ def _warnings(adapters: Sequence[Adapter], base: BaseModelIndex | None) -> list[
                 f"adapter {adapter.name!r}: {len(adapter.left_out)} tensors are not part of its low-rank update and "
                 f"are left out, such as {adapter.left_out[0]!r}"
             )
+        found += [f"adapter {adapter.name!r}: {note}" for note in adapter.notes]
+        if adapter.is_scaled_away:
+            found.append(
+                f"adapter {adapter.name!r} contributes nothing: its scale is 0 in all {len(adapter.modules)} modules "
+                f"(lora_alpha in its adapter_config.json)"
+            )
         if adapter.weight == 0:
             found.append(f"adapter {adapter.name!r} has weight 0")
-    types = sorted({adapter.task_type for adapter in adapters if adapter.task_type is not None})
-    if len(types) > 1:
-        found.append(f"the adapters name different task types ({', '.join(types)}); the first one's is written")
     return found
 
 

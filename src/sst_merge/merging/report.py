@@ -30,6 +30,7 @@ class AdapterRecord:
         weight: factor in the merge.
         path: folder as given where that was relative, else its last name; None for an adapter in memory.
         base_model: base that its configuration names.
+        task_type: that its configuration names.
         files: file name → SHA-256.
     """
 
@@ -38,6 +39,7 @@ class AdapterRecord:
     weight: float
     path: str | None
     base_model: str | None
+    task_type: str | None
     files: Mapping[str, str]
 
     @classmethod
@@ -49,6 +51,7 @@ class AdapterRecord:
             weight=adapter.weight,
             path=_recorded_path(adapter.path),
             base_model=adapter.base_model,
+            task_type=adapter.task_type,
             files=adapter.fingerprints(),
         )
 
@@ -101,7 +104,10 @@ class MergeReport:
         versions: of the packages that decide the numbers.
         calibration: data that the method could read: ``harm``, ``benign``, ``benign of NAME`` → number and SHA-256;
             empty where none was given.
-        output: type, largest rank and SHA-256 of the written files; empty before writing.
+        output: type, largest rank, task type and SHA-256 of the written files; empty before writing.
+        provenance: where base and data come from: class, revision and commit of the base, what was allowed to be read
+            of it, revisions of data sets; empty where the caller says nothing.
+        whole_weights: tensor name → adapter and shape of what is written as it is (heads, embeddings).
     """
 
     method: str
@@ -119,6 +125,8 @@ class MergeReport:
     versions: Mapping[str, str]
     calibration: Mapping[str, CalibrationRecord] = field(default_factory=dict)
     output: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    whole_weights: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON: one key per attribute, after ``format``."""

@@ -1,6 +1,7 @@
 """The merged adapter in memory, and its folder on disk."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +12,15 @@ import torch
 
 from ..errors import MergeError
 from ..files import atomic_folder
-from ..lora_utils import Adapter, LoraFactors, adapter_fingerprints, write_adapter_files
+from ..lora_utils import (
+    Adapter,
+    LoraFactors,
+    Ranks,
+    WholeWeight,
+    adapter_fingerprints,
+    fitting_task_type,
+    write_adapter_files,
+)
 from .report import MergeReport
 
 __all__ = ["FileText", "MergeResult", "write_merge"]
@@ -53,6 +62,7 @@ class MergeResult:
         path: str | Path,
         *,
         dtype: torch.dtype | None = None,
+        ranks: Ranks = "uniform",
         force: bool = False,
         extra_files: Mapping[str, FileText] = MappingProxyType({}),
     ) -> Path:
@@ -61,6 +71,7 @@ class MergeResult:
         Args:
             path: folder to make.
             dtype: type to write; that of the computation by default.
+            ranks: ``uniform`` or ``pattern``, where the modules' ranks differ.
             force: replace an existing folder.
             extra_files: file name → text, or a function of the finished report.
 
@@ -73,10 +84,14 @@ class MergeResult:
             modules,
             lambda: self.report,
             base_model=self.adapter.base_model,
-            task_type=self.adapter.task_type,
+            task_type=fitting_task_type(self.adapter.task_type, self.adapter.whole),
+            whole=self.adapter.whole,
+            modules_to_save=self.adapter.modules_to_save,
             dtype=dtype,
+            ranks=ranks,
             force=force,
             extra_files=extra_files,
+            copies={},
             inputs=self.inputs,
         )
         return Path(path)
@@ -89,9 +104,13 @@ def write_merge(
     *,
     base_model: str | None,
     task_type: str | None,
+    whole: Mapping[str, WholeWeight],
+    modules_to_save: tuple[str, ...],
     dtype: torch.dtype | None,
+    ranks: Ranks,
     force: bool,
     extra_files: Mapping[str, FileText],
+    copies: Mapping[str, Path],
     inputs: Sequence[Path],
 ) -> MergeReport:
     """Stream modules to disk, then ask for the report, add the hashes of what was written, and finish the folder.
@@ -102,9 +121,13 @@ def write_merge(
         report: called when all modules are written.
         base_model: written as ``base_model_name_or_path``.
         task_type: PEFT's task type.
+        whole: canonical tensor name → whole weight that is written along.
+        modules_to_save: PEFT's field of that name.
         dtype: type to write; the factors' own by default.
+        ranks: ``uniform`` or ``pattern``, where the modules' ranks differ.
         force: replace an existing folder.
         extra_files: file name → text, or a function of the finished report.
+        copies: relative name → file that is copied there as it is, such as a tokenizer's.
         inputs: folders that were read.
 
     Returns:
@@ -120,16 +143,27 @@ def write_merge(
             raise MergeError(f"output {target} and input {source} share a folder; choose another output")
     with atomic_folder(path, force=force) as folder:
         rank, written_type = write_adapter_files(
-            folder, modules, base_model=base_model, task_type=task_type, dtype=dtype
+            folder,
+            modules,
+            base_model=base_model,
+            task_type=task_type,
+            dtype=dtype,
+            ranks=ranks,
+            whole=whole,
+            modules_to_save=modules_to_save,
         )
         hashes = adapter_fingerprints(folder)
-        if clash := sorted((hashes.keys() | {_REPORT_NAME}) & extra_files.keys()):
+        if clash := sorted((hashes.keys() | {_REPORT_NAME}) & {*extra_files, *copies}):
             raise MergeError(f"extra file {clash[0]!r} is written by the merge itself; use another name")
-        output = {"dtype": str(written_type).removeprefix("torch."), "rank": rank, "files": hashes}
+        dtype_name = str(written_type).removeprefix("torch.")
+        output = {"dtype": dtype_name, "rank": rank, "task_type": task_type, "files": hashes}
         finished = replace(report(), output=output)
         plain = finished.to_dict()
         text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         (folder / _REPORT_NAME).write_text(text, encoding="utf-8")
+        for name, source in copies.items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(source, folder / name)
         for name, content in extra_files.items():
             if Path(name).name != name:
                 raise MergeError(f"extra file {name!r} is not a plain file name; expected a name without a folder")

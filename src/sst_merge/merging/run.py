@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..lora_utils import Adapter
+from ..lora_utils import Adapter, Ranks
 from ..methods import MergeProblem, Prepared
 from ..progress import Progress
 from .calibration_record import calibration_records
@@ -43,7 +43,14 @@ def merge_in_memory(
     run = _Run(plan, inputs, progress)
     run.check()
     factors = {merged.name: merged.factors for merged in run.modules()}
-    adapter = Adapter.from_factors(factors, name="merged", base_model=plan.base_model, task_type=plan.task_type)
+    adapter = Adapter.from_factors(
+        factors,
+        name="merged",
+        base_model=plan.base_model,
+        task_type=plan.task_type,
+        whole=plan.carried.tensors,
+        modules_to_save=plan.carried.modules_to_save,
+    )
     return MergeResult(adapter, run.report(), dict(run.timings), plan.input_folders)
 
 
@@ -53,9 +60,12 @@ def merge_to_folder(
     inputs: MergeInputs = NO_INPUTS,
     *,
     dtype: torch.dtype | None = None,
+    ranks: Ranks = "uniform",
     force: bool = False,
     extra_files: Mapping[str, FileText] = MappingProxyType({}),
+    copies: Mapping[str, Path] = MappingProxyType({}),
     progress: Progress | None = None,
+    values: tuple[str, ...] | None = None,
 ) -> MergeReport:
     """Carry a plan out straight to disk: memory holds one module, however large the adapters are.
 
@@ -64,14 +74,18 @@ def merge_to_folder(
         path: folder to make; nothing is left of it after an error.
         inputs: model and data.
         dtype: type to write; that of the computation by default.
+        ranks: ``uniform`` or ``pattern``, where the modules' ranks differ, as for
+            :func:`~sst_merge.lora_utils.write_adapter`.
         force: replace an existing folder.
         extra_files: file name → text, or a function of the finished report.
+        copies: relative name → file that is copied there as it is, such as a tokenizer's.
         progress: called with (stage, done, total).
+        values: what :meth:`~.plan.MergePlan.read_values` returned, where it was called before.
 
     Returns:
         The report as written to ``merge_report.json``.
     """
-    run = _Run(plan, inputs, progress)
+    run = _Run(plan, inputs, progress, values)
     run.check()
     return write_merge(
         path,
@@ -79,9 +93,13 @@ def merge_to_folder(
         run.report,
         base_model=plan.base_model,
         task_type=plan.task_type,
+        whole=plan.carried.tensors,
+        modules_to_save=plan.carried.modules_to_save,
         dtype=dtype,
+        ranks=ranks,
         force=force,
         extra_files=extra_files,
+        copies=copies,
         inputs=plan.input_folders,
     )
 
@@ -123,6 +141,7 @@ class _Run:
         inputs: model and data.
         progress: called with (stage, done, total), or None.
         prepared: what the method did before the layers.
+        found: what reading the adapters' values showed; None where they are still to be read.
         records: the adapters' provenance.
         figures: module name → figures, as far as merged.
         timings: seconds by stage, as far as done.
@@ -131,21 +150,18 @@ class _Run:
     plan: MergePlan
     inputs: MergeInputs
     progress: Progress | None
+    found: tuple[str, ...] | None = None
     prepared: Prepared = field(default_factory=Prepared)
     records: tuple[AdapterRecord, ...] = ()
     figures: dict[str, ModuleFigures] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
 
     def check(self) -> None:
-        """Refuse missing data, then read every value of every adapter once."""
+        """Refuse missing data, then read every value of every adapter once, where that was not done before."""
         began = time.perf_counter()
         self.plan.check_inputs(self.inputs)
-        adapters = self.plan.adapters
-        for done, adapter in enumerate(adapters, start=1):
-            adapter.check_values()
-            if self.progress is not None:
-                self.progress("check", done, len(adapters))
-        self.records = tuple(AdapterRecord.of(adapter) for adapter in adapters)
+        self.found = self.plan.read_values(progress=self.progress) if self.found is None else self.found
+        self.records = tuple(AdapterRecord.of(adapter) for adapter in self.plan.adapters)
         self.timings["check"] = time.perf_counter() - began
 
     def modules(self) -> Iterator[MergedModule]:
@@ -178,9 +194,14 @@ class _Run:
             adapters=self.records,
             modules=dict(self.figures),
             method_report=self.prepared.report,
-            warnings=(*plan.warnings, *self.prepared.warnings, *_warnings(self.figures)),
+            warnings=(*plan.warnings, *(self.found or ()), *self.prepared.warnings, *_warnings(self.figures)),
             versions=package_versions(),
             calibration=calibration_records(self.inputs),
+            provenance=plan.provenance,
+            whole_weights={
+                name: {"adapter": plan.carried.origin[name], "shape": list(weight.shape)}
+                for name, weight in plan.carried.tensors.items()
+            },
         )
 
     def _prepare(self) -> "Mapping[str, CoreSpace] | None":

@@ -21,6 +21,8 @@ class MergeSettings:
             matrices are float64 either way and rounded once.
         device: where the algebra runs.
         assume_same_base: merge adapters that name different bases.
+        modules_to_save_from: name of the adapter whose whole weights (heads, embeddings) are written where several
+            adapters have them and disagree.
 
     Raises:
         MergeError: a type or device that the algebra cannot use, or an energy that is not a share.
@@ -32,6 +34,7 @@ class MergeSettings:
     compute_dtype: torch.dtype = torch.float32
     device: torch.device | str = "cpu"
     assume_same_base: bool = False
+    modules_to_save_from: str | None = None
 
     def __post_init__(self) -> None:
         if self.compute_dtype not in {torch.float32, torch.float64}:

@@ -1,10 +1,10 @@
 """``merge_report.json`` as pages and cards read it: required fields checked, tables prepared."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import DataError
+from ..lora_utils.base_names import hub_id
 from .tables import cell_text
 
 __all__ = ["base_name", "checked_report", "hub_id", "input_rows", "option_rows", "output_rank"]
@@ -12,7 +12,6 @@ __all__ = ["base_name", "checked_report", "hub_id", "input_rows", "option_rows",
 INPUT_COLUMNS = ("Adapter", "Role", "Weight", "Base model", "File", "SHA-256")
 
 _REQUIRED = ("method", "options", "seed", "adapters", "modules", "versions")
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 def checked_report(report: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -28,11 +27,6 @@ def checked_report(report: Mapping[str, Any]) -> Mapping[str, Any]:
             f"merge report without {lacking} (it has: {', '.join(report) or 'nothing'}); is it a merge_report.json?"
         )
     return report
-
-
-def hub_id(base_model: str | None) -> str | None:
-    """The base model where it reads like an id of the hub, else None; a folder on one machine is no use elsewhere."""
-    return base_model if base_model is not None and _HUB_ID.fullmatch(base_model) else None
 
 
 def base_name(base_model: str | None) -> str:

@@ -6,14 +6,14 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, model_validator
 
-from ..data_loader import DataSource
-from ..yaml_config import FilePath, ModelReference, Section
+from ..data_loader import BaseAccessFields, DataSource
+from ..yaml_config import FilePath, ModelReference
 from .recipe import TrainingRecipe
 
 __all__ = ["TrainConfig", "TrainingSource"]
 
 _AMOUNT = re.compile(r"(?P<place>.+):(?P<amount>\d+(\.\d+)?|\.\d+)")
-_OF_THE_RECIPE = ("template", "max_length")
+_OF_THE_RECIPE = ("template", "template_name", "max_length")
 
 
 class TrainingSource(DataSource):
@@ -47,7 +47,7 @@ class TrainingSource(DataSource):
         return self
 
 
-class TrainConfig(Section):
+class TrainConfig(BaseAccessFields):
     """A whole training."""
 
     base: ModelReference = Field(description="base model: folder or hub id", json_schema_extra={"metavar": "FOLDER|ID"})

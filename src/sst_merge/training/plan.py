@@ -86,7 +86,15 @@ def plan_training(
     """
     if not rows:
         raise DataError("no rows to train on; expected prompts with answers")
-    encoded = tuple(encode_each(rows, tokenizer, template=recipe.template, max_length=recipe.max_length))
+    encoded = tuple(
+        encode_each(
+            rows,
+            tokenizer,
+            template=recipe.template,
+            template_name=recipe.template_name,
+            max_length=recipe.max_length,
+        )
+    )
     for row, ids in zip(rows, encoded, strict=True):
         if ids.asked == 0:
             raise DataError(f"row with the answer {row.response[:60]!r}: its prompt has no tokens; remove the row")

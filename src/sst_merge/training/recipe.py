@@ -48,6 +48,7 @@ class TrainingRecipe(Section):
             The adapter itself is trained in float32.
         output_dtype: type of the written adapter.
         template: ``chat``, ``plain`` or ``auto`` (chat where the tokenizer has a template).
+        template_name: which of the tokenizer's chat templates, where it has several.
         gradient_checkpointing: compute the forward pass twice to save memory.
     """
 
@@ -93,6 +94,9 @@ class TrainingRecipe(Section):
     )
     template: Template = Field(
         default="auto", description="how prompt and answer become one text", json_schema_extra=_flag("template")
+    )
+    template_name: str | None = Field(
+        default=None, description="which of the tokenizer's chat templates", json_schema_extra=_flag("template-name")
     )
     gradient_checkpointing: bool = Field(
         default=False,

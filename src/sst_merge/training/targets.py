@@ -3,6 +3,7 @@
 import difflib
 from pathlib import Path
 
+from ..data_loader import PLAIN, BaseAccess
 from ..errors import BaseModelError
 from ..lora_utils import BaseModelIndex
 from .recipe import ALL_LINEAR, TrainingRecipe
@@ -10,12 +11,13 @@ from .recipe import ALL_LINEAR, TrainingRecipe
 __all__ = ["check_targets"]
 
 
-def check_targets(base: str | Path, recipe: TrainingRecipe) -> BaseModelIndex:
+def check_targets(base: str | Path, recipe: TrainingRecipe, *, access: BaseAccess = PLAIN) -> BaseModelIndex:
     """Refuse a target that no layer of the base is called by.
 
     Args:
         base: folder or hub id.
         recipe: names the targets.
+        access: what may be read of the base.
 
     Returns:
         The layers of the base.
@@ -23,7 +25,7 @@ def check_targets(base: str | Path, recipe: TrainingRecipe) -> BaseModelIndex:
     Raises:
         BaseModelError: no such layer, or no configuration of a base.
     """
-    index = BaseModelIndex.load(base, task_type="CAUSAL_LM")
+    index = BaseModelIndex.load(base, task_type="CAUSAL_LM", access=access)
     if recipe.targets == ALL_LINEAR:
         return index
     endings = sorted({name.rpartition(".")[2] for name in index.modules})

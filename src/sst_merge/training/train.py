@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from ..data_loader import (
+    PLAIN,
+    BaseAccess,
     Row,
     answer_logits,
     base_fingerprint,
@@ -27,6 +29,7 @@ from ..data_loader import (
 )
 from ..errors import ConfigError, OutputExistsError, TrainingError
 from ..files import atomic_folder, file_sha256
+from ..lora_utils import check_opens
 from ..progress import Progress
 from .checkpoint import Checkpoint, TrainingState
 from .order import learning_rate_share
@@ -57,6 +60,7 @@ def train_adapter(
     role: Literal["utility", "safety"] | None = None,
     sources: Mapping[str, int] = MappingProxyType({}),
     checkpoint_seconds: float = 300.0,
+    access: BaseAccess = PLAIN,
 ) -> TrainingReport:
     """Train one LoRA adapter on the answers of rows, and write it as a PEFT folder.
 
@@ -76,6 +80,7 @@ def train_adapter(
         role: what the adapter brings, for its report.
         sources: where the rows came from → how many, for its report.
         checkpoint_seconds: time between two checkpoints, which lie beside `out` while the training runs.
+        access: what may be read of the base.
 
     Returns:
         What was done.
@@ -86,12 +91,12 @@ def train_adapter(
     out = Path(out)
     if out.exists() and not force:
         raise OutputExistsError(f"{out} exists already; choose another output, or replace it with force (--force)")
-    check_targets(base, recipe)
-    tokenizer = load_tokenizer(str(base)) if tokenizer is None else tokenizer
+    check_targets(base, recipe, access=access)
+    tokenizer = load_tokenizer(str(base), access=access) if tokenizer is None else tokenizer
     plan = plan_training(rows, tokenizer, recipe, seed=seed)
     place = resolve_device(device)
     dtype = training_dtype(recipe.dtype, place)
-    model = _adapted_model(str(base), recipe, seed=seed, dtype=dtype, device=place)
+    model = _adapted_model(str(base), recipe, seed=seed, dtype=dtype, device=place, access=access)
     plan = replace(plan, share=plan.share and can_share_prefix(model))
     fingerprint = base_fingerprint(str(base), getattr(model.config, "_commit_hash", None))
     job = {
@@ -155,11 +160,11 @@ def training_dtype(name: str, device: str) -> str:
     return "bfloat16" if fast else "float32"
 
 
-def _adapted_model(base: str, recipe: TrainingRecipe, *, seed: int, dtype: str, device: str) -> Any:
+def _adapted_model(base: str, recipe: TrainingRecipe, *, seed: int, dtype: str, device: str, access: BaseAccess) -> Any:
     """The base with a fresh adapter, whose A the seed decides whatever the device is."""
     from peft import LoraConfig, get_peft_model
 
-    model = load_base_model(base, dtype=dtype)
+    model = load_base_model(base, dtype=dtype, access=access)
     model.config.use_cache = False
     config = LoraConfig(
         r=recipe.rank,
@@ -292,3 +297,4 @@ def _write_adapter(model: Any, folder: Path, base: str, recipe: TrainingRecipe) 
     if isinstance(config["target_modules"], list):
         config["target_modules"].sort()
     file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    check_opens(folder)

@@ -115,7 +115,7 @@ def load_model(folder: Path) -> "PreTrainedModel":
     from transformers import AutoModelForCausalLM
 
     with _without_bars():
-        model: Any = AutoModelForCausalLM.from_pretrained(folder)
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False)
     # Versions of transformers differ in the dtype they load by default and in the argument's name; 16 bits fit into 32.
     evaluating: PreTrainedModel = model.float().eval()
     return evaluating
@@ -132,7 +132,7 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     """
     from transformers import AutoTokenizer
 
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     return tokenizer
 
 

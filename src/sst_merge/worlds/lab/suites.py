@@ -124,7 +124,7 @@ def _knows_the_words(base: str, world_seed: int) -> None:
     """
     from transformers import AutoTokenizer
 
-    known = AutoTokenizer.from_pretrained(base).get_vocab()
+    known = AutoTokenizer.from_pretrained(base, trust_remote_code=False).get_vocab()
     missing = [word for word in World(world_seed).vocabulary if word not in known]
     if missing:
         raise DataError(

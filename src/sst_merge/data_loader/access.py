@@ -1,0 +1,57 @@
+"""What of a base model may be read: plain files of its newest state, unless the user says more."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from ..yaml_config import Section
+
+__all__ = ["PLAIN", "BaseAccess", "BaseAccessFields"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseAccess:
+    """How a base model and its tokenizer are fetched.
+
+    Attributes:
+        revision: commit, tag or branch of a hub repository; None for its newest state. A folder has none.
+        trust_remote_code: run Python files that the repository or folder brings. Never asked for, never on by itself.
+        allow_pickle: read weights that were saved as pickles (``.bin``), which can run code; safetensors alone
+            otherwise.
+    """
+
+    revision: str | None = None
+    trust_remote_code: bool = False
+    allow_pickle: bool = False
+
+    def of(self, reference: str | Path) -> dict[str, Any]:
+        """Keywords of transformers' ``from_pretrained`` for configurations and tokenizers."""
+        keywords: dict[str, Any] = {"trust_remote_code": self.trust_remote_code}
+        if self.revision is not None and not Path(reference).is_dir():
+            keywords["revision"] = self.revision
+        return keywords
+
+    def of_weights(self, reference: str | Path) -> dict[str, Any]:
+        """The same for models."""
+        return self.of(reference) | ({} if self.allow_pickle else {"use_safetensors": True})
+
+
+PLAIN = BaseAccess()
+"""Safetensors of the newest revision, and no code."""
+
+
+class BaseAccessFields(Section):
+    """The same as fields of a configuration that names a base."""
+
+    base_revision: str | None = Field(default=None, description="commit, tag or branch of the base on the hub")
+    trust_remote_code: bool = Field(default=False, description="run Python files that the base brings; off, unasked")
+    allow_pickle: bool = Field(default=False, description="read weights of the base that are pickles (.bin)")
+
+    @property
+    def access(self) -> BaseAccess:
+        """What may be read."""
+        return BaseAccess(
+            revision=self.base_revision, trust_remote_code=self.trust_remote_code, allow_pickle=self.allow_pickle
+        )

@@ -1,0 +1,111 @@
+"""Which of an adapter's modules PEFT would give a LoRA to: it asks the configuration, not the tensors.
+
+PEFT builds layers where ``target_modules``, ``exclude_modules``, ``layers_to_transform`` and ``layers_pattern`` say so
+and loads what fits; tensors of other modules are dropped without a word (``check_target_module_exists`` in PEFT).
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+__all__ = ["Coverage"]
+
+_ALL_LINEAR = "all-linear"
+_OUTPUT_HEADS = frozenset({"lm_head", "embed_out"})  # left out by "all-linear"
+_MOST_REPEATS = 5
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What the configuration says about the modules.
+
+    Attributes:
+        target_modules: names or ends of names, one regular expression, or None where PEFT has a table of its own.
+        exclude_modules: the same.
+        layers: numbers of layers that are adapted, or None for all.
+        layers_patterns: names of the list of layers; any by default.
+        saved_whole: ``modules_to_save``, which get no LoRA.
+    """
+
+    target_modules: frozenset[str] | str | None
+    exclude_modules: frozenset[str] | str
+    layers: tuple[int, ...] | None
+    layers_patterns: tuple[str, ...]
+    saved_whole: tuple[str, ...]
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> "Coverage":
+        """Take the fields of an adapter_config.json; what has another type than PEFT's says nothing."""
+        target, exclude, pattern = (raw.get(field) for field in ("target_modules", "exclude_modules", "layers_pattern"))
+        if not isinstance(target, (str, list)):
+            target = None
+        layers = raw.get("layers_to_transform")
+        numbers = [layers] if isinstance(layers, int) else layers if isinstance(layers, list) else []
+        return cls(
+            target_modules=frozenset(_texts(target)) if isinstance(target, list) else target or None,
+            exclude_modules=exclude if isinstance(exclude, str) else frozenset(_texts(exclude)),
+            layers=tuple(number for number in numbers if isinstance(number, int)) or None,
+            layers_patterns=(pattern,) if isinstance(pattern, str) and pattern else _texts(pattern),
+            saved_whole=_texts(raw.get("modules_to_save")),
+        )
+
+    def covers(self, module: str, *, embedding: bool = False) -> bool | None:
+        """Whether PEFT puts a LoRA on a module.
+
+        Args:
+            module: its name in the base model.
+            embedding: whether it is an embedding, which "all-linear" leaves out.
+
+        Returns:
+            None where it cannot be said: no ``target_modules``, or an expression that may take forever.
+        """
+        if not self._can_be_tried:
+            return None
+        if isinstance(self.exclude_modules, str):
+            if self.exclude_modules and re.fullmatch(self.exclude_modules, module):
+                return False
+        elif _ends_with(module, self.exclude_modules):
+            return False
+        if any(re.match(rf"(^|.*\.){name}($|\..*)", module) for name in self.saved_whole):
+            return False
+        if self.target_modules is None:
+            return None
+        if isinstance(self.target_modules, str):
+            if self.target_modules.lower() == _ALL_LINEAR:
+                return not embedding and module.rpartition(".")[2] not in _OUTPUT_HEADS
+            return re.fullmatch(self.target_modules, module) is not None
+        if module in self.target_modules:
+            return True
+        return _ends_with(module, self.target_modules) and (self.layers is None or self._layer(module) in self.layers)
+
+    def _layer(self, module: str) -> int | None:
+        """The module's number of layer as PEFT finds it."""
+        patterns = [rf"(?:^|.*?\.){p}\.(?P<idx>\d+)\." for p in self.layers_patterns] or [r".*?\.[^.]*\.(?P<idx>\d+)\."]
+        match = next((found for pattern in patterns if (found := re.match(pattern, module))), None)
+        return None if match is None else int(match["idx"])
+
+    @cached_property
+    def _can_be_tried(self) -> bool:
+        """Whether no expression may take forever."""
+        fields = (self.target_modules, self.exclude_modules, *self.layers_patterns, *self.saved_whole)
+        return all(_is_cheap(pattern) for pattern in fields if isinstance(pattern, str))
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    return tuple(text for text in value if isinstance(text, str)) if isinstance(value, list) else ()
+
+
+def _ends_with(module: str, names: frozenset[str]) -> bool:
+    segments = module.split(".")
+    return any(".".join(segments[start:]) in names for start in range(len(segments)))
+
+
+def _is_cheap(pattern: str) -> bool:
+    """Whether an expression is one, and short of what makes Python's engine try for hours: a repeated group."""
+    try:
+        re.compile(pattern)
+    except (re.error, RecursionError, OverflowError):
+        return False
+    return re.search(r"\)[*+{]", pattern) is None and len(re.findall(r"[*+{]", pattern)) <= _MOST_REPEATS

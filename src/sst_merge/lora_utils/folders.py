@@ -1,0 +1,119 @@
+"""What lies in a folder: the two files of a PEFT adapter, or something else that is called by its name.
+
+Only names and first bytes are looked at here.
+"""
+
+import re
+from pathlib import Path
+
+from ..errors import AdapterError
+
+__all__ = ["CONFIG_NAME", "MLX_WAY_OUT", "WEIGHTS_NAME", "find_config", "find_weights"]
+
+CONFIG_NAME = "adapter_config.json"
+WEIGHTS_NAME = "adapter_model.safetensors"
+MLX_WAY_OUT = (
+    "its factors are transposed and its scale is another one; fuse it into its base with mlx_lm.fuse and extract a "
+    "LoRA, or train with PEFT"
+)
+_LIGHTNING = "load it where it was trained and call save_pretrained of the PEFT model in it"
+_LFS = b"version https://git-lfs.github.com/spec/v1"
+_MOST_NAMES = 5
+# Pattern of a file's name → what the folder is, and what to do. The first that fits is said.
+_OTHER_KINDS = (
+    ("adapters.safetensors", f"an mlx-lm adapter; {MLX_WAY_OUT}"),
+    ("adapters.npz", f"an mlx-lm adapter; {MLX_WAY_OUT}"),
+    ("lit_model*.pth*", "a LitGPT checkpoint, whose layers have other names and shapes; train the adapter with PEFT"),
+    ("*.ckpt", f"a Lightning checkpoint; {_LIGHTNING}"),
+    ("checkpoints/*.ckpt", f"a Lightning checkpoint; {_LIGHTNING}"),
+    ("pytorch_lora_weights.safetensors", "a LoRA of diffusers, with names of its own; expected one of PEFT"),
+    ("*.distcp", "a distributed checkpoint in shards; gather it and call save_pretrained"),
+    ("*.gguf", "a GGUF file; give the PEFT folder that it was converted from"),
+    ("model*.safetensors", "a whole model, no adapter; give the folder of an adapter of it"),
+    ("pytorch_model*.bin", "a whole model, no adapter; give the folder of an adapter of it"),
+)
+
+
+def find_config(folder: Path) -> Path:
+    """The configuration of an adapter.
+
+    Raises:
+        AdapterError: no folder, or one without it; the message names the adapters below it, or what it holds instead.
+    """
+    file = folder / CONFIG_NAME
+    if not folder.is_dir():
+        found = "a file; give the folder that holds it" if folder.is_file() else "no such folder"
+        raise AdapterError(f"{folder}: {found}; expected a PEFT adapter folder with {CONFIG_NAME}")
+    if file.is_file():
+        _refuse_pointer(file)
+        return file
+    adapters = _adapters_below(folder)
+    if adapters:
+        shown = ", ".join(adapters[:_MOST_NAMES]) + (", ..." if len(adapters) > _MOST_NAMES else "")
+        raise AdapterError(
+            f"{folder}: no {CONFIG_NAME}, but {len(adapters)} adapter{'s' * (len(adapters) > 1)} below it: {shown}; "
+            f"give one of these folders, such as {folder / adapters[-1]}"
+        )
+    raise AdapterError(
+        f"{folder}: no {CONFIG_NAME}{_other_kind(folder)}; expected a folder written by PEFT's save_pretrained"
+    )
+
+
+def find_weights(folder: Path) -> Path:
+    """The weights of an adapter whose configuration is there.
+
+    Raises:
+        AdapterError: there are none in one safetensors file; the message says what there is instead.
+    """
+    file = folder / WEIGHTS_NAME
+    if file.is_file():
+        _refuse_pointer(file)
+        return file
+    shards = sorted(path.name for path in folder.glob("adapter_model*-of-*")) or sorted(
+        path.name for path in folder.glob("adapter_model*.index.json")
+    )
+    if shards:
+        raise AdapterError(
+            f"{folder}: no {WEIGHTS_NAME}, but {shards[0]}: the weights are in shards, which PEFT does not read "
+            f"either; join them into one {WEIGHTS_NAME}, or load and save the adapter where it was trained"
+        )
+    pickles = sorted(path.name for path in folder.glob("*.bin"))
+    if pickles:
+        raise AdapterError(
+            f"{folder}: found {', '.join(pickles)} but no {WEIGHTS_NAME}; a pickle can run code and is never "
+            f"opened. Load the adapter with PEFT where you trust it and save it with safe_serialization=True"
+        )
+    raise AdapterError(
+        f"{folder}: no {WEIGHTS_NAME}{_other_kind(folder)}; expected a folder written by PEFT's save_pretrained"
+    )
+
+
+def _refuse_pointer(file: Path) -> None:
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(len(_LFS))
+    except OSError as error:
+        raise AdapterError(f"{file}: cannot be read ({error}); check its permissions, or copy it again") from error
+    if start == _LFS:
+        raise AdapterError(
+            f"{file}: a git-lfs pointer of {file.stat().st_size} bytes, not the file itself; fetch it with git lfs "
+            f"pull (git lfs install before the clone), or download the repository again"
+        )
+
+
+def _adapters_below(folder: Path) -> list[str]:
+    """Folders with an adapter in them, one or two levels down, in natural order."""
+    found = {file.parent for pattern in (f"*/{CONFIG_NAME}", f"*/*/{CONFIG_NAME}") for file in folder.glob(pattern)}
+
+    def key(name: str) -> list[tuple[int, str]]:
+        return [(int(digits or 0), text) for text, digits in re.findall(r"(\D*)(\d*)", name)]
+
+    return sorted((str(path.relative_to(folder)) for path in found), key=lambda name: (name.count("/"), key(name)))
+
+
+def _other_kind(folder: Path) -> str:
+    for pattern, kind in _OTHER_KINDS:
+        found = next(iter(sorted(folder.glob(pattern))), None)
+        if found is not None:
+            return f", but {found.name}: {kind}"
+    return ""

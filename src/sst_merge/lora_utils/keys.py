@@ -1,0 +1,174 @@
+"""Names of a safetensors file, sorted into the factors of modules and into what is no part of them.
+
+PEFT's keys are ``base_model.model.<module>.lora_A[.<adapter name>].weight`` (likewise ``lora_B``, with ``.bias``
+where lora_bias is on) and ``base_model.model.<module>.lora_embedding_A[.<adapter name>]``. Every key must fall into
+this scheme or into one of the copies that are left out on purpose (:class:`~.header.Header`). Segments that wrappers of
+training leave in the keys are read over (:mod:`.wrappers`).
+"""
+
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import AdapterError
+from .layouts import layer_kinds
+from .whole_weights import saved_part
+from .wrappers import PREFIX, plain_key
+
+__all__ = ["SortedKeys", "how_to_leave_out", "sort_keys", "stored_name"]
+
+# Tensors of training-time variants that leave ΔW alone: MonteCLoRA's sampler, VeLoRA's projection.
+_TRAINING_ONLY = frozenset({"lora_monteclora_sampler", "lora_velora_embed"})
+
+
+@dataclass
+class SortedKeys:
+    """A file's keys, sorted.
+
+    Attributes:
+        parts: module → part, such as ``lora_A`` → key.
+        whole: canonical tensor name → key of a whole weight.
+        left_out: keys that are no part of ΔW.
+        adapter_name: in the keys, or empty.
+        wrapped: keys with segments of wrappers in them.
+    """
+
+    parts: dict[str, dict[str, str]]
+    whole: dict[str, str]
+    left_out: list[str]
+    adapter_name: str
+    wrapped: list[str]
+
+
+def sort_keys(
+    file: Path,
+    keys: Iterable[str],
+    *,
+    drop_modules_to_save: bool,
+    leave_out: Collection[str],
+    saved: Collection[str],
+) -> SortedKeys:
+    """Sort a file's keys.
+
+    Args:
+        file: for messages.
+        keys: of all tensors.
+        drop_modules_to_save: leave whole trained weights out.
+        leave_out: modules to leave out, by their names or the ends of their names.
+        saved: ``modules_to_save``, with the heads that PEFT adds.
+
+    Raises:
+        AdapterError: a key that is none of these, two of one meaning, or several adapters in one file.
+    """
+    factor_key = re.compile(rf"(?P<module>.+)\.(?P<part>{'|'.join(_part_names())})(?P<rest>(?:\.[^.]+)*)")
+    parts: dict[str, dict[str, str]] = {}
+    copies: dict[str, str] = {}
+    whole: dict[str, str] = {}
+    left_out: list[str] = []
+    wrapped: list[str] = []
+    adapter_names: set[str] = set()
+    for key in keys:
+        if not _TRAINING_ONLY.isdisjoint(key.split(".")):
+            left_out.append(key)
+            continue
+        plain = plain_key(key)
+        if plain != key:
+            wrapped.append(key)
+        if not plain.startswith(PREFIX):
+            raise AdapterError(
+                f"{file}: tensor {key!r} lacks the prefix {PREFIX!r}, so PEFT would ignore it silently; save the "
+                f"adapter with PeftModel.save_pretrained"
+            )
+        name = plain.removeprefix(PREFIX)
+        match = factor_key.fullmatch(name)
+        if match is not None and _is_named(match["module"], leave_out):
+            left_out.append(key)
+        elif match is not None:
+            if "base_layer" in match["module"].split("."):
+                raise AdapterError(
+                    f"{file}: tensor {key!r} belongs to a LoRA inside a LoRA (fused experts, nn.MultiheadAttention), "
+                    f"which is not supported; expected LoRA of linear layers. {how_to_leave_out(match['module'])}"
+                )
+            part, adapter_name = _part(file, key, match["part"], match["rest"])
+            there = parts.setdefault(match["module"], {}).setdefault(part, key)
+            if there != key:
+                raise AdapterError(
+                    f"{file}: module {match['module']!r} has {part} twice, as {there!r} and as {key!r}; expected one "
+                    f"adapter a file"
+                )
+            adapter_names.add(adapter_name)
+        elif "lora_" not in name and name.endswith((".base_layer.weight", ".base_layer.bias")):
+            module = name.rpartition(".base_layer.")[0]
+            if not _is_named(module, leave_out):
+                copies[key] = module
+            if drop_modules_to_save or _is_named(module, leave_out):
+                left_out.append(key)
+            else:
+                whole[name] = key
+        elif "lora_" not in name and (name.endswith((".weight", ".bias")) or saved_part(name, saved)):
+            if drop_modules_to_save:
+                left_out.append(key)
+            else:
+                whole[name] = key
+        elif name.endswith("flat_param"):
+            raise AdapterError(
+                f"{file}: tensor {key!r} is a flattened shard of FSDP; expected the matrices themselves. Save the "
+                f"adapter again with a full state dict (fsdp_state_dict_type: FULL_STATE_DICT)"
+            )
+        else:
+            raise AdapterError(
+                f"{file}: tensor {key!r} is not a plain LoRA factor (a DoRA magnitude or another variant); expected "
+                f"one of {', '.join(_part_names())}. Export a plain LoRA adapter"
+            )
+    if len(adapter_names) > 1:
+        raise AdapterError(f"{file}: holds adapters {sorted(adapter_names)}; expected one. Save them one by one")
+    for key, module in copies.items():
+        if module not in parts:
+            raise AdapterError(f"{file}: tensor {key!r} belongs to no adapted module; save the adapter again")
+    return SortedKeys(parts, whole, left_out, next(iter(adapter_names), ""), wrapped)
+
+
+def how_to_leave_out(module: str) -> str:
+    """Advice about a module that cannot be read, for a message."""
+    name = _outer(module)
+    return f"To read the rest without it: leave_out=[{name!r}] (--leave-out {name})"
+
+
+def _is_named(module: str, names: Collection[str]) -> bool:
+    """Whether a module is one of some names, which may be ends of names, as in ``target_modules``."""
+    outer = _outer(module)
+    return any(outer == name or outer.endswith(f".{name}") for name in names)
+
+
+def _outer(module: str) -> str:
+    """The module that a LoRA inside a LoRA belongs to."""
+    return ".".join(segment for segment in module.split(".") if segment != "base_layer")
+
+
+def stored_name(key: str) -> str:
+    """The module of a factor's key as it stands in the file, wrappers included."""
+    return key.removeprefix(PREFIX).partition(".lora_")[0]
+
+
+def _part(file: Path, key: str, part: str, rest: str) -> tuple[str, str]:
+    """Split a key's end into part (``lora_B.bias`` apart from ``lora_B``) and adapter name ('' where it has none).
+
+    Raises:
+        AdapterError: not a form that PEFT writes.
+    """
+    segments = rest.split(".")[1:]
+    leaf = segments.pop() if segments and segments[-1] in {"weight", "bias"} else ""
+    kinds = [kind for kind in layer_kinds() if part in {kind.form.a, kind.form.b}]
+    needed = next((f".{kind.form.leaf}" for kind in kinds if kind.form.leaf), "")
+    biased = any(kind.can_have_bias and part == kind.form.b for kind in kinds)
+    if len(segments) > 1 or (needed and not leaf) or (leaf == "bias" and not biased):
+        raise AdapterError(
+            f"{file}: tensor {key!r} is not a key of PEFT; expected ...{part}{needed}. Save the adapter with PEFT"
+        )
+    return (f"{part}.bias" if leaf == "bias" else part), (segments[0] if segments else "")
+
+
+def _part_names() -> list[str]:
+    """What the keys of factors are called, such as ``lora_A``."""
+    return sorted({part for kind in layer_kinds() for part in (kind.form.a, kind.form.b)})

@@ -1,0 +1,114 @@
+"""Records as people have them: all of a conversation is used or named, and one bad record stops nothing."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sst_merge.data_loader import DataSource, LoadedRows, Row, load_rows, read_rows
+from sst_merge.errors import DataError
+
+ASK, SAY = {"role": "user", "content": "p"}, {"role": "assistant", "content": "r"}
+
+
+def loaded(folder: Path, *records: Any, **options: Any) -> LoadedRows:
+    file = folder / "rows.jsonl"
+    file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return read_rows(DataSource(path=str(file), **options))
+
+
+@pytest.mark.parametrize(
+    ("record", "prompt"),
+    [
+        ({"instruction": "p", "context": "c", "response": "r", "category": "qa"}, "p\n\nc"),
+        ({"instruction": "p", "context": "", "response": "r"}, "p"),
+        ({"instruction": "p", "input": "i", "Context": "c", "output": "r"}, "p\n\ni\n\nc"),
+        ({"question": "p", "context": "c", "answer": "r"}, "p\n\nc"),
+        ({"system_prompt": "s", "question": "p", "response": "r"}, "s\n\np"),
+        ({"system": "s", "instruction": "p", "input": "i", "output": "r"}, "s\n\np\n\ni"),
+        ({"system": None, "prompt": "p", "completion": "r"}, "p"),
+        ({"system": "s", "conversations": [ASK, SAY]}, "s\n\np"),
+        ({"conversations": [ASK, SAY]}, "p"),
+        ({"messages": [{"from": "human", "value": "p"}, {"from": "gpt", "value": "r"}]}, "p"),
+        ({"messages": [{"role": "User", "content": "p"}, {"role": "model", "content": "r"}]}, "p"),
+        ({"messages": [{"role": "developer", "content": "s"}, ASK, SAY]}, "s\n\np"),
+        ({"messages": [{"role": "assistant", "content": "welcome"}, ASK, SAY]}, "p"),
+        ({"messages": [ASK, {"role": "user", "content": "more"}, SAY]}, "p\n\nmore"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "p"}]}, SAY]}, "p"),
+        ({"messages": json.dumps([ASK, SAY])}, "p"),
+    ],
+)
+def test_what_a_format_holds_is_used(record: Any, prompt: str, tmp_path: Path) -> None:
+    assert loaded(tmp_path, record) == LoadedRows([Row(prompt, "r")], ())
+
+
+@pytest.mark.parametrize(
+    ("record", "unused"),
+    [
+        ({"instruction": "p", "output": "r", "history": [["a", "b"]]}, "history"),
+        ({"prompt": "p", "response": "r", "input": "i"}, "input"),
+        ({"messages": [ASK, SAY], "tools": "[{}]"}, "tools"),
+        ({"messages": [ASK, SAY, ASK, SAY]}, "later turns"),
+        ({"Behavior": "p", "ContextString": "c"}, "contextstring"),
+        ({"prompt": "p", "response": "r", "images": ["x.png"]}, "images"),
+    ],
+)
+def test_what_a_row_has_no_place_for_is_named(record: Any, unused: str, tmp_path: Path) -> None:
+    found = loaded(tmp_path, record, response="r")
+    assert found.rows == [Row("p", "r")]
+    # With a fixed answer a conversation ends where it is given.
+    if unused != "later turns":
+        assert len(found.notes) == 1 and f"1 records have {unused}, not used" in found.notes[0]
+    if "Behavior" not in record:
+        assert any(unused in note for note in loaded(tmp_path, record).notes)
+
+
+BAD = [
+    ({"messages": []}, "no message of user or human"),
+    ({"messages": [ASK]}, "no message of assistant or gpt"),
+    ({"messages": None}, "is not a list of messages"),
+    ({"messages": "no list"}, "is not a list of messages"),
+    ({"messages": "[" * 50_000}, "is not a list of messages"),
+    ({"messages": [ASK, {"role": "narrator", "content": "x"}, SAY]}, "a message of 'narrator'"),
+    ({"messages": [ASK, {"content": "x"}, SAY]}, "a message without 'role' or 'from'"),
+    ({"messages": [ASK, {"role": "assistant"}]}, "a message without 'content' or 'value'"),
+    ({"messages": [ASK, {"role": "assistant", "content": None, "tool_calls": [{}]}]}, "a tool ('assistant')"),
+    ({"messages": [ASK, {"role": "assistant", "content": None}]}, "'content' is NoneType"),
+    ({"messages": [ASK, {"role": "tool", "content": "42"}, SAY]}, "a tool ('tool') before the first answer"),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "image", "url": "x"}]}, SAY]},
+        "'content' holds image, expected text",
+    ),
+    ({"other": 1}, "field 'messages' is missing; it has other"),
+]
+
+
+@pytest.mark.parametrize(("bad", "reason"), BAD)
+def test_one_bad_record_is_shown_and_skipped(bad: Any, reason: str, tmp_path: Path) -> None:
+    found = loaded(tmp_path, {"messages": [ASK, SAY]}, bad)
+    assert found.rows == [Row("p", "r")]
+    assert len(found.notes) == 1 and "1 of 2 records are skipped: record 2: " in found.notes[0]
+    assert reason in found.notes[0] and len(found.notes[0]) < 500
+    with pytest.raises(DataError, match="none of its 1 records has a prompt and an answer") as caught:
+        loaded(tmp_path, bad) if "messages" in bad else loaded(tmp_path, {"messages": []})
+    assert "record 1: " in str(caught.value)
+
+
+def test_a_share_of_bad_records_is_allowed_and_three_are_shown(tmp_path: Path) -> None:
+    good = [{"prompt": f"p{i}", "response": "r"} for i in range(40)]
+    bad = [{"prompt": f"q{i}", "response": i} for i in range(6)]
+    with pytest.raises(DataError, match=r"6 of 46 records cannot be used, more than max_unusable = 0\.1.*and 3 more"):
+        loaded(tmp_path, *good, *bad)
+    found = loaded(tmp_path, *good, *bad, max_unusable=0.2)
+    assert len(found.rows) == 40 and found.notes[0].count("expected text") == 3 and "and 3 more" in found.notes[0]
+    assert loaded(tmp_path, *good, *bad[:3], max_unusable=0).rows == found.rows
+    blank = loaded(tmp_path, *good, {"prompt": "q", "response": " "}, {"prompt": "", "response": "r"})
+    assert blank.rows == found.rows
+    assert "2 of 42 records are blank and skipped: record 41: a blank answer; record 42: a blank p" in blank.notes[0]
+
+
+def test_python_is_warned(tmp_path: Path) -> None:
+    loaded(tmp_path, {"prompt": "p", "response": "r"}, {"prompt": "q"})
+    with pytest.warns(UserWarning, match="1 of 2 records are skipped: record 2: field 'response' is missing"):
+        assert load_rows(DataSource(path=str(tmp_path / "rows.jsonl"))) == [Row("p", "r")]
