@@ -184,10 +184,18 @@ def test_factors_of_a_head_and_the_head_of_another_adapter_are_refused(build: An
         plan_merge([head, other])
 
 
-def test_a_damaged_head_is_refused(build: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float8_e4m3fn, torch.int64])
+def test_a_head_of_any_type_is_copied_and_a_damaged_one_refused(build: Any, dtype: torch.dtype, tmp_path: Path) -> None:
     folder = classifier(build, tmp_path / "one", 1)
-    tensors = load_file(folder / WEIGHTS)
-    tensors["base_model.model.classifier.bias"][1] = torch.nan
+    tensors, key = load_file(folder / WEIGHTS), "base_model.model.classifier.bias"
+    tensors[key] = torch.arange(3).to(dtype)
+    save_file(tensors, folder / WEIGHTS)
+    out = merge([Adapter.load(folder)]).save(tmp_path / "out")
+    copied = load_file(out / WEIGHTS)[key]
+    assert copied.dtype == dtype and copied.tolist() == [0, 1, 2]
+    if not dtype.is_floating_point:
+        return
+    tensors[key] = torch.tensor([1.0, torch.nan, 2.0]).to(dtype)
     save_file(tensors, folder / WEIGHTS)
     with pytest.raises(AdapterError, match=r"classifier\.bias' holds 1 NaN or Inf of 3 values"):
         merge([Adapter.load(folder)])

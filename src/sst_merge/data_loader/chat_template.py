@@ -1,17 +1,17 @@
 """Chat templates are programs of other people: rendered apart, with limits on time and memory.
 
 A template comes with a tokenizer, and may fail, loop for ever, or write more than there is memory. So all conversations
-of a call are rendered in one child process that does nothing else. Where the system cannot fork (Windows), they are
-rendered here, without limits.
+of a call are rendered in one child process that does nothing else. Where the system cannot fork (Windows, or no memory
+for a copy of this process), they are rendered here, without limits.
 """
 
 import json
 import os
-import pathlib
 import signal
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
@@ -113,14 +113,13 @@ def render_chats(
         One text a conversation, or why there is none. Where the template takes too long or too much memory, all
         conversations fail with that reason.
     """
-    if not hasattr(os, "fork"):
-        return [_rendered(tokenizer, template, chat) for chat in chats]
     seconds = _SECONDS + _SECONDS_A_CHAT * len(chats)
     reading, writing = os.pipe()
-    with warnings.catch_warnings():
-        # Threads of torch or tokenizers do not matter to a child that renders text and ends.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        child = os.fork()
+    child = _forked()
+    if child is None:
+        os.close(reading)
+        os.close(writing)
+        return [_rendered(tokenizer, template, chat) for chat in chats]
     if child == 0:
         os.close(reading)
         _work(tokenizer, template, chats, writing, seconds)
@@ -131,8 +130,23 @@ def render_chats(
     if status == 0:
         return [TemplateFailure(text[0]) if isinstance(text, list) else text for text in json.loads(answer)]
     late = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM
-    reason = f"it takes more than {seconds:.0f} s" if late else f"it takes more than {_MEMORY >> 20} MiB of memory"
+    reason = (
+        f"it takes more than {seconds:.0f} s" if late else f"it ended its process; {_MEMORY >> 20} MiB may be too few"
+    )
     return [TemplateFailure(reason)] * len(chats)
+
+
+def _forked() -> int | None:
+    """As ``os.fork``; None where that cannot be done."""
+    if not hasattr(os, "fork"):
+        return None
+    with warnings.catch_warnings():
+        # Threads of torch or tokenizers do not matter to a child that renders text and ends.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        try:
+            return os.fork()
+        except OSError:
+            return None
 
 
 def _work(
@@ -158,8 +172,7 @@ def _limit_memory() -> None:
     try:
         import resource
 
-        with pathlib.Path("/proc/self/statm").open(encoding="ascii") as stream:
-            used = int(stream.read().split()[0]) * resource.getpagesize()
+        used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
         resource.setrlimit(resource.RLIMIT_AS, (used + _MEMORY, hard))
     except (ImportError, OSError, ValueError):  # not Linux, or a lower limit already

@@ -86,7 +86,9 @@ class WholeWeight:
         tensor = self.tensor()
         if not tensor.is_floating_point():
             return
-        bad = int((~tensor.isfinite()).sum())
+        # Types of one byte have no arithmetic of their own.
+        values = tensor if tensor.element_size() > 1 else tensor.float()
+        bad = int((~values.isfinite()).sum())
         if bad:
             raise AdapterError(
                 f"{self.file}: tensor {self.key!r} holds {bad} NaN or Inf of {tensor.numel()} values, expected finite "
