@@ -75,6 +75,8 @@ def test_one_engine_with_room_for_the_largest_adapter(engine: type[Engine]) -> N
         "tensor_parallel_size": 2,
         "seed": 3,
         "batch_size": "auto",
+        "revision": None,
+        "trust_remote_code": False,
         "lora_local_path": "/adapters/one",
         "max_lora_rank": 64,
     }
