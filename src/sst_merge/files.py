@@ -8,6 +8,7 @@ with a dot).
 import hashlib
 import os
 import shutil
+import string
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -16,9 +17,11 @@ from pathlib import Path
 
 from .errors import OutputExistsError
 
-__all__ = ["atomic_file", "atomic_folder", "file_sha256", "sealed_files", "write_text"]
+__all__ = ["atomic_file", "atomic_folder", "file_name", "file_sha256", "sealed_files", "write_text"]
 
 _CHUNK = 1 << 20
+_PLAIN = frozenset(string.ascii_letters + string.digits + "._-")
+_LONGEST = 90  # characters, so that two names and a digest fit into the 255 bytes that file systems allow
 
 
 @contextmanager
@@ -97,6 +100,36 @@ def sealed_files(folder: str | Path, *, seal: str) -> Iterator[Path]:
             if place.is_dir():
                 shutil.rmtree(place)
             piece.replace(place)
+
+
+def file_name(name: str) -> str:
+    """Any text as a file name, and different texts as different file names.
+
+    ASCII letters, digits, dots, dashes and underscores stay; every other byte of the text's UTF-8 is ``=`` and two
+    hexadecimal digits, as in quoted-printable mail, and so is a dot at the beginning. A long name is cut and ends in
+    ``==`` and its SHA-256.
+
+    Args:
+        name: such as an adapter's or a suite's; half of a surrogate pair is allowed.
+
+    Returns:
+        At most 90 ASCII characters; never empty, ``.``, ``..`` or hidden.
+
+    Example:
+        >>> file_name("code-v1.2"), file_name("数学"), file_name("a/b")
+        ('code-v1.2', '=E6=95=B0=E5=AD=A6', 'a=2Fb')
+    """
+    data = name.encode("utf-8", "surrogatepass")
+    coded = "".join(
+        chr(byte) if chr(byte) in _PLAIN and (place or chr(byte) != ".") else f"={byte:02X}"
+        for place, byte in enumerate(data)
+    )
+    if not coded:
+        return "="
+    if len(coded) <= _LONGEST:
+        return coded
+    digest = hashlib.sha256(data).hexdigest()[:32]
+    return f"{coded[: _LONGEST - len(digest) - 2]}=={digest}"
 
 
 def file_sha256(file: Path) -> str:

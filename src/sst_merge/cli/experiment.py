@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ConfigError
-from .console import print_table, progress_bars
+from .console import print_table, progress_bars, say, say_lines
 
 if TYPE_CHECKING:
     from ..experiments.run import Experiments
@@ -81,13 +81,13 @@ def run_experiment(
         _show_outline(experiments, names)
         return
     if name == "page":
-        click.echo(experiments.page(names), nl=False)
+        say_lines(experiments.page(names).removesuffix("\n"))
         return
     for chosen in names:
         with progress_bars() as progress:
             written = experiments.run(chosen, progress=progress)
         for path in written:
-            click.echo(str(path))
+            say(path)
 
 
 def _overrides(

@@ -9,6 +9,7 @@ import click
 
 from .._version import __version__
 from ..errors import SSTMergeError
+from .console import say_error
 
 __all__ = ["cli", "main"]
 
@@ -82,7 +83,7 @@ class _LazyGroup(click.Group):
             broken_pipe = isinstance(error, OSError) and error.errno == errno.EPIPE
             if ctx.params.get("debug") or broken_pipe:
                 raise
-            click.secho(f"Error: {error}", fg="red", err=True)
+            say_error(error)
             ctx.exit(2)
 
 

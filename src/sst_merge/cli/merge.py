@@ -8,7 +8,7 @@ import click
 
 from ..errors import ConfigError, OptionError, OutputExistsError, UnknownMethodError
 from ..merging.config import MergeConfig
-from .console import progress_bars, warn
+from .console import progress_bars, say, say_lines, warn
 from .flags import config_from_flags, with_flags
 
 if TYPE_CHECKING:
@@ -61,10 +61,10 @@ def merge(config: Path | None, adapters: Sequence[str], settings: Sequence[str],
     plan = _plan(checked, resolve_device(checked.device), "command line" if config is None else str(config))
     dtype = torch_type(checked.output.dtype) if checked.output.dtype else None
     if dry_run:
-        click.echo(plan.describe(dtype=dtype))
+        say_lines(plan.describe(dtype=dtype))
         for line in _rows_found(checked):
-            click.echo(line)
-        click.echo(f"nothing written; without --dry-run the result goes to {checked.output.path}")
+            say(line)
+        say(f"nothing written; without --dry-run the result goes to {checked.output.path}")
         return
     inputs = load_inputs(checked, plan.needs, str(plan.settings.device))
     with progress_bars() as progress:
@@ -79,11 +79,11 @@ def merge(config: Path | None, adapters: Sequence[str], settings: Sequence[str],
         )
     for warning in report.warnings:
         warn(warning)
-    click.echo(
+    say(
         f"merged {len(report.adapters)} adapters by {report.method}: {len(report.modules)} modules, rank "
         f"{report.output['rank']}, {report.output['dtype']}"
     )
-    click.echo(str(checked.output.path))
+    say(checked.output.path)
 
 
 def _plan(config: MergeConfig, device: str, source: str) -> "MergePlan":

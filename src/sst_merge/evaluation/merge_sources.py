@@ -3,10 +3,11 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from .adapters import EvaluatedAdapter
+from .adapters import BASE_NAME, EvaluatedAdapter
 
 __all__ = ["MergeSource", "MergeSources", "find_merge_sources"]
 
@@ -58,7 +59,7 @@ def find_merge_sources(evaluated: Sequence[EvaluatedAdapter]) -> MergeSources:
     sources = MergeSources()
     # Name by files; None where they were looked for and not found.
     known: dict[tuple[tuple[str, str], ...], str | None] = {_key(adapter.files): adapter.name for adapter in evaluated}
-    names = {adapter.name for adapter in evaluated}
+    names = {BASE_NAME, *(adapter.name for adapter in evaluated)}
     for merge in evaluated:
         made_of = []
         for record in _records(merge, sources.warnings):
@@ -72,13 +73,21 @@ def find_merge_sources(evaluated: Sequence[EvaluatedAdapter]) -> MergeSources:
                         f"no table shows it; add --adapter {name}=FOLDER"
                     )
                 else:
-                    known[key] = name if name not in names else f"{name} of {merge.name}"
-                    sources.found[str(known[key])] = folder
-                    names.add(str(known[key]))
+                    known[key] = free = _free_name(name, merge.name, names)
+                    sources.found[free] = folder
+                    names.add(free)
             made_of.append((known.get(key), str(record["role"])))
         if made_of and all(name is not None for name, _ in made_of):
             sources.merges[merge.name] = tuple(MergeSource(str(name), role) for name, role in made_of)
     return sources
+
+
+def _free_name(name: str, merge: str, taken: set[str]) -> str:
+    """The name itself, or the first longer one that no model of the table has."""
+    if name not in taken:
+        return name
+    longer = (f"{name} of {merge}{'' if number == 1 else f' ({number})'}" for number in count(1))
+    return next(one for one in longer if one not in taken)
 
 
 def _records(merge: EvaluatedAdapter, warnings: list[str]) -> list[Mapping[str, Any]]:

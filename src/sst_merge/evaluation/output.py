@@ -1,17 +1,16 @@
 """The output folder: results appear whole, the summary last; answers for resuming stay beside them."""
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import OutputExistsError
-from ..files import file_sha256, sealed_files
+from ..files import file_name, file_sha256, sealed_files
 from .records import Record, write_records
 from .summary import Summary, write_summary
 
-__all__ = ["ANSWERS", "RUN", "SUMMARY", "ReportWriter", "check_output", "file_name", "write_results"]
+__all__ = ["ANSWERS", "RUN", "SUMMARY", "ReportWriter", "check_output", "write_results"]
 
 SUMMARY = "summary.json"
 RUN = "run.json"
@@ -37,11 +36,6 @@ def check_output(out: Path, *, force: bool) -> None:
         )
     if any(out.iterdir()) and not (out / ANSWERS).is_dir() and not (out / SUMMARY).exists():
         raise OutputExistsError(f"{out} holds files, but no evaluation; choose a new or empty folder for --out")
-
-
-def file_name(name: str) -> str:
-    """A model's or suite's name as a file name: letters, digits, dots, dashes and underscores."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "--", name)
 
 
 class ReportWriter(Protocol):

@@ -14,6 +14,7 @@ from ..errors import BaseModelError, DataError, MergeError
 from ..lora_utils import Adapter, BaseModelIndex, ModuleKind, check_against_base, check_compatible, check_distinct
 from ..lora_utils.header import natural_key
 from ..methods import MergeMethod, MethodOptions, Needs, get_method, parse_options
+from ..texts import visible
 from .inputs import MergeInputs
 from .settings import DEFAULT_SETTINGS, MergeSettings
 
@@ -133,7 +134,7 @@ class MergePlan:
         )
         lines.append(f"memory   about {_size(self.peak_bytes)} at once for the largest module")
         lines += [f"warning  {warning}" for warning in self.warnings]
-        return "\n".join(lines)
+        return "\n".join(map(visible, lines))
 
 
 def plan_merge(

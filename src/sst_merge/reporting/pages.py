@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import DataError
+from ..texts import visible
 from .records import INPUT_COLUMNS, base_name, checked_report, input_rows, option_rows, output_rank
 from .tables import cell_text, numeric_columns, rate_with_interval
 
@@ -159,7 +160,13 @@ def render_page(template: str, **context: Any) -> str:
         loader=PackageLoader("sst_merge.reporting"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_printable,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     return environment.get_template(template).render(**context)
+
+
+def _printable(value: object) -> object:
+    """Text of others without what HTML does not allow, or would turn around; finished HTML stays."""
+    return value if not isinstance(value, str) or hasattr(value, "__html__") else visible(value)

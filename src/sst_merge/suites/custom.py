@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from ..data_loader import normalise_prompt
 from ..errors import DataError
+from ..texts import visible
 from .asking import JUDGED, greedy, means
 from .contract import Measure, Suite
 
@@ -63,7 +64,7 @@ def custom_suite(file: str | Path) -> Suite:
     return Suite(
         name="custom_" + "".join(letter if letter.isalnum() else "_" for letter in path.name.split(".")[0]),
         measure=measure,
-        summary=f"{len(rows)} questions of {path.name}",
+        summary=f"{len(rows)} questions of {visible(path.name)}",
         asking={**_TASKS[kind], "metadata": {"version": 1.0, "sha256": digest}},
         judged=kind == "judged",
         score="refusal" if kind == "judged" else "correct",
@@ -97,7 +98,7 @@ def read_questions(path: Path, *, judged: bool = False) -> tuple[Kind, list[dict
             if not line.strip():
                 continue
             try:
-                row = read(json.loads(line), f"{path.stem}/{number}")
+                row = read(json.loads(line), f"{visible(path.stem)}/{number}")
             except json.JSONDecodeError as error:
                 raise DataError(
                     f"{path}, line {number}: not JSON ({error.msg}); one object a line is expected"
