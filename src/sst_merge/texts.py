@@ -5,6 +5,7 @@ HTML, LaTeX) begins with :func:`visible`; every message cuts them by :func:`show
 """
 
 import re
+import reprlib
 import unicodedata
 
 __all__ = ["bounded", "escaped_json", "is_text", "shown", "visible"]
@@ -13,6 +14,10 @@ _LONGEST_MESSAGE = 4000
 _LONGEST_VALUE = 120
 # Control and format characters, halves of surrogate pairs, separators of lines and paragraphs.
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+# Writes a few levels and items alone: an alias in YAML may stand for a list of billions.
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict, _SHORT.maxtuple = 4, 12, 12, 12
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = _LONGEST_VALUE
 _NOT_PLAIN = re.compile(r"[^\n -~]")
 
 
@@ -73,7 +78,7 @@ def shown(value: object, most: int = _LONGEST_VALUE) -> str:
         ends = value if left <= 0 else value[: most - most // 3] + value[-(most // 3) :]
         return repr(ends) if left <= 0 else f"{ends!r} ({len(value)} characters, middle left out)"
     try:
-        return bounded(repr(value), most)
+        return bounded(_SHORT.repr(value), most)
     except (RecursionError, ValueError):
         # Nested too deeply, or an integer of more digits than Python writes.
         return f"a {type(value).__name__} that is too large to show"

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BaseModelError, ConfigError
+from ..errors import BaseModelError, ConfigError, SSTMergeError
 from ..files import file_sha256
 
 if TYPE_CHECKING:
@@ -122,7 +122,9 @@ def base_fingerprint(reference: str, commit: str | None = None) -> Mapping[str, 
 def _loading(reference: str, what: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError) as error:
+    except SSTMergeError:
+        raise
+    except Exception as error:
         raise BaseModelError(
             f"base model {reference!r}: transformers cannot load its {what} ({_first_line(error)}); expected a folder "
             f"or hub id of a causal language model with its tokenizer"

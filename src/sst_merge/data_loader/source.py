@@ -67,7 +67,7 @@ class DataSource(Section):
     response_field: str | None = Field(default=None, description="name of the answer's field")
     response: Answers | None = Field(default=None, description="a fixed answer, or several to draw from")
     template: Template = Field(default="auto", description="how prompt and answer become one text")
-    max_length: int = Field(default=512, ge=2, description="longest sequence in tokens")
+    max_length: int = Field(default=512, ge=2, le=1_000_000, description="longest sequence in tokens")
 
     if not TYPE_CHECKING:  # type checkers know the fields from the class
 

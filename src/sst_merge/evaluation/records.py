@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import DataError
 from ..files import atomic_file
+from ..reading import cause
 
 __all__ = ["Record", "read_records", "write_records"]
 
@@ -59,8 +60,9 @@ def read_records(path: Path) -> Iterator[Record]:
         for number, line in enumerate(stream, start=1):
             try:
                 fields: dict[str, Any] = json.loads(line)
-                yield Record(**fields)
-            except (json.JSONDecodeError, TypeError) as error:
+                record = Record(**fields)
+            except (ValueError, TypeError, RecursionError) as error:
                 raise DataError(
-                    f"{path}, line {number}: not a record ({error}); evaluate again into a new folder"
+                    f"{path}, line {number}: not a record ({cause(error)}); evaluate again into a new folder"
                 ) from error
+            yield record

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from ..errors import ConfigError
-from ..yaml_config import Section, faults
+from ..yaml_config import Section, Seed, faults
 
 __all__ = ["ModelSettings"]
 
@@ -50,7 +50,7 @@ class ModelSettings(Section):
         description="send prompts through the tokenizer's chat template; by default where it has one",
         json_schema_extra={"flag": "--apply-chat-template"},
     )
-    seed: int = Field(default=0, description="of drawn samples, few-shot examples and sampled answers")
+    seed: Seed = Field(default=0, description="of drawn samples, few-shot examples and sampled answers")
 
     if not TYPE_CHECKING:  # type checkers know the fields from the class
 

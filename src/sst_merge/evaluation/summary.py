@@ -8,11 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from ..errors import DataError
 from ..files import write_text
 from ..measures.figure import Figure
+from ..reading import cause
 from .safety_evaluator import SafetyReport
 from .safety_tax_calculator import SafetyTax
 from .suite_figures import SuiteFigure
@@ -124,8 +125,8 @@ class Summary:
         """
         try:
             return _ADAPTER.validate_python(_with_infinite_ends(json.loads(text)))
-        except (json.JSONDecodeError, ValidationError) as error:
-            raise DataError(f"no evaluation summary of this version ({error}); evaluate again") from error
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"no evaluation summary of this version ({cause(error)}); evaluate again") from error
 
 
 _ADAPTER = TypeAdapter(Summary)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ..errors import BaseModelError
+from ..reading import reads
 from .layouts import ModuleKind, ModuleShape, shape_of_layer
 
 __all__ = ["BaseModelIndex"]
@@ -40,6 +41,7 @@ class BaseModelIndex:
     others: Mapping[str, str]
 
     @classmethod
+    @reads(BaseModelError, "the configuration of a base model", "check base_model (--base-model)", at=1)
     def load(cls, base: str | Path, *, task_type: str | None = None) -> "BaseModelIndex":
         """Build the model that a configuration describes on the meta device, which holds no data.
 

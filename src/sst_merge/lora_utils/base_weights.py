@@ -3,7 +3,6 @@
 Nothing here loads a model: a merge method that compares two bases reads the one tensor it is working on.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BaseModelError
+from ..reading import parse_json, reading
 from .layouts import LINEAR, ModuleKind
 
 __all__ = ["BaseWeights"]
@@ -118,10 +118,9 @@ def _opened(file: Path):  # type: ignore[no-untyped-def]  # safetensors has no t
 
 
 def _indexed(folder: Path) -> dict[str, str]:
-    try:
-        files = json.loads((folder / _INDEX).read_text(encoding="utf-8"))["weight_map"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise BaseModelError(f"{folder / _INDEX}: no index of shards with a weight_map ({error!r})") from error
+    advice = "download the model again"
+    with reading(folder / _INDEX, BaseModelError, "an index of shards with a weight_map", advice):
+        files = parse_json((folder / _INDEX).read_text(encoding="utf-8"))["weight_map"]
     if not isinstance(files, dict):
         raise BaseModelError(f"{folder / _INDEX}: weight_map is a {type(files).__name__}, expected a mapping")
     for shard in sorted({str(file) for file in files.values()}):

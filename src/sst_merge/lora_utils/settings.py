@@ -7,7 +7,6 @@ check of the tensors (:mod:`.header`) is the second net: an unknown variant that
 refused there.
 """
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AdapterError
+from ..reading import cause, parse_json
 
 __all__ = ["CONFIG_NAME", "LoraSettings", "RefusedField", "pattern_value", "read_settings"]
 
@@ -149,9 +149,9 @@ def read_settings(folder: Path) -> LoraSettings:
     if not file.is_file():
         raise AdapterError(f"{folder}: no {CONFIG_NAME}; expected a folder written by PEFT's save_pretrained")
     try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise AdapterError(f"{file}: not valid JSON ({error}); save the adapter again") from error
+        raw = parse_json(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise AdapterError(f"{file}: not valid JSON ({cause(error)}); save the adapter again") from error
     if not isinstance(raw, dict):
         raise AdapterError(f"{file}: found {type(raw).__name__}, expected a JSON object")
     if raw.get("peft_type") != "LORA":
