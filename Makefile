@@ -12,11 +12,12 @@ export TOKENIZERS_PARALLELISM ?= false
 MERGEKIT_VENV := .venv-mergekit
 MERGEKIT_INSTALLED := $(MERGEKIT_VENV)/.installed
 
-.PHONY: help install demo test quick test-mergekit lint types check format clean
+.PHONY: help install demo test quick fuzz test-mergekit lint types check format clean
 
 help:
 	@echo "make demo    merge a skill and a safety adapter on the bundled lab, table and plots in out/demo"
 	@echo "make test    the whole test suite;  make quick: the tests that take little time each"
+	@echo "make fuzz    10,000 almost right inputs: each is read, or refused by an error of this package"
 	@echo "make lint    ruff and the order of rooms;  make types: mypy;  make check: lint, types and test"
 	@echo "make test-mergekit   the tests that compare with mergekit, in an environment of their own (.venv-mergekit)"
 
@@ -36,6 +37,9 @@ test: $(INSTALLED)
 
 quick: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+fuzz: $(INSTALLED)
+	SST_MERGE_FUZZ=10000 $(BIN)/python -m pytest -n 2 tests/fuzz
 
 $(MERGEKIT_INSTALLED): constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(MERGEKIT_VENV)

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from .errors import ConfigError
 from .reading import read_bounded, reading
-from .texts import bounded, shown
+from .texts import bounded, is_text, shown
 
 __all__ = [
     "FilePath",
@@ -29,7 +29,7 @@ __all__ = [
 
 Config = TypeVar("Config", bound=BaseModel)
 
-_LONGEST = 1 << 18  # bytes of a configuration: the parser takes a second for them
+_LONGEST = 1 << 16  # bytes of a configuration: of nothing but brackets the parser takes three seconds for them
 _MOST_VALUES = 100_000
 _DEEPEST = 50
 _MOST_FAULTS = 20
@@ -121,7 +121,10 @@ def _values(value: object, known: dict[int, float], depth: int) -> float:
 
     Raises:
         RecursionError: nested more deeply than what reads the configuration can follow.
+        ValueError: a text that cannot be written again.
     """
+    if isinstance(value, str) and not is_text(value):
+        raise ValueError(f"{shown(value)} holds half of a surrogate pair, which is no character")
     if not isinstance(value, dict | list | set | tuple):
         return 1
     if depth > _DEEPEST:

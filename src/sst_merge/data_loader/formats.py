@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from ..reading import cause, parse_json, reading
+from ..reading import cause, parse_json, reading, reads
 
 __all__ = ["Record", "read_file", "read_hub"]
 
@@ -19,6 +19,7 @@ Record = Mapping[str, Any]
 _OPENERS: Mapping[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
 
 
+@reads(DataError, "a file of records", "check `path`")
 def read_file(path: Path) -> list[Record]:
     """All records of one file, in file order.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import DataError
 from ..files import atomic_file
-from ..reading import cause
+from ..reading import cause, reading
 
 __all__ = ["Record", "read_records", "write_records"]
 
@@ -56,7 +56,8 @@ def read_records(path: Path) -> Iterator[Record]:
     Raises:
         DataError: a line is not a record; names file and line.
     """
-    with path.open(encoding="utf-8") as stream:
+    what = reading(path, DataError, "records", "evaluate again into a new folder")
+    with what, path.open(encoding="utf-8") as stream:
         for number, line in enumerate(stream, start=1):
             try:
                 fields: dict[str, Any] = json.loads(line)

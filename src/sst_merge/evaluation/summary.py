@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from ..errors import DataError
 from ..files import write_text
 from ..measures.figure import Figure
-from ..reading import cause
+from ..reading import cause, reading
 from .safety_evaluator import SafetyReport
 from .safety_tax_calculator import SafetyTax
 from .suite_figures import SuiteFigure
@@ -153,7 +153,9 @@ def read_summary(path: Path) -> Summary:
     Raises:
         DataError: it is not JSON, or not a summary of this format.
     """
+    with reading(path, DataError, "a summary", "evaluate again"):
+        text = path.read_text(encoding="utf-8")
     try:
-        return Summary.from_json(path.read_text(encoding="utf-8"))
+        return Summary.from_json(text)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
