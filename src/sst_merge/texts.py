@@ -72,11 +72,11 @@ def shown(value: object, most: int = _LONGEST_VALUE) -> str:
         >>> shown("ab"), shown([1, 2]), len(shown("x" * 10**8)) < 200
         ("'ab'", '[1, 2]', True)
     """
-    if isinstance(value, str | bytes):
-        # Before it is written out: of a long text this would make several copies.
-        left = len(value) - most
-        ends = value if left <= 0 else value[: most - most // 3] + value[-(most // 3) :]
-        return repr(ends) if left <= 0 else f"{ends!r} ({len(value)} characters, middle left out)"
+    if isinstance(value, str) and len(value) > most:
+        # Cut before it is written out, which would make several copies of a long text.
+        return f"{value[: most - most // 3] + value[-(most // 3) :]!r} ({len(value)} characters, middle left out)"
+    if isinstance(value, str):
+        return repr(value)
     try:
         return bounded(_SHORT.repr(value), most)
     except (RecursionError, ValueError):

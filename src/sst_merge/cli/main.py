@@ -1,6 +1,7 @@
 """``sst-merge``: the group of commands; each lives in its own file and is imported when it is called."""
 
 import errno
+import signal
 import sys
 from types import ModuleType
 from typing import Any
@@ -105,4 +106,15 @@ def main() -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="replace")
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop)
     cli(prog_name="sst-merge")
+
+
+def _stop(number: int, _frame: object) -> None:
+    """End as an interrupt does, so that nothing half-written stays, with the status that a shell expects.
+
+    Raises:
+        SystemExit: always.
+    """
+    raise SystemExit(128 + number)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import OutputExistsError
-from ..files import file_name, file_sha256, sealed_files
+from ..files import file_name, file_sha256, sealed_files, unfinished
 from .records import Record, write_records
 from .summary import Summary, write_summary
 
@@ -20,7 +20,7 @@ ANSWERS = "answers"
 def check_output(out: Path, *, force: bool) -> None:
     """Refuse to mix results: a folder with a finished evaluation is replaced only on demand.
 
-    A folder without a summary (an evaluation that was killed) is continued.
+    A folder without a summary (an evaluation that was killed, also while it wrote its results) is continued.
 
     Raises:
         OutputExistsError: it is a file, or holds finished results, or something else.
@@ -29,12 +29,13 @@ def check_output(out: Path, *, force: bool) -> None:
         return
     if not out.is_dir():
         raise OutputExistsError(f"{out} is a file; choose another folder for --out")
+    continued = unfinished(out, seal=SUMMARY)
     if (out / SUMMARY).exists() and not force:
         raise OutputExistsError(
             f"{out} holds a finished evaluation; choose another --out, or replace it with --force (answers that are "
             f"there already are not generated again)"
         )
-    if any(out.iterdir()) and not (out / ANSWERS).is_dir() and not (out / SUMMARY).exists():
+    if any(out.iterdir()) and not continued and not (out / ANSWERS).is_dir() and not (out / SUMMARY).exists():
         raise OutputExistsError(f"{out} holds files, but no evaluation; choose a new or empty folder for --out")
 
 
