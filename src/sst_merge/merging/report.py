@@ -101,6 +101,7 @@ class MergeReport:
         calibration: data that the method could read: ``harm``, ``benign``, ``benign of NAME`` → number and SHA-256;
             empty where none was given.
         output: type, largest rank and SHA-256 of the written files; empty before writing.
+        threads: that the algebra ran on; a model's own passes, which some methods need, take as many as torch has.
     """
 
     method: str
@@ -118,6 +119,7 @@ class MergeReport:
     versions: Mapping[str, str]
     calibration: Mapping[str, CalibrationRecord] = field(default_factory=dict)
     output: Mapping[str, Any] = field(default_factory=dict)
+    threads: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON: one key per attribute, after ``format``."""
