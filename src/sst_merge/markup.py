@@ -49,6 +49,7 @@ _LATEX = {
 _MINUS = re.compile(r"(?<![\w.,)-])-(?=\d)")
 # What spreadsheets take for the beginning of a formula, in full width too.
 _FORMULA = tuple("=+-@＝＋－＠")
+_LONGEST_NUMBER = 100
 _BEFORE_FORMULA = "'" + "".join(map(chr, range(33)))  # control characters, white space, and our own mark
 _NUMBER = re.compile(r"[-+]?\d[\d.,]*(e[-+]?\d+)?\s*(%|×|s|MiB|GiB)?(\s*\[[-+−\d., ∞]*\])?", re.IGNORECASE)
 
@@ -91,7 +92,8 @@ def csv_field(value: object) -> object:
         >>> csv_field("=1+1"), csv_field("-0.5 [-0.7, ∞]"), csv_field(-0.5)
         ("'=1+1", '-0.5 [-0.7, ∞]', -0.5)
     """
-    if not isinstance(value, str) or _NUMBER.fullmatch(value):
+    # Of a long run of spaces the pattern would try every division.
+    if not isinstance(value, str) or (len(value) <= _LONGEST_NUMBER and _NUMBER.fullmatch(value)):
         return value
     begins = value.startswith(("\t", "\r")) or value.lstrip(_BEFORE_FORMULA).startswith(_FORMULA)
     return f"'{value}" if begins else value

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["cell_text", "figure_text", "markdown_table", "numeric_columns", "rate_with_interval", "rich_table"]
 
 _NUMBER = re.compile(r"[-+−]?\d[\d.,\s]*(e[-+]?\d+)?\s*(%|×|s|MiB|GiB)?(\s*\[.*\])?")
+_LONGEST_NUMBER = 100
 _ABSENT = "–"
 
 
@@ -62,10 +63,12 @@ def numeric_columns(rows: Sequence[Sequence[object]], columns: Sequence[str]) ->
         if len(row) != len(columns):
             raise DataError(f"table row {number} has {len(row)} cells for {len(columns)} columns: {', '.join(columns)}")
     texts = [[cell_text(cell) for cell in row] for row in rows]
-    return [
-        bool(texts) and all(row[i] == _ABSENT or _NUMBER.fullmatch(row[i]) for row in texts)
-        for i in range(len(columns))
-    ]
+    return [bool(texts) and all(row[i] == _ABSENT or _is_number(row[i]) for row in texts) for i in range(len(columns))]
+
+
+def _is_number(text: str) -> bool:
+    # Of a long run of spaces the pattern would try every division.
+    return len(text) <= _LONGEST_NUMBER and _NUMBER.fullmatch(text) is not None
 
 
 def markdown_table(rows: Sequence[Sequence[object]], columns: Sequence[str]) -> str:
