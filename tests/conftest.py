@@ -33,6 +33,60 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 gc.set_threshold(20_000, 20, 20)
 
 
+# --- names that people and attackers give -----------------------------------------------------------------------------
+
+NASTY_NAMES = (
+    "数学",
+    "安全",
+    "$x_{1}$",
+    "cost: 5$ and $",
+    r"\frac{1}{0} \input{/etc/passwd} %",
+    "[x](javascript:alert(1))",
+    "![x](https://example.org/x.png)",
+    "**bold** _it_ ~~no~~ `code` ``two``",
+    "<script>alert(1)</script>&amp;<!--",
+    "a|b|c",
+    "# title #",
+    "[red]x[/red] [/x] :skull:",
+    "=1+1",
+    "@SUM(A1)",
+    "-2+3",
+    "\t=1",
+    "'=1",
+    "\x1b[31mred\x1b[0m\x07",
+    "\x9b2J",
+    "turn\u202eback\u2066",
+    "zero\u200bwidth",
+    "two\nlines\r\n| x | y |",
+    "null\x00\x01\ufffe",
+    "_hidden",
+    "__init__",
+    ".",
+    "..",
+    "../up",
+    "/etc/passwd",
+    "a\\b",
+    "quo\"te's",
+    "{curly} {0} %s %(x)s",
+    "--force",
+    "-->]]>",
+    "~",
+    "CON",
+    "e\u0301\u0301\u0301",
+    "é",
+    "e\u0301",
+    "👩‍🔬",
+    "word " * 60,
+    "x" * 300,
+)
+
+
+@pytest.fixture(scope="session")
+def nasty_names() -> tuple[str, ...]:
+    """Names with the markup of every target in them: each command and picture must show them as they are."""
+    return NASTY_NAMES
+
+
 # --- tests that cannot run everywhere ------------------------------------------------------------------------------
 
 

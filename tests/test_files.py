@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sst_merge.errors import OutputExistsError
-from sst_merge.files import atomic_file, atomic_folder, file_sha256, sealed_files
+from sst_merge.files import atomic_file, atomic_folder, file_sha256, sealed_files, unfinished
 
 
 def held(folder: Path) -> dict[str, str]:
@@ -185,3 +185,59 @@ def test_sha256_of_a_file_of_several_chunks(tmp_path: Path) -> None:
     path.write_bytes(bytes(3 << 20))
     # sha256sum of three mebibytes of zeros
     assert file_sha256(path) == "bbd05cf6097ac9b1f89ea29d2542c1b7b67ee46848393895f5a9e43fa1f621e5"
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "sealed"])
+def test_the_next_process_removes_what_a_killed_one_left(tmp_path: Path, kind: str) -> None:
+    place = tmp_path / "out"
+    place.mkdir()
+    for number in range(2):
+        subprocess.run([sys.executable, "-c", KILLED, kind, str(place)], env=dict(os.environ), check=False)
+        left = [found for found in (*tmp_path.iterdir(), *place.iterdir()) if found.name.startswith(".")]
+        assert len(left) == (2 if kind == "file" else 1), f"and of run {number - 1} nothing"
+    assert unfinished(place, seal="a") == (kind == "sealed")
+    opened = {
+        "file": lambda: atomic_file(place / "a"),
+        "folder": lambda: atomic_folder(place, force=True),
+        "sealed": lambda: sealed_files(place, seal="a"),
+    }
+    with opened[kind]() as aside:
+        (aside if kind == "file" else aside / "a").write_text("new", encoding="utf-8")
+    assert held(tmp_path) == {"out/a": "new"} and list(tmp_path.iterdir()) == [place]
+    assert not unfinished(place, seal="a")
+
+
+def test_the_work_of_a_living_process_is_left_alone(tmp_path: Path) -> None:
+    place = tmp_path / "out"
+    with atomic_folder(place) as slow, atomic_file(tmp_path / "a") as half:
+        half.write_text("first", encoding="utf-8")
+        with atomic_folder(place) as fast, atomic_file(tmp_path / "a") as whole:
+            (fast / "x").write_text("fast", encoding="utf-8")
+            whole.write_text("second", encoding="utf-8")
+        assert slow.is_dir() and half.is_file()
+        with pytest.raises(OutputExistsError), atomic_folder(place):
+            pytest.fail("the block must not run")
+        assert slow.is_dir()
+        place.rename(tmp_path / "kept")
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["a", "kept", "out"]
+
+
+@pytest.mark.parametrize("can", [True, False])
+def test_two_folders_change_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can: bool) -> None:
+    """In one step where the system has it; the other way, with two, gives the same."""
+    if not can:
+        monkeypatch.setattr("sst_merge.files.exchange", lambda *_: False)
+    place = tmp_path / "out"
+    for text in ("old", "new"):
+        with atomic_folder(place, force=True) as folder:
+            (folder / "a").write_text(text, encoding="utf-8")
+        assert held(tmp_path) == {"out/a": text} and list(tmp_path.iterdir()) == [place]
+
+
+def test_a_folder_moved_away_by_a_killed_process_comes_back(tmp_path: Path) -> None:
+    place, aside = tmp_path / "out", tmp_path / ".out.abcdefgh.old"
+    (aside / "out").mkdir(parents=True)
+    (aside / "out" / "a").write_text("old", encoding="utf-8")
+    with pytest.raises(OutputExistsError, match="exists already"), atomic_folder(place):
+        pytest.fail("the block must not run")
+    assert held(tmp_path) == {"out/a": "old"} and list(tmp_path.iterdir()) == [place]

@@ -4,6 +4,8 @@ Each message names the file or module, what was found, what was expected and wha
 which part of the input is at fault, so that a caller can tell them apart.
 """
 
+from .texts import bounded
+
 __all__ = [
     "AdapterError",
     "BaseModelError",
@@ -21,7 +23,13 @@ __all__ = [
 
 
 class SSTMergeError(Exception):
-    """Base class of all errors raised on purpose by this package."""
+    """Base class of all errors raised on purpose by this package.
+
+    A message never has more than about 4,000 characters, whatever a file holds that it quotes: its middle is left out.
+    """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(bounded(str(message)))
 
 
 class ConfigError(SSTMergeError, ValueError):

@@ -1,24 +1,37 @@
 """Files and folders that are whole or absent, and what a file holds as one number.
 
 Whatever the package writes goes through here: to another name first, renamed when it is complete and on disk. So an
-error leaves what was there before, and a killed process too (but for a temporary file or folder, whose name begins
-with a dot).
+error leaves what was there before, and a killed process too. What a killed one leaves behind (names that begin with a
+dot) is removed by the next process that writes to the same place; locks tell it from the work of a living one.
 """
 
 import hashlib
 import os
 import shutil
-import tempfile
+import string
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ._left_behind import (
+    LOCK,
+    OLD,
+    TEMPORARY,
+    exchange,
+    left_folders,
+    locked_file,
+    locked_folder,
+    remove_left_files,
+    remove_left_folders,
+)
 from .errors import OutputExistsError
 
-__all__ = ["atomic_file", "atomic_folder", "file_sha256", "sealed_files", "write_text"]
+__all__ = ["atomic_file", "atomic_folder", "file_name", "file_sha256", "sealed_files", "unfinished", "write_text"]
 
 _CHUNK = 1 << 20
+_PLAIN = frozenset(string.ascii_letters + string.digits + "._-")
+_LONGEST = 90  # characters, so that two names and a digest fit into the 255 bytes that file systems allow
 
 
 @contextmanager
@@ -34,12 +47,14 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:16]}")
-    try:
-        yield aside
-        _sync(aside)
-        aside.replace(target)
-    finally:
-        aside.unlink(missing_ok=True)
+    with locked_file(aside.with_name(f"{aside.name}{LOCK}")):
+        remove_left_files(target)
+        try:
+            yield aside
+            _sync(aside)
+            aside.replace(target)
+        finally:
+            aside.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -60,6 +75,7 @@ def atomic_folder(path: str | Path, *, force: bool = False, keep_existing: bool 
             file, or replacing it would delete the current folder.
     """
     target = Path(path).absolute()
+    remove_left_folders(target.parent, target.name)
     if not keep_existing:
         _check(target, force)
     with _temporary_folder(target.parent, target.name) as temporary:
@@ -99,6 +115,53 @@ def sealed_files(folder: str | Path, *, seal: str) -> Iterator[Path]:
             piece.replace(place)
 
 
+def unfinished(folder: str | Path, *, seal: str) -> bool:
+    """Whether a process that filled a folder by :func:`sealed_files` was killed while it moved the pieces there.
+
+    Args:
+        folder: where the pieces end up.
+        seal: name of the file that comes last.
+
+    Returns:
+        True where its temporary folder is still there, and the seal is not. What is left beside a seal is removed.
+    """
+    target = Path(folder).absolute()
+    if (target / seal).exists():
+        remove_left_folders(target, seal)
+        return False
+    return bool(left_folders(target, seal, TEMPORARY))
+
+
+def file_name(name: str) -> str:
+    """Any text as a file name, and different texts as different file names.
+
+    ASCII letters, digits, dots, dashes and underscores stay; every other byte of the text's UTF-8 is ``=`` and two
+    hexadecimal digits, as in quoted-printable mail, and so is a dot at the beginning. A long name is cut and ends in
+    ``==`` and its SHA-256.
+
+    Args:
+        name: such as an adapter's or a suite's; half of a surrogate pair is allowed.
+
+    Returns:
+        At most 90 ASCII characters; never empty, ``.``, ``..`` or hidden.
+
+    Example:
+        >>> file_name("code-v1.2"), file_name("数学"), file_name("a/b")
+        ('code-v1.2', '=E6=95=B0=E5=AD=A6', 'a=2Fb')
+    """
+    data = name.encode("utf-8", "surrogatepass")
+    coded = "".join(
+        chr(byte) if chr(byte) in _PLAIN and (place or chr(byte) != ".") else f"={byte:02X}"
+        for place, byte in enumerate(data)
+    )
+    if not coded:
+        return "="
+    if len(coded) <= _LONGEST:
+        return coded
+    digest = hashlib.sha256(data).hexdigest()[:32]
+    return f"{coded[: _LONGEST - len(digest) - 2]}=={digest}"
+
+
 def file_sha256(file: Path) -> str:
     """SHA-256 of a file."""
     digest = hashlib.sha256()
@@ -110,17 +173,18 @@ def file_sha256(file: Path) -> str:
 
 @contextmanager
 def _temporary_folder(parent: Path, name: str) -> Iterator[Path]:
-    """A new folder that is gone at the end unless it was renamed."""
+    """A new folder that is gone at the end unless it was renamed; locked, so that nobody takes it for abandoned."""
     parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".tmp", dir=parent))
-    try:
-        # mkdtemp makes private folders; the result gets the permissions that a plain mkdir would give.
-        mode = os.umask(0)
-        os.umask(mode)
-        temporary.chmod(0o777 & ~mode)
-        yield temporary
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with locked_folder(parent, name, TEMPORARY) as temporary:
+        try:
+            remove_left_folders(parent, name)
+            # mkdtemp makes private folders; the result gets the permissions that a plain mkdir would give.
+            mode = os.umask(0)
+            os.umask(mode)
+            temporary.chmod(0o777 & ~mode)
+            yield temporary
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _sync(file: Path) -> None:
@@ -148,13 +212,18 @@ def _take_name(temporary: Path, target: Path) -> None:
     if not target.exists():
         temporary.rename(target)
         return
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", suffix=".old", dir=target.parent) as aside:
-        old = target.rename(Path(aside) / "old")
+    # At no moment is there none of both; the old one goes with the temporary folder, whose name it has now.
+    if exchange(temporary, target):
+        return
+    with locked_folder(target.parent, target.name, OLD) as aside:
+        old = target.rename(aside / target.name)
         try:
             temporary.rename(target)
         except BaseException:  # an interrupt as well: otherwise the old folder would go with `aside`
             old.rename(target)
             raise
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def _check(target: Path, force: bool) -> None:

@@ -1,28 +1,39 @@
 """A YAML file, flags, or both as a checked model: every fault is told with its place, what was found and expected."""
 
 import difflib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType, UnionType
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
 
 from .errors import ConfigError
+from .reading import read_bounded, reading
+from .texts import bounded, is_text, shown
 
 __all__ = [
     "FilePath",
     "ModelReference",
     "Section",
+    "Seed",
     "faults",
     "load_yaml_config",
+    "parse_yaml",
     "read_yaml",
     "tensor_files_beside",
     "validated",
 ]
 
 Config = TypeVar("Config", bound=BaseModel)
+
+_LONGEST = 1 << 16  # bytes of a configuration: of nothing but brackets the parser takes three seconds for them
+_MOST_VALUES = 100_000
+_DEEPEST = 50
+_MOST_FAULTS = 20
+_LONGEST_FIELD = 200
 
 
 def _beside_file(path: Path, info: ValidationInfo) -> Path:
@@ -38,6 +49,8 @@ def _folder_or_id(value: object, info: ValidationInfo) -> object:
 
 
 FilePath = Annotated[Path, AfterValidator(_beside_file)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+"""What every generator of random numbers takes; NumPy's takes no more."""
 ModelReference = Annotated[str, BeforeValidator(_folder_or_id)]
 
 
@@ -66,22 +79,61 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: no such file, no YAML, or something else than a mapping.
     """
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such file; give the path of a YAML configuration") from error
-    except IsADirectoryError as error:
-        raise ConfigError(f"{path}: is a folder; give a YAML file") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text at byte {error.start}; expected a YAML file") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = "" if mark is None else f"line {mark.line + 1}: "
-        raise ConfigError(f"{path}: {line}{getattr(error, 'problem', None) or error}; expected YAML") from error
+    with reading(path, ConfigError, "a YAML configuration", "give the path of one"):
+        content = parse_yaml(read_bounded(path, _LONGEST), source=str(path))
     if not isinstance(content, dict):
         found = "nothing" if content is None else f"a {type(content).__name__}"
         raise ConfigError(f"{path}: found {found}, expected fields, each written as `name: value`")
     return content
+
+
+def parse_yaml(text: str, *, source: str) -> Any:
+    """A value written as YAML: plain data, of a bounded number of values.
+
+    Args:
+        text: the YAML.
+        source: where it comes from, for messages.
+
+    Returns:
+        The value.
+
+    Raises:
+        ConfigError: no YAML, a value that is none (a date such as 2024-13-45), nested too deeply, or aliases that
+            stand for more values than any configuration has.
+    """
+    with reading(source, ConfigError, "YAML", "correct what it names"):
+        try:
+            content = yaml.load(text, Loader=_UniqueKeyLoader)
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            line = "" if mark is None else f"line {mark.line + 1}: "
+            raise ConfigError(f"{source}: {line}{getattr(error, 'problem', None) or error}; expected YAML") from error
+        if (count := _values(content, {}, 0)) > _MOST_VALUES:
+            raise ConfigError(
+                f"{source}: its aliases stand for {'endlessly many' if math.isinf(count) else 'too many'} values; "
+                f"expected at most {_MOST_VALUES}, so write them out"
+            )
+    return content
+
+
+def _values(value: object, known: dict[int, float], depth: int) -> float:
+    """How many values a value has when every alias is written out; infinite where one holds itself.
+
+    Raises:
+        RecursionError: nested more deeply than what reads the configuration can follow.
+        ValueError: a text that cannot be written again.
+    """
+    if isinstance(value, str) and not is_text(value):
+        raise ValueError(f"{shown(value)} holds half of a surrogate pair, which is no character")
+    if not isinstance(value, dict | list | set | tuple):
+        return 1
+    if depth > _DEEPEST:
+        raise RecursionError
+    if id(value) not in known:
+        known[id(value)] = math.inf
+        inner = [*value.keys(), *value.values()] if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_values(item, known, depth + 1) for item in inner)
+    return known[id(value)]
 
 
 def load_yaml_config(
@@ -135,10 +187,11 @@ def validated(
     Raises:
         ConfigError: source and field, what was found and what was expected, for every fault.
     """
-    try:
-        return model.model_validate(raw, context={"folder": folder})
-    except ValidationError as error:
-        raise ConfigError("\n".join(faults(model, error, source=source, flags=flags))) from error
+    with reading(source, ConfigError, f"fields of {model.__name__}", "correct the value"):
+        try:
+            return model.model_validate(raw, context={"folder": folder})
+        except ValidationError as error:
+            raise ConfigError("\n".join(faults(model, error, source=source, flags=flags))) from error
 
 
 def faults(
@@ -155,7 +208,9 @@ def faults(
     Returns:
         Source and field, what was found and what was expected.
     """
-    return [_fault(model, item, source, flags) for item in error.errors()]
+    found = error.errors(include_url=False)
+    told = [_fault(model, item, source, flags) for item in found[:_MOST_FAULTS]]
+    return told if len(found) <= _MOST_FAULTS else [*told, f"{source}: and {len(found) - _MOST_FAULTS} more faults"]
 
 
 def tensor_files_beside(value: Any, folder: Path) -> Any:
@@ -183,20 +238,20 @@ def _overlaid(raw: Mapping[str, Any], keys: list[str], value: object) -> dict[st
 def _fault(model: type[BaseModel], item: Any, source: str, flags: Mapping[str, str]) -> str:
     # Of a union pydantic also names the alternative, such as literal['auto']; that is no field.
     location = [part for part in item["loc"] if "[" not in str(part)]
-    field = ".".join(str(part) for part in location)
+    field = bounded(".".join(str(part) for part in location), _LONGEST_FIELD)
     flag = next((flags[name] for name in flags if field == name or field.startswith(f"{name}.")), None)
     where = f"{source}: {field}: " if flag is None else f"{flag} ({field}): "
     if not field:
         where = f"{source}: "
     if item["type"] == "extra_forbidden":
         known = sorted(_fields_at(model, location[:-1]))
-        close = difflib.get_close_matches(str(location[-1]), known, n=1)
+        close = difflib.get_close_matches(str(location[-1])[:_LONGEST_FIELD], known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
         return f"{where}unknown field; {hint}"
     if item["type"] == "missing":
         return f"{where}missing; this field is required"
     message = item["msg"].removeprefix("Value error, ")
-    return f"{where}{message}" if item["type"] == "value_error" else f"{where}{message} (found {item['input']!r})"
+    return f"{where}{message}" if item["type"] == "value_error" else f"{where}{message} (found {shown(item['input'])})"
 
 
 def _fields_at(model: type[BaseModel], location: list[Any]) -> set[str]:

@@ -30,6 +30,25 @@ HOSTILE = (
         "exit_hook", "import atexit, os\natexit.register(os._exit, 0)\ndef f(n):\n    raise SystemExit", "SystemExit"
     ),
     Hostile("kill_itself", "import os\ndef f(n):\n    os.kill(os.getpid(), 9)", "SIGKILL"),
+    Hostile("kill_the_group", "import os\ndef f(n):\n    os.kill(0, 9)", "SIGKILL"),
+    Hostile("kill_the_group_by_number", "import os\ndef f(n):\n    os.killpg(os.getpgrp(), 9)", "SIGKILL"),
+    Hostile("kill_the_group_on_import", "import os\nos.killpg(0, 15)", "SIGTERM"),
+    Hostile("kill_everything", "import os\ndef f(n):\n    os.kill(-1, 9)\n    return 0", "not the successor"),
+    Hostile(
+        "stop_the_group",
+        "import os, signal\ndef f(n):\n    os.kill(0, signal.SIGSTOP)",
+        "no verdict",
+        {"timeout_s": 1.0},
+    ),
+    Hostile(
+        "signal_by_pipe",
+        "import fcntl, os, signal\ndef f(n):\n    for fd in range(64):\n"
+        "        for owner in (1, 0, -1):\n            try:\n"
+        "                fcntl.fcntl(fd, fcntl.F_SETOWN, owner)\n                fcntl.fcntl(fd, 10, signal.SIGKILL)\n"
+        "                fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)\n"
+        "            except OSError:\n                pass\n    return 0",
+        "not the successor|SIG|ended before",
+    ),
     # cheating the tests
     Hostile(
         "assert_patched",
@@ -76,6 +95,7 @@ HOSTILE = (
         "    try:\n        signal.signal(number, signal.SIG_IGN)\n    except (OSError, ValueError):\n        pass\n"
         "def f(n):\n    while True:\n        pass",
         "SIGKILL: out of processor time",
+        {"timeout_s": 60.0},  # two seconds of a processor that others use too
     ),
     Hostile(
         "endless_sleep",
@@ -162,6 +182,20 @@ HOSTILE = (
         "not the successor",
     ),
 )
+
+
+SWALLOWING = (
+    "def check(candidate):\n    try:\n        assert candidate(20) == 21\n    except BaseException:\n        pass\n",
+    "def check(candidate):\n    candidate(1)\n    try:\n        candidate(20)\n    finally:\n        return\n",
+)
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize("tests", SWALLOWING)
+@pytest.mark.parametrize("end", ["os._exit(0)", "os.kill(0, 9)", "os.closerange(0, 64)"])
+def test_no_tests_pass_once_the_program_is_gone(run: Any, tests: str, end: str) -> None:
+    outcome = run(f"import os\ndef f(n):\n    if n == 20:\n        {end}\n    return n + 1\n", tests)
+    assert not outcome.passed and "ended before" in outcome.reason
 
 
 @pytest.mark.sandbox

@@ -1,6 +1,7 @@
 """The sandbox: right programs pass, hostile ones fail with nothing left behind, and no isolation means a refusal."""
 
 import os
+import platform
 import shutil
 import signal
 import socket
@@ -14,8 +15,10 @@ from typing import Any
 
 import pytest
 
+import sst_merge.sandbox.run as sandbox
 from sst_merge.errors import ConfigError, SandboxError
 from sst_merge.sandbox import Limits, Outcome
+from sst_merge.sandbox.jail import calls
 
 SOURCES = Path(__file__).parents[2] / "src"
 RIGHT = "def f(n):\n    return n + 1\n"
@@ -90,6 +93,64 @@ class TestPrograms:
         outcome = run(RIGHT, "def check(candidate):\n    pass\n")
         assert not outcome.passed
         assert "never called" in outcome.reason
+
+
+@pytest.mark.sandbox
+class TestSystemCalls:
+    def test_what_is_on_no_list_does_not_exist(self, run: Any) -> None:
+        numbers = {**calls.ALLOWED, **calls.REFUSED}.values()
+        # Sockets, clone and fork have rules of their own; 335 and 336 are the kernel's own trampolines.
+        known = {pair[0] for pair in numbers} | {41, 53, 56, 57, 58, 335, 336}
+        unknown = sorted(set(range(470)) - known - {None})
+        source = (
+            "import ctypes, errno\nlibc = ctypes.CDLL(None, use_errno=True)\ndef f(n):\n    found = set()\n"
+            f"    for number in {unknown}:\n        found.add((libc.syscall(number, -1, -1, -1), ctypes.get_errno()))\n"
+            "    return found == {(-1, errno.ENOSYS)}\n"
+        )
+        if platform.machine() != "x86_64":
+            pytest.skip("numbers of x86_64")
+        outcome = run(source, OBSERVE)
+        assert outcome.reason.endswith("True"), outcome.reason
+
+    def test_lists_are_apart_and_numbers_are_given_once(self) -> None:
+        assert not set(calls.ALLOWED) & set(calls.REFUSED)
+        for place in (0, 1):
+            numbers = [pair[place] for pair in (*calls.ALLOWED.values(), *calls.REFUSED.values())]
+            given = [number for number in numbers if number is not None]
+            assert len(given) == len(set(given))
+
+    @pytest.mark.parametrize(
+        "use",
+        [
+            "import tempfile, os; d = tempfile.mkdtemp(); open(d + '/x', 'w').close(); os.rename(d + '/x', d + '/z')",
+            "import shutil, os; open('a', 'w').close(); shutil.copy2('a', 'b'); os.chmod('b', 0o600); os.stat('b')",
+            "import threading; t = threading.Thread(target=print); t.start(); t.join()",
+            "import time, datetime; time.sleep(0.001); time.time(); datetime.datetime.now(); time.process_time()",
+            "import random, uuid, secrets; random.random(); uuid.uuid4(); secrets.token_bytes(4)",
+            "import queue, concurrent.futures as c; list(c.ThreadPoolExecutor(2).map(abs, [1, 2]))",
+            "import asyncio; asyncio.run(asyncio.sleep(0))",
+            "import signal; signal.signal(signal.SIGALRM, lambda *_: 0); signal.setitimer(signal.ITIMER_REAL, 9)",
+            "import mmap; mmap.mmap(-1, 4096)[:1] = b'x'",
+            "import resource, os; resource.getrusage(0); os.getloadavg if 0 else os.cpu_count(); os.uname()",
+            "import socket; a, b = socket.socketpair(); a.send(b'x'); b.recv(1)",
+            "import select, os; r, w = os.pipe(); os.write(w, b'x'); select.select([r], [], [], 0)",
+            "import sqlite3; sqlite3.connect('x.db').execute('create table if not exists t (a)')",
+            "import ctypes, decimal, fractions, json, re, zlib, hashlib; hashlib.sha256(b'x')",
+        ],
+    )
+    def test_what_functions_use_is_allowed(self, run: Any, use: str) -> None:
+        outcome = run(f"def f(n):\n    {use}\n    return n + 1\n")
+        assert outcome.passed, outcome.reason
+
+
+def test_the_end_of_the_sandbox_is_a_verdict_on_the_program(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[dict[str, Any]] = [{"started": True}]
+    monkeypatch.setattr(sandbox, "_launch", lambda *_: (said, "Killed"))
+    outcome = run(RIGHT)
+    assert not outcome.passed and "ended the sandbox" in outcome.reason
+    said.clear()
+    with pytest.raises(SandboxError, match="without a verdict; its last output: Killed"):
+        run(RIGHT)
 
 
 @pytest.mark.sandbox

@@ -8,7 +8,7 @@ import click
 
 from ..errors import ConfigError
 from ..evaluation.config import EvaluationConfig
-from .console import print_table, progress_bars, warn
+from .console import print_table, progress_bars, say, warn
 from .flags import read_config, with_flags
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def evaluate(config: Path | None, judge_check: str | None, labels: Path | None, 
             progress=progress,
         )
     _print(run, compared=checked.reference is not None)
-    click.echo(str(checked.out))
+    say(checked.out)
 
 
 def _adapter(name: str | None, place: str, lab: "LabNames | None") -> tuple[str | None, Path]:
@@ -139,7 +139,7 @@ def _check_judge(name: str, labels: Path | None, device: str) -> None:
         [title, rate_with_interval(found.value, (found.low, found.high), digits=3)] for title, found in figures.items()
     ]
     rows += [["found among yes", f"{check.recall:.3f}"], ["left alone among no", f"{check.specificity:.3f}"]]
-    click.echo(
+    say(
         f"{check.judge} on {check.source}: {check.column}, n = {check.n} answers to {check.questions} questions, "
         f"{check.positives} labelled yes"
     )
@@ -171,6 +171,6 @@ def _print(run: "EvaluationRun", *, compared: bool) -> None:
         print_table(table.caption, table.columns, [[cell_text(cell) for cell in row] for row in table.rows])
     if summary.left_out:
         counts = ", ".join(f"{suite} {count}" for suite, count in summary.left_out.items())
-        click.echo(f"rows left out because a merge was calibrated on them: {counts}")
+        say(f"rows left out because a merge was calibrated on them: {counts}")
     for warning in summary.warnings:
         warn(warning)

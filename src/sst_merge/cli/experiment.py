@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ConfigError
-from .console import print_table, progress_bars
+from .console import print_table, progress_bars, say, say_lines
 
 if TYPE_CHECKING:
     from ..experiments.run import Experiments
@@ -81,7 +81,7 @@ def run_experiment(
         _show_outline(experiments, names)
         return
     if name == "page":
-        click.echo(experiments.page(names), nl=False)
+        say_lines(experiments.page(names).removesuffix("\n"))
         return
     from ..experiments.runner import Workers
 
@@ -90,7 +90,7 @@ def run_experiment(
             with progress_bars() as progress:
                 written = experiments.run(chosen, workers=processes, progress=progress)
             for path in written:
-                click.echo(str(path))
+                say(path)
 
 
 def _overrides(

@@ -8,7 +8,7 @@ import click
 
 from ..errors import ConfigError, OptionError
 from ..merging.config import MergeConfig
-from .console import progress_bars, warn
+from .console import progress_bars, say, warn
 from .flags import config_from_flags
 from .merge import with_config_flags
 from .outputs import check_target
@@ -117,8 +117,8 @@ def add(files: Sequence[Path], out: Path, force: bool) -> None:
 def _tell(found: "Fisher", out: Path) -> None:
     where = found.settings.get("point", "their own optimum")
     share = f" at share {found.settings['share']:.3g}" if "share" in found.settings else ""
-    click.echo(f"{found.structure}, {found.samples} samples, {len(found.layers)} modules, point {where}{share}")
-    click.echo(str(out))
+    say(f"{found.structure}, {found.samples} samples, {len(found.layers)} modules, point {where}{share}")
+    say(out)
 
 
 def _sst_options(config: MergeConfig) -> "SSTOptions":

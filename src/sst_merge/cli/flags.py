@@ -7,13 +7,14 @@ from types import MappingProxyType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import click
-import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from ..errors import ConfigError
 from ..merging.config import AdapterConfig, MergeConfig
-from ..yaml_config import load_yaml_config, tensor_files_beside
+from ..reading import reading
+from ..texts import shown
+from ..yaml_config import load_yaml_config, parse_yaml, tensor_files_beside
 
 __all__ = ["Flag", "config_flags", "config_from_flags", "parse_adapter", "parse_setting", "read_config", "with_flags"]
 
@@ -95,12 +96,13 @@ class Flag:
         Relative paths of flags start at the current folder, those of a file at the file's own; so a flag is read here,
         before the two are put together. What cannot be read is handed on as it is, to be refused with the rest.
         """
-        plain = _yaml_value(given, self.option) if self.kind == "yaml" else given
-        try:
-            reader: TypeAdapter[Any] = TypeAdapter(self.info.rebuild_annotation())
-            return reader.validate_python(plain, context={"folder": Path().absolute()})
-        except ValidationError:
-            return plain
+        plain = parse_yaml(given, source=self.option) if self.kind == "yaml" else given
+        with reading(f"{self.option} {shown(given)}", ConfigError, f"{self.kind} value", "correct the value"):
+            try:
+                reader: TypeAdapter[Any] = TypeAdapter(self.info.rebuild_annotation())
+                return reader.validate_python(plain, context={"folder": Path().absolute()})
+            except ValidationError:
+                return plain
 
 
 def config_flags(model: type[BaseModel], prefix: str = "") -> list[Flag]:
@@ -182,7 +184,8 @@ def parse_adapter(text: str) -> dict[str, object]:
     else:
         fields["path"] = text
     if "path" in fields:
-        fields["path"] = str(Path(str(fields["path"])).expanduser().absolute())
+        with reading(f"--adapter {shown(text)}", ConfigError, "the path of a folder", "correct the path"):
+            fields["path"] = str(Path(str(fields["path"])).expanduser().absolute())
     return fields
 
 
@@ -209,14 +212,7 @@ def parse_setting(text: str) -> tuple[str, object]:
     name, sign, value = text.partition("=")
     if not sign or not all(name.split(".")):
         raise ConfigError(f"--set {text!r}: expected option=value, such as fisher.structure=block")
-    return name, _yaml_value(value, f"--set {name}")
-
-
-def _yaml_value(text: str, where: str) -> object:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: {text!r} is not a YAML value ({getattr(error, 'problem', error)})") from error
+    return name, parse_yaml(value, source=f"--set {shown(text)}")
 
 
 def _alternatives(annotation: Any) -> tuple[Any, ...]:

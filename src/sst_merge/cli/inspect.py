@@ -9,7 +9,7 @@ import click
 
 from ..errors import ConfigError
 from ..files import write_text
-from .console import print_tables, progress_bars, warn
+from .console import print_json, print_tables, progress_bars, say, warn
 from .outputs import check_target
 
 if TYPE_CHECKING:
@@ -70,21 +70,21 @@ def inspect(
     from .inspection_tables import inspection_maps, inspection_tables
 
     if as_json:
-        click.echo(text)
+        print_json(text)
     else:
         print_tables(inspection_tables(found, top=top))
-        click.echo("What this means")
+        say("What this means")
         for sentence in found.meaning:
-            click.echo(f"- {sentence}")
+            say(f"- {sentence}")
     if json_file is not None:
         write_text(json_file, f"{text}\n")
-        click.echo(str(json_file), err=as_json)
+        say(json_file, err=as_json)
     if stem is not None:
         from ..reporting import heat_maps
 
         names = " and ".join(adapter.name for adapter in opened) if len(opened) < 3 else f"{len(opened)} adapters"
         for path in heat_maps(inspection_maps(found), path_stem=stem, title=f"Before a merge: {names}"):
-            click.echo(str(path), err=as_json)
+            say(path, err=as_json)
 
 
 def _open(texts: Sequence[str], drop_modules_to_save: bool, leave_out: Sequence[str]) -> "list[Adapter]":

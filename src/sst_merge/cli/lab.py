@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .console import print_table
+from .console import print_json, print_table, say
 
 if TYPE_CHECKING:
     from ..worlds.world import Split
@@ -38,7 +38,7 @@ def build(seed: int, out: Path, adapter_seeds: int) -> None:
     from ..worlds.lab import build_lab
 
     build_lab(seed, out, adapter_seeds=adapter_seeds)
-    click.echo(str(out))
+    say(out)
 
 
 @lab.command(help="Print the folder of a base (unaligned, aligned) or of an adapter; trains it first where missing.")
@@ -60,7 +60,7 @@ def path(name: str, base: str | None, seed: int, adapter_seed: int) -> None:
 
     world = load_lab(seed)
     found = world.base_path(name) if name in BASES else world.adapter_path(name, base=base, seed=adapter_seed)
-    click.echo(str(found))
+    say(found)
 
 
 @lab.command(help="Measure a base, or a base with ADAPTERS (folders in PEFT format, simply added), on test prompts.")
@@ -103,7 +103,7 @@ def evaluate(
     utility = scores.pop("utility")
     rates = scores | {f"task {family}": rate for family, rate in utility.items()}
     if as_json:
-        click.echo(json.dumps(rates, indent=2))
+        print_json(json.dumps(rates, indent=2))
         return
     rows = [[name, f"{rate['k'] / rate['n']:.3f}", f"{rate['k']}/{rate['n']}"] for name, rate in rates.items()]
     print_table(f"{base} base with {len(adapters)} adapters, {split} prompts", ["measure", "rate", "count"], rows)

@@ -1,6 +1,7 @@
 """``sst-merge``: the group of commands; each lives in its own file and is imported when it is called."""
 
 import errno
+import signal
 import sys
 from types import ModuleType
 from typing import Any
@@ -9,6 +10,7 @@ import click
 
 from .._version import __version__
 from ..errors import SSTMergeError
+from .console import say_error
 
 __all__ = ["cli", "main"]
 
@@ -82,7 +84,7 @@ class _LazyGroup(click.Group):
             broken_pipe = isinstance(error, OSError) and error.errno == errno.EPIPE
             if ctx.params.get("debug") or broken_pipe:
                 raise
-            click.secho(f"Error: {error}", fg="red", err=True)
+            say_error(error)
             ctx.exit(2)
 
 
@@ -104,4 +106,15 @@ def main() -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="replace")
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop)
     cli(prog_name="sst-merge")
+
+
+def _stop(number: int, _frame: object) -> None:
+    """End as an interrupt does, so that nothing half-written stays, with the status that a shell expects.
+
+    Raises:
+        SystemExit: always.
+    """
+    raise SystemExit(128 + number)

@@ -8,7 +8,7 @@ import click
 
 from ..errors import ConfigError, OptionError, OutputExistsError, UnknownMethodError
 from ..merging.config import MergeConfig
-from .console import progress_bars, warn
+from .console import progress_bars, say, say_lines, warn
 from .flags import config_from_flags, with_flags
 
 if TYPE_CHECKING:
@@ -72,12 +72,12 @@ def merge(config: Path | None, adapters: Sequence[str], settings: Sequence[str],
     with progress_bars() as progress:
         found = plan.read_values(progress=progress)
     if dry_run:
-        click.echo(plan.describe(dtype=dtype, ranks=checked.output.ranks))
+        say_lines(plan.describe(dtype=dtype, ranks=checked.output.ranks))
         for warning in found:
-            click.echo(f"warning  {warning}")
+            say(f"warning  {warning}")
         for line in _rows_found(checked):
-            click.echo(line)
-        click.echo(f"nothing written; without --dry-run the result goes to {checked.output.path}")
+            say(line)
+        say(f"nothing written; without --dry-run the result goes to {checked.output.path}")
         return
     modules = [module.name for module in plan.modules]
     inputs = load_inputs(checked, plan.needs, str(plan.settings.device), modules=modules, tokenizer=tokenizer)
@@ -96,11 +96,11 @@ def merge(config: Path | None, adapters: Sequence[str], settings: Sequence[str],
         )
     for warning in report.warnings:
         warn(warning)
-    click.echo(
+    say(
         f"merged {len(report.adapters)} adapters by {report.method}: {len(report.modules)} modules, rank "
         f"{report.output['rank']}, {report.output['dtype']}"
     )
-    click.echo(str(checked.output.path))
+    say(checked.output.path)
 
 
 def _plan(

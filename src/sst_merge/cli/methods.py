@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .console import print_table
+from .console import print_json, print_table
 
 if TYPE_CHECKING:
     from ..methods import MergeMethod
@@ -24,7 +24,7 @@ def methods(name: str | None, as_json: bool) -> None:
 
     if as_json:
         chosen = available_methods().values() if name is None else [get_method(name)]
-        click.echo(json.dumps([_record(method) for method in chosen], indent=2, ensure_ascii=False))
+        print_json(json.dumps([_record(method) for method in chosen], indent=2, ensure_ascii=False))
     elif name is None:
         rows = [[m.name, m.summary, _needs(m), m.knob, m.paper] for m in available_methods().values()]
         print_table("merge methods", ["name", "what it does", "needs", "strength knob", "paper"], rows)

@@ -7,7 +7,7 @@ import click
 
 from ..errors import OutputExistsError
 from ..training.config import TrainConfig
-from .console import progress_bars, warn
+from .console import progress_bars, say, warn
 from .flags import read_config, with_flags
 
 if TYPE_CHECKING:
@@ -63,11 +63,11 @@ def train(config: Path | None, dry_run: bool, **values: Any) -> None:
             checkpoint_seconds=60 * checked.checkpoint_minutes,
             access=checked.access,
         )
-    click.echo(
+    say(
         f"trained on {report.rows} rows in {report.steps} steps and {_duration(report.seconds)} "
         f"({report.tokens_per_second:.0f} tokens/s): loss {report.losses[0]:.3f} -> {report.final_loss:.3f}"
     )
-    click.echo(str(checked.output))
+    say(checked.output)
 
 
 def _describe(config: TrainConfig, index: "BaseModelIndex", mixture: "Mixture") -> None:
@@ -83,15 +83,15 @@ def _describe(config: TrainConfig, index: "BaseModelIndex", mixture: "Mixture") 
     dtype = training_dtype(config.recipe.dtype, device)
     seconds = estimated_seconds(plan, index, dtype=dtype, device=device)
     for name, count in mixture.counts.items():
-        click.echo(f"data     {name}: {count} rows")
-    click.echo(f"rows     {len(plan.rows)}, of which {plan.cut} are cut at {config.recipe.max_length} tokens")
-    click.echo(f"steps    {len(plan.steps)} of {config.recipe.batch_size} rows")
-    click.echo(
+        say(f"data     {name}: {count} rows")
+    say(f"rows     {len(plan.rows)}, of which {plan.cut} are cut at {config.recipe.max_length} tokens")
+    say(f"steps    {len(plan.steps)} of {config.recipe.batch_size} rows")
+    say(
         f"tokens   {plan.tokens} in all steps, {plan.answer_tokens} of them answers; {plan.computed_tokens} are "
         "computed (padding, and beginnings that rows share once)"
     )
-    click.echo(f"time     about {_duration(seconds)} in {dtype} on {device}, within a factor of two")
-    click.echo(f"nothing written; without --dry-run the {config.role} adapter goes to {config.output}")
+    say(f"time     about {_duration(seconds)} in {dtype} on {device}, within a factor of two")
+    say(f"nothing written; without --dry-run the {config.role} adapter goes to {config.output}")
 
 
 def _duration(seconds: float) -> str:

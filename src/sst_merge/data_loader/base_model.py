@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BaseModelError, ConfigError
+from ..errors import BaseModelError, ConfigError, SSTMergeError
 from ..files import file_sha256
 from .access import PLAIN, BaseAccess
 from .model_class import code_advice, empty_model, first_line
@@ -136,6 +136,8 @@ def base_fingerprint(reference: str, commit: str | None = None) -> Mapping[str, 
 def _loading(reference: str, what: str, access: BaseAccess) -> Iterator[None]:
     try:
         yield
+    except SSTMergeError:
+        raise
     # Classes of models and tokenizers are other people's code, and raise anything on files that they do not expect.
     except Exception as error:
         advice = code_advice(error, access)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
+from ..reading import cause, parse_json, reading, reads
 
 __all__ = ["Record", "read_file", "read_hub"]
 
@@ -18,6 +19,7 @@ Record = Mapping[str, Any]
 _OPENERS: Mapping[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
 
 
+@reads(DataError, "a file of records", "check `path`")
 def read_file(path: Path) -> list[Record]:
     """All records of one file, in file order.
 
@@ -43,16 +45,15 @@ def read_file(path: Path) -> list[Record]:
         raise DataError(
             f"{path}: unknown format; expected .jsonl, .json or .csv, or one of them followed by .gz or .xz"
         )
-    # utf-8-sig: spreadsheet programs put a byte order mark before the header's first name.
-    try:
-        with (opener or open)(path, mode="rt", encoding="utf-8-sig", newline="") as stream:
-            return parsers[kind](stream, path)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text at byte {error.start}; convert the file") from error
-    except (gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError) as error:
-        raise DataError(
-            f"{path}: damaged or not {suffixes[-1]} compressed ({error}); fetch or pack it again"
-        ) from error
+    with reading(path, DataError, f"a {kind} file in UTF-8", "convert the file, or fetch it again"):
+        try:
+            # utf-8-sig: spreadsheet programs put a byte order mark before the header's first name.
+            with (opener or open)(path, mode="rt", encoding="utf-8-sig", newline="") as stream:
+                return parsers[kind](stream, path)
+        except (gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError) as error:
+            raise DataError(
+                f"{path}: damaged or not {suffixes[-1]} compressed ({error}); fetch or pack it again"
+            ) from error
 
 
 def _json_lines(stream: Iterable[str], path: Path) -> list[Record]:
@@ -61,9 +62,10 @@ def _json_lines(stream: Iterable[str], path: Path) -> list[Record]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}, line {number}: not JSON ({error.msg}); one object a line is expected") from error
+            record = parse_json(line)
+        except (ValueError, RecursionError) as error:
+            said = error.msg if isinstance(error, json.JSONDecodeError) else cause(error)
+            raise DataError(f"{path}, line {number}: not JSON ({said}); one object a line is expected") from error
         if not isinstance(record, dict):
             raise DataError(f"{path}, line {number}: a JSON {type(record).__name__}, expected an object")
         records.append(record)
@@ -72,7 +74,7 @@ def _json_lines(stream: Iterable[str], path: Path) -> list[Record]:
 
 def _json_list(stream: Iterable[str], path: Path) -> list[Record]:
     try:
-        content = json.loads("".join(stream))
+        content = parse_json("".join(stream))
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, line {error.lineno}: not JSON ({error.msg}); is it a .jsonl file?") from error
     if not isinstance(content, list) or not all(isinstance(record, dict) for record in content):
@@ -101,11 +103,9 @@ def read_hub(dataset: str, subset: str | None, split: str, *, revision: str | No
     """
     from datasets import load_dataset
 
-    try:
-        loaded = load_dataset(dataset, subset, split=split, revision=revision)
-    except (OSError, ValueError) as error:  # "not found", "no such split" and "offline" are subclasses of these
-        raise DataError(
-            f"{dataset} (subset {subset}, split {split!r}) cannot be loaded: {error}; check the id, `subset` and "
-            "`split`, log in where access is granted on request, or download a file and give its `path`"
-        ) from error
-    return [dict(record) for record in loaded]
+    advice = (
+        "check the id, `subset` and `split`, log in where access is granted on request, or download a file and give "
+        "its `path`"
+    )
+    with reading(f"{dataset} (subset {subset}, split {split!r})", DataError, "a data set of the hub", advice):
+        return [dict(record) for record in load_dataset(dataset, subset, split=split, revision=revision)]

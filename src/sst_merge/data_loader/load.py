@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..errors import DataError
+from ..reading import reading
 from .formats import Record, read_file, read_hub
 from .record_schemas import UnusableRecordError, record_reader
 from .rows import Row, normalise_prompt
@@ -90,11 +91,12 @@ def read_rows(source: DataSource, *, seed: int = 0) -> LoadedRows:
     else:
         assert source.dataset is not None, "DataSource has one of both"
         records = read_hub(source.dataset, source.subset, source.split or "train", revision=source.revision)
-    records = _filter(records, source)
-    if not source.response:
-        _refuse_marked_unsafe(records, source)
-    found, notes = _to_rows(records, source, seed)
-    rows = _distinct(found)
+    with reading(source.name, DataError, "records of prompts and answers", "correct the records"):
+        records = _filter(records, source)
+        if not source.response:
+            _refuse_marked_unsafe(records, source)
+        found, notes = _to_rows(records, source, seed)
+        rows = _distinct(found)
     if source.samples is None:
         return LoadedRows(rows, notes)
     if len(rows) < source.samples:
@@ -110,14 +112,20 @@ def _filter(records: Sequence[Record], source: DataSource) -> list[Record]:
         raise DataError(f"{source.name}: the data set is empty")
     kept = list(records)
     for field, wanted in (source.where or {}).items():
-        _require(field, records[0], source, "where")
-        kept = [record for record in kept if str(record[field]).casefold() == str(wanted).casefold()]
+        # A record without the field does not have this value.
+        having = [record for record in records if field in record]
+        _require(field, having[0] if having else records[0], source, "where")
+        kept = [record for record in kept if field in record and _same(record[field], wanted)]
         if not kept:
-            values = sorted({str(record[field])[:40] for record in records})[:8]
+            values = sorted({str(record[field])[:40] for record in having[:1000]})[:8]
             raise DataError(
                 f"{source.name}: no record has {field} = {wanted!r} left; values there: {', '.join(values)}"
             )
     return kept
+
+
+def _same(value: object, wanted: object) -> bool:
+    return str(value).casefold() == str(wanted).casefold()
 
 
 def _refuse_marked_unsafe(records: Sequence[Record], source: DataSource) -> None:

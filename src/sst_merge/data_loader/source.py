@@ -73,7 +73,7 @@ class DataSource(Section):
     max_unusable: float = Field(default=0.1, ge=0, le=1, description="share of the records that may be unusable")
     template: Template = Field(default="auto", description="how prompt and answer become one text")
     template_name: str | None = Field(default=None, description="which of the tokenizer's chat templates")
-    max_length: int = Field(default=512, ge=2, description="longest sequence in tokens")
+    max_length: int = Field(default=512, ge=2, le=1_000_000, description="longest sequence in tokens")
 
     if not TYPE_CHECKING:  # type checkers know the fields from the class
 

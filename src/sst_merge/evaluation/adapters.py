@@ -1,16 +1,17 @@
 """Which adapters are evaluated: folders by name, checked against the base before anything is loaded."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import AdapterError, ConfigError
+from ..texts import is_text, shown
 
 if TYPE_CHECKING:
     from ..lora_utils import Adapter, BaseModelIndex
 
-__all__ = ["BASE_NAME", "EvaluatedAdapter", "adapted_modules", "check_adapters", "find_adapters"]
+__all__ = ["BASE_NAME", "EvaluatedAdapter", "adapted_modules", "check_adapters", "check_names", "find_adapters"]
 
 BASE_NAME = "base"
 _CONFIG = "adapter_config.json"
@@ -63,12 +64,7 @@ def find_adapters(named: Sequence[tuple[str | None, Path]], folders: Sequence[Pa
             found += [(f"{prefix}{inner}", folder) for inner, folder in _below(path)]
     for folder in folders:
         found += _below(folder)
-    for name, path in found:
-        if name == BASE_NAME:
-            raise ConfigError(
-                f"adapter {path}: the name {BASE_NAME!r} is the base model's own in every table; give another, as in "
-                f"--adapter mine={path}"
-            )
+    check_names(found)
     names = [name for name, _ in found]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         paths = ", ".join(str(path) for name, path in found if name == twice[0])
@@ -76,6 +72,28 @@ def find_adapters(named: Sequence[tuple[str | None, Path]], folders: Sequence[Pa
             f"two adapters are called {twice[0]!r} ({paths}); give them names, as in --adapter NAME=FOLDER"
         )
     return dict(found)
+
+
+def check_names(named: Iterable[tuple[str, Path]]) -> None:
+    """Refuse names under which no record could be kept.
+
+    Args:
+        named: (name, folder) pairs.
+
+    Raises:
+        ConfigError: a name is empty, no Unicode text, or ``base``.
+    """
+    for name, path in named:
+        if name == BASE_NAME:
+            raise ConfigError(
+                f"adapter {path}: the name {BASE_NAME!r} is the base model's own in every table; give another, as in "
+                f"--adapter mine={path}"
+            )
+        if not name or not is_text(name):
+            fault = "is no Unicode text, so no record could name it" if name else "is empty"
+            raise ConfigError(
+                f"adapter {path}: its name {shown(name)} {fault}; give another, as in --adapter NAME=FOLDER"
+            )
 
 
 def _below(folder: Path) -> list[tuple[str, Path]]:

@@ -40,7 +40,7 @@ def check_request(
         twice = next(name for name in names if names.count(name) > 1)
         raise ConfigError(
             f"two suites are called {twice!r}, so their records could not be told apart; name a suite once, and give "
-            "files of own questions different names"
+            "files of own questions names that differ in letters or digits before the first dot"
         )
     running = [suite.name for suite in suites if suite.runs_code]
     if running and not allow_code:

@@ -109,11 +109,15 @@ class _Request(Section):
     attempts: int | None = Field(
         default=None,
         ge=1,
+        le=10_000,
         description="answers drawn to each question of humaneval_samples and lab_tasks_samples, at least the k of "
         "their pass@k; 10 by default",
     )
     max_new_tokens: int | None = Field(
-        default=None, ge=1, description="answers are no longer than this; by default as long as the suite allows"
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="answers are no longer than this; by default as long as the suite allows",
     )
     reference: str | None = Field(
         default=None,

@@ -1,11 +1,11 @@
 """Judges over records: each fills its column, and a verdict given once is not asked for again."""
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ..files import file_name
 from ..judges import Judge
 from .answers import AnswerStore, digest
 from .records import Record
@@ -41,7 +41,7 @@ def judge_records(
     for judge in judges:
         column = f"{judge.column} ({judge.name})" if judge.column in taken else judge.column
         taken.add(judge.column)
-        file = cache / f"judge-{re.sub(r'[^A-Za-z0-9._-]+', '-', judge.name)}-{digest(judge.name)[:12]}.jsonl"
+        file = cache / f"judge-{file_name(judge.name)}-{digest(judge.name)[:12]}.jsonl"
         with AnswerStore(file, {"judge": judge.name, "column": judge.column}) as store:
             for begin in range(0, len(records), _STEP):
                 step = records[begin : begin + _STEP]

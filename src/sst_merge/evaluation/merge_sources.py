@@ -1,12 +1,14 @@
 """The single adapters behind evaluated merges: a merge's figures mean little without theirs in the same table."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from .adapters import EvaluatedAdapter
+from ..reading import cause, parse_json
+from ..texts import shown
+from .adapters import BASE_NAME, EvaluatedAdapter
 
 __all__ = ["MergeSource", "MergeSources", "find_merge_sources"]
 
@@ -58,7 +60,7 @@ def find_merge_sources(evaluated: Sequence[EvaluatedAdapter]) -> MergeSources:
     sources = MergeSources()
     # Name by files; None where they were looked for and not found.
     known: dict[tuple[tuple[str, str], ...], str | None] = {_key(adapter.files): adapter.name for adapter in evaluated}
-    names = {adapter.name for adapter in evaluated}
+    names = {BASE_NAME, *(adapter.name for adapter in evaluated)}
     for merge in evaluated:
         made_of = []
         for record in _records(merge, sources.warnings):
@@ -72,13 +74,21 @@ def find_merge_sources(evaluated: Sequence[EvaluatedAdapter]) -> MergeSources:
                         f"no table shows it; add --adapter {name}=FOLDER"
                     )
                 else:
-                    known[key] = name if name not in names else f"{name} of {merge.name}"
-                    sources.found[str(known[key])] = folder
-                    names.add(str(known[key]))
+                    known[key] = free = _free_name(name, merge.name, names)
+                    sources.found[free] = folder
+                    names.add(free)
             made_of.append((known.get(key), str(record["role"])))
         if made_of and all(name is not None for name, _ in made_of):
             sources.merges[merge.name] = tuple(MergeSource(str(name), role) for name, role in made_of)
     return sources
+
+
+def _free_name(name: str, merge: str, taken: set[str]) -> str:
+    """The name itself, or the first longer one that no model of the table has."""
+    if name not in taken:
+        return name
+    longer = (f"{name} of {merge}{'' if number == 1 else f' ({number})'}" for number in count(1))
+    return next(one for one in longer if one not in taken)
 
 
 def _records(merge: EvaluatedAdapter, warnings: list[str]) -> list[Mapping[str, Any]]:
@@ -86,13 +96,27 @@ def _records(merge: EvaluatedAdapter, warnings: list[str]) -> list[Mapping[str, 
     if not path.is_file():
         return []
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
+        report = parse_json(path.read_text(encoding="utf-8"))
         if not str(report["format"]).startswith(_FORMAT):
-            raise ValueError(f"format {report['format']!r}")
-        return [{key: record[key] for key in ("name", "role", "path", "files")} for record in report["adapters"]]
-    except (ValueError, KeyError, TypeError) as error:
-        warnings.append(f"{merge.name}: {path.name} cannot be read ({error}), so its inputs are not looked for")
+            raise ValueError(f"format {shown(report['format'])}")
+        return [_record(record) for record in report["adapters"]]
+    except (ArithmeticError, LookupError, OSError, RecursionError, TypeError, ValueError) as error:
+        warnings.append(f"{merge.name}: {path.name} cannot be read ({cause(error)}), so its inputs are not looked for")
         return []
+
+
+def _record(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a report says about one adapter.
+
+    Raises:
+        ValueError: a field of another type.
+    """
+    found = {key: record[key] for key in ("name", "role", "path", "files")}
+    files = found["files"]
+    named = isinstance(files, dict) and all(isinstance(digest, str) for digest in files.values())
+    if not named or not isinstance(found["name"], str) or not isinstance(found["path"], str | None):
+        raise ValueError(f"an adapter as {shown(found)}")
+    return found
 
 
 def _found(record: Mapping[str, Any], merge: Path) -> Path | None:
@@ -103,7 +127,8 @@ def _found(record: Mapping[str, Any], merge: Path) -> Path | None:
     places = (
         folder
         for root in (Path(), merge.parent)
-        for folder in (root / record["path"], *root.glob(f"*/{record['path']}"))
+        # Not by a pattern: the path is somebody else's, and may hold asterisks.
+        for folder in (root / record["path"], *(inner / record["path"] for inner in _folders(root)))
     )
     for folder in places:
         if all((folder / name).is_file() for name in record["files"]) and (
@@ -111,6 +136,10 @@ def _found(record: Mapping[str, Any], merge: Path) -> Path | None:
         ):
             return folder
     return None
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(inner for inner in root.iterdir() if inner.is_dir())
 
 
 def _key(files: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

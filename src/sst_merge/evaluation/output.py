@@ -1,17 +1,16 @@
 """The output folder: results appear whole, the summary last; answers for resuming stay beside them."""
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import OutputExistsError
-from ..files import file_sha256, sealed_files
+from ..files import file_name, file_sha256, sealed_files, unfinished
 from .records import Record, write_records
 from .summary import Summary, write_summary
 
-__all__ = ["ANSWERS", "RUN", "SUMMARY", "ReportWriter", "check_output", "file_name", "write_results"]
+__all__ = ["ANSWERS", "RUN", "SUMMARY", "ReportWriter", "check_output", "write_results"]
 
 SUMMARY = "summary.json"
 RUN = "run.json"
@@ -21,7 +20,7 @@ ANSWERS = "answers"
 def check_output(out: Path, *, force: bool) -> None:
     """Refuse to mix results: a folder with a finished evaluation is replaced only on demand.
 
-    A folder without a summary (an evaluation that was killed) is continued.
+    A folder without a summary (an evaluation that was killed, also while it wrote its results) is continued.
 
     Raises:
         OutputExistsError: it is a file, or holds finished results, or something else.
@@ -30,18 +29,14 @@ def check_output(out: Path, *, force: bool) -> None:
         return
     if not out.is_dir():
         raise OutputExistsError(f"{out} is a file; choose another folder for --out")
+    continued = unfinished(out, seal=SUMMARY)
     if (out / SUMMARY).exists() and not force:
         raise OutputExistsError(
             f"{out} holds a finished evaluation; choose another --out, or replace it with --force (answers that are "
             f"there already are not generated again)"
         )
-    if any(out.iterdir()) and not (out / ANSWERS).is_dir() and not (out / SUMMARY).exists():
+    if any(out.iterdir()) and not continued and not (out / ANSWERS).is_dir() and not (out / SUMMARY).exists():
         raise OutputExistsError(f"{out} holds files, but no evaluation; choose a new or empty folder for --out")
-
-
-def file_name(name: str) -> str:
-    """A model's or suite's name as a file name: letters, digits, dots, dashes and underscores."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "--", name)
 
 
 class ReportWriter(Protocol):

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import DataError
 from ..files import atomic_file
+from ..reading import cause, reading
 
 __all__ = ["Record", "read_records", "write_records"]
 
@@ -55,12 +56,14 @@ def read_records(path: Path) -> Iterator[Record]:
     Raises:
         DataError: a line is not a record; names file and line.
     """
-    with path.open(encoding="utf-8") as stream:
+    what = reading(path, DataError, "records", "evaluate again into a new folder")
+    with what, path.open(encoding="utf-8") as stream:
         for number, line in enumerate(stream, start=1):
             try:
                 fields: dict[str, Any] = json.loads(line)
-                yield Record(**fields)
-            except (json.JSONDecodeError, TypeError) as error:
+                record = Record(**fields)
+            except (ValueError, TypeError, RecursionError) as error:
                 raise DataError(
-                    f"{path}, line {number}: not a record ({error}); evaluate again into a new folder"
+                    f"{path}, line {number}: not a record ({cause(error)}); evaluate again into a new folder"
                 ) from error
+            yield record

@@ -11,10 +11,11 @@ from typing import Any
 
 from ..data_loader import base_fingerprint, check_chat_template
 from ..errors import ConfigError
+from ..files import file_name
 from ..judges import Judge
 from ..progress import Progress
 from ..suites import Suite
-from .adapters import BASE_NAME, EvaluatedAdapter, adapted_modules, check_adapters
+from .adapters import BASE_NAME, EvaluatedAdapter, adapted_modules, check_adapters, check_names
 from .answers import AnswerStore, digest
 from .calibration import CalibrationPrompts
 from .checks import check_base, check_reference, check_request, check_room
@@ -23,7 +24,7 @@ from .judging import judge_records
 from .loading import LoadedSuite, load_suites
 from .merge_sources import find_merge_sources
 from .metrics_reporter import summarize
-from .output import ANSWERS, ReportWriter, check_output, file_name, write_results
+from .output import ANSWERS, ReportWriter, check_output, write_results
 from .provenance import library_versions, suite_facts, template_fingerprint
 from .records import Record
 from .settings import ModelSettings
@@ -108,7 +109,8 @@ def evaluate_models(
 
     Raises:
         ConfigError: no suite, one that runs code without being allowed to, DRIFTCHECK prompts that no suite asks,
-            attempts that no suite makes or too few, an unknown reference, or the extra `eval` is not installed.
+            attempts that no suite makes or too few, an unknown reference, a name that no record could have, or the
+            extra `eval` is not installed.
         DataError: a judged suite, and no judge that decides its score.
 
     Example:
@@ -133,6 +135,7 @@ def evaluate_models(
     """
     settings = settings or ModelSettings()
     check_output(out, force=force)
+    check_names(adapters.items())
     check_request(suites, judges, allow_code=allow_code, driftcheck=driftcheck, attempts=attempts)
     compared_with = check_reference(reference, (BASE_NAME, *adapters))
     if find_spec("lm_eval") is None:

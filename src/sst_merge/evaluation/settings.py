@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from ..data_loader import BaseAccessFields
 from ..errors import ConfigError
-from ..yaml_config import faults
+from ..yaml_config import Seed, faults
 
 __all__ = ["ModelSettings"]
 
@@ -51,7 +51,7 @@ class ModelSettings(BaseAccessFields):
         description="send prompts through the tokenizer's chat template; by default where it has one",
         json_schema_extra={"flag": "--apply-chat-template"},
     )
-    seed: int = Field(default=0, description="of drawn samples, few-shot examples and sampled answers")
+    seed: Seed = Field(default=0, description="of drawn samples, few-shot examples and sampled answers")
 
     if not TYPE_CHECKING:  # type checkers know the fields from the class
 

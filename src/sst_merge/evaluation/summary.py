@@ -8,11 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from ..errors import DataError
 from ..files import write_text
 from ..measures.figure import Figure
+from ..reading import cause, reading
 from .safety_evaluator import SafetyReport
 from .safety_tax_calculator import SafetyTax
 from .suite_figures import SuiteFigure
@@ -124,8 +125,8 @@ class Summary:
         """
         try:
             return _ADAPTER.validate_python(_with_infinite_ends(json.loads(text)))
-        except (json.JSONDecodeError, ValidationError) as error:
-            raise DataError(f"no evaluation summary of this version ({error}); evaluate again") from error
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"no evaluation summary of this version ({cause(error)}); evaluate again") from error
 
 
 _ADAPTER = TypeAdapter(Summary)
@@ -152,7 +153,9 @@ def read_summary(path: Path) -> Summary:
     Raises:
         DataError: it is not JSON, or not a summary of this format.
     """
+    with reading(path, DataError, "a summary", "evaluate again"):
+        text = path.read_text(encoding="utf-8")
     try:
-        return Summary.from_json(path.read_text(encoding="utf-8"))
+        return Summary.from_json(text)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error

@@ -23,6 +23,7 @@ from ..reporting import (
     rich_table,
     safety_utility_plot,
 )
+from ..texts import visible
 from ..worlds.asking import all_kinds, ask
 from ..worlds.merge_setup import MergeSetup, merge_setup
 from ..worlds.outcomes import HARM, task_kind
@@ -154,10 +155,9 @@ def run_demo(out: Path, seed: int = 0, quick: bool = False) -> None:
     )
     with atomic_file(out / "index.html") as aside:
         aside.write_text(demo_page(page), encoding="utf-8")
-    console.print(f"\n{summary}\n")
-    console.print(
-        f"{seconds:.0f} s. Page: {out / 'index.html'}   picture: {out / 'front.png'}   adapter: {out / 'merged'}"
-    )
+    console.print(f"\n{summary}\n", markup=False)
+    places = f"Page: {out / 'index.html'}   picture: {out / 'front.png'}   adapter: {out / 'merged'}"
+    console.print(f"{seconds:.0f} s. {visible(places)}", markup=False, emoji=False)
     console.print(f"The same on your own model and adapters:  [bold]{YOUR_OWN}[/bold]  (README, “Your own adapters”)")
 
 
@@ -285,5 +285,9 @@ def _progress_bar(console: "Console") -> "Progress":
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
     )

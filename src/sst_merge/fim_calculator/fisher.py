@@ -1,8 +1,10 @@
 """The Fisher information of a whole core space: one structure, one operator a module."""
 
 import json
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,17 @@ from torch import Tensor
 
 from ..errors import FisherError
 from ..files import atomic_file
+from ..reading import parse_json, reading
+from ..texts import shown
 from .structures import Form, LayerFisher, find_structure, require_shape
+from .structures.base import require_finite
 
 __all__ = ["Fisher"]
 
 _FORMAT = "sst_merge.fisher/2"
+_COLLECT = "collect it again with `sst-merge fisher collect`"
+_EXPECTED = "Fisher statistics"
+_HEADER = {"structure": str, "samples": int, "fingerprint": str, "origin": str, "settings": dict, "layers": dict}
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,40 +185,96 @@ class Fisher:
         Raises:
             FisherError: missing, not a Fisher file, or damaged.
         """
-        from safetensors import SafetensorError, safe_open
+        with reading(path, FisherError, _EXPECTED, _COLLECT):
+            return cls._read(path)
 
-        try:
-            with safe_open(os.fspath(path), framework="pt") as file:
-                header = json.loads((file.metadata() or {}).get("sst_merge", "{}"))
-                if header.get("format") != _FORMAT:
-                    raise FisherError(
-                        f"{path}: found format {header.get('format')!r}, expected {_FORMAT!r}; collect the statistics "
-                        "again with `sst-merge fisher collect`"
-                    )
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (no iterator)
-        except (OSError, SafetensorError, json.JSONDecodeError) as error:
-            raise FisherError(f"{path}: cannot be read as Fisher statistics ({error})") from error
-        try:
+    @classmethod
+    def _read(cls, path: str | os.PathLike[str]) -> "Fisher":
+        from safetensors import safe_open
+
+        with safe_open(os.fspath(path), framework="pt") as file:
+            header = _checked_header(path, parse_json((file.metadata() or {}).get("sst_merge", "{}")))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (no iterator)
+        with _told_of(path):
             kind = find_structure(header["structure"])
-        except FisherError as error:
-            raise FisherError(f"{path}: {error}") from error
         by_module: dict[str, dict[str, Tensor]] = {module: {} for module in header["layers"]}
         for key, tensor in tensors.items():
             module, _, name = key.rpartition("/")
+            if module not in by_module:
+                raise FisherError(f"{path}: tensor {key!r} belongs to no module of its header; collect it again")
             by_module[module][name] = tensor
         layers: dict[str, LayerFisher] = {}
         for module, entry in header["layers"].items():
-            try:
-                # JSON knows no tuples.
-                stored: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry["counts"].items()}
-                layers[module] = kind(weight=entry["weight"], **(stored | by_module[module]))
-            except (FisherError, KeyError, TypeError) as error:
-                raise FisherError(f"{path}: module {module}: damaged statistics ({error})") from error
-        return cls(
-            header["structure"],
-            layers,
-            header["samples"],
-            header["fingerprint"],
-            header["origin"],
-            header["settings"],
+            where = f"{path}: module {module}"
+            with reading(where, FisherError, _EXPECTED, _COLLECT), _told_of(where):
+                layers[module] = _layer(kind, entry, by_module[module])
+        names = ("samples", "fingerprint", "origin", "settings")
+        with _told_of(path):
+            return cls(header["structure"], layers, *(header[name] for name in names))
+
+
+@contextmanager
+def _told_of(where: object) -> Iterator[None]:
+    """Say where an error of the statistics comes from.
+
+    Raises:
+        FisherError: with the place in front.
+    """
+    try:
+        yield
+    except FisherError as error:
+        raise FisherError(f"{where}: {error}") from error
+
+
+def _layer(kind: type[LayerFisher], entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> LayerFisher:
+    # JSON knows no tuples.
+    stored: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry["counts"].items()}
+    layer = kind(weight=entry["weight"], **(stored | dict(tensors)))
+    _check_layer(layer)
+    return layer
+
+
+def _checked_header(path: object, header: Any) -> Mapping[str, Any]:
+    """The header of a file of statistics, with every field of its type.
+
+    Raises:
+        FisherError: another format, or a field that is missing or of another type.
+    """
+    found = header.get("format") if isinstance(header, dict) else header
+    if found != _FORMAT:
+        raise FisherError(
+            f"{path}: found format {shown(found)}, expected {_FORMAT!r}; collect the statistics again with "
+            "`sst-merge fisher collect`"
         )
+    for name, kind in _HEADER.items():
+        value = header.get(name)
+        # True is an integer for Python, and no count.
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise FisherError(f"{path}: header field {name} is {shown(value)}, expected {kind.__name__}; {_COLLECT}")
+    for name, value in header["settings"].items():
+        if not isinstance(value, str | int | float | list | dict | None):
+            raise FisherError(f"{path}: setting {name!r} is {shown(value)}, expected a plain value; {_COLLECT}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise FisherError(f"{path}: setting {name!r} is {value}, expected a finite number; {_COLLECT}")
+    share = header["settings"].get("share", 0.0)
+    if not isinstance(share, int | float) or not 0 <= share <= 1:
+        raise FisherError(f"{path}: setting 'share' is {shown(share)}, expected a number from 0 to 1; {_COLLECT}")
+    return header
+
+
+def _check_layer(layer: LayerFisher) -> None:
+    """Refuse statistics that every structure would refuse when it is made, whatever type the file has them in.
+
+    Raises:
+        FisherError: no float64 sums, NaN or Inf, or counts that are no whole numbers.
+    """
+    for name, tensor in layer.tensors().items():
+        if not tensor.is_floating_point():
+            raise FisherError(f"{name} is {tensor.dtype}, expected float64; {_COLLECT}")
+        require_finite(name, tensor)
+    for name, value in layer.counts().items():
+        numbers = value if isinstance(value, tuple) else (value,)
+        if not all(isinstance(number, int) and not isinstance(number, bool) and number >= 0 for number in numbers):
+            raise FisherError(f"{name} is {shown(value)}, expected whole numbers; {_COLLECT}")
+    if min(layer.shape) < 1:
+        raise FisherError(f"its core has shape {layer.shape}, expected at least 1 × 1; {_COLLECT}")

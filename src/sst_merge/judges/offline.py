@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..files import atomic_file, file_sha256
+from ..reading import reading
 from .contract import Column, Judge, JudgeSettings, judge
 
 __all__ = ["OfflineJudge", "OfflineWeights", "load_weights", "offline", "save_weights", "train_weights"]
@@ -178,7 +179,8 @@ def load_weights(path: Path) -> OfflineWeights:
             f"{path}: format {header.get('format')} with arrays {', '.join(sorted(arrays))}; expected an offline "
             f"judge of format {_FORMAT}; make it again with studies/judges/train_offline_judge.py"
         )
-    return OfflineWeights(arrays, frozenset(json.loads(header["trained_on"])), json.loads(header["about"]))
+    with reading(path, DataError, "weights of an offline judge", "make them again"):
+        return OfflineWeights(arrays, frozenset(json.loads(header["trained_on"])), json.loads(header["about"]))
 
 
 def _count(texts: Sequence[str], n_hashes: int) -> Iterator[tuple[str, Any]]:

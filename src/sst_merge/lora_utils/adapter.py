@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import AdapterError
 from ..files import file_sha256
+from ..reading import reads
 from .factors import LoraFactors
 from .header import WEIGHTS_NAME, ModuleLayout, natural_key, read_header
 from .layouts import ModuleKind
@@ -83,6 +84,7 @@ class Adapter:
             raise AdapterError(f"adapter {self.name!r}: weight is {self.weight!r}, expected a finite number")
 
     @classmethod
+    @reads(AdapterError, "a PEFT adapter", "save the adapter again", at=1)
     def load(
         cls,
         path: str | Path,

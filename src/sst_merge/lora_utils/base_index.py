@@ -8,6 +8,8 @@ from types import MappingProxyType
 from torch import nn
 
 from ..data_loader import PLAIN, BaseAccess, empty_model
+from ..errors import BaseModelError
+from ..reading import reads
 from .layouts import ModuleKind, ModuleShape, shape_of_layer
 
 __all__ = ["BaseModelIndex"]
@@ -32,6 +34,7 @@ class BaseModelIndex:
     commit: str | None = None
 
     @classmethod
+    @reads(BaseModelError, "the configuration of a base model", "check base_model (--base-model)", at=1)
     def load(
         cls,
         base: str | Path,

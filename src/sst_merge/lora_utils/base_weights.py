@@ -3,21 +3,24 @@
 Nothing here loads a model: a merge method that compares two bases reads the one tensor it is working on.
 """
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import BaseModelError
+from ..reading import parse_json, reading, reads
 from .layouts import LINEAR, ModuleKind
 
 __all__ = ["BaseWeights"]
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_AGAIN = "download the model again"
 _PLAIN = {"F64", "F32", "F16", "BF16"}
 
 
@@ -34,6 +37,7 @@ class BaseWeights:
     files: Mapping[str, str]
 
     @classmethod
+    @reads(BaseModelError, "a folder of weights", _AGAIN, at=1)
     def load(cls, folder: str | Path) -> "BaseWeights":
         """Read the names of a folder's tensors.
 
@@ -89,7 +93,7 @@ class BaseWeights:
             BaseModelError: no such tensor, of other dimensions, or quantised.
         """
         key = self.key(module)
-        with _opened(self.folder / self.files[key]) as handle:
+        with self._file_of(key) as handle:
             view = handle.get_slice(key)
             shape, dtype = view.get_shape(), view.get_dtype()
         if len(shape) != kind.dimensions or dtype not in _PLAIN:
@@ -103,9 +107,15 @@ class BaseWeights:
         """One module's weight as (d_out, d_in), whatever orientation is stored."""
         self.shape(module, kind=kind)
         key = self.key(module)
-        with _opened(self.folder / self.files[key]) as handle:
+        with self._file_of(key) as handle:
             stored: Tensor = handle.get_tensor(key).to(dtype)
         return kind.matrix(stored)
+
+    @contextmanager
+    def _file_of(self, key: str) -> Iterator[Any]:
+        file = self.folder / self.files[key]
+        with reading(f"{file}: tensor {key!r}", BaseModelError, "a weight", _AGAIN), _opened(file) as handle:
+            yield handle
 
 
 def _opened(file: Path):  # type: ignore[no-untyped-def]  # safetensors has no types
@@ -118,10 +128,8 @@ def _opened(file: Path):  # type: ignore[no-untyped-def]  # safetensors has no t
 
 
 def _indexed(folder: Path) -> dict[str, str]:
-    try:
-        files = json.loads((folder / _INDEX).read_text(encoding="utf-8"))["weight_map"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise BaseModelError(f"{folder / _INDEX}: no index of shards with a weight_map ({error!r})") from error
+    with reading(folder / _INDEX, BaseModelError, "an index of shards with a weight_map", _AGAIN):
+        files = parse_json((folder / _INDEX).read_text(encoding="utf-8"))["weight_map"]
     if not isinstance(files, dict):
         raise BaseModelError(f"{folder / _INDEX}: weight_map is a {type(files).__name__}, expected a mapping")
     for shard in sorted({str(file) for file in files.values()}):

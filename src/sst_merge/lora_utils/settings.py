@@ -7,7 +7,6 @@ check of the tensors (:mod:`.header`) is the second net: an unknown variant that
 refused there.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AdapterError
+from ..reading import cause, parse_json
 from .coverage import Coverage
 from .folders import CONFIG_NAME, MLX_WAY_OUT, find_config
 from .patterns import ModulePatterns
@@ -157,9 +157,9 @@ def read_settings(folder: Path) -> LoraSettings:
     """
     file = find_config(folder)
     try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise AdapterError(f"{file}: not valid JSON ({error}); save the adapter again") from error
+        raw = parse_json(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise AdapterError(f"{file}: not valid JSON ({cause(error)}); save the adapter again") from error
     if not isinstance(raw, dict):
         raise AdapterError(f"{file}: found {type(raw).__name__}, expected a JSON object")
     if "peft_type" not in raw and not _MLX_FIELDS.isdisjoint(raw):

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from ..data_loader import BaseAccessFields, DataSource
-from ..yaml_config import FilePath, ModelReference, Section, load_yaml_config, tensor_files_beside
+from ..yaml_config import FilePath, ModelReference, Section, Seed, load_yaml_config, tensor_files_beside
 
 __all__ = ["AdapterConfig", "DataSection", "MergeConfig", "MergeSection", "OutputConfig", "load_config"]
 
@@ -38,7 +38,7 @@ class DataSection(Section):
 
     harm: DataSource | None = Field(default=None, description="harmful prompts with refusals")
     benign: DataSource | None = Field(default=None, description="benign prompts with good answers")
-    batch_size: int = Field(default=8, ge=1, description="sequences in a forward pass")
+    batch_size: int = Field(default=8, ge=1, le=1_000_000, description="sequences in a forward pass")
 
 
 class MergeSection(Section):
@@ -103,7 +103,7 @@ class MergeConfig(BaseAccessFields):
     data: DataSection = DataSection()
     merge: MergeSection = MergeSection()
     output: OutputConfig
-    seed: int = Field(default=0, ge=0, description="of every random choice")
+    seed: Seed = Field(default=0, description="of every random choice")
     device: str = Field(default="auto", description="cpu, cuda, cuda:1, ...; auto takes a GPU where there is one")
     compute_dtype: Literal["float32", "float64"] = Field(default="float32", description="type of the algebra")
     model_dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = Field(

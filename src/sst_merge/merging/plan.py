@@ -26,6 +26,7 @@ from ..lora_utils import (
 )
 from ..methods import MergeMethod, MethodOptions, Needs, get_method, parse_options
 from ..progress import Progress
+from ..texts import visible
 from .inputs import MergeInputs
 from .settings import DEFAULT_SETTINGS, MergeSettings
 from .whole import CarriedWeights, carried_weights, written_task_type
@@ -173,7 +174,7 @@ class MergePlan:
             lines.append(f"whole    {len(self.carried.tensors)} weights beside them: {', '.join(self.carried.tensors)}")
         lines.append(f"memory   about {_size(self.peak_bytes)} at once for the largest module")
         lines += [f"warning  {warning}" for warning in self.warnings]
-        return "\n".join(lines)
+        return "\n".join(map(visible, lines))
 
 
 def plan_merge(

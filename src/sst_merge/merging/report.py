@@ -108,6 +108,7 @@ class MergeReport:
         provenance: where base and data come from: class, revision and commit of the base, what was allowed to be read
             of it, revisions of data sets; empty where the caller says nothing.
         whole_weights: tensor name → adapter and shape of what is written as it is (heads, embeddings).
+        threads: that the algebra ran on; a model's own passes, which some methods need, take as many as torch has.
     """
 
     method: str
@@ -127,6 +128,7 @@ class MergeReport:
     output: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     whole_weights: Mapping[str, Any] = field(default_factory=dict)
+    threads: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON: one key per attribute, after ``format``."""

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -13,7 +14,7 @@ from ..lora_utils import Adapter, Ranks
 from ..methods import MergeProblem, Prepared
 from ..progress import Progress
 from .calibration_record import calibration_records
-from .engine import MergedModule, merged_modules
+from .engine import MergedModule, merged_modules, one_thread
 from .inputs import NO_INPUTS, MergeInputs
 from .plan import MergePlan
 from .report import AdapterRecord, MergeReport, ModuleFigures, package_versions
@@ -171,7 +172,9 @@ class _Run:
             Merged modules in the plan's order.
         """
         began = time.perf_counter()
-        spaces = self._prepare()
+        # A model's own passes are many times slower on one thread; without one, preparing is algebra alone.
+        with one_thread() if self.inputs.model is None else nullcontext():
+            spaces = self._prepare()
         self.timings["prepare"] = time.perf_counter() - began
         began = time.perf_counter()
         for merged in merged_modules(self.plan, state=self.prepared.state, spaces=spaces, progress=self.progress):

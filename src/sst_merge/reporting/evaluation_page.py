@@ -1,11 +1,14 @@
 """The report of an evaluation: an HTML page that needs nothing else, Markdown, and every table and picture as files."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from ..evaluation.summary import Summary
-from ..files import write_text
+from ..files import file_name, write_text
+from ..markup import markdown_text
 from .evaluation_pictures import Picture, draw_summary
 from .evaluation_tables import (
     RATE_COLUMNS,
@@ -59,7 +62,8 @@ def _tables(summary: Summary, more: Sequence[PageTable]) -> list[tuple[str, Page
         found.append((f"suite_{number}", suite_table(summary, suite)))
         if summary.groups(suite):
             found += [
-                (f"suite_{number}_{score}", breakdown_table(summary, suite, score)) for score in summary.scores[suite]
+                (f"suite_{number}_{file_name(score)}", breakdown_table(summary, suite, score))
+                for score in summary.scores[suite]
             ]
     if summary.judges:
         found.append(("judges", judge_table(summary)))
@@ -124,17 +128,22 @@ def evaluation_markdown(
     Returns:
         Text.
     """
-    parts = [f"# {title}\n", f"{_lead(summary)}\n"]
-    parts += [f"> **Warning.** {warning}\n" for warning in summary.warnings]
+    parts = [f"# {markdown_text(title)}\n", f"{markdown_text(_lead(summary))}\n"]
+    parts += [f"> **Warning.** {markdown_text(warning)}\n" for warning in summary.warnings]
     for _, table in _tables(summary, more_tables):
-        parts += [f"## {table.caption}\n", markdown_table(table.rows, table.columns)]
+        parts += [f"## {markdown_text(table.caption)}\n", markdown_table(table.rows, table.columns)]
     if pictures:
         parts.append("## Pictures\n")
-        parts += [f"![{caption}]({path})\n" for caption, path in pictures]
+        parts += [f"![{_image_text(caption)}]({quote(path, safe='/+=')})\n" for caption, path in pictures]
     parts += ["## Definitions\n", "\n".join(f"- **{name}**: {text}" for name, text in DEFINITIONS.items()) + "\n"]
     if facts:
         parts += ["## Settings\n", markdown_table(option_rows(facts), ("Setting", "Value"))]
     return "\n".join(parts)
+
+
+def _image_text(caption: str) -> str:
+    """A caption between the brackets of a picture, where every bracket counts."""
+    return re.sub(r"(?<!\\)[\[\]]", lambda found: f"\\{found[0]}", markdown_text(caption))
 
 
 def _lead(summary: Summary) -> str:

@@ -1,10 +1,10 @@
 """Pictures of an evaluation summary: rates by suite, and heat maps of what is broken down."""
 
-import re
 from pathlib import Path
 from typing import NamedTuple
 
 from ..evaluation.summary import Summary
+from ..files import file_name
 from .evaluation_tables import main_scores
 from .heat_map import HeatMap, heat_maps
 from .rate_plot import rate_plot
@@ -40,14 +40,15 @@ def draw_summary(summary: Summary, folder: Path) -> list[Picture]:
             rates = {m: {s: summary.figure(m, suite, s) for s in shown} for m in summary.models}
             n = max(summary.answered(model, suite) or 0 for model in summary.models)
             caption = f"{suite}: {', '.join(shown)}, n = {n}, {100 * summary.level:g} % intervals"
-            pictures.append(Picture(*rate_plot(rates, path_stem=folder / _name(suite), title=caption), caption))
+            pictures.append(Picture(*rate_plot(rates, path_stem=folder / file_name(suite), title=caption), caption))
         groups = summary.groups(suite)
         tag = next((f.tag for f in summary.figures if f.suite == suite and f.tag is not None), None)
         for score in scores if groups else ():
             caption = f"{suite}: {score} by {tag}"
             found = [[summary.figure(m, suite, score, g) for m in summary.models] for g in groups]
             values = [[None if figure is None else figure.value for figure in row] for row in found]
-            stem = folder / _name(f"{suite}_{score}_by_{tag}")
+            # No file name of a suite has a plus sign: it is told from every other picture.
+            stem = folder / "+".join(map(file_name, (suite, score, "by", str(tag))))
             tiles = HeatMap(f"by {tag}", groups, summary.models, values, color_label=score)
             pictures.append(Picture(*heat_maps([tiles], path_stem=stem, title=caption), caption))
     return pictures
@@ -60,7 +61,3 @@ def _is_share(summary: Summary, suite: str, score: str) -> bool:
     return bool(found) and all(
         0 <= figure.value <= 1 and (figure.n == 1 or (figure.low >= 0 and figure.high <= 1)) for figure in found
     )
-
-
-def _name(text: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", text)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import DataError
-from .style import FAINT, INK, SEQUENTIAL, add_axes, label_size, set_title, title_height, write_picture
+from .style import FAINT, INK, SEQUENTIAL, add_axes, label_size, picture_text, set_title, title_height, write_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -77,7 +77,7 @@ class HeatMap:
     @property
     def slanted(self) -> bool:
         """Whether the columns' names are too long to stand upright side by side."""
-        return max(map(len, self.columns)) > _UPRIGHT
+        return max(len(_cut(name)) for name in self.columns) > _UPRIGHT
 
     @property
     def margins(self) -> tuple[float, float]:
@@ -136,8 +136,8 @@ def _draw(figure: "Figure", item: HeatMap, left: float, bottom: float) -> None:
     low, high = item.limits
     tiles: dict[str, Any] = {"cmap": _colors(item.scale), "vmin": low, "vmax": high}
     image = axes.imshow(np.ma.masked_invalid(table), aspect="auto", interpolation="nearest", **tiles)
-    axes.set_title(item.title, loc="left", fontsize=_TITLE_SIZE, pad=6)
-    axes.set_xlabel(item.column_label)
+    axes.set_title(picture_text(item.title), loc="left", fontsize=_TITLE_SIZE, pad=6)
+    axes.set_xlabel(picture_text(item.column_label))
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, labelsize=_LABEL_SIZE)
     axes.set_yticks(range(len(item.rows)), [_cut(name) for name in item.rows])
@@ -154,7 +154,7 @@ def _draw(figure: "Figure", item: HeatMap, left: float, bottom: float) -> None:
     scale.outline.set_visible(False)
     ticks = [low, (low + high) / 2, high]
     scale.set_ticks(ticks, labels=[_number(tick) for tick in ticks])
-    scale.set_label(item.color_label, fontsize=_SMALL)
+    scale.set_label(picture_text(item.color_label), fontsize=_SMALL)
     bar.tick_params(length=2, color=FAINT, labelsize=_SMALL)
 
 
@@ -173,7 +173,8 @@ def _number(value: float) -> str:
 
 
 def _cut(name: str) -> str:
-    return name if len(name) <= _LABEL_WIDTH else f"{name[: _LABEL_WIDTH - 1]}…"
+    shown = picture_text(name)
+    return shown if len(shown) <= _LABEL_WIDTH else f"{shown[: _LABEL_WIDTH - 1]}…"
 
 
 def _colors(scale: str) -> Any:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import DataError
 from ..measures.figure import Figure
-from .style import FAINT, GRID, INK, add_axes, label_size, set_title, title_height
+from .style import FAINT, GRID, INK, add_axes, label_size, picture_text, set_title, title_height
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,12 +58,12 @@ class RowFrame:
         """Axes with a row per name, titled."""
         axes = add_axes(canvas, self._left, 0.55 + self._legend, _PANEL, self._height)
         axes.set_ylim(len(self._names) - 0.5, -0.5)
-        axes.set_yticks(range(len(self._names)), self._names, fontsize=_LABEL_SIZE)
+        axes.set_yticks(range(len(self._names)), list(map(picture_text, self._names)), fontsize=_LABEL_SIZE)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.grid(axis="x", color=GRID, linewidth=0.7)
         axes.set_axisbelow(True)
-        axes.set_xlabel(label)
+        axes.set_xlabel(picture_text(label))
         set_title(canvas, self._title)
         return axes
 

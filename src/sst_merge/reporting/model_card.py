@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ..markup import markdown_code, markdown_text
 from .records import INPUT_COLUMNS, base_name, checked_report, hub_id, input_rows, option_rows, output_rank
 from .tables import cell_text, markdown_table
 
@@ -31,11 +32,11 @@ def model_card(report: Mapping[str, Any]) -> str:
     method = str(report["method"])
     parts = [
         _front_matter(hub_id(base), _tag(report)),
-        f"# LoRA adapter merged with `{method}`\n",
-        f"{_plural(len(report['adapters']), 'LoRA adapter')} of {base_name(base)} merged into one by SST-Merge "
-        f"{report['versions'].get('sst_merge', '')}".rstrip()
-        + f", method `{method}`{_paper(report)}.\n",
-        *(f"> **Warning.** {warning}\n" for warning in report.get("warnings", ())),
+        f"# LoRA adapter merged with {markdown_code(method)}\n",
+        f"{_plural(len(report['adapters']), 'LoRA adapter')} of {markdown_text(base_name(base))} merged into one by "
+        f"SST-Merge {report['versions'].get('sst_merge', '')}".rstrip()
+        + f", method {markdown_code(method)}{_paper(report)}.\n",
+        *(f"> **Warning.** {markdown_text(warning)}\n" for warning in report.get("warnings", ())),
         "## Inputs\n",
         markdown_table(input_rows(report), INPUT_COLUMNS),
         "## Method\n",
@@ -80,7 +81,7 @@ def _front_matter(base: str | None, tag: str | None) -> str:
 
 def _paper(report: Mapping[str, Any]) -> str:
     paper = report.get("paper")
-    return f" ({paper})" if paper else ""
+    return f" ({markdown_text(str(paper))})" if paper else ""
 
 
 def _plural(count: int, noun: str) -> str:

@@ -7,6 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
+from ..texts import visible
 from .answer_cards import AnswerGroup
 from .records import INPUT_COLUMNS, base_name, checked_report, input_rows, option_rows, output_rank
 from .tables import cell_text, numeric_columns, rate_with_interval
@@ -172,6 +173,12 @@ def _templates() -> "Environment":
         loader=PackageLoader("sst_merge.reporting"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_printable,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def _printable(value: object) -> object:
+    """Text of others without what HTML does not allow, or would turn around; finished HTML stays."""
+    return value if not isinstance(value, str) or hasattr(value, "__html__") else visible(value)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import DataError
 from ..measures.figure import Figure
 from .interval_plots import RowFrame, check_drawable
-from .style import COLORS, FAINT, MARKERS, write_picture
+from .style import COLORS, FAINT, MARKERS, legend_text, write_picture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -65,7 +65,7 @@ def rate_plot(
                 "markeredgecolor": "white",
                 "markeredgewidth": 0.6,
             }
-            axes.plot([], [], label=score, **look)
+            axes.plot([], [], label=legend_text(score), **look)
             for row, found in enumerate(rates.values()):
                 rate = found[score]
                 place = row + (i - (len(scores) - 1) / 2) * step

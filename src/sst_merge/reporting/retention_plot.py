@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..measures.figure import Figure
 from .interval_plots import check_drawable
-from .style import FAINT, GRID, add_axes, curve_look, set_title, title_height, write_picture
+from .style import FAINT, GRID, add_axes, curve_look, picture_text, set_title, title_height, write_picture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -64,7 +64,7 @@ def retention_plot(
         axes.set_xlim(numbers[0] - 0.3, numbers[-1] + 0.3)
         axes.set_xticks(numbers)
         axes.set_xlabel("Merged experts")
-        axes.set_ylabel(axis_label)
+        axes.set_ylabel(picture_text(axis_label))
         axes.legend(loc="upper left", bbox_to_anchor=(1.03, 1.0), frameon=False, handlelength=2.6, borderaxespad=0)
         set_title(canvas, title)
 

@@ -3,12 +3,11 @@
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
-from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
 from ..measures.safety_tax import SweepPoint, point_at_safety
-from .style import FAINT, GRID, INK, LEGEND_WIDTH, curve_look, write_picture
+from .style import FAINT, GRID, INK, curve_look, legend_text, picture_text, write_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,14 +84,14 @@ def safety_utility_plot(
 
 def _height(names: Sequence[str]) -> float:
     """Inches that leave room for the legend beside the axes."""
-    lines = sum(fill(name, LEGEND_WIDTH).count("\n") + 1 for name in names)
+    lines = sum(legend_text(name).count("\n") + 1 for name in names)
     return max(4.4, 0.9 + 0.13 * len(names) + 0.18 * lines)
 
 
 def _draw_frame(axes: "Axes", title: str, safety_label: str, utility_label: str) -> None:
-    axes.set_title(title, loc="left", fontsize=11, fontweight="bold", pad=10)
-    axes.set_xlabel(safety_label)
-    axes.set_ylabel(utility_label)
+    axes.set_title(picture_text(title), loc="left", fontsize=11, fontweight="bold", pad=10)
+    axes.set_xlabel(picture_text(safety_label))
+    axes.set_ylabel(picture_text(utility_label))
     axes.grid(color=GRID, linewidth=0.7)
     axes.set_axisbelow(True)
 
@@ -147,7 +146,7 @@ def _draw_anchors(axes: "Axes", anchors: Mapping[str, tuple[float, float]]) -> l
             markersize=13 if marker == "*" else 9,
             color=INK,
             linestyle="none",
-            label=fill(name, LEGEND_WIDTH),
+            label=legend_text(name),
             markeredgecolor="white",
             markeredgewidth=0.8,
             zorder=6,

@@ -1,11 +1,13 @@
 """How every picture looks, and how it is written: print-ready, told apart without colour, the same bytes every time."""
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from ..files import atomic_file
+from ..texts import bounded, visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +24,8 @@ __all__ = [
     "add_axes",
     "curve_look",
     "label_size",
+    "legend_text",
+    "picture_text",
     "set_title",
     "title_height",
     "write_picture",
@@ -35,6 +39,7 @@ _LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (5, 1.5, 1.5
 SEQUENTIAL = "YlGnBu"
 INK, FAINT, GRID = "#222222", "#6b6b6b", "#e6e6e6"
 LEGEND_WIDTH = 24  # characters
+_LONGEST_TEXT = 240  # characters
 _FONT_SIZE, _TITLE_SIZE = 9.5, 11.0
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # ships with matplotlib, so that every machine draws the same
@@ -50,6 +55,9 @@ _STYLE: dict[Any, Any] = {
     "ytick.labelcolor": INK,
     "text.color": INK,
     "hatch.linewidth": 0.5,
+    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
+    "text.usetex": False,
+    "axes.formatter.use_mathtext": False,
     "svg.fonttype": "path",
     "svg.hashsalt": "sst-merge",
 }
@@ -81,6 +89,33 @@ def write_picture(path_stem: Path, size: tuple[float, float], draw: Callable[["F
     return png, svg
 
 
+def picture_text(text: str) -> str:
+    """Text of others as a picture can show it: what the font has no sign for is an escape, what is long is cut.
+
+    Escaped are characters that XML does not allow as well: an SVG names its texts in comments. A line break stays, as
+    the pictures' own labels have some.
+    """
+    drawn = "".join(
+        letter if letter == "\n" or ord(letter) in _drawable() else letter.encode("unicode_escape").decode("ascii")
+        for letter in bounded(visible(text, keep="\n"), _LONGEST_TEXT)
+    )
+    return bounded(drawn, _LONGEST_TEXT)
+
+
+@cache
+def _drawable() -> frozenset[int]:
+    """Characters that the font has signs for."""
+    from matplotlib.font_manager import findfont, get_font
+
+    return frozenset(get_font(findfont("DejaVu Sans")).get_charmap())
+
+
+def legend_text(name: str) -> str:
+    """A name in a legend; matplotlib leaves out labels that begin with an underscore."""
+    shown = fill(picture_text(name), LEGEND_WIDTH)
+    return f" {shown}" if shown.startswith("_") else shown
+
+
 def curve_look(index: int, name: str, *, strong: bool) -> dict[str, Any]:
     """Keywords of ``Axes.plot`` for one of several curves: colours, markers and lines differ together."""
     return {
@@ -91,23 +126,26 @@ def curve_look(index: int, name: str, *, strong: bool) -> dict[str, Any]:
         "markersize": 6.5 if strong else 5.5,
         "markeredgecolor": "white",
         "markeredgewidth": 0.7,
-        "label": fill(name, LEGEND_WIDTH),
+        "label": legend_text(name),
     }
 
 
 def label_size(labels: Sequence[str], font_size: float = _FONT_SIZE) -> tuple[float, float]:
     """Width and height in inches of the largest of some labels, so that margins fit; 0 without labels."""
+    from matplotlib import rc_context
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import TextPath
 
     font = FontProperties(family="DejaVu Sans", size=font_size)
-    lines = [label.split("\n") for label in labels]
-    widths = [TextPath((0, 0), line, prop=font).get_extents().width for text in lines for line in text if line.strip()]
+    lines = [picture_text(label).split("\n") for label in labels]
+    with rc_context(_STYLE):
+        shown = [line for text in lines for line in text if line.strip()]
+        widths = [TextPath((0, 0), line, prop=font).get_extents().width for line in shown]
     return max(widths, default=0.0) / 72, max(map(len, lines), default=0) * 1.25 * font_size / 72
 
 
 def _wrapped(title: str, width: float) -> str:
-    return fill(title, max(20, int(width * 72 / (0.62 * _TITLE_SIZE))), break_on_hyphens=False)
+    return fill(picture_text(title), max(20, int(width * 72 / (0.62 * _TITLE_SIZE))), break_on_hyphens=False)
 
 
 def title_height(title: str, width: float) -> float:

@@ -1,10 +1,10 @@
 """The same table for other programs: CSV, JSON and LaTeX, full precision where a machine reads it."""
 
 import json
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ..markup import csv_field, latex_text
 from .tables import cell_text, numeric_columns
 
 if TYPE_CHECKING:
@@ -12,39 +12,14 @@ if TYPE_CHECKING:
 
 __all__ = ["csv_table", "json_table", "latex_table", "latex_text"]
 
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "–": "--",
-    "−": "$-$",
-    "±": r"$\pm$",
-    "×": r"$\times$",
-    "≤": r"$\leq$",
-    "≥": r"$\geq$",
-    "→": r"$\rightarrow$",
-    "κ": r"$\kappa$",
-    "Δ": r"$\Delta$",
-    "°": r"$^\circ$",
-    "∞": r"$\infty$",
-}
-
-_MINUS = re.compile(r"(?<![\w.,)-])-(?=\d)")
-
 
 def csv_table(rows: Sequence[Sequence[object]], columns: Sequence[str]) -> str:
-    """A table as CSV (RFC 4180): floats in full precision, what is absent as an empty field."""
-    return str(_frame(rows, columns).to_csv(index=False, lineterminator="\n"))
+    """A table as CSV (RFC 4180): floats in full precision, what is absent as an empty field.
+
+    Text that a spreadsheet would take for a formula begins with an apostrophe (:func:`.markup.csv_field`).
+    """
+    fields = [[csv_field(cell) for cell in row] for row in rows]
+    return str(_frame(fields, [str(csv_field(name)) for name in columns]).to_csv(index=False, lineterminator="\n"))
 
 
 def json_table(rows: Sequence[Sequence[object]], columns: Sequence[str]) -> str:
@@ -52,12 +27,6 @@ def json_table(rows: Sequence[Sequence[object]], columns: Sequence[str]) -> str:
     # DataFrame.to_json cuts floats at 15 digits.
     records = _frame(rows, columns).to_dict(orient="records")
     return json.dumps(records, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
-
-
-def latex_text(text: str) -> str:
-    """Text that LaTeX prints as it is: special characters escaped, a minus sign where a number has a hyphen."""
-    signed = _MINUS.sub("−", " ".join(text.split()))
-    return "".join(_LATEX.get(character, character) for character in signed)
 
 
 def latex_table(
@@ -81,7 +50,11 @@ def latex_table(
         return [f"{{}}{text}" if i == 0 and text.startswith(("[", "*")) else text for i, text in enumerate(texts)]
 
     aligned = "".join("r" if right else "l" for right in numeric_columns(rows, columns))
-    shown = _frame([cells(row) for row in rows], cells(columns)).style.hide(axis="index")
+    # pandas makes fields of a class of the columns' names, so headings that differ in composition alone would fail.
+    numbered = [f"c{place}" for place in range(len(columns))]
+    shown = _frame([cells(row) for row in rows], numbered).style.hide(axis="index")
+    headings = [text.replace("{", "{{").replace("}", "}}") for text in cells(columns)]  # pandas formats them
+    shown = shown.relabel_index(headings, axis="columns")
     return str(
         shown.to_latex(
             hrules=True,

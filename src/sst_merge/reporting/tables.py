@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import DataError
+from ..markup import markdown_text
 from ..measures.figure import Figure
+from ..texts import visible
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["cell_text", "figure_text", "markdown_table", "numeric_columns", "rate_with_interval", "rich_table"]
 
 _NUMBER = re.compile(r"[-+−]?\d[\d.,\s]*(e[-+]?\d+)?\s*(%|×|s|MiB|GiB)?(\s*\[.*\])?")
+_LONGEST_NUMBER = 100
 _ABSENT = "–"
 
 
@@ -60,32 +63,34 @@ def numeric_columns(rows: Sequence[Sequence[object]], columns: Sequence[str]) ->
         if len(row) != len(columns):
             raise DataError(f"table row {number} has {len(row)} cells for {len(columns)} columns: {', '.join(columns)}")
     texts = [[cell_text(cell) for cell in row] for row in rows]
-    return [
-        bool(texts) and all(row[i] == _ABSENT or _NUMBER.fullmatch(row[i]) for row in texts)
-        for i in range(len(columns))
-    ]
+    return [bool(texts) and all(row[i] == _ABSENT or _is_number(row[i]) for row in texts) for i in range(len(columns))]
+
+
+def _is_number(text: str) -> bool:
+    # Of a long run of spaces the pattern would try every division.
+    return len(text) <= _LONGEST_NUMBER and _NUMBER.fullmatch(text) is not None
 
 
 def markdown_table(rows: Sequence[Sequence[object]], columns: Sequence[str]) -> str:
-    """A table in GitHub's Markdown; columns of numbers are right-aligned."""
+    """A table in GitHub's Markdown, every cell printed as it is; columns of numbers are right-aligned."""
 
     def line(cells: Sequence[object]) -> str:
-        texts = (" ".join(cell_text(cell).split()).replace("|", "\\|") for cell in cells)
-        return f"| {' | '.join(texts)} |\n"
+        return f"| {' | '.join(markdown_text(cell_text(cell)) for cell in cells)} |\n"
 
     rule = ["---:" if numeric else "---" for numeric in numeric_columns(rows, columns)]
     return "".join([line(columns), line(rule), *map(line, rows)])
 
 
 def rich_table(rows: Sequence[Sequence[object]], columns: Sequence[str], *, title: str | None = None) -> "Table":
-    """A table for a rich console; square brackets in cells are text, not markup."""
+    """A table for a rich console; neither square brackets nor control characters of cells mean anything."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    heading = None if title is None else Text(visible(title), style="table.title")
+    table = Table(title=heading, box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
     for name, numeric in zip(columns, numeric_columns(rows, columns), strict=True):
-        table.add_column(Text(name), justify="right" if numeric else "left")
+        table.add_column(Text(visible(name)), justify="right" if numeric else "left")
     for row in rows:
-        table.add_row(*(Text(cell_text(cell)) for cell in row))
+        table.add_row(*(Text(visible(cell_text(cell))) for cell in row))
     return table

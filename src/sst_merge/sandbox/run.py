@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -72,10 +73,17 @@ def run_program(
             },
         }
         job = {"source": source, "tests": tests, "entry_point": entry_point, "context": context}
-        answer = _launch(settings, json.dumps(job).encode(), limits.timeout_s + _GRACE_S)
-    if "refused" in answer:
-        raise SandboxError(f"no sandbox for model-written code: {answer['refused']}. {_ADVICE}")
-    return Outcome(bool(answer["passed"]), str(answer["reason"]), float(answer["seconds"]))
+        begun = time.monotonic()
+        answers, trouble = _launch(settings, json.dumps(job).encode(), limits.timeout_s + _GRACE_S)
+    if not answers:
+        raise SandboxError(f"the sandbox ended without a verdict; its last output: {trouble or 'none'}. {_ADVICE}")
+    if "refused" in answers[0]:
+        raise SandboxError(f"no sandbox for model-written code: {answers[0]['refused']}. {_ADVICE}")
+    # From its start on, whatever becomes of the sandbox is the program's doing.
+    verdicts = [answer for answer in answers if "passed" in answer]
+    if not verdicts:
+        return Outcome(False, "the program ended the sandbox before its verdict", time.monotonic() - begun)
+    return Outcome(bool(verdicts[0]["passed"]), str(verdicts[0]["reason"]), float(verdicts[0]["seconds"]))
 
 
 def run_programs(
@@ -125,7 +133,8 @@ def _libraries() -> list[str]:
     return [str(standard), *(str(path) for path in (Path(sys.base_prefix, "lib"), Path(sys.base_prefix, "lib64")))]
 
 
-def _launch(settings: dict[str, Any], job: bytes, patience_s: float) -> dict[str, Any]:
+def _launch(settings: dict[str, Any], job: bytes, patience_s: float) -> tuple[list[dict[str, Any]], str]:
+    """What the sandbox said, line by line, and the end of what it complained of."""
     command = [sys.executable, "-S", "-s", "-X", "utf8", "-c", _START, str(Path(__file__).parent)]
     process = subprocess.Popen(
         [*command, json.dumps(settings)],
@@ -138,18 +147,21 @@ def _launch(settings: dict[str, Any], job: bytes, patience_s: float) -> dict[str
     )
     try:
         output, trouble = process.communicate(job, timeout=patience_s)
-    except subprocess.TimeoutExpired:
-        output, trouble = b"", f"no answer within {patience_s:g} s".encode()
-    finally:
+    except BaseException as error:
         # Until it is waited for, its id cannot belong to anyone else.
-        if process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-    try:
-        answer = json.loads(output[:_LONGEST_ANSWER].splitlines()[0])
-    except (IndexError, ValueError) as error:
-        tail = trouble.decode(errors="replace").strip()[-600:]
-        raise SandboxError(f"the sandbox ended without a verdict; its last output: {tail or 'none'}") from error
-    if not isinstance(answer, dict):
-        raise SandboxError(f"the sandbox said {answer!r}, expected a verdict")
-    return answer
+        os.killpg(process.pid, signal.SIGKILL)
+        output, trouble = process.communicate()
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
+    return list(_messages(output[:_LONGEST_ANSWER])), trouble.decode(errors="replace").strip()[-600:]
+
+
+def _messages(output: bytes) -> Iterator[dict[str, Any]]:
+    for line in output.splitlines():
+        try:
+            message = json.loads(line)
+        except ValueError:
+            return
+        if not isinstance(message, dict):
+            return
+        yield message

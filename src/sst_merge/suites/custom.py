@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from ..data_loader import normalise_prompt
 from ..errors import DataError
+from ..reading import cause, parse_json, reading
+from ..texts import shown, visible
 from .asking import JUDGED, greedy, means
 from .contract import Measure, Suite
 
@@ -58,12 +60,13 @@ def custom_suite(file: str | Path) -> Suite:
             f"{file}: a file of own questions measures {', '.join(_MEASURES)}, not {found['measure']!r}; write "
             f"{path.name}:{_MEASURES[0]}, or {path.name} alone for {_MEASURES[-1]}"
         )
-    kind, rows = read_questions(path, judged=measure != "utility")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    with reading(path, DataError, "questions, one JSON object a line in UTF-8", "convert the file"):
+        kind, rows = read_questions(path, judged=measure != "utility")
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return Suite(
         name="custom_" + "".join(letter if letter.isalnum() else "_" for letter in path.name.split(".")[0]),
         measure=measure,
-        summary=f"{len(rows)} questions of {path.name}",
+        summary=f"{len(rows)} questions of {visible(path.name)}",
         asking={**_TASKS[kind], "metadata": {"version": 1.0, "sha256": digest}},
         judged=kind == "judged",
         score="refusal" if kind == "judged" else "correct",
@@ -97,13 +100,13 @@ def read_questions(path: Path, *, judged: bool = False) -> tuple[Kind, list[dict
             if not line.strip():
                 continue
             try:
-                row = read(json.loads(line), f"{path.stem}/{number}")
+                row = read(parse_json(line), f"{visible(path.stem)}/{number}")
             except json.JSONDecodeError as error:
                 raise DataError(
                     f"{path}, line {number}: not JSON ({error.msg}); one object a line is expected"
                 ) from error
-            except (TypeError, ValueError) as error:
-                raise DataError(f"{path}, line {number}: {error}") from error
+            except (TypeError, ValueError, RecursionError) as error:
+                raise DataError(f"{path}, line {number}: {cause(error)}") from error
             kinds.add("judged" if judged else "options" if "options" in row else "answer")
             if len(kinds) > 1:
                 raise DataError(f"{path}, line {number}: questions with and without `options`; use two files")
@@ -129,9 +132,9 @@ def _asked(record: Any, default_id: str, known: Sequence[str], hint: str) -> dic
     if unknown:
         raise ValueError(f"unknown field {', '.join(unknown)}; known: {', '.join(known)}{hint}")
     if not isinstance(prompt, str) or not prompt.strip():
-        raise ValueError(f"`prompt` is {prompt!r}, expected text")
+        raise ValueError(f"`prompt` is {shown(prompt)}, expected text")
     if not isinstance(tags, dict) or not all(isinstance(value, str) for value in tags.values()):
-        raise ValueError(f"`tags` is {tags!r}, expected an object whose values are texts")
+        raise ValueError(f"`tags` is {shown(tags)}, expected an object whose values are texts")
     return {
         "id": str(record.get("id", default_id)),
         "asked": prompt,
@@ -151,7 +154,7 @@ def _prompt(record: Any, default_id: str) -> dict[str, Any]:
     row = _asked(record, default_id, ("id", "prompt", "tags", "prefill"), hint)
     prefill = record.get("prefill", "")
     if not isinstance(prefill, str):
-        raise ValueError(f"`prefill` is {prefill!r}, expected text")
+        raise ValueError(f"`prefill` is {shown(prefill)}, expected text")
     return {**row, "prefill": prefill}
 
 
@@ -163,8 +166,8 @@ def _question(record: Any, default_id: str) -> dict[str, Any]:
     """
     row = _asked(record, default_id, ("id", "prompt", "answer", "options", "tags", "match"), "")
     answer, options, match = record.get("answer"), record.get("options"), record.get("match", "exact")
-    if match not in {"exact", "contains"} or (options is not None and "match" in record):
-        raise ValueError(f"`match` is {match!r}, expected exact or contains, and only without `options`")
+    if match not in ("exact", "contains") or (options is not None and "match" in record):
+        raise ValueError(f"`match` is {shown(match)}, expected exact or contains, and only without `options`")
     if options is None:
         return {**row, "right": json.dumps(_answers(answer), ensure_ascii=False), "match": match}
     return {**row, "right": _right_option(options, answer), "options": list(options)}
@@ -174,20 +177,22 @@ def _answers(answer: Any) -> list[str]:
     answers = [answer] if isinstance(answer, str) else answer
     if not isinstance(answers, list) or not answers or not all(isinstance(a, str) and _plain(a) for a in answers):
         raise ValueError(
-            f"`answer` is {answer!r}, expected text or a list of texts; prompts without answers are suites of safety "
-            "(FILE.jsonl:safety) or over-refusal (FILE.jsonl:over_refusal)"
+            f"`answer` is {shown(answer)}, expected text or a list of texts; prompts without answers are suites of "
+            "safety (FILE.jsonl:safety) or over-refusal (FILE.jsonl:over_refusal)"
         )
     return answers
 
 
 def _right_option(options: Any, answer: Any) -> int:
     if not isinstance(options, list) or len(options) < 2 or not all(isinstance(o, str) and o.strip() for o in options):
-        raise ValueError(f"`options` is {options!r}, expected a list of at least two texts")
+        raise ValueError(f"`options` is {shown(options)}, expected a list of at least two texts")
     if isinstance(answer, str) and options.count(answer) == 1:
         return options.index(answer)
     if isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(options):
         return answer
-    raise ValueError(f"`answer` is {answer!r}, expected one of the options or its index from 0 to {len(options) - 1}")
+    raise ValueError(
+        f"`answer` is {shown(answer)}, expected one of the options or its index from 0 to {len(options) - 1}"
+    )
 
 
 def _score_answer(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, model_validator
 
 from ..data_loader import BaseAccessFields, DataSource
-from ..yaml_config import FilePath, ModelReference
+from ..yaml_config import FilePath, ModelReference, Seed
 from .recipe import TrainingRecipe
 
 __all__ = ["TrainConfig", "TrainingSource"]
@@ -60,7 +60,7 @@ class TrainConfig(BaseAccessFields):
     role: Literal["utility", "safety"] = Field(default="utility", description="what the adapter brings to a merge")
     output: FilePath = Field(description="folder to make")
     recipe: TrainingRecipe = TrainingRecipe()
-    seed: int = Field(default=0, ge=0, description="of the initial weights, of draws and of the order of rows")
+    seed: Seed = Field(default=0, description="of the initial weights, of draws and of the order of rows")
     device: str = Field(default="auto", description="cpu, cuda, cuda:1, ...; auto takes a GPU where there is one")
     checkpoint_minutes: float = Field(
         default=5.0, ge=0, description="time between two checkpoints, from which a killed run goes on"

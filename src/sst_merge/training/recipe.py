@@ -82,7 +82,11 @@ class TrainingRecipe(Section):
     weight_decay: float = Field(default=0.0, ge=0, description="of AdamW", json_schema_extra=_flag("weight-decay"))
     clip: float = Field(default=1.0, gt=0, description="largest norm of a gradient", json_schema_extra=_flag("clip"))
     max_length: int = Field(
-        default=512, ge=2, description="longest sequence in tokens", json_schema_extra=_flag("max-length")
+        default=512,
+        ge=2,
+        le=1_000_000,
+        description="longest sequence in tokens",
+        json_schema_extra=_flag("max-length"),
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .._version import __version__
+from ..markup import markdown_text
 
 __all__ = ["REPORT_NAME", "TrainingReport", "deciding_versions", "write_report"]
 
@@ -103,17 +104,20 @@ def _card(report: TrainingReport, base: str) -> str:
     # A folder of one machine is no model of the hub; its name tells enough.
     folder = Path(base).is_dir()
     name = report.base["name"] if folder else base
-    known = "" if folder else f"base_model: {base}\n"
+    # As JSON, which is YAML too, a name cannot be anything else than a name.
+    known = "" if folder else f"base_model: {json.dumps(base)}\n"
     role = "" if report.role is None else f"{report.role} "
-    sources = "".join(f"- {source}: {count} rows\n" for source, count in report.sources.items())
-    recipe = "".join(f"| {field} | {value} |\n" for field, value in report.recipe.items())
+    sources = "".join(f"- {markdown_text(source)}: {count} rows\n" for source, count in report.sources.items())
+    recipe = "".join(
+        f"| {markdown_text(field)} | {markdown_text(str(value))} |\n" for field, value in report.recipe.items()
+    )
     option = "" if report.role is None else f",role={report.role}"
     return f"""---
 library_name: peft
 {known}pipeline_tag: text-generation
 tags: [lora, sst-merge]
 ---
-# LoRA {role}adapter of {name}
+# LoRA {role}adapter of {markdown_text(str(name))}
 
 {_summary(report)}
 {sources and chr(10) + sources}

@@ -18,7 +18,7 @@ __all__ = ["check", "end_of"]
 
 
 class CandidateGone(BaseException):
-    """The candidate cannot answer any more; not an Exception, so that no test can swallow it."""
+    """The candidate cannot answer any more; no Exception, so that few tests catch it, and none passes that does."""
 
 
 def check(job: dict[str, str], requests: BinaryIO, replies: BinaryIO) -> dict[str, Any]:
@@ -34,19 +34,27 @@ def check(job: dict[str, str], requests: BinaryIO, replies: BinaryIO) -> dict[st
         The verdict: ``passed`` and ``reason``, and ``gone`` where the candidate stopped answering.
     """
     calls = 0
+    gone: CandidateGone | None = None
+
+    def lost(reason: str) -> CandidateGone:
+        nonlocal gone
+        gone = gone or CandidateGone(reason)
+        return gone
 
     def ask(message: dict[str, Any]) -> Any:
+        if gone is not None:
+            raise gone
         try:
             send(requests, message)
             reply = receive(replies)
-        except (EOFError, OSError) as error:
-            raise CandidateGone("the program ended before its tests did") from error
-        except WireError as error:
-            raise CandidateGone(f"the program sent {error}") from error
+        except (EOFError, OSError):
+            raise lost("the program ended before its tests did") from None
+        except (WireError, MemoryError) as error:
+            raise lost(f"the program sent {error or 'more than there is memory for'}") from None
         if not isinstance(reply, dict):
-            raise CandidateGone("the program sent a message of another kind")
+            raise lost("the program sent a message of another kind")
         if "error" in reply:
-            raise _as_exception(reply["error"])
+            raise _as_exception(reply["error"]) or lost("the program sent a message of another kind")
         return reply
 
     def candidate(*args: Any, **kwargs: Any) -> Any:
@@ -55,8 +63,8 @@ def check(job: dict[str, str], requests: BinaryIO, replies: BinaryIO) -> dict[st
         calls += 1
         try:
             value, after = decode(reply.get("value")), decode(reply.get("args"))
-        except (WireError, RecursionError) as error:
-            raise CandidateGone(f"the program sent {error}") from error
+        except (WireError, RecursionError, MemoryError) as error:
+            raise lost(f"the program sent {error or 'more than there is memory for'}") from None
         if isinstance(after, list) and len(after) == len(args):
             for argument, changed in zip(args, after, strict=True):
                 _follow(argument, changed)
@@ -72,6 +80,8 @@ def check(job: dict[str, str], requests: BinaryIO, replies: BinaryIO) -> dict[st
         return _failed(f"a test fails{_where(error, job['tests'])}", error)
     except BaseException as error:
         return _failed(f"a test stops{_where(error, job['tests'])}", error)
+    if gone is not None:
+        return _failed("a test stops", gone)
     if not calls:
         return {"passed": False, "reason": "the tests never called the function; they decide nothing"}
     return {"passed": True, "reason": "all tests passed"}
@@ -105,11 +115,12 @@ def _run_tests(job: dict[str, str], candidate: Callable[..., Any]) -> None:
     namespace["check"](candidate)
 
 
-def _as_exception(error: Any) -> BaseException:
+def _as_exception(error: Any) -> Exception | None:
+    """What the program raised, as one of Python's own exceptions; None where the message is none."""
     try:
         name, message = map(str, error)
     except (TypeError, ValueError):
-        return CandidateGone("the program sent a message of another kind")
+        return None
     kind = getattr(builtins, name, None)
     if not (isinstance(kind, type) and issubclass(kind, Exception)) or issubclass(kind, (AssertionError, UnicodeError)):
         return RuntimeError(f"{name}: {message}")
@@ -137,4 +148,8 @@ def _where(error: BaseException, tests: str) -> str:
 def _failed(what: str, error: BaseException) -> dict[str, Any]:
     if isinstance(error, CandidateGone):
         return {"passed": False, "reason": f"{what}: {error}", "gone": True}
-    return {"passed": False, "reason": f"{what}: {type(error).__name__}: {str(error)[:300]}"}
+    try:
+        said = str(error)[:300]
+    except Exception:  # such as of an integer with more digits than Python writes
+        said = "without words"
+    return {"passed": False, "reason": f"{what}: {type(error).__name__}: {said}"}

@@ -21,8 +21,9 @@ __all__ = ["main"]
 def main() -> None:
     """Run one job: settings as JSON in the second argument, the job as JSON on standard input.
 
-    Prints lines of JSON, the first of which counts: ``{"refused"}`` where the isolation cannot be had, otherwise
-    ``{"passed", "reason", "seconds"}``.
+    Prints lines of JSON: ``{"refused"}`` where the isolation cannot be had. Otherwise ``{"started"}`` when the program
+    is about to run, from where on everything is its doing, and then its verdict ``{"passed", "reason", "seconds"}``,
+    of which the first counts.
     """
     settings = json.loads(sys.argv[2])
     try:
@@ -53,6 +54,8 @@ def main() -> None:
 
 def _inside(settings: dict[str, Any], start: float) -> None:
     try:
+        # Namespaces do not part process groups, so a signal to group 0 would reach the launcher.
+        os.setsid()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         _die_with_parent()
         enter_root(settings["stage"], settings["libraries"], settings["scratch_bytes"])
@@ -80,6 +83,7 @@ def _inside(settings: dict[str, Any], start: float) -> None:
     # Tests may print what the program returned; none of that may get where the verdict goes.
     answer = os.dup(1)
     candidate.quiet(keep=(answer, to_candidate[1], to_checker[0]))
+    _say({"started": True}, answer)
     with os.fdopen(to_candidate[1], "wb") as requests, os.fdopen(to_checker[0], "rb") as replies:
         verdict = checker.check(job, requests, replies)
         if verdict.pop("gone", False):
@@ -91,6 +95,7 @@ def _inside(settings: dict[str, Any], start: float) -> None:
 def _become_candidate(settings: dict[str, Any], requests: int, replies: int, ready: int) -> None:
     try:
         try:
+            os.setsid()
             candidate.quiet(keep=(requests, replies, ready))
             limit_resources(**settings["limits"])
             filter_system_calls(processes=settings["limits"]["processes"] > 0)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from ...data_loader.formats import read_hub
-from ...errors import DataError
+from ...errors import DataError, SSTMergeError
+from ...reading import cause, reading
 from .spec import Part, Row, SetSpec
 
 __all__ = ["EvalSet", "Source", "read_set"]
@@ -94,7 +95,8 @@ def _missing(spec: SetSpec, tried: list[str]) -> str:
 # The times of the files are part of the key, so that a changed file is read again.
 @lru_cache(maxsize=64)
 def _from_files(spec: SetSpec, files: tuple[Path, ...], _times: tuple[int, ...]) -> EvalSet:
-    parts = [part for file in files for part in spec.read(file)]
+    with reading(", ".join(map(str, files)), DataError, f"data set {spec.name!r}", f"get it again from {spec.get}"):
+        parts = [part for file in files for part in spec.read(file)]
     return _build(spec, parts, ", ".join(map(str, files)))
 
 
@@ -107,11 +109,13 @@ def _from_hub(spec: SetSpec, where: str) -> EvalSet:
 def _build(spec: SetSpec, parts: list[Part], origin: str) -> EvalSet:
     try:
         rows = tuple(spec.rows(parts))
-    except (KeyError, ValueError, AttributeError) as error:
+    except SSTMergeError:
+        raise
+    except Exception as error:
         found = ", ".join(map(repr, parts[0][1][0])) if parts and parts[0][1] else "no records"
         raise DataError(
-            f"data set {spec.name!r} from {origin}: a record lacks, or fills wrongly, {error}; columns found: {found}. "
-            f"Get it again from {spec.get}"
+            f"data set {spec.name!r} from {origin}: a record lacks, or fills wrongly, {cause(error)}; columns found: "
+            f"{found}. Get it again from {spec.get}"
         ) from error
     if not rows:
         raise DataError(f"data set {spec.name!r} from {origin}: holds no rows; get it again from {spec.get}")

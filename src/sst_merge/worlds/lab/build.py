@@ -173,7 +173,7 @@ def _stage(
 def _progress(lab: LabFiles, label: str, steps: int) -> Iterator[Callable[[int], bool]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, disable=not lab.progress) as bar:
         task = bar.add_task(f"lab seed {lab.seed}: {label}", total=steps)
 

@@ -1,0 +1,108 @@
+"""Text of others as this package shows it: nothing invisible, nothing that moves the cursor, nothing endless.
+
+Names, paths and fields of files come from anywhere. Every target that they are shown in (terminal, Markdown, pictures,
+HTML, LaTeX) begins with :func:`visible`; every message cuts them by :func:`shown` and :func:`bounded`.
+"""
+
+import re
+import reprlib
+import unicodedata
+
+__all__ = ["bounded", "escaped_json", "is_text", "shown", "visible"]
+
+_LONGEST_MESSAGE = 4000
+_LONGEST_VALUE = 120
+# Control and format characters, halves of surrogate pairs, separators of lines and paragraphs.
+_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+# Writes a few levels and items alone: an alias in YAML may stand for a list of billions.
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict, _SHORT.maxtuple = 4, 12, 12, 12
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = _LONGEST_VALUE
+_NOT_PLAIN = re.compile(r"[^\n -~]")
+
+
+def visible(text: str, *, keep: str = "") -> str:
+    r"""Text with everything that cannot be seen as a backslash escape: control characters, bidi marks, halves of pairs.
+
+    Args:
+        text: anything.
+        keep: characters that stay, such as a line break where the target has lines.
+
+    Returns:
+        The same text where all of it can be seen; spaces of every width count as that.
+
+    Example:
+        >>> print(visible("a\x1b[31mb\u202ec\nd"))
+        a\x1b[31mb\u202ec\nd
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        letter.encode("unicode_escape").decode("ascii")
+        if unicodedata.category(letter) in _UNSEEN and letter not in keep
+        else letter
+        for letter in text
+    )
+
+
+def bounded(text: str, most: int = _LONGEST_MESSAGE) -> str:
+    """Text of at most about so many characters: the middle is left out, and how much of it is said.
+
+    Args:
+        text: anything.
+        most: characters that are left.
+
+    Returns:
+        Beginning and end of a long text; a message's advice stands at its end.
+
+    Example:
+        >>> bounded("a" * 500 + "z" * 500, 20)
+        'aaaaaaaaaaaaa […980 characters…] zzzzzzz'
+    """
+    if len(text) <= most:
+        return text
+    end = most // 3
+    return f"{text[: most - end]} […{len(text) - most} characters…] {text[len(text) - end :]}"
+
+
+def shown(value: object, most: int = _LONGEST_VALUE) -> str:
+    """A value as a message shows it: as Python writes it, escaped and cut; never an error, whatever the value is.
+
+    Example:
+        >>> shown("ab"), shown([1, 2]), len(shown("x" * 10**8)) < 200
+        ("'ab'", '[1, 2]', True)
+    """
+    if isinstance(value, str) and len(value) > most:
+        # Cut before it is written out, which would make several copies of a long text.
+        return f"{value[: most - most // 3] + value[-(most // 3) :]!r} ({len(value)} characters, middle left out)"
+    if isinstance(value, str):
+        return repr(value)
+    try:
+        return bounded(_SHORT.repr(value), most)
+    except (RecursionError, ValueError):
+        # Nested too deeply, or an integer of more digits than Python writes.
+        return f"a {type(value).__name__} that is too large to show"
+
+
+def is_text(value: str) -> bool:
+    """Whether a string can be written as UTF-8: half of a surrogate pair, as JSON's escapes allow it, cannot."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def escaped_json(text: str) -> str:
+    r"""JSON for a terminal: what cannot be seen becomes an escape of JSON's own, so that a reader gets the same values.
+
+    Example:
+        >>> print(escaped_json('{"ü": "\u202e"}'))
+        {"ü": "\u202e"}
+    """
+    return _NOT_PLAIN.sub(lambda found: found[0] if visible(found[0]) == found[0] else _json_escape(found[0]), text)
+
+
+def _json_escape(letter: str) -> str:
+    units = letter.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[place : place + 4]}" for place in range(0, len(units), 4))
