@@ -10,9 +10,9 @@ from ..lora_utils import LoraFactors
 __all__ = ["check_range"]
 
 # Rounding of a sum is at most about this many units in the last place of its largest part.
-_UNITS = 1e3
-_PART = 1e-2  # of a direction that may be lost
-_NOTICEABLE = 1e-6  # entries of ΔW below this change no model
+_UNITS = 16.0
+_PART = 0.1  # of a direction that may be lost
+_NOTICEABLE = 1e-4  # an error of ΔW below this changes no model
 
 
 def check_range(factors: Sequence[LoraFactors | None], weights: Sequence[float], names: Sequence[str]) -> None:
