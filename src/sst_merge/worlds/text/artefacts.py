@@ -101,7 +101,10 @@ class TextArtefacts:
 
     def digest(self) -> str:
         """Sixteen hexadecimal digits of every recipe and of the adapters that are given."""
-        values = {"roles": self.config.roles.model_dump(mode="json"), "given": dict(self.config.adapters)}
+        values = {
+            "roles": self.config.roles.model_dump(mode="json", exclude_none=True),
+            "given": dict(self.config.adapters),
+        }
         return _digest(values)
 
     @cached_property
@@ -153,7 +156,11 @@ class TextArtefacts:
     def _new_place(self, artefact: Artefact) -> Path:
         if artefact.adapter is None:
             return cache_root() / "bases" / f"{self._slug}-aligned-{self._aligned_digest}"
-        decides = [self._base_digest(artefact.base), self._role(artefact).model_dump(mode="json"), artefact.seed]
+        decides = [
+            self._base_digest(artefact.base),
+            self._role(artefact).model_dump(mode="json", exclude_none=True),
+            artefact.seed,
+        ]
         rows = [[row.prompt, row.response] for row in self._rows(artefact)]
         name = f"{artefact.adapter}-seed{artefact.seed}-{_digest([*decides, rows])}"
         return cache_root() / "adapters" / self._slug / artefact.base / name
@@ -171,7 +178,7 @@ class TextArtefacts:
             return _digest(self.config.base.aligned)
         safety = self._given(Artefact(UNALIGNED, SAFETY)) or self._place(Artefact(UNALIGNED, SAFETY)).name
         rows = [[row.prompt, row.response] for row in self._settling_rows()]
-        return _digest([safety, self.config.roles.settling.model_dump(mode="json"), rows])
+        return _digest([safety, self.config.roles.settling.model_dump(mode="json", exclude_none=True), rows])
 
     def _role(self, artefact: Artefact) -> Role:
         roles = self.config.roles
