@@ -46,6 +46,7 @@ WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
 WORDS = tuple(f"{a}{b}" for a in "bdgkmn" for b in ("a", "e", "i", "o", "u", "ar"))
 ATTENTION = ("q_proj", "v_proj")
+SHORT: Mapping[str, Mapping[str, Any]] = {"calibration_only": {"steps": 5}}
 USUAL = (*ATTENTION, "down_proj")
 ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -477,7 +478,9 @@ def _digests(source: Path, chosen: "Sequence[Situation]", *, demo: bool) -> Dige
         listed, refusal = _command("methods", "--json")
         if refusal:
             raise SystemExit(f"sst-merge methods --json: {refusal}")
-        methods: list[tuple[str, Mapping[str, Any]]] = [(record["name"], {}) for record in json.loads(listed)]
+        methods: list[tuple[str, Mapping[str, Any]]] = [
+            (record["name"], SHORT.get(record["name"], {})) for record in json.loads(listed)
+        ]
         for situation in chosen:
             began = time.perf_counter()
             merges = [*methods, *situation.variants]

@@ -26,6 +26,7 @@ OPTIONS: dict[str, dict[str, object]] = {
     "sst": {"mu": 1.0},
     "ada_merging": {"steps": 3},
     "layer_interpolation": {"steps": 3},
+    "calibration_only": {"steps": 3},
 }
 SEEDS = 40
 
