@@ -93,3 +93,18 @@ def test_adapters_of_a_plain_model_are_checked_against_it(build: Any, tmp_path: 
     )
     done = call("merge", "--adapter", named(adapter, tmp_path / "base"), "--output", tmp_path / "out")
     assert done.exit_code == 0 and "Warning" not in done.stderr
+
+
+def test_a_dry_run_finds_weights_that_may_not_be_read(adapter: Path, build: Any, tmp_path: Path) -> None:
+    import torch
+
+    base = tmp_path / "base"
+    model = build.tiny_model("llama")
+    model.config.save_pretrained(base)
+    torch.save(model.state_dict(), base / "pytorch_model.bin")
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"prompt": "a", "response": "b"}))
+    flags = ["--adapter", adapter, "--base-model", base, "--method", "regmean", "--output", tmp_path / "out"]
+    flags += ["--data-harm-path", tmp_path / "rows.jsonl", "--data-benign-path", tmp_path / "rows.jsonl", "--dry-run"]
+    done = call("merge", *flags)
+    assert done.exit_code == 2 and "found pytorch_model.bin but no safetensors" in done.output
+    assert call("merge", *flags, "--allow-pickle").exit_code == 0

@@ -125,11 +125,12 @@ def test_the_report_says_where_base_and_data_come_from(place: Path, monkeypatch:
     (place / "merge.yaml").write_text(json.dumps(config))
     done = CliRunner().invoke(cli, ["merge", str(place / "merge.yaml")])
     assert done.exit_code == 0, done.output
+    assert "base_revision 'v2' is not used" in done.stderr
     assert asked == [(("org/rows", None), {"split": "train", "revision": "0123abc"})]
     found = json.loads((place / "out/merge_report.json").read_text())["provenance"]
     assert found["base"] == {
         "class": "AutoModelForCausalLM",
-        "revision": "v2",
+        "revision": None,  # a folder has none
         "commit": None,
         "trust_remote_code": False,
         "allow_pickle": False,

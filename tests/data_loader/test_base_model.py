@@ -26,8 +26,9 @@ def test_a_base_is_loaded_in_the_type_asked_for_and_only_for_reading(
 def test_what_cannot_be_loaded_is_named(tmp_path: Path) -> None:
     with pytest.raises(BaseModelError, match=r"transformers cannot load its model .*expected a folder or hub id"):
         load_base_model(str(tmp_path))
-    with pytest.raises(BaseModelError, match="transformers cannot load its tokenizer"):
+    with pytest.raises(BaseModelError, match="transformers cannot load its tokenizer") as caught:
         load_tokenizer(str(tmp_path))
+    assert "base model" not in str(caught.value)  # it may be the name of a tokenizer alone
 
 
 def test_devices_and_types_by_name() -> None:

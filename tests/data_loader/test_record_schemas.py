@@ -73,9 +73,15 @@ BAD = [
     ({"messages": [ASK, {"role": "narrator", "content": "x"}, SAY]}, "a message of 'narrator'"),
     ({"messages": [ASK, {"content": "x"}, SAY]}, "a message without 'role' or 'from'"),
     ({"messages": [ASK, {"role": "assistant"}]}, "a message without 'content' or 'value'"),
-    ({"messages": [ASK, {"role": "assistant", "content": None, "tool_calls": [{}]}]}, "a tool ('assistant')"),
+    (
+        {"messages": [ASK, {"role": "assistant", "content": None, "tool_calls": [{}]}]},
+        "the use of a tool by 'assistant'",
+    ),
     ({"messages": [ASK, {"role": "assistant", "content": None}]}, "'content' is NoneType"),
-    ({"messages": [ASK, {"role": "tool", "content": "42"}, SAY]}, "a tool ('tool') before the first answer"),
+    (
+        {"messages": [ASK, {"role": "tool", "content": "42"}, SAY]},
+        "a message of the tool 'tool' before the first answer",
+    ),
     (
         {"messages": [{"role": "user", "content": [{"type": "image", "url": "x"}]}, SAY]},
         "'content' holds image, expected text",

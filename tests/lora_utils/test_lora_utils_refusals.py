@@ -126,7 +126,7 @@ A, B = f"{PRE}m.q.lora_A.weight", f"{PRE}m.q.lora_B.weight"
         (lambda tensors: tensors.clear(), "holds no tensors"),
         (lambda tensors: tensors.pop(B), r"'m\.q' has lora_A, expected lora_A and lora_B"),
         (lambda tensors: tensors.pop(A), r"'m\.q' has lora_B, expected lora_A and lora_B"),
-        (rename(A, "m.q.lora_A.weight"), "lacks the prefix 'base_model.model.'"),
+        (rename(A, "m.q.lora_A.weight"), "lacks the prefix 'base_model.model.', under which PEFT looks"),
         (rename(A, f"{PRE}m.q.lora_A"), "is not a key of PEFT"),
         (rename(A, f"{PRE}m.q.lora_A.a.b.weight"), "is not a key of PEFT"),
         (rename(A, f"{PRE}m.q.lora_embedding_A"), "has lora_B and lora_embedding_A, expected"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..data_loader import DataSource
@@ -25,6 +26,7 @@ __all__ = [
     "needs_of",
     "own_tokenizer",
     "provenance",
+    "unused_revision",
 ]
 
 
@@ -116,7 +118,7 @@ def provenance(config: MergeConfig, base: "BaseModelIndex | None") -> dict[str, 
     if config.base_model is not None:
         found["base"] = {
             "class": None if base is None else base.class_name,
-            "revision": config.base_revision,
+            "revision": None if Path(config.base_model).is_dir() else config.base_revision,
             "commit": None if base is None else base.commit,
             "trust_remote_code": config.trust_remote_code,
             "allow_pickle": config.allow_pickle,
@@ -129,6 +131,16 @@ def provenance(config: MergeConfig, base: "BaseModelIndex | None") -> dict[str, 
         if source is not None and source.dataset is not None
     }
     return found | ({"data": data} if data else {})
+
+
+def unused_revision(config: MergeConfig) -> tuple[str, ...]:
+    """A sentence where a revision is asked of a base that has none."""
+    if config.base_revision is None or config.base_model is None or not Path(config.base_model).is_dir():
+        return ()
+    return (
+        f"base_revision {config.base_revision!r} is not used: the base {config.base_model!r} is a folder, which is "
+        f"read as it is; revisions belong to ids of the hub",
+    )
 
 
 def _loaded(choice: "TokenizerChoice", config: MergeConfig) -> "PreTrainedTokenizerBase":

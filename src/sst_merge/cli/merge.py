@@ -57,7 +57,7 @@ def merge(config: Path | None, adapters: Sequence[str], settings: Sequence[str],
         )
     from ..data_loader import resolve_device, torch_type
     from ..merging import merge_to_folder
-    from .inputs import load_adapters, load_inputs, own_tokenizer
+    from .inputs import load_adapters, load_inputs, own_tokenizer, unused_revision
 
     opened = load_adapters(checked)
     tokenizer = own_tokenizer(checked, opened)
@@ -66,7 +66,7 @@ def merge(config: Path | None, adapters: Sequence[str], settings: Sequence[str],
         opened,
         resolve_device(checked.device),
         "command line" if config is None else str(config),
-        notes=tokenizer.warnings,
+        notes=(*tokenizer.warnings, *unused_revision(checked)),
     )
     dtype = torch_type(checked.output.dtype) if checked.output.dtype else None
     with progress_bars() as progress:
@@ -106,7 +106,7 @@ def merge(config: Path | None, adapters: Sequence[str], settings: Sequence[str],
 def _plan(
     config: MergeConfig, adapters: "list[Adapter]", device: str, source: str, *, notes: Sequence[str]
 ) -> "MergePlan":
-    from ..data_loader import torch_type
+    from ..data_loader import check_weights, torch_type
     from ..merging import MergeSettings, plan_merge
     from .inputs import load_base_index, needs_of, provenance
 
@@ -129,6 +129,8 @@ def _plan(
     try:
         needs = needs_of(config)
         base, unchecked = load_base_index(config, adapters, needed=needs.data or needs.base)
+        if config.base_model is not None and (needs.data or needs.base):
+            check_weights(config.base_model, config.access)
         return plan_merge(
             adapters,
             config.merge.method,

@@ -2,7 +2,7 @@
 
 from .access import PLAIN, BaseAccess, BaseAccessFields
 from .answer_logits import AnswerLogits, answer_logits, can_share_prefix
-from .base_model import base_fingerprint, load_base_model, load_tokenizer, resolve_device, torch_type
+from .base_model import base_fingerprint, check_weights, load_base_model, load_tokenizer, resolve_device, torch_type
 from .batch import Batch
 from .chat_template import check_chat_template
 from .encode import EncodedRow, encode_each, encode_rows, pad_rows
@@ -28,6 +28,7 @@ __all__ = [
     "base_fingerprint",
     "can_share_prefix",
     "check_chat_template",
+    "check_weights",
     "choose_tokenizer",
     "empty_model",
     "encode_each",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["base_fingerprint", "load_base_model", "load_tokenizer", "resolve_device", "torch_type"]
+__all__ = ["base_fingerprint", "check_weights", "load_base_model", "load_tokenizer", "resolve_device", "torch_type"]
 
 _DECIDING = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja")
 
@@ -103,6 +103,25 @@ def load_base_model(
     return model.eval()
 
 
+def check_weights(reference: str, access: BaseAccess = PLAIN) -> None:
+    """Refuse a base whose weights could not be loaded later, without reading any; a hub id passes.
+
+    Args:
+        reference: folder or hub id.
+        access: what may be read.
+
+    Raises:
+        BaseModelError: a folder that holds pickles alone, which may not be read.
+    """
+    folder = Path(reference)
+    pickles = sorted(folder.glob("pytorch_model*.bin")) if folder.is_dir() and not access.allow_pickle else []
+    if pickles and not any(folder.glob("*.safetensors")):
+        raise BaseModelError(
+            f"base model {reference!r}: found {pickles[0].name} but no safetensors; pickles can run code and are read "
+            f"only with --allow-pickle. Save the model again with safe_serialization=True, or allow it"
+        )
+
+
 def load_tokenizer(reference: str, *, access: BaseAccess = PLAIN) -> "PreTrainedTokenizerBase":
     """Load the tokenizer of a base model, or of another folder that holds one.
 
@@ -143,7 +162,12 @@ def _loading(reference: str, what: str, access: BaseAccess) -> Iterator[None]:
         advice = code_advice(error, access)
         if what == "model" and not access.allow_pickle and "safetensors" in str(error):
             advice += "; weights saved as pickles can run code and are read only with --allow-pickle"
+        # A tokenizer may be asked for by a name of its own (--tokenizer), which is no base model.
+        found, expected = (
+            (f"base model {reference!r}: transformers cannot load its model", "a causal language model")
+            if what == "model"
+            else (f"{reference!r}: transformers cannot load its tokenizer", "a model or adapter with a tokenizer")
+        )
         raise BaseModelError(
-            f"base model {reference!r}: transformers cannot load its {what} ({first_line(error)}); expected a folder "
-            f"or hub id of a causal language model with its tokenizer{advice}"
+            f"{found} ({first_line(error)}); expected a folder or hub id of {expected}{advice}"
         ) from error

@@ -187,7 +187,8 @@ def _first_exchange(record: Record, field: str, *, fixed: bool) -> Exchange:
             if fixed:
                 return Exchange("\n\n".join([*before, *asked]), "", _unused(fields, record))
         elif speaker in _TOOLS or (speaker in _ASSISTANTS and turn.get("tool_calls")):
-            raise UnusableRecordError(f"field {field!r} has a tool ({speaker!r}) before the first answer in words")
+            what = "the use of a tool by" if speaker in _ASSISTANTS else "a message of the tool"
+            raise UnusableRecordError(f"field {field!r} has {what} {speaker!r} before the first answer in words")
         elif speaker not in _ASSISTANTS:
             raise UnusableRecordError(
                 f"field {field!r} has a message of {speaker[:40]!r}, expected user, assistant or system"

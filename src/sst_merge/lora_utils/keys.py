@@ -77,8 +77,8 @@ def sort_keys(
             wrapped.append(key)
         if not plain.startswith(PREFIX):
             raise AdapterError(
-                f"{file}: tensor {key!r} lacks the prefix {PREFIX!r}, so PEFT would ignore it silently; save the "
-                f"adapter with PeftModel.save_pretrained"
+                f"{file}: tensor {key!r} lacks the prefix {PREFIX!r}, under which PEFT looks for weights, so PEFT "
+                f"would not load it; save the adapter with PeftModel.save_pretrained"
             )
         name = plain.removeprefix(PREFIX)
         match = factor_key.fullmatch(name)
