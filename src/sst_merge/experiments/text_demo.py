@@ -71,7 +71,9 @@ def run_text_demo(file: Path, out: Path, seed: int = 0) -> None:
     """
     import torch
     from rich.console import Console
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     torch.set_num_threads(min(2, os.cpu_count() or 1))
     started = time.perf_counter()
     console = Console()
