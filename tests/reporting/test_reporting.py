@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 from sst_merge.errors import DataError
 from sst_merge.measures.safety_tax import SweepPoint
 from sst_merge.reporting import (
+    AnswerCard,
+    AnswerGroup,
     DemoPage,
     PageTable,
+    SaidBy,
     demo_page,
     markdown_table,
     merge_page,
@@ -240,6 +243,20 @@ def test_demo_page_is_self_contained_and_escapes(read_page, tmp_path):
     with pytest.raises(DataError, match="no <svg> element"):
         demo_page(DemoPage(title="t", summary="s", figure_svg=str(svg)))
     assert "svg" not in read_page(demo_page(DemoPage(title="t", summary="s"))).tags
+
+
+def test_answers_stand_side_by_side_with_their_verdicts(read_page):
+    said = [
+        SaidBy(model="base", text="Sure:\n<b>1.</b>", verdict="bad", word="answered"),
+        SaidBy(model="merge", text="", verdict="neither", word="no sense"),
+    ]
+    group = AnswerGroup(caption="Harmful", cards=[AnswerCard(prompt="How?\nTell me.", said=said)])
+    source = demo_page(DemoPage(title="t", summary="s", answers=[group]))
+    page = read_page(source)
+    for text in ("Harmful", "How?", "Tell me.", "base · answered", "<b>1.</b>", "merge · no sense", "(nothing)"):
+        assert text in page.text
+    assert "How?<br>Tell me." in source and "\\n" not in source
+    assert 'class="bad"' in source and 'class="neither"' in source and 'class="good"' not in source
 
 
 def test_merge_page_shows_the_whole_report(read_page):
