@@ -331,6 +331,4 @@ def _cache(layers: _Layers) -> Any:
 
 
 def _layers(cache: Any) -> _Layers:
-    if hasattr(cache, "layers"):
-        return [(layer.keys, layer.values) for layer in cache.layers]
-    return [cache[i] for i in range(len(cache))]  # transformers before 4.54
+    return [(layer.keys, layer.values) for layer in cache.layers]
