@@ -506,7 +506,12 @@ def _demo() -> dict[str, str]:
         torch.set_num_threads = threads
     if refusal:
         return {"demo": refusal}
-    return {file.parent.as_posix(): _digests_of(file.parent) for file in sorted(Path("demo").rglob(WEIGHTS))}
+    folders = [file.parent for file in sorted(Path("demo").rglob(WEIGHTS))]
+    for folder in folders:
+        # The bundled base is named by its place in this checkout.
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8")) | {"base_model_name_or_path": None}
+        (folder / CONFIG).write_text(json.dumps(config, sort_keys=True), encoding="utf-8")
+    return {folder.as_posix(): _digests_of(folder) for folder in folders}
 
 
 # What is compared.

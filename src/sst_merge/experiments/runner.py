@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing.connection import wait as wait_for
-from typing import Any
 
 from ..errors import SSTMergeError
 from ..progress import Progress
+from ..threads import one_thread
 from .cells import Cell, CellStore
 from .provenance import code_digest, commit, machine, versions
 
@@ -101,7 +101,8 @@ def run_cells(
 
     count = workers if isinstance(workers, int) else workers.count
     if count == 1 or len(todo) == 1:
-        with _one_thread():
+        # As the worker processes: the order of float additions depends on the number of threads.
+        with one_thread():
             for cell in todo:
                 finished(cell, *_do(cell, store))
     elif todo:
@@ -154,19 +155,6 @@ def _end_with_parent() -> None:
     if parent is not None:
         wait_for([parent.sentinel])
         os._exit(1)
-
-
-@contextlib.contextmanager
-def _one_thread() -> Any:
-    """The order of float additions depends on the number of threads; one thread is what the workers have, too."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _do(cell: Cell, store: CellStore) -> tuple[float, str | None]:

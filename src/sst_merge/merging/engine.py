@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +14,13 @@ from ..fim_calculator import module_updates
 from ..lora_utils import LoraFactors
 from ..methods import Layer
 from ..progress import Progress
+from ..threads import one_thread
 from .delta import FormedUpdates, compress_delta, keep_freed_memory
 from .plan import MergePlan, ModulePlan
 from .ranges import check_range
 from .report import ModuleFigures
 
-__all__ = ["MergedModule", "merged_modules", "module_generator", "one_thread"]
+__all__ = ["MergedModule", "merged_modules", "module_generator"]
 
 # Cores and thin bases cost little in float64, and their rounding would otherwise eat up float32's last digit.
 _CORE_DTYPE = torch.float64
@@ -83,21 +83,6 @@ def merged_modules(
         yield MergedModule(module.name, written, ModuleFigures.of(truncation, shape))
         if progress is not None:
             progress("merge", index + 1, len(plan.modules))
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch compute on one thread while the block runs.
-
-    Sums are added in another order by another number of threads, and singular vectors of close singular values turn
-    with the last bits: with one thread the result is the same bytes on every number of processors.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def module_generator(seed: int, module: str) -> torch.Generator:

@@ -13,8 +13,9 @@ import torch
 from ..lora_utils import Adapter, Ranks
 from ..methods import MergeProblem, Prepared
 from ..progress import Progress
+from ..threads import one_thread
 from .calibration_record import calibration_records
-from .engine import MergedModule, merged_modules, one_thread
+from .engine import MergedModule, merged_modules
 from .inputs import NO_INPUTS, MergeInputs
 from .plan import MergePlan
 from .report import AdapterRecord, MergeReport, ModuleFigures, package_versions

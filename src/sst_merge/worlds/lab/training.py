@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.functional import cross_entropy
 
+from ...threads import one_thread
 from .exact_match import IGNORE, pad_batch, remembered
 from .mixtures import Mixture
 from .recipe import AdapterRecipe, BaseRecipe
@@ -36,14 +37,9 @@ def reproducibly(seed: int) -> Iterator[None]:
     Yields:
         Nothing.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            yield
-    finally:
-        torch.set_num_threads(threads)
+    with one_thread(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def train(
