@@ -52,7 +52,7 @@ TAX_BUDGET, REFINE = 0.05, 60
 YOUR_OWN = "sst-merge merge your_config.yaml --dry-run"
 _SAVED = "SST-Merge, saved adapter"
 _ALONE = {"base": "base", "skills alone": "skill adapter alone", "safety alone": "safety adapter alone"}
-COLUMNS = ("model", "skill", "safety direct", "safety jailbreak", "over-refusal", "knowledge", "safety tax")
+COLUMNS = ("model", "skill", "safety direct", "safety wrapped", "refuses harmless", "general", "safety tax")
 
 
 @dataclass(frozen=True)

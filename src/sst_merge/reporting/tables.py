@@ -81,6 +81,10 @@ def markdown_table(rows: Sequence[Sequence[object]], columns: Sequence[str]) -> 
     return "".join([line(columns), line(rule), *map(line, rows)])
 
 
+_LONGEST_WORD = 24
+"""Of a first column, kept whole in a terminal that is too narrow for the table."""
+
+
 def rich_table(rows: Sequence[Sequence[object]], columns: Sequence[str], *, title: str | None = None) -> "Table":
     """A table for a rich console; neither square brackets nor control characters of cells mean anything."""
     from rich.box import SIMPLE_HEAD
@@ -93,4 +97,8 @@ def rich_table(rows: Sequence[Sequence[object]], columns: Sequence[str], *, titl
         table.add_column(Text(visible(name)), justify="right" if numeric else "left")
     for row in rows:
         table.add_row(*(Text(visible(cell_text(cell))) for cell in row))
+    if table.columns:
+        # In a narrow terminal the figures wrap, and no name loses its end.
+        words = [word for row in rows for word in visible(cell_text(row[0])).split()]
+        table.columns[0].min_width = min(max(map(len, words), default=0), _LONGEST_WORD)
     return table
