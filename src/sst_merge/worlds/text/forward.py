@@ -210,26 +210,31 @@ class Reader:
             For each row the log-probability of each answer token, and whether it was the likeliest, (answer,) each.
         """
         found: list[tuple[Tensor, Tensor]] = [(torch.empty(0), torch.empty(0))] * len(rows)
-        for part in self._parts([len(ids) for ids, _ in rows]):
-            ids, mask = _left_padded([rows[i][0] for i in part])
-            longest = ids.shape[1]
+        shared = common_prefix([ids[:asked] for ids, asked in rows]) if len(rows) > 1 else 0
+        prefix = self._prefix(rows[0][0][:shared]) if shared else []
+        for part in self._parts([len(ids) - shared for ids, _ in rows]):
+            own = [rows[i][0][shared:] for i in part]
             kept = max(len(rows[i][0]) - rows[i][1] for i in part)
-            logits = self._forward(ids, mask, None, last=kept + 1)[:, :-1]
+            cache = _cache(_expanded(prefix, len(part))) if shared else None
+            logits = self._behind(own, shared, cache, last=kept + 1)[0][:, :-1]
             for k, i in enumerate(part):
                 n = len(rows[i][0]) - rows[i][1]
-                own, target = logits[k, kept - n :], ids[k, longest - n :]
-                likely = own.log_softmax(-1)[torch.arange(n), target]
-                found[i] = likely, own.argmax(-1) == target
+                scores, target = logits[k, kept - n :], torch.tensor(own[k][len(own[k]) - n :])
+                likely = scores.log_softmax(-1)[torch.arange(n), target]
+                found[i] = likely, scores.argmax(-1) == target
         return found
 
     def _read(self, part: list[int], rows: Sequence[Ids], shared: int, prefix: _Layers, *, keep: bool) -> Prompts:
         """One batch behind what all its rows begin with."""
-        ids, own = _left_padded([rows[i][shared:] for i in part])
-        n = len(part)
-        mask = torch.cat([torch.ones(n, shared, dtype=own.dtype), own], dim=1)
-        cache = _cache([(k.expand(n, -1, -1, -1), v.expand(n, -1, -1, -1)) for k, v in prefix])
-        logits = self._forward(ids, mask, cache if shared or keep else None, last=1)[:, 0]
-        return Prompts(tuple(part), _layers(cache) if keep else [], mask, logits)
+        cache = _cache(_expanded(prefix, len(part))) if shared or keep else None
+        logits, mask = self._behind([rows[i][shared:] for i in part], shared, cache, last=1)
+        return Prompts(tuple(part), _layers(cache) if keep else [], mask, logits[:, 0])
+
+    def _behind(self, rows: Sequence[Ids], shared: int, cache: Any, *, last: int) -> tuple[Tensor, Tensor]:
+        """Logits of the last positions, (b, last, v), and the mask of all, where the cache holds ``shared`` tokens."""
+        ids, own = _left_padded(rows)
+        mask = torch.cat([torch.ones(len(rows), shared, dtype=own.dtype), own], dim=1)
+        return self._forward(ids, mask, cache, last=last), mask
 
     def _forward(self, ids: Tensor, mask: Tensor, cache: Any, *, last: int) -> Tensor:
         """Logits of the last positions, (b, last, v), float32 on the CPU; the cache takes up what was read."""
@@ -319,6 +324,10 @@ def _concatenated(parts: Sequence[Prompts]) -> Prompts:
     mask = torch.cat([pad(part.mask, (longest - part.mask.shape[1], 0)) for part in parts])
     rows = tuple(i for part in parts for i in part.rows)
     return Prompts(rows, layers, mask, torch.cat([part.logits for part in parts]))
+
+
+def _expanded(layers: _Layers, n: int) -> _Layers:
+    return [(keys.expand(n, -1, -1, -1), values.expand(n, -1, -1, -1)) for keys, values in layers]
 
 
 def _cache(layers: _Layers) -> Any:
