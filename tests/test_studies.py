@@ -4,8 +4,12 @@ import json
 import runpy
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from sst_merge.experiments.cells import Cell, CellStore
+from sst_merge.experiments.plan import Planned
 
 STUDIES = Path(__file__).parents[1] / "studies"
 SCRIPTS = sorted(path for path in STUDIES.rglob("*.py") if '__name__ == "__main__"' in path.read_text(encoding="utf-8"))
@@ -48,6 +52,35 @@ def test_figures_are_json_without_nan(file: Path) -> None:
         pytest.fail(f"{file}: holds {name}, which JSON does not know")
 
     assert json.loads(file.read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+@pytest.mark.parametrize(
+    ("changed", "taken"),
+    [
+        ({}, True),
+        ({"code": "new", "version": "9"}, True),
+        ({"artefacts": {"safety": "missing"}}, True),
+        ({"artefacts": {"safety": "other"}}, False),
+        ({"options": {"strength": 2.0}}, False),
+        ({"world": "other"}, False),
+    ],
+)
+def test_packed_cells_of_other_code_stand_in_only_where_all_else_is_equal(
+    tmp_path: Path, changed: dict[str, Any], taken: bool
+) -> None:
+    study = runpy.run_path(str(STUDIES / "smollm2" / "measure.py"))
+    depends = {"code": "old", "version": "1", "world": "w", "artefacts": {"safety": "abc"}, "options": {}}
+    store = CellStore(tmp_path / "there")
+    store.save(
+        Cell("sweep", "kept", {"n": 1}, depends), {"right": "10"}, seconds=1.0, run={"commit": "c", "finished": "1"}
+    )
+    study["pack"](tmp_path, store)
+    here = CellStore(tmp_path / "here")
+    assert study["unpack"](tmp_path, here) == 1
+    wanted = Cell("sweep", "wanted", {"n": 1}, depends | changed)
+    found = study["keep_older"](here, [Planned(wanted, "tax", "group", "label", 0)])
+    assert here.has(wanted) == taken
+    assert found == ({"c": 1} if taken and changed else {})
 
 
 @pytest.mark.parametrize(("n", "low", "high"), [(5, 1, 5), (7, 1, 7), (10, 2, 9), (15, 4, 12), (20, 6, 15)])

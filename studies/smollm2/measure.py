@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from study import study_options, write_page
 
-from sst_merge.experiments.cells import CellStore, canonical
+from sst_merge.experiments.cells import Cell, CellStore, canonical
 from sst_merge.experiments.config import ExperimentConfig, load_experiment_config
 from sst_merge.experiments.plan import Planned
 from sst_merge.experiments.run import EXPERIMENTS, Experiments
@@ -100,18 +100,23 @@ def keep_older(store: CellStore, planned: Sequence[Planned]) -> Counter[str]:
         cell, path = entry.cell, store.path(entry.cell)
         if path.is_file():
             continue
-        for _, older, kept in sorted(found[_but_code(cell.kind, cell.parameters, cell.depends)], reverse=True)[:1]:
-            here = cell.depends["artefacts"]
-            if all(here[name] in {"missing", digest} for name, digest in kept["depends"]["artefacts"].items()):
-                with atomic_file(path) as aside:
-                    aside.write_bytes(older.read_bytes())
-                taken[str(kept["run"]["commit"])] += 1
+        same = [of for of in found[_but_code(cell.kind, cell.parameters, cell.depends)] if _same_adapters(of[2], cell)]
+        if same:
+            _, older, kept = max(same, key=lambda of: of[0])
+            with atomic_file(path) as aside:
+                aside.write_bytes(older.read_bytes())
+            taken[str(kept["run"]["commit"])] += 1
     return taken
 
 
 def _but_code(kind: str, parameters: Mapping[str, Any], depends: Mapping[str, Any]) -> str:
     rest = {name: value for name, value in depends.items() if name not in {"artefacts", "code", "version"}}
     return canonical([kind, parameters, rest])
+
+
+def _same_adapters(kept: Mapping[str, Any], cell: Cell) -> bool:
+    here = cell.depends["artefacts"]
+    return all(here.get(name) in {"missing", digest} for name, digest in kept["depends"]["artefacts"].items())
 
 
 def adapters_of(experiments: Experiments, names: list[str]) -> list[dict[str, Any]]:
