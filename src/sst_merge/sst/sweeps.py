@@ -19,6 +19,7 @@ _KRONECKER = {**_FISHER, "fisher": {"structure": "kronecker"}}
 
 SWEEPS: tuple[MethodSweep | TwoStageSweep, ...] = (
     MethodSweep("SST-Merge", _MU),
+    MethodSweep("SST-Merge, strength 1.5", _MU, {"strength": 1.5}, on_request=True),
     MethodSweep("SST-Merge, Fisher utility", _MU, _FISHER, on_request=True),
     MethodSweep("SST-Merge, Fisher utility, wide inputs", _MU, _WIDE, on_request=True),
     MethodSweep("SST-Merge, block", _MU, {"fisher": {"structure": "block"}}, on_request=True),
