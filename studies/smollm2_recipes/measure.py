@@ -11,7 +11,6 @@ adapter: harmful prompts refused, ordinary ones not, look-alikes as rarely as su
 import json
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +47,7 @@ def tried(adapter: str, changed: dict[str, Any], seed: int) -> dict[str, Any]:
         seed: of the training.
 
     Returns:
-        Plain values: settings, seconds of processor time, kind → outcomes as text.
+        Plain values: settings, seconds of training, kind → outcomes as text.
     """
     content = yaml.safe_load(WORLD.read_text(encoding="utf-8"))
     role = content["roles"]["safety" if adapter == SAFETY else "expert"]
@@ -59,9 +58,8 @@ def tried(adapter: str, changed: dict[str, Any], seed: int) -> dict[str, Any]:
         file.write_text(yaml.safe_dump(content), encoding="utf-8")
         world = open_world("text", file=str(file))
     assert isinstance(world, TextWorld)
-    began = time.process_time()
     path = world.make(Artefact(UNALIGNED, adapter, seed))
-    seconds = time.process_time() - began
+    seconds = json.loads((path / "training_report.json").read_text(encoding="utf-8"))["seconds"]
     asked = ASKED if adapter == SAFETY else {task_kind(adapter): 150, "ordinary": 48}
     update, model = adapters_update([Adapter.load(path)]), world.model(UNALIGNED)
     with UpdatedModel(model, list(update)) as updated:
@@ -117,7 +115,7 @@ def table(lines: list[dict[str, Any]]) -> str:
             line["seconds"],
             *(figure_text(named.get(kind), digits=2) for kind in kinds),
         ])
-    return markdown_table(rows, ["Adapter", *lines[0]["settings"], "CPU seconds", *kinds])
+    return markdown_table(rows, ["Adapter", *lines[0]["settings"], "Seconds", *kinds])
 
 
 def main() -> None:
@@ -126,13 +124,15 @@ def main() -> None:
     parser.add_argument("adapter", nargs="?", help="of the world; without it only the page is written")
     parser.add_argument("changed", nargs="*", metavar="NAME=VALUE", help="rows of the role or fields of its recipe")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--note", help="below the tables")
     options = parser.parse_args()
     torch.set_num_threads(1)
     file = options.out / "figures.json"
     lines = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
     if options.adapter is not None:
         changed = {name: yaml.safe_load(value) for name, _, value in (text.partition("=") for text in options.changed)}
-        lines.append(tried(options.adapter, changed, options.seed))
+        note = {} if options.note is None else {"note": options.note}
+        lines.append(tried(options.adapter, changed, options.seed) | note)
     write_page(options.out, page(lines), lines)
 
 
