@@ -118,18 +118,11 @@ def read_header(
             f"drop_modules_to_save=True (--drop-modules-to-save)"
         )
     kept = sorted(keys.parts, key=natural_key)
-    if not kept:
+    if not kept and not keys.nested:
         raise AdapterError(f"{file}: holds no LoRA factors; expected lora_A and lora_B of at least one module")
     names = {module: (module, stored_name(next(iter(keys.parts[module].values())))) for module in kept}
-    if settings.target_parameters:
-        for module in kept:
-            if not any(settings.coverage.covers(name) for name in names[module]):
-                raise AdapterError(
-                    f"{file}: module {module!r} is none of target_modules, so it belongs to target_parameters "
-                    f"{list(settings.target_parameters)}: {TARGET_PARAMETERS}, which is not supported. "
-                    f"{how_to_leave_out(module)}"
-                )
-    modules = {module: _entry(file, module, names[module], keys.parts[module], tensors, settings) for module in kept}
+    _refuse_bare_parameters(file, names, keys, settings)
+    modules = {module: _entry(file, module, names, keys.parts[module], tensors, settings) for module in kept}
     return Header(
         modules,
         tuple(sorted(keys.left_out)),
@@ -169,6 +162,35 @@ def _refuse_biases(file: Path, keys: Iterable[str], settings: LoraSettings) -> N
             f"base model, such as {biases[0]!r}, not updates; train with bias='none', or with lora_bias=True where "
             f"biases must move"
         )
+
+
+def _refuse_bare_parameters(
+    file: Path, names: Mapping[str, tuple[str, str]], keys: SortedKeys, settings: LoraSettings
+) -> None:
+    """Look for LoRA that belongs to no linear layer.
+
+    Raises:
+        AdapterError: there is some; all of it is said in one sentence, so that one more try is enough.
+    """
+    others = []
+    if settings.target_parameters:
+        others = [m for m in names if not any(settings.coverage.covers(name) for name in names[m])]
+    refused = sorted({*others, *keys.nested}, key=natural_key)
+    if not refused:
+        return
+    if keys.nested:
+        key = next(iter(keys.nested.values()))
+        found = f"tensor {key!r} belongs to a LoRA inside a LoRA (fused experts, nn.MultiheadAttention)"
+    else:
+        found = (
+            f"module {others[0]!r} is none of target_modules, so it belongs to target_parameters "
+            f"{list(settings.target_parameters)}"
+        )
+    count = f"{len(refused)} module{'s' * (len(refused) > 1)} of this kind"
+    raise AdapterError(
+        f"{file}: {found}: {TARGET_PARAMETERS}, which is not supported ({count}); expected LoRA of linear layers. "
+        f"{how_to_leave_out(refused, names)}"
+    )
 
 
 def _notes(
@@ -224,7 +246,7 @@ def _listed(names: Collection[str]) -> str:
 def _entry(
     file: Path,
     module: str,
-    names: tuple[str, str],
+    names: Mapping[str, tuple[str, str]],
     parts: Mapping[str, str],
     tensors: Mapping[str, tuple[str, tuple[int, ...]]],
     settings: LoraSettings,
@@ -253,14 +275,15 @@ def _entry(
             + (
                 "(a piece of a DeepSpeed or FSDP save); gather the weights when saving"
                 if min(len(a_shape), len(b_shape)) < 2
-                else f"(convolutions are not supported). {how_to_leave_out(module)}"
+                else f"(convolutions are not supported). {how_to_leave_out([module], names)}"
             )
         )
-    rank, scale = _rank_and_scale(file, module, names, a_shape[0], settings)
+    rank, scale = _rank_and_scale(file, module, names[module], a_shape[0], settings)
     if a_shape[0] != rank or b_shape[1] != rank:
         raise AdapterError(
             f"{file}: module {module!r} has A {a_shape} and B {b_shape}, but r and rank_pattern of the configuration "
             f"say rank {rank}; restore the adapter_config.json that was saved with this file"
+            + _if_stacked(module, a_shape[0], b_shape[1], rank, names)
         )
     bias_key = parts.get(f"{b_part}.bias")
     if bias_key is not None and tensors[bias_key][1] != (b_shape[0],):
@@ -268,6 +291,15 @@ def _entry(
     a, b = kind.from_file(torch.empty(a_shape, device="meta"), torch.empty(b_shape, device="meta"))
     layout = ModuleLayout(b.shape[0], a.shape[1], rank + int(bias_key is not None), kind, bias_key is not None)
     return ModuleEntry(parts[a_part], parts[b_part], bias_key, scale, layout)
+
+
+def _if_stacked(module: str, a_rows: int, b_columns: int, rank: int, names: Collection[str]) -> str:
+    """A word about fused experts: as many factor pairs as there are experts, one below the other."""
+    if "expert" not in module or a_rows != b_columns or a_rows % rank:
+        return ""
+    return f". If these are {a_rows // rank} fused experts of rank {rank}: they are not supported. " + how_to_leave_out(
+        [module], names
+    )
 
 
 def _rank_and_scale(

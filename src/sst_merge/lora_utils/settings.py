@@ -83,7 +83,10 @@ _REFUSED: Mapping[str, RefusedField] = {
         "export the adapter for the Hugging Face model",
     ),
 }
-TARGET_PARAMETERS = "LoRA on bare parameters (fused experts) is one factor pair for a stack of matrices"
+TARGET_PARAMETERS = (
+    "LoRA on bare parameters (fused experts, their router) belongs to no linear layer, and of experts one pair of "
+    "factors holds a stack"
+)
 _MLX_FIELDS = frozenset({"lora_parameters", "fine_tune_type", "adapter_path"})
 # Initialisations that subtract something from the base weight: ΔW is relative to a base that is not on disk.
 _BASE_CHANGING_INITS = ("pissa", "olora", "corda", "lora_ga", "loftq")

@@ -95,6 +95,18 @@ class MergePlan:
     provenance: Mapping[str, object]
 
     @property
+    def merging_order(self) -> tuple[Adapter, ...]:
+        """The adapters as the method sees them.
+
+        By name where it draws and promises that their order does not matter: sums in another order round otherwise,
+        and bases of another order turn what is drawn in them.
+        """
+        promises = self.method.promises
+        if promises.deterministic or not promises.symmetric:
+            return self.adapters
+        return tuple(sorted(self.adapters, key=lambda adapter: adapter.name))
+
+    @property
     def output_rank(self) -> int:
         """Upper bound of the output's r."""
         return max(module.rank for module in self.modules)

@@ -119,9 +119,9 @@ def merge_problem(plan: MergePlan, inputs: MergeInputs, *, progress: Progress | 
     """
     from ..fim_calculator import build_spaces
 
-    built = build_spaces(plan.adapters, dtype=plan.settings.compute_dtype, device=plan.settings.device)
+    built = build_spaces(plan.merging_order, dtype=plan.settings.compute_dtype, device=plan.settings.device)
     return MergeProblem(
-        adapters=plan.adapters,
+        adapters=plan.merging_order,
         spaces={module.name: built[module.name] for module in plan.modules},
         model=inputs.model,
         harm=inputs.harm,
