@@ -8,6 +8,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..errors import AdapterError
+from ..texts import counted
 from .folders import WEIGHTS_NAME, find_weights
 from .keys import SortedKeys, how_to_leave_out, sort_keys, stored_name
 from .layouts import ModuleKind, layer_kinds
@@ -203,8 +204,8 @@ def _notes(
     notes = []
     if keys.wrapped:
         notes.append(
-            f"the names of {len(keys.wrapped)} tensors hold segments of wrappers, such as {keys.wrapped[0]!r}, and are "
-            f"read without them; PEFT would load none of these into a plain model"
+            f"segments of wrappers stand in the names of {counted(len(keys.wrapped), 'tensor')}, such as "
+            f"{keys.wrapped[0]!r}, which are read without them; PEFT would load none of these into a plain model"
         )
     # PEFT puts the name in when it loads; only its own default is recognised where it stands in the keys already.
     if keys.adapter_name not in {"", "default"}:
@@ -313,7 +314,7 @@ def _rank_and_scale(
     Raises:
         AdapterError: both fit, with different scales.
     """
-    said = {(settings.rank(name), settings.scale(name)) for name in names}
+    said = {(settings.rank(name), settings.scale(name)) for name in set(names)}
     fitting = {(rank, scale) for rank, scale in said if rank == rows}
     if len(fitting) > 1 and settings.names_alpha(names[1]) and not settings.names_alpha(module):
         return settings.rank(names[1]), settings.scale(names[1])

@@ -7,9 +7,8 @@ character, as in a regular expression, so it is found by its length and the plac
 
 import re
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 
-__all__ = ["ModulePatterns", "pattern_value"]
+__all__ = ["ModulePatterns"]
 
 _PLAIN = re.compile(r"(\^?)((?:[\w/.-]|\\[^\w\s])+)", re.ASCII)
 _SIGN = re.compile(r"\\(.)|(\.)")
@@ -54,6 +53,8 @@ class ModulePatterns:
 
     def find(self, module: str) -> float | None:
         """Value of the first pattern that matches, or of one that is the name itself; None where there is none."""
+        if not self._values:
+            return None
         if "\n" in module:
             return self._exact.get(module)
         first = min(self._plain_matches(module), default=len(self._values))
@@ -85,20 +86,3 @@ class ModulePatterns:
             if dot < 0:
                 return
             start = dot + 1
-
-
-def pattern_value(patterns: Mapping[str, float], module: str, default: float) -> float:
-    """PEFT's lookup in rank_pattern and alpha_pattern: the first key that matches the end of the module name.
-
-    Args:
-        patterns: regular expression → value.
-        module: canonical module name.
-        default: value where no key matches.
-    """
-    found = _prepared(tuple(patterns.items())).find(module)
-    return default if found is None else found
-
-
-@lru_cache(maxsize=8)
-def _prepared(patterns: tuple[tuple[str, float], ...]) -> ModulePatterns:
-    return ModulePatterns(dict(patterns))

@@ -33,11 +33,13 @@ class MergedModule:
         name: canonical module name.
         factors: the merged update, on the CPU.
         figures: for the report.
+        drowned: adapters of which rounding leaves nothing here, beside much larger ones.
     """
 
     name: str
     factors: LoraFactors
     figures: ModuleFigures
+    drowned: tuple[str, ...] = ()
 
 
 def merged_modules(
@@ -74,13 +76,13 @@ def merged_modules(
         generator = module_generator(settings.seed, module.name)
         space = spaces[module.name] if spaces is not None else None
         try:
-            check_range(factors, weights, names)
+            drowned = check_range(factors, weights, names)
             with one_thread():
                 lifted, truncation, shape = merge_one(plan, module, factors, generator, state, space)
         except MergeError as error:
             raise MergeError(f"module {module.name!r}: {error}") from error
         written = lifted.to(device="cpu", dtype=settings.compute_dtype)
-        yield MergedModule(module.name, written, ModuleFigures.of(truncation, shape))
+        yield MergedModule(module.name, written, ModuleFigures.of(truncation, shape), drowned)
         if progress is not None:
             progress("merge", index + 1, len(plan.modules))
 
