@@ -42,7 +42,7 @@ ADAPTER_CONFIG = document({
     "peft_type": st.just("LORA"),
     "r": st.just(2),
     "lora_alpha": st.integers(1, 9),
-    "rank_pattern": st.just({"q_proj": 2}),
+    "rank_pattern": st.sampled_from([{"q_proj": 2}, {"(.*)*x": 2}, {"(?=q).*": 2}]),
     "alpha_pattern": st.just({"(q|k)_proj": 4.0}),
     "target_modules": st.just(["q_proj"]),
     "use_rslora": st.booleans(),

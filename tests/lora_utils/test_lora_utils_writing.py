@@ -180,7 +180,7 @@ def test_values_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         adapter(1.0, 1e-9).save(tmp_path / "out", dtype=torch.float16)
     # What is advised holds the value.
     wide = Adapter.from_factors(
-        {"x": LoraFactors(torch.full((2, 1), 1e60).double(), torch.ones(1, 2).double())}, name="x"
+        {"x": LoraFactors(torch.full((2, 1), 1e60, dtype=torch.float64), torch.ones(1, 2).double())}, name="x"
     )
     with pytest.raises(AdapterError, match=r"more than torch\.bfloat16 can hold \(.*\); write float64 instead"):
         wide.save(tmp_path / "out", dtype=torch.bfloat16)

@@ -221,7 +221,7 @@ def _notes(
     }
     if any(None in answers for answers in said.values()):
         unset = settings.coverage.target_modules is None
-        found = "is not set" if unset else "(or what is taken out of it) is an expression that may take forever to try"
+        found = "is not set" if unset else "(or what is taken out of it) is an expression that is not tried here"
         notes.append(f"target_modules {found}, so which modules PEFT would load cannot be told; all are read here")
     uncovered = [module for module, answers in said.items() if answers == {False}]
     if uncovered:

@@ -262,5 +262,8 @@ def _pattern(file: Path, raw: Mapping[str, Any], field: str) -> list[tuple[str, 
         ModulePatterns(value)
     except ValueError as error:
         pattern, reason = error.args
-        raise AdapterError(f"{file}: {field} has the key {pattern!r}, not a regular expression ({reason})") from error
+        raise AdapterError(
+            f"{file}: {field} has the key {pattern!r}, which cannot be tried ({reason}); give names of modules, or "
+            f"ends of names"
+        ) from error
     return list(value.items())
