@@ -196,6 +196,15 @@ def test_what_is_left_out_can_be_said_in_one_go(folder: Path) -> None:
         Adapter.load(folder, leave_out=["q", "v"])
 
 
+def test_an_expression_that_is_not_tried_does_not_make_parameters_of_modules(folder: Path) -> None:
+    file = folder / "adapter_config.json"
+    said = {"target_modules": "(?!x).*[qv].*.*", "target_parameters": ["experts.w"]}
+    file.write_text(json.dumps({**json.loads(file.read_text()), **said}))
+    adapter = Adapter.load(folder)
+    assert adapter.modules == ("m.q", "m.v")
+    assert any("is not tried here" in note for note in adapter.notes)
+
+
 def test_fused_experts_that_target_modules_cover_are_known_by_their_shape(folder: Path) -> None:
     change(folder, mlp__experts__lora_A__weight=torch.ones(12, 6), mlp__experts__lora_B__weight=torch.ones(8, 12))
     with pytest.raises(AdapterError, match=r"say rank 3.*If these are 4 fused experts.*--leave-out mlp\.experts"):

@@ -17,9 +17,7 @@ from .console import print_json, print_table, warn
 __all__ = ["env", "lowest_versions", "too_old"]
 
 _PACKAGE = "sst-merge"
-_BOUND = re.compile(
-    r"(?P<name>[A-Za-z0-9._-]+)(?:\[.*\])?\s*>=\s*(?P<lowest>[0-9][0-9.]*)(?P<rest>[^;]*)(?P<only>;.*)?"
-)
+_BOUND = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(?:\[.*\])?\s*>=\s*(?P<lowest>[0-9][0-9.]*)[^;]*(?P<only>;.*)?")
 
 
 @click.command(help="What is installed: versions with the lowest that work, torch's build, devices. For bug reports.")

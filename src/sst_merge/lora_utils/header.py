@@ -175,7 +175,9 @@ def _refuse_bare_parameters(
     """
     others = []
     if settings.target_parameters:
-        others = [m for m in names if not any(settings.coverage.covers(name) for name in names[m])]
+        # What an expression that is not tried says of a module, its shape will tell.
+        unset = settings.coverage.target_modules is None
+        others = [m for m in names if unset or {settings.coverage.covers(name) for name in names[m]} == {False}]
     refused = sorted({*others, *keys.nested}, key=natural_key)
     if not refused:
         return

@@ -138,7 +138,9 @@ class LinearPattern:
             for _ in range(most - least):
                 begin = self._add("SPLIT", None, following, self._sequence(inner, begin))
         for _ in range(least):
-            begin = self._sequence(inner, begin)
+            after, begin = begin, self._sequence(inner, begin)
+            if begin == after:  # nothing, however often
+                break
         return begin
 
 
