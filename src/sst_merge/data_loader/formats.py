@@ -108,7 +108,7 @@ def _comma_separated(stream: Iterable[str], path: Path, refuse: Refuse) -> list[
         records = list(csv.DictReader(stream, strict=True))
     except csv.Error as error:
         raise DataError(f"{path}: not comma-separated values ({error})") from error
-    whole = []
+    whole: list[Record] = []
     for number, record in enumerate(records, start=1):
         if None in record or None in record.values():
             refuse(f"record {number}: its number of fields differs from the header's; quote the commas")

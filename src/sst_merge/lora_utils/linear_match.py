@@ -124,7 +124,8 @@ class LinearPattern:
             case "BRANCH":
                 return self._add("SPLIT", None, *(self._sequence(inner, following) for inner in value[1]))
             case "MAX_REPEAT" | "MIN_REPEAT":  # which of the two only decides what a group holds
-                return self._repeated(*value, following)
+                least, most, inner = value
+                return self._repeated(least, most, inner, following)
         raise ValueError(f"{operation.lower().replace('_', ' ')} is not supported here")
 
     def _repeated(self, least: int, most: Any, inner: Any, following: int) -> int:

@@ -183,8 +183,8 @@ class MergePlan:
             f"{_size(self.output_bytes(dtype, ranks))} in {str(dtype).removeprefix('torch.')}"
         )
         if self.carried.tensors:
-            found = counted(len(self.carried.tensors), "weight")
-            lines.append(f"whole    {found} beside them: {', '.join(self.carried.tensors)}")
+            count = counted(len(self.carried.tensors), "weight")
+            lines.append(f"whole    {count} beside them: {', '.join(self.carried.tensors)}")
         lines.append(f"memory   about {_size(self.peak_bytes)} at once for the largest module")
         lines += [f"warning  {warning}" for warning in self.warnings]
         return "\n".join(map(visible, lines))
