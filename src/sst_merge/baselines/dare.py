@@ -85,6 +85,7 @@ def dare_ties(layer: Layer, options: DareTiesOptions, state: None) -> Tensor:
 
 
 def _dropped(layer: Layer, options: DareLinearOptions) -> Iterator[Tensor]:
-    for index, (tau, weight) in enumerate(zip(layer.patches, layer.weights, strict=True)):
+    for index, weight in enumerate(layer.weights):
+        tau = layer.patches[index]
         kept = drop(tau, options.density, layer.draws(index))
         yield weight * rescaled(kept, tau, options.density, options.rescale)

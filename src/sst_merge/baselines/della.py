@@ -76,7 +76,8 @@ def della(layer: Layer, options: DellaOptions, state: None) -> Tensor:
 
 
 def _dropped(layer: Layer, options: DellaOptions) -> Iterator[Tensor]:
-    for index, (tau, weight) in enumerate(zip(layer.patches, layer.weights, strict=True)):
+    for index, weight in enumerate(layer.weights):
+        tau = layer.patches[index]
         probability = _keep_probability(tau, options)
         yield weight * rescaled(drop(tau, probability, layer.draws(index)), tau, probability, options.rescale)
 
