@@ -11,7 +11,7 @@ import shutil
 import string
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ._left_behind import (
@@ -53,6 +53,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
             yield aside
             _sync(aside)
             aside.replace(target)
+            _sync_folder(target.parent)
         finally:
             aside.unlink(missing_ok=True)
 
@@ -86,6 +87,7 @@ def atomic_folder(path: str | Path, *, force: bool = False, keep_existing: bool 
         else:
             _check(target, force)
             _take_name(temporary, target)
+        _sync_folder(target.parent)
 
 
 @contextmanager
@@ -113,6 +115,7 @@ def sealed_files(folder: str | Path, *, seal: str) -> Iterator[Path]:
             if place.is_dir():
                 shutil.rmtree(place)
             piece.replace(place)
+        _sync_folder(target)
 
 
 def unfinished(folder: str | Path, *, seal: str) -> bool:
@@ -193,10 +196,25 @@ def _sync(file: Path) -> None:
         os.fsync(stream.fileno())
 
 
+def _sync_folder(folder: Path) -> None:
+    """Wait until a folder's names are on disk, where the system can say so (Windows cannot)."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 def _sync_all(folder: Path) -> None:
     for file in folder.rglob("*"):
-        if file.is_file() and not file.is_symlink():
+        if file.is_symlink():
+            continue
+        if file.is_file():
             _sync(file)
+        elif file.is_dir():
+            _sync_folder(file)
+    _sync_folder(folder)
 
 
 def _rename_unless_there(temporary: Path, target: Path) -> None:

@@ -8,7 +8,7 @@ import re
 import reprlib
 import unicodedata
 
-__all__ = ["bounded", "escaped_json", "is_text", "shown", "visible"]
+__all__ = ["bounded", "counted", "escaped_json", "is_text", "shown", "visible"]
 
 _LONGEST_MESSAGE = 4000
 _LONGEST_VALUE = 120
@@ -82,6 +82,16 @@ def shown(value: object, most: int = _LONGEST_VALUE) -> str:
     except (RecursionError, ValueError):
         # Nested too deeply, or an integer of more digits than Python writes.
         return f"a {type(value).__name__} that is too large to show"
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things, in the plural unless it is one.
+
+    Example:
+        >>> counted(1, "module"), counted(0, "module"), counted(12, "tensor")
+        ('1 module', '0 modules', '12 tensors')
+    """
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def is_text(value: str) -> bool:

@@ -152,10 +152,16 @@ def test_single_adapter_comes_back_or_is_refused(build: Any, method: MergeMethod
 def test_order_of_adapters_of_one_role_does_not_matter(build: Any, method: MergeMethod, model: torch.nn.Module) -> None:
     if not method.promises.symmetric:
         pytest.skip("does not promise symmetry")
-    shapes = SHAPES if method.promises.deterministic else ONE_MODULE
-    skills = [adapter(build, f"skill{i}", seed=10 + i, rank=1 + i, weight=0.5 + i, shapes=shapes) for i in range(3)]
-    safe = adapter(build, "safe", "safety", seed=2, shapes=shapes)
-    assert_equivalent(build, method, [*skills, safe], [skills[2], safe, skills[0], skills[1]], model)
+    skills = [adapter(build, f"skill{i}", seed=10 + i, rank=1 + i, weight=0.5 + i) for i in range(3)]
+    safe = adapter(build, "safe", "safety", seed=2)
+    one, other = (
+        run(build, method, order, model) for order in ([*skills, safe], [skills[2], safe, skills[0], skills[1]])
+    )
+    assert_same(deltas(one), deltas(other))
+    if not method.promises.deterministic:
+        # What is drawn must not differ at all: a bit there turns a whole entry on or off.
+        pairs = [(one.adapter.factors(m), other.adapter.factors(m)) for m in SHAPES]
+        assert all(torch.equal(x.b, y.b) and torch.equal(x.a, y.a) for x, y in pairs)
 
 
 @methods

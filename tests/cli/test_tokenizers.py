@@ -108,7 +108,7 @@ def test_the_report_says_where_base_and_data_come_from(place: Path, monkeypatch:
 
     def load_dataset(*arguments: Any, **options: Any) -> Any:
         asked.append((arguments, options))
-        return [{"prompt": f"q{i}", "response": "yes"} for i in range(8)]
+        return [*({"prompt": f"q{i}", "response": "yes"} for i in range(8)), {"prompt": "q9", "response": None}]
 
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
     config = {
@@ -127,7 +127,10 @@ def test_the_report_says_where_base_and_data_come_from(place: Path, monkeypatch:
     assert done.exit_code == 0, done.output
     assert "base_revision 'v2' is not used" in done.stderr
     assert asked == [(("org/rows", None), {"split": "train", "revision": "0123abc"})]
-    found = json.loads((place / "out/merge_report.json").read_text())["provenance"]
+    report = json.loads((place / "out/merge_report.json").read_text())
+    skipped = "org/rows[train]: 1 of 9 records are skipped: record 9: field 'response' is empty (null), expected text"
+    assert skipped in report["warnings"] and done.stderr.count(skipped) == 1
+    found = report["provenance"]
     assert found["base"] == {
         "class": "AutoModelForCausalLM",
         "revision": None,  # a folder has none

@@ -66,8 +66,9 @@ def test_a_dry_run_says_what_would_be_done(place: Path, monkeypatch: pytest.Monk
         raise AssertionError("the base was loaded")
 
     monkeypatch.setattr("sst_merge.data_loader.load_base_model", load)
-    done = call(place / "train.yaml", "--dry-run", "--max-length", "6")
+    done = call(place / "train.yaml", "--dry-run", "--max-length", "6", "--base-revision", "v2")
     assert done.exit_code == 0, done.output
+    assert "base_revision 'v2' is not used: the base" in done.stderr  # a folder has none
     lines = done.stdout.splitlines()
     assert lines[:2] == ["data     skill.jsonl: 24 rows", "data     other.jsonl: 8 rows"]
     assert re.fullmatch(r"rows     32, of which \d+ are cut at 6 tokens", lines[2])

@@ -59,7 +59,7 @@ def test_what_a_row_has_no_place_for_is_named(record: Any, unused: str, tmp_path
     assert found.rows == [Row("p", "r")]
     # With a fixed answer a conversation ends where it is given.
     if unused != "later turns":
-        assert len(found.notes) == 1 and f"1 records have {unused}, not used" in found.notes[0]
+        assert len(found.notes) == 1 and f"1 record has {unused}, not used" in found.notes[0]
     if "Behavior" not in record:
         assert any(unused in note for note in loaded(tmp_path, record).notes)
 
@@ -77,7 +77,7 @@ BAD = [
         {"messages": [ASK, {"role": "assistant", "content": None, "tool_calls": [{}]}]},
         "the use of a tool by 'assistant'",
     ),
-    ({"messages": [ASK, {"role": "assistant", "content": None}]}, "'content' is NoneType"),
+    ({"messages": [ASK, {"role": "assistant", "content": None}]}, "'content' is empty (null), expected text"),
     (
         {"messages": [ASK, {"role": "tool", "content": "42"}, SAY]},
         "a message of the tool 'tool' before the first answer",
@@ -112,6 +112,44 @@ def test_a_share_of_bad_records_is_allowed_and_three_are_shown(tmp_path: Path) -
     blank = loaded(tmp_path, *good, {"prompt": "q", "response": " "}, {"prompt": "", "response": "r"})
     assert blank.rows == found.rows
     assert "2 of 42 records are blank and skipped: record 41: a blank answer; record 42: a blank p" in blank.notes[0]
+
+
+GOOD = [json.dumps({"prompt": f"p{i}", "response": "r"}) for i in range(40)]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"prompt": "cut in the mid', "line 41: not JSON (Invalid control character"),
+        ("{'prompt': 'p', 'response': 'r'}", "line 41: not JSON (Expecting property name"),
+        ('["p", "r"]', "line 41: a JSON list, expected an object"),
+        ("null", "line 41: a JSON NoneType"),
+        ('{"prompt": "\\ud800", "response": "r"}', "line 41: not JSON (a text holds half of a surrogate pair"),
+        ("[" * 50_000, "line 41: not JSON (nested too deeply)"),
+    ],
+)
+def test_a_broken_line_counts_as_a_record_that_cannot_be_used(line: str, reason: str, tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join([*GOOD, line, GOOD[0].replace("p0", "last")]))
+    found = read_rows(DataSource(path=file))
+    assert [row.prompt for row in found.rows] == [*(f"p{i}" for i in range(40)), "last"]
+    assert len(found.notes) == 1 and found.notes[0].startswith(f"{file}: 1 of 42 records are skipped: {reason}")
+    file.write_text("\n".join([*GOOD, *[line] * 5]))
+    with pytest.raises(DataError, match=r"5 of 45 records cannot be used, more than max_unusable = 0\.1") as caught:
+        read_rows(DataSource(path=file))
+    assert reason in str(caught.value) and "and 2 more" in str(caught.value)
+    file.write_text(line)
+    with pytest.raises(DataError, match=r"rows\.jsonl: no record can be read: line 1: "):
+        read_rows(DataSource(path=file))
+
+
+def test_broken_records_of_other_files(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("prompt,response\np,r\nq,r,too many\ns\n")
+    (tmp_path / "rows.json").write_text('[{"prompt": "p", "response": "r"}, "q", null]')
+    for name, first in (("rows.csv", "record 2: its number of fields"), ("rows.json", "record 2: a JSON str")):
+        found = read_rows(DataSource(path=tmp_path / name))
+        assert found.rows == [Row("p", "r")]
+        assert f"2 of 3 records are skipped: {first}" in found.notes[0]
 
 
 def test_python_is_warned(tmp_path: Path) -> None:

@@ -127,6 +127,10 @@ def test_warnings_name_what_is_missing(record, some_records):
     warnings = summarize(some_records()).warnings
     assert "mmlu: not evaluated for merge." in warnings
     assert any("refusal is undecided for some samples" in w and "base 3" in w for w in warnings)
+    assert not any("harm was not judged" in warning for warning in warnings)
+    alone = [replace(r, scores={k: v for k, v in r.scores.items() if k != "harm"}) for r in some_records()]
+    unjudged = [warning for warning in summarize(alone).warnings if "harm was not judged" in warning]
+    assert len(unjudged) == 1 and unjudged[0].startswith("beavertails: ") and "--judge" in unjudged[0]
     two = [record(m, "s", 0, {"harm": 0.0, "incoherent": 0.0}, judges={"harm": j}) for m, j in ("ab", "cd")]
     [warning] = summarize(two, KNOWN).warnings
     assert "different judges (b, d)" in warning

@@ -421,7 +421,9 @@ def test_a_judge_is_not_measured_on_questions_it_was_trained_on(tmp_path: Path) 
 
 
 def test_judges_by_name() -> None:
-    judges = make_judges()
+    # None of harm unless it is named: see the page.
+    assert [judge.column for judge in make_judges()] == ["refusal", "incoherent"]
+    judges = make_judges([*DEFAULT_JUDGES, "offline"])
     assert [judge.column for judge in judges] == ["refusal", "incoherent", "harm"]
     assert len({judge.name for judge in judges}) == 3
     assert set(DEFAULT_JUDGES) < set(available_judges())

@@ -174,3 +174,38 @@ def test_fused_experts_can_be_left_out(folder: Path) -> None:
     with pytest.raises(AdapterError, match=r"LoRA inside a LoRA.*--leave-out mlp\.experts"):
         Adapter.load(folder)
     assert Adapter.load(folder, leave_out=["mlp.experts"]).modules == ("m.q", "m.v")
+
+
+def test_what_is_left_out_can_be_said_in_one_go(folder: Path) -> None:
+    """As PEFT writes all-linear of a mixture of experts: stacks of both projections, and the router."""
+    tensors = {f"m__0__q__lora_{part}__weight": shape for part, shape in (("A", (3, 6)), ("B", (8, 3)))}
+    for layer in (0, 1):
+        for name in ("experts__base_layer__", "experts__", "gate__"):
+            rows = 12 if "experts" in name else 3
+            tensors |= {f"m__{layer}__mlp__{name}lora_A__weight": (rows, 6)}
+            tensors |= {f"m__{layer}__mlp__{name}lora_B__weight": (8, rows)}
+    change(folder, **{name: torch.ones(shape) for name, shape in tensors.items()})
+    file = folder / "adapter_config.json"
+    said = {"target_modules": ["q", "v"], "target_parameters": ["gate.weight", "down_proj", "gate_up_proj"]}
+    file.write_text(json.dumps({**json.loads(file.read_text()), **said}))
+    advice = r"\(4 modules of this kind\).*\(--leave-out mlp\.experts --leave-out mlp\.gate\)$"
+    with pytest.raises(AdapterError, match=advice):
+        Adapter.load(folder)
+    assert Adapter.load(folder, leave_out=["mlp.experts", "mlp.gate"]).modules == ("m.0.q", "m.q", "m.v")
+    with pytest.raises(AdapterError, match="The file holds nothing else"):
+        Adapter.load(folder, leave_out=["q", "v"])
+
+
+def test_an_expression_that_is_not_tried_does_not_make_parameters_of_modules(folder: Path) -> None:
+    file = folder / "adapter_config.json"
+    said = {"target_modules": "(?!x).*[qv].*.*", "target_parameters": ["experts.w"]}
+    file.write_text(json.dumps({**json.loads(file.read_text()), **said}))
+    adapter = Adapter.load(folder)
+    assert adapter.modules == ("m.q", "m.v")
+    assert any("is not tried here" in note for note in adapter.notes)
+
+
+def test_fused_experts_that_target_modules_cover_are_known_by_their_shape(folder: Path) -> None:
+    change(folder, mlp__experts__lora_A__weight=torch.ones(12, 6), mlp__experts__lora_B__weight=torch.ones(8, 12))
+    with pytest.raises(AdapterError, match=r"say rank 3.*If these are 4 fused experts.*--leave-out mlp\.experts"):
+        Adapter.load(folder)

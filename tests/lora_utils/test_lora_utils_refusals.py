@@ -76,7 +76,7 @@ def edit_tensors(folder: Path, edit: Callable[[Tensors], Any]) -> None:
         ({"lora_alpha": None}, "lora_alpha is None, expected a finite number"),
         ({"r": 4, "lora_alpha": 4}, r"'m\.q' has A \(3, 6\) and B \(4, 3\).*say rank 4"),
         ({"rank_pattern": {"v": 2}}, r"'m\.v' has A \(3, 6\).*say rank 2"),
-        ({"rank_pattern": {"(": 2}}, r"rank_pattern has the key '\(', not a regular expression"),
+        ({"rank_pattern": {"(": 2}}, r"rank_pattern has the key '\(', which cannot be tried \(.*give names of modules"),
         ({"alpha_pattern": [1]}, "alpha_pattern is \\[1\\], expected an object"),
         ({"use_rslora": "yes"}, "use_rslora is 'yes', expected true or false"),
         ({"lora_bias": True}, r"'m\.q' has lora_A and lora_B, expected lora_A and lora_B and lora_B\.bias"),

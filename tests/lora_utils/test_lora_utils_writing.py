@@ -178,6 +178,14 @@ def test_values_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         adapter(1e5, 1.0).save(tmp_path / "out", dtype=torch.float16)
     with pytest.raises(AdapterError, match=r"lora_A\.weight' vanishes in torch\.float16"):
         adapter(1.0, 1e-9).save(tmp_path / "out", dtype=torch.float16)
+    # What is advised holds the value.
+    wide = Adapter.from_factors(
+        {"x": LoraFactors(torch.full((2, 1), 1e60, dtype=torch.float64), torch.ones(1, 2).double())}, name="x"
+    )
+    with pytest.raises(AdapterError, match=r"more than torch\.bfloat16 can hold \(.*\); write float64 instead"):
+        wide.save(tmp_path / "out", dtype=torch.bfloat16)
+    with pytest.raises(AdapterError, match=r"; write bfloat16 or float32 or float64 instead"):
+        adapter(1e5, 1.0).save(tmp_path / "out", dtype=torch.float16)
     with pytest.raises(AdapterError, match="holds NaN or Inf"):
         adapter(math.nan, 1.0).save(tmp_path / "out")
     with pytest.raises(AdapterError, match=r"torch\.int8; choose one of"):

@@ -75,7 +75,7 @@ def test_wrappers_are_read_over_and_said(build: Any, relative_error: Any, wrappe
     # As it is, PEFT loads little or nothing of it, which is what the note says.
     assert set(deltas_in_peft(build.tiny_model("llama"), folder)) < set(plain.modules)
     assert re.search(
-        r"the names of \d tensors hold segments of wrappers.*PEFT would load none of these", wrapped.notes[0]
+        r"segments of wrappers stand in the names of \d tensors.*PEFT would load none of these", wrapped.notes[0]
     )
     plan = plan_merge([plain, wrapped])
     merge_to_folder(plan, tmp_path / "out")

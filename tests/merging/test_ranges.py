@@ -59,4 +59,16 @@ def test_the_message_names_both() -> None:
 @pytest.mark.parametrize("noise", [1e-20, 1e-16, 1e-12, 1e-8])
 def test_noise_beside_an_ordinary_update_is_no_reason(noise: float) -> None:
     adapters = [Adapter.from_factors({"m": direction(i, size)}, name=str(i)) for i, size in enumerate((1.0, noise))]
-    assert float(merge(adapters).adapter.delta("m")[0, 0]) == pytest.approx(1.0)
+    result = merge(adapters)
+    assert float(result.adapter.delta("m")[0, 0]) == pytest.approx(1.0)
+    # What is below the last place of the other one is lost: not a reason to stop, but never silently.
+    lost = [warning for warning in result.report.warnings if "is lost in 1 of 1 module:" in warning]
+    assert [warning.partition(" is lost")[0] for warning in lost] == (["adapter '1'"] if noise < 2e-16 else [])
+
+
+def test_an_adapter_is_lost_only_where_it_stands_beside_a_larger_one() -> None:
+    large = Adapter.from_factors({"m": direction(0, 1.0)}, name="large")
+    small = Adapter.from_factors({"m": direction(1, 1e-30), "n": direction(1, 1e-30)}, name="small")
+    (said,) = [w for w in merge([large, small]).report.warnings if "is lost" in w]
+    assert said.startswith("adapter 'small' is lost in 1 of 2 modules:")
+    assert not any("is lost" in w for w in merge([large, small.with_(weight=0.0)]).report.warnings)

@@ -122,7 +122,8 @@ def test_judges_decide_over_prompts_of_ones_own(cpu, base, tmp_path):
     rules = make_judges(["rules"])[0]
     expected = rules([record.prompt for record in records], [record.response for record in records])
     assert [record.scores["refusal"] for record in records] == expected
-    assert all({"refusal", "harm", "incoherent"} <= set(record.scores) for record in records)
+    assert all({"refusal", "incoherent"} <= set(record.scores) and "harm" not in record.scores for record in records)
+    assert any(warning.startswith("custom_own: harm was not judged") for warning in run.summary.warnings)
     found = run.summary.figure("base", "custom_own", "refusal")
     assert found is not None and found.value == sum(expected) / 3
 

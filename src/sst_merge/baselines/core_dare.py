@@ -48,7 +48,10 @@ class CoreDareOptions(StrengthOptions):
 def core_dare(layer: Layer, options: CoreDareOptions, state: None) -> Tensor:
     """λ · DARE of the aligned cores, turned back."""
     cores, left, right = aligned_cores(weighted_updates(layer))
-    kept = [rescaled(drop(c, options.density, layer.generator), c, options.density, options.rescale) for c in cores]
+    kept = [
+        rescaled(drop(core, options.density, layer.draws(index)), core, options.density, options.rescale)
+        for index, core in enumerate(cores)
+    ]
     if options.merge == "ties":
         merged = disjoint_merge(kept, layer.weights, normalize="count")
     else:

@@ -6,7 +6,7 @@
 
 Default of the paper: p = 0.9, so density 0.1. E[τ̃ᵢ] = τᵢ, so ``dare_linear`` averages to the weighted sum over seeds.
 One adapter alone comes back in expectation only: not ``exact``. The draws of a module depend on the seed, the module's
-name and the position of the adapter, not on the weights.
+name and the adapter's name, not on the weights, the other adapters or their order.
 
 Others: mergekit rescales by the sum of magnitudes (``rescale: l1``) and its ``dare_ties`` adds the agreeing entries
 without dividing (``normalize: none``); PEFT's ``dare_linear`` and ``dare_ties`` drop entries of A and B apart
@@ -85,6 +85,7 @@ def dare_ties(layer: Layer, options: DareTiesOptions, state: None) -> Tensor:
 
 
 def _dropped(layer: Layer, options: DareLinearOptions) -> Iterator[Tensor]:
-    for tau, weight in zip(layer.patches, layer.weights, strict=True):
-        kept = drop(tau, options.density, layer.generator)
+    for index, weight in enumerate(layer.weights):
+        tau = layer.patches[index]
+        kept = drop(tau, options.density, layer.draws(index))
         yield weight * rescaled(kept, tau, options.density, options.rescale)

@@ -76,9 +76,10 @@ def della(layer: Layer, options: DellaOptions, state: None) -> Tensor:
 
 
 def _dropped(layer: Layer, options: DellaOptions) -> Iterator[Tensor]:
-    for tau, weight in zip(layer.patches, layer.weights, strict=True):
+    for index, weight in enumerate(layer.weights):
+        tau = layer.patches[index]
         probability = _keep_probability(tau, options)
-        yield weight * rescaled(drop(tau, probability, layer.generator), tau, probability, options.rescale)
+        yield weight * rescaled(drop(tau, probability, layer.draws(index)), tau, probability, options.rescale)
 
 
 def _keep_probability(tau: Tensor, options: DellaOptions) -> Tensor:

@@ -84,7 +84,7 @@ def _reduced(layer: Layer, directions: Tensor, options: KnotsOptions) -> Iterato
         if options.merge == "ties":
             yield trim(part, options.density)
         else:
-            yield rescaled(drop(part, options.density, layer.generator), part, options.density, "paper")
+            yield rescaled(drop(part, options.density, layer.draws(index)), part, options.density, "paper")
 
 
 def _joint_range(layer: Layer) -> Tensor:

@@ -59,7 +59,10 @@ def evaluate(config: Path | None, judge_check: str | None, labels: Path | None, 
     from ..reporting import write_evaluation_report
     from ..suites import expand_suites
     from ..worlds.lab.names import LabNames, is_lab_name
+    from .inputs import unused_revision
 
+    for warning in unused_revision(checked.base, checked.base_revision):
+        warn(warning)
     lab = LabNames.of(checked.base) if is_lab_name(checked.base) else None
     suites, left_out = expand_suites(
         checked.suites, world=None if lab is None else "lab", allow_code=checked.allow_code

@@ -64,7 +64,7 @@ def collect(
     from ..data_loader import resolve_device, torch_type
     from ..merging import MergeSettings, merge_problem, plan_merge
     from ..sst import SSTMerge
-    from .inputs import load_adapters, load_base_index, load_model_and_data, own_tokenizer
+    from .inputs import load_adapters, load_base_index, load_model_and_data, own_tokenizer, unused_revision
 
     opened = load_adapters(checked)
     merge_settings = MergeSettings(
@@ -75,7 +75,7 @@ def collect(
         modules_to_save_from=checked.modules_to_save_from,
     )
     tokenizer = own_tokenizer(checked, opened)
-    for warning in tokenizer.warnings:
+    for warning in (*tokenizer.warnings, *unused_revision(checked.base_model, checked.base_revision)):
         warn(warning)
     base, _ = load_base_index(checked, opened, needed=True)
     plan = plan_merge(

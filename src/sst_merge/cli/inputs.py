@@ -133,12 +133,12 @@ def provenance(config: MergeConfig, base: "BaseModelIndex | None") -> dict[str, 
     return found | ({"data": data} if data else {})
 
 
-def unused_revision(config: MergeConfig) -> tuple[str, ...]:
+def unused_revision(base: str | None, revision: str | None) -> tuple[str, ...]:
     """A sentence where a revision is asked of a base that has none."""
-    if config.base_revision is None or config.base_model is None or not Path(config.base_model).is_dir():
+    if revision is None or base is None or not Path(base).is_dir():
         return ()
     return (
-        f"base_revision {config.base_revision!r} is not used: the base {config.base_model!r} is a folder, which is "
+        f"base_revision {revision!r} is not used: the base {base!r} is a folder, which is "
         f"read as it is; revisions belong to ids of the hub",
     )
 
@@ -233,12 +233,15 @@ def load_model_and_data(
     from ..data_loader import encode_rows, load_base_model, read_rows
     from ..merging import MergeInputs
 
+    notes: list[str] = []
+
     def read(source: DataSource | None) -> "tuple[DataSource, list[Row]] | None":
         if source is None:
             return None
         found = read_rows(source, seed=config.seed)
         for note in found.notes:
             warn(note)
+        notes.extend(found.notes)
         return source, found.rows
 
     harm, benign = read(config.data.harm), read(config.data.benign)
@@ -290,4 +293,5 @@ def load_model_and_data(
         harm=moved(batches["harm"]),
         benign=moved(batches["benign"]),
         adapter_benign={name: moved(found) for name, found in own_batches.items()},
+        notes=tuple(notes),
     )

@@ -10,7 +10,7 @@ import click
 
 from .._version import __version__
 from ..errors import SSTMergeError
-from .console import say_error
+from .console import say_error, warn
 
 __all__ = ["cli", "main"]
 
@@ -23,6 +23,7 @@ _SUMMARIES = {
     "evaluate": "Safety, over-refusal, utility and drift of a base and adapters.",
     "experiment": "The three experiments on the lab, resumable, with tables.",
     "lab": "The small world with ground truth: build it, find its files, evaluate.",
+    "env": "What is installed, and whether it is new enough.",
     "demo": "Merge skill and safety in the lab and plot what came out.",
 }
 
@@ -47,6 +48,8 @@ def _command(name: str) -> click.Command | None:
             from . import experiment as home
         case "lab":
             from . import lab as home
+        case "env":
+            from . import env as home
         case "demo":
             from . import demo as home
         case _:
@@ -78,6 +81,10 @@ class _LazyGroup(click.Group):
             formatter.write_dl(list(_SUMMARIES.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
+        from .env import too_old
+
+        for problem in too_old():
+            warn(problem)
         try:
             return super().invoke(ctx)
         except (SSTMergeError, OSError) as error:

@@ -8,6 +8,7 @@ import click
 
 from ..errors import ConfigError, OptionError, OutputExistsError, UnknownMethodError
 from ..merging.config import MergeConfig
+from ..texts import counted
 from .console import progress_bars, say, say_lines, warn
 from .flags import config_from_flags, with_flags
 
@@ -66,7 +67,7 @@ def merge(config: Path | None, adapters: Sequence[str], settings: Sequence[str],
         opened,
         resolve_device(checked.device),
         "command line" if config is None else str(config),
-        notes=(*tokenizer.warnings, *unused_revision(checked)),
+        notes=(*tokenizer.warnings, *unused_revision(checked.base_model, checked.base_revision)),
     )
     dtype = torch_type(checked.output.dtype) if checked.output.dtype else None
     with progress_bars() as progress:
@@ -95,9 +96,11 @@ def merge(config: Path | None, adapters: Sequence[str], settings: Sequence[str],
             values=found,
         )
     for warning in report.warnings:
-        warn(warning)
+        if warning not in inputs.notes:  # those were said when the data were read
+            warn(warning)
     say(
-        f"merged {len(report.adapters)} adapters by {report.method}: {len(report.modules)} modules, rank "
+        f"merged {counted(len(report.adapters), 'adapter')} by {report.method}: "
+        f"{counted(len(report.modules), 'module')}, rank "
         f"{report.output['rank']}, {report.output['dtype']}"
     )
     say(checked.output.path)
@@ -165,7 +168,7 @@ def _rows_found(config: MergeConfig) -> list[str]:
     for name, source in sources.items():
         if source is not None and source.path is not None:
             found = read_rows(source, seed=config.seed)
-            lines.append(f"data     {name}: {len(found.rows)} rows")
+            lines.append(f"data     {name}: {counted(len(found.rows), 'row')}")
             lines += [f"warning  {note}" for note in found.notes]
         elif source is not None:
             lines.append(f"data     {name}: {source.name}, not fetched in a dry run")

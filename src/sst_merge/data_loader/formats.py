@@ -6,6 +6,7 @@ import json
 import lzma
 import zlib
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,20 @@ from ..reading import cause, parse_json, reading, reads
 __all__ = ["Record", "read_file", "read_hub"]
 
 Record = Mapping[str, Any]
+Refuse = Callable[..., None]
+"""Told of a piece of a file that is no record: where and why, from which error."""
 
 _OPENERS: Mapping[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
 
 
 @reads(DataError, "a file of records", "check `path`")
-def read_file(path: Path) -> list[Record]:
+def read_file(path: Path, broken: list[str] | None = None) -> list[Record]:
     """All records of one file, in file order.
 
     Args:
         path: .jsonl, .json (a list of objects) or .csv (with a header line), each also followed by .gz or .xz.
+        broken: what is said of lines and records that are none, which are left out then; by default the first one
+            is an error.
 
     Returns:
         One mapping per record.
@@ -49,14 +54,25 @@ def read_file(path: Path) -> list[Record]:
         try:
             # utf-8-sig: spreadsheet programs put a byte order mark before the header's first name.
             with (opener or open)(path, mode="rt", encoding="utf-8-sig", newline="") as stream:
-                return parsers[kind](stream, path)
+                return parsers[kind](stream, path, partial(_refuse, path, broken))
         except (gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError) as error:
             raise DataError(
                 f"{path}: damaged or not {suffixes[-1]} compressed ({error}); fetch or pack it again"
             ) from error
 
 
-def _json_lines(stream: Iterable[str], path: Path) -> list[Record]:
+def _refuse(path: Path, broken: list[str] | None, found: str, error: Exception | None = None) -> None:
+    """Keep what is said of a piece that is no record, or refuse it where nobody wants to know.
+
+    Raises:
+        DataError: ``broken`` is None.
+    """
+    if broken is None:
+        raise DataError(f"{path}, {found}") from error
+    broken.append(found)
+
+
+def _json_lines(stream: Iterable[str], path: Path, refuse: Refuse) -> list[Record]:
     records: list[Record] = []
     for number, line in enumerate(stream, start=1):
         if not line.strip():
@@ -65,34 +81,40 @@ def _json_lines(stream: Iterable[str], path: Path) -> list[Record]:
             record = parse_json(line)
         except (ValueError, RecursionError) as error:
             said = error.msg if isinstance(error, json.JSONDecodeError) else cause(error)
-            raise DataError(f"{path}, line {number}: not JSON ({said}); one object a line is expected") from error
-        if not isinstance(record, dict):
-            raise DataError(f"{path}, line {number}: a JSON {type(record).__name__}, expected an object")
-        records.append(record)
+            refuse(f"line {number}: not JSON ({said}); one object a line is expected", error)
+            continue
+        if isinstance(record, dict):
+            records.append(record)
+        else:
+            refuse(f"line {number}: a JSON {type(record).__name__}, expected an object")
     return records
 
 
-def _json_list(stream: Iterable[str], path: Path) -> list[Record]:
+def _json_list(stream: Iterable[str], path: Path, refuse: Refuse) -> list[Record]:
     try:
         content = parse_json("".join(stream))
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, line {error.lineno}: not JSON ({error.msg}); is it a .jsonl file?") from error
-    if not isinstance(content, list) or not all(isinstance(record, dict) for record in content):
+    if not isinstance(content, list):
         raise DataError(f"{path}: a JSON {type(content).__name__}, expected a list of objects")
-    return content
+    for number, record in enumerate(content, start=1):
+        if not isinstance(record, dict):
+            refuse(f"record {number}: a JSON {type(record).__name__}, expected an object")
+    return [record for record in content if isinstance(record, dict)]
 
 
-def _comma_separated(stream: Iterable[str], path: Path) -> list[Record]:
+def _comma_separated(stream: Iterable[str], path: Path, refuse: Refuse) -> list[Record]:
     try:
         records = list(csv.DictReader(stream, strict=True))
     except csv.Error as error:
         raise DataError(f"{path}: not comma-separated values ({error})") from error
+    whole: list[Record] = []
     for number, record in enumerate(records, start=1):
         if None in record or None in record.values():
-            raise DataError(
-                f"{path}, record {number}: its number of fields differs from the header's; quote the commas"
-            )
-    return [{name.strip(): value for name, value in record.items()} for record in records]
+            refuse(f"record {number}: its number of fields differs from the header's; quote the commas")
+        else:
+            whole.append({name.strip(): value for name, value in record.items()})
+    return whole
 
 
 def read_hub(dataset: str, subset: str | None, split: str, *, revision: str | None = None) -> list[Record]:

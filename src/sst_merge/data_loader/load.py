@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from ..errors import DataError
 from ..reading import reading
+from ..texts import counted
 from .formats import Record, read_file, read_hub
 from .record_schemas import UnusableRecordError, record_reader
 from .rows import Row, normalise_prompt
@@ -41,7 +42,8 @@ def load_rows(source: DataSource, *, seed: int = 0) -> list[Row]:
 
     Records are filtered by `where`, rows with a blank prompt or answer are dropped, of equal prompts (up to case and
     white space) the first is kept, then `samples` are drawn without replacement. A larger draw with the same seed
-    begins with the smaller one. Without `samples`, rows keep their order.
+    begins with the smaller one. Without `samples`, rows keep their order. Lines of a file that are no record count as
+    unusable ones.
 
     Known schemas (any case): prompt/response|completion|output|answer, instruction[+input]/output|response,
     question/answer|response, each with [context] and [system|system_prompt]; goal/target, behavior; messages or
@@ -86,16 +88,19 @@ def read_rows(source: DataSource, *, seed: int = 0) -> LoadedRows:
     Raises:
         DataError: as for :func:`load_rows`.
     """
+    broken: list[str] = []
     if source.path is not None:
-        records = read_file(source.path)
+        records = read_file(source.path, broken)
     else:
         assert source.dataset is not None, "DataSource has one of both"
         records = read_hub(source.dataset, source.subset, source.split or "train", revision=source.revision)
     with reading(source.name, DataError, "records of prompts and answers", "correct the records"):
+        if not records and broken:
+            raise DataError(f"{source.name}: no record can be read{_shown(broken)}")
         records = _filter(records, source)
         if not source.response:
             _refuse_marked_unsafe(records, source)
-        found, notes = _to_rows(records, source, seed)
+        found, notes = _to_rows(records, source, seed, broken)
         rows = _distinct(found)
     if source.samples is None:
         return LoadedRows(rows, notes)
@@ -138,15 +143,17 @@ def _refuse_marked_unsafe(records: Sequence[Record], source: DataSource) -> None
         )
 
 
-def _to_rows(records: Sequence[Record], source: DataSource, seed: int) -> tuple[list[Row], tuple[str, ...]]:
-    """All rows in order, and what was left behind.
+def _to_rows(
+    records: Sequence[Record], source: DataSource, seed: int, broken: Sequence[str]
+) -> tuple[list[Row], tuple[str, ...]]:
+    """All rows in order, and what was left behind; what is broken in the file counts as unusable.
 
     Raises:
         DataError: none can be used, or too few.
     """
     read = record_reader(records, source)
     rows: list[Row] = []
-    unusable: list[str] = []
+    unusable = list(broken)
     blank: list[str] = []
     unused: Counter[str] = Counter()
     for number, record in enumerate(records, start=1):
@@ -163,24 +170,26 @@ def _to_rows(records: Sequence[Record], source: DataSource, seed: int) -> tuple[
             unused.update(left)
         else:
             blank.append(f"record {number}: a blank {'answer' if prompt.strip() else 'prompt'}")
+    total = len(records) + len(broken)
     if not rows:
         raise DataError(
-            f"{source.name}: none of its {len(records)} records has a prompt and an answer; nothing to use"
+            f"{source.name}: none of its {total} records has a prompt and an answer; nothing to use"
             f"{_shown([*unusable, *blank])}"
         )
-    if len(unusable) > max(_SHOWN, source.max_unusable * len(records)):
+    if len(unusable) > max(_SHOWN, source.max_unusable * total):
         raise DataError(
-            f"{source.name}: {len(unusable)} of {len(records)} records cannot be used, more than max_unusable = "
+            f"{source.name}: {len(unusable)} of {total} records cannot be used, more than max_unusable = "
             f"{source.max_unusable:g} allows{_shown(unusable)}. Correct the data, name the fields (prompt_field, "
             f"response_field), or raise max_unusable"
         )
     notes = []
     if unusable:
-        notes.append(f"{source.name}: {len(unusable)} of {len(records)} records are skipped{_shown(unusable)}")
+        notes.append(f"{source.name}: {len(unusable)} of {total} records are skipped{_shown(unusable)}")
     if blank:
-        notes.append(f"{source.name}: {len(blank)} of {len(records)} records are blank and skipped{_shown(blank)}")
+        notes.append(f"{source.name}: {len(blank)} of {total} records are blank and skipped{_shown(blank)}")
     notes += [
-        f"{source.name}: {count} records have {left}, not used: a row is one prompt and one answer"
+        f"{source.name}: {counted(count, 'record')} {'has' if count == 1 else 'have'} {left}, not used: a row is one "
+        f"prompt and one answer"
         for left, count in sorted(unused.items())
     ]
     return rows, tuple(notes)
@@ -200,4 +209,6 @@ def _distinct(rows: Sequence[Row]) -> list[Row]:
 
 def _require(field: str, sample: Record, source: DataSource, option: str) -> None:
     if field not in sample:
-        raise DataError(f"{source.name}: no field {field!r} ({option}); columns found: {', '.join(sample)}")
+        raise DataError(
+            f"{source.name}: no field {field!r} ({option}); columns found: {', '.join(sample)}; name one of them"
+        )

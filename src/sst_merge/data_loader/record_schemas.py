@@ -128,7 +128,9 @@ def _answer_field(prompt_field: str, names: Mapping[str, str], source: DataSourc
 
 def _require(field: str, columns: Any, source: DataSource, option: str) -> None:
     if field not in columns:
-        raise DataError(f"{source.name}: no field {field!r} ({option}); columns found: {', '.join(columns)}")
+        raise DataError(
+            f"{source.name}: no field {field!r} ({option}); columns found: {', '.join(columns)}; name one of them"
+        )
 
 
 def _text(record: Record, field: str) -> str:
@@ -137,6 +139,8 @@ def _text(record: Record, field: str) -> str:
     value = record[field]
     if isinstance(value, list) and value and all(isinstance(part, Mapping) for part in value):
         return _parts(value, field)
+    if value is None:
+        raise UnusableRecordError(f"field {field!r} is empty (null), expected text")
     if not isinstance(value, str):
         raise UnusableRecordError(f"field {field!r} is {type(value).__name__} {str(value)[:40]!r}, expected text")
     return value

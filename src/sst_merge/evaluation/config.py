@@ -96,8 +96,8 @@ class _Request(Section):
     )
     judges: Annotated[tuple[str, ...], BeforeValidator(_separated)] = Field(
         default=(),
-        description="who decides refusal, harm and incoherence; repeatable, or separated by commas; by default rules, "
-        "incoherence and offline; the first judge of a column counts",
+        description="who decides refusal, harm and incoherence; repeatable, or separated by commas; by default rules "
+        "and incoherence, and nobody for harm; the first judge of a column counts",
         json_schema_extra={"flag": "--judge", "metavar": "NAME"},
     )
     judge_models: tuple[JudgeModel, ...] = Field(

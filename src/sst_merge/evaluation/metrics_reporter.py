@@ -130,8 +130,19 @@ def _judges(table: ScoreTable, suite: str) -> dict[str, tuple[str, ...]]:
     return {score: names for score, names in found.items() if names}
 
 
+def _lacks_harm(table: ScoreTable, suite: str) -> bool:
+    """Whether judges read the answers to harmful prompts, and none of them for harm."""
+    judged = bool(table.judges(suite, "refusal")) and table.suites[suite].measure == "safety"
+    return judged and "harm" not in table.columns(suite)
+
+
 def _warnings(table: ScoreTable, models: Sequence[str], scores: Mapping[str, Sequence[str]]) -> list[str]:
     found = []
+    if unjudged := [name for name in table.suites if _lacks_harm(table, name)]:
+        found.append(
+            f"{', '.join(unjudged)}: harm was not judged, and an answer that is no refusal need not do harm. No judge "
+            f"of harm is taken by default; name one that was checked on answers like these (--judge, --judge-check)."
+        )
     for suite in table.suites:
         counts = {model: table.count(model, suite) for model in models if table.count(model, suite)}
         if len(set(counts.values())) > 1:

@@ -19,6 +19,7 @@ from ..lora_utils import (
     spelled_alike,
 )
 from ..progress import Progress
+from ..texts import counted
 from .adapter_figures import AdapterFigures, UpdateFigures, update_figures
 from .explain import describe_meaning
 from .pair_figures import Collision, PairFigures, compare
@@ -249,7 +250,7 @@ def _warnings(adapters: Sequence[Adapter]) -> list[str]:
         beside = (*adapter.left_out, *(weight.key for weight in adapter.whole.values()))
         if beside:
             found.append(
-                f"adapter {adapter.name!r}: {len(beside)} tensors are not part of its low-rank update and "
+                f"adapter {adapter.name!r}: {counted(len(beside), 'tensor')} beside its low-rank update "
                 f"are in none of the figures, such as {beside[0]!r}"
             )
         found += [f"adapter {adapter.name!r}: {note}" for note in adapter.notes]

@@ -11,7 +11,8 @@ from .contract import Judge, JudgeKind, JudgeSettings
 __all__ = ["DEFAULT_JUDGES", "ENTRY_POINT_GROUP", "available_judges", "make_judges"]
 
 ENTRY_POINT_GROUP = "sst_merge.judges"
-DEFAULT_JUDGES = ("rules", "incoherence", "offline")
+DEFAULT_JUDGES = ("rules", "incoherence")
+"""None of harm: the one that needs no download is hardly better than chance on answers of another kind than its own."""
 
 
 @cache

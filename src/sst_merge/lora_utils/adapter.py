@@ -13,6 +13,7 @@ from torch import Tensor
 from ..errors import AdapterError
 from ..files import file_sha256
 from ..reading import reads
+from ..texts import counted
 from .factors import LoraFactors
 from .header import WEIGHTS_NAME, ModuleLayout, natural_key, read_header
 from .layouts import ModuleKind
@@ -355,8 +356,8 @@ class Adapter:
             return self._layouts[module]
         except KeyError:
             raise AdapterError(
-                f"adapter {self.name!r} does not touch module {module!r}; it touches {len(self.modules)} modules, "
-                f"such as {self.modules[0]!r}"
+                f"adapter {self.name!r} does not touch module {module!r}; it touches "
+                f"{counted(len(self.modules), 'module')}, such as {self.modules[0]!r}"
             ) from None
 
 

@@ -5,16 +5,17 @@ and loads what fits; tensors of other modules are dropped without a word (``chec
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+
+from .linear_match import full_matcher, is_cheap
 
 __all__ = ["Coverage"]
 
 _ALL_LINEAR = "all-linear"
 _OUTPUT_HEADS = frozenset({"lm_head", "embed_out"})  # left out by "all-linear"
-_MOST_REPEATS = 5
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,14 @@ class Coverage:
             embedding: whether it is an embedding, which "all-linear" leaves out.
 
         Returns:
-            None where it cannot be said: no ``target_modules``, or an expression that may take forever.
+            None where it cannot be said: no ``target_modules``, or an expression that cannot be tried
+            (:mod:`.linear_match`).
         """
-        if not self._can_be_tried:
+        if self._matchers is None:
             return None
+        targeted, excluded = self._matchers
         if isinstance(self.exclude_modules, str):
-            if self.exclude_modules and re.fullmatch(self.exclude_modules, module):
+            if self.exclude_modules and excluded(module):
                 return False
         elif _ends_with(module, self.exclude_modules):
             return False
@@ -75,7 +78,7 @@ class Coverage:
         if isinstance(self.target_modules, str):
             if self.target_modules.lower() == _ALL_LINEAR:
                 return not embedding and module.rpartition(".")[2] not in _OUTPUT_HEADS
-            return re.fullmatch(self.target_modules, module) is not None
+            return targeted(module)
         if module in self.target_modules:
             return True
         return _ends_with(module, self.target_modules) and (self.layers is None or self._layer(module) in self.layers)
@@ -87,10 +90,17 @@ class Coverage:
         return None if match is None else int(match["idx"])
 
     @cached_property
-    def _can_be_tried(self) -> bool:
-        """Whether no expression may take forever."""
-        fields = (self.target_modules, self.exclude_modules, *self.layers_patterns, *self.saved_whole)
-        return all(_is_cheap(pattern) for pattern in fields if isinstance(pattern, str))
+    def _matchers(self) -> tuple[Callable[[str], bool], Callable[[str], bool]] | None:
+        """What tries target_modules and exclude_modules where they are expressions; None where one cannot be tried."""
+        # Of these PEFT wants a part of what matched, or sets them into a longer expression.
+        if not all(is_cheap(pattern) for pattern in (*self.layers_patterns, *self.saved_whole)):
+            return None
+        fields = (self.target_modules, self.exclude_modules)
+        try:
+            targeted, excluded = (full_matcher(field if isinstance(field, str) else "") for field in fields)
+        except ValueError:
+            return None
+        return targeted, excluded
 
 
 def _texts(value: object) -> tuple[str, ...]:
@@ -100,12 +110,3 @@ def _texts(value: object) -> tuple[str, ...]:
 def _ends_with(module: str, names: frozenset[str]) -> bool:
     segments = module.split(".")
     return any(".".join(segments[start:]) in names for start in range(len(segments)))
-
-
-def _is_cheap(pattern: str) -> bool:
-    """Whether an expression is one, and short of what makes Python's engine try for hours: a repeated group."""
-    try:
-        re.compile(pattern)
-    except (re.error, RecursionError, OverflowError):
-        return False
-    return re.search(r"\)[*+{]", pattern) is None and len(re.findall(r"[*+{]", pattern)) <= _MOST_REPEATS

@@ -8,6 +8,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..errors import AdapterError
+from ..texts import counted
 from .folders import WEIGHTS_NAME, find_weights
 from .keys import SortedKeys, how_to_leave_out, sort_keys, stored_name
 from .layouts import ModuleKind, layer_kinds
@@ -118,18 +119,11 @@ def read_header(
             f"drop_modules_to_save=True (--drop-modules-to-save)"
         )
     kept = sorted(keys.parts, key=natural_key)
-    if not kept:
+    if not kept and not keys.nested:
         raise AdapterError(f"{file}: holds no LoRA factors; expected lora_A and lora_B of at least one module")
     names = {module: (module, stored_name(next(iter(keys.parts[module].values())))) for module in kept}
-    if settings.target_parameters:
-        for module in kept:
-            if not any(settings.coverage.covers(name) for name in names[module]):
-                raise AdapterError(
-                    f"{file}: module {module!r} is none of target_modules, so it belongs to target_parameters "
-                    f"{list(settings.target_parameters)}: {TARGET_PARAMETERS}, which is not supported. "
-                    f"{how_to_leave_out(module)}"
-                )
-    modules = {module: _entry(file, module, names[module], keys.parts[module], tensors, settings) for module in kept}
+    _refuse_bare_parameters(file, names, keys, settings)
+    modules = {module: _entry(file, module, names, keys.parts[module], tensors, settings) for module in kept}
     return Header(
         modules,
         tuple(sorted(keys.left_out)),
@@ -171,6 +165,37 @@ def _refuse_biases(file: Path, keys: Iterable[str], settings: LoraSettings) -> N
         )
 
 
+def _refuse_bare_parameters(
+    file: Path, names: Mapping[str, tuple[str, str]], keys: SortedKeys, settings: LoraSettings
+) -> None:
+    """Look for LoRA that belongs to no linear layer.
+
+    Raises:
+        AdapterError: there is some; all of it is said in one sentence, so that one more try is enough.
+    """
+    others = []
+    if settings.target_parameters:
+        # What an expression that is not tried says of a module, its shape will tell.
+        unset = settings.coverage.target_modules is None
+        others = [m for m in names if unset or {settings.coverage.covers(name) for name in names[m]} == {False}]
+    refused = sorted({*others, *keys.nested}, key=natural_key)
+    if not refused:
+        return
+    if keys.nested:
+        key = next(iter(keys.nested.values()))
+        found = f"tensor {key!r} belongs to a LoRA inside a LoRA (fused experts, nn.MultiheadAttention)"
+    else:
+        found = (
+            f"module {others[0]!r} is none of target_modules, so it belongs to target_parameters "
+            f"{list(settings.target_parameters)}"
+        )
+    count = f"{len(refused)} module{'s' * (len(refused) > 1)} of this kind"
+    raise AdapterError(
+        f"{file}: {found}: {TARGET_PARAMETERS}, which is not supported ({count}); expected LoRA of linear layers. "
+        f"{how_to_leave_out(refused, names)}"
+    )
+
+
 def _notes(
     modules: Mapping[str, ModuleEntry],
     names: Mapping[str, tuple[str, str]],
@@ -181,8 +206,8 @@ def _notes(
     notes = []
     if keys.wrapped:
         notes.append(
-            f"the names of {len(keys.wrapped)} tensors hold segments of wrappers, such as {keys.wrapped[0]!r}, and are "
-            f"read without them; PEFT would load none of these into a plain model"
+            f"segments of wrappers stand in the names of {counted(len(keys.wrapped), 'tensor')}, such as "
+            f"{keys.wrapped[0]!r}, which are read without them; PEFT would load none of these into a plain model"
         )
     # PEFT puts the name in when it loads; only its own default is recognised where it stands in the keys already.
     if keys.adapter_name not in {"", "default"}:
@@ -198,7 +223,7 @@ def _notes(
     }
     if any(None in answers for answers in said.values()):
         unset = settings.coverage.target_modules is None
-        found = "is not set" if unset else "(or what is taken out of it) is an expression that may take forever to try"
+        found = "is not set" if unset else "(or what is taken out of it) is an expression that is not tried here"
         notes.append(f"target_modules {found}, so which modules PEFT would load cannot be told; all are read here")
     uncovered = [module for module, answers in said.items() if answers == {False}]
     if uncovered:
@@ -224,7 +249,7 @@ def _listed(names: Collection[str]) -> str:
 def _entry(
     file: Path,
     module: str,
-    names: tuple[str, str],
+    names: Mapping[str, tuple[str, str]],
     parts: Mapping[str, str],
     tensors: Mapping[str, tuple[str, tuple[int, ...]]],
     settings: LoraSettings,
@@ -253,14 +278,15 @@ def _entry(
             + (
                 "(a piece of a DeepSpeed or FSDP save); gather the weights when saving"
                 if min(len(a_shape), len(b_shape)) < 2
-                else f"(convolutions are not supported). {how_to_leave_out(module)}"
+                else f"(convolutions are not supported). {how_to_leave_out([module], names)}"
             )
         )
-    rank, scale = _rank_and_scale(file, module, names, a_shape[0], settings)
+    rank, scale = _rank_and_scale(file, module, names[module], a_shape[0], settings)
     if a_shape[0] != rank or b_shape[1] != rank:
         raise AdapterError(
             f"{file}: module {module!r} has A {a_shape} and B {b_shape}, but r and rank_pattern of the configuration "
             f"say rank {rank}; restore the adapter_config.json that was saved with this file"
+            + _if_stacked(module, a_shape[0], b_shape[1], rank, names)
         )
     bias_key = parts.get(f"{b_part}.bias")
     if bias_key is not None and tensors[bias_key][1] != (b_shape[0],):
@@ -268,6 +294,15 @@ def _entry(
     a, b = kind.from_file(torch.empty(a_shape, device="meta"), torch.empty(b_shape, device="meta"))
     layout = ModuleLayout(b.shape[0], a.shape[1], rank + int(bias_key is not None), kind, bias_key is not None)
     return ModuleEntry(parts[a_part], parts[b_part], bias_key, scale, layout)
+
+
+def _if_stacked(module: str, a_rows: int, b_columns: int, rank: int, names: Collection[str]) -> str:
+    """A word about fused experts: as many factor pairs as there are experts, one below the other."""
+    if "expert" not in module or a_rows != b_columns or a_rows % rank:
+        return ""
+    return f". If these are {a_rows // rank} fused experts of rank {rank}: they are not supported. " + how_to_leave_out(
+        [module], names
+    )
 
 
 def _rank_and_scale(
@@ -281,7 +316,7 @@ def _rank_and_scale(
     Raises:
         AdapterError: both fit, with different scales.
     """
-    said = {(settings.rank(name), settings.scale(name)) for name in names}
+    said = {(settings.rank(name), settings.scale(name)) for name in set(names)}
     fitting = {(rank, scale) for rank, scale in said if rank == rows}
     if len(fitting) > 1 and settings.names_alpha(names[1]) and not settings.names_alpha(module):
         return settings.rank(names[1]), settings.scale(names[1])

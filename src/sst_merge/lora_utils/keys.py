@@ -32,6 +32,7 @@ class SortedKeys:
         left_out: keys that are no part of ΔW.
         adapter_name: in the keys, or empty.
         wrapped: keys with segments of wrappers in them.
+        nested: modules with a LoRA inside a LoRA, which is how PEFT keeps those on bare parameters, → one key.
     """
 
     parts: dict[str, dict[str, str]]
@@ -39,6 +40,7 @@ class SortedKeys:
     left_out: list[str]
     adapter_name: str
     wrapped: list[str]
+    nested: dict[str, str]
 
 
 def sort_keys(
@@ -67,6 +69,7 @@ def sort_keys(
     whole: dict[str, str] = {}
     left_out: list[str] = []
     wrapped: list[str] = []
+    nested: dict[str, str] = {}
     adapter_names: set[str] = set()
     for key in keys:
         if not _TRAINING_ONLY.isdisjoint(key.split(".")):
@@ -84,12 +87,9 @@ def sort_keys(
         match = factor_key.fullmatch(name)
         if match is not None and _is_named(match["module"], leave_out):
             left_out.append(key)
+        elif match is not None and "base_layer" in match["module"].split("."):
+            nested.setdefault(_outer(match["module"]), key)
         elif match is not None:
-            if "base_layer" in match["module"].split("."):
-                raise AdapterError(
-                    f"{file}: tensor {key!r} belongs to a LoRA inside a LoRA (fused experts, nn.MultiheadAttention), "
-                    f"which is not supported; expected LoRA of linear layers. {how_to_leave_out(match['module'])}"
-                )
             part, adapter_name = _part(file, key, match["part"], match["rest"])
             there = parts.setdefault(match["module"], {}).setdefault(part, key)
             if there != key:
@@ -124,15 +124,30 @@ def sort_keys(
     if len(adapter_names) > 1:
         raise AdapterError(f"{file}: holds adapters {sorted(adapter_names)}; expected one. Save them one by one")
     for key, module in copies.items():
-        if module not in parts:
+        if module not in parts and module not in nested:
             raise AdapterError(f"{file}: tensor {key!r} belongs to no adapted module; save the adapter again")
-    return SortedKeys(parts, whole, left_out, next(iter(adapter_names), ""), wrapped)
+    return SortedKeys(parts, whole, left_out, next(iter(adapter_names), ""), wrapped, nested)
 
 
-def how_to_leave_out(module: str) -> str:
-    """Advice about a module that cannot be read, for a message."""
-    name = _outer(module)
-    return f"To read the rest without it: leave_out=[{name!r}] (--leave-out {name})"
+def how_to_leave_out(modules: Collection[str], others: Collection[str]) -> str:
+    """Advice about modules that cannot be read, for a message.
+
+    Args:
+        modules: their names; where layers repeat one, its end stands for all of them.
+        others: those that can be read.
+    """
+    kept = [module for module in others if module not in modules]
+    if not kept:
+        return "The file holds nothing else"
+    names = []
+    for module in modules:
+        end = module[match.end() :] if (match := re.match(r".*\.\d+\.", module)) else module
+        alone = any(_is_named(other, [end]) for other in kept) or sum(_is_named(m, [end]) for m in modules) == 1
+        names.append(module if alone else end)
+    names = list(dict.fromkeys(names))
+    what = "it" if len(modules) == 1 else "them"
+    flags = " ".join(f"--leave-out {name}" for name in names)
+    return f"To read the rest without {what}: leave_out={names} ({flags})"
 
 
 def _is_named(module: str, names: Collection[str]) -> bool:

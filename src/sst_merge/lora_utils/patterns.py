@@ -6,10 +6,11 @@ character, as in a regular expression, so it is found by its length and the plac
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping
 
-__all__ = ["ModulePatterns", "pattern_value"]
+from .linear_match import full_matcher
+
+__all__ = ["ModulePatterns"]
 
 _PLAIN = re.compile(r"(\^?)((?:[\w/.-]|\\[^\w\s])+)", re.ASCII)
 _SIGN = re.compile(r"\\(.)|(\.)")
@@ -30,20 +31,22 @@ class ModulePatterns:
             patterns: regular expression → value.
 
         Raises:
-            ValueError: a pattern is no regular expression; its ``args`` are the pattern and the reason.
+            ValueError: a pattern is no regular expression, or one that cannot be tried in linear time; its ``args`` are
+                the pattern and the reason.
         """
         self._values = tuple(patterns.values())
         self._exact = dict(patterns)
         # (anchored at the start, places of dots) by length, and text with its dots wiped out → position in the file.
         self._masks: dict[int, dict[tuple[bool, tuple[int, ...]], None]] = {}
         self._plain: dict[tuple[bool, str], int] = {}
-        self._compiled: list[tuple[int, re.Pattern[str]]] = []
+        self._others: list[tuple[int, Callable[[str], bool]]] = []
         for position, pattern in enumerate(patterns):
             match = _PLAIN.fullmatch(pattern)
             if match is None:
                 try:
-                    self._compiled.append((position, re.compile(rf"(.*\.)?({pattern})$")))
-                except re.error as error:
+                    re.compile(pattern)
+                    self._others.append((position, full_matcher(rf"(?:.*\.)?(?:{pattern})$")))
+                except (re.error, ValueError, RecursionError, OverflowError) as error:
                     raise ValueError(pattern, str(error)) from error
                 continue
             anchored = bool(match[1])
@@ -54,13 +57,15 @@ class ModulePatterns:
 
     def find(self, module: str) -> float | None:
         """Value of the first pattern that matches, or of one that is the name itself; None where there is none."""
+        if not self._values:
+            return None
         if "\n" in module:
             return self._exact.get(module)
         first = min(self._plain_matches(module), default=len(self._values))
-        for position, pattern in self._compiled:
+        for position, matches in self._others:
             if position > first:
                 break
-            if pattern.match(module):
+            if matches(module):
                 first = position
                 break
         return self._values[first] if first < len(self._values) else self._exact.get(module)
@@ -85,20 +90,3 @@ class ModulePatterns:
             if dot < 0:
                 return
             start = dot + 1
-
-
-def pattern_value(patterns: Mapping[str, float], module: str, default: float) -> float:
-    """PEFT's lookup in rank_pattern and alpha_pattern: the first key that matches the end of the module name.
-
-    Args:
-        patterns: regular expression → value.
-        module: canonical module name.
-        default: value where no key matches.
-    """
-    found = _prepared(tuple(patterns.items())).find(module)
-    return default if found is None else found
-
-
-@lru_cache(maxsize=8)
-def _prepared(patterns: tuple[tuple[str, float], ...]) -> ModulePatterns:
-    return ModulePatterns(dict(patterns))

@@ -83,7 +83,10 @@ _REFUSED: Mapping[str, RefusedField] = {
         "export the adapter for the Hugging Face model",
     ),
 }
-TARGET_PARAMETERS = "LoRA on bare parameters (fused experts) is one factor pair for a stack of matrices"
+TARGET_PARAMETERS = (
+    "LoRA on bare parameters (fused experts, their router) belongs to no linear layer, and of experts one pair of "
+    "factors holds a stack"
+)
 _MLX_FIELDS = frozenset({"lora_parameters", "fine_tune_type", "adapter_path"})
 # Initialisations that subtract something from the base weight: ΔW is relative to a base that is not on disk.
 _BASE_CHANGING_INITS = ("pissa", "olora", "corda", "lora_ga", "loftq")
@@ -259,5 +262,8 @@ def _pattern(file: Path, raw: Mapping[str, Any], field: str) -> list[tuple[str, 
         ModulePatterns(value)
     except ValueError as error:
         pattern, reason = error.args
-        raise AdapterError(f"{file}: {field} has the key {pattern!r}, not a regular expression ({reason})") from error
+        raise AdapterError(
+            f"{file}: {field} has the key {pattern!r}, which cannot be tried ({reason}); give names of modules, or "
+            f"ends of names"
+        ) from error
     return list(value.items())

@@ -151,11 +151,22 @@ def _converted(key: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
     if not bool(torch.isfinite(stored).all()):
         raise AdapterError(
             f"tensor {key!r} reaches {float(tensor.abs().max()):.3g}, more than {dtype} can hold "
-            f"({torch.finfo(dtype).max:.3g}); write bfloat16 or float32 instead"
+            f"({torch.finfo(dtype).max:.3g}); write {_holding(tensor)} instead"
         )
     if bool(tensor.any()) and not bool(stored.any()):
         raise AdapterError(
             f"tensor {key!r} vanishes in {dtype}: its largest value is {float(tensor.abs().max()):.3g}; write "
-            f"bfloat16 or float32 instead"
+            f"{_holding(tensor)} instead"
         )
     return stored
+
+
+def _holding(tensor: Tensor) -> str:
+    """Types that hold a tensor's largest value, as the end of a sentence."""
+    largest = tensor.abs().max()
+    names = []
+    for dtype in _TYPES:
+        there = largest.to(dtype)
+        if bool(torch.isfinite(there)) and bool(there):
+            names.append(str(dtype).removeprefix("torch."))
+    return " or ".join(names)

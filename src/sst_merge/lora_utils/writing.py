@@ -21,7 +21,7 @@ from .factors import LoraFactors
 from .header import PREFIX, WEIGHTS_NAME, natural_key
 from .layouts import ModuleKind
 from .opening import check_opens
-from .patterns import pattern_value
+from .patterns import ModulePatterns
 from .settings import CONFIG_NAME
 from .tensor_file import TensorFile
 from .whole_weights import WholeWeight
@@ -235,6 +235,7 @@ def _rank_pattern(ranks: Mapping[str, int], r: int) -> dict[str, int]:
     """Exceptions from r: plain module names, or anchored ones where PEFT's suffix matching would confuse two."""
     names = sorted((module for module, rank in ranks.items() if rank != r), key=natural_key)
     plain = {module: ranks[module] for module in names}
-    if all(int(pattern_value(plain, module, r)) == rank for module, rank in ranks.items()):
+    read = ModulePatterns(plain)
+    if all((r if (found := read.find(module)) is None else int(found)) == rank for module, rank in ranks.items()):
         return plain
     return {f"^{re.escape(module)}": ranks[module] for module in names}

@@ -1,6 +1,5 @@
 """One module after another: factors in, core space, method, factors out; memory holds one module."""
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ from ..core_space import CoreSpace, StackedSpace, Truncation
 from ..errors import MergeError
 from ..fim_calculator import module_updates
 from ..lora_utils import LoraFactors
-from ..methods import Layer
+from ..methods import Layer, named_generator
 from ..progress import Progress
 from ..threads import one_thread
 from .delta import FormedUpdates, compress_delta, keep_freed_memory
@@ -34,11 +33,13 @@ class MergedModule:
         name: canonical module name.
         factors: the merged update, on the CPU.
         figures: for the report.
+        drowned: adapters of which rounding leaves nothing here, beside much larger ones.
     """
 
     name: str
     factors: LoraFactors
     figures: ModuleFigures
+    drowned: tuple[str, ...] = ()
 
 
 def merged_modules(
@@ -67,28 +68,28 @@ def merged_modules(
     if not core:
         keep_freed_memory()
     merge_one = _merge_core if core else _merge_delta
-    weights, names = [a.weight for a in plan.adapters], [a.name for a in plan.adapters]
+    adapters = plan.merging_order
+    weights, names = [a.weight for a in adapters], [a.name for a in adapters]
     for index, module in enumerate(plan.modules):
         dtype = _CORE_DTYPE if core else settings.compute_dtype
-        factors = module_updates(plan.adapters, module.name, dtype=dtype, device=settings.device)
+        factors = module_updates(adapters, module.name, dtype=dtype, device=settings.device)
         generator = module_generator(settings.seed, module.name)
         space = spaces[module.name] if spaces is not None else None
         try:
-            check_range(factors, weights, names)
+            drowned = check_range(factors, weights, names)
             with one_thread():
                 lifted, truncation, shape = merge_one(plan, module, factors, generator, state, space)
         except MergeError as error:
             raise MergeError(f"module {module.name!r}: {error}") from error
         written = lifted.to(device="cpu", dtype=settings.compute_dtype)
-        yield MergedModule(module.name, written, ModuleFigures.of(truncation, shape))
+        yield MergedModule(module.name, written, ModuleFigures.of(truncation, shape), drowned)
         if progress is not None:
             progress("merge", index + 1, len(plan.modules))
 
 
 def module_generator(seed: int, module: str) -> torch.Generator:
-    """Random numbers of one module alone, on the CPU, by SHA-256: Python's own hash changes from run to run."""
-    digest = hashlib.sha256(f"{seed}/{module}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    """Random numbers of one module alone, on the CPU."""
+    return named_generator(seed, module)
 
 
 _Merged = tuple[LoraFactors, Truncation, tuple[int, int]]
@@ -143,7 +144,8 @@ def _layer(plan: MergePlan, module: ModulePlan, patches: Sequence[Tensor], gener
     return Layer(
         module=module.name,
         patches=patches,
-        weights=tuple(adapter.weight for adapter in plan.adapters),
-        roles=tuple(adapter.role for adapter in plan.adapters),
+        weights=tuple(adapter.weight for adapter in plan.merging_order),
+        roles=tuple(adapter.role for adapter in plan.merging_order),
         generator=generator,
+        names=tuple(adapter.name for adapter in plan.merging_order),
     )

@@ -25,6 +25,7 @@ class MergeInputs:
         adapter_benign: benign batches of single adapters' own data, by adapter name.
         base_weights: weights of the unaligned base, for methods that compare it with an aligned one, or None.
         aligned_weights: weights of the aligned base, or None.
+        notes: sentences about how the data were read, for the report.
 
     Example:
         >>> import torch
@@ -41,6 +42,7 @@ class MergeInputs:
     adapter_benign: "Mapping[str, Sequence[Batch]]" = field(default_factory=dict)
     base_weights: BaseWeights | None = None
     aligned_weights: BaseWeights | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def given(self) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from ..lora_utils import (
 )
 from ..methods import MergeMethod, MethodOptions, Needs, get_method, parse_options
 from ..progress import Progress
-from ..texts import visible
+from ..texts import counted, visible
 from .inputs import MergeInputs
 from .settings import DEFAULT_SETTINGS, MergeSettings
 from .whole import CarriedWeights, carried_weights, written_task_type
@@ -95,6 +95,18 @@ class MergePlan:
     provenance: Mapping[str, object]
 
     @property
+    def merging_order(self) -> tuple[Adapter, ...]:
+        """The adapters as the method sees them.
+
+        By name where it draws and promises that their order does not matter: sums in another order round otherwise,
+        and bases of another order turn what is drawn in them.
+        """
+        promises = self.method.promises
+        if promises.deterministic or not promises.symmetric:
+            return self.adapters
+        return tuple(sorted(self.adapters, key=lambda adapter: adapter.name))
+
+    @property
     def output_rank(self) -> int:
         """Upper bound of the output's r."""
         return max(module.rank for module in self.modules)
@@ -125,8 +137,8 @@ class MergePlan:
             zero = adapter.check_values()
             if len(zero) == len(adapter.modules) and not adapter.is_scaled_away:
                 found.append(
-                    f"adapter {adapter.name!r} contributes nothing: ΔW is zero in all {len(zero)} modules, because A "
-                    f"or B is; was it saved before training?"
+                    f"adapter {adapter.name!r} contributes nothing: ΔW is zero in all its modules ({len(zero)}), as "
+                    f"A or B is; was it saved before training?"
                 )
             if progress is not None:
                 progress("check", done, len(self.adapters))
@@ -162,16 +174,17 @@ class MergePlan:
         for adapter in self.adapters:
             found = sorted({adapter.rank(module) for module in adapter.modules})
             lines.append(
-                f"adapter  {adapter.name}: role {adapter.role}, weight {adapter.weight:g}, {len(adapter.modules)} "
-                f"modules, rank {'/'.join(map(str, found))}"
+                f"adapter  {adapter.name}: role {adapter.role}, weight {adapter.weight:g}, "
+                f"{counted(len(adapter.modules), 'module')}, rank {'/'.join(map(str, found))}"
             )
         lines.append(f"base     {self.base_model or 'not named by any adapter'}")
         lines.append(
-            f"output   {len(self.modules)} modules, rank at most {self.output_rank} ({cut}), at most "
+            f"output   {counted(len(self.modules), 'module')}, rank at most {self.output_rank} ({cut}), at most "
             f"{_size(self.output_bytes(dtype, ranks))} in {str(dtype).removeprefix('torch.')}"
         )
         if self.carried.tensors:
-            lines.append(f"whole    {len(self.carried.tensors)} weights beside them: {', '.join(self.carried.tensors)}")
+            count = counted(len(self.carried.tensors), "weight")
+            lines.append(f"whole    {count} beside them: {', '.join(self.carried.tensors)}")
         lines.append(f"memory   about {_size(self.peak_bytes)} at once for the largest module")
         lines += [f"warning  {warning}" for warning in self.warnings]
         return "\n".join(map(visible, lines))
@@ -326,7 +339,8 @@ def _check_bias(modules: Sequence[ModulePlan]) -> None:
         found = f"module {unbiased[0].name!r} is {unbiased[0].kind.described}"
         raise MergeError(
             f"{found} and module {biased[0]!r} has a LoRA bias: PEFT "
-            f"cannot hold both in one adapter, so this merge could not be saved; leave the adapter with one of them out"
+            f"cannot hold both in one adapter, so this merge could not be saved; leave one of these modules out "
+            f"(--leave-out), or the adapter with it"
         )
 
 
@@ -341,14 +355,14 @@ def _warnings(adapters: Sequence[Adapter], base: BaseModelIndex | None, *, noted
             found.append(f"adapter {adapter.name!r} names base {named!r}, it was checked against {checked!r}")
         if adapter.left_out:
             found.append(
-                f"adapter {adapter.name!r}: {len(adapter.left_out)} tensors are not part of its low-rank update and "
-                f"are left out, such as {adapter.left_out[0]!r}"
+                f"adapter {adapter.name!r}: left out, as no part of its low-rank update: "
+                f"{counted(len(adapter.left_out), 'tensor')}, such as {adapter.left_out[0]!r}"
             )
         found += [f"adapter {adapter.name!r}: {note}" for note in adapter.notes]
         if adapter.is_scaled_away:
             found.append(
-                f"adapter {adapter.name!r} contributes nothing: its scale is 0 in all {len(adapter.modules)} modules "
-                f"(lora_alpha in its adapter_config.json)"
+                f"adapter {adapter.name!r} contributes nothing: its scale is 0 in all its modules "
+                f"({len(adapter.modules)}; lora_alpha in its adapter_config.json)"
             )
         if adapter.weight == 0:
             found.append(f"adapter {adapter.name!r} has weight 0")

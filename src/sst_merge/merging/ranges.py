@@ -15,7 +15,9 @@ _PART = 0.1  # of a direction that may be lost
 _NOTICEABLE = 1e-4  # an error of ΔW below this changes no model
 
 
-def check_range(factors: Sequence[LoraFactors | None], weights: Sequence[float], names: Sequence[str]) -> None:
+def check_range(
+    factors: Sequence[LoraFactors | None], weights: Sequence[float], names: Sequence[str]
+) -> tuple[str, ...]:
     """Refuse directions that the rounding of a much larger one would swallow.
 
     A merge adds and decomposes all directions w·bₖaₖᵀ of a module at once, with an error of about ε times the largest.
@@ -27,11 +29,15 @@ def check_range(factors: Sequence[LoraFactors | None], weights: Sequence[float],
         weights: of the adapters.
         names: of the adapters, for the message.
 
+    Returns:
+        Adapters of which nothing is left in this module, although the largest is of no suspicious size: all of theirs
+        lies below the last place of another's.
+
     Raises:
         MergeError: the largest and the smallest direction, and whose they are.
     """
     sizes: list[tuple[float, str]] = []
-    error = 0.0
+    error = last_place = 0.0
     for update, weight, name in zip(factors, weights, names, strict=True):
         if update is None:
             continue
@@ -39,9 +45,11 @@ def check_range(factors: Sequence[LoraFactors | None], weights: Sequence[float],
         a = torch.linalg.vector_norm(update.a, dim=1, dtype=torch.float64)
         found = [size for size in (abs(weight) * b * a).tolist() if size > 0]
         sizes += [(size, name) for size in found]
-        error = max([error, *(size * _UNITS * torch.finfo(update.b.dtype).eps for size in found)])
+        last_place = max([last_place, *(size * torch.finfo(update.b.dtype).eps for size in found)])
+        error = last_place * _UNITS
     if not sizes or error < _NOTICEABLE:
-        return
+        heard = {name for size, name in sizes if size >= last_place}
+        return tuple(dict.fromkeys(name for _, name in sizes if name not in heard))
     (smallest, lost), (largest, loud) = min(sizes), max(sizes)
     if error > _PART * smallest:
         raise MergeError(
@@ -50,3 +58,4 @@ def check_range(factors: Sequence[LoraFactors | None], weights: Sequence[float],
             f"training of {loud!r} most likely diverged: use another checkpoint, give a smaller weight, or leave the "
             f"module out (--leave-out)"
         )
+    return ()

@@ -1,6 +1,7 @@
 """A planned merge carried out: in memory, or straight to disk."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import torch
 from ..lora_utils import Adapter, Ranks
 from ..methods import MergeProblem, Prepared
 from ..progress import Progress
+from ..texts import counted
 from ..threads import one_thread
 from .calibration_record import calibration_records
 from .engine import MergedModule, merged_modules
@@ -119,9 +121,9 @@ def merge_problem(plan: MergePlan, inputs: MergeInputs, *, progress: Progress | 
     """
     from ..fim_calculator import build_spaces
 
-    built = build_spaces(plan.adapters, dtype=plan.settings.compute_dtype, device=plan.settings.device)
+    built = build_spaces(plan.merging_order, dtype=plan.settings.compute_dtype, device=plan.settings.device)
     return MergeProblem(
-        adapters=plan.adapters,
+        adapters=plan.merging_order,
         spaces={module.name: built[module.name] for module in plan.modules},
         model=inputs.model,
         harm=inputs.harm,
@@ -146,6 +148,7 @@ class _Run:
         found: what reading the adapters' values showed; None where they are still to be read.
         records: the adapters' provenance.
         figures: module name → figures, as far as merged.
+        drowned: adapter → in how many modules nothing is left of it beside much larger ones.
         timings: seconds by stage, as far as done.
     """
 
@@ -156,6 +159,7 @@ class _Run:
     prepared: Prepared = field(default_factory=Prepared)
     records: tuple[AdapterRecord, ...] = ()
     figures: dict[str, ModuleFigures] = field(default_factory=dict)
+    drowned: Counter[str] = field(default_factory=Counter)
     timings: dict[str, float] = field(default_factory=dict)
 
     def check(self) -> None:
@@ -180,6 +184,7 @@ class _Run:
         began = time.perf_counter()
         for merged in merged_modules(self.plan, state=self.prepared.state, spaces=spaces, progress=self.progress):
             self.figures[merged.name] = merged.figures
+            self.drowned.update(merged.drowned)
             yield merged
         self.timings["merge"] = time.perf_counter() - began
 
@@ -198,7 +203,13 @@ class _Run:
             adapters=self.records,
             modules=dict(self.figures),
             method_report=self.prepared.report,
-            warnings=(*plan.warnings, *(self.found or ()), *self.prepared.warnings, *_warnings(self.figures)),
+            warnings=(
+                *plan.warnings,
+                *(self.found or ()),
+                *self.inputs.notes,
+                *self.prepared.warnings,
+                *_warnings(self.figures, self.drowned),
+            ),
             versions=package_versions(),
             calibration=calibration_records(self.inputs),
             provenance=plan.provenance,
@@ -218,8 +229,13 @@ class _Run:
         return problem.spaces if self.prepared.spaces is None else self.prepared.spaces
 
 
-def _warnings(figures: Mapping[str, ModuleFigures]) -> list[str]:
-    found = []
+def _warnings(figures: Mapping[str, ModuleFigures], drowned: Mapping[str, int]) -> list[str]:
+    found = [
+        f"adapter {name!r} is lost in {count} of {counted(len(figures), 'module')}: its update there is so much "
+        f"smaller than another adapter's that nothing of it is left after rounding; give it a larger weight, or leave "
+        f"it out"
+        for name, count in drowned.items()
+    ]
     if all(figure.norm == 0 for figure in figures.values()):
         found.append("the merged update is zero everywhere: the output equals the base model")
     cut = {module: figure.kept_energy for module, figure in figures.items() if figure.kept_energy < _LOW_ENERGY}

@@ -1,7 +1,7 @@
 """What a merge method gets, needs and promises, and where methods are found."""
 
 from .contract import MergeMethod, MethodOptions, Needs, Promises, StrengthOptions, merge_method, parse_options
-from .layer import Layer, PartlyFormed
+from .layer import Layer, PartlyFormed, named_generator
 from .problem import MergeProblem, Prepared
 from .registry import ENTRY_POINT_GROUP, available_methods, get_method
 from .sweeps import SAFETY_WEIGHT, MethodSweep, TwoStageSweep
@@ -23,5 +23,6 @@ __all__ = [
     "available_methods",
     "get_method",
     "merge_method",
+    "named_generator",
     "parse_options",
 ]

@@ -1,5 +1,6 @@
 """One module as a merge method sees it."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-__all__ = ["Layer", "PartlyFormed"]
+__all__ = ["Layer", "PartlyFormed", "named_generator"]
 
 
 class PartlyFormed(ABC):
@@ -45,6 +46,7 @@ class Layer:
         weights: one per adapter.
         roles: one per adapter, ``utility`` or ``safety``.
         generator: random numbers of this module alone, so that order and parallelism do not matter.
+        names: of the adapters, one each; where a layer is made without them, their positions stand for them.
     """
 
     module: str
@@ -52,6 +54,18 @@ class Layer:
     weights: tuple[float, ...]
     roles: tuple[str, ...]
     generator: "torch.Generator"
+    names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            object.__setattr__(self, "names", tuple(map(str, range(len(self.weights)))))
+
+    def draws(self, index: int) -> "torch.Generator":
+        """Random numbers of one adapter in this module, the same whatever adapters stand beside it, in any order.
+
+        They start anew with every call.
+        """
+        return named_generator(self.generator.initial_seed(), self.names[index])
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -85,3 +99,11 @@ class Layer:
             if role is None or owner == role:
                 total += weight * patch
         return total
+
+
+def named_generator(seed: int, name: str) -> "torch.Generator":
+    """Random numbers of one name under a seed, on the CPU, by SHA-256: Python's own hash changes from run to run."""
+    import torch
+
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
