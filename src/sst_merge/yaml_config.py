@@ -1,6 +1,5 @@
 """A YAML file, flags, or both as a checked model: every fault is told with its place, what was found and expected."""
 
-import difflib
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from .errors import ConfigError
 from .reading import read_bounded, reading
-from .texts import bounded, is_text, shown
+from .texts import bounded, did_you_mean, is_text, shown
 
 __all__ = [
     "FilePath",
@@ -245,9 +244,8 @@ def _fault(model: type[BaseModel], item: Any, source: str, flags: Mapping[str, s
         where = f"{source}: "
     if item["type"] == "extra_forbidden":
         known = sorted(_fields_at(model, location[:-1]))
-        close = difflib.get_close_matches(str(location[-1])[:_LONGEST_FIELD], known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
-        return f"{where}unknown field; {hint}"
+        hint = did_you_mean(location[-1], known) or f"; known here: {', '.join(known)}"
+        return f"{where}unknown field{hint}"
     if item["type"] == "missing":
         return f"{where}missing; this field is required"
     message = item["msg"].removeprefix("Value error, ")

@@ -107,7 +107,7 @@ def test_commands_and_their_help() -> None:
     for name in ("merge", "inspect", "methods", "fisher", "lab", "demo"):
         assert name in shown.stdout
         assert call(name, "--help").exit_code == 0
-    assert "no such command 'marge'; there are merge" in call("marge").stderr
+    assert "no such command 'marge' (did you mean 'merge'?); there are merge" in call("marge").stderr
 
 
 # --- merge ------------------------------------------------------------------------------------------------------------

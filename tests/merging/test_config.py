@@ -85,12 +85,12 @@ model_dtype: int8
     lines = faults(path).splitlines()
     expected = [
         "adapters.1.role: Input should be 'utility' or 'safety' (found 'harmless')",
-        "adapters.1.wieght: unknown field; did you mean 'weight'?",
-        "data.harm.sampels: unknown field; did you mean 'samples'?",
+        "adapters.1.wieght: unknown field (did you mean 'weight'?)",
+        "data.harm.sampels: unknown field (did you mean 'samples'?)",
         "data.benign: both of `path` and `dataset` given; give exactly one of them",
         "output.rank: Input should be greater than or equal to 1 (found 0)",
-        "sede: unknown field; did you mean 'seed'?",
-        "base-model: unknown field; did you mean 'base_model'?",
+        "sede: unknown field (did you mean 'seed'?)",
+        "base-model: unknown field (did you mean 'base_model'?)",
     ]
     for line in expected:
         assert f"{path}: {line}" in lines
@@ -146,7 +146,7 @@ def test_flags_win_and_are_named_in_messages(tmp_path: Path, monkeypatch: pytest
     assert (config.merge.options["tax_budget"], config.merge.options["refine"]) == (0.1, 60)
     with pytest.raises(ConfigError, match=r"^--rank \(output.rank\): Input should be a valid integer"):
         config_from_flags(path, {"output__rank": "many"}, [], [])
-    with pytest.raises(ConfigError, match=r"^--adapter \(adapters.0.rloe\): unknown field; did you mean 'role'"):
+    with pytest.raises(ConfigError, match=r"^--adapter \(adapters.0.rloe\): unknown field \(did you mean 'role'"):
         config_from_flags(path, {}, ["path=a,rloe=safety"], [])
 
 
@@ -207,11 +207,11 @@ def test_a_fault_of_a_data_set_has_its_place_in_the_file_or_names_the_set(tmp_pa
         load_config(path)
     assert str(caught.value).splitlines() == [
         f"{path}: data.harm.samples: Input should be greater than or equal to 1 (found 0)",
-        f"{path}: data.harm.max_lenght: unknown field; did you mean 'max_length'?",
+        f"{path}: data.harm.max_lenght: unknown field (did you mean 'max_length'?)",
     ]
     with pytest.raises(DataError) as made:
         DataSource(**wrong)
     assert str(made.value).splitlines() == [
         "data source a.csv: samples: Input should be greater than or equal to 1 (found 0)",
-        "data source a.csv: max_lenght: unknown field; did you mean 'max_length'?",
+        "data source a.csv: max_lenght: unknown field (did you mean 'max_length'?)",
     ]

@@ -8,6 +8,7 @@ import click
 
 from ..errors import ConfigError, OptionError
 from ..merging.config import MergeConfig
+from ..texts import did_you_mean
 from .console import progress_bars, say, warn
 from .flags import config_from_flags
 from .merge import with_config_flags
@@ -152,8 +153,11 @@ def _check_data(config: MergeConfig, options: "SSTOptions", kind: str | None, sk
         raise ConfigError(f"data.{kind}: missing; give the prompts whose statistics are to be collected")
     named = {adapter.label: adapter for adapter in config.adapters if adapter.role == "utility"}
     if skill is not None and (skill not in named or named[skill].data is None):
+        close = did_you_mean(skill, named) if skill not in named else ""
         found = ", ".join(name for name, adapter in named.items() if adapter.data is not None) or "none"
-        raise ConfigError(f"--skill {skill}: no utility adapter of that name with a `data:` section; found {found}")
+        raise ConfigError(
+            f"--skill {skill}: no utility adapter of that name with a `data:` section{close}; found {found}"
+        )
     measured = options.fisher.point == "trust" and options.fisher.trust_share is None
     if kind is not None and measured and config.data.benign is None:
         raise ConfigError(

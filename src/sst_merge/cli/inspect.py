@@ -9,6 +9,7 @@ import click
 
 from ..errors import ConfigError
 from ..files import write_text
+from ..texts import did_you_mean
 from .console import print_json, print_tables, progress_bars, say, warn
 from .outputs import check_target
 
@@ -101,7 +102,7 @@ def _open(texts: Sequence[str], drop_modules_to_save: bool, leave_out: Sequence[
         fields = parse_adapter(text)
         unknown = sorted(fields.keys() - set(_KEYS))
         if unknown or "path" not in fields:
-            fault = f"{unknown[0]!r} is unknown" if unknown else "there is no path"
+            fault = f"{unknown[0]!r} is unknown{did_you_mean(unknown[0], _KEYS)}" if unknown else "there is no path"
             raise ConfigError(f"adapter {text!r}: {fault}; expected a folder, or {', '.join(_KEYS)} as key=value")
         given.append(fields)
     unnamed = _short_names([Path(str(fields["path"])) for fields in given])

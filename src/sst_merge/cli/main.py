@@ -10,6 +10,7 @@ import click
 
 from .._version import __version__
 from ..errors import SSTMergeError
+from ..texts import did_you_mean
 from .console import say_error
 
 __all__ = ["cli", "main"]
@@ -69,7 +70,8 @@ class _LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in _SUMMARIES and not args[0].startswith("-"):
-            ctx.fail(f"no such command {args[0]!r}; there are {', '.join(_SUMMARIES)}")
+            close = did_you_mean(args[0], _SUMMARIES)
+            ctx.fail(f"no such command {args[0]!r}{close}; there are {', '.join(_SUMMARIES)}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

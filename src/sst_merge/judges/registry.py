@@ -6,6 +6,7 @@ from functools import cache
 
 from ..discovery import discover
 from ..errors import DataError
+from ..texts import did_you_mean
 from .contract import Judge, JudgeKind, JudgeSettings
 
 __all__ = ["DEFAULT_JUDGES", "ENTRY_POINT_GROUP", "available_judges", "make_judges"]
@@ -48,7 +49,7 @@ def make_judges(
     unknown = [name for name in [*names, *models] if name not in kinds]
     if unknown or len(set(names)) < len(names):
         wrong = (
-            f"unknown judge {', '.join(map(repr, unknown))}"
+            f"unknown judge {', '.join(f'{name!r}{did_you_mean(name, kinds)}' for name in unknown)}"
             if unknown
             else f"a judge is named twice: {', '.join(names)}"
         )
