@@ -187,7 +187,9 @@ def test_existing_output_needs_force(place: Path, tmp_path: Path) -> None:
 def test_errors_are_one_message(place: Path, tmp_path: Path) -> None:
     config, out = place / "config.yaml", tmp_path / "out"
     assert f"{config}: merge.method: unknown merge method 'ties_'" in refused("merge", config, "--method", "ties_")
-    assert "merge: unknown option 'fisher.block'" in refused("merge", config, "--set", "fisher.block=1")
+    assert "--set fisher.block (merge.fisher.block): unknown option 'fisher.block'" in refused(
+        "merge", config, "--set", "fisher.block=1"
+    )
     assert "--rank (output.rank): " in refused("merge", config, "--rank", "0")
     assert "rank = 99 does not fit" in refused("merge", config, "--rank", "99", "--output", out)
     assert "no_such" in refused("merge", "--adapter", tmp_path / "no_such", "--output", out)
@@ -196,7 +198,7 @@ def test_errors_are_one_message(place: Path, tmp_path: Path) -> None:
     )
     assert "cannot be used here" in refused("merge", config, "--device", "no_such_device", "--output", out)
     harm = refused("merge", config, "--data-harm-path", tmp_path / "gone.jsonl", "--output", out, "--dry-run")
-    assert "gone.jsonl does not exist" in harm
+    assert f"--data-harm-path (data.harm.path): {tmp_path / 'gone.jsonl'} does not exist" in harm
     assert list(tmp_path.iterdir()) == []
 
 
@@ -225,7 +227,7 @@ def test_methods_lists_every_method() -> None:
     assert set(listed) == set(available_methods())
     for name, method in available_methods().items():
         assert name in table
-        assert set(listed[name]["options"]) == set(method.options.model_fields)
+        assert {option.partition(".")[0] for option in listed[name]["options"]} == set(method.options.model_fields)
         assert method.knob in listed[name]["options"]
     assert "safety_strength" in call("methods", "task_arithmetic").stdout
     assert "unknown merge method 'x'" in refused("methods", "x")

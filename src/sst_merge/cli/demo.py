@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from .console import finish
+
 __all__ = ["demo"]
 
 
@@ -22,7 +24,9 @@ def demo(out: Path, seed: int, quick: bool, world: Path | None) -> None:
         from ..experiments.text_demo import run_text_demo
 
         run_text_demo(world, out, seed)
-        return
-    from ..experiments.demo import run_demo
+    else:
+        from ..experiments.demo import run_demo
 
-    run_demo(out, seed, quick)
+        run_demo(out, seed, quick)
+    then = "sst-merge merge --base BASE --skill ADAPTER --safety ADAPTER -o out/merged --dry-run (your own adapters)"
+    finish({"out": str(out), "page": str(out / "index.html")}, then=then)

@@ -1,5 +1,6 @@
 """``sst-merge evaluate``: a base, adapters and suites in; records, summary, tables and plots out."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,7 +9,7 @@ import click
 
 from ..errors import ConfigError
 from ..evaluation.config import EvaluationConfig
-from .console import print_table, progress_bars, say, warn
+from .console import finish, print_table, progress_bars, say, shell, warn
 from .flags import read_config, with_flags
 
 if TYPE_CHECKING:
@@ -20,14 +21,16 @@ if TYPE_CHECKING:
 __all__ = ["evaluate"]
 
 
-def _list_suites(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
-    if not wanted or context.resilient_parsing:
-        return
+def _list_suites() -> None:
     from ..suites import available_suites
 
-    rows = [[suite.name, suite.measure, suite.score, suite.summary] for suite in available_suites().values()]
+    found = available_suites().values()
+    rows = [[suite.name, suite.measure, suite.score, suite.summary] for suite in found]
     print_table("Suites", ["suite", "group", "score", "what it asks"], rows)
-    context.exit()
+    records = [{"name": s.name, "group": s.measure, "score": s.score, "summary": s.summary} for s in found]
+    finish(
+        records, then="sst-merge evaluate --base BASE --adapter ADAPTER --suite safety --samples 100 --out results/new"
+    )
 
 
 @click.command(
@@ -40,16 +43,14 @@ def _list_suites(context: click.Context, _option: click.Parameter, wanted: bool)
 @with_flags(EvaluationConfig)
 @click.option("--labels", type=click.Path(path_type=Path), help="labelled answers for --judge-check")
 @click.option("--judge-check", metavar="NAME", help="measure a judge against labelled answers and stop")
-@click.option(
-    "--list-suites",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_list_suites,
-    help="show all suites and stop",
-)
-def evaluate(config: Path | None, judge_check: str | None, labels: Path | None, **values: Any) -> None:
+@click.option("--list-suites", is_flag=True, help="show all suites and stop")
+def evaluate(
+    config: Path | None, judge_check: str | None, labels: Path | None, list_suites: bool, **values: Any
+) -> None:
     """Check, evaluate, print."""
+    if list_suites:
+        _list_suites()
+        return
     if judge_check is not None:
         _check_judge(judge_check, labels, values["device"] or "cpu")
         return
@@ -94,6 +95,10 @@ def evaluate(config: Path | None, judge_check: str | None, labels: Path | None, 
         )
     _print(run, compared=checked.reference is not None)
     say(checked.out)
+    result = json.loads(run.summary.to_json()) | {"out": str(checked.out)}
+    finish(
+        result, then=f"open {shell(checked.out / 'index.html')}; every answer is in {shell(checked.out / 'records')}"
+    )
 
 
 def _adapter(name: str | None, place: str, lab: "LabNames | None") -> tuple[str | None, Path]:
@@ -144,6 +149,10 @@ def _check_judge(name: str, labels: Path | None, device: str) -> None:
         f"{check.positives} labelled yes"
     )
     print_table("95 % intervals over questions", ["figure", "value"], rows)
+    intervals = {title: {"value": f.value, "low": f.low, "high": f.high} for title, f in figures.items()}
+    result = {"judge": check.judge, "source": check.source, "column": check.column, "n": check.n} | intervals
+    result |= {"recall": check.recall, "specificity": check.specificity}
+    finish(result, then=f"sst-merge evaluate --judge {shell(name)} --base BASE --suite safety --out results/new")
 
 
 def _print(run: "EvaluationRun", *, compared: bool) -> None:

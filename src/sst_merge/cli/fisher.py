@@ -9,8 +9,9 @@ import click
 from ..errors import ConfigError, OptionError
 from ..merging.config import MergeConfig
 from ..texts import did_you_mean
-from .console import progress_bars, say, warn
+from .console import finish, progress_bars, say, shell, warn
 from .flags import config_from_flags
+from .groups import CommandGroup
 from .merge import with_config_flags
 from .outputs import check_target
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["fisher"]
 
 
-@click.group(help="Collect Fisher statistics, and add them up.")
+@click.group(cls=CommandGroup, help="Collect Fisher statistics, and add them up.")
 def fisher() -> None:
     """Group of commands."""
 
@@ -58,14 +59,14 @@ def collect(
     # The output folder of a merge is not needed here, but one model checks both commands.
     values = {**values, "output__path": values.get("output__path") or str(out.absolute().with_suffix(".merged"))}
     settings = [*settings, f"fisher.point={point}"] if point else settings
-    checked = config_from_flags(config, values, adapters, settings)
+    checked = config_from_flags(config, values, adapters, settings, method="sst")
     check_target(out, option="--out", force=checked.force)
     options = _sst_options(checked)
     _check_data(checked, options, kind, skill)
     from ..data_loader import resolve_device, torch_type
     from ..merging import MergeSettings, merge_problem, plan_merge
     from ..sst import SSTMerge
-    from .inputs import load_adapters, load_base_index, load_model_and_data, own_tokenizer
+    from .inputs import builtin_note, load_adapters, load_base_index, load_model_and_data, own_tokenizer
 
     opened = load_adapters(checked)
     merge_settings = MergeSettings(
@@ -76,7 +77,7 @@ def collect(
         modules_to_save_from=checked.modules_to_save_from,
     )
     tokenizer = own_tokenizer(checked, opened)
-    for warning in tokenizer.warnings:
+    for warning in (*tokenizer.warnings, *builtin_note(checked)):
         warn(warning)
     base, _ = load_base_index(checked, opened, needed=True)
     plan = plan_merge(
@@ -96,7 +97,7 @@ def collect(
         merge = SSTMerge(problem, options)
         found = merge.fisher(kind) if kind is not None else merge.skill_fisher(str(skill))
     found.save(out)
-    _tell(found, out)
+    _tell(found, out, kind or f"skills.{skill}")
 
 
 @fisher.command(help="Add statistics of the same adapters and settings: the same as one run over all samples.")
@@ -112,14 +113,19 @@ def add(files: Sequence[Path], out: Path, force: bool) -> None:
     for file in files[1:]:
         total = total + Fisher.load(file)
     total.save(out)
-    _tell(total, out)
+    _tell(total, out, "KIND")
 
 
-def _tell(found: "Fisher", out: Path) -> None:
+def _tell(found: "Fisher", out: Path, kind: str) -> None:
     where = found.settings.get("point", "their own optimum")
     share = f" at share {found.settings['share']:.3g}" if "share" in found.settings else ""
     say(f"{found.structure}, {found.samples} samples, {len(found.layers)} modules, point {where}{share}")
     say(out)
+    finish(
+        {"path": str(out), "structure": found.structure, "samples": found.samples, "modules": len(found.layers)}
+        | {"settings": dict(found.settings)},
+        then=f"sst-merge merge CONFIG --method sst --set fisher.{kind}={shell(out)}",
+    )
 
 
 def _sst_options(config: MergeConfig) -> "SSTOptions":
@@ -132,7 +138,7 @@ def _sst_options(config: MergeConfig) -> "SSTOptions":
     from ..sst import SSTOptions
 
     given = config.merge
-    if "method" in given.model_fields_set and given.method != "sst":
+    if given.method not in {None, "sst"}:
         raise ConfigError(f"merge.method: {given.method!r} reads no saved Fishers; expected sst, or no method at all")
     try:
         options = parse_options(get_method("sst"), given.options)

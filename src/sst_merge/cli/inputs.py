@@ -5,8 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .._version import __version__
 from ..data_loader import DataSource
+from ..data_loader.builtin import BUILTIN_FILES
 from ..errors import BaseModelError, ConfigError, DataError
+from ..files import file_sha256
 from ..merging.config import MergeConfig
 from .console import warn
 
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from ..methods import Needs
 
 __all__ = [
+    "builtin_note",
     "load_adapters",
     "load_base_index",
     "load_inputs",
@@ -108,7 +112,7 @@ def needs_of(config: MergeConfig) -> "Needs":
     """What the configuration's method must be given, with its options."""
     from ..methods import get_method, parse_options
 
-    method = get_method(config.merge.method)
+    method = get_method(config.method)
     return method.needs_for(parse_options(method, config.merge.options))
 
 
@@ -130,7 +134,22 @@ def provenance(config: MergeConfig, base: "BaseModelIndex | None") -> dict[str, 
         for name, source in sources.items()
         if source is not None and source.dataset is not None
     }
+    data |= {
+        kind: {"builtin": file.name, "sst_merge": __version__, "sha256": file_sha256(file)}
+        for kind, file in BUILTIN_FILES.items()
+        if kind in config.data.builtin
+    }
     return found | ({"data": data} if data else {})
+
+
+def builtin_note(config: MergeConfig) -> tuple[str, ...]:
+    """A sentence where the calibration set that ships with the package is used; it is part of the report and card."""
+    if not config.data.builtin:
+        return ()
+    return (
+        f"calibrated on the small general set that ships with SST-Merge ({' and '.join(config.data.builtin)}), which "
+        f"knows nothing of your skills; prompts of your own (data.harm, data.benign) make a better merge",
+    )
 
 
 def unused_revision(config: MergeConfig) -> tuple[str, ...]:
