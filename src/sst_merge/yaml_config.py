@@ -257,7 +257,7 @@ def faults(
     Returns:
         Source and field, what was found and what was expected.
     """
-    found = error.errors(include_url=False)
+    found = [item for item in error.errors(include_url=False) if not _follows(item, error)]
     told = [_fault(model, item, source, flags) for item in found[:_MOST_FAULTS]]
     return told if len(found) <= _MOST_FAULTS else [*told, f"{source}: and {len(found) - _MOST_FAULTS} more faults"]
 
@@ -282,6 +282,15 @@ def _overlaid(raw: Mapping[str, Any], keys: list[str], value: object) -> dict[st
         return {**raw, keys[0]: value}
     inner = raw.get(keys[0])
     return {**raw, keys[0]: _overlaid(inner if isinstance(inner, Mapping) else {}, keys[1:], value)}
+
+
+def _follows(item: Any, error: ValidationError) -> bool:
+    """Whether a list counts as too short only because what is in it has faults of its own."""
+    depth = len(item["loc"])
+    return item["type"] == "too_short" and any(
+        len(other["loc"]) > depth and other["loc"][:depth] == item["loc"]
+        for other in error.errors(include_url=False, include_input=False, include_context=False)
+    )
 
 
 def _fault(model: type[BaseModel], item: Any, source: str, flags: Mapping[str, str]) -> str:

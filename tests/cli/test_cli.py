@@ -161,6 +161,20 @@ def test_merge_with_data_from_a_file(place: Path, tmp_path: Path) -> None:
     assert not (place / "out").exists()
 
 
+def test_a_merge_on_the_shipped_set_says_so_in_report_and_card(place: Path, tmp_path: Path) -> None:
+    rows = ("--calibration", "builtin", "--data-harm-samples", 8, "--data-benign-samples", 8)
+    adapters = ("--skill", place / "code", "--safety", place / "safety")
+    done = call("merge", "--base", place / "base", *adapters, *rows, "--set", "mu=1", "-o", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    report = json.loads((tmp_path / "out/merge_report.json").read_text())
+    assert report["method"] == "sst" and report["calibration"]["harm"]["samples"] == 8
+    assert report["provenance"]["data"]["benign"]["builtin"] == "benign.jsonl"
+    assert len(report["provenance"]["data"]["harm"]["sha256"]) == 64
+    said = "calibrated on the small general set that ships with SST-Merge (harm and benign)"
+    assert any(warning.startswith(said) for warning in report["warnings"]) and said in done.stderr
+    assert said in (tmp_path / "out/README.md").read_text() and said in (tmp_path / "out/merge_report.html").read_text()
+
+
 def test_dry_run_writes_nothing_and_loads_no_base(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("a dry run must neither merge nor load the base")
@@ -186,7 +200,9 @@ def test_existing_output_needs_force(place: Path, tmp_path: Path) -> None:
 
 def test_errors_are_one_message(place: Path, tmp_path: Path) -> None:
     config, out = place / "config.yaml", tmp_path / "out"
-    assert f"{config}: merge.method: unknown merge method 'ties_'" in refused("merge", config, "--method", "ties_")
+    assert "--method (merge.method): unknown merge method 'ties_' (did you mean 'ties'?); available: " in refused(
+        "merge", config, "--method", "ties_"
+    )
     assert "--set fisher.block (merge.fisher.block): unknown option 'fisher.block'" in refused(
         "merge", config, "--set", "fisher.block=1"
     )
@@ -206,7 +222,17 @@ def test_adapter_that_does_not_fit_the_base_is_refused_in_a_dry_run(build: Any, 
     gpt2 = build.adapter_folder(
         build.tiny_model("gpt2"), tmp_path / "gpt2", targets=["c_attn"], r=2, fan_in_fan_out=True, task_type="CAUSAL_LM"
     )
-    arguments = ("merge", "--adapter", gpt2, "--base-model", place / "base", "--output", tmp_path / "out", "--dry-run")
+    arguments = (
+        "merge",
+        "--adapter",
+        gpt2,
+        "--base-model",
+        place / "base",
+        "--output",
+        tmp_path / "out",
+        "--dry-run",
+        "-q",
+    )
     assert "matches no layer of the base model" in refused(*arguments)
 
 

@@ -51,10 +51,10 @@ def test_sentences_defaults_and_ranges() -> None:
     found = {option.name: (option.default, option.values, option.meaning) for option in option_help(Mine)}
     assert found == {
         "strength": (1.0, "any number", "λ, multiplies the merged update."),
-        "mode": ("one", "one, two", "one way, or two ways."),
-        "inner": (None, "options depth or null", "a section."),
+        "mode": ("one", "one of one, two", "one way, or two ways."),
+        "inner": (None, "{depth} or null", "a section."),
         "inner.depth": (None, "a whole number, at least 1, below 9", "how deep."),
         "share": (0.5, "above 0, at most 1 or null", "of the parts."),
-        "told": (True, "true, false", "by the field itself"),
+        "told": (True, "true or false", "by the field itself"),
     }
     assert option_names(Mine) == list(found)

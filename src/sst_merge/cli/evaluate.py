@@ -11,6 +11,7 @@ from ..errors import ConfigError
 from ..evaluation.config import EvaluationConfig
 from .console import finish, print_table, progress_bars, say, shell, warn
 from .flags import read_config, with_flags
+from .sections import SectionedCommand
 
 if TYPE_CHECKING:
     from ..evaluation import EvaluationRun
@@ -39,6 +40,9 @@ def _list_suites() -> None:
     "continues a run that was stopped.",
     epilog="Example: sst-merge evaluate --base meta-llama/Llama-2-7b-chat-hf --adapter merged=out/merged "
     "--suite safety --suite mmlu --samples 200 --out out/evaluation",
+    cls=SectionedCommand,
+    first=("base", "adapters", "adapter_folders", "suites", "list_suites", "samples", "out"),
+    subjects={"judge": "Judges", "labels": "Judges"},
 )
 @with_flags(EvaluationConfig)
 @click.option("--labels", type=click.Path(path_type=Path), help="labelled answers for --judge-check")

@@ -12,8 +12,9 @@ from ..texts import did_you_mean
 from .console import finish, progress_bars, say, shell, warn
 from .flags import config_from_flags
 from .groups import CommandGroup
-from .merge import with_config_flags
+from .merge import MERGE_SUBJECTS, with_config_flags
 from .outputs import check_target
+from .sections import SectionedCommand
 
 if TYPE_CHECKING:
     from ..fim_calculator import Fisher
@@ -30,7 +31,11 @@ def fisher() -> None:
 @fisher.command(
     help="Collect statistics that `merge` with method sst would collect from CONFIG itself, and save them for it "
     "(fisher.harm, fisher.benign, fisher.skills). Takes the flags of `merge` and the options of sst with its defaults; "
-    "what calibration_holdout sets aside stays out."
+    "what calibration_holdout sets aside stays out.",
+    short_help="Collect what sst would collect from a merge's data.",
+    cls=SectionedCommand,
+    first=("base_model", "adapters", "kind", "skill", "point", "out", "data__calibration"),
+    subjects=MERGE_SUBJECTS,
 )
 @with_config_flags
 @click.option("--kind", type=click.Choice(["harm", "benign"]), help="which prompts")
@@ -100,7 +105,10 @@ def collect(
     _tell(found, out, kind or f"skills.{skill}")
 
 
-@fisher.command(help="Add statistics of the same adapters and settings: the same as one run over all samples.")
+@fisher.command(
+    help="Add statistics of the same adapters and settings: the same as one run over all samples.",
+    short_help="Add up statistics of several runs.",
+)
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="file to write, .safetensors")
 @click.option("--force", is_flag=True, help="replace an existing file")

@@ -24,7 +24,10 @@ def lab() -> None:
     """Group of commands."""
 
 
-@lab.command(help="Train both bases and all adapters of a seed from nothing; what is there already is kept.")
+@lab.command(
+    help="Train both bases and all adapters of a seed from nothing; what is there already is kept.",
+    short_help="Train bases and adapters of a seed.",
+)
 @click.option("--seed", default=0, show_default=True, help="of the world and of all training")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="folder to fill")
 @click.option("--adapter-seeds", default=1, show_default=True, help="seeds of every adapter")
@@ -43,7 +46,10 @@ def build(seed: int, out: Path, adapter_seeds: int) -> None:
     finish({"path": str(out)}, then=shell("sst-merge", "lab", "evaluate", "--seed", seed))
 
 
-@lab.command(help="Print the folder of a base (unaligned, aligned) or of an adapter; trains it first where missing.")
+@lab.command(
+    help="Print the folder of a base (unaligned, aligned) or of an adapter; trains it first where missing.",
+    short_help="Print where a base or an adapter lies.",
+)
 @click.argument("name")
 @click.option("--base", type=_BASE, default=None, help="base that the adapter was trained on")
 @click.option("--seed", default=0, show_default=True, help="of the lab")
@@ -66,7 +72,10 @@ def path(name: str, base: str | None, seed: int, adapter_seed: int) -> None:
     finish({"path": str(found)}, then=f"sst-merge inspect {shell(found)}" if name not in BASES else _EVALUATE)
 
 
-@lab.command(help="Measure a base, or a base with ADAPTERS (folders in PEFT format, simply added), on test prompts.")
+@lab.command(
+    help="Measure a base, or a base with ADAPTERS (folders in PEFT format, simply added), on test prompts.",
+    short_help="Measure a base, with or without adapters.",
+)
 @click.argument("adapters", nargs=-1, type=click.Path(path_type=Path, exists=True))
 @click.option("--base", type=_BASE, default="unaligned", show_default=True, help="base model")
 @click.option("--family", "families", multiple=True, help="task family to measure; repeatable, all by default")

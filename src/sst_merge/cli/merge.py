@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from ..lora_utils import Adapter
     from ..merging import FileText, MergePlan
 
-__all__ = ["merge", "with_config_flags"]
+__all__ = ["MERGE_SUBJECTS", "merge", "with_config_flags"]
+
+MERGE_SUBJECTS = {"settings": "Method", "merge__": "Method", "data__": "Calibration data", "output__": "Output"}
+"""Headings of the help of commands that take a merge's configuration."""
 
 
 def with_config_flags(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -46,6 +49,8 @@ def with_config_flags(function: Callable[..., Any]) -> Callable[..., Any]:
     epilog="Example: sst-merge merge --base BASE --skill adapters/code=0.7 --skill adapters/maths --safety "
     "adapters/safety --calibration builtin -o out/merged",
     cls=SectionedCommand,
+    first=("base_model", "skills", "safety", "output__path", "merge__method", "data__calibration", "dry_run"),
+    subjects=MERGE_SUBJECTS,
 )
 @click.option("--skill", "skills", multiple=True, metavar="ADAPTER[=WEIGHT]", help="an adapter of a skill; repeatable")
 @click.option("--safety", multiple=True, metavar="ADAPTER[=WEIGHT]", help="an adapter that refuses harm; repeatable")

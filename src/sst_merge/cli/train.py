@@ -9,6 +9,7 @@ from ..errors import OutputExistsError
 from ..training.config import TrainConfig
 from .console import finish, progress_bars, say, shell, warn
 from .flags import read_config, with_flags
+from .sections import SectionedCommand
 from .voice import words_without
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ __all__ = ["train"]
     "run that was stopped goes on where it was when the same command is given again.",
     epilog="Example: sst-merge train --base HuggingFaceTB/SmolLM2-135M-Instruct --data refusals.jsonl "
     "--data instructions.jsonl:0.33 --role safety --output adapters/safety",
+    cls=SectionedCommand,
+    first=("base", "data", "role", "output", "dry_run"),
+    subjects={"recipe__": "Recipe"},
 )
 @with_flags(TrainConfig)
 @click.option("--dry-run", is_flag=True, help="check everything, print rows, tokens, steps and time, and write nothing")

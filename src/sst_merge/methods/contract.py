@@ -259,8 +259,9 @@ def _faults(method: MergeMethod, error: ValidationError) -> list[tuple[str, str]
         where = ".".join(parts)
         if item["type"] == "extra_forbidden":
             known = [name for name in option_names(method.options) if name.count(".") == where.count(".")]
-            offered = ", ".join(sorted(method.options.model_fields)) or "none"
-            said = f"unknown option {where!r} (method {method.name!r} has: {offered}){did_you_mean(where, known)}"
+            offered = ", ".join(sorted(known)) or "none"
+            close = did_you_mean(where, known)
+            said = f"unknown option {where!r}{close or f' (method {method.name!r} has: {offered})'}"
         else:
             said = f"option {where or 'options'!r} = {shown(item['input'])} of method {method.name!r}: {item['msg']}"
         found.append((where, said))

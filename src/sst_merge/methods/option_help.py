@@ -94,7 +94,7 @@ def _values(info: FieldInfo) -> str:
     """What a field may be, in words."""
     kinds = _alternatives(info.annotation)
     words = [str(word) for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
-    parts = [", ".join(words)] if words else []
+    parts = [f"one of {', '.join(words)}" if len(words) > 1 else words[0]] if words else []
     for kind in kinds:
         origin = get_origin(kind)
         bounds = _bounds(info.metadata) if kind in {int, float} else ""
@@ -103,9 +103,9 @@ def _values(info: FieldInfo) -> str:
         if bounds:
             parts.append(f"a whole number, {bounds}" if kind is int else bounds)
         elif kind is bool:
-            parts.append("true, false")
+            parts.append("true or false")
         elif _is_section(kind):
-            parts.append(f"options {', '.join(kind.model_fields)}")
+            parts.append(f"{{{', '.join(kind.model_fields)}}}")
         elif origin is tuple:
             parts.append("a list")
         elif isinstance(origin, type) and issubclass(origin, Mapping):
