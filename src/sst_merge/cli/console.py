@@ -93,11 +93,14 @@ def print_tables(tables: "Sequence[Table]") -> None:
         return
     from rich.console import Console
 
+    from .narrow import fitted
+
     # Where the output is not a terminal, lines must not break at 80 columns unless somebody asks for it.
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDE
     console = Console(width=width, markup=False, highlight=False, emoji=False)
     for table in tables:
-        console.print(table)
+        for part in fitted(table, console):
+            console.print(part)
 
 
 def say(line: object) -> None:
