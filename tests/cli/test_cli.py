@@ -364,7 +364,8 @@ def test_lab_build_hands_its_flags_on(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_demo_hands_its_flags_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[object, ...]] = []
     module = ModuleType("sst_merge.experiments.demo")
-    module.run_demo = lambda *a: calls.append(a)  # type: ignore[attr-defined]
+    module.run_demo = lambda *a, **k: calls.append((*a, k))  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "sst_merge.experiments.demo", module)
     assert call("demo", "--out", tmp_path, "--seed", 2, "--quick").exit_code == 0
-    assert calls == [(tmp_path, 2, True)]
+    assert call("demo", "--out", tmp_path, "--quiet").exit_code == 0
+    assert calls == [(tmp_path, 2, True, {"bars": True}), (tmp_path, 0, False, {"bars": False})]
