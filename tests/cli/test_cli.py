@@ -274,7 +274,8 @@ def test_fisher_of_two_halves_adds_up_to_one_run(relative_error: Any, place: Pat
         whole = ("--set", "calibration_holdout=0")
         collected(place, tmp_path / f"{name}.safetensors", "--kind", "harm", *rows, *whole)
     parts = (tmp_path / "a.safetensors", tmp_path / "b.safetensors")
-    assert call("fisher", "add", *parts, "--out", tmp_path / "sum.safetensors").exit_code == 0
+    added = call("fisher", "add", *parts, "--out", tmp_path / "sum.safetensors", "--json")
+    assert added.exit_code == 0 and json.loads(added.stdout)["samples"] == 24
     one, summed = Fisher.load(tmp_path / "all.safetensors"), Fisher.load(tmp_path / "sum.safetensors")
     assert one.structure == summed.structure == "kronecker"
     assert one.samples == summed.samples == 24

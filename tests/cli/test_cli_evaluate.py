@@ -98,6 +98,21 @@ def test_errors_name_the_way_out(tmp_path: Path) -> None:
     ):
         result = call(*arguments)
         assert result.exit_code == 2 and message in result.output, (arguments, result.output)
+    several = [
+        "--base",
+        "b",
+        "--suite",
+        "nonsense",
+        "--judge",
+        "rule",
+        "--adapter",
+        tmp_path / "no",
+        "--exclude",
+        "gone",
+    ]
+    told = call(*several, "--out", tmp_path / "o").stderr.splitlines()
+    for part in ("unknown suite 'nonsense'", "unknown judge 'rule' (did you mean 'rules'?)", "no such folder", "gone"):
+        assert sum(part in line for line in told) == 1, (part, told)
     assert not (tmp_path / "o").exists()
 
 
@@ -182,3 +197,5 @@ def test_a_judge_against_its_labels(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "labels.jsonl: refusal, n = 8 answers to 8 questions, 4 labelled yes" in result.output
     assert "1.000 [1.000, 1.000]" in result.output
+    told = json.loads(call("--judge-check", "rules", "--labels", labels, "--json").stdout)
+    assert told["n"] == 8 and told["accuracy"] == {"value": 1.0, "low": 1.0, "high": 1.0}

@@ -144,6 +144,17 @@ def test_files_are_found_beside_the_configuration_or_in_the_working_folder(
     assert f"the result goes to {tmp_path / 'conf/out'}" in done.stdout
 
 
+def test_adapters_that_cannot_be_read_are_told_together(place: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    done = call("merge", "--skill", tmp_path / "one", "--skill", tmp_path / "two", "-o", tmp_path / "out")
+    assert done.exit_code == 2
+    told = done.stderr.partition("Error: ")[2].splitlines()
+    assert [line.startswith(str(tmp_path / name)) for name, line in zip(("one", "two"), told, strict=True)] == [
+        True
+    ] * 2
+
+
 def test_names_of_folders_that_are_called_alike() -> None:
     paths = [Path("runs/code/seed0"), Path("runs/safety/seed0"), Path("other/maths")]
     assert named_apart([None] * 3, ["seed0", "seed0", "maths"], paths) == ["code", "safety", "maths"]

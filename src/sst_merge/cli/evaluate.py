@@ -12,6 +12,7 @@ from ..evaluation.config import EvaluationConfig
 from .console import finish, print_table, progress_bars, say, shell, warn
 from .flags import read_config, with_flags
 from .sections import SectionedCommand
+from .together import Faults
 
 if TYPE_CHECKING:
     from ..evaluation import EvaluationRun
@@ -60,21 +61,33 @@ def evaluate(
         return
     checked = read_config(EvaluationConfig, config, values)
     from ..evaluation import evaluate_models, find_adapters
-    from ..evaluation.calibration import read_calibration
+    from ..evaluation.calibration import CalibrationPrompts, read_calibration
+    from ..judges.registry import check_judges
     from ..reporting import write_evaluation_report
     from ..suites import expand_suites
     from ..worlds.lab.names import LabNames, is_lab_name
 
     lab = LabNames.of(checked.base) if is_lab_name(checked.base) else None
-    suites, left_out = expand_suites(
-        checked.suites, world=None if lab is None else "lab", allow_code=checked.allow_code
-    )
+    faults = Faults()
+    suites: list[Suite] = []
+    left_out: list[str] = []
+    world = None if lab is None else "lab"
+    with faults.collected():
+        suites, left_out = expand_suites(checked.suites, world=world, allow_code=checked.allow_code)
+    with faults.collected():
+        check_judges([*checked.judges, *(model.name for model in checked.judge_models)])
+    adapters: dict[str, Path] = {}
+    with faults.collected():
+        named = [_adapter(adapter.name, adapter.path, lab) for adapter in checked.adapters]
+        adapters = find_adapters(named, checked.adapter_folders)
+    exclude: list[CalibrationPrompts] = []
+    for where in checked.exclude:
+        with faults.collected():
+            exclude.append(read_calibration(where))
+    faults.tell()
+    judges = _judges(checked, suites)
     for name in left_out:
         warn(f"suite {name} runs code that the models write and is left out; --allow-code-execution lets it run")
-    judges = _judges(checked, suites)
-    named = [_adapter(adapter.name, adapter.path, lab) for adapter in checked.adapters]
-    adapters = find_adapters(named, checked.adapter_folders)
-    exclude = [read_calibration(where) for where in checked.exclude]
     with progress_bars() as progress:
         run = evaluate_models(
             checked.base if lab is None else str(lab.base_path),

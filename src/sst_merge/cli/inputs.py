@@ -12,6 +12,7 @@ from ..errors import BaseModelError, ConfigError, DataError
 from ..files import file_sha256
 from ..merging.config import MergeConfig
 from .console import warn
+from .together import Faults
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,17 +44,21 @@ def load_adapters(config: MergeConfig) -> "list[Adapter]":
     from ..lora_utils import Adapter
     from ..lora_utils.wrappers import plain_key
 
-    adapters = [
-        Adapter.load(
-            item.path,
-            name=item.label,
-            role=item.role,
-            weight=item.weight,
-            drop_modules_to_save=config.drop_modules_to_save,
-            leave_out=config.leave_out,
-        )
-        for item in config.adapters
-    ]
+    adapters = []
+    faults = Faults()
+    for item in config.adapters:
+        with faults.collected():
+            adapters.append(
+                Adapter.load(
+                    item.path,
+                    name=item.label,
+                    role=item.role,
+                    weight=item.weight,
+                    drop_modules_to_save=config.drop_modules_to_save,
+                    leave_out=config.leave_out,
+                )
+            )
+    faults.tell()
     for name in config.leave_out:
         if not any(f".{name}." in plain_key(key) for adapter in adapters for key in adapter.left_out):
             raise ConfigError(
