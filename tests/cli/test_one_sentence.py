@@ -125,8 +125,20 @@ def test_all_faults_are_told_at_once_each_with_its_place(place: Path, tmp_path: 
     for begin in begins:
         assert sum(line.startswith(begin) for line in lines) == 1, (begin, lines)
     assert len(lines) == len(begins), lines
-    assert "(did you mean 'strength'?)" in done.stderr and "(did you mean 'fisher.structure'?)" in done.stderr
+    assert (
+        "'strenght' of method 'sst' (did you mean 'strength'?)" in done.stderr
+        and "(did you mean 'fisher.structure'?)" in done.stderr
+    )
     assert "unknown merge method 'tis' (did you mean 'ties'?)" in call("merge", path, "--method", "tis").stderr
+
+
+def test_nothing_at_all_is_answered_by_the_flags_that_are_missing() -> None:
+    told = call("merge").stderr
+    assert "--skill, --safety or --adapter (adapters): missing" in told and "-o, --output (output): missing" in told
+    listed = call("merge", "--skill", ".", "-o", "o", "--set", "Density=1", "--method", "ties").stderr
+    assert (
+        "--set Density (merge.Density): unknown option 'Density' of method 'ties' (did you mean 'density'?)" in listed
+    )
 
 
 def test_files_are_found_beside_the_configuration_or_in_the_working_folder(

@@ -117,7 +117,9 @@ def test_the_package_runs_as_a_module() -> None:
     assert done.stdout.startswith("sst-merge, version ")
 
 
-@pytest.mark.parametrize("words", [["methods"], ["methods", "sst"], ["merge", "--help"], ["--help"]])
+@pytest.mark.parametrize(
+    "words", [["methods"], ["methods", "sst"], ["merge", "--help"], ["evaluate", "--help"], ["--help"]]
+)
 def test_nothing_is_wider_than_a_terminal_of_80_columns(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     shown = call(*words).stdout.splitlines()

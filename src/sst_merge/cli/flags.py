@@ -147,6 +147,7 @@ def read_config(
     values: Mapping[str, Any],
     more: Mapping[str, tuple[str, object]] = MappingProxyType({}),
     also: MoreFaults | None = None,
+    called: Mapping[str, str] = MappingProxyType({}),
 ) -> Config:
     """The configuration of a command.
 
@@ -156,6 +157,7 @@ def read_config(
         values: of the flags, which win over the file.
         more: field → (flag as written, value), which win over both.
         also: finds faults that the model cannot see.
+        called: field → flags that give it, for messages where there is no file.
 
     Returns:
         The configuration.
@@ -168,6 +170,7 @@ def read_config(
     overrides = {flag.field: flag.value(values[flag.parameter]) for flag in given}
     # Without a file all fields come from flags, and a missing one is called by its flag.
     spelling = {flag.field: flag.option for flag in (flags if path is None else given)}
+    spelling |= called if path is None else {}
     spelling |= {field: written for field, (written, _) in more.items()}
     overrides |= {field: value for field, (_, value) in more.items()}
     checked = load_yaml_config(model, path, overrides=overrides, flags=spelling, files_exist=True, more=also)
@@ -212,7 +215,8 @@ def config_from_flags(
     for text in settings:
         name, value = parse_setting(text)
         more[f"merge.{name}"] = (f"--set {name}", tensor_files_beside(value, Path.cwd()))
-    return read_config(MergeConfig, path, values, more, lambda raw: _method_faults(raw, method))
+    called = {"adapters": "--skill, --safety or --adapter", "output": "-o, --output"}
+    return read_config(MergeConfig, path, values, more, lambda raw: _method_faults(raw, method), called)
 
 
 def _method_faults(raw: Mapping[str, Any], method: str | None) -> list[tuple[str, str]]:

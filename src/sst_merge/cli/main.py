@@ -86,6 +86,7 @@ class _LazyGroup(CommandGroup):
         except (SSTMergeError, OSError) as error:
             broken_pipe = isinstance(error, OSError) and error.errno == errno.EPIPE
             if ctx.params.get("debug") or broken_pipe:
+                voice().write_error(error)
                 raise
             say_error(error)
             ctx.exit(2)

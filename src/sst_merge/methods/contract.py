@@ -255,13 +255,15 @@ def _faults(method: MergeMethod, error: ValidationError) -> list[tuple[str, str]
     found = []
     for item in error.errors(include_url=False):
         # Of a union pydantic also names the alternative, such as literal['soft'] or the section's class.
-        parts = [str(part) for part in item["loc"] if "[" not in str(part) and not str(part)[:1].isupper()]
-        where = ".".join(parts)
+        *inner, last = map(str, item["loc"] or ("",))
+        parts = [*(part for part in inner if not part[:1].isupper()), last]
+        where = ".".join(part for part in parts if part and "[" not in part)
         if item["type"] == "extra_forbidden":
             known = [name for name in option_names(method.options) if name.count(".") == where.count(".")]
             offered = ", ".join(sorted(known)) or "none"
             close = did_you_mean(where, known)
-            said = f"unknown option {where!r}{close or f' (method {method.name!r} has: {offered})'}"
+            of = f" of method {method.name!r}{close}" if close else f" (method {method.name!r} has: {offered})"
+            said = f"unknown option {where!r}{of}"
         else:
             said = f"option {where or 'options'!r} = {shown(item['input'])} of method {method.name!r}: {item['msg']}"
         found.append((where, said))
