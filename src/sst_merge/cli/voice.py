@@ -11,6 +11,7 @@ from typing import TextIO
 import click
 
 from ..errors import ConfigError
+from ..texts import visible
 
 __all__ = ["Voice", "remember_words", "voice", "with_voice", "words_without"]
 
@@ -122,7 +123,7 @@ def _open_log(context: click.Context, _option: click.Parameter, path: Path | Non
         return
     if not path.absolute().parent.is_dir():
         raise ConfigError(f"--log-file {path}: the folder {path.absolute().parent} does not exist; make it first")
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter(_FORMAT))
     level = _LOGGER.level
     _LOGGER.setLevel(logging.DEBUG)
@@ -136,4 +137,4 @@ def _open_log(context: click.Context, _option: click.Parameter, path: Path | Non
     root = context.find_root()
     root.call_on_close(close)
     voice().log = _LOGGER
-    voice().write(logging.INFO, shlex.join(["sst-merge", *root.meta.get(_WORDS, ())]))
+    voice().write(logging.INFO, visible(shlex.join(["sst-merge", *root.meta.get(_WORDS, ())])))
