@@ -34,7 +34,7 @@ chat_template: false
 
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
-    for folder in ("models/base", "models/guard", "adapters/code"):
+    for folder in ("models/base", "models/guard", "adapters/code", "many"):
         (tmp_path / folder).mkdir(parents=True)
     for file in ("prompts.csv", "merge.yaml"):
         (tmp_path / file).touch()

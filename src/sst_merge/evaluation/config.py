@@ -20,8 +20,8 @@ def _folder(info: ValidationInfo) -> Path:
 
 
 def _adapter_place(text: str, info: ValidationInfo) -> str:
-    """A folder beside the configuration; ``lab:safety`` is the name of an adapter in a world and stays as it is."""
-    return text if ":" in text else str(_folder(info) / Path(text).expanduser())
+    """A folder beside the configuration or here; ``lab:safety`` is the name of an adapter in a world and stays."""
+    return text if ":" in text else str(beside_or_here(text, _folder(info)))
 
 
 def _file_or_name(text: str, info: ValidationInfo) -> str:
