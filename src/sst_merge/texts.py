@@ -4,11 +4,13 @@ Names, paths and fields of files come from anywhere. Every target that they are 
 HTML, LaTeX) begins with :func:`visible`; every message cuts them by :func:`shown` and :func:`bounded`.
 """
 
+import difflib
 import re
 import reprlib
 import unicodedata
+from collections.abc import Iterable
 
-__all__ = ["bounded", "counted", "escaped_json", "is_text", "shown", "visible"]
+__all__ = ["bounded", "counted", "did_you_mean", "escaped_json", "is_text", "shown", "visible"]
 
 _LONGEST_MESSAGE = 4000
 _LONGEST_VALUE = 120
@@ -92,6 +94,31 @@ def counted(number: int, what: str) -> str:
         ('1 module', '0 modules', '12 tensors')
     """
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """What to put behind an unknown name: the known one that is closest to it, if one is close.
+
+    Args:
+        name: what was given.
+        known: what there is.
+
+    Returns:
+        `` (did you mean 'x'?)`` with the space in front, or nothing; case and the kind of dash do not count.
+
+    Example:
+        >>> print("unknown method 'tis'" + did_you_mean("tis", ["ties", "dare_ties"]))
+        unknown method 'tis' (did you mean 'ties'?)
+        >>> did_you_mean("bread", ["ties", "dare_ties"])
+        ''
+    """
+    spelled = {_plainly(one): one for one in known}
+    close = difflib.get_close_matches(_plainly(str(name)[:_LONGEST_VALUE]), spelled, n=1)
+    return f" (did you mean {spelled[close[0]]!r}?)" if close else ""
+
+
+def _plainly(name: str) -> str:
+    return name.casefold().replace("-", "_").replace(" ", "_")
 
 
 def is_text(value: str) -> bool:

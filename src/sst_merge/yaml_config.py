@@ -1,8 +1,7 @@
 """A YAML file, flags, or both as a checked model: every fault is told with its place, what was found and expected."""
 
-import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, UnionType
 from typing import Annotated, Any, TypeVar, get_args, get_origin
@@ -12,13 +11,16 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from .errors import ConfigError
 from .reading import read_bounded, reading
-from .texts import bounded, is_text, shown
+from .texts import bounded, did_you_mean, is_text, shown
 
 __all__ = [
     "FilePath",
+    "MoreFaults",
     "ModelReference",
+    "OutputPath",
     "Section",
     "Seed",
+    "beside_or_here",
     "faults",
     "load_yaml_config",
     "parse_yaml",
@@ -28,6 +30,8 @@ __all__ = [
 ]
 
 Config = TypeVar("Config", bound=BaseModel)
+MoreFaults = Callable[[Mapping[str, Any]], Sequence[tuple[str, str]]]
+"""From plain values to (dotted field name, what is wrong with it)."""
 
 _LONGEST = 1 << 16  # bytes of a configuration: of nothing but brackets the parser takes three seconds for them
 _MOST_VALUES = 100_000
@@ -36,7 +40,35 @@ _MOST_FAULTS = 20
 _LONGEST_FIELD = 200
 
 
-def _beside_file(path: Path, info: ValidationInfo) -> Path:
+def beside_or_here(path: str | Path, folder: Path) -> Path:
+    """Where a relative path of a configuration leads: beside it, or, where only that exists, in the working folder.
+
+    Args:
+        path: as written.
+        folder: of the configuration.
+
+    Returns:
+        The path that exists; the one beside the configuration where neither does.
+    """
+    here = Path(path).expanduser()
+    beside = folder / here
+    return here if not beside.exists() and here.exists() else beside
+
+
+def _input_path(path: Path, info: ValidationInfo) -> Path:
+    context = info.context or {}
+    folder = Path(context.get("folder", Path()))
+    found = beside_or_here(path, folder)
+    if context.get("files_exist") and not found.exists():
+        here = path.expanduser().absolute()
+        both = (
+            f"neither {folder.absolute() / path} (beside the configuration) nor {here} (in the working folder) exists"
+        )
+        raise ValueError(f"{both if folder.absolute() / path != here else f'{here} does not exist'}; correct the path")
+    return found
+
+
+def _output_path(path: Path, info: ValidationInfo) -> Path:
     return Path((info.context or {}).get("folder", Path())) / path.expanduser()
 
 
@@ -48,7 +80,10 @@ def _folder_or_id(value: object, info: ValidationInfo) -> object:
     return str(folder) if folder.is_dir() else value
 
 
-FilePath = Annotated[Path, AfterValidator(_beside_file)]
+FilePath = Annotated[Path, AfterValidator(_input_path)]
+"""Something that is read: looked for beside the configuration, then in the working folder."""
+OutputPath = Annotated[Path, AfterValidator(_output_path)]
+"""Something that is written: always beside the configuration."""
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 """What every generator of random numbers takes; NumPy's takes no more."""
 ModelReference = Annotated[str, BeforeValidator(_folder_or_id)]
@@ -142,14 +177,19 @@ def load_yaml_config(
     *,
     overrides: Mapping[str, object] = MappingProxyType({}),
     flags: Mapping[str, str] = MappingProxyType({}),
+    files_exist: bool = False,
+    more: "MoreFaults | None" = None,
 ) -> Config:
     """Read a configuration file and put flags over it.
 
     Args:
         model: the configuration's class.
-        path: YAML file; relative paths in it start at its folder. None where flags say everything.
+        path: YAML file; relative paths in it start at its folder, or, where they lead to nothing there, at the current
+            one; those of outputs always at its own. None where flags say everything.
         overrides: dotted field name → value, which wins over the file; relative paths start at the current folder.
         flags: dotted field name → how the user wrote it, for messages.
+        files_exist: count a file that is to be read and does not exist among the faults.
+        more: finds what only another room can see of the plain values, to be told with the other faults.
 
     Returns:
         The checked configuration.
@@ -161,7 +201,8 @@ def load_yaml_config(
     for name, value in overrides.items():
         raw = _overlaid(raw, name.split("."), value)
     source = "command line" if path is None else str(path)
-    return validated(model, raw, source=source, folder=Path() if path is None else path.parent, flags=flags)
+    folder = Path() if path is None else path.parent
+    return validated(model, raw, source=source, folder=folder, flags=flags, files_exist=files_exist, more=more)
 
 
 def validated(
@@ -171,6 +212,8 @@ def validated(
     source: str,
     folder: Path = Path(),
     flags: Mapping[str, str] = MappingProxyType({}),
+    files_exist: bool = False,
+    more: "MoreFaults | None" = None,
 ) -> Config:
     """Plain values as a checked configuration.
 
@@ -180,6 +223,8 @@ def validated(
         source: where they come from, for messages.
         folder: where relative paths start.
         flags: dotted field name → how the user wrote it, for messages.
+        files_exist: count a file that is to be read and does not exist among the faults.
+        more: finds what only another room can see of the plain values, to be told with the other faults.
 
     Returns:
         The configuration.
@@ -188,10 +233,14 @@ def validated(
         ConfigError: source and field, what was found and what was expected, for every fault.
     """
     with reading(source, ConfigError, f"fields of {model.__name__}", "correct the value"):
+        told = [] if more is None else [_place(field, source, flags) + said for field, said in more(raw)]
         try:
-            return model.model_validate(raw, context={"folder": folder})
+            checked = model.model_validate(raw, context={"folder": folder, "files_exist": files_exist})
         except ValidationError as error:
-            raise ConfigError("\n".join(faults(model, error, source=source, flags=flags))) from error
+            raise ConfigError("\n".join([*faults(model, error, source=source, flags=flags), *told])) from error
+        if told:
+            raise ConfigError("\n".join(told))
+        return checked
 
 
 def faults(
@@ -208,7 +257,7 @@ def faults(
     Returns:
         Source and field, what was found and what was expected.
     """
-    found = error.errors(include_url=False)
+    found = [item for item in error.errors(include_url=False) if not _follows(item, error)]
     told = [_fault(model, item, source, flags) for item in found[:_MOST_FAULTS]]
     return told if len(found) <= _MOST_FAULTS else [*told, f"{source}: and {len(found) - _MOST_FAULTS} more faults"]
 
@@ -223,7 +272,7 @@ def tensor_files_beside(value: Any, folder: Path) -> Any:
     if isinstance(value, list):
         return [tensor_files_beside(inner, folder) for inner in value]
     if isinstance(value, str) and value.endswith(".safetensors"):
-        return str(folder / Path(value).expanduser())
+        return str(beside_or_here(value, folder))
     return value
 
 
@@ -235,23 +284,36 @@ def _overlaid(raw: Mapping[str, Any], keys: list[str], value: object) -> dict[st
     return {**raw, keys[0]: _overlaid(inner if isinstance(inner, Mapping) else {}, keys[1:], value)}
 
 
+def _follows(item: Any, error: ValidationError) -> bool:
+    """Whether a list counts as too short only because what is in it has faults of its own."""
+    depth = len(item["loc"])
+    return item["type"] == "too_short" and any(
+        len(other["loc"]) > depth and other["loc"][:depth] == item["loc"]
+        for other in error.errors(include_url=False, include_input=False, include_context=False)
+    )
+
+
 def _fault(model: type[BaseModel], item: Any, source: str, flags: Mapping[str, str]) -> str:
     # Of a union pydantic also names the alternative, such as literal['auto']; that is no field.
     location = [part for part in item["loc"] if "[" not in str(part)]
     field = bounded(".".join(str(part) for part in location), _LONGEST_FIELD)
-    flag = next((flags[name] for name in flags if field == name or field.startswith(f"{name}.")), None)
-    where = f"{source}: {field}: " if flag is None else f"{flag} ({field}): "
-    if not field:
-        where = f"{source}: "
+    where = _place(field, source, flags)
     if item["type"] == "extra_forbidden":
         known = sorted(_fields_at(model, location[:-1]))
-        close = difflib.get_close_matches(str(location[-1])[:_LONGEST_FIELD], known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
-        return f"{where}unknown field; {hint}"
+        hint = did_you_mean(location[-1], known) or f"; known here: {', '.join(known)}"
+        return f"{where}unknown field{hint}"
     if item["type"] == "missing":
         return f"{where}missing; this field is required"
     message = item["msg"].removeprefix("Value error, ")
     return f"{where}{message}" if item["type"] == "value_error" else f"{where}{message} (found {shown(item['input'])})"
+
+
+def _place(field: str, source: str, flags: Mapping[str, str]) -> str:
+    """How a message begins: the flag that was given, or the file, and the field."""
+    flag = next((flags[name] for name in flags if field == name or field.startswith(f"{name}.")), None)
+    if not field:
+        return f"{source}: "
+    return f"{source}: {field}: " if flag is None else f"{flag} ({field}): "
 
 
 def _fields_at(model: type[BaseModel], location: list[Any]) -> set[str]:

@@ -107,7 +107,7 @@ def test_commands_and_their_help() -> None:
     for name in ("merge", "inspect", "methods", "fisher", "lab", "demo"):
         assert name in shown.stdout
         assert call(name, "--help").exit_code == 0
-    assert "no such command 'marge'; there are merge" in call("marge").stderr
+    assert "no such command 'marge' (did you mean 'merge'?); there are merge" in call("marge").stderr
 
 
 # --- merge ------------------------------------------------------------------------------------------------------------
@@ -161,6 +161,20 @@ def test_merge_with_data_from_a_file(place: Path, tmp_path: Path) -> None:
     assert not (place / "out").exists()
 
 
+def test_a_merge_on_the_shipped_set_says_so_in_report_and_card(place: Path, tmp_path: Path) -> None:
+    rows = ("--calibration", "builtin", "--data-harm-samples", 8, "--data-benign-samples", 8)
+    adapters = ("--skill", place / "code", "--safety", place / "safety")
+    done = call("merge", "--base", place / "base", *adapters, *rows, "--set", "mu=1", "-o", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    report = json.loads((tmp_path / "out/merge_report.json").read_text())
+    assert report["method"] == "sst" and report["calibration"]["harm"]["samples"] == 8
+    assert report["provenance"]["data"]["benign"]["builtin"] == "benign.jsonl"
+    assert len(report["provenance"]["data"]["harm"]["sha256"]) == 64
+    said = "calibrated on the small general set that ships with SST-Merge (harm and benign)"
+    assert any(warning.startswith(said) for warning in report["warnings"]) and said in done.stderr
+    assert said in (tmp_path / "out/README.md").read_text() and said in (tmp_path / "out/merge_report.html").read_text()
+
+
 def test_dry_run_writes_nothing_and_loads_no_base(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("a dry run must neither merge nor load the base")
@@ -186,8 +200,12 @@ def test_existing_output_needs_force(place: Path, tmp_path: Path) -> None:
 
 def test_errors_are_one_message(place: Path, tmp_path: Path) -> None:
     config, out = place / "config.yaml", tmp_path / "out"
-    assert f"{config}: merge.method: unknown merge method 'ties_'" in refused("merge", config, "--method", "ties_")
-    assert "merge: unknown option 'fisher.block'" in refused("merge", config, "--set", "fisher.block=1")
+    assert "--method (merge.method): unknown merge method 'ties_' (did you mean 'ties'?); available: " in refused(
+        "merge", config, "--method", "ties_"
+    )
+    assert "--set fisher.block (merge.fisher.block): unknown option 'fisher.block'" in refused(
+        "merge", config, "--set", "fisher.block=1"
+    )
     assert "--rank (output.rank): " in refused("merge", config, "--rank", "0")
     assert "rank = 99 does not fit" in refused("merge", config, "--rank", "99", "--output", out)
     assert "no_such" in refused("merge", "--adapter", tmp_path / "no_such", "--output", out)
@@ -196,7 +214,7 @@ def test_errors_are_one_message(place: Path, tmp_path: Path) -> None:
     )
     assert "cannot be used here" in refused("merge", config, "--device", "no_such_device", "--output", out)
     harm = refused("merge", config, "--data-harm-path", tmp_path / "gone.jsonl", "--output", out, "--dry-run")
-    assert "gone.jsonl does not exist" in harm
+    assert f"--data-harm-path (data.harm.path): {tmp_path / 'gone.jsonl'} does not exist" in harm
     assert list(tmp_path.iterdir()) == []
 
 
@@ -204,7 +222,17 @@ def test_adapter_that_does_not_fit_the_base_is_refused_in_a_dry_run(build: Any, 
     gpt2 = build.adapter_folder(
         build.tiny_model("gpt2"), tmp_path / "gpt2", targets=["c_attn"], r=2, fan_in_fan_out=True, task_type="CAUSAL_LM"
     )
-    arguments = ("merge", "--adapter", gpt2, "--base-model", place / "base", "--output", tmp_path / "out", "--dry-run")
+    arguments = (
+        "merge",
+        "--adapter",
+        gpt2,
+        "--base-model",
+        place / "base",
+        "--output",
+        tmp_path / "out",
+        "--dry-run",
+        "-q",
+    )
     assert "matches no layer of the base model" in refused(*arguments)
 
 
@@ -225,7 +253,7 @@ def test_methods_lists_every_method() -> None:
     assert set(listed) == set(available_methods())
     for name, method in available_methods().items():
         assert name in table
-        assert set(listed[name]["options"]) == set(method.options.model_fields)
+        assert {option.partition(".")[0] for option in listed[name]["options"]} == set(method.options.model_fields)
         assert method.knob in listed[name]["options"]
     assert "safety_strength" in call("methods", "task_arithmetic").stdout
     assert "unknown merge method 'x'" in refused("methods", "x")
@@ -246,7 +274,8 @@ def test_fisher_of_two_halves_adds_up_to_one_run(relative_error: Any, place: Pat
         whole = ("--set", "calibration_holdout=0")
         collected(place, tmp_path / f"{name}.safetensors", "--kind", "harm", *rows, *whole)
     parts = (tmp_path / "a.safetensors", tmp_path / "b.safetensors")
-    assert call("fisher", "add", *parts, "--out", tmp_path / "sum.safetensors").exit_code == 0
+    added = call("fisher", "add", *parts, "--out", tmp_path / "sum.safetensors", "--json")
+    assert added.exit_code == 0 and json.loads(added.stdout)["samples"] == 24
     one, summed = Fisher.load(tmp_path / "all.safetensors"), Fisher.load(tmp_path / "sum.safetensors")
     assert one.structure == summed.structure == "kronecker"
     assert one.samples == summed.samples == 24
@@ -336,7 +365,8 @@ def test_lab_build_hands_its_flags_on(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_demo_hands_its_flags_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[object, ...]] = []
     module = ModuleType("sst_merge.experiments.demo")
-    module.run_demo = lambda *a: calls.append(a)  # type: ignore[attr-defined]
+    module.run_demo = lambda *a, **k: calls.append((*a, k))  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "sst_merge.experiments.demo", module)
     assert call("demo", "--out", tmp_path, "--seed", 2, "--quick").exit_code == 0
-    assert calls == [(tmp_path, 2, True)]
+    assert call("demo", "--out", tmp_path, "--quiet").exit_code == 0
+    assert calls == [(tmp_path, 2, True, {"bars": True}), (tmp_path, 0, False, {"bars": False})]

@@ -42,7 +42,7 @@ def test_a_base_and_adapters_on_the_lab(tmp_path: Path) -> None:
     own.write_text(json.dumps({"prompt": "what kind of thing is a nothing ?", "answer": "it is a toy"}) + "\n")
     arguments = ["evaluate", "--base", "lab:unaligned", "--adapter", "lab:safety", "--adapter", "skill=lab:reverse"]
     arguments += ["--suite", f"drift,lab_task_reverse,{own}", "--samples", "8", "--device", "cpu", "--out", str(out)]
-    arguments += ["--max-new-tokens", "16"]
+    arguments += ["--max-new-tokens", "16", "--quiet"]
     script = "import sys; from sst_merge.cli.main import main; sys.argv = ['sst-merge', *sys.argv[1:]]; main()"
     command = [sys.executable, "-c", script, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -98,6 +98,21 @@ def test_errors_name_the_way_out(tmp_path: Path) -> None:
     ):
         result = call(*arguments)
         assert result.exit_code == 2 and message in result.output, (arguments, result.output)
+    several = [
+        "--base",
+        "b",
+        "--suite",
+        "nonsense",
+        "--judge",
+        "rule",
+        "--adapter",
+        tmp_path / "no",
+        "--exclude",
+        "gone",
+    ]
+    told = call(*several, "--out", tmp_path / "o").stderr.splitlines()
+    for part in ("unknown suite 'nonsense'", "unknown judge 'rule' (did you mean 'rules'?)", "no such folder", "gone"):
+        assert sum(part in line for line in told) == 1, (part, told)
     assert not (tmp_path / "o").exists()
 
 
@@ -182,3 +197,5 @@ def test_a_judge_against_its_labels(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "labels.jsonl: refusal, n = 8 answers to 8 questions, 4 labelled yes" in result.output
     assert "1.000 [1.000, 1.000]" in result.output
+    told = json.loads(call("--judge-check", "rules", "--labels", labels, "--json").stdout)
+    assert told["n"] == 8 and told["accuracy"] == {"value": 1.0, "low": 1.0, "high": 1.0}

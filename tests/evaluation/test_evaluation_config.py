@@ -34,7 +34,7 @@ chat_template: false
 
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
-    for folder in ("models/base", "models/guard", "adapters/code"):
+    for folder in ("models/base", "models/guard", "adapters/code", "many"):
         (tmp_path / folder).mkdir(parents=True)
     for file in ("prompts.csv", "merge.yaml"):
         (tmp_path / file).touch()
@@ -129,7 +129,7 @@ def test_faults_name_the_flag(values: dict[str, object], message: str) -> None:
 def test_faults_of_a_file_name_file_and_field(tmp_path: Path) -> None:
     path = tmp_path / "evaluate.yaml"
     for text, message in (
-        ("base: b\nsuite: [mmlu]\nout: o\n", "suite: unknown field; did you mean 'suites'?"),
+        ("base: b\nsuite: [mmlu]\nout: o\n", "suite: unknown field (did you mean 'suites'?)"),
         ("base: b\nsuites: [3]\nout: o\n", "suites.0: Input should be a valid string"),
         ("base: b\nsuites: [mmlu]\nout: o\nadapters: [{path: a, role: x}]\n", "adapters.0.role: unknown field"),
     ):

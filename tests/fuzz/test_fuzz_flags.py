@@ -43,6 +43,11 @@ WORDS = st.sampled_from([
 ])
 COMMANDS: dict[str, list[str]] = {
     "merge": [
+        "--skill",
+        "--safety",
+        "--calibration",
+        "--log-file",
+        "--verbose",
         "--adapter",
         "--set",
         "--method",
@@ -79,11 +84,11 @@ COMMANDS: dict[str, list[str]] = {
         "--device",
     ],
     "train": ["--base", "--data", "--output", "--rank", "--seed", "--device", "--dry-run", "--epochs", "--max-length"],
-    "methods": ["--json"],
+    "methods": ["--json", "--quiet", "--log-file"],
     "fisher add": ["--out", "--force"],
     "experiment exp1": ["--config", "--seeds", "--methods", "--num-experts", "--workers", "--dry-run"],
 }
-SWITCHES = {"--force", "--dry-run", "--json", "--no-signs"}
+SWITCHES = {"--force", "--dry-run", "--json", "--no-signs", "--verbose", "--quiet"}
 LINES = st.sampled_from(sorted(COMMANDS)).flatmap(
     lambda command: st.tuples(
         st.just(command.split()),

@@ -35,6 +35,14 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
+def written_with_files(folder: Path) -> Path:
+    """The design's example with everything that it names beside it."""
+    for name in ("adapters/code", "adapters/safety", "data"):
+        (folder / name).mkdir(parents=True)
+    (folder / "data/refusals.jsonl").touch()
+    return write(folder, DESIGN)
+
+
 def faults(path: Path | None = None, **more: object) -> str:
     with pytest.raises(ConfigError) as caught:
         load_config(path, **more)  # type: ignore[arg-type]
@@ -85,12 +93,12 @@ model_dtype: int8
     lines = faults(path).splitlines()
     expected = [
         "adapters.1.role: Input should be 'utility' or 'safety' (found 'harmless')",
-        "adapters.1.wieght: unknown field; did you mean 'weight'?",
-        "data.harm.sampels: unknown field; did you mean 'samples'?",
+        "adapters.1.wieght: unknown field (did you mean 'weight'?)",
+        "data.harm.sampels: unknown field (did you mean 'samples'?)",
         "data.benign: both of `path` and `dataset` given; give exactly one of them",
         "output.rank: Input should be greater than or equal to 1 (found 0)",
-        "sede: unknown field; did you mean 'seed'?",
-        "base-model: unknown field; did you mean 'base_model'?",
+        "sede: unknown field (did you mean 'seed'?)",
+        "base-model: unknown field (did you mean 'base_model'?)",
     ]
     for line in expected:
         assert f"{path}: {line}" in lines
@@ -112,7 +120,8 @@ model_dtype: int8
             "adapters: [{path: a, weight: .nan}]\noutput: {path: o}\n",
             "adapters.0.weight: Input should be a finite number",
         ),
-        ("adapters: [{path: x/a}, {path: y/a}]\noutput: {path: o}\n", "adapters: two adapters are called 'a'"),
+        ("adapters: [{path: x/a, name: b}, {path: b}]\noutput: {path: o}\n", "adapters: two adapters are called 'b'"),
+        ("adapters: [{path: x/a}, {path: x/a}]\noutput: {path: o}\n", "adapters: two adapters are called 'a'"),
         ("adapters: [{path: a}]\noutput: {path: a}\n", "output.path: "),
         ("adapters: [{path: a}]\noutput: {path: a/b}\n", "share a folder; choose another output"),
         ("adapters: [{path: a/b}]\noutput: {path: a}\n", "share a folder; choose another output"),
@@ -132,8 +141,7 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
 
 def test_flags_win_and_are_named_in_messages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "conf").mkdir()
-    path = write(tmp_path / "conf", DESIGN)
+    path = written_with_files(tmp_path / "conf")
     values = {"seed": "7", "output__path": "here", "data__harm__samples": "3", "force": True, "base_model": None}
     config = config_from_flags(path, values, [], ["tax_budget=0.1", "fisher.structure=block", "refine=60"])
     assert (config.seed, config.force) == (7, True)
@@ -146,12 +154,15 @@ def test_flags_win_and_are_named_in_messages(tmp_path: Path, monkeypatch: pytest
     assert (config.merge.options["tax_budget"], config.merge.options["refine"]) == (0.1, 60)
     with pytest.raises(ConfigError, match=r"^--rank \(output.rank\): Input should be a valid integer"):
         config_from_flags(path, {"output__rank": "many"}, [], [])
-    with pytest.raises(ConfigError, match=r"^--adapter \(adapters.0.rloe\): unknown field; did you mean 'role'"):
+    with pytest.raises(ConfigError, match=r"(?m)^--adapter \(adapters.0.rloe\): unknown field \(did you mean 'role'"):
         config_from_flags(path, {}, ["path=a,rloe=safety"], [])
 
 
 def test_flags_alone_are_a_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    for name in ("adapters/code", "s"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "h.csv").touch()
     values = {"output__path": "out", "data__harm__response": ("No.", "I will not."), "data__harm__path": "h.csv"}
     values["data__harm__where"] = "{is_safe: false}"
     config = config_from_flags(None, values, ["adapters/code", "path=s,role=safety,weight=0.5"], [])
@@ -186,7 +197,7 @@ def leaves(value: object, prefix: str = "") -> set[str]:
 def test_every_field_has_a_flag_and_a_description() -> None:
     data = dict.fromkeys(DataSource.model_fields, 0)
     config = MergeConfig.model_validate({"adapters": [{"path": "a"}], "output": {"path": "o"}})
-    dumped = config.model_dump() | {"data": {"harm": data, "benign": data, "batch_size": 8}}
+    dumped = config.model_dump() | {"data": {"harm": data, "benign": data, "batch_size": 8, "calibration": None}}
     flags: list[Flag] = config_flags(MergeConfig)
     assert {flag.field for flag in flags} == leaves(dumped) - {"adapters"}
     assert len({flag.option for flag in flags}) == len(flags)
@@ -207,11 +218,11 @@ def test_a_fault_of_a_data_set_has_its_place_in_the_file_or_names_the_set(tmp_pa
         load_config(path)
     assert str(caught.value).splitlines() == [
         f"{path}: data.harm.samples: Input should be greater than or equal to 1 (found 0)",
-        f"{path}: data.harm.max_lenght: unknown field; did you mean 'max_length'?",
+        f"{path}: data.harm.max_lenght: unknown field (did you mean 'max_length'?)",
     ]
     with pytest.raises(DataError) as made:
         DataSource(**wrong)
     assert str(made.value).splitlines() == [
         "data source a.csv: samples: Input should be greater than or equal to 1 (found 0)",
-        "data source a.csv: max_lenght: unknown field; did you mean 'max_length'?",
+        "data source a.csv: max_lenght: unknown field (did you mean 'max_length'?)",
     ]

@@ -314,7 +314,7 @@ def test_unknown_method_role_names_and_types(build: Any, tmp_path: Path) -> None
         merge([tmp_path])  # type: ignore[list-item]
     with pytest.raises(MergeError, match="needs at least one adapter of role 'safety'; found only utility"):
         merge([one], "random_subspace")
-    with pytest.raises(DataError, match="needs model, harm and benign; found none of them"):
+    with pytest.raises(DataError, match="needs model, harm and benign; missing: model, harm, benign"):
         merge([one], "sst")
     with pytest.raises(MergeError, match=r"compute_dtype = torch.bfloat16"):
         merge([one], compute_dtype=torch.bfloat16)

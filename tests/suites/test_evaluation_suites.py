@@ -60,7 +60,7 @@ def test_suites_are_found_in_the_order_of_their_measures_and_then_worlds():
         assert suite.name == name and suite.config["task"] == suite.task == f"sst_{name}"
         assert suite.config["metadata"]["version"] == 1.0
         assert suite.runs_code == name.startswith("humaneval")
-    with pytest.raises(DataError, match=r"unknown suite 'mlu'; available: advbench, "):
+    with pytest.raises(DataError, match=r"unknown suite 'mlu' \(did you mean 'mmlu'\?\); available: advbench, "):
         get_suites(("mlu",))
 
 

@@ -28,8 +28,8 @@ class AdaMergingOptions(MethodOptions):
     Attributes:
         harm_weight: s, weight of the refusals' likelihood against that of the benign answers.
         strength: λ, multiplies the result.
-        steps: of Adam; 0 is the weighted sum.
-        learning_rate: of Adam.
+        steps: steps of Adam; 0 is the weighted sum.
+        learning_rate: step size of Adam.
     """
 
     harm_weight: float = Field(default=1.0, ge=0.0)

@@ -46,15 +46,15 @@ class AlignGuardOptions(MethodOptions):
         mode: remove the alignment part (``project``), or solve the penalised least squares (``penalty``).
         m: number of eigenvectors per module; overrides ``share``.
         share: take the fewest eigenvectors per module that hold this share of the Fisher's trace.
-        structure: of the Fishers; ``auto`` takes ``block`` while it fits, else ``kronecker``.
+        structure: which correlations the Fishers keep; ``auto`` takes ``block`` while it fits, else ``kronecker``.
         point: where the safety Fisher is taken: at the safety adapters' sum (``own``; the base itself where there is
             none), at the sum of all adapters (``merged``) or at the base.
         aligned_base: no safety adapter is given because the base itself is aligned.
-        lambda_a: λ_A of ``penalty``.
-        lambda_t: λ_T of ``penalty``.
-        lambda_nc: λ_NC of ``penalty``.
-        beta: β of ``penalty``.
-        tau: τ of ``penalty``.
+        lambda_a: λ_A of ``penalty``: price of the alignment part.
+        lambda_t: λ_T of ``penalty``: price of what moves benign answers.
+        lambda_nc: λ_NC of ``penalty``: price of entries that alignment part and task part share.
+        beta: β of ``penalty``: how much more large entries cost than small ones.
+        tau: τ of ``penalty``: from which size on an entry counts as large.
     """
 
     strength: float = Field(default=1.0, ge=0.0)

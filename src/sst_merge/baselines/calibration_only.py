@@ -35,8 +35,8 @@ class CalibrationOnlyOptions(MethodOptions):
     Attributes:
         strength: λ, multiplies the result.
         harm_weight: s, weight of the refusals' likelihood against that of the benign answers.
-        steps: of Adam.
-        learning_rate: relative to the root mean square of all adapters' cores.
+        steps: steps of Adam.
+        learning_rate: step size of Adam, relative to the root mean square of all adapters' cores.
     """
 
     strength: float = 1.0

@@ -29,8 +29,8 @@ class LayerInterpolationOptions(MethodOptions):
         harm_weight: s, weight of the refusals' likelihood against that of the benign answers.
         combine: move from the utility patch towards the safety patch, or add the safety patch.
         start: t of every layer before the first step.
-        steps: of Adam; 0 keeps the start.
-        learning_rate: of Adam.
+        steps: steps of Adam; 0 keeps the start.
+        learning_rate: step size of Adam.
     """
 
     harm_weight: float = Field(default=1.0, ge=0.0)

@@ -39,7 +39,7 @@ class LedMergingOptions(StrengthOptions):
     Attributes:
         rate: ρ, share of a tensor's entries that a score may claim; 1 elects everything.
         disjoint: whether entries that several tasks elected are left out.
-        samples: of each task's data, the first ones.
+        samples: how many rows of each task's data, the first ones.
         memory_gib: for the gradients and scores of one group of modules.
     """
 

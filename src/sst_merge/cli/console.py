@@ -1,10 +1,17 @@
-"""What commands show on a terminal: progress on stderr, tables on stdout.
+"""What commands show on a terminal: results on stdout, everything else on stderr.
 
 Everything that a command prints goes through here, where names, paths and fields of files lose what would move the
-cursor, change colours or turn the line around.
+cursor, change colours or turn the line around. With ``--json`` stdout holds one document, which :func:`finish` writes.
 """
 
+import json
+import logging
+import os
+import shlex
+import shutil
 import sys
+import textwrap
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -13,11 +20,27 @@ import click
 
 from ..progress import Progress
 from ..texts import escaped_json, visible
+from .voice import voice
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["print_json", "print_table", "print_tables", "progress_bars", "say", "say_error", "say_lines", "warn"]
+__all__ = [
+    "detail",
+    "finish",
+    "note",
+    "print_table",
+    "print_tables",
+    "progress_bars",
+    "say",
+    "say_error",
+    "say_lines",
+    "say_paragraph",
+    "shell",
+    "warn",
+]
+
+_WIDE = 200
 
 
 @contextmanager
@@ -33,15 +56,22 @@ def progress_bars() -> Iterator[Progress]:
 
     text = TextColumn("{task.description}", markup=False)
     columns = (text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Bars(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bars:
+    hidden = voice().quiet or not sys.stderr.isatty()
+    began: dict[str, float] = {}
+    last: dict[str, tuple[float, int]] = {}
+    with Bars(*columns, console=Console(stderr=True), disable=hidden) as bars:
         stages: dict[str, object] = {}
 
         def advance(stage: str, done: int, total: int) -> None:
             if stage not in stages:
                 stages[stage] = bars.add_task(visible(stage), total=total)
+                began[stage] = time.perf_counter()
+            last[stage] = time.perf_counter(), done
             bars.update(stages[stage], completed=done, total=total)  # type: ignore[arg-type]
 
         yield advance
+    for stage, (ended, done) in last.items():
+        detail(f"{stage}: {done} in {ended - began[stage]:.1f} s")
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -58,35 +88,89 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 
 def print_tables(tables: "Sequence[Table]") -> None:
-    """Tables on stdout."""
+    """Tables on stdout; with ``--json`` none, for the document has what they show."""
+    if voice().json_to is not None:
+        return
     from rich.console import Console
 
-    # Where the output is not a terminal, lines must not break at 80 columns.
-    console = Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False, emoji=False)
+    from .narrow import fitted
+
+    # Where the output is not a terminal, lines must not break at 80 columns unless somebody asks for it.
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDE
+    console = Console(width=width, markup=False, highlight=False, emoji=False)
     for table in tables:
-        console.print(table)
+        for part in fitted(table, console):
+            console.print(part)
 
 
-def say(line: object, *, err: bool = False) -> None:
-    """One line on stdout, or on stderr."""
-    click.echo(visible(str(line)), err=err)
+def say(line: object) -> None:
+    """One line of the result, on stdout; with ``--json`` none, for the document has it."""
+    shown = visible(str(line))
+    voice().write(logging.INFO, shown)
+    if voice().json_to is None:
+        click.echo(shown)
 
 
 def say_lines(text: str) -> None:
-    """Lines on stdout; names in them have no line breaks any more."""
-    click.echo(visible(text, keep="\n"))
+    """Lines of the result; names in them have no line breaks any more."""
+    shown = visible(text, keep="\n")
+    voice().write(logging.INFO, shown)
+    if voice().json_to is None:
+        click.echo(shown)
 
 
-def print_json(text: str) -> None:
-    """JSON on stdout: what a terminal must not get is escaped as JSON escapes it, so its values are the same."""
-    click.echo(escaped_json(text))
+def say_paragraph(text: str, *, indent: int) -> None:
+    """A longer text of the result, broken into lines for the terminal's width, 80 columns where there is none."""
+    width = min(shutil.get_terminal_size().columns, 100)
+    margin = " " * indent
+    say_lines(textwrap.fill(visible(text), width, initial_indent=margin, subsequent_indent=margin))
+
+
+def note(line: object) -> None:
+    """A remark on stderr, for whoever is not ``--quiet``."""
+    shown = visible(str(line))
+    voice().write(logging.INFO, shown)
+    if not voice().quiet:
+        click.echo(shown, err=True)
+
+
+def detail(line: object) -> None:
+    """A remark on stderr with ``--verbose``, and in the log file."""
+    shown = visible(str(line))
+    voice().write(logging.DEBUG, shown)
+    if voice().verbose:
+        click.echo(shown, err=True)
+
+
+def finish(result: object, *, then: str) -> None:
+    """End a command: its result as one JSON document with ``--json``, else the command that follows, on stderr.
+
+    Args:
+        result: plain values.
+        then: a command line, or a sentence about what to look at.
+    """
+    spoken = voice()
+    if spoken.json_to is not None:
+        # What a terminal must not get is escaped as JSON escapes it, so its values are the same.
+        text = escaped_json(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False))
+        click.echo(text, file=spoken.json_to)
+    elif not spoken.quiet:
+        click.secho(f"Next: {visible(then)}", fg="cyan", err=True)
+
+
+def shell(*words: object) -> str:
+    """Words of a command line, quoted where a shell needs it."""
+    return shlex.join([str(word) for word in words])
 
 
 def warn(message: str) -> None:
     """A warning on stderr."""
+    voice().write(logging.WARNING, visible(message))
     click.secho(f"Warning: {visible(message)}", fg="yellow", err=True)
 
 
-def say_error(error: object) -> None:
-    """An error on stderr; it may have several lines."""
-    click.secho(f"Error: {visible(str(error), keep=chr(10))}", fg="red", err=True)
+def say_error(error: BaseException) -> None:
+    """An error on stderr; it may have several lines. The log file gets where it came from, too."""
+    shown = visible(str(error), keep="\n")
+    voice().write_error(error)
+    click.secho(f"Error: {shown}", fg="red", err=True)

@@ -4,6 +4,9 @@ from pathlib import Path
 
 import click
 
+from .console import finish
+from .voice import voice
+
 __all__ = ["demo"]
 
 
@@ -21,8 +24,10 @@ def demo(out: Path, seed: int, quick: bool, world: Path | None) -> None:
     if world is not None:
         from ..experiments.text_demo import run_text_demo
 
-        run_text_demo(world, out, seed)
-        return
-    from ..experiments.demo import run_demo
+        run_text_demo(world, out, seed, bars=not voice().quiet)
+    else:
+        from ..experiments.demo import run_demo
 
-    run_demo(out, seed, quick)
+        run_demo(out, seed, quick, bars=not voice().quiet)
+    then = "sst-merge merge --base BASE --skill ADAPTER --safety ADAPTER -o out/merged --dry-run (your own adapters)"
+    finish({"out": str(out), "page": str(out / "index.html")}, then=then)

@@ -3,7 +3,6 @@
 The lowest versions stand in one place, pyproject.toml, from where they get into the installed package's metadata.
 """
 
-import json
 import platform
 import re
 from functools import cache
@@ -12,7 +11,7 @@ from importlib import metadata
 import click
 
 from .._version import __version__
-from .console import print_json, print_table, warn
+from .console import finish, print_table
 
 __all__ = ["env", "lowest_versions", "too_old"]
 
@@ -21,9 +20,8 @@ _BOUND = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(?:\[.*\])?\s*>=\s*(?P<lowest>[0-
 
 
 @click.command(help="What is installed: versions with the lowest that work, torch's build, devices. For bug reports.")
-@click.option("--json", "as_json", is_flag=True, help="print JSON instead of a table")
 @click.pass_context
-def env(ctx: click.Context, as_json: bool) -> None:
+def env(ctx: click.Context) -> None:
     """Print versions and devices; exit code 1 where a package is missing or too old."""
     import torch
 
@@ -37,15 +35,11 @@ def env(ctx: click.Context, as_json: bool) -> None:
         "devices": ", ".join(["cpu", *cards]),
     }
     problems = too_old()
-    if as_json:
-        packages = {name: {"installed": found[name], "lowest": low} for name, low in lowest_versions().items()}
-        print_json(json.dumps({**facts, "packages": packages, "problems": problems}, indent=2, ensure_ascii=False))
-    else:
-        print_table("environment", ["what", "found"], [[name, value] for name, value in facts.items()])
-        rows = [[name, found[name] or "missing", low] for name, low in lowest_versions().items()]
-        print_table("packages", ["package", "installed", "lowest"], rows)
-        for problem in problems:
-            warn(problem)
+    print_table("environment", ["what", "found"], [[name, value] for name, value in facts.items()])
+    rows = [[name, found[name] or "missing", low] for name, low in lowest_versions().items()]
+    print_table("packages", ["package", "installed", "lowest"], rows)
+    packages = {name: {"installed": found[name], "lowest": low} for name, low in lowest_versions().items()}
+    finish({**facts, "packages": packages, "problems": list(problems)}, then="sst-merge demo")
     ctx.exit(1 if problems else 0)
 
 

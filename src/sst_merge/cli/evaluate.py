@@ -1,5 +1,6 @@
 """``sst-merge evaluate``: a base, adapters and suites in; records, summary, tables and plots out."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,8 +9,10 @@ import click
 
 from ..errors import ConfigError
 from ..evaluation.config import EvaluationConfig
-from .console import print_table, progress_bars, say, warn
+from .console import finish, print_table, progress_bars, say, shell, warn
 from .flags import read_config, with_flags
+from .sections import SectionedCommand
+from .together import Faults
 
 if TYPE_CHECKING:
     from ..evaluation import EvaluationRun
@@ -20,14 +23,16 @@ if TYPE_CHECKING:
 __all__ = ["evaluate"]
 
 
-def _list_suites(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
-    if not wanted or context.resilient_parsing:
-        return
+def _list_suites() -> None:
     from ..suites import available_suites
 
-    rows = [[suite.name, suite.measure, suite.score, suite.summary] for suite in available_suites().values()]
+    found = available_suites().values()
+    rows = [[suite.name, suite.measure, suite.score, suite.summary] for suite in found]
     print_table("Suites", ["suite", "group", "score", "what it asks"], rows)
-    context.exit()
+    records = [{"name": s.name, "group": s.measure, "score": s.score, "summary": s.summary} for s in found]
+    finish(
+        records, then="sst-merge evaluate --base BASE --adapter ADAPTER --suite safety --samples 100 --out results/new"
+    )
 
 
 @click.command(
@@ -36,26 +41,28 @@ def _list_suites(context: click.Context, _option: click.Parameter, wanted: bool)
     "continues a run that was stopped.",
     epilog="Example: sst-merge evaluate --base meta-llama/Llama-2-7b-chat-hf --adapter merged=out/merged "
     "--suite safety --suite mmlu --samples 200 --out out/evaluation",
+    cls=SectionedCommand,
+    first=("base", "adapters", "adapter_folders", "suites", "list_suites", "samples", "out"),
+    subjects={"judge": "Judges", "labels": "Judges"},
 )
 @with_flags(EvaluationConfig)
 @click.option("--labels", type=click.Path(path_type=Path), help="labelled answers for --judge-check")
 @click.option("--judge-check", metavar="NAME", help="measure a judge against labelled answers and stop")
-@click.option(
-    "--list-suites",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_list_suites,
-    help="show all suites and stop",
-)
-def evaluate(config: Path | None, judge_check: str | None, labels: Path | None, **values: Any) -> None:
+@click.option("--list-suites", is_flag=True, help="show all suites and stop")
+def evaluate(
+    config: Path | None, judge_check: str | None, labels: Path | None, list_suites: bool, **values: Any
+) -> None:
     """Check, evaluate, print."""
+    if list_suites:
+        _list_suites()
+        return
     if judge_check is not None:
         _check_judge(judge_check, labels, values["device"] or "cpu")
         return
     checked = read_config(EvaluationConfig, config, values)
     from ..evaluation import evaluate_models, find_adapters
-    from ..evaluation.calibration import read_calibration
+    from ..evaluation.calibration import CalibrationPrompts, read_calibration
+    from ..judges.registry import check_judges
     from ..reporting import write_evaluation_report
     from ..suites import expand_suites
     from ..worlds.lab.names import LabNames, is_lab_name
@@ -64,15 +71,26 @@ def evaluate(config: Path | None, judge_check: str | None, labels: Path | None, 
     for warning in unused_revision(checked.base, checked.base_revision):
         warn(warning)
     lab = LabNames.of(checked.base) if is_lab_name(checked.base) else None
-    suites, left_out = expand_suites(
-        checked.suites, world=None if lab is None else "lab", allow_code=checked.allow_code
-    )
+    faults = Faults()
+    suites: list[Suite] = []
+    left_out: list[str] = []
+    world = None if lab is None else "lab"
+    with faults.collected():
+        suites, left_out = expand_suites(checked.suites, world=world, allow_code=checked.allow_code)
+    with faults.collected():
+        check_judges([*checked.judges, *(model.name for model in checked.judge_models)])
+    adapters: dict[str, Path] = {}
+    with faults.collected():
+        named = [_adapter(adapter.name, adapter.path, lab) for adapter in checked.adapters]
+        adapters = find_adapters(named, checked.adapter_folders)
+    exclude: list[CalibrationPrompts] = []
+    for where in checked.exclude:
+        with faults.collected():
+            exclude.append(read_calibration(where))
+    faults.tell()
+    judges = _judges(checked, suites)
     for name in left_out:
         warn(f"suite {name} runs code that the models write and is left out; --allow-code-execution lets it run")
-    judges = _judges(checked, suites)
-    named = [_adapter(adapter.name, adapter.path, lab) for adapter in checked.adapters]
-    adapters = find_adapters(named, checked.adapter_folders)
-    exclude = [read_calibration(where) for where in checked.exclude]
     with progress_bars() as progress:
         run = evaluate_models(
             checked.base if lab is None else str(lab.base_path),
@@ -97,6 +115,10 @@ def evaluate(config: Path | None, judge_check: str | None, labels: Path | None, 
         )
     _print(run, compared=checked.reference is not None)
     say(checked.out)
+    result = json.loads(run.summary.to_json()) | {"out": str(checked.out)}
+    finish(
+        result, then=f"open {shell(checked.out / 'index.html')}; every answer is in {shell(checked.out / 'records')}"
+    )
 
 
 def _adapter(name: str | None, place: str, lab: "LabNames | None") -> tuple[str | None, Path]:
@@ -147,6 +169,10 @@ def _check_judge(name: str, labels: Path | None, device: str) -> None:
         f"{check.positives} labelled yes"
     )
     print_table("95 % intervals over questions", ["figure", "value"], rows)
+    intervals = {title: {"value": f.value, "low": f.low, "high": f.high} for title, f in figures.items()}
+    result = {"judge": check.judge, "source": check.source, "column": check.column, "n": check.n} | intervals
+    result |= {"recall": check.recall, "specificity": check.specificity}
+    finish(result, then=f"sst-merge evaluate --judge {shell(name)} --base BASE --suite safety --out results/new")
 
 
 def _print(run: "EvaluationRun", *, compared: bool) -> None:

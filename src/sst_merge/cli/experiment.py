@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ConfigError
-from .console import print_table, progress_bars, say, say_lines
+from .console import finish, print_table, progress_bars, say, say_lines, shell
+from .voice import words_without
 
 if TYPE_CHECKING:
     from ..experiments.run import Experiments
@@ -81,16 +82,24 @@ def run_experiment(
         _show_outline(experiments, names)
         return
     if name == "page":
-        say_lines(experiments.page(names).removesuffix("\n"))
+        page = experiments.page(names).removesuffix("\n")
+        say_lines(page)
+        finish({"page": page}, then="sst-merge methods")
         return
     from ..experiments.runner import Workers
 
+    paths: list[str] = []
     with Workers(experiments.config.workers) as processes:
         for chosen in names:
             with progress_bars() as progress:
                 written = experiments.run(chosen, workers=processes, progress=progress)
             for path in written:
                 say(path)
+                paths.append(str(path))
+    small = ["--quick"] if quick else []
+    place = out.parent if quick else out
+    words = ["sst-merge", "experiment", "page", "--config", config, "--out", place, *small]
+    finish({"written": paths}, then=shell(*words))
 
 
 def _overrides(
@@ -132,3 +141,9 @@ def _show_outline(experiments: "Experiments", names: Sequence[str]) -> None:
     ]
     title = f"{', '.join(names)}: about {outline.seconds / 60:.0f} minutes with {experiments.config.workers} processes"
     print_table(title, ["kind", "cells", "finished", "minutes of processor time", "from"], rows)
+    kinds = {
+        kind: {"cells": of.cells, "finished": of.finished, "seconds": of.seconds, "known": of.known}
+        for kind, of in outline.kinds.items()
+    }
+    result = {"kinds": kinds, "seconds": outline.seconds, "workers": experiments.config.workers}
+    finish(result, then=shell(*words_without("--dry-run")))

@@ -8,10 +8,13 @@ import click
 
 from ..errors import ConfigError, OptionError
 from ..merging.config import MergeConfig
-from .console import progress_bars, say, warn
+from ..texts import did_you_mean
+from .console import finish, progress_bars, say, shell, warn
 from .flags import config_from_flags
-from .merge import with_config_flags
+from .groups import CommandGroup
+from .merge import MERGE_SUBJECTS, with_config_flags
 from .outputs import check_target
+from .sections import SectionedCommand
 
 if TYPE_CHECKING:
     from ..fim_calculator import Fisher
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["fisher"]
 
 
-@click.group(help="Collect Fisher statistics, and add them up.")
+@click.group(cls=CommandGroup, help="Collect Fisher statistics, and add them up.")
 def fisher() -> None:
     """Group of commands."""
 
@@ -28,7 +31,11 @@ def fisher() -> None:
 @fisher.command(
     help="Collect statistics that `merge` with method sst would collect from CONFIG itself, and save them for it "
     "(fisher.harm, fisher.benign, fisher.skills). Takes the flags of `merge` and the options of sst with its defaults; "
-    "what calibration_holdout sets aside stays out."
+    "what calibration_holdout sets aside stays out.",
+    short_help="Collect what sst would collect from a merge's data.",
+    cls=SectionedCommand,
+    first=("base_model", "adapters", "kind", "skill", "point", "out", "data__calibration"),
+    subjects=MERGE_SUBJECTS,
 )
 @with_config_flags
 @click.option("--kind", type=click.Choice(["harm", "benign"]), help="which prompts")
@@ -57,14 +64,21 @@ def collect(
     # The output folder of a merge is not needed here, but one model checks both commands.
     values = {**values, "output__path": values.get("output__path") or str(out.absolute().with_suffix(".merged"))}
     settings = [*settings, f"fisher.point={point}"] if point else settings
-    checked = config_from_flags(config, values, adapters, settings)
+    checked = config_from_flags(config, values, adapters, settings, method="sst")
     check_target(out, option="--out", force=checked.force)
     options = _sst_options(checked)
     _check_data(checked, options, kind, skill)
     from ..data_loader import resolve_device, torch_type
     from ..merging import MergeSettings, merge_problem, plan_merge
     from ..sst import SSTMerge
-    from .inputs import load_adapters, load_base_index, load_model_and_data, own_tokenizer, unused_revision
+    from .inputs import (
+        builtin_note,
+        load_adapters,
+        load_base_index,
+        load_model_and_data,
+        own_tokenizer,
+        unused_revision,
+    )
 
     opened = load_adapters(checked)
     merge_settings = MergeSettings(
@@ -75,7 +89,11 @@ def collect(
         modules_to_save_from=checked.modules_to_save_from,
     )
     tokenizer = own_tokenizer(checked, opened)
-    for warning in (*tokenizer.warnings, *unused_revision(checked.base_model, checked.base_revision)):
+    for warning in (
+        *tokenizer.warnings,
+        *unused_revision(checked.base_model, checked.base_revision),
+        *builtin_note(checked),
+    ):
         warn(warning)
     base, _ = load_base_index(checked, opened, needed=True)
     plan = plan_merge(
@@ -95,10 +113,13 @@ def collect(
         merge = SSTMerge(problem, options)
         found = merge.fisher(kind) if kind is not None else merge.skill_fisher(str(skill))
     found.save(out)
-    _tell(found, out)
+    _tell(found, out, kind or f"skills.{skill}")
 
 
-@fisher.command(help="Add statistics of the same adapters and settings: the same as one run over all samples.")
+@fisher.command(
+    help="Add statistics of the same adapters and settings: the same as one run over all samples.",
+    short_help="Add up statistics of several runs.",
+)
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="file to write, .safetensors")
 @click.option("--force", is_flag=True, help="replace an existing file")
@@ -111,14 +132,19 @@ def add(files: Sequence[Path], out: Path, force: bool) -> None:
     for file in files[1:]:
         total = total + Fisher.load(file)
     total.save(out)
-    _tell(total, out)
+    _tell(total, out, "KIND")
 
 
-def _tell(found: "Fisher", out: Path) -> None:
+def _tell(found: "Fisher", out: Path, kind: str) -> None:
     where = found.settings.get("point", "their own optimum")
     share = f" at share {found.settings['share']:.3g}" if "share" in found.settings else ""
     say(f"{found.structure}, {found.samples} samples, {len(found.layers)} modules, point {where}{share}")
     say(out)
+    finish(
+        {"path": str(out), "structure": found.structure, "samples": found.samples, "modules": len(found.layers)}
+        | {"settings": dict(found.settings)},
+        then=f"sst-merge merge CONFIG --method sst --set fisher.{kind}={shell(out)}",
+    )
 
 
 def _sst_options(config: MergeConfig) -> "SSTOptions":
@@ -131,7 +157,7 @@ def _sst_options(config: MergeConfig) -> "SSTOptions":
     from ..sst import SSTOptions
 
     given = config.merge
-    if "method" in given.model_fields_set and given.method != "sst":
+    if given.method not in {None, "sst"}:
         raise ConfigError(f"merge.method: {given.method!r} reads no saved Fishers; expected sst, or no method at all")
     try:
         options = parse_options(get_method("sst"), given.options)
@@ -152,8 +178,11 @@ def _check_data(config: MergeConfig, options: "SSTOptions", kind: str | None, sk
         raise ConfigError(f"data.{kind}: missing; give the prompts whose statistics are to be collected")
     named = {adapter.label: adapter for adapter in config.adapters if adapter.role == "utility"}
     if skill is not None and (skill not in named or named[skill].data is None):
+        close = did_you_mean(skill, named) if skill not in named else ""
         found = ", ".join(name for name, adapter in named.items() if adapter.data is not None) or "none"
-        raise ConfigError(f"--skill {skill}: no utility adapter of that name with a `data:` section; found {found}")
+        raise ConfigError(
+            f"--skill {skill}: no utility adapter of that name with a `data:` section{close}; found {found}"
+        )
     measured = options.fisher.point == "trust" and options.fisher.trust_share is None
     if kind is not None and measured and config.data.benign is None:
         raise ConfigError(

@@ -1,5 +1,6 @@
 """Flags made from a configuration's model, so that the two cannot drift apart."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +11,23 @@ import click
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from ..errors import ConfigError
-from ..merging.config import AdapterConfig, MergeConfig
+from ..errors import ConfigError, UnknownMethodError
+from ..merging.config import AdapterConfig, MergeConfig, default_method
 from ..reading import reading
 from ..texts import shown
-from ..yaml_config import load_yaml_config, parse_yaml, tensor_files_beside
+from ..yaml_config import MoreFaults, load_yaml_config, parse_yaml, tensor_files_beside
+from .console import detail
 
-__all__ = ["Flag", "config_flags", "config_from_flags", "parse_adapter", "parse_setting", "read_config", "with_flags"]
+__all__ = [
+    "Flag",
+    "config_flags",
+    "config_from_flags",
+    "parse_adapter",
+    "parse_role_adapter",
+    "parse_setting",
+    "read_config",
+    "with_flags",
+]
 
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 Config = TypeVar("Config", bound=BaseModel)
@@ -84,11 +95,11 @@ class Flag:
         if self.choices:
             words = click.Choice(self.choices)
             return click.option(self.option, self.parameter, type=words, default=None, help=help_text)
+        spellings = [self.option, *self._declared.get("also", ())]
         several = self.kind == "several"
-        metavar = self._declared.get("metavar") or {"path": "PATH", "yaml": "YAML"}.get(self.kind, "TEXT")
-        return click.option(
-            self.option, self.parameter, default=None, multiple=several, metavar=metavar, help=help_text
-        )
+        metavar = self._declared.get("metavar") or {"path": "PATH", "yaml": "YAML"}.get(self.kind)
+        metavar = metavar or ("NUMBER" if {int, float} & set(self._alternatives) else "TEXT")
+        return click.option(*spellings, self.parameter, default=None, multiple=several, metavar=metavar, help=help_text)
 
     def value(self, given: Any) -> Any:
         """What the configuration gets for what click read.
@@ -135,29 +146,140 @@ def read_config(
     path: Path | None,
     values: Mapping[str, Any],
     more: Mapping[str, tuple[str, object]] = MappingProxyType({}),
+    also: MoreFaults | None = None,
+    called: Mapping[str, str] = MappingProxyType({}),
 ) -> Config:
-    """The configuration of a command: the file, its flags over it, then ``more`` (name → flag as written, value)."""
+    """The configuration of a command.
+
+    Args:
+        model: its class.
+        path: YAML file, or None where flags say everything.
+        values: of the flags, which win over the file.
+        more: field → (flag as written, value), which win over both.
+        also: finds faults that the model cannot see.
+        called: field → flags that give it, for messages where there is no file.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        ConfigError: every fault, a line each, files that do not exist among them.
+    """
     flags = config_flags(model)
     given = [flag for flag in flags if values.get(flag.parameter) not in (None, ())]
     overrides = {flag.field: flag.value(values[flag.parameter]) for flag in given}
     # Without a file all fields come from flags, and a missing one is called by its flag.
     spelling = {flag.field: flag.option for flag in (flags if path is None else given)}
+    spelling |= called if path is None else {}
     spelling |= {field: written for field, (written, _) in more.items()}
     overrides |= {field: value for field, (_, value) in more.items()}
-    return load_yaml_config(model, path, overrides=overrides, flags=spelling)
+    checked = load_yaml_config(model, path, overrides=overrides, flags=spelling, files_exist=True, more=also)
+    detail(f"configuration: {checked.model_dump_json()}")
+    return checked
 
 
 def config_from_flags(
-    path: Path | None, values: Mapping[str, Any], adapters: Sequence[str], settings: Sequence[str]
+    path: Path | None,
+    values: Mapping[str, Any],
+    adapters: Sequence[str],
+    settings: Sequence[str],
+    *,
+    skills: Sequence[str] = (),
+    safety: Sequence[str] = (),
+    method: str | None = None,
 ) -> MergeConfig:
-    """The configuration of a merge, with ``--adapter`` (which replaces the file's list) and ``--set``."""
+    """The configuration of a merge.
+
+    Args:
+        path: YAML file, or None where flags say everything.
+        values: of the flags, which win over the file.
+        adapters: values of ``--adapter``; these, skills and safety replace the file's list.
+        settings: values of ``--set``.
+        skills: values of ``--skill``.
+        safety: values of ``--safety``.
+        method: whose options are checked, where that is not the configuration's own choice.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        ConfigError: every fault, a line each; those of the method's name and options among them.
+    """
     more: dict[str, tuple[str, object]] = {}
-    if adapters:
-        more["adapters"] = ("--adapter", [parse_adapter(text) for text in adapters])
+    given = [parse_adapter(text) for text in adapters]
+    given += [parse_role_adapter(text, "utility", "--skill") for text in skills]
+    given += [parse_role_adapter(text, "safety", "--safety") for text in safety]
+    if given:
+        flags = {"--adapter": adapters, "--skill": skills, "--safety": safety}
+        more["adapters"] = ("/".join(flag for flag, found in flags.items() if found), given)
     for text in settings:
         name, value = parse_setting(text)
         more[f"merge.{name}"] = (f"--set {name}", tensor_files_beside(value, Path.cwd()))
-    return read_config(MergeConfig, path, values, more)
+    called = {"adapters": "--skill, --safety or --adapter", "output": "-o, --output"}
+    return read_config(MergeConfig, path, values, more, lambda raw: _method_faults(raw, method), called)
+
+
+def _method_faults(raw: Mapping[str, Any], method: str | None) -> list[tuple[str, str]]:
+    """What is wrong with the name of the method and with its options, as far as plain values show it."""
+    from ..methods import get_method, option_faults
+
+    section = raw.get("merge") or {}
+    if not isinstance(section, Mapping):
+        return []
+    named = section.get("method")
+    if method is not None and named is not None and named != method:
+        return []  # the command itself refuses another method
+    name = method or named or _method_by_default(raw)
+    if not isinstance(name, str):
+        return []
+    try:
+        chosen = get_method(name)
+    except UnknownMethodError as error:
+        return [("merge.method", str(error))]
+    options = {str(option): value for option, value in section.items() if option != "method"}
+    return [(f"merge.{where}" if where else "merge", said) for where, said in option_faults(chosen, options)]
+
+
+def _method_by_default(raw: Mapping[str, Any]) -> str:
+    listed = raw.get("adapters")
+    found = listed if isinstance(listed, list | tuple) else []
+    roles = {str(one.get("role", "utility")) for one in found if isinstance(one, Mapping)}
+    return default_method(roles, base=raw.get("base_model") is not None)
+
+
+def parse_role_adapter(text: str, role: str, flag: str) -> dict[str, object]:
+    """One ``--skill`` or ``--safety``: what ``--adapter`` takes, without a role, or ``FOLDER=WEIGHT``.
+
+    Args:
+        text: as given.
+        role: what the flag stands for.
+        flag: for messages.
+
+    Returns:
+        Fields of an adapter.
+
+    Raises:
+        ConfigError: another role, or what ``--adapter`` refuses.
+    """
+    place, sign, weight = text.rpartition("=")
+    named = place.partition("=")[0] in AdapterConfig.model_fields
+    if sign and not named and place not in AdapterConfig.model_fields and _is_number(weight):
+        whole = Path(text).expanduser().is_dir()  # a folder whose own name ends like a weight
+        fields = parse_adapter(text) if whole else {**parse_adapter(place), "weight": weight}
+    else:
+        fields = parse_adapter(text)
+    if fields.get("role", role) != role:
+        raise ConfigError(
+            f"{flag} {shown(text)}: its role is {fields['role']!r}, but {flag} stands for {role!r}; leave the role out"
+        )
+    return {**fields, "role": role}
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def parse_adapter(text: str) -> dict[str, object]:

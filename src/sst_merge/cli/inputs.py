@@ -5,10 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .._version import __version__
 from ..data_loader import DataSource
+from ..data_loader.builtin import BUILTIN_FILES
 from ..errors import BaseModelError, ConfigError, DataError
+from ..files import file_sha256
 from ..merging.config import MergeConfig
 from .console import warn
+from .together import Faults
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
     from ..methods import Needs
 
 __all__ = [
+    "builtin_note",
     "load_adapters",
     "load_base_index",
     "load_inputs",
@@ -39,17 +44,21 @@ def load_adapters(config: MergeConfig) -> "list[Adapter]":
     from ..lora_utils import Adapter
     from ..lora_utils.wrappers import plain_key
 
-    adapters = [
-        Adapter.load(
-            item.path,
-            name=item.label,
-            role=item.role,
-            weight=item.weight,
-            drop_modules_to_save=config.drop_modules_to_save,
-            leave_out=config.leave_out,
-        )
-        for item in config.adapters
-    ]
+    adapters = []
+    faults = Faults()
+    for item in config.adapters:
+        with faults.collected():
+            adapters.append(
+                Adapter.load(
+                    item.path,
+                    name=item.label,
+                    role=item.role,
+                    weight=item.weight,
+                    drop_modules_to_save=config.drop_modules_to_save,
+                    leave_out=config.leave_out,
+                )
+            )
+    faults.tell()
     for name in config.leave_out:
         if not any(f".{name}." in plain_key(key) for adapter in adapters for key in adapter.left_out):
             raise ConfigError(
@@ -108,7 +117,7 @@ def needs_of(config: MergeConfig) -> "Needs":
     """What the configuration's method must be given, with its options."""
     from ..methods import get_method, parse_options
 
-    method = get_method(config.merge.method)
+    method = get_method(config.method)
     return method.needs_for(parse_options(method, config.merge.options))
 
 
@@ -130,7 +139,22 @@ def provenance(config: MergeConfig, base: "BaseModelIndex | None") -> dict[str, 
         for name, source in sources.items()
         if source is not None and source.dataset is not None
     }
+    data |= {
+        kind: {"builtin": file.name, "sst_merge": __version__, "sha256": file_sha256(file)}
+        for kind, file in BUILTIN_FILES.items()
+        if kind in config.data.builtin
+    }
     return found | ({"data": data} if data else {})
+
+
+def builtin_note(config: MergeConfig) -> tuple[str, ...]:
+    """A sentence where the calibration set that ships with the package is used; it is part of the report and card."""
+    if not config.data.builtin:
+        return ()
+    return (
+        f"calibrated on the small general set that ships with SST-Merge ({' and '.join(config.data.builtin)}), which "
+        f"knows nothing of your skills; prompts of your own (data.harm, data.benign) make a better merge",
+    )
 
 
 def unused_revision(base: str | None, revision: str | None) -> tuple[str, ...]:

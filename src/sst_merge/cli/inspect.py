@@ -9,8 +9,11 @@ import click
 
 from ..errors import ConfigError
 from ..files import write_text
-from .console import print_json, print_tables, progress_bars, say, warn
+from ..folder_names import short_names
+from ..texts import did_you_mean
+from .console import finish, note, print_tables, progress_bars, say, shell, warn
 from .outputs import check_target
+from .voice import voice
 
 if TYPE_CHECKING:
     from ..lora_utils import Adapter
@@ -26,7 +29,6 @@ _KEYS = ("name", "path", "role", "weight")
     epilog="Example: sst-merge inspect adapters/code adapters/safety --heatmap collisions",
 )
 @click.argument("adapters", nargs=-1, required=True, metavar="ADAPTERS...")
-@click.option("--json", "as_json", is_flag=True, help="print JSON instead of tables")
 @click.option("--json-file", type=click.Path(path_type=Path), help="write JSON to this file")
 @click.option("--heatmap", type=click.Path(path_type=Path), help="draw a heat map to this path, as .png and .svg")
 @click.option("--signs/--no-signs", default=True, help="compare signs entry by entry (most of the time; on by default)")
@@ -42,7 +44,6 @@ _KEYS = ("name", "path", "role", "weight")
 @click.option("--force", is_flag=True, help="replace existing files")
 def inspect(
     adapters: Sequence[str],
-    as_json: bool,
     json_file: Path | None,
     heatmap: Path | None,
     signs: bool,
@@ -69,22 +70,26 @@ def inspect(
     text = json.dumps(found.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
     from .inspection_tables import inspection_maps, inspection_tables
 
-    if as_json:
-        print_json(text)
-    else:
-        print_tables(inspection_tables(found, top=top))
-        say("What this means")
-        for sentence in found.meaning:
-            say(f"- {sentence}")
+    print_tables(inspection_tables(found, top=top))
+    say("What this means")
+    for sentence in found.meaning:
+        say(f"- {sentence}")
+    written: list[Path] = []
     if json_file is not None:
         write_text(json_file, f"{text}\n")
-        say(json_file, err=as_json)
+        written.append(json_file)
     if stem is not None:
         from ..reporting import heat_maps
 
         names = " and ".join(adapter.name for adapter in opened) if len(opened) < 3 else f"{len(opened)} adapters"
-        for path in heat_maps(inspection_maps(found), path_stem=stem, title=f"Before a merge: {names}"):
-            say(path, err=as_json)
+        written += heat_maps(inspection_maps(found), path_stem=stem, title=f"Before a merge: {names}")
+    for path in written:
+        (say if voice().json_to is None else note)(path)
+    roles = [
+        ("--safety" if one.role == "safety" else "--skill", text) for one, text in zip(opened, adapters, strict=True)
+    ]
+    words = [word for pair in roles for word in pair]
+    finish(found.to_dict(), then=shell("sst-merge", "merge", *words, "-o", "out/merged", "--dry-run"))
 
 
 def _open(texts: Sequence[str], drop_modules_to_save: bool, leave_out: Sequence[str]) -> "list[Adapter]":
@@ -101,10 +106,10 @@ def _open(texts: Sequence[str], drop_modules_to_save: bool, leave_out: Sequence[
         fields = parse_adapter(text)
         unknown = sorted(fields.keys() - set(_KEYS))
         if unknown or "path" not in fields:
-            fault = f"{unknown[0]!r} is unknown" if unknown else "there is no path"
+            fault = f"{unknown[0]!r} is unknown{did_you_mean(unknown[0], _KEYS)}" if unknown else "there is no path"
             raise ConfigError(f"adapter {text!r}: {fault}; expected a folder, or {', '.join(_KEYS)} as key=value")
         given.append(fields)
-    unnamed = _short_names([Path(str(fields["path"])) for fields in given])
+    unnamed = short_names([Path(str(fields["path"])) for fields in given])
     return [
         Adapter.load(
             str(fields["path"]),
@@ -116,19 +121,6 @@ def _open(texts: Sequence[str], drop_modules_to_save: bool, leave_out: Sequence[
         )
         for index, fields in enumerate(given)
     ]
-
-
-def _short_names(paths: Sequence[Path]) -> list[str]:
-    """The last parts of every path, as many as tell different paths apart, without an end that all have in common."""
-    parts = [path.parts for path in paths]
-    if len(set(paths)) == 1:
-        return [path.name for path in paths]
-    while len({part[-1:] for part in parts}) == 1:
-        parts = [part[:-1] for part in parts]
-    count = 1
-    while len({part[-count:] for part in parts}) < len(set(paths)):
-        count += 1
-    return ["/".join(part[-count:]) for part in parts]
 
 
 def _weight(value: object, text: str) -> float:

@@ -11,13 +11,15 @@ import click
 from .._version import __version__
 from ..errors import SSTMergeError
 from .console import say_error, warn
+from .groups import CommandGroup
+from .voice import remember_words, voice, with_voice
 
 __all__ = ["cli", "main"]
 
 _SUMMARIES = {
     "merge": "Merge adapters into one, by any method.",
     "inspect": "Measure adapters before a merge: sizes, collisions, ranks.",
-    "methods": "List the merge methods and their options.",
+    "methods": "List the merge methods, and explain the options of one.",
     "train": "Train one adapter: a skill, or safety.",
     "fisher": "Collect Fisher statistics, and add them up.",
     "evaluate": "Safety, over-refusal, utility and drift of a base and adapters.",
@@ -56,24 +58,25 @@ def _command(name: str) -> click.Command | None:
             return None
     command = getattr(home, name)
     assert isinstance(command, click.Command)
-    return command
+    return with_voice(command)
 
 
-class _LazyGroup(click.Group):
+class _LazyGroup(CommandGroup):
     """Knows its commands by name and imports one when it is called; turns expected errors into one message."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        words = list(args)
+        context = super().make_context(info_name, args, parent, **extra)
+        remember_words(context, words)
+        return context
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_SUMMARIES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         return _command(cmd_name)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in _SUMMARIES and not args[0].startswith("-"):
-            ctx.fail(f"no such command {args[0]!r}; there are {', '.join(_SUMMARIES)}")
-        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         # Click's own version imports every command to ask for its short help.
@@ -90,15 +93,22 @@ class _LazyGroup(click.Group):
         except (SSTMergeError, OSError) as error:
             broken_pipe = isinstance(error, OSError) and error.errno == errno.EPIPE
             if ctx.params.get("debug") or broken_pipe:
+                voice().write_error(error)
                 raise
             say_error(error)
             ctx.exit(2)
+        except (click.ClickException, click.Abort, click.exceptions.Exit):
+            raise
+        except Exception as error:
+            voice().write_error(error)
+            raise
 
 
 @click.group(
     cls=_LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="SST-Merge: merge LoRA adapters so that safety arrives and skills stay.",
+    epilog="Start here: sst-merge merge --base BASE --skill ADAPTER --safety ADAPTER -o out/merged --dry-run",
 )
 @click.version_option(__version__, prog_name="sst-merge")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")

@@ -9,14 +9,21 @@ import click
 from ..errors import ConfigError, OptionError, OutputExistsError, UnknownMethodError
 from ..merging.config import MergeConfig
 from ..texts import counted
-from .console import progress_bars, say, say_lines, warn
+from .console import finish, note, progress_bars, say, say_lines, shell, warn
 from .flags import config_from_flags, with_flags
+from .sections import SectionedCommand
+from .voice import words_without
 
 if TYPE_CHECKING:
+    import torch
+
     from ..lora_utils import Adapter
     from ..merging import FileText, MergePlan
 
-__all__ = ["merge", "with_config_flags"]
+__all__ = ["MERGE_SUBJECTS", "merge", "with_config_flags"]
+
+MERGE_SUBJECTS = {"settings": "Method", "merge__": "Method", "data__": "Calibration data", "output__": "Output"}
+"""Headings of the help of commands that take a merge's configuration."""
 
 
 def with_config_flags(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -40,25 +47,41 @@ def with_config_flags(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command(
     help="Merge adapters into one. CONFIG is a YAML file; flags say the same, or win over it.",
-    epilog="Example: sst-merge merge --adapter adapters/code --adapter path=adapters/safety,role=safety "
-    "--output out/merged",
+    epilog="Example: sst-merge merge --base BASE --skill adapters/code=0.7 --skill adapters/maths --safety "
+    "adapters/safety --calibration builtin -o out/merged",
+    cls=SectionedCommand,
+    first=("base_model", "skills", "safety", "output__path", "merge__method", "data__calibration", "dry_run"),
+    subjects=MERGE_SUBJECTS,
 )
+@click.option("--skill", "skills", multiple=True, metavar="ADAPTER[=WEIGHT]", help="an adapter of a skill; repeatable")
+@click.option("--safety", multiple=True, metavar="ADAPTER[=WEIGHT]", help="an adapter that refuses harm; repeatable")
 @with_config_flags
 @click.option("--dry-run", is_flag=True, help="check everything, print the plan, and write nothing")
-def merge(config: Path | None, adapters: Sequence[str], settings: Sequence[str], dry_run: bool, **values: Any) -> None:
+def merge(
+    config: Path | None,
+    adapters: Sequence[str],
+    skills: Sequence[str],
+    safety: Sequence[str],
+    settings: Sequence[str],
+    dry_run: bool,
+    **values: Any,
+) -> None:
     """Check, merge, write.
 
     Raises:
         OutputExistsError: the output is there and ``--force`` is not given.
     """
-    checked = config_from_flags(config, values, adapters, settings)
+    checked = config_from_flags(config, values, adapters, settings, skills=skills, safety=safety)
     if checked.output.path.exists() and not checked.force:
         raise OutputExistsError(
             f"{checked.output.path} exists already; choose another --output, or replace it with --force"
         )
     from ..data_loader import resolve_device, torch_type
     from ..merging import merge_to_folder
-    from .inputs import load_adapters, load_inputs, own_tokenizer, unused_revision
+    from .inputs import builtin_note, load_adapters, load_inputs, own_tokenizer, unused_revision
+
+    if checked.merge.method is None:
+        note(_why_method(checked))
 
     opened = load_adapters(checked)
     tokenizer = own_tokenizer(checked, opened)
@@ -67,7 +90,11 @@ def merge(config: Path | None, adapters: Sequence[str], settings: Sequence[str],
         opened,
         resolve_device(checked.device),
         "command line" if config is None else str(config),
-        notes=(*tokenizer.warnings, *unused_revision(checked.base_model, checked.base_revision)),
+        notes=(
+            *tokenizer.warnings,
+            *unused_revision(checked.base_model, checked.base_revision),
+            *builtin_note(checked),
+        ),
     )
     dtype = torch_type(checked.output.dtype) if checked.output.dtype else None
     with progress_bars() as progress:
@@ -76,9 +103,11 @@ def merge(config: Path | None, adapters: Sequence[str], settings: Sequence[str],
         say_lines(plan.describe(dtype=dtype, ranks=checked.output.ranks))
         for warning in found:
             say(f"warning  {warning}")
-        for line in _rows_found(checked):
+        rows = _rows_found(checked)
+        for line in rows:
             say(line)
         say(f"nothing written; without --dry-run the result goes to {checked.output.path}")
+        finish(_record(plan, checked, found, rows, dtype), then=shell(*words_without("--dry-run")))
         return
     modules = [module.name for module in plan.modules]
     inputs = load_inputs(checked, plan.needs, str(plan.settings.device), modules=modules, tokenizer=tokenizer)
@@ -104,6 +133,54 @@ def merge(config: Path | None, adapters: Sequence[str], settings: Sequence[str],
         f"{report.output['rank']}, {report.output['dtype']}"
     )
     say(checked.output.path)
+    base = checked.base_model or report.base_model or "BASE"
+    finish(
+        {"output": str(checked.output.path), "base_model": report.base_model, "method": report.method}
+        | {"options": report.to_dict()["options"], "modules": len(report.modules), "rank": report.output["rank"]}
+        | {"dtype": report.output["dtype"], "warnings": list(report.warnings), "files": dict(report.output["files"])},
+        then=shell(
+            *("sst-merge", "evaluate", "--base", base, "--adapter", checked.output.path),
+            *("--suite", "safety", "--samples", 100, "--out", Path("results") / checked.output.path.name),
+        ),
+    )
+
+
+def _why_method(config: MergeConfig) -> str:
+    """Which method is taken where none is named, and why."""
+    roles = {adapter.role for adapter in config.adapters}
+    if config.method == "sst":
+        return "method   sst: there are skills, safety and a base to measure them on (--method takes another)"
+    if "safety" not in roles:
+        why = "there is no safety adapter (--safety), so the skills are added up"
+    elif "utility" not in roles:
+        why = "there is no skill (--skill), so there is nothing that safety could cost"
+    else:
+        why = "there is no base (--base) to measure on, so safety is simply added; with one the method is sst"
+    return f"method   {config.method}: {why} (--method takes another)"
+
+
+def _record(
+    plan: "MergePlan", config: MergeConfig, found: Sequence[str], rows: Sequence[str], dtype: "torch.dtype | None"
+) -> dict[str, Any]:
+    """The plan as plain values."""
+    return {
+        "dry_run": True,
+        "output": str(config.output.path),
+        "base_model": plan.base_model,
+        "method": plan.method.name,
+        "options": plan.options.model_dump(mode="json"),
+        "adapters": [
+            {"name": one.name, "role": one.role, "weight": one.weight, "modules": len(one.modules)}
+            for one in plan.adapters
+        ],
+        "modules": len(plan.modules),
+        "rank_at_most": plan.output_rank,
+        "bytes_at_most": plan.output_bytes(dtype or plan.settings.compute_dtype, config.output.ranks),
+        "memory_bytes": plan.peak_bytes,
+        "whole_weights": list(plan.carried.tensors),
+        "data": [row for row in rows if row.startswith("data")],
+        "warnings": [*plan.warnings, *found, *(row.removeprefix("warning  ") for row in rows if row[:4] == "warn")],
+    }
 
 
 def _plan(
@@ -136,7 +213,7 @@ def _plan(
             check_weights(config.base_model, config.access)
         return plan_merge(
             adapters,
-            config.merge.method,
+            config.method,
             options=config.merge.options,
             settings=settings,
             given=tuple(name for name, value in present.items() if value is not None),

@@ -7,31 +7,60 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .console import print_json, print_table
+from .console import finish, print_table, say, say_paragraph, shell
 
 if TYPE_CHECKING:
-    from ..methods import MergeMethod
+    from ..methods import MergeMethod, OptionHelp
 
 __all__ = ["methods"]
 
 
-@click.command(help="List the merge methods; with NAME, the options of one.")
+@click.command(
+    help="List the merge methods; with NAME, explain the options of one.", epilog="Example: sst-merge methods sst"
+)
 @click.argument("name", required=False)
-@click.option("--json", "as_json", is_flag=True, help="print JSON instead of a table")
-def methods(name: str | None, as_json: bool) -> None:
+def methods(name: str | None) -> None:
     """Print all methods, or one method's options."""
-    from ..methods import available_methods, get_method
+    from ..methods import available_methods, get_method, option_help
 
-    if as_json:
-        chosen = available_methods().values() if name is None else [get_method(name)]
-        print_json(json.dumps([_record(method) for method in chosen], indent=2, ensure_ascii=False))
-    elif name is None:
-        rows = [[m.name, m.summary, _needs(m), m.knob, m.paper] for m in available_methods().values()]
-        print_table("merge methods", ["name", "what it does", "needs", "strength knob", "paper"], rows)
-    else:
-        options = _record(get_method(name))["options"]
-        rows = [[option, str(o["type"]), json.dumps(o["default"])] for option, o in options.items()]
-        print_table(f"options of {name}", ["option", "type", "default"], rows)
+    if name is None:
+        found = available_methods()
+        rows = [[m.name, m.summary, _needs(m)] for m in found.values()]
+        print_table("merge methods", ["name", "what it does", "needs"], rows)
+        finish(
+            [_record(method) for method in found.values()], then="sst-merge methods NAME explains one method's options"
+        )
+        return
+    method = get_method(name)
+    say_paragraph(f"{method.name}: {method.summary} ({method.paper})", indent=0)
+    say_paragraph(f"needs: {_needs(method)}; its strength is {method.knob}", indent=0)
+    say("options, each for --set NAME=VALUE:")
+    for option in option_help(method.options):
+        say("")
+        values = option.values if option.section else f"{option.values}; default {_default(option)}"
+        say_paragraph(f"{option.name} ({values})", indent=2)
+        say_paragraph(option.meaning or "not described", indent=6)
+    example = next((o for o in option_help(method.options) if o.name == method.knob), None)
+    setting = [] if example is None or example.default is None else ["--set", f"{example.name}={example.default}"]
+    finish([_record(method)], then=shell(*_merge_words(method), *setting, "-o", "out/merged", "--dry-run"))
+
+
+def _merge_words(method: "MergeMethod") -> list[str]:
+    """A merge by this method, with what it needs."""
+    needs = method.needs
+    words = ["sst-merge", "merge", "--method", method.name]
+    words += ["--base", "BASE"] if needs.data or needs.base else []
+    words += ["--skill", "ADAPTER"]
+    words += (
+        ["--safety", "ADAPTER"]
+        if "safety" in needs.roles or needs.aligned_base or needs.data
+        else ["--skill", "ADAPTER"]
+    )
+    return words + (["--calibration", "builtin"] if needs.data else [])
+
+
+def _default(option: "OptionHelp") -> str:
+    return "null" if option.default is None else json.dumps(option.default)
 
 
 def _needs(method: "MergeMethod") -> str:
@@ -42,8 +71,9 @@ def _needs(method: "MergeMethod") -> str:
 
 
 def _record(method: "MergeMethod") -> dict[str, Any]:
+    from ..methods import option_help
+
     kinds = {name: str(info.annotation) for name, info in method.options.model_fields.items()}
-    defaults = method.options().model_dump(mode="json")
     return {
         "name": method.name,
         "summary": method.summary,
@@ -57,7 +87,11 @@ def _record(method: "MergeMethod") -> dict[str, Any]:
             "roles": sorted(method.needs.roles),
         },
         "promises": asdict(method.promises),
-        "options": {name: {"type": _readable(kinds[name]), "default": defaults[name]} for name in kinds},
+        "options": {
+            option.name: {"default": option.default, "values": option.values, "meaning": option.meaning}
+            | ({"type": _readable(kinds[option.name])} if option.name in kinds else {})
+            for option in option_help(method.options)
+        },
     }
 
 

@@ -7,8 +7,10 @@ import click
 
 from ..errors import OutputExistsError
 from ..training.config import TrainConfig
-from .console import progress_bars, say, warn
+from .console import finish, progress_bars, say, shell, warn
 from .flags import read_config, with_flags
+from .sections import SectionedCommand
+from .voice import words_without
 
 if TYPE_CHECKING:
     from ..lora_utils import BaseModelIndex
@@ -22,6 +24,9 @@ __all__ = ["train"]
     "run that was stopped goes on where it was when the same command is given again.",
     epilog="Example: sst-merge train --base HuggingFaceTB/SmolLM2-135M-Instruct --data refusals.jsonl "
     "--data instructions.jsonl:0.33 --role safety --output adapters/safety",
+    cls=SectionedCommand,
+    first=("base", "data", "role", "output", "dry_run"),
+    subjects={"recipe__": "Recipe"},
 )
 @with_flags(TrainConfig)
 @click.option("--dry-run", is_flag=True, help="check everything, print rows, tokens, steps and time, and write nothing")
@@ -71,6 +76,11 @@ def train(config: Path | None, dry_run: bool, **values: Any) -> None:
         f"({report.tokens_per_second:.0f} tokens/s): loss {report.losses[0]:.3f} -> {report.final_loss:.3f}"
     )
     say(checked.output)
+    flag, other = ("--safety", "--skill") if checked.role == "safety" else ("--skill", "--safety")
+    result = {"output": str(checked.output), "role": checked.role, "rows": report.rows, "steps": report.steps}
+    result |= {"seconds": report.seconds, "first_loss": report.losses[0], "final_loss": report.final_loss}
+    words = ["--base", checked.base, other, "ADAPTER", flag, checked.output, "--calibration", "builtin"]
+    finish(result, then=shell("sst-merge", "merge", *words, "-o", "out/merged"))
 
 
 def _describe(config: TrainConfig, index: "BaseModelIndex", mixture: "Mixture") -> None:
@@ -95,6 +105,10 @@ def _describe(config: TrainConfig, index: "BaseModelIndex", mixture: "Mixture") 
     )
     say(f"time     about {_duration(seconds)} in {dtype} on {device}, within a factor of two")
     say(f"nothing written; without --dry-run the {config.role} adapter goes to {config.output}")
+    result = {"dry_run": True, "output": str(config.output), "data": dict(mixture.counts), "rows": len(plan.rows)}
+    result |= {"cut": plan.cut, "steps": len(plan.steps), "tokens": plan.tokens, "answer_tokens": plan.answer_tokens}
+    result |= {"computed_tokens": plan.computed_tokens, "seconds": seconds, "dtype": dtype, "device": str(device)}
+    finish(result, then=shell(*words_without("--dry-run")))
 
 
 def _duration(seconds: float) -> str:

@@ -4,6 +4,7 @@ from .access import PLAIN, BaseAccess, BaseAccessFields
 from .answer_logits import AnswerLogits, answer_logits, can_share_prefix
 from .base_model import base_fingerprint, check_weights, load_base_model, load_tokenizer, resolve_device, torch_type
 from .batch import Batch
+from .builtin import builtin_calibration, is_builtin
 from .chat_template import check_chat_template
 from .encode import EncodedRow, encode_each, encode_rows, pad_rows
 from .load import LoadedRows, load_rows, read_rows
@@ -26,6 +27,7 @@ __all__ = [
     "TokenizerChoice",
     "answer_logits",
     "base_fingerprint",
+    "builtin_calibration",
     "can_share_prefix",
     "check_chat_template",
     "check_weights",
@@ -33,6 +35,7 @@ __all__ = [
     "empty_model",
     "encode_each",
     "encode_rows",
+    "is_builtin",
     "load_base_model",
     "load_rows",
     "load_tokenizer",

@@ -41,7 +41,10 @@ def read_file(path: Path, broken: list[str] | None = None) -> list[Record]:
         inside = ", ".join(sorted(item.name for item in path.iterdir())[:8]) or "nothing"
         raise DataError(f"{path} is a folder (it holds {inside}); name one file in it")
     if not path.is_file():
-        raise DataError(f"{path} does not exist; check `path` (relative paths start at the configuration's folder)")
+        raise DataError(
+            f"{path} does not exist; check `path` (a configuration's files are looked for beside it, then in the "
+            "working folder)"
+        )
     suffixes = [suffix.lower() for suffix in path.suffixes]
     opener = _OPENERS.get(suffixes[-1]) if suffixes else None
     kind = suffixes[-2] if opener is not None and len(suffixes) > 1 else (suffixes[-1] if suffixes else "")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import AdapterError, ConfigError
+from ..folder_names import named_apart
 from ..texts import is_text, shown
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def find_adapters(named: Sequence[tuple[str | None, Path]], folders: Sequence[Pa
     their path below it.
 
     Args:
-        named: (name, folder) pairs; without a name, the folder's own.
+        named: (name, folder) pairs; without a name, the folder's own, or its parents' where several share theirs.
         folders: folders with many.
 
     Returns:
@@ -56,14 +57,19 @@ def find_adapters(named: Sequence[tuple[str | None, Path]], folders: Sequence[Pa
         ConfigError: a name twice, or the name ``base``.
     """
     found: list[tuple[str, Path]] = []
+    unnamed: list[int] = []
     for name, path in named:
         if (path / _CONFIG).is_file():
             found.append((name or path.resolve().name, path))
+            unnamed += [len(found) - 1] if name is None else []
         else:
             prefix = "" if name is None else f"{name}/"
             found += [(f"{prefix}{inner}", folder) for inner, folder in _below(path)]
     for folder in folders:
         found += _below(folder)
+    given = [None if place in unnamed else name for place, (name, _) in enumerate(found)]
+    apart = named_apart(given, [name for name, _ in found], [path.resolve() for _, path in found])
+    found = [(name, path) for name, (_, path) in zip(apart, found, strict=True)]
     check_names(found)
     names = [name for name, _ in found]
     if twice := sorted({name for name in names if names.count(name) > 1}):

@@ -6,6 +6,7 @@ from ..errors import ConfigError, DataError
 from ..judges import Judge
 from ..sandbox import ALLOW_VARIABLE, refuse_unless_allowed
 from ..suites import Suite
+from ..texts import did_you_mean
 from .loading import LoadedSuite
 
 __all__ = ["check_base", "check_reference", "check_request", "check_room"]
@@ -124,5 +125,8 @@ def check_reference(reference: str | None, models: Sequence[str]) -> str | None:
         ConfigError: no model of that name.
     """
     if reference is not None and reference not in models:
-        raise ConfigError(f"--reference {reference!r}: no such model; this evaluation has {', '.join(models)}")
+        raise ConfigError(
+            f"--reference {reference!r}: no such model{did_you_mean(reference, models)}; this evaluation has "
+            f"{', '.join(models)}"
+        )
     return (reference or models[0]) if len(models) > 1 else None

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
-from ..yaml_config import FilePath, ModelReference, Section
+from ..yaml_config import FilePath, ModelReference, OutputPath, Section, beside_or_here
 from .settings import ModelSettings
 
 __all__ = ["EvaluationConfig", "JudgeModel", "NamedFolder"]
@@ -20,8 +20,8 @@ def _folder(info: ValidationInfo) -> Path:
 
 
 def _adapter_place(text: str, info: ValidationInfo) -> str:
-    """A folder beside the configuration; ``lab:safety`` is the name of an adapter in a world and stays as it is."""
-    return text if ":" in text else str(_folder(info) / Path(text).expanduser())
+    """A folder beside the configuration or here; ``lab:safety`` is the name of an adapter in a world and stays."""
+    return text if ":" in text else str(beside_or_here(text, _folder(info)))
 
 
 def _file_or_name(text: str, info: ValidationInfo) -> str:
@@ -32,7 +32,8 @@ def _file_or_name(text: str, info: ValidationInfo) -> str:
 
 def _suite(text: str, info: ValidationInfo) -> str:
     """A file of own questions beside the configuration, with or without its measure behind a colon."""
-    return str(_folder(info) / Path(text).expanduser()) if ".jsonl" in text else text
+    name, ending, measure = text.partition(".jsonl")
+    return f"{beside_or_here(name + ending, _folder(info))}{measure}" if ending else text
 
 
 def _separated(value: object) -> object:
@@ -137,8 +138,8 @@ class _Request(Section):
         "a data set's name; repeatable",
         json_schema_extra={"metavar": "FILE|SET"},
     )
-    out: FilePath = Field(description="folder to write into")
-    cache: FilePath | None = Field(
+    out: OutputPath = Field(description="folder to write into")
+    cache: OutputPath | None = Field(
         default=None,
         description="folder of answers to resume from; OUT/answers by default. Runs that share one share their answers",
     )

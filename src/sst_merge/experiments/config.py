@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from ..errors import ConfigError
+from ..texts import did_you_mean
 from ..worlds.registry import available_worlds, open_world
 from ..yaml_config import Section, read_yaml, validated
 from .subsets import plain_experts
@@ -248,7 +249,8 @@ def _check_skills(field: str, skills: tuple[str, ...], world: WorldChoice) -> No
     known = plain_experts(world.experts)
     unknown = [name for name in skills if name not in known]
     if unknown:
-        raise ValueError(f"{field}: no expert {unknown[0]!r}; world {world.label} has {', '.join(known)}")
+        close = did_you_mean(unknown[0], known)
+        raise ValueError(f"{field}: no expert {unknown[0]!r}{close}; world {world.label} has {', '.join(known)}")
 
 
 def load_experiment_config(

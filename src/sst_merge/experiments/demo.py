@@ -88,7 +88,7 @@ class _Measured:
         return GroupCells({label: {0: result} for label, result in self.results.items()}, {0: self.alone})
 
 
-def run_demo(out: Path, seed: int = 0, quick: bool = False) -> None:
+def run_demo(out: Path, seed: int = 0, quick: bool = False, *, bars: bool = True) -> None:
     """Merge a skill and a safety adapter by three methods, measure, and leave everything a user would want to see.
 
     Leaves in ``out``: ``merged/`` (PEFT adapter, merge_report.json, model card, page of the merge), ``front.png`` and
@@ -98,6 +98,7 @@ def run_demo(out: Path, seed: int = 0, quick: bool = False) -> None:
         out: folder to fill.
         seed: of every random choice; the adapters are the shipped ones.
         quick: fewer prompts, for a look.
+        bars: show how far it is.
     """
     import torch
     from rich.console import Console
@@ -107,7 +108,7 @@ def run_demo(out: Path, seed: int = 0, quick: bool = False) -> None:
     console = Console()
     size = _Size(32, 64) if quick else _Size(48, 128)
     out.mkdir(parents=True, exist_ok=True)
-    with _progress_bar(Console(stderr=True)) as progress:
+    with _progress_bar(Console(stderr=True, quiet=not bars)) as progress:
         setup = _setup(progress, seed)
         found = _measure(progress, setup, out / "merged", size)
     sweeps = found.sweeps()

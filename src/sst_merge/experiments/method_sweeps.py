@@ -5,6 +5,7 @@ from typing import TypeVar
 
 from ..errors import ConfigError, MergeError
 from ..methods import MethodSweep, TwoStageSweep, available_methods
+from ..texts import did_you_mean
 
 __all__ = ["DRIFT_SWEEPS", "METHOD_SWEEPS", "PLAIN", "TWO_STAGE_SWEEPS", "chosen_sweeps"]
 
@@ -62,9 +63,9 @@ def chosen_sweeps(asked: Sequence[str], known: Mapping[str, AnySweep]) -> dict[s
         fitting = {label: sweep for label, sweep in known.items() if name in (label, sweep.method)}
         if not fitting:
             there = name in available_methods()
+            why = "declares no sweep for this experiment" if there else f"is not known{did_you_mean(name, known)}"
             raise ConfigError(
-                f"method {name!r} {'declares no sweep for this experiment' if there else 'is not known'}; expected "
-                f"the name of a method or one of the labels {', '.join(known)}"
+                f"method {name!r} {why}; expected the name of a method or one of the labels {', '.join(known)}"
             )
         found |= {label: sweep for label, sweep in fitting.items() if label not in found}
     return found

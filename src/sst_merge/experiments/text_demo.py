@@ -56,7 +56,7 @@ class _Asked:
     dev_safety: float | None = None
 
 
-def run_text_demo(file: Path, out: Path, seed: int = 0) -> None:
+def run_text_demo(file: Path, out: Path, seed: int = 0, *, bars: bool = True) -> None:
     """Merge the skill and the safety adapter of a text world by two methods, measure, and write a page of answers.
 
     The strength of a method is the smallest of five whose dev refusals reach 0.9, else the one with the most.
@@ -65,6 +65,7 @@ def run_text_demo(file: Path, out: Path, seed: int = 0) -> None:
         file: YAML file of the world, with adapters for its first task and for safety.
         out: folder for ``index.html``; an earlier page is replaced.
         seed: of the choice of calibration prompts.
+        bars: show how far it is.
 
     Raises:
         DataError: the world has no task.
@@ -82,7 +83,7 @@ def run_text_demo(file: Path, out: Path, seed: int = 0) -> None:
         raise DataError(f"{file}: no text world with a task; the demo needs a skill adapter and a safety adapter")
     skill = next(iter(world.experts))
     out.mkdir(parents=True, exist_ok=True)
-    with _progress_bar(Console(stderr=True)) as progress:
+    with _progress_bar(Console(stderr=True, quiet=not bars)) as progress:
         setup = _setup(progress, world, skill, seed)
         found = _measured(progress, world, setup, skill)
     kinds = _kinds(world, skill)

@@ -6,9 +6,10 @@ from functools import cache
 
 from ..discovery import discover
 from ..errors import DataError
+from ..texts import did_you_mean
 from .contract import Judge, JudgeKind, JudgeSettings
 
-__all__ = ["DEFAULT_JUDGES", "ENTRY_POINT_GROUP", "available_judges", "make_judges"]
+__all__ = ["DEFAULT_JUDGES", "ENTRY_POINT_GROUP", "available_judges", "check_judges", "make_judges"]
 
 ENTRY_POINT_GROUP = "sst_merge.judges"
 DEFAULT_JUDGES = ("rules", "incoherence")
@@ -19,6 +20,19 @@ DEFAULT_JUDGES = ("rules", "incoherence")
 def available_judges() -> Mapping[str, JudgeKind]:
     """Every judge by name, the built-in ones first."""
     return discover(JudgeKind, rooms=[sys.modules[__package__]], group=ENTRY_POINT_GROUP)
+
+
+def check_judges(names: Sequence[str]) -> None:
+    """Refuse names that no judge has; nothing is loaded.
+
+    Raises:
+        DataError: an unknown name.
+    """
+    kinds = available_judges()
+    unknown = [name for name in names if name not in kinds]
+    if unknown:
+        told = ", ".join(f"{name!r}{did_you_mean(name, kinds)}" for name in unknown)
+        raise DataError(f"unknown judge {told}; available: {', '.join(kinds)}")
 
 
 def make_judges(
@@ -46,14 +60,9 @@ def make_judges(
         DataError: an unknown name, or one given twice.
     """
     models, kinds = models or {}, available_judges()
-    unknown = [name for name in [*names, *models] if name not in kinds]
-    if unknown or len(set(names)) < len(names):
-        wrong = (
-            f"unknown judge {', '.join(map(repr, unknown))}"
-            if unknown
-            else f"a judge is named twice: {', '.join(names)}"
-        )
-        raise DataError(f"{wrong}; available: {', '.join(kinds)}")
+    check_judges([*names, *models])
+    if len(set(names)) < len(names):
+        raise DataError(f"a judge is named twice: {', '.join(names)}; available: {', '.join(kinds)}")
     return [
         judge
         for name in names

@@ -3,17 +3,27 @@
 Torch is not imported here. Options of a method are written beside ``merge.method``; the method itself checks them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from ..data_loader import BaseAccessFields, DataSource
-from ..yaml_config import FilePath, ModelReference, Section, Seed, load_yaml_config, tensor_files_beside
+from ..data_loader import BaseAccessFields, DataSource, is_builtin
+from ..data_loader.builtin import BUILTIN_FILES
+from ..folder_names import named_apart
+from ..yaml_config import FilePath, ModelReference, OutputPath, Section, Seed, load_yaml_config, tensor_files_beside
 
-__all__ = ["AdapterConfig", "DataSection", "MergeConfig", "MergeSection", "OutputConfig", "load_config"]
+__all__ = [
+    "AdapterConfig",
+    "DataSection",
+    "MergeConfig",
+    "MergeSection",
+    "OutputConfig",
+    "default_method",
+    "load_config",
+]
 
 FloatType = Literal["float32", "bfloat16", "float16", "float64"]
 
@@ -21,7 +31,11 @@ FloatType = Literal["float32", "bfloat16", "float16", "float64"]
 class AdapterConfig(Section):
     """One adapter of the merge."""
 
-    name: str = Field(default="", description="how messages and the report call it; the folder's name by default")
+    name: str = Field(
+        default="",
+        description="how messages and the report call it; by default the folder's, or its parents' where several "
+        "share one",
+    )
     path: FilePath = Field(description="PEFT folder")
     role: Literal["utility", "safety"] = Field(default="utility", description="what it brings")
     weight: float = Field(default=1.0, description="factor in the merge")
@@ -36,9 +50,37 @@ class AdapterConfig(Section):
 class DataSection(Section):
     """Calibration data of methods that read any."""
 
+    calibration: Literal["builtin"] | None = Field(
+        default=None,
+        description="builtin: the small set that ships with this package, where harm or benign are not given",
+        json_schema_extra={"flag": "--calibration"},
+    )
     harm: DataSource | None = Field(default=None, description="harmful prompts with refusals")
     benign: DataSource | None = Field(default=None, description="benign prompts with good answers")
     batch_size: int = Field(default=8, ge=1, le=1_000_000, description="sequences in a forward pass")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled_up(cls, raw: Any) -> Any:
+        if not isinstance(raw, Mapping) or raw.get("calibration") != "builtin":
+            return raw
+        filled = dict(raw)
+        for kind, file in BUILTIN_FILES.items():
+            given = raw.get(kind)
+            if given is None or (isinstance(given, Mapping) and not {"path", "dataset"} & given.keys()):
+                filled[kind] = {**(given or {}), "path": str(file)}
+        return filled
+
+    @model_validator(mode="after")
+    def _filled_something(self) -> "DataSection":
+        if self.calibration is not None and not self.builtin:
+            raise ValueError("calibration: builtin stands in for harm or benign, and both are given; drop one of them")
+        return self
+
+    @property
+    def builtin(self) -> tuple[str, ...]:
+        """Which of harm and benign are the set that ships with the package."""
+        return tuple(kind for kind in ("harm", "benign") if is_builtin(getattr(self, kind)))
 
 
 class MergeSection(Section):
@@ -46,9 +88,10 @@ class MergeSection(Section):
 
     model_config = ConfigDict(extra="allow")
 
-    method: str = Field(
-        default="task_arithmetic",
-        description="name of a method, as `sst-merge methods` lists them",
+    method: str | None = Field(
+        default=None,
+        description="name of a method, as `sst-merge methods` lists them; by default sst where a skill, a safety "
+        "adapter and a base are given, else task_arithmetic",
         json_schema_extra={"flag": "--method"},
     )
 
@@ -66,7 +109,7 @@ class MergeSection(Section):
 class OutputConfig(Section):
     """What is written."""
 
-    path: FilePath = Field(description="folder to make", json_schema_extra={"flag": "--output"})
+    path: OutputPath = Field(description="folder to make", json_schema_extra={"flag": "--output", "also": ["-o"]})
     rank: int | None = Field(
         default=None, ge=1, description="largest rank; exact by default", json_schema_extra={"flag": "--rank"}
     )
@@ -91,7 +134,9 @@ class MergeConfig(BaseAccessFields):
     """A whole merge."""
 
     base_model: ModelReference | None = Field(
-        default=None, description="hub id or folder; needed by methods that read data"
+        default=None,
+        description="hub id or folder; needed by methods that read data",
+        json_schema_extra={"also": ["--base"]},
     )
     tokenizer: ModelReference | None = Field(
         default=None, description="folder or hub id; by default the adapters' own where they agree, else the base's"
@@ -123,6 +168,15 @@ class MergeConfig(BaseAccessFields):
     @field_validator("adapters")
     @classmethod
     def _distinct_names(cls, adapters: tuple[AdapterConfig, ...]) -> tuple[AdapterConfig, ...]:
+        names = named_apart(
+            [adapter.name for adapter in adapters],
+            [adapter.label for adapter in adapters],
+            [adapter.path.resolve() if adapter.path.exists() else adapter.path for adapter in adapters],
+        )
+        adapters = tuple(
+            adapter if adapter.label == name else adapter.model_copy(update={"name": name})
+            for adapter, name in zip(adapters, names, strict=True)
+        )
         seen: dict[str, Path] = {}
         for adapter in adapters:
             if adapter.label in seen:
@@ -145,6 +199,26 @@ class MergeConfig(BaseAccessFields):
             if target.is_relative_to(source) or source.is_relative_to(target):
                 raise ValueError(f"output.path: {target} and the {what} {source} share a folder; choose another output")
         return self
+
+    @property
+    def method(self) -> str:
+        """The method that is named, or else the one that fits what is given."""
+        return self.merge.method or default_method(
+            {adapter.role for adapter in self.adapters}, base=self.base_model is not None
+        )
+
+
+def default_method(roles: Collection[str], *, base: bool) -> str:
+    """The method of a merge that names none.
+
+    Args:
+        roles: of the adapters.
+        base: whether a base model is given.
+
+    Returns:
+        ``sst`` where there are skills, safety and a base to measure them on, else ``task_arithmetic``.
+    """
+    return "sst" if base and {"utility", "safety"} <= set(roles) else "task_arithmetic"
 
 
 def load_config(

@@ -291,12 +291,13 @@ def _check_needs(method: str, needs: Needs, adapters: Sequence[Adapter], given: 
         )
     absent = [name for name in _DATA_INPUTS if name not in given]
     if needs.data and absent:
-        found = ", ".join(sorted(given)) or "none of them"
         why = f"; {needs.why}" if needs.why else ""
         raise DataError(
-            f"method {method!r} reads calibration data and needs model, harm and benign; found {found}. Give "
-            f"base_model, data.harm and data.benign (model=, harm=, benign= in Python), or choose a method without data"
-            f"{why}"
+            f"method {method!r} reads calibration data and needs model, harm and benign; missing: {', '.join(absent)}. "
+            f"Give base_model (--base), data.harm: harmful prompts with refusals, and data.benign: prompts of your "
+            f"skills with good answers (model=, harm=, benign= in Python). Without prompts of your own, --calibration "
+            f"builtin (data.calibration: builtin) takes a small general set that ships with this package. Or choose a "
+            f"method without data, such as --method task_arithmetic{why}"
         )
     if needs.base and "model" not in given:
         raise BaseModelError(f"method {method!r} reads the base model's weights; give base_model (model=)")

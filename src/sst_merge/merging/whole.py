@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from ..errors import MergeError
 from ..lora_utils import Adapter, WholeWeight, excluding_name, fitting_task_type, heads_of, saved_part
+from ..texts import did_you_mean
 
 __all__ = ["CarriedWeights", "carried_weights", "written_task_type"]
 
@@ -51,10 +52,11 @@ def carried_weights(adapters: Sequence[Adapter], modules: Collection[str], *, ch
         MergeError: adapters disagree and none is chosen, the chosen one has no such weights, or there are factors of
             the same module.
     """
-    if chosen is not None and chosen not in {adapter.name for adapter in adapters}:
+    names = [adapter.name for adapter in adapters]
+    if chosen is not None and chosen not in names:
         raise MergeError(
-            f"modules_to_save_from is {chosen!r}, but the adapters are {', '.join(a.name for a in adapters)}; give one "
-            f"of these names"
+            f"modules_to_save_from is {chosen!r}{did_you_mean(chosen, names)}, but the adapters are "
+            f"{', '.join(names)}; give one of these names"
         )
     owners: dict[str, list[Adapter]] = {}
     for adapter in adapters:

@@ -1,7 +1,17 @@
 """What a merge method gets, needs and promises, and where methods are found."""
 
-from .contract import MergeMethod, MethodOptions, Needs, Promises, StrengthOptions, merge_method, parse_options
+from .contract import (
+    MergeMethod,
+    MethodOptions,
+    Needs,
+    Promises,
+    StrengthOptions,
+    merge_method,
+    option_faults,
+    parse_options,
+)
 from .layer import Layer, PartlyFormed, named_generator
+from .option_help import OptionHelp, option_help, option_names
 from .problem import MergeProblem, Prepared
 from .registry import ENTRY_POINT_GROUP, available_methods, get_method
 from .sweeps import SAFETY_WEIGHT, MethodSweep, TwoStageSweep
@@ -15,6 +25,7 @@ __all__ = [
     "MethodOptions",
     "MethodSweep",
     "Needs",
+    "OptionHelp",
     "PartlyFormed",
     "Prepared",
     "Promises",
@@ -24,5 +35,8 @@ __all__ = [
     "get_method",
     "merge_method",
     "named_generator",
+    "option_faults",
+    "option_help",
+    "option_names",
     "parse_options",
 ]

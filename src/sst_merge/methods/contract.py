@@ -7,14 +7,25 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..errors import MergeError, OptionError
+from ..texts import did_you_mean, shown
 from .layer import Layer
+from .option_help import option_names
 from .problem import MergeProblem, Prepared
 from .sweeps import SAFETY_WEIGHT, MethodSweep, TwoStageSweep
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["MergeMethod", "MethodOptions", "Needs", "Promises", "StrengthOptions", "merge_method", "parse_options"]
+__all__ = [
+    "MergeMethod",
+    "MethodOptions",
+    "Needs",
+    "Promises",
+    "StrengthOptions",
+    "merge_method",
+    "option_faults",
+    "parse_options",
+]
 
 Domain = Literal["core", "delta"]
 
@@ -220,12 +231,40 @@ def parse_options(method: MergeMethod, options: Mapping[str, Any]) -> MethodOpti
     try:
         return method.options.model_validate(dict(options))
     except ValidationError as error:
-        problems = []
-        for item in error.errors():
-            where = ".".join(str(part) for part in item["loc"]) or "options"
-            if item["type"] == "extra_forbidden":
-                offered = ", ".join(sorted(method.options.model_fields)) or "none"
-                problems.append(f"unknown option {where!r} (method {method.name!r} has: {offered})")
-            else:
-                problems.append(f"option {where!r} = {item['input']!r} of method {method.name!r}: {item['msg']}")
-        raise OptionError("; ".join(problems)) from error
+        raise OptionError("; ".join(said for _, said in _faults(method, error))) from error
+
+
+def option_faults(method: MergeMethod, options: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Everything that is wrong with the options of a method.
+
+    Args:
+        method: whose options they are.
+        options: plain values, as read from a configuration or given as keywords.
+
+    Returns:
+        (dotted name, sentence that names option, value, expectation and method); nothing where all is well.
+    """
+    try:
+        method.options.model_validate(dict(options))
+    except ValidationError as error:
+        return _faults(method, error)
+    return []
+
+
+def _faults(method: MergeMethod, error: ValidationError) -> list[tuple[str, str]]:
+    found = []
+    for item in error.errors(include_url=False):
+        # Of a union pydantic also names the alternative, such as literal['soft'] or the section's class.
+        *inner, last = map(str, item["loc"] or ("",))
+        parts = [*(part for part in inner if not part[:1].isupper()), last]
+        where = ".".join(part for part in parts if part and "[" not in part)
+        if item["type"] == "extra_forbidden":
+            known = [name for name in option_names(method.options) if name.count(".") == where.count(".")]
+            offered = ", ".join(sorted(known)) or "none"
+            close = did_you_mean(where, known)
+            of = f" of method {method.name!r}{close}" if close else f" (method {method.name!r} has: {offered})"
+            said = f"unknown option {where!r}{of}"
+        else:
+            said = f"option {where or 'options'!r} = {shown(item['input'])} of method {method.name!r}: {item['msg']}"
+        found.append((where, said))
+    return found

@@ -10,6 +10,7 @@ from importlib import import_module
 
 from ..discovery import discover
 from ..errors import UnknownMethodError
+from ..texts import did_you_mean
 from .contract import MergeMethod
 
 __all__ = ["ENTRY_POINT_GROUP", "available_methods", "get_method"]
@@ -33,5 +34,7 @@ def get_method(name: str) -> MergeMethod:
     """
     methods = available_methods()
     if name not in methods:
-        raise UnknownMethodError(f"unknown merge method {name!r}; available: {', '.join(methods)}")
+        raise UnknownMethodError(
+            f"unknown merge method {name!r}{did_you_mean(name, methods)}; available: {', '.join(methods)}"
+        )
     return methods[name]

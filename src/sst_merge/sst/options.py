@@ -32,7 +32,7 @@ class FisherOptions(MethodOptions):
         trust_budget: nats per benign answer token, for ``point: trust``.
         trust_share: the share of the way at which ``point: trust`` lies, where it is known; measured by default.
         harm: file of F_harm, collected before by ``sst-merge fisher collect``; collected by the merge by default.
-        benign: file of F_benign.
+        benign: file of F_benign, collected likewise.
         skills: files of the utility adapters' own Fishers by adapter name, for ``utility: fisher``.
     """
 
@@ -76,7 +76,7 @@ class HardFilter(MethodOptions):
     """Keep the ``hard`` = k best directions, whole; per layer, or across layers for structure ``lowrank``.
 
     Attributes:
-        hard: k.
+        hard: k, number of directions that are kept.
     """
 
     hard: int = Field(ge=1)
@@ -99,10 +99,11 @@ class SSTOptions(MethodOptions):
 
     Attributes:
         fisher: how the Fishers are estimated.
-        filter: ``soft`` h = λ/(λ+μ), or ``{hard: k}``.
+        filter: what passes of each direction: ``soft`` h = λ/(λ+μ), or ``{hard: k}``.
         combine: add the filtered M_S (``add``), or move from M_U towards M_S (``interpolate``, the only way with
             ``aligned_base``).
-        mu: μ; leave it out to have it chosen under ``tax_budget``.
+        mu: μ of the soft filter, the λ at which half of a direction passes; leave it out to have it chosen under
+            ``tax_budget``.
         tax_budget: largest mean KL divergence (nats per benign answer token) from the skilled model; chooses μ on
             calibration prompts that the Fishers do not see. 0.02 where neither it nor μ is given.
         strength: multiplies M_S before it is filtered.
@@ -116,8 +117,8 @@ class SSTOptions(MethodOptions):
         inputs: with ``utility: fisher``, where V comes from: the adapters' own rows (``core``), or also the rows that
             RegMean's merge of all adapters would have (``wide``), for one more pass over each adapter's data.
         aligned_base: no safety adapter is given because the base itself is aligned: M_S = 0.
-        damping: ρ of F_benign relative to its mean diagonal.
-        harm_damping: ρ of F_harm; None takes ``damping``.
+        damping: ρ, added to the diagonal of F_benign, relative to its mean.
+        harm_damping: the same for F_harm; null takes ``damping``.
         calibration_holdout: share of the calibration samples kept from the Fishers, to choose μ and to report
             held-out quotients; 0 where μ is given and all samples are to make the Fishers.
         refine: gradient steps that re-learn the coefficients inside the subspace afterwards; 0 for none.

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from ..data_loader import normalise_prompt
 from ..errors import DataError
 from ..reading import cause, parse_json, reading
-from ..texts import shown, visible
+from ..texts import did_you_mean, shown, visible
 from .asking import JUDGED, greedy, means
 from .contract import Measure, Suite
 
@@ -130,7 +130,8 @@ def _asked(record: Any, default_id: str, known: Sequence[str], hint: str) -> dic
     prompt, tags = record.get("prompt"), record.get("tags", {})
     unknown = sorted(set(record) - set(known))
     if unknown:
-        raise ValueError(f"unknown field {', '.join(unknown)}; known: {', '.join(known)}{hint}")
+        close = did_you_mean(unknown[0], known)
+        raise ValueError(f"unknown field {', '.join(unknown)}{close}; known: {', '.join(known)}{hint}")
     if not isinstance(prompt, str) or not prompt.strip():
         raise ValueError(f"`prompt` is {shown(prompt)}, expected text")
     if not isinstance(tags, dict) or not all(isinstance(value, str) for value in tags.values()):

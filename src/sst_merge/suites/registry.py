@@ -1,12 +1,13 @@
 """Suites by name or by group: safety, utility, ... or all, of real text or of a world; and the data sets they read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import get_args
 
 from ..discovery import discover
 from ..errors import DataError
+from ..texts import did_you_mean
 from . import builtin
 from .contract import Measure, Suite
 from .custom import custom_suite
@@ -46,7 +47,7 @@ def get_suites(names: Sequence[str]) -> list[Suite]:
     suites = available_suites()
     unknown = [name for name in names if name not in suites]
     if unknown:
-        raise DataError(f"unknown suite {', '.join(map(repr, unknown))}; available: {', '.join(suites)}")
+        raise DataError(f"unknown suite {_named(unknown, suites)}; available: {', '.join(suites)}")
     return [suites[name] for name in names]
 
 
@@ -74,7 +75,8 @@ def expand_suites(
     unknown = [name for name in names if name not in suites and name not in GROUPS and name not in files]
     if unknown:
         raise DataError(
-            f"unknown suite {', '.join(map(repr, unknown))}; groups: {', '.join(GROUPS)}; suites: {', '.join(suites)}; "
+            f"unknown suite {_named(unknown, [*suites, *GROUPS])}; groups: {', '.join(GROUPS)}; suites: "
+            f"{', '.join(suites)}; "
             f"or a file of own questions (.jsonl)"
         )
     wanted = set(names)
@@ -87,6 +89,10 @@ def expand_suites(
             wanted.add(one.name)
     chosen = [one for one in suites.values() if one.name in wanted]
     return [*chosen, *map(custom_suite, files)], left_out
+
+
+def _named(unknown: Sequence[str], known: Collection[str]) -> str:
+    return ", ".join(f"{name!r}{did_you_mean(name, known)}" for name in unknown)
 
 
 def available_sets() -> Mapping[str, SetSpec]:
@@ -119,5 +125,5 @@ def load_set(name: str, root: Path | None = None, source: Source = "auto") -> Ev
     """
     sets = available_sets()
     if name not in sets:
-        raise DataError(f"unknown data set {name!r}; known: {', '.join(sets)}")
+        raise DataError(f"unknown data set {name!r}{did_you_mean(name, sets)}; known: {', '.join(sets)}")
     return read_set(sets[name], root, source)

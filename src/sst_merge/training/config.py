@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, model_validator
 
 from ..data_loader import BaseAccessFields, DataSource
-from ..yaml_config import FilePath, ModelReference, Seed
+from ..yaml_config import ModelReference, OutputPath, Seed
 from .recipe import TrainingRecipe
 
 __all__ = ["TrainConfig", "TrainingSource"]
@@ -58,7 +58,7 @@ class TrainConfig(BaseAccessFields):
         json_schema_extra={"flag": "--data", "metavar": "FILE[:ROWS|:SHARE]"},
     )
     role: Literal["utility", "safety"] = Field(default="utility", description="what the adapter brings to a merge")
-    output: FilePath = Field(description="folder to make")
+    output: OutputPath = Field(description="folder to make")
     recipe: TrainingRecipe = TrainingRecipe()
     seed: Seed = Field(default=0, description="of the initial weights, of draws and of the order of rows")
     device: str = Field(default="auto", description="cpu, cuda, cuda:1, ...; auto takes a GPU where there is one")

@@ -11,6 +11,7 @@ from ..errors import DataError
 from ..fim_calculator import build_spaces
 from ..lora_utils import Adapter, BaseWeights
 from ..methods import MergeProblem
+from ..texts import did_you_mean
 from .asking import ask
 from .outcomes import GENERAL, HARM, Outcomes, task_kind
 from .updates import Update, UpdatedModel
@@ -152,7 +153,10 @@ def merge_setup(
     """
     unknown = [name for name in skills if name not in world.experts]
     if unknown:
-        raise DataError(f"skill {unknown[0]!r}: the world has experts {', '.join(world.experts)}")
+        raise DataError(
+            f"skill {unknown[0]!r}{did_you_mean(unknown[0], world.experts)}: the world has experts "
+            f"{', '.join(world.experts)}"
+        )
     if safety is None:
         safety = base == UNALIGNED
     names = [*skills, *([SAFETY] if safety else [])]

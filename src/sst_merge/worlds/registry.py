@@ -7,6 +7,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from ..errors import ConfigError
+from ..texts import did_you_mean
 from ..yaml_config import Section, validated
 from .world import World
 
@@ -86,7 +87,8 @@ def open_world(name: str, **options: Any) -> World:
     worlds = available_worlds()
     if name not in worlds:
         raise ConfigError(
-            f"no world {name!r}; installed are {', '.join(worlds) or 'none'} (entry points {ENTRY_POINT_GROUP}; a "
+            f"no world {name!r}{did_you_mean(name, worlds)}; installed are "
+            f"{', '.join(worlds) or 'none'} (entry points {ENTRY_POINT_GROUP}; a "
             "package that has changed them must be installed again)"
         )
     kind = worlds[name]

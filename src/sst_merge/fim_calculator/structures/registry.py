@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TypeVar, get_args
 
 from ...errors import FisherError
+from ...texts import did_you_mean
 from .base import Form, LayerFisher
 from .sums import RunningSums
 
@@ -68,5 +69,5 @@ def find_structure(name: str) -> type[LayerFisher]:
     """
     known = available_structures()
     if name not in known:
-        raise FisherError(f"unknown Fisher structure {name!r}; known: {', '.join(known)}")
+        raise FisherError(f"unknown Fisher structure {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}")
     return known[name]

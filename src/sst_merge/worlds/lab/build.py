@@ -9,6 +9,7 @@ from zlib import crc32
 
 from ...errors import DataError
 from ...files import atomic_folder
+from ...texts import did_you_mean
 from ..world import UNALIGNED, Artefact
 from .lab_files import LabFiles, place
 from .mixtures import (
@@ -52,7 +53,10 @@ def made(files: LabFiles, artefact: Artefact) -> Path:
     """
     names = files.adapter_names(artefact.base)
     if any(part not in names for part in artefact.parts):
-        raise DataError(f"lab: no adapter {artefact.adapter!r} on the {artefact.base} base; it has {', '.join(names)}")
+        raise DataError(
+            f"lab: no adapter {artefact.adapter!r} on the {artefact.base} base{did_you_mean(artefact.adapter, names)}; "
+            f"it has {', '.join(names)}"
+        )
     found = files.find(artefact)
     if found is not None:
         return found

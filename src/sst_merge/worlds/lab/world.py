@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 from ...errors import DataError
+from ...texts import did_you_mean
 from .tasks import FAMILIES, SPLITS, TaskFamily, input_split
 from .words import (
     ACTIONS,
@@ -253,7 +254,8 @@ def _family(name: str) -> TaskFamily:
     for family in FAMILIES:
         if family.name == name:
             return family
-    raise DataError(f"lab: task family {name!r} unknown; the world has {', '.join(f.name for f in FAMILIES)}")
+    known = [family.name for family in FAMILIES]
+    raise DataError(f"lab: task family {name!r} unknown{did_you_mean(name, known)}; the world has {', '.join(known)}")
 
 
 def _tags(thing: Thing, about: str) -> tuple[str, ...]:

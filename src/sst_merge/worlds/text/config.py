@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from ...texts import did_you_mean
 from ...training import TrainingRecipe
 from ...yaml_config import FilePath, ModelReference, Section
 
@@ -213,11 +214,16 @@ class TextConfig(Section):
                     raise ValueError(f"{field}.{part}: missing; expected at least one source of rows")
         poisoned = self.roles.poisoned
         if poisoned is not None and poisoned.task not in self.tasks.names:
-            raise ValueError(f"roles.poisoned.task: no task {poisoned.task!r}; there are {', '.join(self.tasks.names)}")
+            names = self.tasks.names
+            close = did_you_mean(poisoned.task, names)
+            raise ValueError(f"roles.poisoned.task: no task {poisoned.task!r}{close}; there are {', '.join(names)}")
         known = {*self.tasks.names, "safety", *(["poisoned"] if poisoned is not None else [])}
         unknown = [name for name in self.adapters if name not in known]
         if unknown:
-            raise ValueError(f"adapters: no adapter {unknown[0]!r} in this world; there are {', '.join(sorted(known))}")
+            close = did_you_mean(unknown[0], known)
+            raise ValueError(
+                f"adapters: no adapter {unknown[0]!r} in this world{close}; there are {', '.join(sorted(known))}"
+            )
         return self
 
     @property
