@@ -272,7 +272,8 @@ def _papers(adapter: "Adapter", request: _Request, cuts: "dict[str, ModuleCut] |
     from ..conversion import REPORT_NAME, export_card, export_report, record_text
 
     settings = {"rank": request.rank, "dtype": request.dtype}
-    base = request.base or adapter.base_model
+    # Whoever gets the export has nothing of a folder's name on this machine.
+    base = request.base if request.base is not None and not Path(request.base).exists() else adapter.base_model
     record = export_report(adapter, form=request.form, base=base, settings=settings, cuts=cuts)
     return {REPORT_NAME: record_text(record), "README.md": export_card(record)}
 
@@ -298,8 +299,8 @@ def _say_cuts(rank: int, cuts: "dict[str, ModuleCut] | None") -> None:
         return
     rows = [(module, str(cut.rank), f"{100 * cut.share:.3g} %") for module, cut in worst[:_SHOWN]]
     share = 100 * lost_share(cuts.values())
-    title = f"Energy lost at rank {rank}: {share:.3g} % in all; {len(worst)} of {len(cuts)} modules are cut"
-    print_table(title, ("module", "rank before", "lost"), rows)
+    say(f"rank {rank}: {share:.3g} % of the energy is lost; {len(worst)} of {len(cuts)} modules are cut")
+    print_table("Largest losses", ("module", "rank before", "lost"), rows)
 
 
 def _check_is_adapter(folder: Path) -> None:

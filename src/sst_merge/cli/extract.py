@@ -64,8 +64,9 @@ def extract(
         )
     worst = sorted(found.modules.items(), key=lambda item: -item[1].lost)[:_SHOWN]
     count = len(found.modules)
-    title = f"Energy lost: {100 * found.lost:.3g} % in all; {count} modules, {found.same} more are the base's own"
-    print_table(title, ("module", "rank", "lost"), [(m, str(f.rank), f"{100 * f.lost:.3g} %") for m, f in worst])
+    say(f"{count} modules, {found.same} more are the base's own; {100 * found.lost:.3g} % of the energy is lost")
+    rows = [(module, str(figures.rank), f"{100 * figures.lost:.3g} %") for module, figures in worst]
+    print_table("Largest losses", ("module", "rank", "lost"), rows)
     if found.elsewhere_share > _BESIDE:
         largest = max(found.elsewhere, key=lambda name: found.elsewhere[name])
         warn(
