@@ -101,7 +101,7 @@ def test_a_base_that_ollama_could_not_find(place: Path, tmp_path: Path, source: 
 def test_a_whole_model_and_an_adapter_of_it(place: Path, tmp_path: Path) -> None:
     arguments = ("export", place / "merged", "--to", "full", "--base", place / "base", "-o", tmp_path / "full")
     plan = call(*arguments, "--dry-run")
-    assert plan.exit_code == 0 and "21 tensors (0.00 GB in the base)" in plan.stdout, plan.output
+    assert plan.exit_code == 0 and "a model of 0.000 GB goes to" in plan.stdout, plan.output
     done = call(*arguments)
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines()[0] == "4 of 21 tensors changed"
@@ -165,6 +165,14 @@ def test_flags_that_do_not_belong_together(
     done = call("export", place / "merged", *arguments)
     assert done.exit_code == 2 and said in done.stderr, done.output
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("output", ["base", "base/inside", "merged", "."])
+def test_what_is_read_is_not_replaced(place: Path, output: str) -> None:
+    arguments = ("--to", "full", "--base", place / "base", "-o", place / output, "--force")
+    done = call("export", place / "merged", *arguments)
+    assert done.exit_code == 2 and "share a folder; choose another -o" in done.stderr
+    assert (place / "base/config.json").is_file() and (place / "merged/adapter_config.json").is_file()
 
 
 def test_only_adapters_and_exports_are_sent(tmp_path: Path) -> None:

@@ -25,7 +25,8 @@ def tiny_base(build: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[
             folder = tmp_path_factory.mktemp("base") / f"{architecture}-{tied}"
             model.save_pretrained(folder)
             made[key] = model, folder
-        return made[key]
+        model, folder = made[key]
+        return copy.deepcopy(model), folder
 
     return base
 

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sst_merge.conversion import full_model, write_full_model
+from sst_merge.conversion import check_full_model, full_model, write_full_model
 from sst_merge.errors import BaseModelError, ConversionError, OutputExistsError
 from sst_merge.lora_utils import Adapter
 
@@ -101,7 +101,9 @@ def test_any_type_rounded_once(build: Any, tmp_path: Path, tiny_base: Any, dtype
 
 def test_each_tensor_keeps_its_type_where_none_is_asked(build: Any, tmp_path: Path, tiny_base: Any) -> None:
     _, base = tiny_base("llama", dtype=torch.bfloat16)
-    adapter = Adapter.load(build.adapter_folder(build.tiny_model("llama"), tmp_path / "in", targets=["q_proj"]))
+    options = {"targets": ["q_proj"], "modules_to_save": ["lm_head"]}
+    adapter = Adapter.load(build.adapter_folder(build.tiny_model("llama"), tmp_path / "in", **options))
+    assert check_full_model(adapter, base) == 2 * sum(p.numel() for p in build.tiny_model("llama").parameters())
     write_full_model(tmp_path / "out", adapter, base)
     assert {tensor.dtype for tensor in stored(tmp_path / "out").values()} == {torch.bfloat16}
 

@@ -78,6 +78,14 @@ def test_the_written_folder_has_that_rank_for_peft(
     assert vllm_objections(tmp_path / "out") == ()
 
 
+def test_files_that_are_no_text_come_along(build: Any, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(b"\xff\x00")
+    adapter = build.random_adapter({"model.layers.0.q_proj": (4, 4)}, name="a", rank=2)
+    copies = {"tokenizer.model": tmp_path / "tokenizer.model", "additional/x.jinja": tmp_path / "tokenizer.model"}
+    write_peft(tmp_path / "out", adapter, copies=copies, extra_files={"README.md": "card"})
+    assert [(tmp_path / "out" / name).read_bytes() for name in (*copies, "README.md")] == [b"\xff\x00"] * 2 + [b"card"]
+
+
 def test_ranks_that_vllm_reserves_memory_for() -> None:
     assert [least_served_rank(rank) for rank in (1, 2, 8, 20, 300, 512, 513)] == [1, 8, 8, 32, 320, 512, None]
     assert tuple(sorted(SERVED_RANKS)) == SERVED_RANKS

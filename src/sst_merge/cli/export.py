@@ -1,6 +1,6 @@
 """``sst-merge export``: one adapter in, the form that a server, llama.cpp, Ollama or the hub takes out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,7 +92,7 @@ def export(
         _send(str(push), [adapter], public=public, dry_run=dry_run)
         return
     request = _Request(form=form, output=output, rank=int(rank) if rank else None, **values)
-    _check(request)
+    _check(request, adapter)
     if push is not None:
         planned_upload(push, [adapter], public=public)  # the name is refused before the work
     from ..lora_utils import Adapter
@@ -109,15 +109,20 @@ def export(
             _send(push, [output], public=public, dry_run=False)
 
 
-def _check(request: _Request) -> None:
+def _check(request: _Request, adapter: Path) -> None:
     """Refuse flags that the form has no use for.
 
     Raises:
-        ConfigError: such a flag.
+        ConfigError: such a flag, or an output that would replace what is read.
         OutputExistsError: OUT is there and ``--force`` is not given.
     """
     if request.output.exists() and not request.force:
         raise OutputExistsError(f"{request.output} exists already; choose another -o, or replace it with --force")
+    target = request.output.resolve()
+    for place in (adapter, request.base, request.source):
+        source = None if place is None else Path(place).resolve()
+        if source is not None and source.exists() and (target in {source, *source.parents} or source in target.parents):
+            raise ConfigError(f"-o {request.output}: it and {place}, which is read, share a folder; choose another -o")
     if request.source is not None and request.form != "ollama":
         raise ConfigError("--from belongs to --to ollama")
     if request.form == "full" and request.rank is not None:
@@ -151,7 +156,8 @@ def _peft(adapter: "Adapter", request: _Request, *, dry_run: bool) -> None:
         rank=request.rank,
         dtype=torch_type(request.dtype) if request.dtype else None,
         force=request.force,
-        extra_files=_papers(adapter, request, cuts) | _templates(adapter),
+        extra_files=_papers(adapter, request, cuts),
+        copies={} if adapter.path is None else _tokenizer_of(adapter.name, adapter.path),
     )
     for sentence in vllm_objections(request.output):
         warn(f"vLLM {VLLM_VERSION} would refuse it: {sentence}")
@@ -165,7 +171,7 @@ def _peft(adapter: "Adapter", request: _Request, *, dry_run: bool) -> None:
 
 
 def _gguf(adapter: "Adapter", request: _Request, *, dry_run: bool) -> None:
-    from ..conversion import ADAPTER_NAME, GgufBase, modelfile, named_for_base, rank_cuts, write_gguf
+    from ..conversion import ADAPTER_NAME, GgufBase, check_gguf, modelfile, named_for_base, rank_cuts, write_gguf
     from ..data_loader import BaseAccess, torch_type
     from ..files import atomic_folder, file_name
 
@@ -184,8 +190,7 @@ def _gguf(adapter: "Adapter", request: _Request, *, dry_run: bool) -> None:
     name = f"{file_name(adapter.name)}-lora-{_SHORT[dtype]}.gguf" if request.form == "gguf" else ADAPTER_NAME
     text = modelfile(_from(request, known)) if request.form == "ollama" else None
     if dry_run:
-        for module in adapter.modules:
-            known.tensor_name(module)
+        check_gguf(adapter, known)
         say(f"nothing written; without --dry-run {len(adapter.modules)} modules go to {request.output / name}")
         return
     with atomic_folder(request.output, force=request.force) as folder:
@@ -202,9 +207,8 @@ def _gguf(adapter: "Adapter", request: _Request, *, dry_run: bool) -> None:
 
 
 def _full(adapter: "Adapter", request: _Request, *, dry_run: bool, progress: Any) -> None:
-    from ..conversion import named_for_base, write_full_model
+    from ..conversion import check_full_model, write_full_model
     from ..data_loader import BaseAccess, choose_tokenizer
-    from ..lora_utils import BaseWeights
 
     access = BaseAccess(trust_remote_code=request.trust_remote_code)
     base = _base(adapter, request)
@@ -212,13 +216,8 @@ def _full(adapter: "Adapter", request: _Request, *, dry_run: bool, progress: Any
     for warning in tokenizer.warnings:
         warn(warning)
     if dry_run:
-        weights = BaseWeights.load(base)
-        named_for_base(adapter, base, access=access)
-        size = sum((weights.folder / file).stat().st_size for file in set(weights.files.values()))
-        say(
-            f"nothing written; without --dry-run {len(weights.files)} tensors ({size / 1e9:.2f} GB in the base) go "
-            f"to {request.output}"
-        )
+        size = check_full_model(adapter, base, dtype=request.dtype, access=access)
+        say(f"nothing written; without --dry-run a model of {size / 1e9:.3f} GB goes to {request.output}")
         return
     written = write_full_model(
         request.output,
@@ -278,14 +277,11 @@ def _papers(adapter: "Adapter", request: _Request, cuts: "dict[str, ModuleCut] |
     return {REPORT_NAME: record_text(record), "README.md": export_card(record)}
 
 
-def _templates(adapter: "Adapter") -> dict[str, str]:
-    """Texts of the tokenizer that lies in the adapter's folder."""
+def _tokenizer_of(name: str, folder: Path) -> Mapping[str, Path]:
+    """Files of the tokenizer that lies in the adapter's folder."""
     from ..data_loader import choose_tokenizer
 
-    if adapter.path is None:
-        return {}
-    files = choose_tokenizer({adapter.name: adapter.path}, base=None, given=None).files
-    return {name: file.read_text(encoding="utf-8") for name, file in files.items() if "/" not in name}
+    return choose_tokenizer({name: folder}, base=None, given=None).files
 
 
 def _say_cuts(rank: int, cuts: "dict[str, ModuleCut] | None") -> None:

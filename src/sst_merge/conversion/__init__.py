@@ -6,8 +6,8 @@ form has no place for is refused.
 
 from .extract import ExtractedModule, Extraction, extract_adapter
 from .for_base import NamedForBase, named_for_base
-from .full_model import WrittenModel, write_full_model
-from .gguf_lora import WrittenGguf, write_gguf
+from .full_model import WrittenModel, check_full_model, write_full_model
+from .gguf_lora import WrittenGguf, check_gguf, write_gguf
 from .gguf_names import GgufBase
 from .ollama import ADAPTER_NAME, modelfile
 from .peft_folder import rank_cuts, write_peft
@@ -30,6 +30,8 @@ __all__ = [
     "WrittenGguf",
     "WrittenModel",
     "at_rank",
+    "check_full_model",
+    "check_gguf",
     "export_card",
     "export_report",
     "extract_adapter",

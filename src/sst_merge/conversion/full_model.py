@@ -27,7 +27,7 @@ from ..threads import one_thread
 from .for_base import NamedForBase, named_for_base, stored_key
 from .shards import ITEM_SIZES, ShardTensor, write_shards
 
-__all__ = ["SHARD_BYTES", "WrittenModel", "write_full_model"]
+__all__ = ["SHARD_BYTES", "WrittenModel", "check_full_model", "write_full_model"]
 
 SHARD_BYTES = 5_000_000_000
 """Largest shard, as most models on the hub have it."""
@@ -90,22 +90,41 @@ def write_full_model(
         BaseModelError: no such base, a quantised one, or one that the adapter does not fit.
         ConversionError: an update that the model has no place for, or values that do not fit the type.
     """
-    weights = BaseWeights.load(base)
-    config = _plain_config(weights.folder)
-    named = named_for_base(adapter, base, access=access)
-    plan = _Plan.of(named, weights, None if dtype is None else torch_type(dtype))
+    plan = _Plan.checked(adapter, base, dtype, access)
     with atomic_folder(path, force=force) as folder, one_thread():
         tensors = [plan.tensor(name, source) for name, source in plan.sources.items()]
         files = write_shards(folder, list(_counted(tensors, progress)), most=shard_bytes)
-        _copy_rest(weights.folder, folder, tokenizer)
-        text = json.dumps(_written_config(config, dtype, untied=bool(plan.untied)), indent=2, ensure_ascii=False)
+        _copy_rest(plan.weights.folder, folder, tokenizer)
+        text = json.dumps(_written_config(plan.config, dtype, untied=bool(plan.untied)), indent=2, ensure_ascii=False)
         (folder / "config.json").write_text(text + "\n", encoding="utf-8")
         for name, content in extra_files.items():
             (folder / name).write_text(content, encoding="utf-8")
         if plan.untied:
             _check_untied(folder, plan.untied, adapter, access)
     changed = tuple(name for name in plan.sources if name in plan.updates or name in plan.replaced)
-    return WrittenModel(len(tensors), changed, plan.untied, tuple(files), named.notes)
+    return WrittenModel(len(tensors), changed, plan.untied, tuple(files), plan.notes)
+
+
+def check_full_model(
+    adapter: Adapter, base: str | Path, *, dtype: str | None = None, access: BaseAccess = PLAIN
+) -> int:
+    """Whether base + ΔW can be written; no value is read.
+
+    Args:
+        adapter: as of :func:`write_full_model`.
+        base: as of :func:`write_full_model`.
+        dtype: as of :func:`write_full_model`.
+        access: as of :func:`write_full_model`.
+
+    Returns:
+        Bytes of all tensors.
+
+    Raises:
+        BaseModelError: as of :func:`write_full_model`.
+        ConversionError: as of :func:`write_full_model`.
+    """
+    plan = _Plan.checked(adapter, base, dtype, access)
+    return sum(plan.tensor(name, source).size for name, source in plan.sources.items())
 
 
 @dataclass(frozen=True)
@@ -125,6 +144,8 @@ class _Plan:
         updates: name to write → its update.
         replaced: name to write → whole weight of the adapter that stands for the base's.
         untied: names of shared parameters that are written one by one.
+        config: the base's config.json.
+        notes: sentences about renamed modules.
     """
 
     adapter: Adapter
@@ -134,9 +155,20 @@ class _Plan:
     updates: Mapping[str, _Update]
     replaced: Mapping[str, WholeWeight]
     untied: tuple[str, ...]
+    config: Mapping[str, Any]
+    notes: tuple[str, ...]
 
     @classmethod
-    def of(cls, named: NamedForBase, weights: BaseWeights, dtype: torch.dtype | None) -> "_Plan":
+    def checked(cls, adapter: Adapter, base: str | Path, dtype: str | None, access: BaseAccess) -> "_Plan":
+        weights = BaseWeights.load(base)
+        config = _plain_config(weights.folder)
+        named = named_for_base(adapter, base, access=access)
+        return cls.of(named, weights, config, None if dtype is None else torch_type(dtype))
+
+    @classmethod
+    def of(
+        cls, named: NamedForBase, weights: BaseWeights, config: Mapping[str, Any], dtype: torch.dtype | None
+    ) -> "_Plan":
         adapter = named.adapter
         updates = {f"{module}.weight": _Update(module, bias=False) for module in adapter.modules}
         updates |= {f"{m}.bias": _Update(m, bias=True) for m in adapter.modules if _moves_bias(adapter, m)}
@@ -173,6 +205,8 @@ class _Plan:
             updates={writes[name]: update for name, update in updates.items()},
             replaced={writes[name]: whole for name, whole in replaced.items()},
             untied=tuple(untied),
+            config=config,
+            notes=named.notes,
         )
 
     def tensor(self, name: str, key: str) -> ShardTensor:
@@ -182,15 +216,17 @@ class _Plan:
             BaseModelError: a type that cannot be converted.
         """
         file = self.weights.folder / self.weights.files[key]
-        whole = self.replaced.get(name) or _stored(file, key)
+        stored = _stored(file, key)
+        whole = self.replaced.get(name, stored)
         update = self.updates.get(name)
-        floating = whole.dtype in _TYPES
-        if whole.dtype not in ITEM_SIZES or (not floating and (update or (self.dtype and whole.dtype[0] == "F"))):
+        # Of the base's type, whatever a trained head came in.
+        target = self.dtype if self.dtype is not None and stored.dtype in _TYPES else _TYPES.get(stored.dtype)
+        plain = {whole.dtype, stored.dtype} <= _TYPES.keys()
+        asked = update is not None or name in self.replaced or (self.dtype is not None and stored.dtype[0] == "F")
+        if stored.dtype not in ITEM_SIZES or (asked and not plain):
             raise BaseModelError(
-                f"{whole.file}: tensor {whole.key!r} is {whole.dtype}, expected plain floats; give the "
-                f"unquantised model"
+                f"{file}: tensor {key!r} is {stored.dtype}, expected plain floats; give the unquantised model"
             )
-        target = self.dtype if self.dtype is not None and floating else _TYPES.get(whole.dtype)
         if update is None and (target is None or _NAMES[target] == whole.dtype):
             return ShardTensor(name, whole.dtype, whole.shape, whole.chunks)
         assert target is not None
@@ -266,7 +302,7 @@ def _plain_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _written_config(config: dict[str, Any], dtype: str | None, *, untied: bool) -> dict[str, Any]:
+def _written_config(config: Mapping[str, Any], dtype: str | None, *, untied: bool) -> dict[str, Any]:
     written = dict(config)
     inner = "text_config"
     if isinstance(config.get(inner), dict):

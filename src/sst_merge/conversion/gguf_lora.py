@@ -14,7 +14,7 @@ from ..lora_utils import Adapter
 from .gguf_names import GgufBase, gguf_package, rotary_rows
 from .serve_rank import ModuleCut, at_rank
 
-__all__ = ["WrittenGguf", "write_gguf"]
+__all__ = ["WrittenGguf", "check_gguf", "write_gguf"]
 
 _TYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
@@ -61,9 +61,7 @@ def write_gguf(
     gguf = gguf_package()
     if dtype not in _TYPES:
         raise ConversionError(f"dtype: {dtype} is not written to GGUF; choose {', '.join(map(str, _TYPES))}")
-    _refuse(adapter)
-    names = {module: base.tensor_name(module) for module in adapter.modules}
-    _check_shapes(adapter, base, names)
+    names = check_gguf(adapter, base)
     largest = max(adapter.rank(module) for module in adapter.modules) if rank is None else rank
     cuts: dict[str, ModuleCut] = {}
     with atomic_file(path) as aside:
@@ -90,6 +88,25 @@ def write_gguf(
         finally:
             writer.close()
     return WrittenGguf(largest, names, cuts)
+
+
+def check_gguf(adapter: Adapter, base: GgufBase) -> dict[str, str]:
+    """Whether a LoRA in GGUF can hold an adapter; no value is read.
+
+    Args:
+        adapter: as of :func:`write_gguf`.
+        base: as of :func:`write_gguf`.
+
+    Returns:
+        Module → llama.cpp's name of its weight.
+
+    Raises:
+        ConversionError: it cannot.
+    """
+    _refuse(adapter)
+    names = {module: base.tensor_name(module) for module in adapter.modules}
+    _check_shapes(adapter, base, names)
+    return names
 
 
 def _tensors(

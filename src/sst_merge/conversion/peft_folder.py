@@ -1,12 +1,14 @@
 """A PEFT folder at a rank and in a type that a server takes."""
 
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
 import torch
 
-from ..lora_utils import Adapter, LoraFactors, fitting_task_type, write_adapter
+from ..files import atomic_folder
+from ..lora_utils import Adapter, LoraFactors, fitting_task_type, write_adapter_files
 from .serve_rank import ModuleCut, at_rank
 
 __all__ = ["rank_cuts", "write_peft"]
@@ -33,6 +35,7 @@ def write_peft(
     dtype: torch.dtype | None = None,
     force: bool = False,
     extra_files: Mapping[str, str] = MappingProxyType({}),
+    copies: Mapping[str, Path] = MappingProxyType({}),
 ) -> dict[str, ModuleCut]:
     """Write a PEFT folder whose modules all have one rank.
 
@@ -43,6 +46,7 @@ def write_peft(
         dtype: type to write; that of the file, widened to float32, by default.
         force: replace an existing folder.
         extra_files: file name → text.
+        copies: relative name → file that is copied there, such as a tokenizer's.
 
     Returns:
         Module → what its rank cost; empty where none was asked for.
@@ -59,15 +63,19 @@ def write_peft(
                 factors, cuts[module] = at_rank(factors, rank)
             yield module, factors
 
-    write_adapter(
-        path,
-        modules(),
-        base_model=adapter.base_model,
-        task_type=fitting_task_type(adapter.task_type, adapter.whole),
-        dtype=dtype,
-        whole=adapter.whole,
-        modules_to_save=adapter.modules_to_save,
-        force=force,
-        extra_files=extra_files,
-    )
+    with atomic_folder(path, force=force) as folder:
+        write_adapter_files(
+            folder,
+            modules(),
+            base_model=adapter.base_model,
+            task_type=fitting_task_type(adapter.task_type, adapter.whole),
+            dtype=dtype,
+            whole=adapter.whole,
+            modules_to_save=adapter.modules_to_save,
+        )
+        for name, source in copies.items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(source, folder / name)
+        for name, text in extra_files.items():
+            (folder / name).write_text(text, encoding="utf-8")
     return cuts

@@ -115,4 +115,4 @@ def _write(file: Path, tensors: Sequence[ShardTensor]) -> None:
 def _bytes(tensor: Tensor) -> memoryview:
     import torch
 
-    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+    return tensor.reshape(-1).view(torch.uint8).numpy().data
