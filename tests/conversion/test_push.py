@@ -1,12 +1,14 @@
 """What goes to the hub, seen from a stand-in of its client: one commit, private unless said otherwise."""
 
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
 import pytest
+from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 
 from sst_merge.conversion import planned_upload, upload
@@ -15,13 +17,14 @@ from sst_merge.errors import ConversionError
 
 @dataclass
 class Hub:
-    """Repositories: name → private; and what was committed."""
+    """Repositories: name → private; and what was committed. Every call must be one that the real client takes."""
 
     private: dict[str, bool] = field(default_factory=dict)
     commits: list[tuple[str, dict[str, bytes], str]] = field(default_factory=list)
     failure: Exception | None = None
 
     def repo_info(self, name: str, *, repo_type: str) -> Any:
+        signature(HfApi.repo_info).bind(self, name, repo_type=repo_type)
         assert repo_type == "model"
         if name not in self.private:
             # Without __init__, whose response belongs to another HTTP library in each release of the client.
@@ -29,10 +32,13 @@ class Hub:
         return SimpleNamespace(private=self.private[name])
 
     def create_repo(self, name: str, *, private: bool, repo_type: str, exist_ok: bool) -> None:
+        signature(HfApi.create_repo).bind(self, name, private=private, repo_type=repo_type, exist_ok=exist_ok)
         assert (repo_type, exist_ok, name in self.private) == ("model", False, False)
         self.private[name] = private
 
     def create_commit(self, name: str, operations: Any, *, commit_message: str, repo_type: str) -> Any:
+        options = {"commit_message": commit_message, "repo_type": repo_type}
+        signature(HfApi.create_commit).bind(self, name, operations, **options)
         assert repo_type == "model"
         if self.failure is not None:
             raise self.failure
@@ -61,6 +67,8 @@ def folder(tmp_path: Path) -> Path:
     (place / ".cache").mkdir()
     for name in (".cache/token", "optimizer.pt", "training.bin"):
         (place / name).write_text("secret")
+    (tmp_path / "elsewhere.txt").write_text("secret")
+    (place / "link.txt").symlink_to(tmp_path / "elsewhere.txt")
     return place
 
 
@@ -73,7 +81,7 @@ def test_everything_in_one_commit_and_private(hub: Hub, folder: Path) -> None:
         "merge_report.json",
         "pictures/front.png",
     ]
-    assert plan.left_out == (".cache/token", "optimizer.pt", "training.bin")
+    assert plan.left_out == (".cache/token", "link.txt", "optimizer.pt", "training.bin")
     assert plan.size == sum(len((folder / name).read_bytes()) for name, _ in plan.files)
     assert hub.private == {}  # nothing was asked or made so far
     assert upload(plan, message="first") == "https://hub/user/merged/commit/1"

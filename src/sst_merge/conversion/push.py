@@ -25,7 +25,7 @@ class Upload:
     Attributes:
         repository: ``user/name``.
         files: (name in the repository, file on this machine), in the order in which they are listed.
-        left_out: names of files that stay here: hidden ones, pickles, logs.
+        left_out: names of files that stay here: hidden ones, links that lead out of the folder, pickles, logs.
         public: whether a new repository can be seen by everybody.
     """
 
@@ -61,7 +61,9 @@ def planned_upload(repository: str, sources: Sequence[Path], *, public: bool = F
         for file in inside:
             name = file.relative_to(root).as_posix()
             hidden = any(part.startswith(".") for part in Path(name).parts)
-            if hidden or file.suffix in _UNWANTED:
+            # A link may lead to anything on this machine.
+            leads_out = not file.resolve().is_relative_to(root.resolve())
+            if hidden or leads_out or file.suffix in _UNWANTED:
                 left_out.append(name)
             else:
                 files.append((name, file))
