@@ -40,7 +40,7 @@ class _Request:
     "model card lie in it.",
     epilog="Example: sst-merge export out/merged --to gguf --base HuggingFaceTB/SmolLM2-135M-Instruct -o out/gguf",
 )
-@click.argument("adapter", type=click.Path(path_type=Path))
+@click.argument("adapter")
 @click.option(
     "--to",
     "form",
@@ -62,7 +62,7 @@ class _Request:
 @click.option("--force", is_flag=True, help="replace an existing OUT")
 @click.option("--dry-run", is_flag=True, help="check everything, say what would be written and sent, and do neither")
 def export(
-    adapter: Path,
+    adapter: str,
     form: str | None,
     output: Path | None,
     push: str | None,
@@ -85,16 +85,16 @@ def export(
         raise ConfigError("--to and -o OUT belong together: a form, and the folder that it is written to")
     if form is None and (rank or any(values.values()) or leave_out or drop_modules_to_save):
         raise ConfigError("--push without --to sends ADAPTER as it is; say --to peft where it is to be changed first")
-    from ..conversion import planned_upload
+    from ..conversion import check_repository
 
     if form is None or output is None:
-        _check_is_adapter(adapter)
-        _send(str(push), [adapter], public=public, dry_run=dry_run)
+        _check_is_adapter(Path(adapter))
+        _send(str(push), [Path(adapter)], public=public, dry_run=dry_run)
         return
     request = _Request(form=form, output=output, rank=int(rank) if rank else None, **values)
     _check(request, adapter)
     if push is not None:
-        planned_upload(push, [adapter], public=public)  # the name is refused before the work
+        check_repository(push)
     from ..lora_utils import Adapter
 
     opened = Adapter.load(adapter, drop_modules_to_save=drop_modules_to_save, leave_out=leave_out)
@@ -109,7 +109,7 @@ def export(
             _send(push, [output], public=public, dry_run=False)
 
 
-def _check(request: _Request, adapter: Path) -> None:
+def _check(request: _Request, adapter: str) -> None:
     """Refuse flags that the form has no use for.
 
     Raises:

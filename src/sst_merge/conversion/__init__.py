@@ -11,7 +11,7 @@ from .gguf_lora import WrittenGguf, check_gguf, write_gguf
 from .gguf_names import GgufBase
 from .ollama import ADAPTER_NAME, modelfile
 from .peft_folder import rank_cuts, write_peft
-from .push import Upload, planned_upload, upload
+from .push import Upload, check_repository, planned_upload, upload
 from .record import REPORT_NAME, export_card, export_report, record_text
 from .serve_rank import ModuleCut, at_rank, lost_share
 from .servers import SERVED_RANKS, VLLM_VERSION, least_served_rank, vllm_objections
@@ -32,6 +32,7 @@ __all__ = [
     "at_rank",
     "check_full_model",
     "check_gguf",
+    "check_repository",
     "export_card",
     "export_report",
     "extract_adapter",

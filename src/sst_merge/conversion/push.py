@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import ConversionError
 from ..lora_utils import hub_id
 
-__all__ = ["Upload", "planned_upload", "upload"]
+__all__ = ["Upload", "check_repository", "planned_upload", "upload"]
 
 _UNWANTED = (".pkl", ".pickle", ".bin", ".pt", ".pth", ".log", ".lock", ".tmp")
 _PLACEHOLDER = "PATH_TO_THIS_FOLDER"  # what a card calls the folder that it lies in
@@ -40,6 +40,16 @@ class Upload:
         return sum(file.stat().st_size for _, file in self.files)
 
 
+def check_repository(name: str) -> None:
+    """Refuse what is no name of a repository of the hub.
+
+    Raises:
+        ConversionError: not ``user/name``.
+    """
+    if hub_id(name) is None or name.count("/") != 1:
+        raise ConversionError(f"--push {name!r}: expected a repository of the hub, as user/name")
+
+
 def planned_upload(repository: str, sources: Sequence[Path], *, public: bool = False) -> Upload:
     """Look at what there is; nothing is sent.
 
@@ -51,8 +61,7 @@ def planned_upload(repository: str, sources: Sequence[Path], *, public: bool = F
     Raises:
         ConversionError: no name of a repository, or nothing to send.
     """
-    if hub_id(repository) is None or repository.count("/") != 1:
-        raise ConversionError(f"--push {repository!r}: expected a repository of the hub, as user/name")
+    check_repository(repository)
     files: list[tuple[str, Path]] = []
     left_out = []
     for source in sources:
