@@ -2,9 +2,11 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
+import click
 import huggingface_hub
 import pytest
 from click.testing import CliRunner, Result
@@ -173,6 +175,19 @@ def test_what_is_read_is_not_replaced(place: Path, output: str) -> None:
     done = call("export", place / "merged", *arguments)
     assert done.exit_code == 2 and "share a folder; choose another -o" in done.stderr
     assert (place / "base/config.json").is_file() and (place / "merged/adapter_config.json").is_file()
+
+
+def test_the_pages_commands_are_commands() -> None:
+    page = Path(__file__).parents[2] / "docs/exports.md"
+    typed = [
+        line.strip() for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("    sst-merge ")
+    ]
+    assert len(typed) >= 10
+    for line in typed:
+        _, name, *arguments = shlex.split(line, comments=True)
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        command.make_context(name, arguments)
 
 
 def test_only_adapters_and_exports_are_sent(tmp_path: Path) -> None:
