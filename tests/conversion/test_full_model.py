@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sst_merge.conversion import check_full_model, full_model, write_full_model
+from sst_merge.conversion import check_full_model, full_model, full_plan, write_full_model
 from sst_merge.errors import BaseModelError, ConversionError, OutputExistsError
 from sst_merge.lora_utils import Adapter
 
@@ -117,7 +117,7 @@ def test_shards_with_an_index_a_few_rows_at_a_time(
 ) -> None:
     from transformers import AutoModelForCausalLM
 
-    monkeypatch.setattr(full_model, "_BLOCK", 40)  # two rows of 16
+    monkeypatch.setattr(full_plan, "_BLOCK", 40)  # two rows of 16
     model, base = tiny_base("llama")
     adapted = build.peft_model(model, targets=["v_proj", "embed_tokens"])
     adapted.save_pretrained(tmp_path / "in")

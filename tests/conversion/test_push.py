@@ -73,7 +73,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_everything_in_one_commit_and_private(hub: Hub, folder: Path) -> None:
-    plan = planned_upload("user/merged", [folder])
+    plan = planned_upload("user/merged", folder)
     assert [name for name, _ in plan.files] == [
         "README.md",
         "adapter_config.json",
@@ -93,13 +93,13 @@ def test_everything_in_one_commit_and_private(hub: Hub, folder: Path) -> None:
 
 
 def test_public_only_where_it_is_said(hub: Hub, folder: Path) -> None:
-    upload(planned_upload("user/open", [folder], public=True), message="m")
+    upload(planned_upload("user/open", folder, public=True), message="m")
     assert hub.private == {"user/open": False}
     with pytest.raises(ConversionError, match="everybody can see it; nothing was sent"):
-        upload(planned_upload("user/open", [folder]), message="m")
+        upload(planned_upload("user/open", folder), message="m")
     assert len(hub.commits) == 1
     hub.private["user/closed"] = True
-    upload(planned_upload("user/closed", [folder], public=True), message="m")
+    upload(planned_upload("user/closed", folder, public=True), message="m")
     assert hub.private["user/closed"]  # what is there keeps who may see it
 
 
@@ -107,15 +107,15 @@ def test_public_only_where_it_is_said(hub: Hub, folder: Path) -> None:
 def test_a_hub_that_does_not_take_it(hub: Hub, folder: Path, failure: Exception) -> None:
     hub.failure = failure
     with pytest.raises(ConversionError, match=rf"nothing was sent \({failure}\); expected a token"):
-        upload(planned_upload("user/merged", [folder]), message="m")
+        upload(planned_upload("user/merged", folder), message="m")
 
 
 @pytest.mark.parametrize("name", ["merged", "a/b/c", "user/", "user/na me", "../up", ""])
 def test_names_that_are_no_repository(folder: Path, name: str) -> None:
     with pytest.raises(ConversionError, match="expected a repository of the hub, as user/name"):
-        planned_upload(name, [folder])
+        planned_upload(name, folder)
 
 
 def test_nothing_to_send(tmp_path: Path) -> None:
     with pytest.raises(ConversionError, match="holds nothing to send"):
-        planned_upload("user/merged", [tmp_path])
+        planned_upload("user/merged", tmp_path)

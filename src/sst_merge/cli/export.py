@@ -9,6 +9,7 @@ import click
 
 from ..errors import ConfigError, OutputExistsError
 from .console import print_table, progress_bars, say, warn
+from .sending import check_is_export, send
 
 if TYPE_CHECKING:
     from ..conversion import ModuleCut
@@ -88,8 +89,8 @@ def export(
     from ..conversion import check_repository
 
     if form is None or output is None:
-        _check_is_adapter(Path(adapter))
-        _send(str(push), [Path(adapter)], public=public, dry_run=dry_run)
+        check_is_export(Path(adapter))
+        send(str(push), Path(adapter), public=public, dry_run=dry_run)
         return
     request = _Request(form=form, output=output, rank=int(rank) if rank else None, **values)
     _check(request, adapter)
@@ -106,7 +107,7 @@ def export(
         if dry_run:
             say(f"then {output} would be sent to {push} ({'public' if public else 'private'})")
         else:
-            _send(push, [output], public=public, dry_run=False)
+            send(push, output, public=public, dry_run=False)
 
 
 def _check(request: _Request, adapter: str) -> None:
@@ -297,31 +298,3 @@ def _say_cuts(rank: int, cuts: "dict[str, ModuleCut] | None") -> None:
     share = 100 * lost_share(cuts.values())
     say(f"rank {rank}: {share:.3g} % of the energy is lost; {len(worst)} of {len(cuts)} modules are cut")
     print_table("Largest losses", ("module", "rank before", "lost"), rows)
-
-
-def _check_is_adapter(folder: Path) -> None:
-    """Refuse to send what is no adapter of one's own, such as a home folder.
-
-    Raises:
-        ConfigError: it holds no adapter, no export and no model.
-    """
-    known = ("adapter_config.json", "export_report.json", "config.json")
-    if not any((folder / name).is_file() for name in known):
-        raise ConfigError(f"--push: {folder} holds none of {', '.join(known)}; expected an adapter or an export")
-
-
-def _send(repository: str, sources: list[Path], *, public: bool, dry_run: bool) -> None:
-    from ..conversion import planned_upload, upload
-
-    plan = planned_upload(repository, sources, public=public)
-    rows = [(name, f"{file.stat().st_size:,}") for name, file in plan.files]
-    seen = "public" if public else "private"
-    print_table(f"{repository} ({seen}): {len(plan.files)} files, {plan.size:,} bytes", ("file", "bytes"), rows)
-    for name in plan.left_out:
-        say(f"stays here: {name}")
-    if "README.md" not in dict(plan.files):
-        warn("no README.md among them: the hub will show no model card")
-    if dry_run:
-        say("nothing sent; without --dry-run these files go there as one commit")
-        return
-    say(upload(plan, message="Upload by SST-Merge"))

@@ -1,9 +1,8 @@
-"""A folder, or a file, onto the hub: everything in one commit, private unless said otherwise.
+"""A folder onto the hub: everything in one commit, private unless said otherwise.
 
 What would be sent is known before anything is, and a repository that others can see gets nothing by accident.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,12 +49,12 @@ def check_repository(name: str) -> None:
         raise ConversionError(f"--push {name!r}: expected a repository of the hub, as user/name")
 
 
-def planned_upload(repository: str, sources: Sequence[Path], *, public: bool = False) -> Upload:
+def planned_upload(repository: str, folder: Path, *, public: bool = False) -> Upload:
     """Look at what there is; nothing is sent.
 
     Args:
         repository: ``user/name``.
-        sources: one folder, whose files are sent, or files.
+        folder: whose files are sent.
         public: let everybody see it.
 
     Raises:
@@ -64,20 +63,17 @@ def planned_upload(repository: str, sources: Sequence[Path], *, public: bool = F
     check_repository(repository)
     files: list[tuple[str, Path]] = []
     left_out = []
-    for source in sources:
-        inside = sorted(file for file in source.rglob("*") if file.is_file()) if source.is_dir() else [source]
-        root = source if source.is_dir() else source.parent
-        for file in inside:
-            name = file.relative_to(root).as_posix()
-            hidden = any(part.startswith(".") for part in Path(name).parts)
-            # A link may lead to anything on this machine.
-            leads_out = not file.resolve().is_relative_to(root.resolve())
-            if hidden or leads_out or file.suffix in _UNWANTED:
-                left_out.append(name)
-            else:
-                files.append((name, file))
+    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+        name = file.relative_to(folder).as_posix()
+        hidden = any(part.startswith(".") for part in Path(name).parts)
+        # A link may lead to anything on this machine.
+        leads_out = not file.resolve().is_relative_to(folder.resolve())
+        if hidden or leads_out or file.suffix in _UNWANTED:
+            left_out.append(name)
+        else:
+            files.append((name, file))
     if not files:
-        raise ConversionError(f"--push {repository}: {', '.join(map(str, sources))} holds nothing to send")
+        raise ConversionError(f"--push {repository}: {folder} holds nothing to send")
     return Upload(repository, tuple(files), tuple(left_out), public)
 
 
