@@ -10,6 +10,7 @@ __all__ = [
     "AdapterError",
     "BaseModelError",
     "ConfigError",
+    "ConversionError",
     "DataError",
     "FisherError",
     "MergeError",
@@ -42,6 +43,10 @@ class AdapterError(SSTMergeError, ValueError):
 
 class BaseModelError(SSTMergeError, ValueError):
     """The base model is missing, or an adapter does not fit it."""
+
+
+class ConversionError(SSTMergeError, ValueError):
+    """An adapter cannot be written exactly in the form that was asked for."""
 
 
 class DataError(SSTMergeError, ValueError):

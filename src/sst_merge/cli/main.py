@@ -18,6 +18,8 @@ __all__ = ["cli", "main"]
 
 _SUMMARIES = {
     "merge": "Merge adapters into one, by any method.",
+    "export": "Write an adapter for servers, as GGUF or as a whole model; push it.",
+    "extract": "Make an adapter of a fine-tuned model and its base.",
     "inspect": "Measure adapters before a merge: sizes, collisions, ranks.",
     "methods": "List the merge methods, and explain the options of one.",
     "train": "Train one adapter: a skill, or safety.",
@@ -36,6 +38,10 @@ def _command(name: str) -> click.Command | None:
     match name:
         case "merge":
             from . import merge as home
+        case "export":
+            from . import export as home
+        case "extract":
+            from . import extract as home
         case "inspect":
             from . import inspect as home
         case "methods":

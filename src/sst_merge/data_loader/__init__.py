@@ -8,7 +8,7 @@ from .builtin import builtin_calibration, is_builtin
 from .chat_template import check_chat_template
 from .encode import EncodedRow, encode_each, encode_rows, pad_rows
 from .load import LoadedRows, load_rows, read_rows
-from .model_class import AUTO_CLASSES, empty_model
+from .model_class import AUTO_CLASSES, empty_model, read_base_config
 from .own_tokenizer import TokenizerChoice, choose_tokenizer
 from .rows import Row, normalise_prompt, split_rows
 from .source import DataSource
@@ -41,6 +41,7 @@ __all__ = [
     "load_tokenizer",
     "normalise_prompt",
     "pad_rows",
+    "read_base_config",
     "read_rows",
     "resolve_device",
     "split_rows",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .api import merge, merge_lora_adapters
+    from .delta import compress_delta
     from .engine import merged_modules, module_generator
     from .inputs import MergeInputs
     from .plan import MergePlan, plan_merge
@@ -25,6 +26,7 @@ __all__ = [
     "MergeResult",
     "MergeSettings",
     "ModuleFigures",
+    "compress_delta",
     "merge",
     "merge_in_memory",
     "merge_lora_adapters",
@@ -41,6 +43,8 @@ def __getattr__(name: str) -> object:
     match name:
         case "merge" | "merge_lora_adapters":
             from . import api as home
+        case "compress_delta":
+            from . import delta as home
         case "merged_modules" | "module_generator":
             from . import engine as home
         case "MergeInputs":
