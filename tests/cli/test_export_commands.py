@@ -47,8 +47,8 @@ def test_a_servers_rank(place: Path, tmp_path: Path) -> None:
     assert not out.exists()
     done = call("export", place / "merged", "--to", "peft", "--serve-rank", 8, "--dtype", "bfloat16", "-o", out)
     assert done.exit_code == 0, done.output
-    assert done.stdout.splitlines()[-1] == (
-        f"next: vllm serve user/base --enable-lora --max-lora-rank 8 --lora-modules merged={out}"
+    assert done.stderr.splitlines()[-1] == (
+        f"Next: vllm serve user/base --enable-lora --max-lora-rank 8 --lora-modules merged={out}"
     )
     adapter = Adapter.load(out)
     assert {adapter.rank(module) for module in adapter.modules} == {8}
@@ -71,7 +71,7 @@ def test_gguf_and_ollama(place: Path, tmp_path: Path) -> None:
     done = call("export", place / "merged", "--to", "gguf", *common, "-o", tmp_path / "gguf")
     assert done.exit_code == 0, done.output
     file = tmp_path / "gguf/merged-lora-f16.gguf"
-    assert done.stdout.splitlines()[-1] == f"next: llama-server -m BASE.gguf --lora {file}"
+    assert done.stderr.splitlines()[-1] == f"Next: llama-server -m BASE.gguf --lora {file}"
     assert len(gguf.GGUFReader(file).tensors) == 2 * len(SHAPES)
     done = call(
         "export", place / "merged", "--to", "ollama", *common, "--from", "llama3.2:1b", "-o", tmp_path / "ollama"
@@ -109,6 +109,8 @@ def test_a_whole_model_and_an_adapter_of_it(place: Path, tmp_path: Path) -> None
     assert done.stdout.splitlines()[0] == "4 of 21 tensors changed"
     card = (tmp_path / "full/README.md").read_text()
     assert "base_model: user/base\nbase_model_relation: merge" in card and str(place) not in card
+    told = json.loads(call(*arguments, "--force", "--json").stdout)
+    assert told["report"] == json.loads((tmp_path / "full/export_report.json").read_text())
     back = ("extract", "--base", place / "base", "--model", tmp_path / "full", "--rank", 12, "-o", tmp_path / "back")
     done = call(*back)
     assert done.exit_code == 0, done.output

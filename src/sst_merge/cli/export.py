@@ -1,5 +1,6 @@
 """``sst-merge export``: one adapter in, the form that a server, llama.cpp, Ollama or the hub takes out."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ConfigError, OutputExistsError
-from .console import print_table, progress_bars, say, warn
+from .console import finish, print_table, progress_bars, say, shell, warn
 from .sending import check_is_export, send
+from .voice import words_without
 
 if TYPE_CHECKING:
     from ..conversion import ModuleCut
@@ -90,7 +92,10 @@ def export(
 
     if form is None or output is None:
         check_is_export(Path(adapter))
-        send(str(push), Path(adapter), public=public, dry_run=dry_run)
+        sent = send(str(push), Path(adapter), public=public, dry_run=dry_run)
+        finish(
+            {"output": None, "push": sent}, then=shell(*words_without("--dry-run")) if dry_run else _look_at(str(push))
+        )
         return
     request = _Request(form=form, output=output, rank=int(rank) if rank else None, **values)
     _check(request, adapter)
@@ -102,12 +107,16 @@ def export(
     for note in opened.notes:
         warn(note)
     with progress_bars() as progress:
-        _carry_out(opened, request, dry_run=dry_run, progress=progress)
-    if push is not None:
-        if dry_run:
-            say(f"then {output} would be sent to {push} ({'public' if public else 'private'})")
-        else:
-            send(push, output, public=public, dry_run=False)
+        then = _carry_out(opened, request, dry_run=dry_run, progress=progress)
+    sent = None
+    if push is not None and dry_run:
+        say(f"then {output} would be sent to {push} ({'public' if public else 'private'})")
+    elif push is not None:
+        sent, then = send(push, output, public=public, dry_run=False), _look_at(push)
+    finish(
+        {"output": None if dry_run else str(output), "report": None if dry_run else _written(output), "push": sent},
+        then=shell(*words_without("--dry-run")) if dry_run else then,
+    )
 
 
 def _check(request: _Request, adapter: str) -> None:
@@ -130,17 +139,29 @@ def _check(request: _Request, adapter: str) -> None:
         raise ConfigError("--serve-rank: a whole model has no rank; leave it out, or export --to peft first")
 
 
-def _carry_out(adapter: "Adapter", request: _Request, *, dry_run: bool, progress: Any) -> None:
+def _look_at(repository: str) -> str:
+    return f"look at https://huggingface.co/{repository}"
+
+
+def _written(folder: Path) -> dict[str, Any]:
+    from ..conversion import REPORT_NAME
+
+    report: dict[str, Any] = json.loads((folder / REPORT_NAME).read_text(encoding="utf-8"))
+    return report
+
+
+def _carry_out(adapter: "Adapter", request: _Request, *, dry_run: bool, progress: Any) -> str:
+    """Write one form, or say what would be written; returns the command that follows."""
     match request.form:
         case "peft":
-            _peft(adapter, request, dry_run=dry_run)
+            return _peft(adapter, request, dry_run=dry_run)
         case "full":
-            _full(adapter, request, dry_run=dry_run, progress=progress)
+            return _full(adapter, request, dry_run=dry_run, progress=progress)
         case _:
-            _gguf(adapter, request, dry_run=dry_run)
+            return _gguf(adapter, request, dry_run=dry_run)
 
 
-def _peft(adapter: "Adapter", request: _Request, *, dry_run: bool) -> None:
+def _peft(adapter: "Adapter", request: _Request, *, dry_run: bool) -> str:
     from ..conversion import SERVED_RANKS, VLLM_VERSION, least_served_rank, rank_cuts, vllm_objections, write_peft
     from ..data_loader import torch_type
 
@@ -150,7 +171,7 @@ def _peft(adapter: "Adapter", request: _Request, *, dry_run: bool) -> None:
     _say_cuts(rank, cuts)
     if dry_run:
         say(f"nothing written; without --dry-run {len(adapter.modules)} modules of rank {rank} go to {request.output}")
-        return
+        return ""
     write_peft(
         request.output,
         adapter,
@@ -166,12 +187,12 @@ def _peft(adapter: "Adapter", request: _Request, *, dry_run: bool) -> None:
     served = least_served_rank(rank)
     if served is None:
         warn(f"vLLM takes ranks up to {SERVED_RANKS[-1]}; --serve-rank {SERVED_RANKS[-1]} cuts to it")
-    else:
-        base = adapter.base_model or "BASE"
-        say(f"next: vllm serve {base} --enable-lora --max-lora-rank {served} --lora-modules merged={request.output}")
+        return shell("sst-merge", "inspect", request.output)
+    lora = ("--enable-lora", "--max-lora-rank", served, "--lora-modules", f"merged={request.output}")
+    return shell("vllm", "serve", adapter.base_model or "BASE", *lora)
 
 
-def _gguf(adapter: "Adapter", request: _Request, *, dry_run: bool) -> None:
+def _gguf(adapter: "Adapter", request: _Request, *, dry_run: bool) -> str:
     from ..conversion import ADAPTER_NAME, GgufBase, check_gguf, modelfile, named_for_base, rank_cuts, write_gguf
     from ..data_loader import BaseAccess, torch_type
     from ..files import atomic_folder, file_name
@@ -193,7 +214,7 @@ def _gguf(adapter: "Adapter", request: _Request, *, dry_run: bool) -> None:
     if dry_run:
         check_gguf(adapter, known)
         say(f"nothing written; without --dry-run {len(adapter.modules)} modules go to {request.output / name}")
-        return
+        return ""
     with atomic_folder(request.output, force=request.force) as folder:
         write_gguf(folder / name, adapter, known, dtype=torch_type(dtype), rank=request.rank)
         for paper, content in _papers(adapter, request, cuts).items():
@@ -202,12 +223,11 @@ def _gguf(adapter: "Adapter", request: _Request, *, dry_run: bool) -> None:
             (folder / "Modelfile").write_text(text, encoding="utf-8")
     say(request.output)
     if text is not None:
-        say(f"next: ollama create {file_name(adapter.name).lower()} -f {request.output / 'Modelfile'}")
-    else:
-        say(f"next: llama-server -m BASE.gguf --lora {request.output / name}")
+        return shell("ollama", "create", file_name(adapter.name).lower(), "-f", request.output / "Modelfile")
+    return shell("llama-server", "-m", "BASE.gguf", "--lora", request.output / name)
 
 
-def _full(adapter: "Adapter", request: _Request, *, dry_run: bool, progress: Any) -> None:
+def _full(adapter: "Adapter", request: _Request, *, dry_run: bool, progress: Any) -> str:
     from ..conversion import check_full_model, write_full_model
     from ..data_loader import BaseAccess, choose_tokenizer
 
@@ -219,7 +239,7 @@ def _full(adapter: "Adapter", request: _Request, *, dry_run: bool, progress: Any
     if dry_run:
         size = check_full_model(adapter, base, dtype=request.dtype, access=access)
         say(f"nothing written; without --dry-run a model of {size / 1e9:.3f} GB goes to {request.output}")
-        return
+        return ""
     written = write_full_model(
         request.output,
         adapter,
@@ -237,7 +257,7 @@ def _full(adapter: "Adapter", request: _Request, *, dry_run: bool, progress: Any
         warn(f"{' and '.join(written.untied)} are one tensor in the base and two here: the adapter moves one of them")
     say(f"{len(written.changed)} of {written.tensors} tensors changed")
     say(request.output)
-    say(f"next: vllm serve {request.output}")
+    return shell("vllm", "serve", request.output)
 
 
 _SHORT = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}

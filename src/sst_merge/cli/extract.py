@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from ..errors import OutputExistsError
-from .console import print_table, progress_bars, say, warn
+from .console import finish, print_table, progress_bars, say, shell, warn
 
 __all__ = ["extract"]
 
@@ -74,4 +74,6 @@ def extract(
             f"this adapter has no update for, such as {largest}"
         )
     say(output)
-    say(f"next: sst-merge merge --adapter {output} --adapter ANOTHER --output out/merged")
+    modules = {module: {"rank": figures.rank, "lost": figures.lost} for module, figures in found.modules.items()}
+    told = {"output": str(output), "lost": found.lost, "elsewhere_share": found.elsewhere_share, "modules": modules}
+    finish(told, then=shell("sst-merge", "merge", "--skill", output, "--skill", "ANOTHER", "-o", "out/merged"))

@@ -1,6 +1,7 @@
 """A folder onto the hub, told file by file before and after."""
 
 from pathlib import Path
+from typing import Any
 
 from ..errors import ConfigError
 from .console import print_table, say, warn
@@ -19,8 +20,8 @@ def check_is_export(folder: Path) -> None:
         raise ConfigError(f"--push: {folder} holds none of {', '.join(known)}; expected an adapter or an export")
 
 
-def send(repository: str, folder: Path, *, public: bool, dry_run: bool) -> None:
-    """List a folder's files, and send them unless it is a dry run."""
+def send(repository: str, folder: Path, *, public: bool, dry_run: bool) -> dict[str, Any]:
+    """List a folder's files, and send them unless it is a dry run; returns what a program wants to know of it."""
     from ..conversion import planned_upload, upload
 
     plan = planned_upload(repository, folder, public=public)
@@ -32,7 +33,10 @@ def send(repository: str, folder: Path, *, public: bool, dry_run: bool) -> None:
         say(f"stays here: {name}")
     if "README.md" not in dict(plan.files):
         warn("no README.md among them: the hub will show no model card")
+    told = {"repository": repository, "public": public, "files": [name for name, _ in plan.files], "commit": None}
     if dry_run:
         say("nothing sent; without --dry-run these files go there as one commit")
-        return
-    say(upload(plan, message="Upload by SST-Merge"))
+        return told
+    commit = upload(plan, message="Upload by SST-Merge")
+    say(commit)
+    return {**told, "commit": str(commit)}
