@@ -97,15 +97,23 @@ def evaluate(config: Path | None, judge_check: str | None, labels: Path | None, 
 
 
 def _adapter(name: str | None, place: str, lab: "LabNames | None") -> tuple[str | None, Path]:
-    """Name and folder of an adapter; of one of the lab, its own name and where it lies.
+    """Name and folder of an adapter, fetched where it is on the hub; of one of the lab, its own name and place.
 
     Raises:
+        AdapterError: neither a folder nor a repository with one adapter.
         ConfigError: an adapter of the lab without a base of the lab.
     """
+    from ..data_loader.hub import cached_snapshot, short_name
+    from ..lora_utils.places import adapter_place
     from ..worlds.lab.names import is_lab_name
 
     if not is_lab_name(place):
-        return name, Path(place)
+        found = adapter_place(place) if not Path(place).exists() or cached_snapshot(Path(place)) else None
+        if found is None:
+            return name, Path(place)
+        for note in found.notes:
+            warn(note)
+        return name or short_name(place), found.folder
     if lab is None:
         raise ConfigError(
             f"--adapter {place}: an adapter of the lab needs a base of the lab, as in --base lab:unaligned"

@@ -11,6 +11,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from ..errors import ConfigError
+from ..hub_names import HubName
 from ..merging.config import AdapterConfig, MergeConfig
 from ..reading import reading
 from ..texts import shown
@@ -163,7 +164,8 @@ def config_from_flags(
 def parse_adapter(text: str) -> dict[str, object]:
     """One ``--adapter``: a folder, or ``name=code,path=...,role=safety,weight=0.5``.
 
-    A folder that is there is taken as such, whatever its name holds; so is one behind ``path=`` with commas in it.
+    A folder that is there is taken as such, whatever its name holds; so is one behind ``path=`` with commas in it. What
+    is none, and reads like a name of the hub, stays as it is.
 
     Raises:
         ConfigError: a part that is not ``key=value``.
@@ -185,7 +187,9 @@ def parse_adapter(text: str) -> dict[str, object]:
         fields["path"] = text
     if "path" in fields:
         with reading(f"--adapter {shown(text)}", ConfigError, "the path of a folder", "correct the path"):
-            fields["path"] = str(Path(str(fields["path"])).expanduser().absolute())
+            path = Path(str(fields["path"])).expanduser().absolute()
+            if path.exists() or HubName.parse(str(fields["path"])) is None:
+                fields["path"] = str(path)
     return fields
 
 

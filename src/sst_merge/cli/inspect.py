@@ -9,6 +9,7 @@ import click
 
 from ..errors import ConfigError
 from ..files import write_text
+from ..hub_names import HubName
 from .console import print_json, print_tables, progress_bars, say, warn
 from .outputs import check_target
 
@@ -21,8 +22,8 @@ _KEYS = ("name", "path", "role", "weight")
 
 
 @click.command(
-    help="Measure ADAPTERS (PEFT folders, or name=..,path=..,weight=..) before a merge: sizes, ranks, where every two "
-    "of them collide, and the rank that their sum needs. No base model is read.",
+    help="Measure ADAPTERS (PEFT folders, hub ids, or name=..,path=..,weight=..) before a merge: sizes, ranks, where "
+    "every two of them collide, and the rank that their sum needs. No base model is read.",
     epilog="Example: sst-merge inspect adapters/code adapters/safety --heatmap collisions",
 )
 @click.argument("adapters", nargs=-1, required=True, metavar="ADAPTERS...")
@@ -104,7 +105,7 @@ def _open(texts: Sequence[str], drop_modules_to_save: bool, leave_out: Sequence[
             fault = f"{unknown[0]!r} is unknown" if unknown else "there is no path"
             raise ConfigError(f"adapter {text!r}: {fault}; expected a folder, or {', '.join(_KEYS)} as key=value")
         given.append(fields)
-    unnamed = _short_names([Path(str(fields["path"])) for fields in given])
+    unnamed = _short_names([_tellable(str(fields["path"])) for fields in given])
     return [
         Adapter.load(
             str(fields["path"]),
@@ -116,6 +117,12 @@ def _open(texts: Sequence[str], drop_modules_to_save: bool, leave_out: Sequence[
         )
         for index, fields in enumerate(given)
     ]
+
+
+def _tellable(path: str) -> Path:
+    """A path, or of a name on the hub the parts that tell it from others."""
+    name = None if Path(path).exists() else HubName.parse(path)
+    return Path(path) if name is None else Path(name.repo, name.subfolder)
 
 
 def _short_names(paths: Sequence[Path]) -> list[str]:

@@ -6,13 +6,16 @@ import json
 import lzma
 import zlib
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
+from ..hub_names import HubName
 from ..reading import cause, parse_json, reading, reads
+from .hub import HubRepo, look_up
 
-__all__ = ["Record", "read_file", "read_hub"]
+__all__ = ["Record", "find_set", "read_file", "read_hub", "set_name"]
 
 Record = Mapping[str, Any]
 
@@ -98,6 +101,12 @@ def _comma_separated(stream: Iterable[str], path: Path) -> list[Record]:
 def read_hub(dataset: str, subset: str | None, split: str, *, revision: str | None = None) -> list[Record]:
     """All records of one split of a hub data set.
 
+    Args:
+        dataset: ``user/name``, ``user/name@revision`` or ``user/name/folder``, or a folder that ``datasets`` reads.
+        subset: its configuration.
+        split: such as ``train``.
+        revision: commit, tag or branch, where the name has none.
+
     Raises:
         DataError: the data set, subset or split does not exist or cannot be reached.
     """
@@ -107,5 +116,43 @@ def read_hub(dataset: str, subset: str | None, split: str, *, revision: str | No
         "check the id, `subset` and `split`, log in where access is granted on request, or download a file and give "
         "its `path`"
     )
+    name = set_name(dataset, revision)
+    where = dataset if name is None else name.repo
+    inside = {} if name is None or not name.subfolder else {"data_dir": name.subfolder}
+    repo = None if name is None else find_set(name)
+    if repo is not None and repo.reached:
+        revision = repo.commit
+    elif name is not None:
+        revision = name.revision
     with reading(f"{dataset} (subset {subset}, split {split!r})", DataError, "a data set of the hub", advice):
-        return [dict(record) for record in load_dataset(dataset, subset, split=split, revision=revision)]
+        return [dict(record) for record in load_dataset(where, subset, split=split, revision=revision, **inside)]
+
+
+def set_name(dataset: str, revision: str | None = None) -> HubName | None:
+    """What is asked of the hub; None for a folder that is here.
+
+    Args:
+        dataset: as a user writes it.
+        revision: where the name has none.
+    """
+    name = None if Path(dataset).exists() else HubName.parse(dataset, single=True)
+    return name if name is None or revision is None else replace(name, revision=revision)
+
+
+def find_set(name: HubName) -> HubRepo | None:
+    """Ask the hub for a data set, so that one is refused before anything heavy.
+
+    Returns:
+        The repository; None where neither the hub nor its cache tells, which is no refusal: ``datasets`` keeps prepared
+        data in a cache of its own.
+
+    Raises:
+        DataError: the hub says that there is none, or that it may not be read.
+    """
+
+    def refusal(said: str) -> DataError:
+        return DataError(
+            f"data set {name}: no such folder here, and on the hub: {said}. Or download a file and give its `path`"
+        )
+
+    return look_up(name, refusal, kind="dataset", needed=False)

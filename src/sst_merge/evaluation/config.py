@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
-from ..yaml_config import FilePath, ModelReference, Section
+from ..yaml_config import FilePath, ModelReference, Section, place_or_hub_name
 from .settings import ModelSettings
 
 __all__ = ["EvaluationConfig", "JudgeModel", "NamedFolder"]
@@ -20,8 +20,8 @@ def _folder(info: ValidationInfo) -> Path:
 
 
 def _adapter_place(text: str, info: ValidationInfo) -> str:
-    """A folder beside the configuration; ``lab:safety`` is the name of an adapter in a world and stays as it is."""
-    return text if ":" in text else str(_folder(info) / Path(text).expanduser())
+    """A folder beside the configuration, or a name of the hub; ``lab:safety``, of a world, stays as it is."""
+    return text if ":" in text else str(place_or_hub_name(text, info))
 
 
 def _file_or_name(text: str, info: ValidationInfo) -> str:
@@ -51,7 +51,7 @@ class NamedFolder(Section):
     """An adapter, or a folder of adapters; ``[NAME=]FOLDER`` is read as well."""
 
     name: str | None = Field(default=None, description="how tables call it; the folder's name by default")
-    path: Annotated[str, AfterValidator(_adapter_place)] = Field(description="PEFT folder, or a folder of them")
+    path: Annotated[str, AfterValidator(_adapter_place)] = Field(description="PEFT folder, a folder of them, or hub id")
 
     @model_validator(mode="before")
     @classmethod
@@ -80,8 +80,8 @@ class _Request(Section):
     )
     adapters: tuple[NamedFolder, ...] = Field(
         default=(),
-        description="PEFT folder (or lab:NAME), or a folder of them; repeatable",
-        json_schema_extra={"flag": "--adapter", "metavar": "[NAME=]FOLDER"},
+        description="PEFT folder (or lab:NAME), a folder of them, or hub id; repeatable",
+        json_schema_extra={"flag": "--adapter", "metavar": "[NAME=]FOLDER|ID"},
     )
     adapter_folders: tuple[FilePath, ...] = Field(
         default=(),

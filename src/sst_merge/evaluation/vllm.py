@@ -48,12 +48,12 @@ class VllmModels:
             }
         self.batch_size = _STEP if settings.batch_size == "auto" else settings.batch_size
         self.lm: TemplateLM = VLLM(
-            pretrained=base,
+            pretrained=settings.access.repo(base),
             dtype=settings.dtype,
             tensor_parallel_size=settings.tensor_parallel,
             seed=settings.seed,
             batch_size="auto",
-            revision=settings.base_revision,
+            revision=settings.access.of(base).get("revision"),
             trust_remote_code=settings.trust_remote_code,
             **options,
         )

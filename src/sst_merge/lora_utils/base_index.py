@@ -60,7 +60,7 @@ class BaseModelIndex:
         """
         built = empty_model(base, modules=modules, task_type=task_type, generative=generative, access=access)
         commit = getattr(getattr(built.model, "config", None), "_commit_hash", None)
-        return replace(cls.of(built.model, name=str(base)), class_name=built.class_name, commit=commit)
+        return replace(cls.of(built.model, name=access.repo(base)), class_name=built.class_name, commit=commit)
 
     @classmethod
     def of(cls, model: nn.Module, *, name: str = "model") -> "BaseModelIndex":

@@ -11,7 +11,16 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from ..data_loader import BaseAccessFields, DataSource
-from ..yaml_config import FilePath, ModelReference, Section, Seed, load_yaml_config, tensor_files_beside
+from ..data_loader.hub import short_name
+from ..yaml_config import (
+    AdapterReference,
+    FilePath,
+    ModelReference,
+    Section,
+    Seed,
+    load_yaml_config,
+    tensor_files_beside,
+)
 
 __all__ = ["AdapterConfig", "DataSection", "MergeConfig", "MergeSection", "OutputConfig", "load_config"]
 
@@ -22,15 +31,15 @@ class AdapterConfig(Section):
     """One adapter of the merge."""
 
     name: str = Field(default="", description="how messages and the report call it; the folder's name by default")
-    path: FilePath = Field(description="PEFT folder")
+    path: AdapterReference = Field(description="PEFT folder, or name on the hub: user/name[@revision][/folder]")
     role: Literal["utility", "safety"] = Field(default="utility", description="what it brings")
     weight: float = Field(default=1.0, description="factor in the merge")
     data: DataSource | None = Field(default=None, description="benign data of this adapter alone")
 
     @property
     def label(self) -> str:
-        """Its name, or its folder's."""
-        return self.name or self.path.resolve().name
+        """Its name, or its folder's or repository's."""
+        return self.name or short_name(self.path)
 
 
 class DataSection(Section):
@@ -91,13 +100,13 @@ class MergeConfig(BaseAccessFields):
     """A whole merge."""
 
     base_model: ModelReference | None = Field(
-        default=None, description="hub id or folder; needed by methods that read data"
+        default=None, description="hub id (user/name[@revision][/folder]) or folder; needed by methods that read data"
     )
     tokenizer: ModelReference | None = Field(
         default=None, description="folder or hub id; by default the adapters' own where they agree, else the base's"
     )
     aligned_base_model: ModelReference | None = Field(
-        default=None, description="local folder of the aligned base; for methods that compare it with base_model"
+        default=None, description="folder or hub id of the aligned base; for methods that compare it with base_model"
     )
     adapters: tuple[AdapterConfig, ...] = Field(min_length=1, description="what is merged")
     data: DataSection = DataSection()
