@@ -95,16 +95,15 @@ class HubRepo:
                 repo_type=self.kind,
                 revision=self.name.revision,
                 allow_patterns=[glob.escape(file) for file in sorted(files)],
+                tqdm_class=_bars_on_terminals(),
             )
         # Errors of the network are those of a client that differs between versions of huggingface_hub.
         except Exception as error:
-            _refuse(error, self.name, self.kind, self.refusal)
+            missing = [file for file in sorted(files) if not self.is_cached(file)]
+            _refuse(error, self.name, self.kind, self.refusal, *missing[:1])
         for file in sorted(files):
             if not (Path(found) / file).is_file():
-                raise self.refusal(
-                    f"{file} of {self.name.repo} is not in the cache, and the hub is not reached; fetch it where there "
-                    f"is a connection"
-                )
+                raise self.refusal(f"{file} of {self.name} at commit {Path(found).name} is not in the cache; try again")
         return Path(found)
 
     def header(self, file: str) -> Mapping[str, tuple[str, tuple[int, ...]]]:
@@ -124,7 +123,7 @@ class HubRepo:
         try:
             read = HfApi().parse_safetensors_file_metadata(self.name.repo, file, revision=self.commit)
         except Exception as error:
-            _refuse(error, self.name, self.kind, self.refusal)
+            _refuse(error, self.name, self.kind, self.refusal, file)
         return {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in read.tensors.items()}
 
     def is_cached(self, file: str) -> bool:
@@ -239,6 +238,17 @@ def _in_cache(name: HubName, kind: Kind) -> Path | None:
     return found if found.is_dir() else None
 
 
+def _bars_on_terminals() -> type[Any]:
+    """The library's progress bar, which without this is also written into files and pipes."""
+    from huggingface_hub.utils import tqdm
+
+    class OnTerminals(tqdm):  # type: ignore[misc,type-arg]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **{**kwargs, "disable": kwargs.get("disable") or None})
+
+    return OnTerminals
+
+
 def _status(error: BaseException) -> int | None:
     status = getattr(getattr(error, "response", None), "status_code", None)
     return status if isinstance(status, int) else None
@@ -250,12 +260,13 @@ def _said_no(error: Exception) -> bool:
     return status is not None and status < 500 and status not in {408, 429}
 
 
-def _refuse(error: Exception, name: HubName, kind: Kind, refusal: ErrorOf) -> NoReturn:
-    raise refusal(_reason(error, name, kind)) from error
+def _refuse(error: Exception, name: HubName, kind: Kind, refusal: ErrorOf, *missing: str) -> NoReturn:
+    what = f"{missing[0]} of {name}" if missing else str(name)
+    raise refusal(_reason(error, name, kind, what)) from error
 
 
-def _reason(error: Exception, name: HubName, kind: Kind) -> str:
-    """What the hub said, and what to do."""
+def _reason(error: Exception, name: HubName, kind: Kind, what: str) -> str:
+    """What the hub said, and what to do; ``what`` is missing where it said nothing."""
     from huggingface_hub import constants, errors, get_token
 
     set_part = "datasets/" if kind == "dataset" else ""
@@ -285,11 +296,11 @@ def _reason(error: Exception, name: HubName, kind: Kind) -> str:
         )
     if constants.is_offline_mode():
         return (
-            f"{name} is not in the cache ({constants.HF_HUB_CACHE}), and HF_HUB_OFFLINE forbids to fetch it; fetch it "
+            f"{what} is not in the cache ({constants.HF_HUB_CACHE}), and HF_HUB_OFFLINE forbids to fetch it; fetch it "
             f"once without HF_HUB_OFFLINE"
         )
     return (
-        f"{constants.ENDPOINT} cannot be reached or gives no answer ({_first_line(error)}), and {name} is not in the "
+        f"{constants.ENDPOINT} cannot be reached or gives no answer ({_first_line(error)}), and {what} is not in the "
         f"cache ({constants.HF_HUB_CACHE}); try again, or download it elsewhere and give its folder"
     )
 

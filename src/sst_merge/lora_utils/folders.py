@@ -62,11 +62,11 @@ def find_weights(folder: Path) -> Path:
     if file.is_file():
         _refuse_pointer(file)
         return file
-    raise no_weights(str(folder), _names(folder))
+    raise AdapterError(no_weights(str(folder), _names(folder)))
 
 
-def no_weights(where: str, names: Collection[str]) -> AdapterError:
-    """The error of files that hold no weights that are read here: it says what there is instead.
+def no_weights(where: str, names: Collection[str]) -> str:
+    """What is wrong with files that hold no weights that are read here, and what they are instead.
 
     Args:
         where: that they lie, for the message.
@@ -75,19 +75,17 @@ def no_weights(where: str, names: Collection[str]) -> AdapterError:
     top = sorted(name for name in names if "/" not in name)
     shards = fnmatch.filter(top, "adapter_model*-of-*") or fnmatch.filter(top, "adapter_model*.index.json")
     if shards:
-        return AdapterError(
+        return (
             f"{where}: no {WEIGHTS_NAME}, but {shards[0]}: the weights are in shards, which PEFT does not read "
             f"either; join them into one {WEIGHTS_NAME}, or load and save the adapter where it was trained"
         )
     pickles = fnmatch.filter(top, "*.bin")
     if pickles:
-        return AdapterError(
+        return (
             f"{where}: found {', '.join(pickles)} but no {WEIGHTS_NAME}; a pickle can run code and is never "
             f"opened. Load the adapter with PEFT where you trust it and save it with safe_serialization=True"
         )
-    return AdapterError(
-        f"{where}: no {WEIGHTS_NAME}{_other_kind(names)}; expected a folder written by PEFT's save_pretrained"
-    )
+    return f"{where}: no {WEIGHTS_NAME}{_other_kind(names)}; expected a folder written by PEFT's save_pretrained"
 
 
 def _refuse_pointer(file: Path) -> None:

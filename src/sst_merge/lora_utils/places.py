@@ -6,7 +6,7 @@ A path that exists always wins, and a name that reads like a path is never asked
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..data_loader.hub import HubOrigin, HubRepo, cached_snapshot, look_up, origin_of
@@ -74,7 +74,7 @@ def _here(path: Path) -> AdapterPlace:
     found = _in_order(file.parent.relative_to(folder).as_posix() for file in files)
     if not found:
         return AdapterPlace(folder, origin_of(folder))
-    chosen = _only(found, str(folder), f"{folder}{os.sep}")
+    chosen = _only({name: str(folder / name) for name in found}, str(folder))
     below = folder / chosen
     return AdapterPlace(below, origin_of(below), (_taken(str(path), chosen),))
 
@@ -88,13 +88,14 @@ def _on_hub(repo: HubRepo, *, weights: bool) -> AdapterPlace:
         what = f"the folder {asked!r} of {repo.name.repo}" if asked else repo.name.repo
         held = ", ".join(sorted({file.partition("/")[0] for file in repo.inside(asked)}))
         raise repo.refusal(f"{what} at commit {repo.commit} has no {CONFIG_NAME}; it holds {held[:300] or 'nothing'}")
-    chosen = "" if "" in found else _only(found, f"{repo.name}", f"{repo.name.repo}/{start}")
+    named = {name: str(replace(repo.name, subfolder=f"{start}{name}")) for name in found}
+    chosen = "" if "" in found else _only(named, str(repo.name))
     notes = (_taken(str(repo.name), chosen),) if chosen else ()
     folder = f"{start}{chosen}".rstrip("/")
     start = f"{folder}/" if folder else ""
     files = repo.inside(folder)
-    if WEIGHTS_NAME not in files:
-        raise no_weights(f"{repo.name.repo} at commit {repo.commit}" + (f", {folder}" if folder else ""), files)
+    if WEIGHTS_NAME not in files and repo.reached:
+        raise AdapterError(no_weights(f"{replace(repo.name, subfolder=folder)} at commit {repo.commit}", files))
     wanted = [f"{start}{file}" for file in (CONFIG_NAME, *tokenizer_files(files))]
     file = f"{start}{WEIGHTS_NAME}"
     here = weights or repo.is_cached(file)
@@ -103,13 +104,19 @@ def _on_hub(repo: HubRepo, *, weights: bool) -> AdapterPlace:
     return AdapterPlace(snapshot / folder, repo.origin(snapshot, folder), notes, tensors)
 
 
-def _only(found: list[str], where: str, start: str) -> str:
-    if len(found) == 1:
-        return found[0]
-    shown = ", ".join(found[:_MOST_NAMES]) + (", ..." if len(found) > _MOST_NAMES else "")
+def _only(found: Mapping[str, str], where: str) -> str:
+    """The only folder of some, each with how a user names it.
+
+    Raises:
+        AdapterError: there are several.
+    """
+    *others, last = found
+    if not others:
+        return last
+    shown = ", ".join([*others, last][:_MOST_NAMES]) + (", ..." if len(found) > _MOST_NAMES else "")
     raise AdapterError(
         f"{where}: no {CONFIG_NAME}, but {len(found)} adapters below it: {shown}; give one of these folders, such as "
-        f"{start}{found[-1]}"
+        f"{found[last]}"
     )
 
 
