@@ -205,13 +205,18 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(about)
         elif what == "tree":
             start = f"{below}/" if below else ""
-            found = [file for file in sorted(files) if file.startswith(start)]
+            found = {file: _entry(file, data) for file, data in files.items() if file.startswith(start)}
+            for file in list(found):
+                parts = file.split("/")
+                for folder in ("/".join(parts[:end]) for end in range(1, len(parts))):
+                    if folder.startswith(start):
+                        found[folder] = {"type": "directory", "path": folder, "size": 0, "oid": "0" * 40}
             if parse_qs(query).get("recursive", ["False"])[0].lower() != "true":
-                found = [file for file in found if "/" not in file[len(start) :]]
+                found = {file: entry for file, entry in found.items() if "/" not in file[len(start) :]}
             if below and not found:
                 self._refuse(404, "EntryNotFound", "Entry not found")
                 return
-            self._json([_entry(file, files[file]) for file in found])
+            self._json([found[file] for file in sorted(found)])
         elif what == "paths-info":
             asked = json.loads(body)["paths"] if body.startswith(b"{") else parse_qs(body.decode())["paths"]
             self._json([_entry(file, files[file]) for file in asked if file in files])

@@ -4,13 +4,14 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from ..errors import BaseModelError
+from ..reading import parse_json, reading
 from .access import PLAIN, BaseAccess
 from .hub import HubRepo, look_up
 from .own_tokenizer import tokenizer_files
 
-__all__ = ["base_files", "base_folder", "find_base_repo"]
+__all__ = ["base_files", "base_folder", "find_base_repo", "has_weights"]
 
-_SINGLE, _INDEX, _SHARDS = "model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors"
+_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLES = ("pytorch_model.bin", "pytorch_model-*-of-*.bin")
 
 
@@ -71,8 +72,10 @@ def base_folder(reference: str | Path, access: BaseAccess = PLAIN) -> Path:
         return Path(reference)
     folder = repo.name.subfolder
     files = [file for file in repo.inside(folder) if "/" not in file]
-    shards = [file for file in files if fnmatch(file, _SHARDS)] if _INDEX in files else []
-    weights = shards or [file for file in files if file == _SINGLE]
+    start = f"{folder}/" if folder else ""
+    weights = [_SINGLE] if _SINGLE in files or not repo.reached else []
+    if _INDEX in files:
+        weights = _shards(repo.fetch([f"{start}{_INDEX}"]) / start / _INDEX)
     if not weights and access.allow_pickle:
         weights = [file for file in files if any(fnmatch(file, pattern) for pattern in _PICKLES)]
     if not weights:
@@ -86,5 +89,17 @@ def base_folder(reference: str | Path, access: BaseAccess = PLAIN) -> Path:
         *tokenizer_files(files),
         *(file for file in files if file.endswith((".json", ".txt", ".model"))),
     }
-    start = f"{folder}/" if folder else ""
     return repo.fetch([f"{start}{file}" for file in wanted]) / folder
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether a folder holds all the weights of a model, as safetensors or pickles."""
+    index = folder / _INDEX
+    if index.is_file():
+        return all((folder / shard).is_file() for shard in _shards(index))
+    return any(folder.glob("model.safetensors")) or any(file for name in _PICKLES for file in folder.glob(name))
+
+
+def _shards(index: Path) -> list[str]:
+    with reading(index, BaseModelError, "an index of shards with a weight_map", "see what the repository holds"):
+        return sorted({str(file) for file in parse_json(index.read_text(encoding="utf-8"))["weight_map"].values()})

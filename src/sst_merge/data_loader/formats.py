@@ -4,8 +4,10 @@ import csv
 import gzip
 import json
 import lzma
+import sys
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -124,8 +126,24 @@ def read_hub(dataset: str, subset: str | None, split: str, *, revision: str | No
         revision = repo.commit
     elif name is not None:
         revision = name.revision
-    with reading(f"{dataset} (subset {subset}, split {split!r})", DataError, "a data set of the hub", advice):
+    where_told = f"{dataset} (subset {subset}, split {split!r})"
+    with reading(where_told, DataError, "a data set of the hub", advice), _bars_on_terminals():
         return [dict(record) for record in load_dataset(where, subset, split=split, revision=revision, **inside)]
+
+
+@contextmanager
+def _bars_on_terminals() -> Iterator[None]:
+    """The bars of ``datasets``, which without this are also written into files and pipes."""
+    import datasets
+
+    left_alone = sys.stderr.isatty() or datasets.are_progress_bars_disabled()
+    if not left_alone:
+        datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not left_alone:
+            datasets.enable_progress_bars()
 
 
 def set_name(dataset: str, revision: str | None = None) -> HubName | None:

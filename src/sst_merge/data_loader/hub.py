@@ -13,7 +13,7 @@ from typing import Any, Literal, NoReturn, overload
 from ..errors import SSTMergeError
 from ..hub_names import HubName
 
-__all__ = ["HubOrigin", "HubRepo", "Kind", "cached_snapshot", "look_up", "origin_of", "short_name"]
+__all__ = ["HubOrigin", "HubRepo", "Kind", "cached_snapshot", "fetched_before", "look_up", "origin_of", "short_name"]
 
 Kind = Literal["model", "dataset"]
 ErrorOf = Callable[[str], SSTMergeError]
@@ -163,7 +163,7 @@ def look_up(name: HubName, refusal: ErrorOf, *, kind: Kind = "model", needed: bo
     except Exception as error:
         if _said_no(error):
             _refuse(error, name, kind, refusal)
-        snapshot = _in_cache(name, kind)
+        snapshot = fetched_before(name, kind)
         if snapshot is None and not needed:
             return None
         if snapshot is None:
@@ -221,12 +221,13 @@ def short_name(reference: str | Path) -> str:
     return path.resolve().name if origin is None else origin.name.rpartition("/")[2]
 
 
-def _files_below(snapshot: Path) -> list[Path]:
-    return [file for file in snapshot.rglob("*") if file.is_file()]
+def fetched_before(name: HubName, kind: Kind = "model") -> Path | None:
+    """The snapshot of a revision in the cache, whole or in part; nothing is asked of the hub.
 
-
-def _in_cache(name: HubName, kind: Kind) -> Path | None:
-    """The snapshot of a revision that was fetched before."""
+    Args:
+        name: repository and revision.
+        kind: of repository.
+    """
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
@@ -238,13 +239,17 @@ def _in_cache(name: HubName, kind: Kind) -> Path | None:
     return found if found.is_dir() else None
 
 
+def _files_below(snapshot: Path) -> list[Path]:
+    return [file for file in snapshot.rglob("*") if file.is_file()]
+
+
 def _bars_on_terminals() -> type[Any]:
     """The library's progress bar, which without this is also written into files and pipes."""
-    from huggingface_hub.utils import tqdm
+    from huggingface_hub.utils.tqdm import tqdm
 
-    class OnTerminals(tqdm):  # type: ignore[misc,type-arg]
+    class OnTerminals(tqdm):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **{**kwargs, "disable": kwargs.get("disable") or None})
+            super().__init__(*args, **{**kwargs, "disable": kwargs.get("disable") or None})  # type: ignore[no-untyped-call]
 
     return OnTerminals
 
