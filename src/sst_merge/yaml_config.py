@@ -16,7 +16,6 @@ from .reading import read_bounded, reading
 from .texts import bounded, is_text, shown
 
 __all__ = [
-    "AdapterReference",
     "FilePath",
     "ModelReference",
     "Section",
@@ -67,8 +66,6 @@ FilePath = Annotated[Path, AfterValidator(_beside_file)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 """What every generator of random numbers takes; NumPy's takes no more."""
 ModelReference = Annotated[str, BeforeValidator(_folder_or_id)]
-AdapterReference = Annotated[Path, BeforeValidator(place_or_hub_name)]
-"""A path, or a name of the hub written as one; to be handed on as a text."""
 
 
 class Section(BaseModel):

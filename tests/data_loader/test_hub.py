@@ -139,13 +139,13 @@ def test_pickles_on_the_hub(hub: Any, files: dict[str, bytes]) -> None:
 def test_bases_that_cannot_be_read(hub: Any, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     hub.add("user/gated", files, gated="token")
     for name, said in (
-        ("user/none", r"no such folder \(/.*/user/none\), and on the hub: there is no model repository user/none"),
+        ("user/none", r"no such folder here, and on the hub: there is no model repository user/none"),
         (
             "user/gated",
             rf"and on the hub: user/gated is gated: accept its licence at {hub.url}/user/gated, and set HF_TOKEN",
         ),
         ("user/gated@v9", "and on the hub: user/gated has no revision 'v9'"),
-        ("./user/gated", r"no such folder \(.*\), and it is no name of the hub"),
+        ("./user/gated", r"no such folder, and it is no name of the hub"),
     ):
         with pytest.raises(
             BaseModelError, match=rf"base model '{name}': no usable configuration, for there is {said}|{said}"

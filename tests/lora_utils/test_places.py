@@ -93,7 +93,7 @@ def test_revisions(hub: Any, build: Any, code: Adapter, files: Files, tmp_path: 
         assert found.origin == HubOrigin("user/code", revision, first) and same(found, code)
     with pytest.raises(
         AdapterError,
-        match=r"user/code@v9: no such folder \(.*/user/code@v9\), and on the hub: user/code has "
+        match=r"user/code@v9: no such folder here, and on the hub: user/code has "
         r"no revision 'v9'",
     ):
         Adapter.load("user/code@v9")
@@ -136,9 +136,7 @@ def test_missing_files(hub: Any, files: Files, drop: str, more: Files, message: 
 
 
 def test_missing_repository(hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    message = (
-        r"adapters/cod: no such folder \(/.*/adapters/cod\), and on the hub: there is no model repository adapters/cod"
-    )
+    message = r"adapters/cod: no such folder here, and on the hub: there is no model repository adapters/cod"
     with pytest.raises(
         AdapterError, match=f"{message}, or it is private; check the name, and for a private one set HF_TOKEN"
     ):

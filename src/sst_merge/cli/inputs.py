@@ -47,13 +47,14 @@ def load_adapters(config: MergeConfig, *, headers_only: bool = False) -> "list[A
 
     adapters = [
         Adapter.load(
-            str(item.path),
+            item.reference,
             name=item.label,
             role=item.role,
             weight=item.weight,
             drop_modules_to_save=config.drop_modules_to_save,
             leave_out=config.leave_out,
             headers_only=headers_only,
+            looked_at=item.path,
         )
         for item in config.adapters
     ]

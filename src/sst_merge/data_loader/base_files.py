@@ -28,16 +28,15 @@ def find_base_repo(reference: str | Path, access: BaseAccess = PLAIN) -> HubRepo
     if Path(reference).is_dir():
         return None
     name = access.hub_name(reference)
-    here = Path(reference).absolute()
     if name is None:
         raise BaseModelError(
-            f"base model {str(reference)!r}: no usable configuration, for there is no such folder ({here}), and it is "
-            f"no name of the hub (user/name, user/name@revision, user/name/folder)"
+            f"base model {str(reference)!r}: no usable configuration, for there is no such folder, and it is no "
+            f"name of the hub (user/name, user/name@revision, user/name/folder)"
         )
 
     def refusal(said: str) -> BaseModelError:
         return BaseModelError(
-            f"base model {str(reference)!r}: no usable configuration, for there is no such folder ({here}), and on the "
+            f"base model {str(reference)!r}: no usable configuration, for there is no such folder here, and on the "
             f"hub: {said}. Another base is named with base_model (--base-model)"
         )
 

@@ -101,6 +101,7 @@ class Adapter:
         drop_modules_to_save: bool = False,
         leave_out: Collection[str] = (),
         headers_only: bool = False,
+        looked_at: Path | None = None,
     ) -> "Adapter":
         """Open a PEFT LoRA folder; reads its configuration and the header of its safetensors file.
 
@@ -115,11 +116,12 @@ class Adapter:
             leave_out: modules to leave out, by their names or the ends of their names, such as a convolution.
             headers_only: leave the weights of a repository on the hub: everything but values can be asked. An adapter
                 with whole weights is fetched all the same, because what is done with them depends on their values.
+            looked_at: where a folder of the repository's name was looked for before, for messages.
 
         Raises:
             AdapterError: anything under which ΔW = s·B·A would not be exact (:mod:`.settings`, :mod:`.header`).
         """
-        place = adapter_place(path, weights=not headers_only)
+        place = adapter_place(path, weights=not headers_only, looked_at=looked_at)
         folder = place.folder
         settings = read_settings(folder)
         header = read_header(

@@ -3,7 +3,6 @@
 A path that exists always wins, and a name that reads like a path is never asked of the hub.
 """
 
-import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -39,7 +38,7 @@ class AdapterPlace:
     tensors: Tensors | None = None
 
 
-def adapter_place(reference: str | os.PathLike[str], *, weights: bool = True) -> AdapterPlace:
+def adapter_place(reference: str | Path, *, weights: bool = True, looked_at: Path | None = None) -> AdapterPlace:
     """The folder of an adapter, fetched where it is a repository of the hub.
 
     A folder without an adapter of its own stands for the one below it, if there is just one.
@@ -48,6 +47,7 @@ def adapter_place(reference: str | os.PathLike[str], *, weights: bool = True) ->
         reference: folder, ``user/name``, ``user/name@revision`` or ``user/name/folder``. Only a ``str`` is asked of the
             hub, and only where there is nothing of that name here.
         weights: fetch them too; else their header alone is read, unless they are in the cache already.
+        looked_at: where a folder of that name was looked for before, for the message.
 
     Raises:
         AdapterError: neither a folder here nor a repository with one adapter in it.
@@ -60,7 +60,8 @@ def adapter_place(reference: str | os.PathLike[str], *, weights: bool = True) ->
         return AdapterPlace(path)
 
     def refusal(said: str) -> AdapterError:
-        return AdapterError(f"{reference}: no such folder ({path.absolute()}), and on the hub: {said}")
+        where = "here" if looked_at is None else f"({looked_at.absolute()})"
+        return AdapterError(f"{reference}: no such folder {where}, and on the hub: {said}")
 
     return _on_hub(look_up(name, refusal), weights=weights)
 

@@ -8,19 +8,20 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from ..data_loader import BaseAccessFields, DataSource
 from ..data_loader.hub import short_name
-from ..yaml_config import (
-    AdapterReference,
-    FilePath,
-    ModelReference,
-    Section,
-    Seed,
-    load_yaml_config,
-    tensor_files_beside,
-)
+from ..hub_names import HubName
+from ..yaml_config import FilePath, ModelReference, Section, Seed, load_yaml_config, tensor_files_beside
 
 __all__ = ["AdapterConfig", "DataSection", "MergeConfig", "MergeSection", "OutputConfig", "load_config"]
 
@@ -31,15 +32,29 @@ class AdapterConfig(Section):
     """One adapter of the merge."""
 
     name: str = Field(default="", description="how messages and the report call it; the folder's name by default")
-    path: AdapterReference = Field(description="PEFT folder, or name on the hub: user/name[@revision][/folder]")
+    path: FilePath = Field(description="PEFT folder, or name on the hub: user/name[@revision][/folder]")
     role: Literal["utility", "safety"] = Field(default="utility", description="what it brings")
     weight: float = Field(default=1.0, description="factor in the merge")
     data: DataSource | None = Field(default=None, description="benign data of this adapter alone")
+    _written: str = PrivateAttr(default="")
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _keep_what_was_written(cls, raw: Any, handler: ModelWrapValidatorHandler["AdapterConfig"]) -> "AdapterConfig":
+        made = handler(raw)
+        if isinstance(raw, Mapping):
+            made._written = str(raw.get("path"))
+        return made
+
+    @property
+    def reference(self) -> str | Path:
+        """What is opened: the path, or where there is none the name on the hub, as a text."""
+        return self.path if self.path.exists() or HubName.parse(self._written) is None else self._written
 
     @property
     def label(self) -> str:
         """Its name, or its folder's or repository's."""
-        return self.name or short_name(self.path)
+        return self.name or short_name(self.reference)
 
 
 class DataSection(Section):
