@@ -11,7 +11,6 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
 
 from .errors import ConfigError
-from .hub_names import HubName
 from .reading import read_bounded, reading
 from .texts import bounded, is_text, shown
 
@@ -23,7 +22,6 @@ __all__ = [
     "faults",
     "load_yaml_config",
     "parse_yaml",
-    "place_or_hub_name",
     "read_yaml",
     "tensor_files_beside",
     "validated",
@@ -49,17 +47,6 @@ def _folder_or_id(value: object, info: ValidationInfo) -> object:
     folder = Path((info.context or {}).get("folder", Path())) / Path(value).expanduser()
     # What is written as a path stays one, so that it is never asked of the hub.
     return str(folder) if folder.is_dir() else str(folder.absolute()) if value.startswith((".", "~")) else value
-
-
-def place_or_hub_name(value: object, info: ValidationInfo) -> object:
-    """An adapter's place: a path beside the configuration, or a name of the hub where there is no such path."""
-    if not isinstance(value, str | Path):
-        return value
-    path = Path((info.context or {}).get("folder", Path())) / Path(value).expanduser()
-    if path.exists():
-        return str(path)
-    # A path that is not there becomes absolute: a relative one might read like a name of the hub.
-    return str(path.absolute()) if HubName.parse(str(value)) is None else str(value)
 
 
 FilePath = Annotated[Path, AfterValidator(_beside_file)]

@@ -107,9 +107,12 @@ def test_inspect_and_evaluate(hub: Any, place: Path) -> None:
     assert [item["name"] for item in json.loads(done.stdout)["adapters"]] == ["code", "final"]
     from sst_merge.cli.evaluate import _adapter
     from sst_merge.evaluation import find_adapters
+    from sst_merge.evaluation.config import NamedFolder
 
     commit = hub.repos["models", "user/safety"].refs["main"]
-    found = find_adapters([_adapter(None, "user/safety", None), _adapter("mine", "local/code", None)])
+    found = find_adapters([
+        _adapter(NamedFolder.model_validate(text), None) for text in ("user/safety", "mine=local/code")
+    ])
     assert list(found) == ["safety", "mine"]
     assert found["safety"].parts[-3:] == ("snapshots", commit, "final")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ConfigError
-from ..evaluation.config import EvaluationConfig
+from ..evaluation.config import EvaluationConfig, NamedFolder
 from .console import print_table, progress_bars, say, warn
 from .flags import read_config, with_flags
 
@@ -67,7 +67,7 @@ def evaluate(config: Path | None, judge_check: str | None, labels: Path | None, 
     for name in left_out:
         warn(f"suite {name} runs code that the models write and is left out; --allow-code-execution lets it run")
     judges = _judges(checked, suites)
-    named = [_adapter(adapter.name, adapter.path, lab) for adapter in checked.adapters]
+    named = [_adapter(adapter, lab) for adapter in checked.adapters]
     adapters = find_adapters(named, checked.adapter_folders)
     exclude = [read_calibration(where) for where in checked.exclude]
     with progress_bars() as progress:
@@ -96,7 +96,7 @@ def evaluate(config: Path | None, judge_check: str | None, labels: Path | None, 
     say(checked.out)
 
 
-def _adapter(name: str | None, place: str, lab: "LabNames | None") -> tuple[str | None, Path]:
+def _adapter(adapter: NamedFolder, lab: "LabNames | None") -> tuple[str | None, Path]:
     """Name and folder of an adapter, fetched where it is on the hub; of one of the lab, its own name and place.
 
     Raises:
@@ -107,10 +107,11 @@ def _adapter(name: str | None, place: str, lab: "LabNames | None") -> tuple[str 
     from ..lora_utils.places import adapter_place
     from ..worlds.lab.names import is_lab_name
 
-    if not is_lab_name(place):
-        found = adapter_place(place) if not Path(place).exists() or cached_snapshot(Path(place)) else None
-        if found is None:
-            return name, Path(place)
+    name, place = adapter.name, adapter.reference
+    if not is_lab_name(str(place)):
+        if isinstance(place, Path) and cached_snapshot(place) is None:
+            return name, place
+        found = adapter_place(place, looked_at=Path(adapter.path))
         for note in found.notes:
             warn(note)
         return name or short_name(place), found.folder
@@ -118,7 +119,7 @@ def _adapter(name: str | None, place: str, lab: "LabNames | None") -> tuple[str 
         raise ConfigError(
             f"--adapter {place}: an adapter of the lab needs a base of the lab, as in --base lab:unaligned"
         )
-    label, path = lab.adapter(place)
+    label, path = lab.adapter(str(place))
     return name or label, path
 
 

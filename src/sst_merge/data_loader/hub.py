@@ -299,7 +299,7 @@ def _reason(error: Exception, name: HubName, kind: Kind, what: str) -> str:
             f"{name.repo} may not be read ({_first_line(error)}): set HF_TOKEN to a token that may, or unset it where "
             f"it is old"
         )
-    if constants.is_offline_mode():
+    if constants.HF_HUB_OFFLINE:
         return (
             f"{what} is not in the cache ({constants.HF_HUB_CACHE}), and HF_HUB_OFFLINE forbids to fetch it; fetch it "
             f"once without HF_HUB_OFFLINE"

@@ -9,10 +9,23 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
-from ..yaml_config import FilePath, ModelReference, Section, place_or_hub_name
+from ..hub_names import HubName
+from ..yaml_config import FilePath, ModelReference, Section
 from .settings import ModelSettings
 
 __all__ = ["EvaluationConfig", "JudgeModel", "NamedFolder"]
+
+
+class _Place(str):
+    """A path that remembers how it was written, which may have been a name of the hub."""
+
+    __slots__ = ("written",)
+    written: str
+
+    def __new__(cls, path: Path, written: str) -> "_Place":
+        made = super().__new__(cls, str(path))
+        made.written = written
+        return made
 
 
 def _folder(info: ValidationInfo) -> Path:
@@ -20,8 +33,8 @@ def _folder(info: ValidationInfo) -> Path:
 
 
 def _adapter_place(text: str, info: ValidationInfo) -> str:
-    """A folder beside the configuration, or a name of the hub; ``lab:safety``, of a world, stays as it is."""
-    return text if ":" in text else str(place_or_hub_name(text, info))
+    """A folder beside the configuration; ``lab:safety`` is the name of an adapter in a world and stays as it is."""
+    return text if ":" in text else _Place(_folder(info) / Path(text).expanduser(), text)
 
 
 def _file_or_name(text: str, info: ValidationInfo) -> str:
@@ -52,6 +65,13 @@ class NamedFolder(Section):
 
     name: str | None = Field(default=None, description="how tables call it; the folder's name by default")
     path: Annotated[str, AfterValidator(_adapter_place)] = Field(description="PEFT folder, a folder of them, or hub id")
+
+    @property
+    def reference(self) -> str | Path:
+        """What is opened: the path, or where there is none the name on the hub (or of a world), as a text."""
+        written = getattr(self.path, "written", self.path)
+        here = Path(self.path).exists() or (":" not in written and HubName.parse(written) is None)
+        return Path(self.path) if here else str(written)
 
     @model_validator(mode="before")
     @classmethod
