@@ -136,6 +136,19 @@ def test_pickles_on_the_hub(hub: Any, files: dict[str, bytes]) -> None:
     assert (base_folder("user/old", BaseAccess(allow_pickle=True)) / "pytorch_model.bin").read_bytes() == b"x" * 9
 
 
+def test_the_model_of_a_judge(hub: Any, files: dict[str, bytes]) -> None:
+    from sst_merge.judges import JudgeSettings
+    from sst_merge.judges._loading import LazyModel
+
+    hub.add("org/guard", files, gated="token")
+    settings = JudgeSettings(device="cpu", dtype="float32", model=None)
+    for model, said in (("org/guard@v3", "has no revision 'v3'"), ("org/gone", "no model repository org/gone")):
+        with pytest.raises(
+            DataError, match=f"judge {model} cannot be loaded: .*{said}.*; ask for it, or give a folder"
+        ):
+            LazyModel(model, "AutoModelForCausalLM", settings, licence="ask for it").load()
+
+
 def test_bases_that_cannot_be_read(hub: Any, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     hub.add("user/gated", files, gated="token")
     for name, said in (

@@ -18,6 +18,7 @@ _SUMMARIES = {
     "merge": "Merge adapters into one, by any method.",
     "inspect": "Measure adapters before a merge: sizes, collisions, ranks.",
     "methods": "List the merge methods and their options.",
+    "data": "Show what a file of prompts and answers is recognised as.",
     "train": "Train one adapter: a skill, or safety.",
     "fisher": "Collect Fisher statistics, and add them up.",
     "evaluate": "Safety, over-refusal, utility and drift of a base and adapters.",
@@ -37,6 +38,8 @@ def _command(name: str) -> click.Command | None:
             from . import inspect as home
         case "methods":
             from . import methods as home
+        case "data":
+            from . import data as home
         case "train":
             from . import train as home
         case "fisher":

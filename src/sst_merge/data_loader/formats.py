@@ -29,7 +29,8 @@ def read_file(path: Path) -> list[Record]:
     """All records of one file, in file order.
 
     Args:
-        path: .jsonl, .json (a list of objects) or .csv (with a header line), each also followed by .gz or .xz.
+        path: .jsonl, .json (a list of objects) or .csv (with a header line), each also followed by .gz or .xz; or
+            .parquet.
 
     Returns:
         One mapping per record.
@@ -45,10 +46,13 @@ def read_file(path: Path) -> list[Record]:
     suffixes = [suffix.lower() for suffix in path.suffixes]
     opener = _OPENERS.get(suffixes[-1]) if suffixes else None
     kind = suffixes[-2] if opener is not None and len(suffixes) > 1 else (suffixes[-1] if suffixes else "")
+    if suffixes and suffixes[-1] == ".parquet":
+        return _parquet(path)
     parsers = {".jsonl": _json_lines, ".json": _json_list, ".csv": _comma_separated}
     if kind not in parsers:
         raise DataError(
-            f"{path}: unknown format; expected .jsonl, .json or .csv, or one of them followed by .gz or .xz"
+            f"{path}: unknown format; expected .jsonl, .json or .csv, or one of them followed by .gz or .xz, or "
+            f".parquet"
         )
     with reading(path, DataError, f"a {kind} file in UTF-8", "convert the file, or fetch it again"):
         try:
@@ -98,6 +102,23 @@ def _comma_separated(stream: Iterable[str], path: Path) -> list[Record]:
                 f"{path}, record {number}: its number of fields differs from the header's; quote the commas"
             )
     return [{name.strip(): value for name, value in record.items()} for record in records]
+
+
+def _parquet(path: Path) -> list[Record]:
+    try:
+        from pyarrow import ArrowInvalid, parquet  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise DataError(
+            f"{path}: Parquet is read by the package pyarrow, which cannot be imported ({error}); run: "
+            f"pip install pyarrow"
+        ) from error
+    try:
+        # As a file, not a path: pyarrow would take `year=2024` in a folder's name for a column.
+        with path.open("rb") as stream:
+            records: list[Record] = parquet.read_table(stream).to_pylist()
+    except ArrowInvalid as error:
+        raise DataError(f"{path}: not a Parquet file ({cause(error)}); fetch or write it again") from error
+    return records
 
 
 def read_hub(dataset: str, subset: str | None, split: str, *, revision: str | None = None) -> list[Record]:

@@ -7,13 +7,13 @@ prompts mostly carry harmful answers, and those would turn the merge around, so 
 import random
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from ..errors import DataError
 from ..reading import reading
 from .formats import Record, read_file, read_hub
-from .record_schemas import UnusableRecordError, record_reader
+from .record_schemas import Recognised, UnusableRecordError, recognise, record_reader
 from .rows import Row, normalise_prompt
 from .source import DataSource
 
@@ -30,10 +30,14 @@ class LoadedRows:
     Attributes:
         rows: prompts and answers.
         notes: sentences about records that were skipped and fields that are not used.
+        recognised: what the records were taken for.
+        counts: ``records`` that were read, that are ``kept`` by `where`, that are ``usable``, and ``distinct`` prompts.
     """
 
     rows: list[Row]
     notes: tuple[str, ...]
+    recognised: Recognised | None = field(default=None, compare=False)
+    counts: Mapping[str, int] = field(default_factory=dict, compare=False)
 
 
 def load_rows(source: DataSource, *, seed: int = 0) -> list[Row]:
@@ -92,34 +96,36 @@ def read_rows(source: DataSource, *, seed: int = 0) -> LoadedRows:
         assert source.dataset is not None, "DataSource has one of both"
         records = read_hub(source.dataset, source.subset, source.split or "train", revision=source.revision)
     with reading(source.name, DataError, "records of prompts and answers", "correct the records"):
-        records = _filter(records, source)
+        kept = _filter(records, source)
         if not source.response:
-            _refuse_marked_unsafe(records, source)
-        found, notes = _to_rows(records, source, seed)
+            _refuse_marked_unsafe(kept, source)
+        recognised = recognise(kept, source)
+        found, notes = _to_rows(kept, source, recognised, seed)
         rows = _distinct(found)
+    counts = {"records": len(records), "kept": len(kept), "usable": len(found), "distinct": len(rows)}
     if source.samples is None:
-        return LoadedRows(rows, notes)
+        return LoadedRows(rows, notes, recognised, counts)
     if len(rows) < source.samples:
         raise DataError(
             f"{source.name}: {len(rows)} distinct prompts, but samples = {source.samples}; lower `samples` or add data"
         )
     random.Random(seed).shuffle(rows)
-    return LoadedRows(rows[: source.samples], notes)
+    return LoadedRows(rows[: source.samples], notes, recognised, counts)
 
 
 def _filter(records: Sequence[Record], source: DataSource) -> list[Record]:
     if not records:
         raise DataError(f"{source.name}: the data set is empty")
     kept = list(records)
-    for field, wanted in (source.where or {}).items():
+    for column, wanted in (source.where or {}).items():
         # A record without the field does not have this value.
-        having = [record for record in records if field in record]
-        _require(field, having[0] if having else records[0], source, "where")
-        kept = [record for record in kept if field in record and _same(record[field], wanted)]
+        having = [record for record in records if column in record]
+        _require(column, having[0] if having else records[0], source, "where")
+        kept = [record for record in kept if column in record and _same(record[column], wanted)]
         if not kept:
-            values = sorted({str(record[field])[:40] for record in having[:1000]})[:8]
+            values = sorted({str(record[column])[:40] for record in having[:1000]})[:8]
             raise DataError(
-                f"{source.name}: no record has {field} = {wanted!r} left; values there: {', '.join(values)}"
+                f"{source.name}: no record has {column} = {wanted!r} left; values there: {', '.join(values)}"
             )
     return kept
 
@@ -138,13 +144,15 @@ def _refuse_marked_unsafe(records: Sequence[Record], source: DataSource) -> None
         )
 
 
-def _to_rows(records: Sequence[Record], source: DataSource, seed: int) -> tuple[list[Row], tuple[str, ...]]:
+def _to_rows(
+    records: Sequence[Record], source: DataSource, recognised: Recognised, seed: int
+) -> tuple[list[Row], tuple[str, ...]]:
     """All rows in order, and what was left behind.
 
     Raises:
         DataError: none can be used, or too few.
     """
-    read = record_reader(records, source)
+    read = record_reader(recognised, fixed=bool(source.response))
     rows: list[Row] = []
     unusable: list[str] = []
     blank: list[str] = []

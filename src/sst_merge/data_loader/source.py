@@ -24,7 +24,7 @@ class DataSource(Section):
     """One data set: a section of a configuration, or made in Python.
 
     Attributes:
-        path: file (.jsonl, .json, .csv, each also as .gz or .xz); exactly one of `path` and `dataset`.
+        path: file (.jsonl, .json, .csv, each also as .gz or .xz; .parquet); exactly one of `path` and `dataset`.
         dataset: id of a data set on the hub, or a folder that ``datasets`` understands.
         subset: the data set's configuration (``main`` of GSM8K); only with `dataset`.
         split: split of `dataset`, ``train`` by default.
@@ -58,8 +58,12 @@ class DataSource(Section):
         sst_merge.errors.DataError: data source refusals.jsonl: samples: Input should be greater than ... (found 0)
     """
 
-    path: FilePath | None = Field(default=None, description="file: .jsonl, .json or .csv, also with .gz or .xz")
-    dataset: str | None = Field(default=None, description="id of a data set on the hub, instead of path")
+    path: FilePath | None = Field(
+        default=None, description="file: .jsonl, .json or .csv, also with .gz or .xz; .parquet"
+    )
+    dataset: str | None = Field(
+        default=None, description="id of a data set on the hub (user/set[@revision][/folder]), instead of path"
+    )
     subset: str | None = Field(default=None, description="the hub data set's configuration")
     split: str | None = Field(default=None, description="split of the hub data set")
     revision: str | None = Field(default=None, description="commit, tag or branch of the hub data set")
