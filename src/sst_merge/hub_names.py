@@ -5,8 +5,9 @@ Only text is looked at here. Whether a folder of that name exists, which always 
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
-__all__ = ["HubName"]
+__all__ = ["HubName", "is_here"]
 
 _PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}"
 _REPO = re.compile(rf"(?!.*(?:--|\.\.)){_PART}/{_PART}")
@@ -16,6 +17,14 @@ _REVISION_FIRST = re.compile(r"(refs/(?:pr|convert)/[^/@]+|[^/@]+)(?:/(.*))?")
 _REVISION = re.compile(r"[^\s@:?*\[\\^~]+")
 _MOST_FOLDERS = 4  # a longer name is a path that does not exist
 _BAD_ENDS = (".", "-", ".git", ".lock")
+
+
+def is_here(place: str | Path) -> bool:
+    """Whether there is such a path; a name that no file system takes is none."""
+    try:
+        return Path(place).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):
+        return False
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..data_loader import DataSource
-from ..hub_names import HubName
+from ..hub_names import HubName, is_here
 from ..yaml_config import validated
 from .console import print_json, print_table, say, warn
 from .flags import config_flags
@@ -84,7 +84,7 @@ def show(place: str, tokenizer: str | None, shown: int, seed: int, as_json: bool
 
 def _source(place: str, values: Mapping[str, Any]) -> DataSource:
     """A file that is here, else a data set of the hub where it reads like one."""
-    on_hub = not Path(place).expanduser().exists() and HubName.parse(place) is not None
+    on_hub = not is_here(place) and HubName.parse(place) is not None
     a_set = on_hub and not place.endswith((".jsonl", ".json", ".csv", ".gz", ".xz", ".parquet"))
     raw: dict[str, object] = {"dataset" if a_set or Path(place).is_dir() else "path": place}
     given = [flag for flag in _FLAGS if values.get(flag.parameter) not in (None, ())]

@@ -11,7 +11,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from ..errors import ConfigError
-from ..hub_names import HubName
+from ..hub_names import HubName, is_here
 from ..merging.config import AdapterConfig, MergeConfig
 from ..reading import reading
 from ..texts import shown
@@ -188,7 +188,7 @@ def parse_adapter(text: str) -> dict[str, object]:
     if "path" in fields:
         with reading(f"--adapter {shown(text)}", ConfigError, "the path of a folder", "correct the path"):
             path = Path(str(fields["path"])).expanduser().absolute()
-            if path.exists() or HubName.parse(str(fields["path"])) is None:
+            if is_here(path) or HubName.parse(str(fields["path"])) is None:
                 fields["path"] = str(path)
     return fields
 

@@ -148,7 +148,7 @@ def provenance(config: MergeConfig, base: "BaseModelIndex | None") -> dict[str, 
             "subset": source.subset,
             "split": source.split,
             "revision": source.revision,
-            "commit": commit_of_set(source),
+            **({} if (commit := commit_of_set(source)) is None else {"commit": commit}),
         }
         for name, source in sources.items()
         if source is not None and source.dataset is not None

@@ -9,7 +9,7 @@ import click
 
 from ..errors import ConfigError
 from ..files import write_text
-from ..hub_names import HubName
+from ..hub_names import HubName, is_here
 from .console import print_json, print_tables, progress_bars, say, warn
 from .outputs import check_target
 
@@ -121,7 +121,7 @@ def _open(texts: Sequence[str], drop_modules_to_save: bool, leave_out: Sequence[
 
 def _tellable(path: str) -> Path:
     """A path, or of a name on the hub the parts that tell it from others."""
-    name = None if Path(path).exists() else HubName.parse(path)
+    name = None if is_here(path) else HubName.parse(path)
     return Path(path) if name is None else Path(name.repo, name.subfolder)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from ..errors import ConfigError
-from ..hub_names import HubName
+from ..hub_names import HubName, is_here
 from ..yaml_config import Section
 
 __all__ = ["PLAIN", "BaseAccess", "BaseAccessFields"]
@@ -54,7 +54,7 @@ class BaseAccess:
         Raises:
             ConfigError: its name has a revision, and another one is given.
         """
-        name = None if Path(reference).exists() else HubName.parse(str(reference), single=True)
+        name = None if is_here(reference) else HubName.parse(str(reference), single=True)
         if name is None or self.revision is None:
             return name
         if name.revision not in {None, self.revision}:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from ..hub_names import HubName
+from ..hub_names import HubName, is_here
 from ..reading import cause, parse_json, reading, reads
 from .hub import HubRepo, look_up
 
@@ -174,7 +174,7 @@ def set_name(dataset: str, revision: str | None = None) -> HubName | None:
         dataset: as a user writes it.
         revision: where the name has none.
     """
-    name = None if Path(dataset).exists() else HubName.parse(dataset, single=True)
+    name = None if is_here(dataset) else HubName.parse(dataset, single=True)
     return name if name is None or revision is None else replace(name, revision=revision)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, overload
 
 from ..errors import SSTMergeError
-from ..hub_names import HubName
+from ..hub_names import HubName, is_here
 
 __all__ = ["HubOrigin", "HubRepo", "Kind", "cached_snapshot", "fetched_before", "look_up", "origin_of", "short_name"]
 
@@ -213,8 +213,8 @@ def short_name(reference: str | Path) -> str:
     Args:
         reference: a folder, or a name of the hub where there is no such folder.
     """
-    path = Path(reference).expanduser()
-    if not path.exists():
+    path = Path(reference)
+    if not is_here(path):
         name = HubName.parse(str(reference))
         return path.resolve().name if name is None else name.label
     origin = origin_of(cached_snapshot(path) or path)

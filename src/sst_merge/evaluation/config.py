@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
-from ..hub_names import HubName
+from ..hub_names import HubName, is_here
 from ..yaml_config import FilePath, ModelReference, Section
 from .settings import ModelSettings
 
@@ -70,7 +70,7 @@ class NamedFolder(Section):
     def reference(self) -> str | Path:
         """What is opened: the path, or where there is none the name on the hub (or of a world), as a text."""
         written = getattr(self.path, "written", self.path)
-        here = Path(self.path).exists() or (":" not in written and HubName.parse(written) is None)
+        here = is_here(self.path) or (":" not in written and HubName.parse(written) is None)
         return Path(self.path) if here else str(written)
 
     @model_validator(mode="before")

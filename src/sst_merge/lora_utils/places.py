@@ -11,7 +11,7 @@ from pathlib import Path
 from ..data_loader.hub import HubOrigin, HubRepo, cached_snapshot, look_up, origin_of
 from ..data_loader.own_tokenizer import tokenizer_files
 from ..errors import AdapterError
-from ..hub_names import HubName
+from ..hub_names import HubName, is_here
 from .folders import CONFIG_NAME, WEIGHTS_NAME, no_weights
 
 __all__ = ["AdapterPlace", "adapter_place"]
@@ -52,8 +52,8 @@ def adapter_place(reference: str | Path, *, weights: bool = True, looked_at: Pat
     Raises:
         AdapterError: neither a folder here nor a repository with one adapter in it.
     """
-    path = Path(reference).expanduser()
-    if path.exists():
+    path = Path(reference)
+    if is_here(path):
         return _here(path)
     name = HubName.parse(reference) if isinstance(reference, str) else None
     if name is None:

@@ -20,7 +20,7 @@ from pydantic import (
 
 from ..data_loader import BaseAccessFields, DataSource
 from ..data_loader.hub import short_name
-from ..hub_names import HubName
+from ..hub_names import HubName, is_here
 from ..yaml_config import FilePath, ModelReference, Section, Seed, load_yaml_config, tensor_files_beside
 
 __all__ = ["AdapterConfig", "DataSection", "MergeConfig", "MergeSection", "OutputConfig", "load_config"]
@@ -49,7 +49,7 @@ class AdapterConfig(Section):
     @property
     def reference(self) -> str | Path:
         """What is opened: the path, or where there is none the name on the hub, as a text."""
-        return self.path if self.path.exists() or HubName.parse(self._written) is None else self._written
+        return self.path if is_here(self.path) or HubName.parse(self._written) is None else self._written
 
     @property
     def label(self) -> str:
