@@ -66,10 +66,12 @@ def show(place: str, tokenizer: str | None, shown: int, seed: int, as_json: bool
         record = {"source": source.name, **_recognised(found), "notes": list(found.notes), "rows": rows}
         print_json(json.dumps(record, indent=2, ensure_ascii=False))
         return
-    print_table(source.name, ["what", "found"], _table(found))
+    print_table(source.name, ["what", "found"], _table(found, source.turns))
     for number, row in enumerate(rows, start=1):
         say("")
         say(f"row {number}" + (f": {row['prompt_tokens']} tokens, then {row['answer_tokens']}" if loaded else ""))
+        for message in row.get("before", ()):
+            say(f"  {message['role']}: {message['content']}")
         say(f"  prompt  {row['prompt']}")
         answer = row.get("tokens")
         say(f"  answer  {row['answer'] if answer is None else ''.join(f'[{token}]' for token in answer)}")
@@ -98,10 +100,11 @@ def _recognised(found: "LoadedRows") -> dict[str, Any]:
     return {"form": form._asdict(), "counts": {**found.counts, "rows": len(found.rows)}}
 
 
-def _table(found: "LoadedRows") -> list[list[str]]:
+def _table(found: "LoadedRows", turns: str) -> list[list[str]]:
     form = found.recognised
     assert form is not None, "rows come from records"
-    prompt = form.prompt + (" (its first question and answer)" if form.chat else "")
+    read = "every question and answer" if turns == "all" else "the first question and answer"
+    prompt = form.prompt + (f" ({read})" if form.chat else "")
     rows = [
         ["recognised as", form.kind],
         ["prompt", " + ".join([*form.before, prompt, *form.after])],
@@ -113,7 +116,8 @@ def _table(found: "LoadedRows") -> list[list[str]]:
 
 def _shown_row(row: "Row", source: DataSource, tokenizer: "PreTrainedTokenizerBase | None") -> dict[str, Any]:
     if tokenizer is None:
-        return {"prompt": row.prompt, "answer": row.response}
+        before = [{"role": role, "content": text} for role, text in row.before]
+        return {"prompt": row.prompt, "answer": row.response} | ({"before": before} if before else {})
     from ..data_loader import encode_each
 
     (encoded,) = encode_each(

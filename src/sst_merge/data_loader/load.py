@@ -152,25 +152,25 @@ def _to_rows(
     Raises:
         DataError: none can be used, or too few.
     """
-    read = record_reader(recognised, fixed=bool(source.response))
+    read = record_reader(recognised, fixed=bool(source.response), turns=source.turns)
     rows: list[Row] = []
     unusable: list[str] = []
     blank: list[str] = []
     unused: Counter[str] = Counter()
     for number, record in enumerate(records, start=1):
         try:
-            prompt, response, left = read(record)
+            exchanges = read(record)
         except UnusableRecordError as error:
             unusable.append(f"record {number}: {error}")
             continue
-        if source.response:
+        for prompt, own, left, before in exchanges:
             # A row's draw depends on its prompt, so that it stays the same in any sample.
-            response = random.Random(f"{seed}:{prompt}").choice(source.response)
-        if prompt.strip() and response.strip():
-            rows.append(Row(prompt, response))
-            unused.update(left)
-        else:
-            blank.append(f"record {number}: a blank {'answer' if prompt.strip() else 'prompt'}")
+            response = random.Random(f"{seed}:{prompt}").choice(source.response) if source.response else own
+            if prompt.strip() and response.strip():
+                rows.append(Row(prompt, response, before))
+                unused.update(left)
+            else:
+                blank.append(f"record {number}: a blank {'answer' if prompt.strip() else 'prompt'}")
     if not rows:
         raise DataError(
             f"{source.name}: none of its {len(records)} records has a prompt and an answer; nothing to use"
@@ -202,7 +202,8 @@ def _shown(reasons: Iterable[str]) -> str:
 def _distinct(rows: Sequence[Row]) -> list[Row]:
     first: dict[str, Row] = {}
     for row in rows:
-        first.setdefault(normalise_prompt(row.prompt), row)
+        # After another beginning the same question is another one.
+        first.setdefault(normalise_prompt("\n".join([*(text for _, text in row.before), row.prompt])), row)
     return list(first.values())
 
 

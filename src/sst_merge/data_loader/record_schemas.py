@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ..errors import DataError
 from .formats import Record
-from .source import DataSource
+from .source import DataSource, Turns
 
 __all__ = ["Exchange", "Recognised", "UnusableRecordError", "recognise", "record_reader"]
 
@@ -61,11 +61,13 @@ class Exchange(NamedTuple):
         prompt: what the user says, with all that is put before and after it.
         response: what the model answers; empty where a fixed answer replaces it.
         unused: what of the conversation is in neither.
+        before: (role, text) of what was said before the prompt, where all turns are read.
     """
 
     prompt: str
     response: str
     unused: tuple[str, ...]
+    before: tuple[tuple[str, str], ...] = ()
 
 
 class Recognised(NamedTuple):
@@ -123,32 +125,38 @@ def recognise(records: Sequence[Record], source: DataSource) -> Recognised:
     return Recognised(kind, prompt_field, answer, present, contexts, chat=False)
 
 
-def record_reader(found: Recognised, *, fixed: bool) -> Callable[[Record], Exchange]:
-    """How to take prompt and answer from a source's records.
+def record_reader(found: Recognised, *, fixed: bool, turns: Turns = "first") -> Callable[[Record], list[Exchange]]:
+    """How to take prompts and answers from a source's records.
 
     Args:
         found: what they are taken for.
-        fixed: whether a fixed answer replaces their own.
+        fixed: whether a fixed answer replaces their own; then only the first question of a conversation is read.
+        turns: what is read of a conversation.
 
     Returns:
-        A function that raises :class:`UnusableRecordError` for a record that it cannot use.
+        A function that raises :class:`UnusableRecordError` for a record that it cannot use; one exchange of every other
+        record, or all those of a conversation.
     """
+    if found.chat and (turns == "first" or fixed):
+        return lambda record: [_first_exchange(record, found.prompt, fixed=fixed)]
     if found.chat:
-        return lambda record: _first_exchange(record, found.prompt, fixed=fixed)
+        return lambda record: _all_exchanges(record, found.prompt)
     answer = found.answer
     used = {found.prompt.casefold(), *map(str.casefold, (*found.before, *found.after))}
     used |= set() if answer is None else {answer.casefold()}
 
-    def read(record: Record) -> Exchange:
+    def read(record: Record) -> list[Exchange]:
         fields = {name.casefold(): name for name in record}
 
         def optional(wanted: Sequence[str]) -> list[str]:
             here = (fields[name] for name in map(str.casefold, wanted) if name in fields and record[fields[name]])
             return [text for field in here if (text := _text(record, field)).strip()]
 
-        parts = [*optional(found.before), _text(record, found.prompt), *optional(found.after)]
+        systems = optional(found.before)
+        before = tuple(("system", text) for text in systems) if turns == "all" else ()
+        parts = [*(() if before else systems), _text(record, found.prompt), *optional(found.after)]
         unused = tuple(name for name in _CONTENT if name not in used and name in fields and record[fields[name]])
-        return Exchange("\n\n".join(parts), "" if answer is None else _text(record, answer), unused)
+        return [Exchange("\n\n".join(parts), "" if answer is None else _text(record, answer), unused, before)]
 
     return read
 
@@ -245,6 +253,45 @@ def _first_exchange(record: Record, field: str, *, fixed: bool) -> Exchange:
             return Exchange("\n\n".join([*before, *asked]), answer, (*_unused(fields, record), *more))
     wanted = "user or human" if fixed or not asked else "assistant or gpt"
     raise UnusableRecordError(f"field {field!r} has no message of {wanted}")
+
+
+def _all_exchanges(record: Record, field: str) -> list[Exchange]:
+    """Every answer of a conversation with what was said before it.
+
+    Raises:
+        UnusableRecordError: there is none, or a message that is of no known speaker.
+    """
+    fields = {name.casefold(): name for name in record}
+    unused = _unused(fields, record)
+    said = [("system", _text(record, fields[name])) for name in _SYSTEMS if name in fields and record[fields[name]]]
+    asked: list[str] = []
+    found: list[Exchange] = []
+    for turn in _turns(record, field):
+        speaker = str(turn.get(_key(turn, _SPEAKER, field))).casefold()
+        if found and (speaker in _TOOLS or turn.get("tool_calls")):
+            # What follows depends on what a tool said.
+            return [*found[:-1], found[-1]._replace(unused=(*unused, "turns after the use of a tool"))]
+        if speaker in _TOOLS or turn.get("tool_calls"):
+            raise UnusableRecordError(f"field {field!r} has a use of a tool before the first answer in words")
+        if speaker not in _SYSTEM_ROLES | _USERS | _ASSISTANTS:
+            raise UnusableRecordError(
+                f"field {field!r} has a message of {speaker[:40]!r}, expected user, assistant or system"
+            )
+        text = _text(turn, _key(turn, _WORDS, field))
+        if speaker in _USERS:
+            asked.append(text)
+        elif speaker in _SYSTEM_ROLES:
+            said.append(("system", text))
+        elif asked:  # what an assistant says before it is asked is no answer
+            prompt = "\n\n".join(asked)
+            found.append(Exchange(prompt, text, unused, tuple(said)))
+            said += [("user", prompt), ("assistant", text)]
+            asked = []
+    if not found:
+        raise UnusableRecordError(
+            f"field {field!r} has no message of {'assistant or gpt' if asked else 'user or human'}"
+        )
+    return found
 
 
 def _key(turn: Mapping[str, Any], known: Sequence[str], field: str) -> str:

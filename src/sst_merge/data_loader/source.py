@@ -17,6 +17,7 @@ def _one_or_several(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
+Turns = Literal["first", "all"]
 Answers = Annotated[tuple[str, ...], BeforeValidator(_one_or_several)]
 
 
@@ -35,6 +36,9 @@ class DataSource(Section):
         response_field: name of the answer's field where detection does not find it.
         response: a fixed answer, or several of which each row draws one; overrides the data's own answers. For sets
             without refusals.
+        turns: what is read of a conversation. ``first``: its first question and answer, with system messages as text
+            before the question. ``all``: every answer is a row, and what was said before it, system messages too, are
+            messages of the chat template.
         max_unusable: share of the records that may give no prompt and answer; a few (three) may in any case.
         template: ``chat`` (the tokenizer's chat template), ``plain`` (prompt, newline, answer), or ``auto``: chat
             where the tokenizer has a template.
@@ -74,6 +78,7 @@ class DataSource(Section):
     prompt_field: str | None = Field(default=None, description="name of the prompt's field")
     response_field: str | None = Field(default=None, description="name of the answer's field")
     response: Answers | None = Field(default=None, description="a fixed answer, or several to draw from")
+    turns: Turns = Field(default="first", description="what is read of a conversation")
     max_unusable: float = Field(default=0.1, ge=0, le=1, description="share of the records that may be unusable")
     template: Template = Field(default="auto", description="how prompt and answer become one text")
     template_name: str | None = Field(default=None, description="which of the tokenizer's chat templates")
