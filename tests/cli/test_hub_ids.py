@@ -73,6 +73,8 @@ def test_a_merge_is_the_same_as_with_folders(hub: Any, place: Path) -> None:
 
 def test_refusals_come_before_anything_is_fetched(hub: Any, place: Path) -> None:
     hub.repos["models", "user/safety"].gated = "nobody"
+    hub.add("org/closed", {"config.json": b"{}"}, gated="nobody")
+    hub.add("org/rows", {"train.jsonl": b"{}"}, kind="datasets", gated="nobody")
     for arguments, said in (
         (
             ("--adapter", "user/code", "--adapter", "user/cod"),
@@ -82,6 +84,12 @@ def test_refusals_come_before_anything_is_fetched(hub: Any, place: Path) -> None
         (("--adapter", "./user/code"), "user/code: no such folder; expected a PEFT adapter folder"),
         (HUB, "user/safety is gated: accept its licence"),
         (("--adapter", "user/code", "--aligned-base-model", "org/none"), "no model repository org/none"),
+        (("--adapter", "user/code", "--aligned-base-model", "org/closed"), "org/closed is gated: accept its licence"),
+        (
+            ("--adapter", "user/code", "--data-harm-dataset", "org/rows"),
+            f"data set org/rows: no such folder here, and on the hub: org/rows is gated: accept its licence at "
+            f"{hub.url}/datasets/org/rows",
+        ),
         (("--adapter", "user/code", "--adapter", "user/code@v1"), "two adapters are called 'code'"),
     ):
         failed = call("merge", *arguments, "--output", "out", "--dry-run")

@@ -197,6 +197,7 @@ def test_a_data_set_on_the_hub(hub: Any, tmp_path: Path, monkeypatch: pytest.Mon
             "data set user/none: no such folder here, and on the hub: there is no dataset repository user/none",
         ),
         ("user/rows@v9", "user/rows has no revision 'v9'"),
+        ("user/closed", f"user/closed is gated: accept its licence at {hub.url}/datasets/user/closed"),
     ):
         with pytest.raises(DataError, match=said):
             read_rows(DataSource(dataset=name))

@@ -139,6 +139,7 @@ def provenance(config: MergeConfig, base: "BaseModelIndex | None") -> dict[str, 
             "allow_pickle": config.allow_pickle,
         }
     if config.aligned_base_model is not None and (aligned := find_base_repo(config.aligned_base_model)) is not None:
+        aligned.check_readable()
         found["aligned_base"] = {"revision": aligned.name.revision, "commit": aligned.commit}
     sources = {"harm": config.data.harm, "benign": config.data.benign}
     sources |= {f"benign of {item.label}": item.data for item in config.adapters}
@@ -166,7 +167,10 @@ def commit_of_set(source: DataSource) -> str | None:
 
     name = set_name(source.dataset or "", source.revision)
     found = None if name is None else find_set(name)
-    return None if found is None else found.commit
+    if found is None:
+        return None
+    found.check_readable()
+    return found.commit
 
 
 def unused_revision(config: MergeConfig) -> tuple[str, ...]:

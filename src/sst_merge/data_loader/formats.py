@@ -149,7 +149,14 @@ def read_hub(dataset: str, subset: str | None, split: str, *, revision: str | No
         revision = name.revision
     where_told = f"{dataset} (subset {subset}, split {split!r})"
     with reading(where_told, DataError, "a data set of the hub", advice), _bars_on_terminals():
-        return [dict(record) for record in load_dataset(where, subset, split=split, revision=revision, **inside)]
+        try:
+            records = load_dataset(where, subset, split=split, revision=revision, **inside)
+        except Exception:
+            # The library tells a set that may not be read as one that is not there.
+            if repo is not None:
+                repo.check_readable()
+            raise
+        return [dict(record) for record in records]
 
 
 @contextmanager

@@ -5,7 +5,7 @@ terminal alone) and its resuming of a connection that was lost. Only its errors 
 """
 
 import glob
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn, overload
@@ -125,6 +125,22 @@ class HubRepo:
         except Exception as error:
             _refuse(error, self.name, self.kind, self.refusal, file)
         return {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in read.tensors.items()}
+
+    def check_readable(self) -> None:
+        """Refuse a repository whose list of files is public and whose files are not.
+
+        Raises:
+            SSTMergeError: the caller's own, with the reason.
+        """
+        from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+        if not self.reached or not self.files:
+            return
+        try:
+            get_hf_file_metadata(hf_hub_url(self.name.repo, self.files[0], repo_type=self.kind, revision=self.commit))
+        except Exception as error:
+            if _said_no(error):
+                _refuse(error, self.name, self.kind, self.refusal)
 
     def is_cached(self, file: str) -> bool:
         """Whether a file of this commit was fetched before."""
@@ -254,6 +270,15 @@ def _bars_on_terminals() -> type[Any]:
     return OnTerminals
 
 
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and whatever it was raised from or during."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
 def _status(error: BaseException) -> int | None:
     status = getattr(getattr(error, "response", None), "status_code", None)
     return status if isinstance(status, int) else None
@@ -281,7 +306,7 @@ def _reason(error: Exception, name: HubName, kind: Kind, what: str) -> str:
         if get_token() is None
         else ", and whether the account whose token is set here may read it"
     )
-    chain: list[Any] = [error, error.__cause__, error.__context__]
+    chain = list(_chain(error))
     if any(isinstance(item, errors.GatedRepoError) for item in chain):
         return (
             f"{name.repo} is gated: accept its licence at {page}, and set HF_TOKEN to a token of the account that did "
