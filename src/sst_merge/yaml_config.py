@@ -10,6 +10,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
 
 from .errors import ConfigError
+from .hub_names import HubName
 from .reading import read_bounded, reading
 from .texts import bounded, did_you_mean, is_text, shown
 
@@ -18,6 +19,7 @@ __all__ = [
     "MoreFaults",
     "ModelReference",
     "OutputPath",
+    "PathOrHubName",
     "Section",
     "Seed",
     "beside_or_here",
@@ -68,6 +70,13 @@ def _input_path(path: Path, info: ValidationInfo) -> Path:
     return found
 
 
+def _path_or_hub_name(path: Path, info: ValidationInfo) -> Path:
+    """Whether a name of the hub that is no path here stands for anything is seen when it is opened."""
+    if HubName.parse(str(path)) is None:
+        return _input_path(path, info)
+    return beside_or_here(path, Path((info.context or {}).get("folder", Path())))
+
+
 def _output_path(path: Path, info: ValidationInfo) -> Path:
     return Path((info.context or {}).get("folder", Path())) / path.expanduser()
 
@@ -76,12 +85,15 @@ def _folder_or_id(value: object, info: ValidationInfo) -> object:
     """A base model may be a hub id, which looks like a relative path: a folder of that name decides."""
     if not isinstance(value, str):
         return value
-    folder = Path((info.context or {}).get("folder", Path())) / Path(value).expanduser()
-    return str(folder) if folder.is_dir() else value
+    folder = beside_or_here(value, Path((info.context or {}).get("folder", Path())))
+    # What is written as a path stays one, so that it is never asked of the hub.
+    return str(folder) if folder.is_dir() else str(folder.absolute()) if value.startswith((".", "~")) else value
 
 
 FilePath = Annotated[Path, AfterValidator(_input_path)]
 """Something that is read: looked for beside the configuration, then in the working folder."""
+PathOrHubName = Annotated[Path, AfterValidator(_path_or_hub_name)]
+"""The same, or a name on the hub."""
 OutputPath = Annotated[Path, AfterValidator(_output_path)]
 """Something that is written: always beside the configuration."""
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]

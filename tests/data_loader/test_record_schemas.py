@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sst_merge.data_loader import DataSource, LoadedRows, Row, load_rows, read_rows
+from sst_merge.data_loader import DataSource, LoadedRows, Row, encode_each, load_rows, read_rows
 from sst_merge.errors import DataError
 
 ASK, SAY = {"role": "user", "content": "p"}, {"role": "assistant", "content": "r"}
@@ -156,3 +156,51 @@ def test_python_is_warned(tmp_path: Path) -> None:
     loaded(tmp_path, {"prompt": "p", "response": "r"}, {"prompt": "q"})
     with pytest.warns(UserWarning, match="1 of 2 records are skipped: record 2: field 'response' is missing"):
         assert load_rows(DataSource(path=str(tmp_path / "rows.jsonl"))) == [Row("p", "r")]
+
+
+TALK = [
+    {"role": "system", "content": "s"},
+    ASK,
+    SAY,
+    {"role": "user", "content": "q2"},
+    {"role": "user", "content": "q3"},
+    {"role": "assistant", "content": "r3"},
+]
+
+
+def test_all_turns_of_a_conversation_are_rows(tmp_path: Path) -> None:
+    first = (("system", "s"),)
+    second = (*first, ("user", ASK["content"]), ("assistant", SAY["content"]))
+    expected = [Row(ASK["content"], SAY["content"], first), Row("q2\n\nq3", "r3", second)]
+    found = loaded(tmp_path, {"messages": TALK}, turns="all")
+    assert found.rows == expected and found.notes == ()
+    tool = [*TALK, ASK, {"role": "assistant", "content": "", "tool_calls": [{}]}, SAY]
+    found = loaded(tmp_path, {"messages": tool}, turns="all")
+    assert found.rows == expected and "turns after the use of a tool" in found.notes[0]
+    # Another beginning makes the same question another one; without one it is the same.
+    talks = [{"messages": talk} for talk in (TALK[1:3], TALK[:3], TALK[1:3])]
+    (tmp_path / "talks.json").write_text(json.dumps(talks))
+    rows = read_rows(DataSource(path=tmp_path / "talks.json", turns="all")).rows
+    assert [row.before for row in rows] == [(), first]
+    assert loaded(tmp_path, {"system": "s", "prompt": "q", "response": "r"}, turns="all").rows == [Row("q", "r", first)]
+    # A fixed answer is one to the first question.
+    assert len(loaded(tmp_path, {"messages": TALK}, turns="all", response="no").rows) == 1
+
+
+def test_all_turns_are_messages_of_the_template(base: str) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m['role'] + ' ' + m['content'] + eos_token }}{% endfor %}"
+        "{% if add_generation_prompt %}assistant {% endif %}"
+    )
+    row = Row("who", "yes .", (("system", "no ."), ("user", "what"), ("assistant", "how")))
+    (encoded,) = encode_each([row], tokenizer)
+    turns = [{"role": role, "content": text} for role, text in (*row.before, ("user", "who"))]
+    asked = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    assert list(encoded.ids[: encoded.asked]) == tokenizer(asked, add_special_tokens=False)["input_ids"]
+    plain, bare = (
+        encode_each([r], tokenizer, template="plain")[0] for r in (row, Row("no .\nwhat\nhow\nwho", "yes ."))
+    )
+    assert plain == bare

@@ -32,7 +32,6 @@ def change(folder: Path, **tensors: torch.Tensor) -> None:
     ("places", "shown"),
     [
         (["checkpoint-500", "checkpoint-1000"], "2 adapters below it: checkpoint-500, checkpoint-1000; give"),
-        (["code"], "1 adapter below it: code; give"),
         (["code", "final/safety"], "2 adapters below it: code, final/safety"),
         (
             [f"checkpoint-{i}" for i in range(1, 13)],

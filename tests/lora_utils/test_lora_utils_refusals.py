@@ -171,8 +171,9 @@ def test_bias_shape(folder: Path) -> None:
 def test_missing_and_broken_files(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match="no such folder"):
         Adapter.load(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
     with pytest.raises(AdapterError, match=r"no adapter_config.json"):
-        Adapter.load(tmp_path)
+        Adapter.load(tmp_path / "empty")
     weights = folder / "adapter_model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-1])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ConfigError
-from ..evaluation.config import EvaluationConfig
+from ..evaluation.config import EvaluationConfig, NamedFolder
 from .console import finish, print_table, progress_bars, say, shell, warn
 from .flags import read_config, with_flags
 from .sections import SectionedCommand
@@ -81,7 +81,7 @@ def evaluate(
         check_judges([*checked.judges, *(model.name for model in checked.judge_models)])
     adapters: dict[str, Path] = {}
     with faults.collected():
-        named = [_adapter(adapter.name, adapter.path, lab) for adapter in checked.adapters]
+        named = [_adapter(adapter, lab) for adapter in checked.adapters]
         adapters = find_adapters(named, checked.adapter_folders)
     exclude: list[CalibrationPrompts] = []
     for where in checked.exclude:
@@ -121,21 +121,30 @@ def evaluate(
     )
 
 
-def _adapter(name: str | None, place: str, lab: "LabNames | None") -> tuple[str | None, Path]:
-    """Name and folder of an adapter; of one of the lab, its own name and where it lies.
+def _adapter(adapter: NamedFolder, lab: "LabNames | None") -> tuple[str | None, Path]:
+    """Name and folder of an adapter, fetched where it is on the hub; of one of the lab, its own name and place.
 
     Raises:
+        AdapterError: neither a folder nor a repository with one adapter.
         ConfigError: an adapter of the lab without a base of the lab.
     """
+    from ..data_loader.hub import cached_snapshot, short_name
+    from ..lora_utils.places import adapter_place
     from ..worlds.lab.names import is_lab_name
 
-    if not is_lab_name(place):
-        return name, Path(place)
+    name, place = adapter.name, adapter.reference
+    if not is_lab_name(str(place)):
+        if isinstance(place, Path) and cached_snapshot(place) is None:
+            return name, place
+        found = adapter_place(place, looked_at=Path(adapter.path))
+        for note in found.notes:
+            warn(note)
+        return name or short_name(place), found.folder
     if lab is None:
         raise ConfigError(
             f"--adapter {place}: an adapter of the lab needs a base of the lab, as in --base lab:unaligned"
         )
-    label, path = lab.adapter(place)
+    label, path = lab.adapter(str(place))
     return name or label, path
 
 

@@ -92,10 +92,9 @@ def export(
 
     if form is None or output is None:
         check_is_export(Path(adapter))
-        sent = send(str(push), Path(adapter), public=public, dry_run=dry_run)
-        finish(
-            {"output": None, "push": sent}, then=shell(*words_without("--dry-run")) if dry_run else _look_at(str(push))
-        )
+        outcome = send(str(push), Path(adapter), public=public, dry_run=dry_run)
+        then = shell(*words_without("--dry-run")) if dry_run else _look_at(str(push))
+        finish({"output": None, "push": outcome}, then=then)
         return
     request = _Request(form=form, output=output, rank=int(rank) if rank else None, **values)
     _check(request, adapter)
@@ -108,7 +107,7 @@ def export(
         warn(note)
     with progress_bars() as progress:
         then = _carry_out(opened, request, dry_run=dry_run, progress=progress)
-    sent = None
+    sent: dict[str, Any] | None = None
     if push is not None and dry_run:
         say(f"then {output} would be sent to {push} ({'public' if public else 'private'})")
     elif push is not None:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from ..errors import ConfigError, UnknownMethodError
+from ..hub_names import HubName, is_here
 from ..merging.config import AdapterConfig, MergeConfig, default_method
 from ..reading import reading
 from ..texts import shown
@@ -285,7 +286,8 @@ def _is_number(text: str) -> bool:
 def parse_adapter(text: str) -> dict[str, object]:
     """One ``--adapter``: a folder, or ``name=code,path=...,role=safety,weight=0.5``.
 
-    A folder that is there is taken as such, whatever its name holds; so is one behind ``path=`` with commas in it.
+    A folder that is there is taken as such, whatever its name holds; so is one behind ``path=`` with commas in it. What
+    is none, and reads like a name of the hub, stays as it is.
 
     Raises:
         ConfigError: a part that is not ``key=value``.
@@ -307,7 +309,9 @@ def parse_adapter(text: str) -> dict[str, object]:
         fields["path"] = text
     if "path" in fields:
         with reading(f"--adapter {shown(text)}", ConfigError, "the path of a folder", "correct the path"):
-            fields["path"] = str(Path(str(fields["path"])).expanduser().absolute())
+            path = Path(str(fields["path"])).expanduser().absolute()
+            if is_here(path) or HubName.parse(str(fields["path"])) is None:
+                fields["path"] = str(path)
     return fields
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "builtin_note",
+    "commit_of_set",
     "load_adapters",
     "load_base_index",
     "load_inputs",
@@ -35,10 +36,15 @@ __all__ = [
 ]
 
 
-def load_adapters(config: MergeConfig) -> "list[Adapter]":
-    """Open every adapter of the configuration; headers only.
+def load_adapters(config: MergeConfig, *, headers_only: bool = False) -> "list[Adapter]":
+    """Open every adapter of the configuration; reads headers.
+
+    Args:
+        config: names the adapters.
+        headers_only: leave the weights of adapters on the hub there.
 
     Raises:
+        AdapterError: one cannot be read.
         ConfigError: a module to leave out that no adapter has.
     """
     from ..lora_utils import Adapter
@@ -50,12 +56,14 @@ def load_adapters(config: MergeConfig) -> "list[Adapter]":
         with faults.collected():
             adapters.append(
                 Adapter.load(
-                    item.path,
+                    item.reference,
                     name=item.label,
                     role=item.role,
                     weight=item.weight,
                     drop_modules_to_save=config.drop_modules_to_save,
                     leave_out=config.leave_out,
+                    headers_only=headers_only,
+                    looked_at=item.path,
                 )
             )
     faults.tell()
@@ -96,7 +104,7 @@ def load_base_index(
                 given, modules=modules, task_type=task_type, generative=needed, access=config.access
             )
         except BaseModelError as error:
-            if needed or not (exists_here(given) or hub_id(given)):
+            if needed or not (exists_here(given) or hub_id(config.access.repo(given))):
                 raise
             return None, [_unchecked(given, error)]
         return index, []
@@ -122,20 +130,36 @@ def needs_of(config: MergeConfig) -> "Needs":
 
 
 def provenance(config: MergeConfig, base: "BaseModelIndex | None") -> dict[str, object]:
-    """Where base and data come from, for the report: what a name alone does not say."""
+    """Where base and data come from, for the report: what a name alone does not say.
+
+    Raises:
+        BaseModelError: the aligned base is neither here nor on the hub.
+        DataError: the hub refuses a data set.
+    """
+    from ..data_loader.base_files import find_base_repo
+
     found: dict[str, object] = {}
     if config.base_model is not None:
         found["base"] = {
             "class": None if base is None else base.class_name,
-            "revision": None if Path(config.base_model).is_dir() else config.base_revision,
+            "revision": config.access.of(config.base_model).get("revision"),
             "commit": None if base is None else base.commit,
             "trust_remote_code": config.trust_remote_code,
             "allow_pickle": config.allow_pickle,
         }
+    if config.aligned_base_model is not None and (aligned := find_base_repo(config.aligned_base_model)) is not None:
+        aligned.check_readable()
+        found["aligned_base"] = {"revision": aligned.name.revision, "commit": aligned.commit}
     sources = {"harm": config.data.harm, "benign": config.data.benign}
     sources |= {f"benign of {item.label}": item.data for item in config.adapters}
     data = {
-        name: {"dataset": source.dataset, "subset": source.subset, "split": source.split, "revision": source.revision}
+        name: {
+            "dataset": source.dataset,
+            "subset": source.subset,
+            "split": source.split,
+            "revision": source.revision,
+            **({} if (commit := commit_of_set(source)) is None else {"commit": commit}),
+        }
         for name, source in sources.items()
         if source is not None and source.dataset is not None
     }
@@ -145,6 +169,22 @@ def provenance(config: MergeConfig, base: "BaseModelIndex | None") -> dict[str, 
         if kind in config.data.builtin
     }
     return found | ({"data": data} if data else {})
+
+
+def commit_of_set(source: DataSource) -> str | None:
+    """The commit of a hub data set, where the hub or its cache tells.
+
+    Raises:
+        DataError: the hub says that there is none, or that it may not be read.
+    """
+    from ..data_loader.formats import find_set, set_name
+
+    name = set_name(source.dataset or "", source.revision)
+    found = None if name is None else find_set(name)
+    if found is None:
+        return None
+    found.check_readable()
+    return found.commit
 
 
 def builtin_note(config: MergeConfig) -> tuple[str, ...]:
@@ -218,6 +258,7 @@ def load_inputs(
     Raises:
         ConfigError: an aligned base without a base to compare it with.
     """
+    from ..data_loader import base_folder
     from ..lora_utils import BaseWeights
     from ..merging import MergeInputs
 
@@ -229,11 +270,11 @@ def load_inputs(
     if not needs.aligned_base or config.aligned_base_model is None:
         return loaded
     if config.base_model is None:
-        raise ConfigError("base_model: missing; aligned_base_model is compared with it, so give its local folder too")
+        raise ConfigError("base_model: missing; aligned_base_model is compared with it, so give it too")
     return replace(
         loaded,
-        base_weights=BaseWeights.load(config.base_model),
-        aligned_weights=BaseWeights.load(config.aligned_base_model),
+        base_weights=BaseWeights.load(base_folder(config.base_model, config.access)),
+        aligned_weights=BaseWeights.load(base_folder(config.aligned_base_model)),
     )
 
 

@@ -10,6 +10,7 @@ import click
 from ..errors import ConfigError
 from ..files import write_text
 from ..folder_names import short_names
+from ..hub_names import HubName, is_here
 from ..texts import did_you_mean
 from .console import finish, note, print_tables, progress_bars, say, shell, warn
 from .outputs import check_target
@@ -24,8 +25,8 @@ _KEYS = ("name", "path", "role", "weight")
 
 
 @click.command(
-    help="Measure ADAPTERS (PEFT folders, or name=..,path=..,weight=..) before a merge: sizes, ranks, where every two "
-    "of them collide, and the rank that their sum needs. No base model is read.",
+    help="Measure ADAPTERS (PEFT folders, hub ids, or name=..,path=..,weight=..) before a merge: sizes, ranks, where "
+    "every two of them collide, and the rank that their sum needs. No base model is read.",
     epilog="Example: sst-merge inspect adapters/code adapters/safety --heatmap collisions",
 )
 @click.argument("adapters", nargs=-1, required=True, metavar="ADAPTERS...")
@@ -109,7 +110,7 @@ def _open(texts: Sequence[str], drop_modules_to_save: bool, leave_out: Sequence[
             fault = f"{unknown[0]!r} is unknown{did_you_mean(unknown[0], _KEYS)}" if unknown else "there is no path"
             raise ConfigError(f"adapter {text!r}: {fault}; expected a folder, or {', '.join(_KEYS)} as key=value")
         given.append(fields)
-    unnamed = short_names([Path(str(fields["path"])) for fields in given])
+    unnamed = short_names([_tellable(str(fields["path"])) for fields in given])
     return [
         Adapter.load(
             str(fields["path"]),
@@ -121,6 +122,12 @@ def _open(texts: Sequence[str], drop_modules_to_save: bool, leave_out: Sequence[
         )
         for index, fields in enumerate(given)
     ]
+
+
+def _tellable(path: str) -> Path:
+    """A path, or of a name on the hub the parts that tell it from others."""
+    name = None if is_here(path) else HubName.parse(path)
+    return Path(path) if name is None else Path(name.repo, name.subfolder)
 
 
 def _weight(value: object, text: str) -> float:

@@ -22,6 +22,7 @@ _SUMMARIES = {
     "extract": "Make an adapter of a fine-tuned model and its base.",
     "inspect": "Measure adapters before a merge: sizes, collisions, ranks.",
     "methods": "List the merge methods, and explain the options of one.",
+    "data": "Show what a file of prompts and answers is recognised as.",
     "train": "Train one adapter: a skill, or safety.",
     "fisher": "Collect Fisher statistics, and add them up.",
     "evaluate": "Safety, over-refusal, utility and drift of a base and adapters.",
@@ -46,6 +47,8 @@ def _command(name: str) -> click.Command | None:
             from . import inspect as home
         case "methods":
             from . import methods as home
+        case "data":
+            from . import data as home
         case "train":
             from . import train as home
         case "fisher":

@@ -83,7 +83,7 @@ def merge(
     if checked.merge.method is None:
         note(_why_method(checked))
 
-    opened = load_adapters(checked)
+    opened = load_adapters(checked, headers_only=dry_run)
     tokenizer = own_tokenizer(checked, opened)
     plan = _plan(
         checked,
@@ -218,7 +218,7 @@ def _plan(
             settings=settings,
             given=tuple(name for name, value in present.items() if value is not None),
             base=base,
-            base_model=config.base_model,
+            base_model=None if config.base_model is None else config.access.repo(config.base_model),
             unchecked=unchecked,
             provenance=provenance(config, base),
             notes=notes,
@@ -236,8 +236,9 @@ def _pages() -> "dict[str, FileText]":
 
 
 def _rows_found(config: MergeConfig) -> list[str]:
-    """Rows of the data that lie on this machine; a hub data set is not fetched for a dry run."""
+    """Rows of the data that lie on this machine; a hub data set is asked for and not fetched for a dry run."""
     from ..data_loader import read_rows
+    from .inputs import commit_of_set
 
     sources = {"data.harm": config.data.harm, "data.benign": config.data.benign}
     sources |= {f"data of {item.label}": item.data for item in config.adapters}
@@ -248,5 +249,7 @@ def _rows_found(config: MergeConfig) -> list[str]:
             lines.append(f"data     {name}: {counted(len(found.rows), 'row')}")
             lines += [f"warning  {note}" for note in found.notes]
         elif source is not None:
-            lines.append(f"data     {name}: {source.name}, not fetched in a dry run")
+            commit = commit_of_set(source)
+            at = "" if commit is None else f" at commit {commit}"
+            lines.append(f"data     {name}: {source.name}{at}, not fetched in a dry run")
     return lines

@@ -2,6 +2,7 @@
 
 from .access import PLAIN, BaseAccess, BaseAccessFields
 from .answer_logits import AnswerLogits, answer_logits, can_share_prefix
+from .base_files import base_folder
 from .base_model import base_fingerprint, check_weights, load_base_model, load_tokenizer, resolve_device, torch_type
 from .batch import Batch
 from .builtin import builtin_calibration, is_builtin
@@ -27,6 +28,7 @@ __all__ = [
     "TokenizerChoice",
     "answer_logits",
     "base_fingerprint",
+    "base_folder",
     "builtin_calibration",
     "can_share_prefix",
     "check_chat_template",

@@ -1,11 +1,13 @@
 """What of a base model may be read: plain files of its newest state, unless the user says more."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
+from ..errors import ConfigError
+from ..hub_names import HubName, is_here
 from ..yaml_config import Section
 
 __all__ = ["PLAIN", "BaseAccess", "BaseAccessFields"]
@@ -16,7 +18,8 @@ class BaseAccess:
     """How a base model and its tokenizer are fetched.
 
     Attributes:
-        revision: commit, tag or branch of a hub repository; None for its newest state. A folder has none.
+        revision: commit, tag or branch of a hub repository; None for its newest state, or the one behind the ``@`` of
+            its name. A folder has none.
         trust_remote_code: run Python files that the repository or folder brings. Never asked for, never on by itself.
         allow_pickle: read weights that were saved as pickles (``.bin``), which can run code; safetensors alone
             otherwise.
@@ -27,11 +30,39 @@ class BaseAccess:
     allow_pickle: bool = False
 
     def of(self, reference: str | Path) -> dict[str, Any]:
-        """Keywords of transformers' ``from_pretrained`` for configurations and tokenizers."""
+        """Keywords of transformers' ``from_pretrained`` for configurations and tokenizers, beside :meth:`repo`.
+
+        Raises:
+            ConfigError: as :meth:`hub_name`.
+        """
         keywords: dict[str, Any] = {"trust_remote_code": self.trust_remote_code}
-        if self.revision is not None and not Path(reference).is_dir():
-            keywords["revision"] = self.revision
+        name = self.hub_name(reference)
+        if name is not None and name.revision is not None:
+            keywords["revision"] = name.revision
+        if name is not None and name.subfolder:
+            keywords["subfolder"] = name.subfolder
         return keywords
+
+    def repo(self, reference: str | Path) -> str:
+        """What ``from_pretrained`` is called with: the folder, or the repository without revision and subfolder."""
+        name = self.hub_name(reference)
+        return str(reference) if name is None else name.repo
+
+    def hub_name(self, reference: str | Path) -> HubName | None:
+        """What is asked of the hub; None for a folder, and for what is no name of the hub.
+
+        Raises:
+            ConfigError: its name has a revision, and another one is given.
+        """
+        name = None if is_here(reference) else HubName.parse(str(reference), single=True)
+        if name is None or self.revision is None:
+            return name
+        if name.revision not in {None, self.revision}:
+            raise ConfigError(
+                f"base {str(reference)!r} is given with revision {name.revision!r} and base_revision "
+                f"{self.revision!r}; give one of them"
+            )
+        return replace(name, revision=self.revision)
 
     def of_weights(self, reference: str | Path) -> dict[str, Any]:
         """The same for models."""

@@ -5,12 +5,14 @@ Torch and transformers are imported when something is loaded, so that configurat
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BaseModelError, ConfigError, SSTMergeError
 from ..files import file_sha256
 from .access import PLAIN, BaseAccess
+from .base_files import base_files
 from .model_class import code_advice, empty_model, first_line
 
 if TYPE_CHECKING:
@@ -97,27 +99,32 @@ def load_base_model(
     if modules:
         name = empty_model(reference, modules=modules, generative=True, access=access).class_name
     with _loading(reference, "model", access):
-        model = getattr(transformers, name).from_pretrained(reference, **options, **access.of_weights(reference))
+        model = getattr(transformers, name).from_pretrained(
+            access.repo(reference), **options, **access.of_weights(reference)
+        )
     if device_map is None:
         model = model.to(device)
     return model.eval()
 
 
 def check_weights(reference: str, access: BaseAccess = PLAIN) -> None:
-    """Refuse a base whose weights could not be loaded later, without reading any; a hub id passes.
+    """Refuse a base whose weights could not be loaded later, without reading or fetching any.
 
     Args:
         reference: folder or hub id.
         access: what may be read.
 
     Raises:
-        BaseModelError: a folder that holds pickles alone, which may not be read.
+        BaseModelError: a folder or repository that holds pickles alone, which may not be read.
     """
+    if access.allow_pickle:
+        return
     folder = Path(reference)
-    pickles = sorted(folder.glob("pytorch_model*.bin")) if folder.is_dir() and not access.allow_pickle else []
-    if pickles and not any(folder.glob("*.safetensors")):
+    names = [file.name for file in folder.iterdir()] if folder.is_dir() else base_files(reference, access)
+    pickles = sorted(name for name in names if fnmatch(name, "pytorch_model*.bin"))
+    if pickles and not any(name.endswith(".safetensors") for name in names):
         raise BaseModelError(
-            f"base model {reference!r}: found {pickles[0].name} but no safetensors; pickles can run code and are read "
+            f"base model {reference!r}: found {pickles[0]} but no safetensors; pickles can run code and are read "
             f"only with --allow-pickle. Save the model again with safe_serialization=True, or allow it"
         )
 
@@ -131,7 +138,7 @@ def load_tokenizer(reference: str, *, access: BaseAccess = PLAIN) -> "PreTrained
     from transformers import AutoTokenizer
 
     with _loading(reference, "tokenizer", access):
-        return AutoTokenizer.from_pretrained(reference, **access.of(reference))
+        return AutoTokenizer.from_pretrained(access.repo(reference), **access.of(reference))
 
 
 def base_fingerprint(reference: str, commit: str | None = None) -> Mapping[str, Any]:

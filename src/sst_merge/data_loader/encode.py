@@ -137,7 +137,7 @@ def encode_each(
             raise DataError(
                 f"tokenizer {tokenizer.name_or_path!r} has no chat template; use `template: plain` or `auto`"
             )
-        frame, asked = _plain_frame(tokenizer), [f"{row.prompt}\n" for row in rows]
+        frame, asked = _plain_frame(tokenizer), ["".join(f"{text}\n" for _, text in _messages(row)) for row in rows]
     else:
         frame, asked = _chat_frame(rows, tokenizer, chat)
     return [_encode(row, text, tokenizer, frame, max_length) for row, text in zip(rows, asked, strict=True)]
@@ -195,7 +195,8 @@ def _chat_frame(
     question, answer = "question", "qzanswerzq"
     turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     chats = [Conversation(turns[:1], generation=True), Conversation(turns, generation=False)]
-    chats += [Conversation([{"role": "user", "content": row.prompt}], generation=True) for row in rows]
+    said = [[{"role": role, "content": text} for role, text in _messages(row)] for row in rows]
+    chats += [Conversation(messages, generation=True) for messages in said]
     probe, full, *texts = render_chats(tokenizer, template, chats)
     asked = []
     for text, prompt in zip([probe, *texts], [question, *(row.prompt for row in rows)], strict=True):
@@ -206,6 +207,11 @@ def _chat_frame(
             )
         asked.append(text)
     return _around(tokenizer, asked[0], full, answer), asked[1:]
+
+
+def _messages(row: RowLike) -> list[tuple[str, str]]:
+    """Role and text of all that is said before a row's answer."""
+    return [*getattr(row, "before", ()), ("user", row.prompt)]
 
 
 def _around(tokenizer: "PreTrainedTokenizerBase", asked: str, full: str | TemplateFailure, answer: str) -> _Frame:

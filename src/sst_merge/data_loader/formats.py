@@ -4,16 +4,21 @@ import csv
 import gzip
 import json
 import lzma
+import sys
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
+from ..hub_names import HubName, is_here
 from ..reading import cause, parse_json, reading, reads
+from .hub import HubRepo, look_up
 
-__all__ = ["Record", "read_file", "read_hub"]
+__all__ = ["Record", "find_set", "read_file", "read_hub", "set_name"]
 
 Record = Mapping[str, Any]
 Refuse = Callable[..., None]
@@ -27,7 +32,8 @@ def read_file(path: Path, broken: list[str] | None = None) -> list[Record]:
     """All records of one file, in file order.
 
     Args:
-        path: .jsonl, .json (a list of objects) or .csv (with a header line), each also followed by .gz or .xz.
+        path: .jsonl, .json (a list of objects) or .csv (with a header line), each also followed by .gz or .xz; or
+            .parquet.
         broken: what is said of lines and records that are none, which are left out then; by default the first one
             is an error.
 
@@ -48,10 +54,13 @@ def read_file(path: Path, broken: list[str] | None = None) -> list[Record]:
     suffixes = [suffix.lower() for suffix in path.suffixes]
     opener = _OPENERS.get(suffixes[-1]) if suffixes else None
     kind = suffixes[-2] if opener is not None and len(suffixes) > 1 else (suffixes[-1] if suffixes else "")
+    if suffixes and suffixes[-1] == ".parquet":
+        return _parquet(path)
     parsers = {".jsonl": _json_lines, ".json": _json_list, ".csv": _comma_separated}
     if kind not in parsers:
         raise DataError(
-            f"{path}: unknown format; expected .jsonl, .json or .csv, or one of them followed by .gz or .xz"
+            f"{path}: unknown format; expected .jsonl, .json or .csv, or one of them followed by .gz or .xz, or "
+            f".parquet"
         )
     with reading(path, DataError, f"a {kind} file in UTF-8", "convert the file, or fetch it again"):
         try:
@@ -120,8 +129,31 @@ def _comma_separated(stream: Iterable[str], path: Path, refuse: Refuse) -> list[
     return whole
 
 
+def _parquet(path: Path) -> list[Record]:
+    try:
+        from pyarrow import ArrowInvalid, parquet  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise DataError(
+            f"{path}: Parquet is read by the package pyarrow, which cannot be imported ({error}); run: "
+            f"pip install pyarrow"
+        ) from error
+    try:
+        # As a file, not a path: pyarrow would take `year=2024` in a folder's name for a column.
+        with path.open("rb") as stream:
+            records: list[Record] = parquet.read_table(stream).to_pylist()
+    except ArrowInvalid as error:
+        raise DataError(f"{path}: not a Parquet file ({cause(error)}); fetch or write it again") from error
+    return records
+
+
 def read_hub(dataset: str, subset: str | None, split: str, *, revision: str | None = None) -> list[Record]:
     """All records of one split of a hub data set.
+
+    Args:
+        dataset: ``user/name``, ``user/name@revision`` or ``user/name/folder``, or a folder that ``datasets`` reads.
+        subset: its configuration.
+        split: such as ``train``.
+        revision: commit, tag or branch, where the name has none.
 
     Raises:
         DataError: the data set, subset or split does not exist or cannot be reached.
@@ -132,5 +164,66 @@ def read_hub(dataset: str, subset: str | None, split: str, *, revision: str | No
         "check the id, `subset` and `split`, log in where access is granted on request, or download a file and give "
         "its `path`"
     )
-    with reading(f"{dataset} (subset {subset}, split {split!r})", DataError, "a data set of the hub", advice):
-        return [dict(record) for record in load_dataset(dataset, subset, split=split, revision=revision)]
+    name = set_name(dataset, revision)
+    where = dataset if name is None else name.repo
+    inside = {} if name is None or not name.subfolder else {"data_dir": name.subfolder}
+    repo = None if name is None else find_set(name)
+    if repo is not None and repo.reached:
+        revision = repo.commit
+    elif name is not None:
+        revision = name.revision
+    where_told = f"{dataset} (subset {subset}, split {split!r})"
+    with reading(where_told, DataError, "a data set of the hub", advice), _bars_on_terminals():
+        try:
+            records = load_dataset(where, subset, split=split, revision=revision, **inside)
+        except Exception:
+            # The library tells a set that may not be read as one that is not there.
+            if repo is not None:
+                repo.check_readable()
+            raise
+        return [dict(record) for record in records]
+
+
+@contextmanager
+def _bars_on_terminals() -> Iterator[None]:
+    """The bars of ``datasets``, which without this are also written into files and pipes."""
+    import datasets
+
+    left_alone = sys.stderr.isatty() or datasets.are_progress_bars_disabled()
+    if not left_alone:
+        datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not left_alone:
+            datasets.enable_progress_bars()
+
+
+def set_name(dataset: str, revision: str | None = None) -> HubName | None:
+    """What is asked of the hub; None for a folder that is here.
+
+    Args:
+        dataset: as a user writes it.
+        revision: where the name has none.
+    """
+    name = None if is_here(dataset) else HubName.parse(dataset, single=True)
+    return name if name is None or revision is None else replace(name, revision=revision)
+
+
+def find_set(name: HubName) -> HubRepo | None:
+    """Ask the hub for a data set, so that one is refused before anything heavy.
+
+    Returns:
+        The repository; None where neither the hub nor its cache tells, which is no refusal: ``datasets`` keeps prepared
+        data in a cache of its own.
+
+    Raises:
+        DataError: the hub says that there is none, or that it may not be read.
+    """
+
+    def refusal(said: str) -> DataError:
+        return DataError(
+            f"data set {name}: no such folder here, and on the hub: {said}. Or download a file and give its `path`"
+        )
+
+    return look_up(name, refusal, kind="dataset", needed=False)

@@ -7,14 +7,14 @@ prompts mostly carry harmful answers, and those would turn the merge around, so 
 import random
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from ..errors import DataError
 from ..reading import reading
 from ..texts import counted
 from .formats import Record, read_file, read_hub
-from .record_schemas import UnusableRecordError, record_reader
+from .record_schemas import Recognised, UnusableRecordError, recognise, record_reader
 from .rows import Row, normalise_prompt
 from .source import DataSource
 
@@ -31,10 +31,14 @@ class LoadedRows:
     Attributes:
         rows: prompts and answers.
         notes: sentences about records that were skipped and fields that are not used.
+        recognised: what the records were taken for.
+        counts: ``records`` that were read, that are ``kept`` by `where`, that are ``usable``, and ``distinct`` prompts.
     """
 
     rows: list[Row]
     notes: tuple[str, ...]
+    recognised: Recognised | None = field(default=None, compare=False)
+    counts: Mapping[str, int] = field(default_factory=dict, compare=False)
 
 
 def load_rows(source: DataSource, *, seed: int = 0) -> list[Row]:
@@ -97,34 +101,36 @@ def read_rows(source: DataSource, *, seed: int = 0) -> LoadedRows:
     with reading(source.name, DataError, "records of prompts and answers", "correct the records"):
         if not records and broken:
             raise DataError(f"{source.name}: no record can be read{_shown(broken)}")
-        records = _filter(records, source)
+        kept = _filter(records, source)
         if not source.response:
-            _refuse_marked_unsafe(records, source)
-        found, notes = _to_rows(records, source, seed, broken)
+            _refuse_marked_unsafe(kept, source)
+        recognised = recognise(kept, source)
+        found, notes = _to_rows(kept, source, recognised, seed, broken)
         rows = _distinct(found)
+    counts = {"records": len(records), "kept": len(kept), "usable": len(found), "distinct": len(rows)}
     if source.samples is None:
-        return LoadedRows(rows, notes)
+        return LoadedRows(rows, notes, recognised, counts)
     if len(rows) < source.samples:
         raise DataError(
             f"{source.name}: {len(rows)} distinct prompts, but samples = {source.samples}; lower `samples` or add data"
         )
     random.Random(seed).shuffle(rows)
-    return LoadedRows(rows[: source.samples], notes)
+    return LoadedRows(rows[: source.samples], notes, recognised, counts)
 
 
 def _filter(records: Sequence[Record], source: DataSource) -> list[Record]:
     if not records:
         raise DataError(f"{source.name}: the data set is empty")
     kept = list(records)
-    for field, wanted in (source.where or {}).items():
+    for column, wanted in (source.where or {}).items():
         # A record without the field does not have this value.
-        having = [record for record in records if field in record]
-        _require(field, having[0] if having else records[0], source, "where")
-        kept = [record for record in kept if field in record and _same(record[field], wanted)]
+        having = [record for record in records if column in record]
+        _require(column, having[0] if having else records[0], source, "where")
+        kept = [record for record in kept if column in record and _same(record[column], wanted)]
         if not kept:
-            values = sorted({str(record[field])[:40] for record in having[:1000]})[:8]
+            values = sorted({str(record[column])[:40] for record in having[:1000]})[:8]
             raise DataError(
-                f"{source.name}: no record has {field} = {wanted!r} left; values there: {', '.join(values)}"
+                f"{source.name}: no record has {column} = {wanted!r} left; values there: {', '.join(values)}"
             )
     return kept
 
@@ -144,32 +150,32 @@ def _refuse_marked_unsafe(records: Sequence[Record], source: DataSource) -> None
 
 
 def _to_rows(
-    records: Sequence[Record], source: DataSource, seed: int, broken: Sequence[str]
+    records: Sequence[Record], source: DataSource, recognised: Recognised, seed: int, broken: Sequence[str]
 ) -> tuple[list[Row], tuple[str, ...]]:
     """All rows in order, and what was left behind; what is broken in the file counts as unusable.
 
     Raises:
         DataError: none can be used, or too few.
     """
-    read = record_reader(records, source)
+    read = record_reader(recognised, fixed=bool(source.response), turns=source.turns)
     rows: list[Row] = []
     unusable = list(broken)
     blank: list[str] = []
     unused: Counter[str] = Counter()
     for number, record in enumerate(records, start=1):
         try:
-            prompt, response, left = read(record)
+            exchanges = read(record)
         except UnusableRecordError as error:
             unusable.append(f"record {number}: {error}")
             continue
-        if source.response:
+        for prompt, own, left, before in exchanges:
             # A row's draw depends on its prompt, so that it stays the same in any sample.
-            response = random.Random(f"{seed}:{prompt}").choice(source.response)
-        if prompt.strip() and response.strip():
-            rows.append(Row(prompt, response))
-            unused.update(left)
-        else:
-            blank.append(f"record {number}: a blank {'answer' if prompt.strip() else 'prompt'}")
+            response = random.Random(f"{seed}:{prompt}").choice(source.response) if source.response else own
+            if prompt.strip() and response.strip():
+                rows.append(Row(prompt, response, before))
+                unused.update(left)
+            else:
+                blank.append(f"record {number}: a blank {'answer' if prompt.strip() else 'prompt'}")
     total = len(records) + len(broken)
     if not rows:
         raise DataError(
@@ -203,7 +209,8 @@ def _shown(reasons: Iterable[str]) -> str:
 def _distinct(rows: Sequence[Row]) -> list[Row]:
     first: dict[str, Row] = {}
     for row in rows:
-        first.setdefault(normalise_prompt(row.prompt), row)
+        # After another beginning the same question is another one.
+        first.setdefault(normalise_prompt("\n".join([*(text for _, text in row.before), row.prompt])), row)
     return list(first.values())
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import BaseModelError
 from .access import PLAIN, BaseAccess
+from .base_files import find_base_repo
 
 if TYPE_CHECKING:
     from torch import nn
@@ -61,8 +62,12 @@ def read_base_config(reference: str | Path, access: BaseAccess = PLAIN) -> Any:
     if folder.is_dir() and not (folder / "config.json").is_file():
         found = "a PEFT adapter" if (folder / "adapter_config.json").is_file() else "no config.json"
         raise BaseModelError(f"{folder}: found {found}, expected the folder of a base model with config.json")
+    repo = find_base_repo(reference, access)
+    if repo is not None:
+        inside = repo.name.subfolder
+        repo.fetch([f"{inside}/config.json" if inside else "config.json"])
     try:
-        return AutoConfig.from_pretrained(str(reference), **access.of(reference))
+        return AutoConfig.from_pretrained(access.repo(reference), **access.of(reference))
     # Classes of configurations are other people's code, and raise what they like on a config.json of another version.
     except Exception as error:
         raise BaseModelError(

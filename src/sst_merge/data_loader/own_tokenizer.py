@@ -4,16 +4,18 @@ An adapter that was trained on a chat template works with that template. It is i
 in the base's.
 """
 
+import fnmatch
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import BaseModelError
+from ..hub_names import HubName
 
-__all__ = ["TokenizerChoice", "TokenizerFolder", "choose_tokenizer"]
+__all__ = ["TokenizerChoice", "TokenizerFolder", "choose_tokenizer", "tokenizer_files"]
 
 _CONFIG, _FAST, _JINJA, _TEMPLATES = (
     "tokenizer_config.json",
@@ -23,6 +25,7 @@ _CONFIG, _FAST, _JINJA, _TEMPLATES = (
 )
 _VOCABULARIES = (_FAST, "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt")
 _OTHERS = ("merges.txt", "added_tokens.json", "special_tokens_map.json", "chat_template.json")
+_NAMES = (*_VOCABULARIES, _CONFIG, _JINJA, *_OTHERS)
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,7 @@ class TokenizerFolder:
             BaseModelError: its files cannot be read.
         """
         extra = sorted((folder / _TEMPLATES).glob("*.jinja")) if (folder / _TEMPLATES).is_dir() else []
-        names = (*_VOCABULARIES, _CONFIG, _JINJA, *_OTHERS)
-        files = [name for name in names if (folder / name).is_file()]
+        files = [name for name in _NAMES if (folder / name).is_file()]
         files += [f"{_TEMPLATES}/{file.name}" for file in extra]
         vocabulary = next((name for name in _VOCABULARIES if name in files), None)
         try:
@@ -159,6 +161,11 @@ def choose_tokenizer(adapters: Mapping[str, Path], *, base: str | None, given: s
     return TokenizerChoice(str(chosen.folder), {}, files, tuple(warnings))
 
 
+def tokenizer_files(names: Collection[str]) -> list[str]:
+    """Those of some files that belong to a tokenizer saved beside them."""
+    return [name for name in names if name in _NAMES or fnmatch.fnmatch(name, f"{_TEMPLATES}/*.jinja")]
+
+
 def _given(given: str) -> TokenizerChoice:
     folder = Path(given)
     if not folder.is_dir():
@@ -178,12 +185,11 @@ def _of_base(base: str | None) -> TokenizerFolder | None:
     folder = Path(base)
     if not folder.is_dir():
         from huggingface_hub import try_to_load_from_cache
-        from huggingface_hub.errors import HFValidationError
 
-        try:
-            cached = try_to_load_from_cache(base, _CONFIG)
-        except HFValidationError:
+        name = HubName.parse(base, single=True)
+        if name is None:
             return None
+        cached = try_to_load_from_cache(name.repo, f"{name.subfolder}/{_CONFIG}".lstrip("/"), revision=name.revision)
         if not isinstance(cached, str):
             return None
         folder = Path(cached).parent

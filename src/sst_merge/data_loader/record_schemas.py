@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 from ..errors import DataError
 from .formats import Record
-from .source import DataSource
+from .source import DataSource, Turns
 
-__all__ = ["Exchange", "UnusableRecordError", "record_reader"]
+__all__ = ["Exchange", "Recognised", "UnusableRecordError", "recognise", "record_reader"]
 
 # prompt field → its answer fields, in order of preference; lower case.
 _SCHEMAS: Mapping[str, tuple[str, ...]] = {
@@ -27,6 +27,12 @@ _CONTEXTS: Mapping[str, tuple[str, ...]] = {
     "prompt": ("context",),
     "instruction": ("input", "context"),
     "question": ("context",),
+}
+# (prompt field, answer field) → what such records are called.
+_KINDS: Mapping[tuple[str, str], str] = {
+    ("instruction", "output"): "instructions as Alpaca has them",
+    ("prompt", "completion"): "prompts and completions",
+    ("question", "answer"): "questions and answers",
 }
 _SYSTEMS = ("system", "system_prompt")
 # What a row has no place for, although it is part of what the model saw in training.
@@ -55,32 +61,55 @@ class Exchange(NamedTuple):
         prompt: what the user says, with all that is put before and after it.
         response: what the model answers; empty where a fixed answer replaces it.
         unused: what of the conversation is in neither.
+        before: (role, text) of what was said before the prompt, where all turns are read.
     """
 
     prompt: str
     response: str
     unused: tuple[str, ...]
+    before: tuple[tuple[str, str], ...] = ()
 
 
-def record_reader(records: Sequence[Record], source: DataSource) -> Callable[[Record], Exchange]:
-    """How to take prompt and answer from a source's records, decided once by their fields.
+class Recognised(NamedTuple):
+    """What the records of a source are taken for.
+
+    Attributes:
+        kind: one of the known forms, in words.
+        prompt: field of the prompt, or of a conversation.
+        answer: field of the answer; None where a fixed answer replaces it, or it is in the conversation.
+        before: fields that are put before the prompt, where a record has them.
+        after: fields that are put behind it.
+        chat: whether ``prompt`` is a conversation, of which the first exchange is read.
+    """
+
+    kind: str
+    prompt: str
+    answer: str | None
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    chat: bool
+
+
+def recognise(records: Sequence[Record], source: DataSource) -> Recognised:
+    """Decide by the fields of all records which is the prompt and which the answer.
 
     Args:
         records: at least one.
         source: may name the fields, or a fixed answer.
-
-    Returns:
-        A function that raises :class:`UnusableRecordError` for a record that it cannot use.
 
     Raises:
         DataError: no field is known as a prompt, or the answers are what an attacker wants to read.
     """
     names = {name.casefold(): name for record in records for name in record}
     first = records[0]
+    present = tuple(names[name] for name in _SYSTEMS if name in names)
     if source.prompt_field is None:
         for chat in _CHATS:
             if chat in names:
-                return lambda record: _first_exchange(record, names[chat], fixed=bool(source.response))
+                kind = (
+                    "conversations as OpenAI has them" if chat == "messages" else "conversations as ShareGPT has them"
+                )
+                return Recognised(kind, names[chat], None, present, (), chat=True)
     prompt_field = source.prompt_field or next((names[name] for name in _SCHEMAS if name in names), None)
     if prompt_field is None:
         raise DataError(
@@ -89,20 +118,45 @@ def record_reader(records: Sequence[Record], source: DataSource) -> Callable[[Re
         )
     _require(prompt_field, names.values(), source, "prompt_field")
     answer = None if source.response else _answer_field(prompt_field, names, source)
-    contexts = () if source.prompt_field is not None else _CONTEXTS.get(prompt_field.casefold(), ())
-    systems = () if source.prompt_field is not None else _SYSTEMS
-    used = {prompt_field.casefold(), *contexts, *systems} | (set() if answer is None else {answer.casefold()})
+    if source.prompt_field is not None:
+        return Recognised("fields that were named", prompt_field, answer, (), (), chat=False)
+    contexts = tuple(names[name] for name in _CONTEXTS.get(prompt_field.casefold(), ()) if name in names)
+    kind = _KINDS.get((prompt_field.casefold(), (answer or "").casefold()), "prompts and answers")
+    return Recognised(kind, prompt_field, answer, present, contexts, chat=False)
 
-    def read(record: Record) -> Exchange:
+
+def record_reader(found: Recognised, *, fixed: bool, turns: Turns = "first") -> Callable[[Record], list[Exchange]]:
+    """How to take prompts and answers from a source's records.
+
+    Args:
+        found: what they are taken for.
+        fixed: whether a fixed answer replaces their own; then only the first question of a conversation is read.
+        turns: what is read of a conversation.
+
+    Returns:
+        A function that raises :class:`UnusableRecordError` for a record that it cannot use; one exchange of every other
+        record, or all those of a conversation.
+    """
+    if found.chat and (turns == "first" or fixed):
+        return lambda record: [_first_exchange(record, found.prompt, fixed=fixed)]
+    if found.chat:
+        return lambda record: _all_exchanges(record, found.prompt)
+    answer = found.answer
+    used = {found.prompt.casefold(), *map(str.casefold, (*found.before, *found.after))}
+    used |= set() if answer is None else {answer.casefold()}
+
+    def read(record: Record) -> list[Exchange]:
         fields = {name.casefold(): name for name in record}
 
         def optional(wanted: Sequence[str]) -> list[str]:
-            present = (fields[name] for name in wanted if name in fields and record[fields[name]])
-            return [text for field in present if (text := _text(record, field)).strip()]
+            here = (fields[name] for name in map(str.casefold, wanted) if name in fields and record[fields[name]])
+            return [text for field in here if (text := _text(record, field)).strip()]
 
-        parts = [*optional(systems), _text(record, prompt_field), *optional(contexts)]
+        systems = optional(found.before)
+        before = tuple(("system", text) for text in systems) if turns == "all" else ()
+        parts = [*(() if before else systems), _text(record, found.prompt), *optional(found.after)]
         unused = tuple(name for name in _CONTENT if name not in used and name in fields and record[fields[name]])
-        return Exchange("\n\n".join(parts), "" if answer is None else _text(record, answer), unused)
+        return [Exchange("\n\n".join(parts), "" if answer is None else _text(record, answer), unused, before)]
 
     return read
 
@@ -203,6 +257,45 @@ def _first_exchange(record: Record, field: str, *, fixed: bool) -> Exchange:
             return Exchange("\n\n".join([*before, *asked]), answer, (*_unused(fields, record), *more))
     wanted = "user or human" if fixed or not asked else "assistant or gpt"
     raise UnusableRecordError(f"field {field!r} has no message of {wanted}")
+
+
+def _all_exchanges(record: Record, field: str) -> list[Exchange]:
+    """Every answer of a conversation with what was said before it.
+
+    Raises:
+        UnusableRecordError: there is none, or a message that is of no known speaker.
+    """
+    fields = {name.casefold(): name for name in record}
+    unused = _unused(fields, record)
+    said = [("system", _text(record, fields[name])) for name in _SYSTEMS if name in fields and record[fields[name]]]
+    asked: list[str] = []
+    found: list[Exchange] = []
+    for turn in _turns(record, field):
+        speaker = str(turn.get(_key(turn, _SPEAKER, field))).casefold()
+        if found and (speaker in _TOOLS or turn.get("tool_calls")):
+            # What follows depends on what a tool said.
+            return [*found[:-1], found[-1]._replace(unused=(*unused, "turns after the use of a tool"))]
+        if speaker in _TOOLS or turn.get("tool_calls"):
+            raise UnusableRecordError(f"field {field!r} has a use of a tool before the first answer in words")
+        if speaker not in _SYSTEM_ROLES | _USERS | _ASSISTANTS:
+            raise UnusableRecordError(
+                f"field {field!r} has a message of {speaker[:40]!r}, expected user, assistant or system"
+            )
+        text = _text(turn, _key(turn, _WORDS, field))
+        if speaker in _USERS:
+            asked.append(text)
+        elif speaker in _SYSTEM_ROLES:
+            said.append(("system", text))
+        elif asked:  # what an assistant says before it is asked is no answer
+            prompt = "\n\n".join(asked)
+            found.append(Exchange(prompt, text, unused, tuple(said)))
+            said += [("user", prompt), ("assistant", text)]
+            asked = []
+    if not found:
+        raise UnusableRecordError(
+            f"field {field!r} has no message of {'assistant or gpt' if asked else 'user or human'}"
+        )
+    return found
 
 
 def _key(turn: Mapping[str, Any], known: Sequence[str], field: str) -> str:

@@ -3,7 +3,7 @@
 import random
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from ..errors import DataError
@@ -18,10 +18,13 @@ class Row:
     Attributes:
         prompt: what the user says.
         response: what the model should answer.
+        before: (role, text) of what was said before the prompt, with roles ``system``, ``user`` and ``assistant``; only
+            where a source asks for all turns.
     """
 
     prompt: str
     response: str
+    before: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
 
 class RowLike(Protocol):

@@ -17,6 +17,7 @@ def _one_or_several(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
+Turns = Literal["first", "all"]
 Answers = Annotated[tuple[str, ...], BeforeValidator(_one_or_several)]
 
 
@@ -24,7 +25,7 @@ class DataSource(Section):
     """One data set: a section of a configuration, or made in Python.
 
     Attributes:
-        path: file (.jsonl, .json, .csv, each also as .gz or .xz); exactly one of `path` and `dataset`.
+        path: file (.jsonl, .json, .csv, each also as .gz or .xz; .parquet); exactly one of `path` and `dataset`.
         dataset: id of a data set on the hub, or a folder that ``datasets`` understands.
         subset: the data set's configuration (``main`` of GSM8K); only with `dataset`.
         split: split of `dataset`, ``train`` by default.
@@ -35,6 +36,9 @@ class DataSource(Section):
         response_field: name of the answer's field where detection does not find it.
         response: a fixed answer, or several of which each row draws one; overrides the data's own answers. For sets
             without refusals.
+        turns: what is read of a conversation. ``first``: its first question and answer, with system messages as text
+            before the question. ``all``: every answer is a row, and what was said before it, system messages too, are
+            messages of the chat template.
         max_unusable: share of the records that may give no prompt and answer; a few (three) may in any case.
         template: ``chat`` (the tokenizer's chat template), ``plain`` (prompt, newline, answer), or ``auto``: chat
             where the tokenizer has a template.
@@ -58,8 +62,12 @@ class DataSource(Section):
         sst_merge.errors.DataError: data source refusals.jsonl: samples: Input should be greater than ... (found 0)
     """
 
-    path: FilePath | None = Field(default=None, description="file: .jsonl, .json or .csv, also with .gz or .xz")
-    dataset: str | None = Field(default=None, description="id of a data set on the hub, instead of path")
+    path: FilePath | None = Field(
+        default=None, description="file: .jsonl, .json or .csv, also with .gz or .xz; .parquet"
+    )
+    dataset: str | None = Field(
+        default=None, description="id of a data set on the hub (user/set[@revision][/folder]), instead of path"
+    )
     subset: str | None = Field(default=None, description="the hub data set's configuration")
     split: str | None = Field(default=None, description="split of the hub data set")
     revision: str | None = Field(default=None, description="commit, tag or branch of the hub data set")
@@ -70,6 +78,7 @@ class DataSource(Section):
     prompt_field: str | None = Field(default=None, description="name of the prompt's field")
     response_field: str | None = Field(default=None, description="name of the answer's field")
     response: Answers | None = Field(default=None, description="a fixed answer, or several to draw from")
+    turns: Turns = Field(default="first", description="what is read of a conversation")
     max_unusable: float = Field(default=0.1, ge=0, le=1, description="share of the records that may be unusable")
     template: Template = Field(default="auto", description="how prompt and answer become one text")
     template_name: str | None = Field(default=None, description="which of the tokenizer's chat templates")

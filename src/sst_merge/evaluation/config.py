@@ -9,10 +9,23 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
+from ..hub_names import HubName, is_here
 from ..yaml_config import FilePath, ModelReference, OutputPath, Section, beside_or_here
 from .settings import ModelSettings
 
 __all__ = ["EvaluationConfig", "JudgeModel", "NamedFolder"]
+
+
+class _Place(str):
+    """A path that remembers how it was written, which may have been a name of the hub."""
+
+    __slots__ = ("written",)
+    written: str
+
+    def __new__(cls, path: Path, written: str) -> "_Place":
+        made = super().__new__(cls, str(path))
+        made.written = written
+        return made
 
 
 def _folder(info: ValidationInfo) -> Path:
@@ -21,7 +34,7 @@ def _folder(info: ValidationInfo) -> Path:
 
 def _adapter_place(text: str, info: ValidationInfo) -> str:
     """A folder beside the configuration or here; ``lab:safety`` is the name of an adapter in a world and stays."""
-    return text if ":" in text else str(beside_or_here(text, _folder(info)))
+    return text if ":" in text else _Place(beside_or_here(text, _folder(info)), text)
 
 
 def _file_or_name(text: str, info: ValidationInfo) -> str:
@@ -52,7 +65,14 @@ class NamedFolder(Section):
     """An adapter, or a folder of adapters; ``[NAME=]FOLDER`` is read as well."""
 
     name: str | None = Field(default=None, description="how tables call it; the folder's name by default")
-    path: Annotated[str, AfterValidator(_adapter_place)] = Field(description="PEFT folder, or a folder of them")
+    path: Annotated[str, AfterValidator(_adapter_place)] = Field(description="PEFT folder, a folder of them, or hub id")
+
+    @property
+    def reference(self) -> str | Path:
+        """What is opened: the path, or where there is none the name on the hub (or of a world), as a text."""
+        written = getattr(self.path, "written", self.path)
+        here = is_here(self.path) or (":" not in written and HubName.parse(written) is None)
+        return Path(self.path) if here else str(written)
 
     @model_validator(mode="before")
     @classmethod
@@ -81,8 +101,8 @@ class _Request(Section):
     )
     adapters: tuple[NamedFolder, ...] = Field(
         default=(),
-        description="PEFT folder (or lab:NAME), or a folder of them; repeatable",
-        json_schema_extra={"flag": "--adapter", "metavar": "[NAME=]FOLDER"},
+        description="PEFT folder (or lab:NAME), a folder of them, or hub id; repeatable",
+        json_schema_extra={"flag": "--adapter", "metavar": "[NAME=]FOLDER|ID"},
     )
     adapter_folders: tuple[FilePath, ...] = Field(
         default=(),

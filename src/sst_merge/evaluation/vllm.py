@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..data_loader import base_folder
 from ..errors import AdapterError, ConfigError
 from .adapters import EvaluatedAdapter
 from .settings import ModelSettings
@@ -46,14 +47,15 @@ class VllmModels:
                 "lora_local_path": str(adapters[0].path),
                 "max_lora_rank": _room(max(adapter.rank for adapter in adapters)),
             }
+        access, fetched = settings.access, settings.access.of(base)  # vLLM itself knows no folders in repositories
         self.batch_size = _STEP if settings.batch_size == "auto" else settings.batch_size
         self.lm: TemplateLM = VLLM(
-            pretrained=base,
+            pretrained=str(base_folder(base, access)) if "subfolder" in fetched else access.repo(base),
             dtype=settings.dtype,
             tensor_parallel_size=settings.tensor_parallel,
             seed=settings.seed,
             batch_size="auto",
-            revision=settings.base_revision,
+            revision=None if "subfolder" in fetched else fetched.get("revision"),
             trust_remote_code=settings.trust_remote_code,
             **options,
         )

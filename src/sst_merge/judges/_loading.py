@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from ..data_loader import PLAIN
+from ..data_loader.hub import look_up
 from ..errors import DataError
 from .contract import JudgeSettings
 
@@ -34,17 +36,21 @@ class LazyModel:
         if self._loaded is None:
             import transformers
 
+            repo, keywords = PLAIN.repo(self.id), PLAIN.of(self.id)
+            if (name := PLAIN.hub_name(self.id)) is not None:
+                look_up(name, self._refusal)
             build: Callable[..., Any] = getattr(transformers, self._head).from_pretrained
             try:
-                tokenizer = transformers.AutoTokenizer.from_pretrained(self.id, trust_remote_code=False)
-                network = build(self.id, dtype=self._dtype, trust_remote_code=False)
+                tokenizer = transformers.AutoTokenizer.from_pretrained(repo, **keywords)
+                network = build(repo, dtype=self._dtype, **keywords)
             except (OSError, ValueError) as error:
-                raise DataError(
-                    f"judge {self.id} cannot be loaded: {error}; {self._licence}, or give a folder that holds it"
-                ) from error
+                raise self._refusal(str(error)) from error
             if tokenizer.pad_token_id is None:
                 tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
             # Sequence classifiers read their verdict at the last token that is not padding.
             network.config.pad_token_id = tokenizer.pad_token_id
             self._loaded = network.to(self.device).eval(), tokenizer
         return self._loaded
+
+    def _refusal(self, said: str) -> DataError:
+        return DataError(f"judge {self.id} cannot be loaded: {said}; {self._licence}, or give a folder that holds it")

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from ..data_loader.hub import HubOrigin, short_name
 from ..errors import AdapterError
 from ..files import file_sha256
 from ..reading import reads
@@ -18,8 +19,9 @@ from .factors import LoraFactors
 from .header import WEIGHTS_NAME, ModuleLayout, natural_key, read_header
 from .layouts import ModuleKind
 from .opening import fitting_task_type
+from .places import adapter_place
 from .settings import CONFIG_NAME, read_settings
-from .sources import FileSource, MemorySource, RenamedSource, Source
+from .sources import FileSource, MemorySource, RemoteSource, RenamedSource, Source
 from .whole_weights import WholeWeight, names_held
 from .writing import Ranks, write_adapter
 
@@ -48,6 +50,8 @@ class Adapter:
         modules_to_save: PEFT's field of that name, as far as ``whole`` has tensors of it.
         notes: what PEFT would read otherwise, as sentences.
         leave_out: names of modules that it was loaded without.
+        origin: repository and commit of the hub that it was fetched from, or None.
+        is_fetched: False where its weights stayed on the hub (``headers_only``), so that no value can be read.
 
     Raises:
         AdapterError: unknown role, or a weight that is not finite.
@@ -77,6 +81,8 @@ class Adapter:
     leave_out: tuple[str, ...]
     _layouts: Mapping[str, ModuleLayout] = field(repr=False)
     _source: Source = field(repr=False)
+    origin: HubOrigin | None = None
+    is_fetched: bool = True
 
     def __post_init__(self) -> None:
         if self.role not in get_args(Role):
@@ -95,26 +101,39 @@ class Adapter:
         weight: float = 1.0,
         drop_modules_to_save: bool = False,
         leave_out: Collection[str] = (),
+        headers_only: bool = False,
+        looked_at: Path | None = None,
     ) -> "Adapter":
         """Open a PEFT LoRA folder; reads its configuration and the header of its safetensors file.
 
         Args:
-            path: the folder.
-            name: the folder's own name by default.
+            path: the folder; a ``str`` may also name a repository of the hub (``user/name``, ``user/name@revision``,
+                ``user/name/folder``), which is fetched. A folder of that name goes first.
+            name: the folder's or repository's own name by default.
             role: ``utility`` or ``safety``.
             weight: factor in a weighted merge.
             drop_modules_to_save: leave whole trained weights (``modules_to_save``, saved embeddings) out; they are
                 kept beside the factors otherwise (``whole``).
             leave_out: modules to leave out, by their names or the ends of their names, such as a convolution.
+            headers_only: leave the weights of a repository on the hub: everything but values can be asked. An adapter
+                with whole weights is fetched all the same, because what is done with them depends on their values.
+            looked_at: where a folder of the repository's name was looked for before, for messages.
 
         Raises:
             AdapterError: anything under which ΔW = s·B·A would not be exact (:mod:`.settings`, :mod:`.header`).
         """
-        folder = Path(path)
+        place = adapter_place(path, weights=not headers_only, looked_at=looked_at)
+        folder = place.folder
         settings = read_settings(folder)
-        header = read_header(folder, settings, drop_modules_to_save=drop_modules_to_save, leave_out=leave_out)
+        header = read_header(
+            folder, settings, drop_modules_to_save=drop_modules_to_save, leave_out=leave_out, tensors=place.tensors
+        )
+        if header.whole and place.tensors is not None:
+            place = adapter_place(path)
+            header = read_header(folder, settings, drop_modules_to_save=drop_modules_to_save, leave_out=leave_out)
+        file = folder / WEIGHTS_NAME
         return cls(
-            name=folder.resolve().name if name is None else name,
+            name=short_name(path) if name is None else name,
             role=role,
             weight=weight,
             path=folder,
@@ -124,10 +143,14 @@ class Adapter:
             left_out=header.left_out,
             whole=MappingProxyType(dict(header.whole)),
             modules_to_save=names_held(settings.modules_to_save, header.whole),
-            notes=header.notes,
+            notes=(*place.notes, *header.notes),
             leave_out=tuple(leave_out),
             _layouts=MappingProxyType({module: entry.layout for module, entry in header.modules.items()}),
-            _source=FileSource(folder / WEIGHTS_NAME, header.modules),
+            _source=FileSource(file, header.modules)
+            if place.tensors is None
+            else RemoteSource(str(path), header.modules),
+            origin=place.origin,
+            is_fetched=place.tensors is None,
         )
 
     @classmethod

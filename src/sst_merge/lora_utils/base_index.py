@@ -8,6 +8,7 @@ from types import MappingProxyType
 from torch import nn
 
 from ..data_loader import PLAIN, BaseAccess, empty_model
+from ..data_loader.base_files import find_base_repo
 from ..errors import BaseModelError
 from ..reading import reads
 from .layouts import ModuleKind, ModuleShape, shape_of_layer
@@ -59,8 +60,9 @@ class BaseModelIndex:
             BaseModelError: no configuration there, or transformers cannot build the architecture.
         """
         built = empty_model(base, modules=modules, task_type=task_type, generative=generative, access=access)
-        commit = getattr(getattr(built.model, "config", None), "_commit_hash", None)
-        return replace(cls.of(built.model, name=str(base)), class_name=built.class_name, commit=commit)
+        repo = find_base_repo(base, access)
+        commit = None if repo is None else repo.commit
+        return replace(cls.of(built.model, name=access.repo(base)), class_name=built.class_name, commit=commit)
 
     @classmethod
     def of(cls, model: nn.Module, *, name: str = "model") -> "BaseModelIndex":

@@ -3,12 +3,13 @@
 Only names and first bytes are looked at here.
 """
 
-import re
+import fnmatch
+from collections.abc import Collection
 from pathlib import Path
 
 from ..errors import AdapterError
 
-__all__ = ["CONFIG_NAME", "MLX_WAY_OUT", "WEIGHTS_NAME", "find_config", "find_weights"]
+__all__ = ["CONFIG_NAME", "MLX_WAY_OUT", "WEIGHTS_NAME", "find_config", "find_weights", "no_weights"]
 
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
@@ -18,7 +19,6 @@ MLX_WAY_OUT = (
 )
 _LIGHTNING = "load it where it was trained and call save_pretrained of the PEFT model in it"
 _LFS = b"version https://git-lfs.github.com/spec/v1"
-_MOST_NAMES = 5
 # Pattern of a file's name → what the folder is, and what to do. The first that fits is said.
 _OTHER_KINDS = (
     ("adapters.safetensors", f"an mlx-lm adapter; {MLX_WAY_OUT}"),
@@ -38,7 +38,7 @@ def find_config(folder: Path) -> Path:
     """The configuration of an adapter.
 
     Raises:
-        AdapterError: no folder, or one without it; the message names the adapters below it, or what it holds instead.
+        AdapterError: no folder, or one without it; the message names what it holds instead.
     """
     file = folder / CONFIG_NAME
     if not folder.is_dir():
@@ -47,15 +47,8 @@ def find_config(folder: Path) -> Path:
     if file.is_file():
         _refuse_pointer(file)
         return file
-    adapters = _adapters_below(folder)
-    if adapters:
-        shown = ", ".join(adapters[:_MOST_NAMES]) + (", ..." if len(adapters) > _MOST_NAMES else "")
-        raise AdapterError(
-            f"{folder}: no {CONFIG_NAME}, but {len(adapters)} adapter{'s' * (len(adapters) > 1)} below it: {shown}; "
-            f"give one of these folders, such as {folder / adapters[-1]}"
-        )
     raise AdapterError(
-        f"{folder}: no {CONFIG_NAME}{_other_kind(folder)}; expected a folder written by PEFT's save_pretrained"
+        f"{folder}: no {CONFIG_NAME}{_other_kind(_names(folder))}; expected a folder written by PEFT's save_pretrained"
     )
 
 
@@ -69,23 +62,30 @@ def find_weights(folder: Path) -> Path:
     if file.is_file():
         _refuse_pointer(file)
         return file
-    shards = sorted(path.name for path in folder.glob("adapter_model*-of-*")) or sorted(
-        path.name for path in folder.glob("adapter_model*.index.json")
-    )
+    raise AdapterError(no_weights(str(folder), _names(folder)))
+
+
+def no_weights(where: str, names: Collection[str]) -> str:
+    """What is wrong with files that hold no weights that are read here, and what they are instead.
+
+    Args:
+        where: that they lie, for the message.
+        names: of the files, relative.
+    """
+    top = sorted(name for name in names if "/" not in name)
+    shards = fnmatch.filter(top, "adapter_model*-of-*") or fnmatch.filter(top, "adapter_model*.index.json")
     if shards:
-        raise AdapterError(
-            f"{folder}: no {WEIGHTS_NAME}, but {shards[0]}: the weights are in shards, which PEFT does not read "
+        return (
+            f"{where}: no {WEIGHTS_NAME}, but {shards[0]}: the weights are in shards, which PEFT does not read "
             f"either; join them into one {WEIGHTS_NAME}, or load and save the adapter where it was trained"
         )
-    pickles = sorted(path.name for path in folder.glob("*.bin"))
+    pickles = fnmatch.filter(top, "*.bin")
     if pickles:
-        raise AdapterError(
-            f"{folder}: found {', '.join(pickles)} but no {WEIGHTS_NAME}; a pickle can run code and is never "
+        return (
+            f"{where}: found {', '.join(pickles)} but no {WEIGHTS_NAME}; a pickle can run code and is never "
             f"opened. Load the adapter with PEFT where you trust it and save it with safe_serialization=True"
         )
-    raise AdapterError(
-        f"{folder}: no {WEIGHTS_NAME}{_other_kind(folder)}; expected a folder written by PEFT's save_pretrained"
-    )
+    return f"{where}: no {WEIGHTS_NAME}{_other_kind(names)}; expected a folder written by PEFT's save_pretrained"
 
 
 def _refuse_pointer(file: Path) -> None:
@@ -101,19 +101,17 @@ def _refuse_pointer(file: Path) -> None:
         )
 
 
-def _adapters_below(folder: Path) -> list[str]:
-    """Folders with an adapter in them, one or two levels down, in natural order."""
-    found = {file.parent for pattern in (f"*/{CONFIG_NAME}", f"*/*/{CONFIG_NAME}") for file in folder.glob(pattern)}
-
-    def key(name: str) -> list[tuple[int, str]]:
-        return [(int(digits or 0), text) for text, digits in re.findall(r"(\D*)(\d*)", name)]
-
-    return sorted((str(path.relative_to(folder)) for path in found), key=lambda name: (name.count("/"), key(name)))
+def _names(folder: Path) -> list[str]:
+    """Files of a folder, and those of its checkpoints."""
+    found = [*folder.iterdir(), *folder.glob("checkpoints/*")]
+    return [file.relative_to(folder).as_posix() for file in found]
 
 
-def _other_kind(folder: Path) -> str:
+def _other_kind(names: Collection[str]) -> str:
     for pattern, kind in _OTHER_KINDS:
-        found = next(iter(sorted(folder.glob(pattern))), None)
-        if found is not None:
-            return f", but {found.name}: {kind}"
+        found = sorted(
+            name for name in names if fnmatch.fnmatch(name, pattern) and name.count("/") == pattern.count("/")
+        )
+        if found:
+            return f", but {found[0].rpartition('/')[2]}: {kind}"
     return ""

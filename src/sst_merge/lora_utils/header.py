@@ -91,7 +91,12 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
 
 
 def read_header(
-    folder: Path, settings: LoraSettings, *, drop_modules_to_save: bool = False, leave_out: Collection[str] = ()
+    folder: Path,
+    settings: LoraSettings,
+    *,
+    drop_modules_to_save: bool = False,
+    leave_out: Collection[str] = (),
+    tensors: Mapping[str, tuple[str, tuple[int, ...]]] | None = None,
 ) -> Header:
     """Sort a folder's tensors into modules and check every shape; no tensor is read.
 
@@ -100,12 +105,13 @@ def read_header(
         settings: its configuration.
         drop_modules_to_save: leave whole trained weights out of the adapter.
         leave_out: modules to leave out, by their names or the ends of their names.
+        tensors: tensor name → type and shape, where the header was read elsewhere and the file is not in the folder.
 
     Raises:
         AdapterError: no safetensors file, or any tensor that does not fit the configuration exactly.
     """
-    file = find_weights(folder)
-    tensors = _open_header(file)
+    file = find_weights(folder) if tensors is None else folder / WEIGHTS_NAME
+    tensors = _open_header(file) if tensors is None else tensors
     _refuse_empty(file, tensors)
     if settings.bias != "none":
         _refuse_biases(file, tensors, settings)

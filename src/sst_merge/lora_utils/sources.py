@@ -7,7 +7,7 @@ the process with the mapping: twenty 7B-size adapters stay at the size of one la
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,7 +17,7 @@ from ..errors import AdapterError
 from .factors import LoraFactors
 from .header import ModuleEntry
 
-__all__ = ["FileSource", "MemorySource", "RenamedSource", "Source"]
+__all__ = ["FileSource", "MemorySource", "RemoteSource", "RenamedSource", "Source"]
 
 
 class Source(Protocol):
@@ -110,6 +110,45 @@ class MemorySource:
     def is_scaled_away(self, module: str) -> bool:
         """Never: the scale is in the factors."""
         return False
+
+
+@dataclass(frozen=True)
+class RemoteSource:
+    """A file that stayed on the hub: what its header and the configuration say is known, no value is.
+
+    Attributes:
+        name: of the repository, as the user wrote it, for messages.
+        entries: canonical module name → where its factors lie.
+    """
+
+    name: str
+    entries: Mapping[str, ModuleEntry]
+
+    def read(self, module: str, dtype: torch.dtype | None) -> LoraFactors:
+        """Refused.
+
+        Raises:
+            AdapterError: always.
+        """
+        self._refuse(module)
+
+    def check(self, module: str) -> bool:
+        """Refused.
+
+        Raises:
+            AdapterError: always.
+        """
+        self._refuse(module)
+
+    def is_scaled_away(self, module: str) -> bool:
+        """Whether a module's scale is 0, whatever its tensors hold."""
+        return self.entries[module].scale == 0
+
+    def _refuse(self, module: str) -> NoReturn:
+        raise AdapterError(
+            f"{self.name}: the values of module {module!r} are on the hub, of which only the header was read; load the "
+            f"adapter without headers_only"
+        )
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,30 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from ..data_loader import BaseAccessFields, DataSource, is_builtin
 from ..data_loader.builtin import BUILTIN_FILES
+from ..data_loader.hub import short_name
 from ..folder_names import named_apart
-from ..yaml_config import FilePath, ModelReference, OutputPath, Section, Seed, load_yaml_config, tensor_files_beside
+from ..hub_names import HubName, is_here
+from ..yaml_config import (
+    ModelReference,
+    OutputPath,
+    PathOrHubName,
+    Section,
+    Seed,
+    load_yaml_config,
+    tensor_files_beside,
+)
 
 __all__ = [
     "AdapterConfig",
@@ -36,15 +54,29 @@ class AdapterConfig(Section):
         description="how messages and the report call it; by default the folder's, or its parents' where several "
         "share one",
     )
-    path: FilePath = Field(description="PEFT folder")
+    path: PathOrHubName = Field(description="PEFT folder, or name on the hub: user/name[@revision][/folder]")
     role: Literal["utility", "safety"] = Field(default="utility", description="what it brings")
     weight: float = Field(default=1.0, description="factor in the merge")
     data: DataSource | None = Field(default=None, description="benign data of this adapter alone")
+    _written: str = PrivateAttr(default="")
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _keep_what_was_written(cls, raw: Any, handler: ModelWrapValidatorHandler["AdapterConfig"]) -> "AdapterConfig":
+        made = handler(raw)
+        if isinstance(raw, Mapping):
+            made._written = str(raw.get("path"))
+        return made
+
+    @property
+    def reference(self) -> str | Path:
+        """What is opened: the path, or where there is none the name on the hub, as a text."""
+        return self.path if is_here(self.path) or HubName.parse(self._written) is None else self._written
 
     @property
     def label(self) -> str:
-        """Its name, or its folder's."""
-        return self.name or self.path.resolve().name
+        """Its name, or its folder's or repository's."""
+        return self.name or short_name(self.reference)
 
 
 class DataSection(Section):
@@ -135,14 +167,14 @@ class MergeConfig(BaseAccessFields):
 
     base_model: ModelReference | None = Field(
         default=None,
-        description="hub id or folder; needed by methods that read data",
+        description="hub id (user/name[@revision][/folder]) or folder; needed by methods that read data",
         json_schema_extra={"also": ["--base"]},
     )
     tokenizer: ModelReference | None = Field(
         default=None, description="folder or hub id; by default the adapters' own where they agree, else the base's"
     )
     aligned_base_model: ModelReference | None = Field(
-        default=None, description="local folder of the aligned base; for methods that compare it with base_model"
+        default=None, description="folder or hub id of the aligned base; for methods that compare it with base_model"
     )
     adapters: tuple[AdapterConfig, ...] = Field(min_length=1, description="what is merged")
     data: DataSection = DataSection()

@@ -134,6 +134,12 @@ class MergePlan:
         """
         found = []
         for done, adapter in enumerate(self.adapters, start=1):
+            if not adapter.is_fetched:
+                found.append(
+                    f"adapter {adapter.name!r}: its weights are on the hub and were not fetched, so its values are not "
+                    f"checked yet (NaN, factors of zeros)"
+                )
+                continue
             zero = adapter.check_values()
             if len(zero) == len(adapter.modules) and not adapter.is_scaled_away:
                 found.append(
@@ -272,8 +278,14 @@ def plan_merge(
         ),
         carried=carried,
         task_type=task_type,
-        provenance=provenance,
+        provenance={**provenance, **_origins(adapters)},
     )
+
+
+def _origins(adapters: Sequence[Adapter]) -> dict[str, object]:
+    """Repositories and commits of the adapters that come from the hub; nothing where none does."""
+    found = {adapter.name: adapter.origin.to_dict() for adapter in adapters if adapter.origin is not None}
+    return {"adapters": found} if found else {}
 
 
 def _folders(adapter: Adapter, base: BaseModelIndex | None, base_model: str | None) -> list[str]:

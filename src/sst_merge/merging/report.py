@@ -28,7 +28,8 @@ class AdapterRecord:
         name: as in the configuration.
         role: ``utility`` or ``safety``.
         weight: factor in the merge.
-        path: folder as given where that was relative, else its last name; None for an adapter in memory.
+        path: folder as given where that was relative, else its last name; of one from the hub the repository; None for
+            an adapter in memory.
         base_model: base that its configuration names.
         task_type: that its configuration names.
         files: file name → SHA-256.
@@ -49,7 +50,7 @@ class AdapterRecord:
             name=adapter.name,
             role=adapter.role,
             weight=adapter.weight,
-            path=_recorded_path(adapter.path),
+            path=_recorded_path(adapter.path) if adapter.origin is None else adapter.origin.name,
             base_model=adapter.base_model,
             task_type=adapter.task_type,
             files=adapter.fingerprints(),
@@ -106,7 +107,7 @@ class MergeReport:
             empty where none was given.
         output: type, largest rank, task type and SHA-256 of the written files; empty before writing.
         provenance: where base and data come from: class, revision and commit of the base, what was allowed to be read
-            of it, revisions of data sets; empty where the caller says nothing.
+            of it, revisions of data sets and adapters of the hub; empty where there is nothing to say.
         whole_weights: tensor name → adapter and shape of what is written as it is (heads, embeddings).
         threads: that the algebra ran on; a model's own passes, which some methods need, take as many as torch has.
     """

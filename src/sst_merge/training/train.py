@@ -111,7 +111,7 @@ def train_adapter(
     loop = _Loop(model, plan, tokenizer, recipe, place, dtype)
     state = loop.run(checkpoint, progress, f"training {out.name}")
     with atomic_folder(out, force=force) as folder:
-        _write_adapter(loop.model, folder, str(base), recipe)
+        _write_adapter(loop.model, folder, access.repo(base), recipe)
         report = TrainingReport(
             base=fingerprint,
             role=role,
@@ -134,7 +134,7 @@ def train_adapter(
             versions=deciding_versions(),
             files={file.name: file_sha256(file) for file in sorted(folder.iterdir())},
         )
-        write_report(report, folder, str(base))
+        write_report(report, folder, access.repo(base))
     checkpoint.remove()
     return report
 

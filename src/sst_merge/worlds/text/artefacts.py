@@ -14,6 +14,7 @@ from ...data_loader import Row, load_base_model, resolve_device
 from ...errors import AdapterError, DataError
 from ...files import atomic_folder
 from ...lora_utils import Adapter, BaseModelIndex, check_against_base
+from ...lora_utils.places import adapter_place
 from ..outcomes import HARM, task_kind
 from ..updates import UpdatedModel, adapters_update
 from ..world import ALIGNED, BASES, SAFETY, UNALIGNED, Artefact
@@ -86,9 +87,10 @@ class TextArtefacts:
             return make_base(self.config)
         given = self._given(artefact)
         if given is not None:
-            folder = fetched(given)
-            if artefact.adapter is not None:
-                self._check_given(artefact, folder)
+            if artefact.adapter is None:
+                return fetched(given)
+            folder = find_reference(given) or adapter_place(given).folder
+            self._check_given(artefact, folder)
             return folder
         folder = self._place(artefact)
         if not folder.is_dir():

@@ -9,9 +9,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...data_loader import load_tokenizer
+from ...data_loader import BaseAccess, base_folder, load_tokenizer
+from ...data_loader.base_files import has_weights
+from ...data_loader.hub import fetched_before
 from ...errors import BaseModelError
 from ...files import atomic_folder, file_sha256
+from ...lora_utils.folders import WEIGHTS_NAME
 from .config import BaseChoice, TextConfig
 
 if TYPE_CHECKING:
@@ -142,17 +145,16 @@ def find_reference(reference: str, revision: str | None = None) -> Path | None:
     """
     if Path(reference).is_dir():
         return Path(reference)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(reference, revision=revision, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError):
+    name = BaseAccess(revision=revision).hub_name(reference)
+    snapshot = None if name is None else fetched_before(name)
+    if name is None or snapshot is None:
         return None
+    folder = snapshot / name.subfolder
+    return folder if (folder / WEIGHTS_NAME).is_file() or has_weights(folder) else None
 
 
 def fetched(reference: str, revision: str | None = None) -> Path:
-    """A folder, or the snapshot of a hub id, fetched where it is not on this machine.
+    """A base's folder, or the snapshot of a hub id, fetched where it is not on this machine.
 
     Args:
         reference: folder or hub id.
@@ -164,20 +166,8 @@ def fetched(reference: str, revision: str | None = None) -> Path:
     Raises:
         BaseModelError: neither a folder nor a hub id that can be fetched.
     """
-    found = find_reference(reference, revision)
-    if found is not None:
-        return found
-    from huggingface_hub import snapshot_download
-
-    try:
-        patterns = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
-        return Path(snapshot_download(reference, revision=revision, allow_patterns=patterns))
-    except (OSError, ValueError) as error:
-        first = str(error).strip().partition("\n")[0]
-        raise BaseModelError(
-            f"{reference!r} is no folder, and cannot be fetched from the hub ({first}); expected a folder as "
-            "transformers or PEFT writes it, or a hub id that this machine can reach"
-        ) from error
+    # What is here stays, so that an experiment goes on with the commit that it began with.
+    return find_reference(reference, revision) or base_folder(reference, BaseAccess(revision=revision))
 
 
 def make_base(config: TextConfig) -> Path:
