@@ -90,7 +90,6 @@ def test_refusals_come_before_anything_is_fetched(hub: Any, place: Path) -> None
             f"data set org/rows: no such folder here, and on the hub: org/rows is gated: accept its licence at "
             f"{hub.url}/datasets/org/rows",
         ),
-        (("--adapter", "user/code", "--adapter", "user/code@v1"), "two adapters are called 'code'"),
     ):
         failed = call("merge", *arguments, "--output", "out", "--dry-run")
         assert failed.exit_code == 2 and said in failed.output, failed.output
