@@ -1,6 +1,7 @@
-"""Teachers: what they said is kept truly, J and its gradient are those of the whole model, and steps never go astray."""
+"""Teachers: what they said is kept truly, J and its gradient are the whole model's, and steps never go astray."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,11 +9,16 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from sst_merge import merge
 from sst_merge.data_loader.batch import Batch
-from sst_merge.errors import DataError
+from sst_merge.errors import DataError, MergeError
 from sst_merge.fim_calculator import CoreModel, build_spaces, role_patches
 from sst_merge.lora_utils import Adapter, LoraFactors
+from sst_merge.methods import MergeProblem
+from sst_merge.sst import SSTMerge, SSTOptions, teacher_objective, teacher_refine
 from sst_merge.sst.teacher_objective import Teacher, TeacherObjective
+from sst_merge.sst.teacher_refine import refine_by_teachers
+from sst_merge.sst.teachers import teachers_of
 from sst_merge.sst.top_distribution import TopDistribution
 
 SHAPES = {"model.layers.0.self_attn.q_proj": (16, 16), "model.layers.1.mlp.down_proj": (16, 24)}
@@ -125,3 +131,170 @@ def test_objective_and_gradient_are_those_of_the_whole_model(relative_error: Any
             assert relative_error(halves[0][m] + halves[1][m], expected[m]) < 1e-9
         with pytest.raises(DataError, match="no teacher has held prompts"):
             TeacherObjective(attached, teachers, "held")
+
+
+def calibration(seed: int, n: int) -> list[Batch]:
+    """Rows of few different tokens, so that what is learnt on some holds on others."""
+    ids = torch.randint(0, 5, (n, 7), generator=torch.Generator().manual_seed(seed))
+    return [Batch(ids, torch.ones_like(ids), ids.where(torch.arange(7) > 2, -100))]
+
+
+OWN = {"one": calibration(5, 16), "two": calibration(6, 16)}
+HARM, GENERAL = calibration(1, 16), calibration(2, 16)
+DATA = {"harm": HARM, "benign": [*OWN["one"], *GENERAL], "adapter_benign": OWN}
+TAUGHT = {"refine": "teachers", "utility": "fisher"}
+
+
+def problem_of(model: Any, adapters: Sequence[Adapter], **changed: Any) -> MergeProblem:
+    given = {**DATA, **changed}
+    spaces = build_spaces(adapters, dtype=torch.float64)
+    return MergeProblem(adapters, spaces, model, given["harm"], given["benign"], given["adapter_benign"])
+
+
+def rows(batches: Sequence[Batch]) -> list[tuple[int, ...]]:
+    return sorted(tuple(ids.tolist()) for batch in batches for ids in batch.input_ids)
+
+
+def test_everyone_teaches_on_what_is_their_own(model: Any, adapters: Any) -> None:
+    weighted = [adapters[0].with_(weight=3.0), *adapters[1:]]
+    sst = SSTMerge(problem_of(model, weighted), SSTOptions(mu=0.5, **TAUGHT))
+    found = {teacher.name: teacher for teacher in teachers_of(sst, 2.0)}
+    weights = {name: teacher.weight for name, teacher in found.items()}
+    assert weights == {"one": 0.75, "two": 0.25, "base": 0.5, "safety": 2.0}
+    prompts = {"one": OWN["one"], "two": OWN["two"], "base": GENERAL, "safety": HARM}
+    for name, teacher in found.items():
+        assert rows([*teacher.fit, *teacher.held]) == rows(prompts[name])
+        assert teacher.fit and teacher.held
+    assert found["base"].cores is None
+    for module, core in sst.each["one"].items():  # itself, whatever its weight
+        torch.testing.assert_close(found["one"].cores[module], core)
+    assert [teacher.name for teacher in teachers_of(sst, 0.0)] == ["one", "two", "base"]
+    # Without data of its own a skill is taught by the skills' merge, on what is nobody's.
+    sst = SSTMerge(problem_of(model, weighted, adapter_benign={"one": OWN["one"]}), SSTOptions(mu=0.5))
+    found = {teacher.name: teacher for teacher in teachers_of(sst, 2.0)}
+    assert found["merged skills"].cores is sst.utility
+    assert rows([*found["merged skills"].fit, *found["merged skills"].held]) == rows(GENERAL)
+    assert found["merged skills"].weight == 0.25 and "base" not in found
+    # An aligned base is its own teacher on harmful prompts.
+    sst = SSTMerge(problem_of(model, weighted[:2]), SSTOptions(mu=0.5, aligned_base=True, **TAUGHT))
+    *_, safe = teachers_of(sst, 2.0)
+    assert (safe.name, safe.cores, safe.weight) == ("aligned base", None, 2.0)
+    assert rows([*safe.fit, *safe.held]) == rows(HARM)
+    for bad in (-1.0, 0.0):
+        wrong = [a.with_(weight=bad) for a in adapters[:2]] + adapters[2:]
+        with pytest.raises(MergeError, match="refine: teachers needs weights ≥ 0"):
+            teachers_of(SSTMerge(problem_of(model, wrong), SSTOptions(mu=0.5, refine="teachers")), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "options", "names"),
+    [
+        ((0, 2), {"utility": "sum"}, ["one", "base", "safety"]),
+        ((0, 1, 2), {"inputs": "wide"}, ["one", "two", "base", "safety"]),
+        ((0, 1), {"inputs": "wide"}, ["one", "two", "base"]),
+        ((0, 1), {"aligned_base": True}, ["one", "two", "base", "aligned base"]),
+        ((0, 2), {"filter": {"hard": 3}, "mu": None, "utility": "sum"}, ["one", "base", "safety"]),
+    ],
+    ids=["one skill", "skills and safety", "skills alone", "aligned base", "hard filter"],
+)
+def test_every_kind_of_merge_comes_nearer_to_its_teachers(
+    model: Any, adapters: Any, chosen: tuple[int, ...], options: dict[str, Any], names: list[str]
+) -> None:
+    """J on held-out prompts, of the whole model with ΔW formed, is what the report says and falls."""
+    picked = [adapters[i] for i in chosen]
+    settings = {"mu": 0.5, **TAUGHT, **options}
+    settings = {name: value for name, value in settings.items() if value is not None}
+    own = {a.name: OWN[a.name] for a in picked if a.role == "utility"}
+    data = DATA | {"adapter_benign": own}
+    found = merge(picked, "sst", model=model, compute_dtype=torch.float64, seed=4, **data, **settings)
+    said = found.report.method_report["teachers"]
+    assert [teacher["teacher"] for teacher in said["teachers"]] == names
+    assert said["held_out"]["after"] < 0.95 * said["held_out"]["before"]
+    assert said["steps"] >= said["passes"] >= said["best_pass"] > 0 and said["kept_bytes"] > 0
+    problem = replace(problem_of(model, picked, adapter_benign=own), seed=4)
+    sst = SSTMerge(problem, SSTOptions.model_validate(settings))
+    nu = 0.0 if sst.skills_alone else 1.0 / settings.get("mu", 1.0)
+    spaces, total = sst.problem.spaces, 0.0
+    cores = {m: space.left.T @ found.adapter.delta(m, dtype=torch.float64) @ space.right for m, space in spaces.items()}
+    for teacher in teachers_of(sst, nu):
+        total += teacher.weight * float(dense_divergence(model, spaces, teacher.cores, cores, teacher.held).detach())
+    assert said["held_out"]["after"] == pytest.approx(total, rel=1e-5)
+    assert any("skills alone" in warning for warning in found.report.warnings) == (names[-1] == "base")
+
+
+def test_the_best_point_is_kept_and_never_worse_than_the_start(model: Any, adapters: Any, monkeypatch: Any) -> None:
+    """Steps far too large find nothing better, so the start comes back, after as many looks as patience allows."""
+    sst = SSTMerge(problem_of(model, adapters), SSTOptions(mu=0.5, **TAUGHT))
+    start = sst.merged(mu=0.5)
+    monkeypatch.setattr(teacher_refine, "_LEARNING_RATE", 30.0)
+    wild = sst.taught(start, 2.0)
+    assert (wild.after, wild.best_pass, wild.passes) == (wild.before, 0, 6)
+    assert all(torch.equal(wild.cores[m], start[m]) for m in SHAPES)
+    # The best point is the best of all that were looked at.
+    monkeypatch.setattr(teacher_refine, "_LEARNING_RATE", 0.3)
+    looked: list[float] = []
+
+    class Watched(TeacherObjective):
+        def total(self, divergences: Sequence[float]) -> float:
+            looked.append(super().total(divergences))
+            return looked[-1]
+
+    found = refine_by_teachers(model, sst.problem.spaces, teachers_of(sst, 2.0), start, objective=Watched)
+    assert found.after == min(looked) < looked[0] == found.before
+    with CoreModel(model, sst.problem.spaces) as attached:
+        held = TeacherObjective(attached, teachers_of(sst, 2.0), "held")
+        assert held.total(held.divergences(found.cores)) == found.after
+
+
+def test_teachers_are_asked_again_where_there_is_no_room(model: Any, adapters: Any, monkeypatch: Any) -> None:
+    sst = SSTMerge(problem_of(model, adapters), SSTOptions(mu=0.5, **TAUGHT))
+    start = sst.merged(mu=0.5)
+    kept = sst.taught(start, 2.0)
+    monkeypatch.setattr(teacher_objective, "_KEPT_BYTES", 0)
+    again = sst.taught(start, 2.0)
+    assert again.kept_bytes == 0 < kept.kept_bytes
+    assert all(torch.equal(kept.cores[m], again.cores[m]) for m in SHAPES)
+
+
+def test_the_closed_form_is_the_first_newton_step(build: Any, relative_error: Any, model: Any) -> None:
+    """Teachers near the base: the Fisher-weighted merge is one Newton step on J, and leaves a third-order gradient."""
+    module = next(iter(SHAPES))
+    experts = []
+    for name, seed in (("one", 11), ("two", 22)):
+        factors = build.random_factors(*SHAPES[module], 2, seed=seed)
+        experts.append(Adapter.from_factors({module: LoraFactors(1e-3 * factors.b, factors.a)}, name=name))
+    spaces = build_spaces(experts, dtype=torch.float64)
+    cores = [role_patches([expert], spaces).utility for expert in experts]
+    data = [some_batches(1, 6), some_batches(2, 6)]
+    teachers = [Teacher(e.name, c, 0.5, d, ()) for e, c, d in zip(experts, cores, data, strict=True)]
+
+    def curvature(teacher: Teacher) -> Tensor:
+        return torch.autograd.functional.hessian(
+            lambda core: dense_divergence(model, spaces, teacher.cores, {module: core}, teacher.fit),
+            teacher.cores[module],
+        ).reshape(16, 16)
+
+    curved = [curvature(teacher) for teacher in teachers]
+    ridge = 1e-6 * torch.eye(16, dtype=torch.float64) * curved[0].trace()
+    pulls = [(f + ridge) @ core[module].reshape(-1) for f, core in zip(curved, cores, strict=True)]
+    merged = torch.linalg.solve(curved[0] + curved[1] + 2 * ridge, pulls[0] + pulls[1]).reshape(4, 4)
+    with CoreModel(model, spaces) as attached:
+        objective = TeacherObjective(attached, teachers, "fit")
+        start = objective.gradient(cores[0])[module]
+        left = objective.gradient({module: merged})[module]
+        newton = cores[0][module] - torch.linalg.solve((curved[0] + curved[1]) / 2 + ridge, start.reshape(-1)).reshape(
+            4, 4
+        )
+    assert float(left.norm()) < 0.01 * float(start.norm())
+    assert relative_error(newton, merged) < 0.02
+
+
+def test_options_that_do_not_go_with_teachers() -> None:
+    for given, message in (
+        ({"calibration_holdout": 0.0}, "stops by held-out prompts"),
+        ({"vila": {}}, "vila leaves some where they are"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            SSTOptions.model_validate({"mu": 1.0, "refine": "teachers", **given})
+    with pytest.raises(ValueError, match="refine"):
+        SSTOptions.model_validate({"refine": "pupils"})

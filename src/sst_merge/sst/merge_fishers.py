@@ -61,7 +61,9 @@ class MergeFishers:
         roles = [a.role for a in problem.adapters]
         if "utility" not in roles:
             raise MergeError("method 'sst' needs at least one adapter of role utility; found only safety adapters")
-        if "safety" not in roles and not options.aligned_base:
+        # Teachers make the skills' merge better without any safety; the closed form would be M_U as it is.
+        self.skills_alone = "safety" not in roles and not options.aligned_base
+        if self.skills_alone and options.refine != "teachers":
             raise MergeError(
                 "method 'sst' found no adapter of role safety: add one, or set aligned_base: true if the base model "
                 "itself is aligned and its safety is to be kept"

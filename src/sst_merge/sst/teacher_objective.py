@@ -19,7 +19,7 @@ from .top_distribution import TOP, TopDistribution
 
 __all__ = ["LESSON", "Lesson", "Teacher", "TeacherObjective"]
 
-LESSON = 16
+LESSON = 8
 """Prompts of one forward and backward pass, at most."""
 
 _KEPT_BYTES = 1 << 29
@@ -131,13 +131,14 @@ class TeacherObjective:
 
     def _divergence(self, index: int, cores: Mapping[str, Tensor]) -> Tensor:
         """Mean over the prompts of a lesson of the mean over their answers' tokens."""
-        said, batch = self._said(index), self.lessons[index].batch
+        said, batch = self.said(index), self.lessons[index].batch
         self.seen += len(batch)
         self.attached.set_point(cores)
         by_token = said.divergence(answer_log_probabilities(self.attached, batch))
         return (by_token * _token_shares(batch).to(by_token)).sum()
 
-    def _said(self, index: int) -> TopDistribution:
+    def said(self, index: int) -> TopDistribution:
+        """What the teacher of a lesson says at its answers."""
         if index in self._kept:
             return self._kept[index]
         lesson = self.lessons[index]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..data_loader.batch import Batch
+from ..errors import MergeError
 from .calibration_split import batch_rows, split_batches
 from .teacher_objective import Teacher
 
@@ -30,10 +31,17 @@ def teachers_of(merge: "MergeFishers", nu: float) -> tuple[Teacher, ...]:
 
     Returns:
         Those that have prompts.
+
+    Raises:
+        MergeError: a skill's weight is negative, or all are 0.
     """
     problem, options = merge.problem, merge.options
     skills = [a for a in problem.adapters if a.role == "utility"]
     total = sum(a.weight for a in skills)
+    if total <= 0 or min(a.weight for a in skills) < 0:
+        raise MergeError(
+            f"refine: teachers needs weights ≥ 0 of the utility adapters, not all 0; found {[a.weight for a in skills]}"
+        )
     own = {a.name: problem.adapter_benign.get(a.name, ()) for a in skills}
     found = []
     for place, skill in enumerate(skills):
