@@ -258,6 +258,7 @@ def test_the_best_point_is_kept_and_never_worse_than_the_start(model: Any, adapt
 
     found = refine_by_teachers(model, sst.problem.spaces, teachers_of(sst, 2.0), start, objective=Watched)
     assert found.after == min(looked) < looked[0] == found.before
+    assert found.looks == tuple(looked[1:]) and len(found.looks) == found.passes // 2
     with CoreModel(model, sst.problem.spaces) as attached:
         held = TeacherObjective(attached, teachers_of(sst, 2.0), "held")
         assert held.total(held.divergences(found.cores)) == found.after

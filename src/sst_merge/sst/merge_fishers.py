@@ -66,7 +66,7 @@ class MergeFishers:
         if self.skills_alone and options.refine != "teachers":
             raise MergeError(
                 "method 'sst' found no adapter of role safety: add one, or set aligned_base: true if the base model "
-                "itself is aligned and its safety is to be kept"
+                "itself is aligned and its safety is to be kept; to merge skills alone, set refine: teachers"
             )
         if "safety" in roles and options.aligned_base:
             raise MergeError("aligned_base: true means that there is no safety adapter, but one is given; drop either")

@@ -71,7 +71,8 @@ def _prepare(problem: MergeProblem, options: SSTOptions) -> Prepared:
     merge = SSTMerge(problem, options)
     if merge.skills_alone:
         taught = merge.taught(merge.utility, 0.0)
-        return Prepared(taught.cores, {"teachers": taught.to_dict()}, _ABOUT_SKILLS_ALONE, merge.problem.spaces)
+        alone = {"structure": merge.structure, "teachers": taught.to_dict()}
+        return Prepared(taught.cores, alone, _ABOUT_SKILLS_ALONE, merge.problem.spaces)
     choice = merge.choose(options.budget) if options.budget is not None else None
     mu = choice.best.mu if choice else options.mu
     strength = choice.best.strength if choice else options.strength

@@ -57,6 +57,7 @@ class Taught:
         teachers: name, weight in J and numbers of prompts of every teacher, and its divergence on held-out prompts
             before and after (nats per answer token).
         before: J of the start on held-out prompts.
+        looks: J at every look.
         after: J of the best point.
     """
 
@@ -68,6 +69,7 @@ class Taught:
     kept_bytes: int
     teachers: tuple[dict[str, object], ...]
     before: float
+    looks: tuple[float, ...]
     after: float
 
     def to_dict(self) -> dict[str, object]:
@@ -78,7 +80,7 @@ class Taught:
             "best_pass": self.best_pass,
             "prompts_seen": self.seen,
             "kept_bytes": self.kept_bytes,
-            "held_out": {"before": self.before, "after": self.after},
+            "held_out": {"before": self.before, "looks": list(self.looks), "after": self.after},
             "teachers": list(self.teachers),
         }
 
@@ -127,14 +129,16 @@ def refine_by_teachers(
         rate, groups = _step_size(start, teachers), _groups(fit)
         steps = _Adam(start, rate, PASSES * groups)
         best, best_pass, found, done = first, 0, (dict(start), before), 0
+        looks: list[float] = []
         while done < PASSES and done - best_pass < _CHECK * _PATIENCE:
             for group in _in_groups(fit, order):
                 steps.take(fit.gradient(steps.cores, group), len(fit.lessons) / len(group))
             done += 1
             if done % _CHECK == 0:
                 now = held.divergences(steps.cores)
-                if held.total(now) < best:
-                    best, best_pass, found = held.total(now), done, (steps.copied(), now)
+                looks.append(held.total(now))
+                if looks[-1] < best:
+                    best, best_pass, found = looks[-1], done, (steps.copied(), now)
                 else:
                     rate /= 2
                     steps = _Adam(found[0], rate, (PASSES - done) * groups)
@@ -150,6 +154,7 @@ def refine_by_teachers(
         fit.kept_bytes + held.kept_bytes,
         tuple(map(_figures, teachers, before, after)),
         first,
+        tuple(looks),
         best,
     )
 

@@ -30,7 +30,7 @@ def teachers_of(merge: "MergeFishers", nu: float) -> tuple[Teacher, ...]:
         nu: weight ν of the safe model: the safety adapters, or the base where none is merged; 0 for skills alone.
 
     Returns:
-        Those that have prompts.
+        Those that have prompts and a weight.
 
     Raises:
         MergeError: a skill's weight is negative, or all are 0.
@@ -57,7 +57,7 @@ def teachers_of(merge: "MergeFishers", nu: float) -> tuple[Teacher, ...]:
     if nu:
         safe = None if options.aligned_base else merge.patches.safety
         found.append(Teacher("aligned base" if safe is None else "safety", safe, nu, merge.fit_harm, merge.held_harm))
-    return tuple(teacher for teacher in found if teacher.fit or teacher.held)
+    return tuple(teacher for teacher in found if teacher.weight and (teacher.fit or teacher.held))
 
 
 def _others(batches: Sequence[Batch], taken: set[tuple[int, ...]]) -> tuple[Batch, ...]:
