@@ -229,7 +229,9 @@ def _rate(text: str) -> Any:
 def main() -> None:
     """Measure and write the page."""
     parser = study_options(__doc__)
-    parser.add_argument("--sets", nargs="+", default=["12:32", "8:128"], help="experts:prompts of each")
+    parser.add_argument(
+        "--sets", nargs="*", default=["12:32", "8:128"], help="experts:prompts of each; none writes the page alone"
+    )
     parser.add_argument("--skill", default="swap_pairs", help="that is merged with the safety adapter; none: -")
     parser.add_argument("--n", type=int, default=48, help="test prompts per task")
     args = parser.parse_args()

@@ -33,7 +33,7 @@ _CHECK = 2
 _PATIENCE = 3
 """Looks in a row without a better point after which the steps stop."""
 
-_LEARNING_RATE = 0.03
+_LEARNING_RATE = 0.02
 """Relative to the root mean square of the cores at the start."""
 
 _LESSONS = 4
@@ -98,8 +98,7 @@ def refine_by_teachers(
     """Steps on J over the ``fit`` prompts, from a start to the best point on the ``held`` prompts.
 
     Adam (arXiv:1412.6980) at a rate that falls linearly to zero; a step takes a few lessons, spread over the teachers
-    as evenly as their numbers of prompts allow. Where a look finds nothing better, steps go on from the best point at
-    half the rate.
+    as evenly as their numbers of prompts allow.
 
     Args:
         model: the base model.
@@ -126,8 +125,8 @@ def refine_by_teachers(
                 f"the merge before its steps lies at J = {first} from its teachers on {held.prompts} held-out prompts; "
                 "look for overflow (a float16 model?)"
             )
-        rate, groups = _step_size(start, teachers), _groups(fit)
-        steps = _Adam(start, rate, PASSES * groups)
+        groups = _groups(fit)
+        steps = _Adam(start, _step_size(start, teachers), PASSES * groups)
         best, best_pass, found, done = first, 0, (dict(start), before), 0
         looks: list[float] = []
         while done < PASSES and done - best_pass < _CHECK * _PATIENCE:
@@ -139,15 +138,12 @@ def refine_by_teachers(
                 looks.append(held.total(now))
                 if looks[-1] < best:
                     best, best_pass, found = looks[-1], done, (steps.copied(), now)
-                else:
-                    rate /= 2
-                    steps = _Adam(found[0], rate, (PASSES - done) * groups)
             if progress is not None:
                 progress("learning from teachers", done, PASSES)
     cores, after = found
     return Taught(
         cores,
-        done * groups,
+        steps.taken,
         done,
         best_pass,
         fit.seen + held.seen,
