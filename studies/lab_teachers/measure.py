@@ -251,7 +251,7 @@ def main() -> None:
     for group, rows in figures.found.items():
         if group.endswith("and safety"):
             parts.append(f"## {group}\n\n" + safety_table(rows, group.split()[0]) + "\n")
-        else:
+        elif TEACHERS in rows:
             parts.append(f"## {group}\n\n" + set_table(rows) + "\n")
     write_page(args.out, "\n".join(parts), figures.found)
 
