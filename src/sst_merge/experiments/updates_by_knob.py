@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -117,6 +118,8 @@ def sst_updates_by_knob(merge: SSTMerge, knob: str, middle: float) -> Callable[[
     if knob == HARD_K:
         return lambda k: core_update(spaces, merged_cores(merge.utility, merge.change(hard=int(k))))
     if knob == "mu":
+        if merge.options.refine == "teachers":
+            return lambda mu: core_update(spaces, merge.taught(merge.merged(mu=mu), 1.0 / mu).cores)
         return lambda mu: core_update(spaces, merge.merged(mu=mu))
     choice = merge.choose(middle)
     start, trail = merge.change(mu=choice.best.mu, strength=choice.best.strength), RefineTrail()
@@ -148,7 +151,7 @@ class SkillsThenSafety:
         Returns:
             The update.
         """
-        return self._update({m: strength * core for m, core in self._merge.utility.items()})
+        return self._update({m: strength * core for m, core in self._skills.items()})
 
     def safe(self, strength: float, mu: float) -> Update:
         """λ·M_U and the filtered safety patch; on an aligned base M_S = 0 and the filter takes from λ·M_U.
@@ -161,7 +164,18 @@ class SkillsThenSafety:
             The update.
         """
         change, factor = self._merge.change(mu=mu), strength if self._merge.options.aligned_base else 1.0
-        return self._update({m: strength * core + factor * change[m] for m, core in self._merge.utility.items()})
+        cores = {m: strength * core + factor * change[m] for m, core in self._skills.items()}
+        return self._update(self._merge.taught(cores, 1.0 / mu).cores if self._taught else cores)
+
+    @property
+    def _taught(self) -> bool:
+        return self._merge.options.refine == "teachers"
+
+    @cached_property
+    def _skills(self) -> Mapping[str, Tensor]:
+        """M_U, or what the skills' teachers made of it."""
+        utility = self._merge.utility
+        return self._merge.taught(utility, 0.0).cores if self._taught else utility
 
     def _update(self, cores: Mapping[str, Tensor]) -> Update:
         return core_update(self._merge.problem.spaces, cores)

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..data_loader.batch import Batch
 from ..errors import DataError
 
-__all__ = ["split_batches"]
+__all__ = ["batch_rows", "split_batches"]
 
 
 def split_batches(batches: Sequence[Batch], share: float, seed: int) -> tuple[tuple[Batch, ...], tuple[Batch, ...]]:
@@ -40,12 +40,13 @@ def split_batches(batches: Sequence[Batch], share: float, seed: int) -> tuple[tu
     for batch in batches:
         mask = chosen[start : start + len(batch)].to(batch.input_ids.device)
         start += len(batch)
-        kept.extend(_rows(batch, ~mask))
-        aside.extend(_rows(batch, mask))
+        kept.extend(batch_rows(batch, ~mask))
+        aside.extend(batch_rows(batch, mask))
     return tuple(kept), tuple(aside)
 
 
-def _rows(batch: Batch, mask: Tensor) -> list[Batch]:
+def batch_rows(batch: Batch, mask: Tensor) -> list[Batch]:
+    """The samples that a mask (b,) names, as one batch, or none."""
     if not bool(mask.any()):
         return []
     return [Batch(batch.input_ids[mask], batch.attention_mask[mask], batch.labels[mask])]

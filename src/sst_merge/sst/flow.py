@@ -21,6 +21,8 @@ from .options import HardFilter
 from .refine import RefineTrail, refine_coefficients
 from .region import merged_cores
 from .scaling import equalised
+from .teacher_refine import Taught, refine_by_teachers
+from .teachers import teachers_of
 
 __all__ = ["SSTMerge"]
 
@@ -140,7 +142,9 @@ class SSTMerge(MergeFishers):
         # With `utility: fisher` the filter has no basis of its own; that of the pooled benign data serves for both.
         if not isinstance(self.gevp, LayeredGEVP):
             raise MergeError("refine needs per-layer directions: structure diagonal, kronecker or block")
-        hard = self.options.filter
+        hard, steps = self.options.filter, self.options.refine
+        if isinstance(steps, str):
+            raise MergeError(f"refine: {steps} takes no steps inside a subspace; call taught()")
         refined = refine_coefficients(
             required_model(self.problem),
             self.problem.spaces,
@@ -149,13 +153,35 @@ class SSTMerge(MergeFishers):
             self.region.restrict(change),
             self.fit_harm,
             self.fit_benign,
-            steps=self.options.refine,
+            steps=steps,
             tax_budget=budget,
             embed=lambda cores: self.region.embed(cores, self.utility),
             trail=trail,
             progress=self.problem.progress,
         )
         return self.region.embed(refined, self.utility)
+
+    def taught(self, cores: Cores, nu: float) -> Taught:
+        """Move a merge towards what every adapter itself says (``refine: teachers``).
+
+        Args:
+            cores: the merge to start from, M per module.
+            nu: weight ν of the safe model, 1/μ; 0 for skills alone.
+
+        Returns:
+            The best point on held-out prompts, never worse there than the start.
+
+        Raises:
+            MergeError: a skill's weight is negative, or all are 0.
+        """
+        return refine_by_teachers(
+            required_model(self.problem),
+            self.problem.spaces,
+            teachers_of(self, nu),
+            cores,
+            seed=self.problem.seed,
+            progress=self.problem.progress,
+        )
 
     def held_out(self) -> HeldOutQuotients | None:
         """λ in-sample against the same directions' quotients on the samples set aside; None where there are none."""

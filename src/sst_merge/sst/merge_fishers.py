@@ -61,10 +61,12 @@ class MergeFishers:
         roles = [a.role for a in problem.adapters]
         if "utility" not in roles:
             raise MergeError("method 'sst' needs at least one adapter of role utility; found only safety adapters")
-        if "safety" not in roles and not options.aligned_base:
+        # Teachers make the skills' merge better without any safety; the closed form would be M_U as it is.
+        self.skills_alone = "safety" not in roles and not options.aligned_base
+        if self.skills_alone and options.refine != "teachers":
             raise MergeError(
                 "method 'sst' found no adapter of role safety: add one, or set aligned_base: true if the base model "
-                "itself is aligned and its safety is to be kept"
+                "itself is aligned and its safety is to be kept; to merge skills alone, set refine: teachers"
             )
         if "safety" in roles and options.aligned_base:
             raise MergeError("aligned_base: true means that there is no safety adapter, but one is given; drop either")

@@ -29,6 +29,11 @@ __all__ = ["sst"]
 
 _ROLES = frozenset({"utility"})
 
+_ABOUT_SKILLS_ALONE = (
+    "no adapter of role safety: the skills alone were merged, and harmful prompts played no part; if the base model is "
+    "aligned and its safety is to be kept, set aligned_base: true",
+)
+
 
 def _needs(options: SSTOptions) -> Needs:
     """Nothing but adapters where all Fishers are read and nothing is tuned or measured."""
@@ -64,13 +69,21 @@ def _prepare(problem: MergeProblem, options: SSTOptions) -> Prepared:
             "mu, or hold some out"
         )
     merge = SSTMerge(problem, options)
+    if merge.skills_alone:
+        taught = merge.taught(merge.utility, 0.0)
+        alone = {"structure": merge.structure, "teachers": taught.to_dict()}
+        return Prepared(taught.cores, alone, _ABOUT_SKILLS_ALONE, merge.problem.spaces)
     choice = merge.choose(options.budget) if options.budget is not None else None
     mu = choice.best.mu if choice else options.mu
     strength = choice.best.strength if choice else options.strength
     change = merge.change(mu=mu, strength=strength)
     captured = _energy(change) / max(_energy(merge.difference(strength)), 1e-30)
-    if options.refine:
-        change = merge.refined(change, options.budget or DEFAULT_BUDGET)
+    merged, learnt = merged_cores(merge.utility, change), None
+    if options.refine == "teachers":
+        learnt = merge.taught(merged, 1.0 / mu if mu else 1.0)
+        merged = learnt.cores
+    elif options.refine:
+        merged = merged_cores(merge.utility, merge.refined(change, options.budget or DEFAULT_BUDGET))
     held_out = merge.held_out()
     report: dict[str, Any] = {
         "structure": merge.structure,
@@ -87,6 +100,8 @@ def _prepare(problem: MergeProblem, options: SSTOptions) -> Prepared:
         "held_out_quotients": held_out.to_dict() if held_out else None,
         "path": [asdict(c) for c in choice.tried] if choice else [],
     }
+    if learnt:
+        report["teachers"] = learnt.to_dict()
     warnings = _warnings(captured, choice, options, held_out)
     if merge.saved:
         report["saved_fishers"] = {name: file.provenance for name, file in merge.saved.items()}
@@ -95,7 +110,7 @@ def _prepare(problem: MergeProblem, options: SSTOptions) -> Prepared:
                 "no held-out quotients: the Fishers were read from files, and without calibration data their "
                 "directions cannot be measured on other prompts"
             )
-    return Prepared(merged_cores(merge.utility, change), report, tuple(warnings), merge.problem.spaces)
+    return Prepared(merged, report, tuple(warnings), merge.problem.spaces)
 
 
 def _samples(merge: SSTMerge, kind: str, batches: Sequence[Batch]) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -121,7 +121,12 @@ class SSTOptions(MethodOptions):
         harm_damping: the same for F_harm; null takes ``damping``.
         calibration_holdout: share of the calibration samples kept from the Fishers, to choose μ and to report
             held-out quotients; 0 where μ is given and all samples are to make the Fishers.
-        refine: gradient steps that re-learn the coefficients inside the subspace afterwards; 0 for none.
+        refine: what follows the closed form. A number: so many gradient steps that re-learn the coefficients inside the
+            subspace; 0 for none. ``teachers``: steps towards what every adapter itself says on its own data (the rest
+            of the benign data is the base's, and harmful prompts are the safety adapters', with ν = 1/μ), until
+            held-out prompts say stop. Then weights say how much a skill counts, not how far it goes; ``tax_budget``
+            chooses μ, but the steps do not hold to it; and without safety adapter or ``aligned_base`` the skills
+            alone are merged.
         vila: restrict to the layers and directions worth solving for.
     """
 
@@ -140,7 +145,7 @@ class SSTOptions(MethodOptions):
     damping: float = Field(default=DAMPING, gt=0.0)
     harm_damping: float | None = Field(default=None, ge=0.0)
     calibration_holdout: float = Field(default=0.25, ge=0.0, lt=1.0)
-    refine: int = Field(default=0, ge=0)
+    refine: Literal["teachers"] | Annotated[int, Field(ge=0)] = 0
     vila: VilaOptions | None = None
 
     @model_validator(mode="after")
@@ -163,6 +168,10 @@ class SSTOptions(MethodOptions):
             )
         if self.inputs == "wide" and self.utility != "fisher":
             raise ValueError("inputs: wide belongs to utility: fisher; a plain sum lies within the core space")
+        if self.refine == "teachers" and self.calibration_holdout == 0:
+            raise ValueError("refine: teachers stops by held-out prompts; give calibration_holdout > 0")
+        if self.refine == "teachers" and self.vila is not None:
+            raise ValueError("refine: teachers moves every core, vila leaves some where they are; drop either")
         if self.aligned_base and self.combine == "add" and "combine" in self.model_fields_set:
             raise ValueError("aligned_base means M_S = 0, so there is nothing to add; use combine: interpolate")
         return self

@@ -11,6 +11,7 @@ _BUDGETS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2)
 _MU_ALIGNED = (30.0, 10.0, 3.0, 1.0, 0.5, 0.2, 0.1, 0.05, 0.02)
 _FISHER = {"utility": "fisher"}
 _WIDE = {**_FISHER, "inputs": "wide"}
+_TEACHERS = {**_WIDE, "refine": "teachers"}
 _ALIGNED = {"aligned_base": True}
 
 _MANY = (0.8, 1.0, 1.2, 1.5, 2.0)
@@ -27,9 +28,12 @@ SWEEPS: tuple[MethodSweep | TwoStageSweep, ...] = (
     MethodSweep(
         "SST-Merge, Fisher utility, refined", _BUDGETS, {"refine": 60, **_FISHER}, knob="tax_budget", on_request=True
     ),
+    MethodSweep("SST-Merge, teachers", _MU, _TEACHERS, on_request=True),
     MethodSweep("SST-Merge", _MU_ALIGNED, _ALIGNED, base="aligned"),
     MethodSweep("SST-Merge, Fisher utility", _MU_ALIGNED, {**_ALIGNED, **_FISHER}, base="aligned"),
     MethodSweep("SST-Merge, Fisher utility, wide inputs", _MU_ALIGNED, {**_ALIGNED, **_WIDE}, base="aligned"),
+    MethodSweep("SST-Merge, teachers", _MU_ALIGNED, {**_ALIGNED, **_TEACHERS}, base="aligned", on_request=True),
     TwoStageSweep("SST-Merge", _MANY, _KRONECKER, _MU_MANY, "mu"),
     TwoStageSweep("SST-Merge, wide inputs", _MANY, {**_KRONECKER, "inputs": "wide"}, _MU_MANY, "mu"),
+    TwoStageSweep("SST-Merge, teachers", _MANY, {**_KRONECKER, **_TEACHERS}, _MU_MANY, "mu"),
 )

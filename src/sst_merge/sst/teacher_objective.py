@@ -1,0 +1,169 @@
+"""How far a merge lies from its teachers, each on prompts of its own, and the exact gradient of that.
+
+    D_T(M; X) = E_{(x, y) ∈ X} 1/|y| Σ_t KL( p(· | x, y_<t; W₀ + T) ‖ p(· | x, y_<t; W₀ + M) )
+    J(M) = Σ_i w_i D_{M_i}(M; X_i) + ν D_{M_S}(M; X_S) + γ D_0(M; X_0)
+
+The second order of every term is ½ (M − T)ᵀ F_T (M − T): the closed form minimises those (design, section 4).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..data_loader.batch import IGNORED, Batch
+from ..errors import DataError
+from ..fim_calculator import CoreModel, answer_log_probabilities
+from .top_distribution import TOP, TopDistribution
+
+__all__ = ["LESSON", "Lesson", "Teacher", "TeacherObjective"]
+
+LESSON = 8
+"""Prompts of one forward and backward pass, at most."""
+
+_KEPT_BYTES = 1 << 29
+"""What teachers said is kept up to this size; beyond it they are asked again."""
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A model that knows what to say on some prompts.
+
+    Attributes:
+        name: of the adapter, or what else it is.
+        cores: its update per module; None is the base itself.
+        weight: of its divergence in J, ≥ 0.
+        fit: prompts with answers for the steps.
+        held: prompts that no step sees.
+    """
+
+    name: str
+    cores: Mapping[str, Tensor] | None
+    weight: float
+    fit: tuple[Batch, ...]
+    held: tuple[Batch, ...]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A few prompts of one teacher.
+
+    Attributes:
+        teacher: whose, as an index.
+        batch: at most :data:`LESSON` prompts.
+        share: of all the teacher's prompts here.
+    """
+
+    teacher: int
+    batch: Batch
+    share: float
+
+
+class TeacherObjective:
+    """J over one part of the teachers' prompts; every teacher is asked once about each, when it first matters.
+
+    Args:
+        attached: the base model with hooks in place; its point is changed.
+        teachers: who takes part.
+        part: ``fit`` or ``held``.
+        top: k of the kept distributions.
+
+    Raises:
+        DataError: no teacher has prompts in this part.
+    """
+
+    def __init__(self, attached: CoreModel, teachers: Sequence[Teacher], part: str, *, top: int = TOP) -> None:
+        self.attached, self.top = attached, top
+        self.teachers = tuple(teachers)
+        parts: list[tuple[Batch, ...]] = [getattr(teacher, part) for teacher in teachers]
+        self.lessons = tuple(lesson for index, batches in enumerate(parts) for lesson in _lessons(index, batches))
+        if not self.lessons:
+            raise DataError(f"no teacher has {part} prompts; found teachers {[t.name for t in teachers]}")
+        self._kept: dict[int, TopDistribution] = {}
+        self.prompts = sum(len(lesson.batch) for lesson in self.lessons)
+        self.seen = 0
+
+    @property
+    def kept_bytes(self) -> int:
+        """Memory of what teachers said."""
+        return sum(kept.nbytes for kept in self._kept.values())
+
+    def divergences(self, cores: Mapping[str, Tensor]) -> list[float]:
+        """D_T(M; X) of every teacher, nats per answer token; forward passes only.
+
+        Args:
+            cores: M per module.
+
+        Returns:
+            One figure a teacher, in their order; 0 for one without prompts in this part.
+        """
+        found = [0.0] * len(self.teachers)
+        with torch.no_grad():
+            for index, lesson in enumerate(self.lessons):
+                found[lesson.teacher] += lesson.share * float(self._divergence(index, cores))
+        return found
+
+    def total(self, divergences: Sequence[float]) -> float:
+        """J of the teachers' divergences."""
+        return sum(t.weight * value for t, value in zip(self.teachers, divergences, strict=True))
+
+    def gradient(self, cores: Mapping[str, Tensor], chosen: Sequence[int] | None = None) -> dict[str, Tensor]:
+        """∇J(M), or the part of it that some lessons contribute.
+
+        Args:
+            cores: M per module.
+            chosen: indices of lessons; all by default. The sum over a partition is the whole gradient.
+
+        Returns:
+            Gradient per module, in the cores' type.
+        """
+        variables = {m: core.detach().clone().requires_grad_(True) for m, core in cores.items()}
+        total = {m: torch.zeros_like(core) for m, core in cores.items()}
+        for index in range(len(self.lessons)) if chosen is None else chosen:
+            lesson = self.lessons[index]
+            loss = self.teachers[lesson.teacher].weight * lesson.share * self._divergence(index, variables)
+            parts = torch.autograd.grad(loss, list(variables.values()), allow_unused=True)
+            for m, part in zip(variables, parts, strict=True):
+                if part is not None:
+                    total[m] += part
+        return total
+
+    def _divergence(self, index: int, cores: Mapping[str, Tensor]) -> Tensor:
+        """Mean over the prompts of a lesson of the mean over their answers' tokens."""
+        said, batch = self.said(index), self.lessons[index].batch
+        self.seen += len(batch)
+        self.attached.set_point(cores)
+        by_token = said.divergence(answer_log_probabilities(self.attached, batch))
+        return (by_token * _token_shares(batch).to(by_token)).sum()
+
+    def said(self, index: int) -> TopDistribution:
+        """What the teacher of a lesson says at its answers."""
+        if index in self._kept:
+            return self._kept[index]
+        lesson = self.lessons[index]
+        self.attached.set_point(self.teachers[lesson.teacher].cores)
+        with torch.no_grad():
+            found = TopDistribution.of(answer_log_probabilities(self.attached, lesson.batch), self.top)
+        if self.kept_bytes + found.nbytes <= _KEPT_BYTES:
+            self._kept[index] = found
+        return found
+
+
+def _lessons(teacher: int, batches: Sequence[Batch]) -> list[Lesson]:
+    prompts = sum(len(batch) for batch in batches)
+    return [
+        Lesson(teacher, small, len(small) / prompts)
+        for batch in batches
+        for small in (
+            Batch(batch.input_ids[i : i + LESSON], batch.attention_mask[i : i + LESSON], batch.labels[i : i + LESSON])
+            for i in range(0, len(batch), LESSON)
+        )
+    ]
+
+
+def _token_shares(batch: Batch) -> Tensor:
+    """1 / (prompts · |y|) of every answer token, in the order of :meth:`~.CoreModel.answers`."""
+    answers = batch.labels[:, 1:] != IGNORED
+    counts = answers.sum(1)
+    return (1.0 / (len(batch) * counts.double())).repeat_interleave(counts)
