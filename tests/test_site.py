@@ -51,6 +51,11 @@ def test_every_public_name_is_on_the_page_of_the_package() -> None:
     assert len(shown) == len(sst_merge.__all__) - 1
 
 
+def test_what_the_theme_loads_is_there() -> None:
+    loaded = re.findall(r"^extra_css: \[([^]]*)\]", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(loaded) == 1 and all((DOCS / name.strip()).is_file() for name in loaded[0].split(","))
+
+
 def test_every_extension_can_be_looked_up_room_by_room() -> None:
     text = (DOCS / "reference/rooms.md").read_text(encoding="utf-8")
     rooms = set(re.findall(r"^::: (\S+)$", text, re.MULTILINE))

@@ -32,8 +32,8 @@ def toy() -> dict[str, Any]:
     """What the two-dimensional problem answers.
 
     Returns:
-        ``values`` λ (2,), ``vectors`` V (2, 2), ``harm_top`` the first eigenvector of F_harm alone, ``harm_top_quotient``
-        its gain per cost, and ``kept`` the filtered patch (2,).
+        ``values`` λ (2,), ``vectors`` V (2, 2), ``harm_top`` the first eigenvector of F_harm alone (2,),
+        ``harm_top_quotient`` its gain per cost, and ``kept`` the filtered patch (2,).
     """
     found = solve_gevp(F_HARM, F_BENIGN, damping=0.0)
     values, vectors = found.eigenvalues.numpy(), found.eigenvectors.numpy()

@@ -35,8 +35,10 @@ def _command(command: click.Command, context: click.Context, level: int) -> Iter
     yield f"{'#' * level} {context.command_path}\n"
     yield f"{command.help or ''}\n"
     yield f"```text\n{context.command_path} {' '.join(command.collect_usage_pieces(context))}\n```\n"
-    records = [record for option in command.get_params(context) if (record := option.get_help_record(context))]
-    yield from _table(("option", "what it is"), [(_flags(flags), _cell(text)) for flags, text in records])
+    records = [option.get_help_record(context) for option in command.get_params(context)]
+    # An argument has a place in the line above, and no text.
+    rows = [(f"<code>{_cell(record[0])}</code>", _cell(record[1])) for record in records if record and record[1]]
+    yield from _table(("option", "what it is"), rows)
     if command.epilog:
         yield f"{command.epilog}\n"
     if isinstance(command, click.Group):
@@ -46,18 +48,10 @@ def _command(command: click.Command, context: click.Context, level: int) -> Iter
             yield from _command(child, click.Context(child, info_name=name, parent=context), level + 1)
 
 
-def _flags(flags: str) -> str:
-    return (
-        " ".join(f"`{flag}`" for flag in flags.replace("|", "\\|").split(" ") if flag)
-        if "|" not in flags
-        else (f"<code>{_cell(flags)}</code>")
-    )
-
-
 def _methods() -> Iterator[str]:
     yield "# Methods\n"
     yield "Every registered method, from its declaration: what it needs, where it comes from, and its options.\n"
-    yield "[Which method, when](../choosing.md) says what was measured; `sst-merge methods NAME` shows the same as here.\n"
+    yield "What was measured: [Which method, when](../choosing.md). `sst-merge methods NAME` shows the options too.\n"
     asked = CliRunner().invoke(cli, ["methods", "--json"], catch_exceptions=False)
     records: list[Record] = json.loads(asked.stdout)
     rows = [(f"[{record['name']}](#{record['name']})", _cell(record["summary"]), _needs(record)) for record in records]
