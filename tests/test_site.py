@@ -116,13 +116,13 @@ def test_the_toy_of_the_concepts_solves_its_problem(site: Callable[[str], Module
 
 
 class Page:
-    """Types what a page says: lines of ``bash``, programs in ``python``, and the file in ``yaml``."""
+    """Types what a page says: lines and files in ``bash``, and programs in ``python``."""
 
     def __init__(self) -> None:
         self.variables: dict[str, str] = {}
         self.names: dict[str, Any] = {"__name__": "page"}
 
-    def run(self, page: str, *, languages: str = "bash|python|yaml") -> list[str]:
+    def run(self, page: str, *, languages: str = "bash|python") -> list[str]:
         """What every block printed, in order."""
         text = (DOCS / page).read_text(encoding="utf-8")
         for whole, part in SMALLER.items():
@@ -131,15 +131,16 @@ class Page:
         return [getattr(self, language)(body) for language, body in blocks]
 
     def bash(self, body: str) -> str:
-        return "".join(self._line(line) for line in body.replace("\\\n", " ").splitlines())
+        lines = re.sub(r"^cat > (\S+) <<END\n(.*?)^END\n", self._write, body, flags=re.DOTALL | re.MULTILINE)
+        return "".join(self._line(line) for line in lines.replace("\\\n", " ").splitlines())
 
     def python(self, body: str) -> str:
         with contextlib.redirect_stdout(io.StringIO()) as out:
             exec(body, self.names)
         return out.getvalue()
 
-    def yaml(self, body: str) -> str:
-        Path("merge.yaml").write_text(string.Template(body).substitute(self.variables), encoding="utf-8")
+    def _write(self, file: re.Match[str]) -> str:
+        Path(file[1]).write_text(string.Template(file[2]).substitute(self.variables), encoding="utf-8")
         return ""
 
     def _line(self, line: str) -> str:

@@ -60,7 +60,7 @@ def _address(path: str, config: MkDocsConfig) -> str:
 def _linked_files(page: File) -> Iterator[str]:
     for _, target, _ in _LINK.findall(page.content_string):
         path = _target(page, target)
-        if (ROOT / path).is_file():
+        if not path.startswith("..") and (ROOT / path).is_file():
             yield path
 
 
