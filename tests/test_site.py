@@ -25,8 +25,15 @@ from sst_merge.cli.main import cli
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-# As few rows and prompts as can be wrong; the pages take enough to show something.
-SMALLER = {"ROWS = 64": "ROWS = 3", "--n 64": "--n 1", "--n 32": "--n 1", "batch_size: 64": "batch_size: 8"}
+# As few rows and prompts as can be wrong. The search for μ and the heat map, which take longest, have their own tests.
+SMALLER = {
+    "ROWS = 64": "ROWS = 3",
+    "--n 64": "--n 1",
+    "--n 32": "--n 1",
+    "batch_size: 64": "batch_size: 8",
+    "tax_budget: 0.05": "mu: 2.0",
+    " --heatmap ten": "",
+}
 
 
 def found_at(path: str) -> object:
