@@ -102,7 +102,7 @@ def test_the_reference_is_made_from_parsers_and_registry(site: Callable[[str], M
             assert re.search(rf"^\| `{option}` \| \S", section, re.MULTILINE), f"{name}: {option} has no meaning"
 
 
-def test_roles_and_examples_of_docstrings_become_markdown(site: Callable[[str], ModuleType]) -> None:
+def test_roles_of_docstrings_become_plain_code(site: Callable[[str], ModuleType]) -> None:
     pytest.importorskip("griffe", reason="the extra docs is not installed")
     roles = site("roles")
     assert (
