@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from ..data_loader import Batch
+    from ..methods import Refuses
 
 __all__ = ["NO_INPUTS", "MergeInputs"]
 
@@ -25,6 +26,7 @@ class MergeInputs:
         adapter_benign: benign batches of single adapters' own data, by adapter name.
         base_weights: weights of the unaligned base, for methods that compare it with an aligned one, or None.
         aligned_weights: weights of the aligned base, or None.
+        refuses: says which harmful prompts a model refuses, for ``safety_target``, or None.
 
     Example:
         >>> import torch
@@ -41,6 +43,7 @@ class MergeInputs:
     adapter_benign: "Mapping[str, Sequence[Batch]]" = field(default_factory=dict)
     base_weights: BaseWeights | None = None
     aligned_weights: BaseWeights | None = None
+    refuses: "Refuses | None" = None
 
     @property
     def given(self) -> tuple[str, ...]:

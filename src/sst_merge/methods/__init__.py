@@ -2,7 +2,7 @@
 
 from .contract import MergeMethod, MethodOptions, Needs, Promises, StrengthOptions, merge_method, parse_options
 from .layer import Layer, PartlyFormed
-from .problem import MergeProblem, Prepared
+from .problem import MergeProblem, Prepared, Refuses
 from .registry import ENTRY_POINT_GROUP, available_methods, get_method
 from .sweeps import SAFETY_WEIGHT, MethodSweep, TwoStageSweep
 
@@ -18,6 +18,7 @@ __all__ = [
     "PartlyFormed",
     "Prepared",
     "Promises",
+    "Refuses",
     "StrengthOptions",
     "TwoStageSweep",
     "available_methods",

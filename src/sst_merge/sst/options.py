@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -15,6 +15,8 @@ __all__ = ["DEFAULT_BUDGET", "FisherOptions", "HardFilter", "SSTOptions", "VilaO
 
 DEFAULT_BUDGET = 0.02
 """Tax budget where neither it nor μ is given, nats per benign answer token."""
+
+_TARGET_HOLDOUT = 0.5
 
 
 class FisherOptions(MethodOptions):
@@ -105,6 +107,10 @@ class SSTOptions(MethodOptions):
         mu: μ; leave it out to have it chosen under ``tax_budget``.
         tax_budget: largest mean KL divergence (nats per benign answer token) from the skilled model; chooses μ on
             calibration prompts that the Fishers do not see. 0.02 where neither it nor μ is given.
+        safety_target: rate of refusals to keep with ``confidence`` on held-out harmful prompts; chooses μ and strength
+            together, at the least benign divergence, and takes the place of ``mu``, ``tax_budget`` and ``strength``.
+        confidence: probability that the rate of refusals really is ``safety_target``, over draws of the prompts.
+        if_missed: what happens where no point keeps ``safety_target``: ``refuse`` to merge, or write the ``safest``.
         strength: multiplies M_S before it is filtered.
         tune_strengths: strengths tried beside μ under the budget; ``strength`` alone by default.
         utility: how several utility adapters become M_U: their weighted ``sum``, or ``fisher``:
@@ -119,7 +125,8 @@ class SSTOptions(MethodOptions):
         damping: ρ of F_benign relative to its mean diagonal.
         harm_damping: ρ of F_harm; None takes ``damping``.
         calibration_holdout: share of the calibration samples kept from the Fishers, to choose μ and to report
-            held-out quotients; 0 where μ is given and all samples are to make the Fishers.
+            held-out quotients; 0 where μ is given and all samples are to make the Fishers. 0.5 by default with a
+            ``safety_target``: the bound on a rate needs prompts more than a Fisher does.
         refine: gradient steps that re-learn the coefficients inside the subspace afterwards; 0 for none.
         vila: restrict to the layers and directions worth solving for.
     """
@@ -129,6 +136,9 @@ class SSTOptions(MethodOptions):
     combine: Literal["interpolate", "add"] = "add"
     mu: float | None = Field(default=None, gt=0.0)
     tax_budget: float | None = Field(default=None, gt=0.0)
+    safety_target: float | None = Field(default=None, gt=0.0, lt=1.0)
+    confidence: float = Field(default=0.9, gt=0.0, lt=1.0)
+    if_missed: Literal["refuse", "safest"] = "refuse"
     strength: float = Field(default=1.0, ge=0.0)
     tune_strengths: tuple[float, ...] = ()
     utility: Literal["sum", "fisher"] = "sum"
@@ -142,10 +152,18 @@ class SSTOptions(MethodOptions):
     refine: int = Field(default=0, ge=0)
     vila: VilaOptions | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _half_for_a_target(cls, raw: Any) -> Any:
+        if isinstance(raw, Mapping) and raw.get("safety_target") is not None:
+            return {"calibration_holdout": _TARGET_HOLDOUT, **raw}
+        return raw
+
     @model_validator(mode="after")
     def _consistent(self) -> "SSTOptions":
         if self.mu is not None and self.tax_budget is not None:
             raise ValueError("give either mu or tax_budget (which chooses mu), not both")
+        self._check_target()
         if isinstance(self.filter, HardFilter) and self.mu is not None:
             raise ValueError("mu belongs to the soft filter; a hard filter has k and strength")
         if isinstance(self.filter, HardFilter) and self.tax_budget is not None and not self.tune_strengths:
@@ -166,11 +184,32 @@ class SSTOptions(MethodOptions):
             raise ValueError("aligned_base means M_S = 0, so there is nothing to add; use combine: interpolate")
         return self
 
+    def _check_target(self) -> None:
+        """Refuse what a safety target decides itself, and what belongs to one and has none.
+
+        Raises:
+            ValueError: such an option was given.
+        """
+        given = self.model_fields_set
+        if self.safety_target is None:
+            alone = given & {"confidence", "if_missed"}
+            if alone:
+                raise ValueError(f"{min(alone)} belongs to safety_target; give that, too")
+            return
+        chosen = [n for n in ("mu", "tax_budget", "strength", "tune_strengths") if n in given and getattr(self, n)]
+        if chosen:
+            raise ValueError(
+                f"{chosen[0]} and safety_target exclude each other: the target chooses mu and strength along one path, "
+                "at the least benign divergence. To bound the divergence instead, give tax_budget without a target"
+            )
+        if isinstance(self.filter, HardFilter):
+            raise ValueError("safety_target moves mu and needs the soft filter; drop filter, or give k and strength")
+
     @property
     def budget(self) -> float | None:
-        """The tax budget in force, or None where μ (or k) is fixed and nothing is tuned."""
+        """The tax budget in force, or None where μ (or k) is fixed, a safety target chooses, or nothing is tuned."""
         if self.tax_budget is not None:
             return self.tax_budget
-        if isinstance(self.filter, HardFilter):
+        if isinstance(self.filter, HardFilter) or self.safety_target is not None:
             return None
         return None if self.mu is not None else DEFAULT_BUDGET
