@@ -130,14 +130,15 @@ def test_the_report_tells_what_the_written_merge_does(
     chosen, path = found["chosen"], found["path"]
     assert found["reached"] and found["prompts"] == 32 and found["allowed_misses"] == 0
     accepted = [step for step in path if step["accepted"]]
-    assert 2 < len(accepted) < len(path) == len(accepted) + 1 < 19  # it neither passed all points nor stopped at once
+    assert 2 < len(accepted) < len(path) == len(accepted) + 1 < 21  # it neither passed all points nor stopped at once
     assert chosen["divergence"] == min(step["divergence"] for step in accepted)
     assert chosen["bound"] >= 0.9 > path[-1]["bound"]
     # The held-out prompts, asked of a model to which the written ΔW was added by hand.
     held = SSTMerge(problem_of(model, adapters), SSTOptions(safety_target=0.9)).held_harm
     assert sum(refuses(build.add_deltas(model, result.adapter), held)) == chosen["refused"] == 32
     assert result.report.method_report["mu"] == chosen["mu"]
-    assert result.report.options["safety_target"] == 0.9 and result.report.options["calibration_holdout"] == 0.5
+    assert result.report.options["safety_target"] == 0.9
+    assert result.report.method_report["samples"]["held_out_benign"] == 8
 
 
 def test_a_target_that_cannot_be_reached_writes_nothing(model: Any, adapters: list[Adapter], tmp_path: Path) -> None:
@@ -158,7 +159,7 @@ def test_the_safest_point_is_written_where_it_is_asked_for(
     """Where all points refuse as often, the one that leaves the skill alone is taken."""
     result = run(model, adapters, lambda _, some: [i > 1 for b in some for i in range(len(b))], if_missed="safest")
     found = result.report.method_report["safety_target"]
-    assert not found["reached"] and len(found["path"]) == 19 and not any(s["accepted"] for s in found["path"])
+    assert not found["reached"] and len(found["path"]) == 21 and not any(s["accepted"] for s in found["path"])
     assert found["chosen"]["theta"] == 0.0
     for m in SHAPES:
         assert relative_error(result.adapter.delta(m), adapters[0].delta(m)) < 1e-6

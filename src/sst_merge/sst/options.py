@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -125,8 +125,8 @@ class SSTOptions(MethodOptions):
         damping: ρ of F_benign relative to its mean diagonal.
         harm_damping: ρ of F_harm; None takes ``damping``.
         calibration_holdout: share of the calibration samples kept from the Fishers, to choose μ and to report
-            held-out quotients; 0 where μ is given and all samples are to make the Fishers. 0.5 by default with a
-            ``safety_target``: the bound on a rate needs prompts more than a Fisher does.
+            held-out quotients; 0 where μ is given and all samples are to make the Fishers. A ``safety_target`` by
+            default holds out half of the harmful ones: a bound on a rate needs prompts more than a Fisher does.
         refine: gradient steps that re-learn the coefficients inside the subspace afterwards; 0 for none.
         vila: restrict to the layers and directions worth solving for.
     """
@@ -151,13 +151,6 @@ class SSTOptions(MethodOptions):
     calibration_holdout: float = Field(default=0.25, ge=0.0, lt=1.0)
     refine: int = Field(default=0, ge=0)
     vila: VilaOptions | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _half_for_a_target(cls, raw: Any) -> Any:
-        if isinstance(raw, Mapping) and raw.get("safety_target") is not None:
-            return {"calibration_holdout": _TARGET_HOLDOUT, **raw}
-        return raw
 
     @model_validator(mode="after")
     def _consistent(self) -> "SSTOptions":
@@ -204,6 +197,12 @@ class SSTOptions(MethodOptions):
             )
         if isinstance(self.filter, HardFilter):
             raise ValueError("safety_target moves mu and needs the soft filter; drop filter, or give k and strength")
+
+    @property
+    def harm_holdout(self) -> float:
+        """Share of the harmful samples kept from the Fishers."""
+        chosen = "calibration_holdout" in self.model_fields_set or self.safety_target is None
+        return self.calibration_holdout if chosen else _TARGET_HOLDOUT
 
     @property
     def budget(self) -> float | None:

@@ -23,7 +23,7 @@ from .region import merged_cores
 
 __all__ = ["PathPoint", "change_at", "measured_divergences", "safety_alone", "safety_path"]
 
-_HANDOVER, _STEPS, _LINE = 0.8, 16, (1.0, 0.5)
+_HANDOVER, _STEPS, _LINE = 0.8, 16, (1.0, 0.75, 0.5, 0.25)
 _STRONGEST = 1.5
 """Largest factor of an added patch; a patch that also takes the skills away must not overshoot: 1."""
 _KNOTS = tuple(i / 8 for i in range(9))
@@ -65,7 +65,7 @@ def safety_path(merge: SSTMerge, attached: CoreModel, end: float = 1.0) -> list[
     *roots, whole = (sqrt(max(0.0, of)) for of in measured_divergences(merge, attached, changes))
     ends = _places(roots, whole)
     last = _on_curve(ends[-1], strongest)
-    line = [PathPoint(_HANDOVER + (1 - _HANDOVER) * t, last.mu, last.strength, t, end) for t in _LINE]
+    line = [PathPoint(round(_HANDOVER + (1 - _HANDOVER) * t, 9), last.mu, last.strength, t, end) for t in _LINE]
     first = [_on_curve(u, strongest, round(_HANDOVER * i / _STEPS, 9)) for i, u in enumerate(ends)]
     return [*line, *reversed(first)]
 

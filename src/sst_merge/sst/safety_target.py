@@ -126,7 +126,7 @@ def check_target(merge: SSTMerge) -> None:
     Raises:
         DataError: too few harmful prompts are held out, no benign ones, or nobody says what a refusal is.
     """
-    (target, delta), share = _asked(merge), merge.options.calibration_holdout
+    (target, delta), share = _asked(merge), merge.options.harm_holdout
     needed, found = least_prompts(target, delta), sum(len(b) for b in merge.held_harm)
     if found < needed:
         total = sum(len(b) for b in merge.problem.harm)
