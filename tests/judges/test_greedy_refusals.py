@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sst_merge.data_loader.batch import IGNORED
+from sst_merge.fim_calculator import CoreModel, build_spaces
 from sst_merge.judges import GreedyRefusals
 from sst_merge.judges.greedy_refusals import coherent_refusals
 from sst_merge.lora_utils import Adapter
@@ -61,3 +62,9 @@ def test_refusals_are_those_of_one_token_at_a_time(world: LabWorld) -> None:
         told = [next(right for prompt, right in asked.items() if prompt in text) for text in samples]
         assert told == exact
     assert isinstance(world, TellsRefusals)
+    # A merge that is not written yet: the same model through its hooks.
+    spaces = build_spaces([safety], dtype=torch.float32)
+    cores = {m: 0.65 * space.coordinates(safety.factors(m)).float() for m, space in spaces.items()}
+    with CoreModel(model, spaces) as attached:
+        attached.set_point(cores)
+        assert GreedyRefusals(tokenizer, new_tokens=16)(model, batches) == expected

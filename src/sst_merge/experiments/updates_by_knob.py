@@ -121,7 +121,7 @@ def sst_updates_by_knob(merge: SSTMerge, knob: str, middle: float) -> Callable[[
     if knob == "mu":
         return lambda mu: core_update(spaces, merge.merged(mu=mu))
     if knob == "safety_target":
-        check_target(merge)
+        check_target(merge.problem, merge.options)
         return lambda _: core_update(spaces, merged_cores(merge.utility, reach_target(merge).change))
     choice = merge.choose(middle)
     start, trail = merge.change(mu=choice.best.mu, strength=choice.best.strength), RefineTrail()

@@ -39,7 +39,8 @@ class GreedyRefusals:
         new_tokens: an answer is judged by at most so many.
 
     Example:
-        >>> merge([code, safety], "sst", safety_target=0.9, refuses=GreedyRefusals(tokenizer), ...)
+        >>> refuses = GreedyRefusals(tokenizer)
+        >>> merge_lora_adapters(model, [code, safety], harm, benign, safety_target=0.9, refuses=refuses)
     """
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", *, new_tokens: int = 64) -> None:
@@ -71,7 +72,7 @@ class GreedyRefusals:
             mask[row, longest - len(prompt) :] = 1
         where = batch.input_ids.device
         with torch.no_grad():
-            found = model.generate(  # type: ignore[operator]
+            found = model.generate(
                 ids.to(where),
                 attention_mask=mask.to(where),
                 do_sample=False,

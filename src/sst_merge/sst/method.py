@@ -66,11 +66,10 @@ def _prepare(problem: MergeProblem, options: SSTOptions) -> Prepared:
             f"calibration_holdout: 0 leaves no prompts on which tax_budget = {options.budget:g} could choose mu; give "
             "mu, or hold some out"
         )
-    merge = SSTMerge(problem, options)
-    target = None
     if options.safety_target is not None:
-        check_target(merge)
-        target = reach_target(merge)
+        check_target(problem, options)
+    merge = SSTMerge(problem, options)
+    target = None if options.safety_target is None else reach_target(merge)
     choice = merge.choose(options.budget) if options.budget is not None else None
     mu, strength = (choice.best.mu, choice.best.strength) if choice else (options.mu, options.strength)
     if target:

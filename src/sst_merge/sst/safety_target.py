@@ -13,11 +13,12 @@ from typing import Any
 from ..data_loader.batch import Batch
 from ..errors import DataError, MergeError
 from ..fim_calculator import CoreModel
-from ..methods import Refuses
+from ..methods import MergeProblem, Refuses
+from .calibration_split import split_batches
 from .collect import required_model
 from .flow import SSTMerge
 from .merge_fishers import Cores
-from .options import DEFAULT_BUDGET
+from .options import DEFAULT_BUDGET, SSTOptions
 from .region import merged_cores
 from .risk_control import Tested, allowed_misses, fixed_sequence, least_prompts, lower_bound
 from .safety_path import PathPoint, change_at, measured_divergences, safety_alone, safety_path
@@ -120,24 +121,31 @@ class TargetChoice:
         return found
 
 
-def check_target(merge: SSTMerge) -> None:
+def check_target(problem: MergeProblem, options: SSTOptions) -> None:
     """Refuse, before anything is computed, a target that no point could show to be kept.
+
+    Args:
+        problem: the merge.
+        options: with a safety target.
 
     Raises:
         DataError: too few harmful prompts are held out, no benign ones, or nobody says what a refusal is.
     """
-    (target, delta), share = _asked(merge), merge.options.harm_holdout
-    needed, found = least_prompts(target, delta), sum(len(b) for b in merge.held_harm)
+    (target, delta), share = _asked(options), options.harm_holdout
+    held = split_batches(problem.harm, share, problem.seed)[1]
+    needed, found, total = least_prompts(target, delta), sum(map(len, held)), sum(map(len, problem.harm))
     if found < needed:
-        total = sum(len(b) for b in merge.problem.harm)
         more = f"at least {ceil(needed / share)} harm prompts, or a larger share" if share else "a share above 0"
         raise DataError(
             f"safety_target = {target:g} with confidence {1 - delta:g} needs at least {needed} held-out harmful "
             f"prompts, all of them refused; found {found} (calibration_holdout {share:g} of {total}). Give {more}"
         )
-    if not merge.held_benign:
-        raise DataError("safety_target takes the point of least benign divergence and needs held-out benign prompts")
-    _refuses(merge)
+    if options.calibration_holdout == 0:
+        raise DataError(
+            "safety_target takes the point of least benign divergence, and calibration_holdout: 0 leaves no prompts to "
+            "measure it on; hold some out"
+        )
+    _refuses(problem)
 
 
 def reach_target(merge: SSTMerge) -> TargetChoice:
@@ -152,7 +160,7 @@ def reach_target(merge: SSTMerge) -> TargetChoice:
     Raises:
         MergeError: no point keeps the target.
     """
-    options, (target, delta) = merge.options, _asked(merge)
+    options, (target, delta) = merge.options, _asked(merge.options)
     changes: list[Cores] = []
     with CoreModel(required_model(merge.problem), merge.problem.spaces) as attached:
         points = safety_path(merge, attached, path_end(merge, attached))
@@ -194,7 +202,7 @@ def refine_at_target(merge: SSTMerge, choice: TargetChoice) -> TargetChoice:
     Returns:
         The choice with the refined merge, kept or not.
     """
-    target, delta = _asked(merge)
+    target, delta = _asked(merge.options)
     budget = max(_LEAST_BUDGET, min(choice.chosen.divergence, DEFAULT_BUDGET))
     change = merge.refined(choice.change, budget)
     with CoreModel(required_model(merge.problem), merge.problem.spaces) as attached:
@@ -206,20 +214,24 @@ def refine_at_target(merge: SSTMerge, choice: TargetChoice) -> TargetChoice:
     return replace(choice, refined=refined, refined_kept=kept, change=change if kept else choice.change)
 
 
-def _asked(merge: SSTMerge) -> tuple[float, float]:
+def _asked(options: SSTOptions) -> tuple[float, float]:
     """Target and δ."""
-    assert merge.options.safety_target is not None
-    return merge.options.safety_target, 1.0 - merge.options.confidence
+    assert options.safety_target is not None
+    return options.safety_target, 1.0 - options.confidence
 
 
-def _refuses(merge: SSTMerge) -> Refuses:
-    refuses = merge.problem.refuses
-    if refuses is None:
+def _refuses(problem: MergeProblem) -> Refuses:
+    """Who says what a refusal is.
+
+    Raises:
+        DataError: nobody.
+    """
+    if problem.refuses is None:
         raise DataError(
             "safety_target counts refusals, and nothing here says what a refusal is: give refuses=, such as "
             "sst_merge.judges.GreedyRefusals(tokenizer)"
         )
-    return refuses
+    return problem.refuses
 
 
 def path_end(merge: SSTMerge, attached: CoreModel) -> float:
@@ -250,7 +262,7 @@ def _refusals(merge: SSTMerge, attached: CoreModel, change: Cores, asked: Sequen
     """
     attached.set_point(merged_cores(merge.utility, change))
     prompts = sum(len(batch) for batch in asked)
-    found = list(_refuses(merge)(required_model(merge.problem), asked))
+    found = list(_refuses(merge.problem)(required_model(merge.problem), asked))
     if len(found) != prompts:
         raise DataError(f"refuses= gave {len(found)} verdicts on {prompts} prompts; expected one a prompt")
     return sum(map(bool, found)), prompts

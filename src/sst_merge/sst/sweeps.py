@@ -13,7 +13,8 @@ _FISHER = {"utility": "fisher"}
 _WIDE = {**_FISHER, "inputs": "wide"}
 _ALIGNED = {"aligned_base": True}
 
-_TARGET = {"safety_target": 0.9, "if_missed": "safest"}
+_TARGET_RATE = 0.9
+_TARGET = {"safety_target": _TARGET_RATE, "if_missed": "safest"}
 """One configuration: dev prompts choose nothing."""
 
 _MANY = (0.8, 1.0, 1.2, 1.5, 2.0)
@@ -29,7 +30,7 @@ SWEEPS: tuple[MethodSweep | TwoStageSweep, ...] = (
     MethodSweep(
         "SST-Merge, Fisher utility, refined", _BUDGETS, {"refine": 60, **_FISHER}, knob="tax_budget", on_request=True
     ),
-    MethodSweep("SST-Merge, safety target", (_TARGET["safety_target"],), _TARGET, "safety_target", on_request=True),
+    MethodSweep("SST-Merge, safety target", (_TARGET_RATE,), _TARGET, "safety_target", on_request=True),
     MethodSweep("SST-Merge", _MU_ALIGNED, _ALIGNED, base="aligned"),
     MethodSweep("SST-Merge, Fisher utility", _MU_ALIGNED, {**_ALIGNED, **_FISHER}, base="aligned"),
     MethodSweep("SST-Merge, Fisher utility, wide inputs", _MU_ALIGNED, {**_ALIGNED, **_WIDE}, base="aligned"),
