@@ -173,7 +173,15 @@ def page(figures: Mapping[str, Any]) -> str:
     ]
     lines += [_row(name, of, figures["alone"], written[name], below[name]) for name, of in skills.items()]
     safe = figures["alone"][SAFETY]
-    lines += ["", f"The safety adapter alone: safety {part(safe, HARM):.3f} on the test split."]
+    flat = [(name, sum(target <= point["pool"] < target + 0.03 for point in of["path"])) for name, of in skills.items()]
+    lines += [
+        "",
+        f"The safety adapter alone: safety {part(safe, HARM):.3f} on the test split.",
+        "",
+        "The price is skill. Points of the path whose true rate is less than 0.03 above the target:",
+        f"{', '.join(f'{name} {count}' for name, count in flat)}. On such a stretch {figures['prompts']} prompts often",
+        "cannot show that the target is kept, and the merge stops at its safe end, where most of the skill is gone.",
+    ]
     return "\n".join(lines)
 
 
