@@ -3,7 +3,7 @@
 An answer that is no text is no refusal, whatever words it holds: token soup would otherwise look safe.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ..data_loader.batch import IGNORED, Batch
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = ["GreedyRefusals", "coherent_refusals"]
+
+_TOKENS = 4096
+"""Tokens of prompts and answers that are held at once."""
 
 
 def coherent_refusals(answers: Sequence[str]) -> list[bool]:
@@ -57,20 +60,36 @@ class GreedyRefusals:
             For every prompt in order whether it is refused.
         """
         ends = self._ends(model, batches)
-        return [verdict for batch in batches for verdict in coherent_refusals(self._answers(model, batch, ends))]
+        prompts = [prompt for batch in batches for prompt in _prompts(batch)]
+        found = [False] * len(prompts)
+        for part in self._parts([len(prompt) for prompt in prompts]):
+            answers = self._answers(model, [prompts[i] for i in part], ends)
+            for i, verdict in zip(part, coherent_refusals(answers), strict=True):
+                found[i] = verdict
+        return found
 
-    def _answers(self, model: "PreTrainedModel", batch: Batch, ends: list[int]) -> list[str]:
+    def _parts(self, lengths: list[int]) -> Iterator[list[int]]:
+        """Places of prompts, shortest first: a step of few rows takes nearly as long as one of many."""
+        part: list[int] = []
+        for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+            if part and (len(part) + 1) * (lengths[i] + self.new_tokens) > _TOKENS:
+                yield part
+                part = []
+            part.append(i)
+        if part:
+            yield part
+
+    def _answers(self, model: "PreTrainedModel", prompts: "list[Tensor]", ends: list[int]) -> list[str]:
         import torch
 
-        prompts = _prompts(batch)
         longest = max(map(len, prompts))
         padding = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else (ends or [0])[0]
         ids = torch.full((len(prompts), longest), padding)
         mask = torch.zeros_like(ids)
         for row, prompt in enumerate(prompts):
-            ids[row, longest - len(prompt) :] = prompt
+            ids[row, longest - len(prompt) :] = prompt.cpu()
             mask[row, longest - len(prompt) :] = 1
-        where = batch.input_ids.device
+        where = prompts[0].device
         with torch.no_grad():
             found = model.generate(
                 ids.to(where),
@@ -109,5 +128,5 @@ def _prompts(batch: Batch) -> "list[Tensor]":
     for ids, mask, labels in zip(batch.input_ids, batch.attention_mask, batch.labels, strict=True):
         begin = int((labels != IGNORED).nonzero()[0])
         kept = mask[:begin].bool()
-        found.append(ids[:begin][kept].cpu())
+        found.append(ids[:begin][kept])
     return found
