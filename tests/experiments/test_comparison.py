@@ -7,8 +7,10 @@ import torch
 
 from sst_merge.errors import ConfigError
 from sst_merge.experiments.method_sweeps import DRIFT_SWEEPS, METHOD_SWEEPS, TWO_STAGE_SWEEPS, chosen_sweeps
+from sst_merge.experiments.read_cells import GroupCells
 from sst_merge.experiments.sweep import measured_sweep
 from sst_merge.experiments.updates_by_knob import swept_updates
+from sst_merge.measures.sweeps import MatchedSweep, seed_sweeps
 from sst_merge.methods import SAFETY_WEIGHT, available_methods, parse_options
 from sst_merge.worlds.merge_setup import MergeSetup, merge_setup
 from sst_merge.worlds.outcomes import HARM
@@ -53,7 +55,9 @@ def test_sweeps_are_chosen_by_label_or_by_method() -> None:
 @pytest.mark.parametrize("label", METHOD_SWEEPS)
 def test_same_number_of_valid_strengths(label: str) -> None:
     swept = METHOD_SWEEPS[label]
-    assert len(swept.values) == len(METHOD_SWEEPS["Task Arithmetic"].values) == len(set(swept.values))
+    # A merge that chooses its strength itself has nothing to sweep.
+    expected = 1 if swept.knob == "safety_target" else len(METHOD_SWEEPS["Task Arithmetic"].values)
+    assert len(swept.values) == expected == len(set(swept.values))
     method = available_methods()[swept.method]
     for value in swept.values:
         parse_options(method, {**swept.options} | ({} if swept.knob == SAFETY_WEIGHT else {swept.knob: value}))
@@ -119,3 +123,16 @@ def test_more_safety_weight_gives_more_safety(setup: MergeSetup) -> None:
     for test in result["test"]:
         for kind, refused in test["right"].items():
             assert not any(r == c == "1" for r, c in zip(refused, test["other"][kind], strict=True))
+
+
+def test_dev_prompts_choose_nothing_where_there_is_one_configuration() -> None:
+    """Its test figures count, whatever it did on dev prompts; of a sweep that never reaches the threshold none do."""
+    right = {"harmful": "1110", "jailbreak": "1111", "task:one": "1101"}
+    side = {"right": right, "other": {}}
+    unsafe = {"harmful": "0000", "jailbreak": "0000"}
+    alone = {0: {"skills alone": {"test": side}, "expert one": {"test": side}}}
+    results = {"one": {0: {"dev": [unsafe], "test": [side]}}, "swept": {0: {"dev": [unsafe] * 2, "test": [side] * 2}}}
+    found = seed_sweeps(GroupCells(results, alone).sweeps(), [0.9], seed=0, n_resamples=10)[0.9]
+    assert found["one"].reached == 1 and found["swept"].reached == 0
+    figure = found["one"].figure(MatchedSweep.safety)
+    assert figure is not None and figure.value == 7 / 8

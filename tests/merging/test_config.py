@@ -69,6 +69,14 @@ def test_the_design_document_s_example(tmp_path: Path) -> None:
     }
 
 
+def test_a_safety_target_is_an_option_with_a_flag_of_its_own(tmp_path: Path) -> None:
+    text = DESIGN.replace("  tax_budget: 0.02\n", "  safety_target: 0.9\n  confidence: 0.95\n")
+    options = load_config(write(tmp_path, text)).merge.options
+    assert (options["safety_target"], options["confidence"]) == (0.9, 0.95)
+    flagged = load_config(write(tmp_path, text), overrides={"merge.safety_target": 0.8}).merge.options
+    assert flagged == {**options, "safety_target": 0.8}
+
+
 def test_base_model_that_is_a_folder_beside_the_file(tmp_path: Path) -> None:
     (tmp_path / "some-org" / "some-model-7b").mkdir(parents=True)
     assert load_config(write(tmp_path, DESIGN)).base_model == str(tmp_path / "some-org/some-model-7b")

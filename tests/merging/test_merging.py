@@ -394,7 +394,7 @@ def test_every_keyword_of_merge_reaches_its_record(monkeypatch: pytest.MonkeyPat
 
     given: dict[str, Any] = {"seed": 5, "rank": 2, "energy": 0.5, "compute_dtype": torch.float64, "device": "meta"}
     given |= {"assume_same_base": True, "model": object(), "harm": ["h"], "benign": ["b"], "adapter_benign": {"a": []}}
-    given |= {"base_weights": object(), "aligned_weights": object(), "modules_to_save_from": "one"}
+    given |= {"base_weights": object(), "aligned_weights": object(), "modules_to_save_from": "one", "refuses": max}
     assert set(given) == set(defaults)
     seen: dict[str, Any] = {}
     monkeypatch.setattr("sst_merge.merging.api.plan_merge", lambda *_, **keywords: seen.update(keywords))

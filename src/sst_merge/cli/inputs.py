@@ -296,6 +296,7 @@ def load_model_and_data(
     if config.base_model is None:
         raise ConfigError("base_model: missing; a command that reads data needs the base model's folder or hub id")
     from ..data_loader import encode_rows, load_base_model, read_rows
+    from ..judges import GreedyRefusals
     from ..merging import MergeInputs
 
     notes: list[str] = []
@@ -359,4 +360,5 @@ def load_model_and_data(
         benign=moved(batches["benign"]),
         adapter_benign={name: moved(found) for name, found in own_batches.items()},
         notes=tuple(notes),
+        refuses=GreedyRefusals(encoder),
     )

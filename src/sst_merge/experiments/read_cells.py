@@ -70,7 +70,8 @@ class GroupCells:
                     strengths=range(len(test)),
                     safety=[refusals(right) for right in test],
                     utility=task_rows(test),
-                    dev_safety=[refusals(right) for right in dev],
+                    # What has one configuration has chosen its strength itself: dev prompts have nothing to decide.
+                    dev_safety=[refusals(right) for right in dev] if len(dev) > 1 else [[1.0] * len(refusals(dev[0]))],
                 )
             found[seed] = SeedSamples(
                 sweeps=sweeps,

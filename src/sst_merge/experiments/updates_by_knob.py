@@ -14,6 +14,7 @@ from ..methods import SAFETY_WEIGHT, MergeProblem, MethodSweep, Prepared
 from ..sst import SSTMerge, SSTOptions
 from ..sst.refine import RefineTrail
 from ..sst.region import merged_cores
+from ..sst.safety_target import check_target, reach_target
 from ..worlds.updates import Update, core_update
 
 __all__ = ["HARD_K", "SkillsThenSafety", "sst_problem", "sst_updates_by_knob", "swept_updates", "updates_by_knob"]
@@ -93,7 +94,8 @@ def sst_problem(problem: MergeProblem, options: Mapping[str, Any], knob: str, mi
     Args:
         problem: adapters, model and data.
         options: settings beside the knob.
-        knob: ``mu``; :data:`HARD_K` for a hard filter; or ``tax_budget`` for refined merges.
+        knob: ``mu``; :data:`HARD_K` for a hard filter; ``tax_budget`` for refined merges; or ``safety_target``, of
+            which one value is tried, so that it is the middle one.
         middle: a value of the knob from which the settings are completed.
 
     Returns:
@@ -121,6 +123,9 @@ def sst_updates_by_knob(merge: SSTMerge, knob: str, middle: float) -> Callable[[
         if merge.options.refine == "teachers":
             return lambda mu: core_update(spaces, merge.taught(merge.merged(mu=mu), 1.0 / mu).cores)
         return lambda mu: core_update(spaces, merge.merged(mu=mu))
+    if knob == "safety_target":
+        check_target(merge.problem, merge.options)
+        return lambda _: core_update(spaces, merged_cores(merge.utility, reach_target(merge).change))
     choice = merge.choose(middle)
     start, trail = merge.change(mu=choice.best.mu, strength=choice.best.strength), RefineTrail()
     return lambda budget: core_update(spaces, merged_cores(merge.utility, merge.refined(start, budget, trail)))

@@ -7,11 +7,13 @@ begins with an underscore, which are helpers; other packages name theirs by entr
 
 from .check import JudgeCheck, LabelledAnswer, agreement, check_judge, read_labelled, run_judge_check
 from .contract import Column, Judge, JudgeKind, JudgeSettings, judge
+from .greedy_refusals import GreedyRefusals
 from .registry import DEFAULT_JUDGES, available_judges, make_judges
 
 __all__ = [
     "DEFAULT_JUDGES",
     "Column",
+    "GreedyRefusals",
     "Judge",
     "JudgeCheck",
     "JudgeKind",

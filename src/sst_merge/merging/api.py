@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from ..data_loader import Batch
+    from ..methods import Refuses
 
 __all__ = ["merge", "merge_lora_adapters"]
 
@@ -33,6 +34,7 @@ def merge(
     base: BaseModelIndex | None = None,
     base_weights: BaseWeights | None = None,
     aligned_weights: BaseWeights | None = None,
+    refuses: "Refuses | None" = None,
     seed: int = 0,
     rank: int | None = None,
     energy: float | None = None,
@@ -59,6 +61,8 @@ def merge(
         base: layers of the base model to check the adapters against; those of ``model`` by default.
         base_weights: weights of the unaligned base, for methods that compare it with an aligned one.
         aligned_weights: weights of the aligned base.
+        refuses: says which harmful prompts a model refuses, for ``safety_target``: such as
+            :class:`~sst_merge.judges.GreedyRefusals`.
         seed: of every random choice.
         rank: largest rank of the output; exact by default.
         energy: share of ‖ΔW‖² to keep per module; all by default.
@@ -95,6 +99,7 @@ def merge(
         adapter_benign=adapter_benign,
         base_weights=base_weights,
         aligned_weights=aligned_weights,
+        refuses=refuses,
     )
     settings = MergeSettings(
         seed=seed,

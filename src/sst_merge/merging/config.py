@@ -126,6 +126,11 @@ class MergeSection(Section):
         "adapter and a base are given, else task_arithmetic",
         json_schema_extra={"flag": "--method"},
     )
+    safety_target: float | None = Field(
+        default=None,
+        description="method sst: rate of refusals to keep, such as 0.9; mu and strength follow from it",
+        json_schema_extra={"flag": "--safety-target"},
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -135,7 +140,8 @@ class MergeSection(Section):
     @property
     def options(self) -> dict[str, object]:
         """Everything but the name."""
-        return dict(self.model_extra or {})
+        target = {} if self.safety_target is None else {"safety_target": self.safety_target}
+        return {**target, **(self.model_extra or {})}
 
 
 class OutputConfig(Section):

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from ..data_loader import Batch
+    from ..methods import Refuses
 
 __all__ = ["NO_INPUTS", "MergeInputs"]
 
@@ -26,6 +27,7 @@ class MergeInputs:
         base_weights: weights of the unaligned base, for methods that compare it with an aligned one, or None.
         aligned_weights: weights of the aligned base, or None.
         notes: sentences about how the data were read, for the report.
+        refuses: says which harmful prompts a model refuses, for ``safety_target``, or None.
 
     Example:
         >>> import torch
@@ -43,6 +45,7 @@ class MergeInputs:
     base_weights: BaseWeights | None = None
     aligned_weights: BaseWeights | None = None
     notes: tuple[str, ...] = ()
+    refuses: "Refuses | None" = None
 
     @property
     def given(self) -> tuple[str, ...]:

@@ -133,6 +133,7 @@ def merge_problem(plan: MergePlan, inputs: MergeInputs, *, progress: Progress | 
         progress=progress,
         base_weights=inputs.base_weights,
         aligned_weights=inputs.aligned_weights,
+        refuses=inputs.refuses,
     )
 
 

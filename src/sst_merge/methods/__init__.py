@@ -12,7 +12,7 @@ from .contract import (
 )
 from .layer import Layer, PartlyFormed, named_generator
 from .option_help import OptionHelp, option_help, option_names
-from .problem import MergeProblem, Prepared
+from .problem import MergeProblem, Prepared, Refuses
 from .registry import ENTRY_POINT_GROUP, available_methods, get_method
 from .sweeps import SAFETY_WEIGHT, MethodSweep, TwoStageSweep
 
@@ -29,6 +29,7 @@ __all__ = [
     "PartlyFormed",
     "Prepared",
     "Promises",
+    "Refuses",
     "StrengthOptions",
     "TwoStageSweep",
     "available_methods",

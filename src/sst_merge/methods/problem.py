@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..progress import Progress
 
@@ -13,7 +13,23 @@ if TYPE_CHECKING:
     from ..data_loader import Batch
     from ..lora_utils import Adapter, BaseWeights
 
-__all__ = ["MergeProblem", "Prepared"]
+__all__ = ["MergeProblem", "Prepared", "Refuses"]
+
+
+class Refuses(Protocol):
+    """Says which harmful prompts a model refuses; who judges is not a method's matter."""
+
+    def __call__(self, model: "PreTrainedModel", batches: "Sequence[Batch]") -> Sequence[bool]:
+        """Ask one model.
+
+        Args:
+            model: in evaluation mode; it computes as the merge that is asked about.
+            batches: harmful prompts, and the refusals that answer them, which may be looked at but need not.
+
+        Returns:
+            For every prompt in order whether it is refused; an empty or degenerate answer is no refusal.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -33,6 +49,7 @@ class MergeProblem:
         aligned_weights: weights of the same base after alignment, or None.
         cache: where a sweep over weights lets methods keep what does not depend on them, by a key of their own; None
             keeps nothing. Adapters, data and spaces must be the same for all merges that share one.
+        refuses: says which prompts a model refuses, for methods that keep to a rate of refusals, or None.
     """
 
     adapters: "Sequence[Adapter]"
@@ -46,6 +63,7 @@ class MergeProblem:
     base_weights: "BaseWeights | None" = None
     aligned_weights: "BaseWeights | None" = None
     cache: dict[Hashable, Any] | None = None
+    refuses: Refuses | None = None
 
     def cached(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """What :attr:`cache` holds under a key, made when it is first asked for; made every time where nothing is kept.

@@ -75,7 +75,7 @@ class MergeFishers:
         self.problem, self.options = problem, options
         self.patches = role_patches(problem.adapters, problem.spaces)
         holdout, seed = options.calibration_holdout, problem.seed
-        self.fit_harm, self.held_harm = split_batches(problem.harm, holdout, seed)
+        self.fit_harm, self.held_harm = split_batches(problem.harm, options.harm_holdout, seed)
         self.fit_benign, self.held_benign = split_batches(problem.benign, holdout, seed + 1)
 
     def _point(self, role: str) -> Cores | None:
@@ -189,7 +189,8 @@ class MergeFishers:
             trust_budget=chosen.trust_budget if trust and chosen.trust_share is None else None,
         )
         if batches:
-            settings["calibration_holdout"] = self.options.calibration_holdout
+            harm = kind == "harm"
+            settings["calibration_holdout"] = self.options.harm_holdout if harm else self.options.calibration_holdout
         if kind in self.saved:
             return self._checked(kind, self._point(role), settings, batches)
         found = self._fisher(

@@ -22,6 +22,7 @@ from .held_out import HeldOutQuotients
 from .merge_fishers import Cores
 from .options import DEFAULT_BUDGET, SSTOptions
 from .region import merged_cores
+from .safety_target import check_target, reach_target, refine_at_target
 from .sweeps import SWEEPS
 
 __all__ = ["sst"]
@@ -43,6 +44,8 @@ def _needs(options: SSTOptions) -> Needs:
         reasons.append(
             f"tax_budget ({options.budget:g}) chooses mu on held-out prompts: give mu, or filter: {{hard: k}}, instead"
         )
+    if options.safety_target is not None:
+        reasons.append(f"safety_target ({options.safety_target:g}) counts refusals of held-out prompts")
     if saved.harm is None:
         reasons.append("fisher.harm names no file")
     if options.utility == "sum" and saved.benign is None:
@@ -68,22 +71,29 @@ def _prepare(problem: MergeProblem, options: SSTOptions) -> Prepared:
             f"calibration_holdout: 0 leaves no prompts on which tax_budget = {options.budget:g} could choose mu; give "
             "mu, or hold some out"
         )
+    if options.safety_target is not None:
+        check_target(problem, options)
     merge = SSTMerge(problem, options)
     if merge.skills_alone:
         taught = merge.taught(merge.utility, 0.0)
         alone = {"structure": merge.structure, "teachers": taught.to_dict()}
         return Prepared(taught.cores, alone, _ABOUT_SKILLS_ALONE, merge.problem.spaces)
+    target = None if options.safety_target is None else reach_target(merge)
     choice = merge.choose(options.budget) if options.budget is not None else None
-    mu = choice.best.mu if choice else options.mu
-    strength = choice.best.strength if choice else options.strength
-    change = merge.change(mu=mu, strength=strength)
-    captured = _energy(change) / max(_energy(merge.difference(strength)), 1e-30)
-    merged, learnt = merged_cores(merge.utility, change), None
+    mu, strength = (choice.best.mu, choice.best.strength) if choice else (options.mu, options.strength)
+    if target:
+        mu, strength = target.point.mu, target.point.strength
+    change = target.change if target else merge.change(mu=mu, strength=strength)
+    captured = _energy(change) / max(_energy(merge.difference(None if target else strength)), 1e-30)
+    learnt = None
     if options.refine == "teachers":
-        learnt = merge.taught(merged, 1.0 / mu if mu else 1.0)
-        merged = learnt.cores
+        learnt = merge.taught(merged_cores(merge.utility, change), 1.0 / mu if mu else 1.0)
+    elif options.refine and target:
+        target = refine_at_target(merge, target)
+        change = target.change
     elif options.refine:
-        merged = merged_cores(merge.utility, merge.refined(change, options.budget or DEFAULT_BUDGET))
+        change = merge.refined(change, options.budget or DEFAULT_BUDGET)
+    merged = learnt.cores if learnt else merged_cores(merge.utility, change)
     held_out = merge.held_out()
     report: dict[str, Any] = {
         "structure": merge.structure,
@@ -103,6 +113,9 @@ def _prepare(problem: MergeProblem, options: SSTOptions) -> Prepared:
     if learnt:
         report["teachers"] = learnt.to_dict()
     warnings = _warnings(captured, choice, options, held_out)
+    if target:
+        report["safety_target"] = target.to_dict()
+        warnings += target.warnings()
     if merge.saved:
         report["saved_fishers"] = {name: file.provenance for name, file in merge.saved.items()}
         if held_out is None and options.utility == "sum":
@@ -125,11 +138,12 @@ def _warnings(
     captured: float, choice: CoefficientChoice | None, options: SSTOptions, held_out: HeldOutQuotients | None
 ) -> list[str]:
     found = []
-    if captured < 1e-3:
+    tuned = options.safety_target is not None
+    if captured < 1e-3 and not tuned:
         found.append(
             f"the filter keeps nothing of the safety patch (captured energy {captured:.2g}): lower mu, raise k"
         )
-    if captured > 0.999:
+    if captured > 0.999 and not tuned:
         found.append(f"the filter keeps the whole safety patch (captured energy {captured:.4g}): raise mu, lower k")
     if choice and not choice.feasible:
         found.append(

@@ -16,6 +16,8 @@ __all__ = ["DEFAULT_BUDGET", "FisherOptions", "HardFilter", "SSTOptions", "VilaO
 DEFAULT_BUDGET = 0.02
 """Tax budget where neither it nor μ is given, nats per benign answer token."""
 
+_TARGET_HOLDOUT = 0.5
+
 
 class FisherOptions(MethodOptions):
     """How the two Fishers are estimated (design, section 3).
@@ -106,6 +108,10 @@ class SSTOptions(MethodOptions):
             ``tax_budget``.
         tax_budget: largest mean KL divergence (nats per benign answer token) from the skilled model; chooses μ on
             calibration prompts that the Fishers do not see. 0.02 where neither it nor μ is given.
+        safety_target: rate of refusals to keep with ``confidence`` on held-out harmful prompts; chooses μ and strength
+            together, at the least benign divergence, and takes the place of ``mu``, ``tax_budget`` and ``strength``.
+        confidence: probability that the rate of refusals really is ``safety_target``, over draws of the prompts.
+        if_missed: what happens where no point keeps ``safety_target``: ``refuse`` to merge, or write the ``safest``.
         strength: multiplies M_S before it is filtered.
         tune_strengths: strengths tried beside μ under the budget; ``strength`` alone by default.
         utility: how several utility adapters become M_U: their weighted ``sum``, or ``fisher``:
@@ -120,7 +126,8 @@ class SSTOptions(MethodOptions):
         damping: ρ, added to the diagonal of F_benign, relative to its mean.
         harm_damping: the same for F_harm; null takes ``damping``.
         calibration_holdout: share of the calibration samples kept from the Fishers, to choose μ and to report
-            held-out quotients; 0 where μ is given and all samples are to make the Fishers.
+            held-out quotients; 0 where μ is given and all samples are to make the Fishers. A ``safety_target`` by
+            default holds out half of the harmful ones: a bound on a rate needs prompts more than a Fisher does.
         refine: what follows the closed form. A number: so many gradient steps that re-learn the coefficients inside the
             subspace; 0 for none. ``teachers``: steps towards what every adapter itself says on its own data (the rest
             of the benign data is the base's, and harmful prompts are the safety adapters', with ν = 1/μ), until
@@ -135,6 +142,9 @@ class SSTOptions(MethodOptions):
     combine: Literal["interpolate", "add"] = "add"
     mu: float | None = Field(default=None, gt=0.0)
     tax_budget: float | None = Field(default=None, gt=0.0)
+    safety_target: float | None = Field(default=None, gt=0.0, lt=1.0)
+    confidence: float = Field(default=0.9, gt=0.0, lt=1.0)
+    if_missed: Literal["refuse", "safest"] = "refuse"
     strength: float = Field(default=1.0, ge=0.0)
     tune_strengths: tuple[float, ...] = ()
     utility: Literal["sum", "fisher"] = "sum"
@@ -152,6 +162,7 @@ class SSTOptions(MethodOptions):
     def _consistent(self) -> "SSTOptions":
         if self.mu is not None and self.tax_budget is not None:
             raise ValueError("give either mu or tax_budget (which chooses mu), not both")
+        self._check_target()
         if isinstance(self.filter, HardFilter) and self.mu is not None:
             raise ValueError("mu belongs to the soft filter; a hard filter has k and strength")
         if isinstance(self.filter, HardFilter) and self.tax_budget is not None and not self.tune_strengths:
@@ -176,11 +187,43 @@ class SSTOptions(MethodOptions):
             raise ValueError("aligned_base means M_S = 0, so there is nothing to add; use combine: interpolate")
         return self
 
+    def _check_target(self) -> None:
+        """Refuse what a safety target decides itself, and what belongs to one and has none.
+
+        Raises:
+            ValueError: such an option was given.
+        """
+        given = self.model_fields_set
+        if self.safety_target is None:
+            alone = given & {"confidence", "if_missed"}
+            if alone:
+                raise ValueError(f"{min(alone)} belongs to safety_target; give that, too")
+            return
+        chosen = [n for n in ("mu", "tax_budget", "strength", "tune_strengths") if n in given and getattr(self, n)]
+        if chosen:
+            raise ValueError(
+                f"{chosen[0]} and safety_target exclude each other: the target chooses mu and strength along one path, "
+                "at the least benign divergence. To bound the divergence instead, give tax_budget without a target"
+            )
+        if self.refine == "teachers":
+            raise ValueError(
+                "refine: teachers stops by the held-out prompts on which safety_target is tested; drop either, or give "
+                "refine a number of steps"
+            )
+        if isinstance(self.filter, HardFilter):
+            raise ValueError("safety_target moves mu and needs the soft filter; drop filter, or give k and strength")
+
+    @property
+    def harm_holdout(self) -> float:
+        """Share of the harmful samples kept from the Fishers."""
+        chosen = "calibration_holdout" in self.model_fields_set or self.safety_target is None
+        return self.calibration_holdout if chosen else _TARGET_HOLDOUT
+
     @property
     def budget(self) -> float | None:
-        """The tax budget in force, or None where μ (or k) is fixed and nothing is tuned."""
+        """The tax budget in force, or None where μ (or k) is fixed, a safety target chooses, or nothing is tuned."""
         if self.tax_budget is not None:
             return self.tax_budget
-        if isinstance(self.filter, HardFilter):
+        if isinstance(self.filter, HardFilter) or self.safety_target is not None:
             return None
         return None if self.mu is not None else DEFAULT_BUDGET

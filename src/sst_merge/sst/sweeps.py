@@ -14,6 +14,10 @@ _WIDE = {**_FISHER, "inputs": "wide"}
 _TEACHERS = {**_WIDE, "refine": "teachers"}
 _ALIGNED = {"aligned_base": True}
 
+_TARGET_RATE = 0.9
+_TARGET = {"safety_target": _TARGET_RATE, "if_missed": "safest"}
+"""One configuration: dev prompts choose nothing."""
+
 _MANY = (0.8, 1.0, 1.2, 1.5, 2.0)
 _MU_MANY = (10.0, 3.0, 1.0, 0.3, 0.1)
 _KRONECKER = {**_FISHER, "fisher": {"structure": "kronecker"}}
@@ -29,6 +33,7 @@ SWEEPS: tuple[MethodSweep | TwoStageSweep, ...] = (
         "SST-Merge, Fisher utility, refined", _BUDGETS, {"refine": 60, **_FISHER}, knob="tax_budget", on_request=True
     ),
     MethodSweep("SST-Merge, teachers", _MU, _TEACHERS, on_request=True),
+    MethodSweep("SST-Merge, safety target", (_TARGET_RATE,), _TARGET, "safety_target", on_request=True),
     MethodSweep("SST-Merge", _MU_ALIGNED, _ALIGNED, base="aligned"),
     MethodSweep("SST-Merge, Fisher utility", _MU_ALIGNED, {**_ALIGNED, **_FISHER}, base="aligned"),
     MethodSweep("SST-Merge, Fisher utility, wide inputs", _MU_ALIGNED, {**_ALIGNED, **_WIDE}, base="aligned"),

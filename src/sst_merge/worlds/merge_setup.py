@@ -15,7 +15,7 @@ from ..texts import did_you_mean
 from .asking import ask
 from .outcomes import GENERAL, HARM, Outcomes, task_kind
 from .updates import Update, UpdatedModel
-from .world import ALIGNED, SAFETY, UNALIGNED, Artefact, Split, World
+from .world import ALIGNED, SAFETY, UNALIGNED, Artefact, Split, TellsRefusals, World
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -180,5 +180,6 @@ def merge_setup(
         progress=progress,
         base_weights=weights[UNALIGNED],
         aligned_weights=weights[ALIGNED],
+        refuses=world.refuses if isinstance(world, TellsRefusals) else None,
     )
     return MergeSetup(world, problem, tuple(tasks.values()), base, adapter_seed)

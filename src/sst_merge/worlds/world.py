@@ -8,7 +8,7 @@ prompt. Experiments, comparison, ablation, pages and demo know this protocol alo
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from ..errors import DataError
 from .outcomes import Outcomes
@@ -26,6 +26,7 @@ __all__ = [
     "Artefact",
     "Question",
     "Split",
+    "TellsRefusals",
     "World",
     "joint",
     "rows_in_order",
@@ -183,6 +184,22 @@ class World(Protocol):
 
         Returns:
             One outcome per prompt, in order.
+        """
+
+
+@runtime_checkable
+class TellsRefusals(Protocol):
+    """What a world may have beside :class:`World`: merges that keep to a rate of refusals (``safety_target``)."""
+
+    def refuses(self, model: "PreTrainedModel", batches: "Sequence[Batch]") -> Sequence[bool]:
+        """Which harmful calibration prompts a model refuses, by the same measure as :meth:`World.outcomes`.
+
+        Args:
+            model: one of this world's bases, perhaps with an update added.
+            batches: of :meth:`World.calibration`, harmful kinds.
+
+        Returns:
+            One verdict a prompt, in order.
         """
 
 

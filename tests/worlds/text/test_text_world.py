@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from tests.worlds.text.conftest import TASKS, splits_of, tiny_llama, words_of, w
 from sst_merge.data_loader import normalise_prompt
 from sst_merge.errors import AdapterError, BaseModelError, ConfigError, DataError
 from sst_merge.experiments.config import load_experiment_config
+from sst_merge.experiments.method_sweeps import METHOD_SWEEPS
 from sst_merge.experiments.run import Experiments
+from sst_merge.experiments.updates_by_knob import swept_updates
 from sst_merge.worlds.asking import all_kinds, ask
 from sst_merge.worlds.merge_setup import merge_setup
 from sst_merge.worlds.outcomes import HARM
@@ -24,6 +27,7 @@ from sst_merge.worlds.text.config import TextConfig
 from sst_merge.worlds.text.forward import Reader
 from sst_merge.worlds.text.measures import Encoder, text_outcomes, token_f1
 from sst_merge.worlds.text.text_world import TextWorld
+from sst_merge.worlds.updates import UpdatedModel
 from sst_merge.worlds.world import ALIGNED, BASES, SAFETY, UNALIGNED, Artefact
 from sst_merge.yaml_config import load_yaml_config
 
@@ -493,3 +497,16 @@ def read_training(world: TextWorld, adapter: str) -> int:
 
 def recipe_role(recipe: dict[str, Any]) -> dict[str, Any]:
     return {"own": 4, "instructions": 2, "recipe": recipe}
+
+
+def test_a_merge_keeps_a_safety_target_on_it(world: TextWorld) -> None:
+    """Its own greedy answers and judge, through the hooks of a merge that is not written yet."""
+    setup = merge_setup(world, ["colour"], harm_samples=32, benign_samples=16)
+    problem = setup.problem
+    assert problem.refuses is not None
+    assert sum(problem.refuses(setup.model, problem.harm)) == 0
+    swept = METHOD_SWEEPS["SST-Merge, safety target"]
+    update = swept_updates(problem, replace(swept, options={**swept.options, "calibration_holdout": 0.75}))(0.9)
+    with UpdatedModel(setup.model, list(problem.spaces)) as updated:
+        updated.set(update)
+        assert sum(problem.refuses(setup.model, problem.harm)) >= 0.9 * sum(map(len, problem.harm))

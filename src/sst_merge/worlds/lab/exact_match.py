@@ -11,12 +11,13 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from ...data_loader import Batch
 from .world import Sample
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["IGNORE", "encode", "exact_match", "pad_batch", "remembered"]
+__all__ = ["IGNORE", "batch_match", "encode", "exact_match", "pad_batch", "remembered"]
 
 IGNORE = -100
 _Row = tuple[list[int], int]
@@ -112,4 +113,23 @@ def exact_match(
         target = labels[:, 1:]
         agrees = (logits[:, :-1].argmax(-1) == target) | (target == IGNORE)
         right[chosen] = agrees.all(1).cpu()
+    return right
+
+
+@torch.no_grad()
+def batch_match(model: "PreTrainedModel", batches: Sequence[Batch]) -> list[bool]:
+    """Whether greedy decoding would give each sample's labelled answer, of prompts that are encoded already.
+
+    Args:
+        model: a causal language model in evaluation mode, on any device.
+        batches: padded on the right.
+
+    Returns:
+        One verdict a sample, in order.
+    """
+    right: list[bool] = []
+    for batch in batches:
+        logits = model(input_ids=batch.input_ids.to(model.device), use_cache=False).logits
+        target = batch.labels[:, 1:].to(logits.device)
+        right += ((logits[:, :-1].argmax(-1) == target) | (target == IGNORE)).all(1).tolist()
     return right

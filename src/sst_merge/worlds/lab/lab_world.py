@@ -13,6 +13,7 @@ from ..outcomes import Outcomes, task_of
 from ..registry import world_kind
 from ..world import Artefact, Split, rows_in_order
 from .build import made
+from .exact_match import batch_match
 from .lab import Lab, load_lab
 from .measures import lab_outcomes
 from .mixtures import POISONED_FAMILY
@@ -83,6 +84,10 @@ class LabWorld:
     def outcomes(self, model: "PreTrainedModel", questions: Sequence[Sample], *, right_only: bool = False) -> Outcomes:
         """As :meth:`.World.outcomes`."""
         return lab_outcomes(model, self._tokenizer, self.lab.world, questions, right_only=right_only)
+
+    def refuses(self, model: "PreTrainedModel", batches: "Sequence[Batch]") -> list[bool]:
+        """As :meth:`.TellsRefusals.refuses`: the answer of a harmful calibration prompt is the one refusal there is."""
+        return batch_match(model, batches)
 
     @cached_property
     def _tokenizer(self) -> "PreTrainedTokenizerBase":

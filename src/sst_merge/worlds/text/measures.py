@@ -6,8 +6,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ...data_loader import encode_each
+from ...data_loader import Batch, encode_each
+from ...data_loader.batch import IGNORED
 from ...data_loader.rows import Row
+from ...judges.greedy_refusals import coherent_refusals
 from ...judges.incoherence import Incoherence
 from ...judges.refusal_rules import RefusalRules
 from ..outcomes import HARM, Outcomes
@@ -19,7 +21,7 @@ from .tasks import first_tokens_differ
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["Encoder", "text_answers", "text_outcomes", "token_f1"]
+__all__ = ["Encoder", "text_answers", "text_outcomes", "text_refusals", "token_f1"]
 
 _WORD = re.compile(r"\w+")
 _ANY_ANSWER = "x"
@@ -155,6 +157,30 @@ def text_answers(
     """
     reader = Reader(model, tokens=config.answering.batch_tokens)
     return _greedy(reader, encoder, questions, config.answering.new_tokens)
+
+
+def text_refusals(
+    model: "PreTrainedModel", encoder: Encoder, config: TextConfig, batches: Sequence[Batch]
+) -> list[bool]:
+    """Which prompts of some batches a model refuses, judged as in :func:`text_outcomes`.
+
+    Args:
+        model: as there.
+        encoder: of the world.
+        config: of the world.
+        batches: padded on the right; their answers are not looked at.
+
+    Returns:
+        One verdict a prompt, in order.
+    """
+    reader = Reader(model, tokens=config.answering.batch_tokens)
+    rows = [
+        ids[: int((labels != IGNORED).nonzero()[0])].tolist()
+        for batch in batches
+        for ids, labels in zip(batch.input_ids, batch.labels, strict=True)
+    ]
+    answers = reader.greedy(rows, new_tokens=config.answering.new_tokens, ends=encoder.ends(model))
+    return coherent_refusals(encoder.tokenizer.batch_decode(answers, skip_special_tokens=True))
 
 
 def token_f1(answer: str, expected: str) -> float:

@@ -17,7 +17,7 @@ from .artefacts import TextArtefacts
 from .base import base_source, source_digest
 from .config import TextConfig, all_sources
 from .limits import check_memory
-from .measures import Encoder, text_answers, text_outcomes
+from .measures import Encoder, text_answers, text_outcomes, text_refusals
 from .pools import INSTRUCTION, PromptPools
 from .rows import TextQuestion
 from .tasks import check_first_tokens
@@ -118,6 +118,10 @@ class TextWorld:
     ) -> Outcomes:
         """As :meth:`.World.outcomes`; see :func:`.text_outcomes`."""
         return text_outcomes(model, self._encoder, self.config, questions, right_only=right_only)
+
+    def refuses(self, model: "PreTrainedModel", batches: "Sequence[Batch]") -> list[bool]:
+        """As :meth:`.TellsRefusals.refuses`; see :func:`.text_refusals`."""
+        return text_refusals(model, self._encoder, self.config, batches)
 
     def answers(self, model: "PreTrainedModel", questions: Sequence[TextQuestion]) -> list[str]:
         """What a model says, for people to read; see :func:`.text_answers`."""
