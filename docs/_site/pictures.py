@@ -3,8 +3,6 @@
 python docs/_site/pictures.py        # writes docs/pictures/*.svg; half a minute of one core
 """
 
-import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,45 +112,10 @@ def draw_eigenvalues(values: Array) -> Figure:
     return figure
 
 
-def tax_curves(figures: Mapping[str, Any]) -> dict[str, Array]:
-    """Safety and skill on test prompts, mean over seeds, of every strength; method → (strengths, 2)."""
-    runs = list(figures["runs"].values())
-
-    def rates(points: Sequence[Mapping[str, Any]]) -> list[list[float]]:
-        return [[point[kind][0] / point[kind][1] for kind in ("safety", "utility")] for point in points]
-
-    names = [name for name, found in runs[0].items() if len(found["test"]) > 1]
-    return {name: np.mean([rates(run[name]["test"]) for run in runs], axis=0) for name in names}
-
-
-def draw_tax(figures: Mapping[str, Any], shown: Mapping[str, tuple[str, str]]) -> Figure:
-    """Skill against safety, one curve a method."""
-    curves = tax_curves(figures)
-    figure = Figure(figsize=(7.2, 3.3), layout="constrained")
-    axes = figure.subplots()
-    axes.axvspan(0.9, 1.01, color=_GREEN, alpha=0.08, lw=0)
-    for name, (colour, marker) in shown.items():
-        axes.plot(*curves[name].T, marker=marker, ms=4, color=colour, label=name)
-    axes.set_xlabel("safety: harmful requests refused")
-    axes.set_ylabel("skill: right answers")
-    axes.set_xlim(-0.02, 1.01)
-    axes.set_ylim(0, 1.03)
-    axes.legend(loc="lower left", fontsize=8, frameon=False)
-    return figure
-
-
 def main() -> None:
     """Draw all."""
-    figures = json.loads((ROOT / "studies/lab_tax/figures.json").read_text(encoding="utf-8"))
-    shown = {
-        "Task Arithmetic": (_RED, "o"),
-        "Random subspace": (_GREY, "x"),
-        "SST-Merge": (_BLUE, "s"),
-        "SST-Merge, refined": (_GREEN, "D"),
-    }
     with rc_context(_STYLE):
-        drawn = {"two_fishers": draw_toy(), "safety_tax": draw_tax(figures, shown)}
-        drawn["eigenvalues"] = draw_eigenvalues(lab_eigenvalues())
+        drawn = {"two_fishers": draw_toy(), "eigenvalues": draw_eigenvalues(lab_eigenvalues())}
         OUT.mkdir(exist_ok=True)
         for name, figure in drawn.items():
             figure.savefig(OUT / f"{name}.svg", metadata={"Date": None}, facecolor="white")

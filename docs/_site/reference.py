@@ -1,17 +1,14 @@
 """Reference pages made from the code when the site is built: commands from their parsers, methods from the registry."""
 
-import inspect
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
-import griffe
 from click.testing import CliRunner
 from roles import plain
 
 from sst_merge.cli.main import cli
-from sst_merge.methods import available_methods
 
 Record = Mapping[str, Any]
 
@@ -67,17 +64,16 @@ def _method(record: Record) -> Iterator[str]:
     yield f"- needs: {_needs(record)}"
     yield f"- works on: {_DOMAINS[record['domain']]}"
     yield f"- strength is swept by: `{record['knob']}`\n"
-    meanings = _meanings(available_methods()[record["name"]].options)
     rows = [
         (
             f"`{name}`",
-            _cell(meanings.get(name, "")),
-            f"<code>{_cell(option['type'])}</code>",
+            _cell(option["meaning"]),
+            _cell(option["values"]),
             f"`{json.dumps(option['default'])}`",
         )
         for name, option in record["options"].items()
     ]
-    yield from _table(("option", "what it is", "type", "default"), rows)
+    yield from _table(("option", "what it is", "values", "default"), rows)
 
 
 _DOMAINS = {"core": "core matrices", "delta": "ΔW, one layer at a time"}
@@ -89,17 +85,6 @@ def _needs(record: Record) -> str:
     found += ["model and data"] if needs["data"] else ["base weights"] if needs["base"] else []
     found += ["an aligned base, or an adapter of role safety"] if needs["aligned_base"] else []
     return ", ".join(found) or "adapters only"
-
-
-def _meanings(options: type) -> dict[str, str]:
-    """Option → what the docstrings of its class and of the classes above say."""
-    found: dict[str, str] = {}
-    for kind in reversed(options.__mro__):
-        sections = griffe.Docstring(inspect.cleandoc(kind.__doc__ or "")).parse("google", warnings=False)
-        for section in sections:
-            if section.kind is griffe.DocstringSectionKind.attributes:
-                found |= {attribute.name: attribute.description for attribute in section.value}
-    return found
 
 
 def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[str]:
