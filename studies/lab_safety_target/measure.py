@@ -156,7 +156,7 @@ def page(figures: Mapping[str, Any]) -> str:
         f"is that of the pool. No refinement. Test split: {figures['n_test']} prompts a kind.",
         f"{figures['versions']}. Made by `studies/lab_safety_target/measure.py --skills {' '.join(skills)}`.",
         "The path was fitted on these very prompts in part: its first form and its reach were changed after looking at",
-        "`swap_pairs`' test prompts of seed 0, and the factors 1, 1.25 and 1.5 at its end after looking at which of this",
+        "`swap_pairs`' test prompts of seed 0, and the factors 1, 1.25, 1.5 at its end after looking at which of this",
         "pool's prompts the safety adapter misses. So that no merge is refused for want of a point is no finding; the",
         "bound itself does not depend on it. Fresh seeds and separate trainings are still to be measured.",
         "",
