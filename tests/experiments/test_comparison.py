@@ -46,7 +46,7 @@ def test_sweeps_are_chosen_by_label_or_by_method() -> None:
     assert [label for label in every if every[label].method == "sst"] == ["SST-Merge", "SST-Merge, refined"]
     assert {"SST-Merge, Fisher utility", "SST-Merge, Fisher utility, wide inputs"} <= set(asked)
     assert set(chosen_sweeps((), TWO_STAGE_SWEEPS)) == set(TWO_STAGE_SWEEPS)
-    with pytest.raises(ConfigError, match=r"method 'tise' is not known; expected .* TIES, density 1"):
+    with pytest.raises(ConfigError, match=r"method 'tise' is not known .*'TIES'.*; expected .* TIES, density 1"):
         chosen_sweeps(["tise"], METHOD_SWEEPS)
     with pytest.raises(ConfigError, match="method 'safe_merge' declares no sweep for this experiment"):
         chosen_sweeps(["safe_merge"], DRIFT_SWEEPS)
