@@ -25,7 +25,8 @@ def table_figures(text: str) -> list[list[str]]:
 
 
 def test_the_readme_has_at_most_500_words() -> None:
-    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 500
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len([part for part in text.split() if re.search(r"\w", part)]) <= 500
 
 
 @pytest.mark.parametrize(("english", "japanese"), PAIRS)

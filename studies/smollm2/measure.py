@@ -29,6 +29,7 @@ from sst_merge.experiments.run import EXPERIMENTS, Experiments
 from sst_merge.experiments.setups import world_of
 from sst_merge.experiments.training import artefacts_of
 from sst_merge.files import atomic_file, file_sha256
+from sst_merge.methods import get_method
 from sst_merge.reporting import markdown_table
 from sst_merge.worlds.world import Artefact
 
@@ -80,7 +81,8 @@ def pack(folder: Path, store: CellStore) -> int:
 def keep_older(store: CellStore, planned: Sequence[Planned]) -> Counter[str]:
     """Let cells of other code stand where this code has none and everything else is equal.
 
-    An adapter that is not on this machine matches any; of several cells the latest is taken.
+    An adapter that is not on this machine matches any; an option that is new must stand at its default; of several
+    cells the latest is taken.
 
     Args:
         store: of the experiments.
@@ -100,7 +102,7 @@ def keep_older(store: CellStore, planned: Sequence[Planned]) -> Counter[str]:
         cell, path = entry.cell, store.path(entry.cell)
         if path.is_file():
             continue
-        same = [of for of in found[_but_code(cell.kind, cell.parameters, cell.depends)] if _same_adapters(of[2], cell)]
+        same = [of for of in found[_but_code(cell.kind, cell.parameters, cell.depends)] if _same_inputs(of[2], cell)]
         if same:
             _, older, kept = max(same, key=lambda of: of[0])
             with atomic_file(path) as aside:
@@ -110,13 +112,20 @@ def keep_older(store: CellStore, planned: Sequence[Planned]) -> Counter[str]:
 
 
 def _but_code(kind: str, parameters: Mapping[str, Any], depends: Mapping[str, Any]) -> str:
-    rest = {name: value for name, value in depends.items() if name not in {"artefacts", "code", "version"}}
+    rest = {name: value for name, value in depends.items() if name not in {"artefacts", "code", "options", "version"}}
     return canonical([kind, parameters, rest])
 
 
-def _same_adapters(kept: Mapping[str, Any], cell: Cell) -> bool:
-    here = cell.depends["artefacts"]
-    return all(here.get(name) in {"missing", digest} for name, digest in kept["depends"]["artefacts"].items())
+def _same_inputs(kept: Mapping[str, Any], cell: Cell) -> bool:
+    """The same adapters, and the same options; one that was not there yet must stand at its default."""
+    before, here = kept["depends"], cell.depends
+    if not all(here["artefacts"].get(name) in {"missing", digest} for name, digest in before["artefacts"].items()):
+        return False
+    old, new = before.get("options", {}), here.get("options", {})
+    added = {name: value for name, value in new.items() if name not in old}
+    swept = cell.parameters.get("swept") or cell.parameters.get("staged")
+    defaults = get_method(swept["method"]).options().model_dump(mode="json") if added and swept else {}
+    return old == {name: new.get(name) for name in old} and added == {name: defaults.get(name) for name in added}
 
 
 def adapters_of(experiments: Experiments, names: list[str]) -> list[dict[str, Any]]:
@@ -151,9 +160,8 @@ def trained(folder: Path, artefact: Artefact) -> dict[str, Any]:
     losses = report.pop("losses")
     weights = file_sha256(folder / "adapter_model.safetensors")
     ends = {"first_loss": losses[0], "last_loss": losses[-1]}
-    return (
-        {"adapter": artefact.adapter, "base": artefact.base, "seed": artefact.seed, "sha256": weights} | ends | report
-    )
+    own = {"adapter": artefact.adapter, "base": artefact.base, "seed": artefact.seed, "sha256": weights}
+    return report | {"trained_on": report.get("base")} | ends | own
 
 
 def training_table(adapters: list[dict[str, Any]]) -> str:
