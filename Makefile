@@ -50,10 +50,6 @@ llamacpp: $(LLM_INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt xllamacpp
 
 demo-llm: $(LLM_INSTALLED)
-
-# llama.cpp itself, for the tests that load an exported adapter with it.
-llamacpp: $(LLM_INSTALLED)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt xllamacpp
 	$(BIN)/sst-merge demo --world examples/smollm2/world.yaml --out out/demo-llm
 
 test: $(INSTALLED)
