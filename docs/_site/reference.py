@@ -94,5 +94,12 @@ def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[st
 
 def _cell(text: str) -> str:
     """One line without what a table or HTML would take for markup."""
-    safe = " ".join(plain(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace("|", "&#124;")
+    safe = (
+        " "
+        .join(plain(text).split())
+        .replace("&", "&amp;")
+        .replace("<", "&lt;")
+        .replace("|", "&#124;")
+        .replace("[", "&#91;")
+    )
     return safe.replace("``", "`")

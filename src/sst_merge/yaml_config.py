@@ -10,7 +10,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
 
 from .errors import ConfigError
-from .hub_names import HubName
+from .hub_names import HubName, is_here
 from .reading import read_bounded, reading
 from .texts import bounded, did_you_mean, is_text, shown
 
@@ -54,14 +54,14 @@ def beside_or_here(path: str | Path, folder: Path) -> Path:
     """
     here = Path(path).expanduser()
     beside = folder / here
-    return here if not beside.exists() and here.exists() else beside
+    return here if not is_here(beside) and is_here(here) else beside
 
 
 def _input_path(path: Path, info: ValidationInfo) -> Path:
     context = info.context or {}
     folder = Path(context.get("folder", Path()))
     found = beside_or_here(path, folder)
-    if context.get("files_exist") and not found.exists():
+    if context.get("files_exist") and not is_here(found):
         here = path.expanduser().absolute()
         both = (
             f"neither {folder.absolute() / path} (beside the configuration) nor {here} (in the working folder) exists"
