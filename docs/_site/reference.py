@@ -30,14 +30,14 @@ def _commands() -> Iterator[str]:
 def _command(command: click.Command, context: click.Context, level: int) -> Iterator[str]:
     """A command, then the commands of a group."""
     yield f"{'#' * level} {context.command_path}\n"
-    yield f"{command.help or ''}\n"
+    yield f"{_cell(command.help or '')}\n"
     yield f"```text\n{context.command_path} {' '.join(command.collect_usage_pieces(context))}\n```\n"
     records = [option.get_help_record(context) for option in command.get_params(context)]
     # An argument has a place in the line above, and no text.
     rows = [(f"<code>{_cell(record[0])}</code>", _cell(record[1])) for record in records if record and record[1]]
     yield from _table(("option", "what it is"), rows)
     if command.epilog:
-        yield f"{command.epilog}\n"
+        yield f"{_cell(command.epilog)}\n"
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
             child = command.get_command(context, name)
