@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sst_merge.errors import ConfigError, OutputExistsError, SSTMergeError
@@ -33,6 +33,7 @@ def printed(markdown: str) -> str:
     )
 
 
+@example("__0__")
 @given(ANY | MARKUP)
 def test_markdown_shows_what_is_there_and_nothing_else(text: str) -> None:
     assert printed(markdown_text(text)) == f"x {visible(' '.join(text.split()))} x"

@@ -13,7 +13,7 @@ __all__ = ["csv_field", "latex_text", "markdown_code", "markdown_text"]
 _MARKDOWN = re.compile(
     r"[\\`*~|$]"
     r"|\](?=[\[(:])"  # the end of a link's text, or of a definition
-    r"|(?<!\w)_|_(?!\w)"  # within a word an underscore is a letter
+    r"|(?<![^\W_])_|_(?![^\W_])"  # between letters or digits an underscore is a letter
     r"|<(?=[A-Za-z/!?])"
     r"|&(?=#?\w)"
     r"|(?<=:)/(?=/)|(?<=www)\.|@(?=[A-Za-z])"  # addresses become links by themselves
