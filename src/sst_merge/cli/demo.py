@@ -29,5 +29,6 @@ def demo(out: Path, seed: int, quick: bool, world: Path | None) -> None:
         from ..experiments.demo import run_demo
 
         run_demo(out, seed, quick, bars=not voice().quiet)
-    then = "sst-merge merge --base BASE --skill ADAPTER --safety ADAPTER -o out/merged --dry-run (your own adapters)"
-    finish({"out": str(out), "page": str(out / "index.html")}, then=then)
+    from ..reporting import YOUR_OWN
+
+    finish({"out": str(out), "page": str(out / "index.html")}, then=YOUR_OWN)

@@ -3,6 +3,7 @@
 import os
 import platform
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +15,7 @@ from ..files import atomic_file
 from ..measures.resampling import reduction
 from ..measures.sweeps import MatchedSweep, SeedSweep, seed_sweeps
 from ..reporting import (
+    YOUR_OWN,
     DemoPage,
     PageTable,
     demo_page,
@@ -49,7 +51,6 @@ OURS = "SST-Merge"
 METHODS = (PLAIN, "Random subspace", OURS)
 THRESHOLD = 0.9
 TAX_BUDGET, REFINE = 0.05, 60
-YOUR_OWN = "sst-merge merge your_config.yaml --dry-run"
 _SAVED = "SST-Merge, saved adapter"
 _ALONE = {"base": "base", "skills alone": "skill adapter alone", "safety alone": "safety adapter alone"}
 COLUMNS = ("model", "skill", "safety direct", "safety wrapped", "refuses harmless", "general", "safety tax")
@@ -159,7 +160,6 @@ def run_demo(out: Path, seed: int = 0, quick: bool = False, *, bars: bool = True
     console.print(f"\n{summary}\n", markup=False)
     places = f"Page: {out / 'index.html'}   picture: {out / 'front.png'}   adapter: {out / 'merged'}"
     console.print(f"{seconds:.0f} s. {visible(places)}", markup=False, emoji=False)
-    console.print(f"The same on your own model and adapters:  [bold]{YOUR_OWN}[/bold]  (README, “Your own adapters”)")
 
 
 def _setup(progress: "Progress", seed: int) -> MergeSetup:
@@ -217,7 +217,10 @@ def _merge(setup: MergeSetup, folder: Path) -> float:
 def _read_back(setup: MergeSetup, folder: Path, test: Mapping[str, int]) -> dict[str, Any]:
     from peft import PeftModel
 
-    model = PeftModel.from_pretrained(setup.world.model(UNALIGNED), folder).eval()
+    with warnings.catch_warnings():
+        # PEFT reads an attribute that transformers has renamed; nobody who runs a demo can do anything about it.
+        warnings.simplefilter("ignore", FutureWarning)
+        model = PeftModel.from_pretrained(setup.world.model(UNALIGNED), folder).eval()
     return outcome_texts(ask(setup.world, model, test, split="test"))
 
 

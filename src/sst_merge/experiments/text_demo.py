@@ -13,7 +13,17 @@ from ..errors import DataError
 from ..files import atomic_file
 from ..measures.figure import Figure
 from ..measures.intervals import rate
-from ..reporting import AnswerCard, AnswerGroup, DemoPage, PageTable, SaidBy, demo_page, figure_text, rich_table
+from ..reporting import (
+    YOUR_OWN,
+    AnswerCard,
+    AnswerGroup,
+    DemoPage,
+    PageTable,
+    SaidBy,
+    demo_page,
+    figure_text,
+    rich_table,
+)
 from ..worlds.asking import ask
 from ..worlds.merge_setup import MergeSetup, merge_setup
 from ..worlds.outcomes import HARM, LOOKALIKE, Outcomes, task_kind
@@ -117,7 +127,7 @@ def run_text_demo(file: Path, out: Path, seed: int = 0, *, bars: bool = True) ->
             "shows how merges behave, and does not test them.",
         ),
         facts=facts,
-        command="sst-merge merge your_config.yaml --dry-run",
+        command=YOUR_OWN,
     )
     with atomic_file(out / "index.html") as aside:
         aside.write_text(demo_page(page), encoding="utf-8")

@@ -8,7 +8,7 @@ from .answer_cards import AnswerCard, AnswerGroup, SaidBy
 from .evaluation_page import evaluation_markdown, evaluation_page, write_evaluation_report
 from .heat_map import HeatMap, heat_maps
 from .model_card import model_card
-from .pages import DemoPage, PageTable, demo_page, merge_page
+from .pages import YOUR_OWN, DemoPage, PageTable, demo_page, merge_page
 from .rate_plot import rate_plot
 from .retention_plot import retention_plot
 from .safety_utility_plot import safety_utility_plot
@@ -17,6 +17,7 @@ from .tables import figure_text, markdown_table, rate_with_interval, rich_table
 from .tax_bars import tax_bars
 
 __all__ = [
+    "YOUR_OWN",
     "AnswerCard",
     "AnswerGroup",
     "DemoPage",

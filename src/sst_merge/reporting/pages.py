@@ -15,7 +15,10 @@ from .tables import cell_text, numeric_columns, rate_with_interval
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["DemoPage", "PageTable", "demo_page", "inline_svg", "merge_page", "render_page"]
+__all__ = ["YOUR_OWN", "DemoPage", "PageTable", "demo_page", "inline_svg", "merge_page", "render_page"]
+
+YOUR_OWN = "sst-merge merge --base BASE --skill ADAPTER --safety ADAPTER -o out/merged --dry-run"
+"""What to type after a demo."""
 
 _SHOWN_ROWS = 12
 
