@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["export"]
 
-_RANKS = ("1", "8", "16", "32", "64", "128", "256", "320", "512")
 _TYPES = ("float32", "float16", "bfloat16")
 _SHOWN = 8  # modules in the table of losses
 
@@ -55,7 +54,13 @@ class _Request:
     "--base", metavar="BASE", help="the base: folder, hub id, or (gguf, ollama) GGUF file; else the adapter's"
 )
 @click.option("--from", "source", metavar="MODEL", help="ollama: GGUF file, folder or Ollama's name of the base")
-@click.option("--serve-rank", "rank", type=click.Choice(_RANKS), help="peft, gguf, ollama: cut or fill to this rank")
+@click.option(
+    "--serve-rank",
+    "rank",
+    type=int,
+    metavar="RANK",
+    help="peft, gguf, ollama: cut or fill to this rank, such as 16 or 64",
+)
 @click.option("--dtype", type=click.Choice(_TYPES), help="type to write (peft, gguf: float32; full: the base's own)")
 @click.option("--leave-out", multiple=True, metavar="MODULE", help="a module to leave out; repeatable")
 @click.option("--drop-modules-to-save", is_flag=True, help="leave whole trained weights out")
@@ -73,7 +78,7 @@ def export(
     dry_run: bool,
     leave_out: Sequence[str],
     drop_modules_to_save: bool,
-    rank: str | None,
+    rank: int | None,
     **values: Any,
 ) -> None:
     """Check, write, send.
@@ -86,7 +91,7 @@ def export(
         raise ConfigError("give --to FORM (peft, gguf, full or ollama), --push USER/NAME, or both")
     if (form is None) != (output is None):
         raise ConfigError("--to and -o OUT belong together: a form, and the folder that it is written to")
-    if form is None and (rank or any(values.values()) or leave_out or drop_modules_to_save):
+    if form is None and (rank is not None or any(values.values()) or leave_out or drop_modules_to_save):
         raise ConfigError("--push without --to sends ADAPTER as it is; say --to peft where it is to be changed first")
     from ..conversion import check_repository
 
@@ -96,7 +101,7 @@ def export(
         then = shell(*words_without("--dry-run")) if dry_run else _look_at(str(push))
         finish({"output": None, "push": outcome}, then=then)
         return
-    request = _Request(form=form, output=output, rank=int(rank) if rank else None, **values)
+    request = _Request(form=form, output=output, rank=rank, **values)
     _check(request, adapter)
     if push is not None:
         check_repository(push)
@@ -125,6 +130,8 @@ def _check(request: _Request, adapter: str) -> None:
         ConfigError: such a flag, or an output that would replace what is read.
         OutputExistsError: OUT is there and ``--force`` is not given.
     """
+    from ..conversion import SERVED_RANKS
+
     if request.output.exists() and not request.force:
         raise OutputExistsError(f"{request.output} exists already; choose another -o, or replace it with --force")
     target = request.output.resolve()
@@ -132,6 +139,9 @@ def _check(request: _Request, adapter: str) -> None:
         source = None if place is None else Path(place).resolve()
         if source is not None and source.exists() and (target in {source, *source.parents} or source in target.parents):
             raise ConfigError(f"-o {request.output}: it and {place}, which is read, share a folder; choose another -o")
+    if request.rank is not None and request.rank not in SERVED_RANKS:
+        known = ", ".join(map(str, SERVED_RANKS))
+        raise ConfigError(f"--serve-rank {request.rank}: no rank that servers make room for; take one of {known}")
     if request.source is not None and request.form != "ollama":
         raise ConfigError("--from belongs to --to ollama")
     if request.form == "full" and request.rank is not None:

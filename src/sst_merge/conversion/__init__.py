@@ -14,7 +14,7 @@ from .peft_folder import rank_cuts, write_peft
 from .push import Upload, check_repository, planned_upload, upload
 from .record import REPORT_NAME, export_card, export_report, record_text
 from .serve_rank import ModuleCut, at_rank, lost_share
-from .servers import SERVED_RANKS, VLLM_VERSION, least_served_rank, vllm_objections
+from .servers import SERVED_RANKS, VLLM_VERSION, least_served_rank, vllm_objections, vllm_room
 
 __all__ = [
     "ADAPTER_NAME",
@@ -45,6 +45,7 @@ __all__ = [
     "record_text",
     "upload",
     "vllm_objections",
+    "vllm_room",
     "write_full_model",
     "write_gguf",
     "write_peft",

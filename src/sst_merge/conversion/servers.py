@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import AdapterError
 from ..reading import parse_json, reading
 
-__all__ = ["SERVED_RANKS", "VLLM_VERSION", "least_served_rank", "vllm_objections"]
+__all__ = ["SERVED_RANKS", "VLLM_VERSION", "least_served_rank", "vllm_objections", "vllm_room"]
 
 VLLM_VERSION = "0.32.0"
 
@@ -29,6 +29,11 @@ _COPIES = (".embed_tokens.base_layer.weight", ".lm_head.base_layer.weight")
 def least_served_rank(rank: int) -> int | None:
     """The smallest ``--max-lora-rank`` for an adapter of that rank, or None where there is none."""
     return next((served for served in SERVED_RANKS if served >= rank), None)
+
+
+def vllm_room(rank: int) -> int | None:
+    """As :func:`least_served_rank`, but never below 8, the least that every version of vLLM takes."""
+    return least_served_rank(max(rank, 8))
 
 
 def vllm_objections(folder: Path) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..conversion import SERVED_RANKS, vllm_room
 from ..data_loader import base_folder
 from ..errors import AdapterError, ConfigError
 from .adapters import EvaluatedAdapter
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
 
 __all__ = ["VllmModels"]
 
-# The ranks that vLLM makes room for.
-_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 # vLLM batches by itself; a step is what a kill may cost.
 _STEP = 256
 _PROBE_ROWS, _PROBE_LENGTH = 2, 24
@@ -99,9 +98,9 @@ class VllmModels:
 
 
 def _room(rank: int) -> int:
-    for room in _RANKS:
-        if rank <= room:
-            return room
+    room = vllm_room(rank)
+    if room is not None:
+        return room
     raise ConfigError(
-        f"an adapter has rank {rank}, vLLM takes at most {_RANKS[-1]}; merge with --rank, or take --backend hf"
+        f"an adapter has rank {rank}, vLLM takes at most {SERVED_RANKS[-1]}; merge with --rank, or take --backend hf"
     )

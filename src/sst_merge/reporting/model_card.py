@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ..conversion import SERVED_RANKS, vllm_room
 from ..markup import markdown_code, markdown_text
 from .records import INPUT_COLUMNS, base_name, checked_report, hub_id, input_rows, option_rows, output_rank
 from .tables import cell_text, markdown_table
@@ -18,7 +19,6 @@ _TASKS: Mapping[str, tuple[str, str, str]] = {
     "SEQ_CLS": ("AutoModelForSequenceClassification", "text-classification", "classifier or score"),
     "TOKEN_CLS": ("AutoModelForTokenClassification", "token-classification", "classifier or score"),
 }
-_VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 
 def model_card(report: Mapping[str, Any]) -> str:
@@ -149,9 +149,9 @@ model = PeftModel.from_pretrained(base, "PATH_TO_THIS_FOLDER")
 def _vllm(base: str, rank: int, *, whole: bool) -> str:
     if whole:
         return "vLLM loads no whole weights: merge this adapter into its base for it.\n"
-    largest = next((allowed for allowed in _VLLM_RANKS if allowed >= rank), None)
+    largest = vllm_room(rank)
     if largest is None:
-        return f"vLLM takes ranks up to {_VLLM_RANKS[-1]}; merge again with `rank: {_VLLM_RANKS[-1]}` for it.\n"
+        return f"vLLM takes ranks up to {SERVED_RANKS[-1]}; merge again with `rank: {SERVED_RANKS[-1]}` for it.\n"
     return f"""vLLM:
 
 ```bash
