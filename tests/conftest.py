@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from hypothesis import settings
 from torch import Tensor, nn
 
 from sst_merge.errors import SandboxError
@@ -24,6 +25,10 @@ from sst_merge.lora_utils import Adapter, LoraFactors
 if TYPE_CHECKING:
     from sst_merge.evaluation import ModelSettings, Record
     from sst_merge.worlds.lab import Lab
+
+# No test is timed by the wall, and everybody's run of the suite tries the same cases; `make fuzz` draws new ones.
+settings.register_profile("suite", deadline=None, derandomize="SST_MERGE_FUZZ" not in os.environ)
+settings.load_profile("suite")
 
 ROOT = Path(__file__).resolve().parents[1]
 

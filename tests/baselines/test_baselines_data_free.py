@@ -343,7 +343,7 @@ def test_rounding_noise_is_never_raised(build: Any, method: str) -> None:
     assert float(values[4]) <= 1e-5 * float(values[0])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_magnitude_threshold_is_a_sorted_entry(data: st.DataObject) -> None:
     width = data.draw(st.sampled_from([32, 64]))

@@ -14,7 +14,7 @@ from sst_merge.lora_utils import LoraFactors
 sizes = st.integers(1, 12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(d_out=sizes, d_in=sizes, ranks=st.lists(st.integers(1, 6), min_size=1, max_size=4))
 def test_every_update_is_exact_in_the_shared_bases(
     build: Any, relative_error: Any, d_out: int, d_in: int, ranks: list[int]

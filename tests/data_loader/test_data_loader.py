@@ -224,7 +224,7 @@ def test_missing_file_folder_encoding_and_count(tmp_path):
 # --- splits ------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     numbers=st.lists(st.integers(0, 40), min_size=30, max_size=120),
     seed=st.integers(0, 5),
@@ -394,7 +394,7 @@ def test_truncated_prompts_keep_their_beginning_token():
     assert shown(batch, 0, tokenizer) == "<s>hij\nxy</s>"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     rows=st.lists(
         st.builds(Row, *[st.text(st.characters(codec="ascii", categories=["L", "P"]), min_size=1)] * 2),

@@ -137,7 +137,7 @@ def test_dtype_is_rounded_once(build: Any, dtype: torch.dtype, tmp_path: Path) -
     assert torch.equal(tensors["base_model.model.x.lora_A.weight"], adapter.factors("x").a.to(dtype))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     shapes=st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 12)), min_size=1, max_size=4),
     dtype=st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64]),

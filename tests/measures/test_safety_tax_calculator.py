@@ -185,7 +185,6 @@ def test_thresholds_are_met_despite_rounding():
     assert utility_at_safety(sweep((1.0, 0.8999, 0.5))) is None
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 50), SHARE, SHARE), min_size=1, max_size=8, unique_by=lambda t: t[0]),
     st.randoms(use_true_random=False),
@@ -262,7 +261,7 @@ def test_front_by_hand():
         hypervolume([(1, 1), (math.nan, 1)])
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), max_size=10))
 def test_hypervolume_counts_grid_cells(cells):
     covered = {(x, y) for s, u in cells for x in range(s) for y in range(u)}
@@ -278,7 +277,6 @@ def test_hypervolume_agrees_with_moocore():
         assert hypervolume([tuple(p) for p in points]) == pytest.approx(oracle)
 
 
-@settings(deadline=None)
 @given(PAIRS, st.tuples(SHARE, SHARE), st.randoms(use_true_random=False))
 def test_front_properties(points, extra, rng):
     area = hypervolume(points)
