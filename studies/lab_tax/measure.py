@@ -37,7 +37,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from study import study_options, versions, write_page
 
 THRESHOLD = 0.9
-_TAX = (PLAIN, "Task Arithmetic, interpolated", "Random subspace", "SST-Merge", "SST-Merge, refined")
+_TAX = (PLAIN, "Task Arithmetic, interpolated", "Random subspace", "SST-Merge", "SST-Merge, core inputs, refined")
 
 
 def measure(

@@ -49,7 +49,16 @@ CLOSED, TEACHERS = "closed form", "closed form, then teachers"
 LABELS, CONTROL = "closed form, then labels", "calibration data alone"
 _SHARE = 0.9
 _MU = (1.0, 0.3, 0.1, 0.03)
-_WIDE = {"utility": "fisher", "inputs": "wide", "refine": "teachers"}
+# What went with wide inputs when this page was made.
+_WIDE = {
+    "utility": "fisher",
+    "inputs": "wide",
+    "combine": "add",
+    "damping": 0.1,
+    "output_shrinkage": 0.7,
+    "fisher": {"point": "trust"},
+    "refine": "teachers",
+}
 
 
 class Labels(TeacherObjective):

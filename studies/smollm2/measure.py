@@ -112,6 +112,11 @@ def keep_older(store: CellStore, planned: Sequence[Planned]) -> Counter[str]:
 
 
 def _but_code(kind: str, parameters: Mapping[str, Any], depends: Mapping[str, Any]) -> str:
+    # All options of a merge, given or not, are compared by themselves; what is on request alone changes no result.
+    swept = {
+        name: value for name, value in parameters.get("swept", {}).items() if name not in {"options", "on_request"}
+    }
+    parameters = {**parameters, "swept": swept}
     rest = {name: value for name, value in depends.items() if name not in {"artefacts", "code", "options", "version"}}
     return canonical([kind, parameters, rest])
 

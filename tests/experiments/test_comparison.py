@@ -43,8 +43,12 @@ def test_sweeps_are_chosen_by_label_or_by_method() -> None:
     assert list(chosen_sweeps(["RegMean", "ties"], METHOD_SWEEPS)) == ["RegMean", "TIES", "TIES, density 1"]
     assert list(chosen_sweeps(["ties", "TIES, density 1"], METHOD_SWEEPS)) == ["TIES", "TIES, density 1"]
     every, asked = chosen_sweeps((), METHOD_SWEEPS), chosen_sweeps(["sst"], METHOD_SWEEPS)
-    assert [label for label in every if every[label].method == "sst"] == ["SST-Merge", "SST-Merge, refined"]
-    assert {"SST-Merge, Fisher utility", "SST-Merge, Fisher utility, wide inputs"} <= set(asked)
+    assert [label for label in every if every[label].method == "sst"] == [
+        "SST-Merge",
+        "SST-Merge, core inputs",
+        "SST-Merge, core inputs, refined",
+    ]
+    assert {"SST-Merge, teachers", "SST-Merge, core inputs, Fisher utility"} <= set(asked)
     assert set(chosen_sweeps((), TWO_STAGE_SWEEPS)) == set(TWO_STAGE_SWEEPS)
     with pytest.raises(ConfigError, match=r"method 'tise' is not known .*'TIES'.*; expected .* TIES, density 1"):
         chosen_sweeps(["tise"], METHOD_SWEEPS)

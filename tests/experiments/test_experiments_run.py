@@ -260,7 +260,7 @@ def test_workers_are_gone_when_their_parent_is_killed(tmp_path: Path) -> None:
 
 
 def test_what_takes_longest_starts_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    groups = [{"name": "one skill", "skills": ["swap_pairs"], "methods": [*METHODS, "SST-Merge, refined"]}]
+    groups = [{"name": "one skill", "skills": ["swap_pairs"], "methods": [*METHODS, "SST-Merge, core inputs, refined"]}]
     experiments = Experiments(_micro(**{"safety_tax.groups": groups}), tmp_path)
     started: list[str] = []
 
@@ -275,7 +275,7 @@ def test_what_takes_longest_starts_first(monkeypatch: pytest.MonkeyPatch, tmp_pa
         experiments.run("exp1")
     places = [
         next(i for i, title in enumerate(started) if title.startswith(f"{m}, one skill"))
-        for m in ("SST-Merge, refined", "SST-Merge", "Task Arithmetic")
+        for m in ("SST-Merge, core inputs, refined", "SST-Merge", "Task Arithmetic")
     ]
     assert places == sorted(places)
 

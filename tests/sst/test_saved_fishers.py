@@ -56,7 +56,7 @@ def adapters(build: Any) -> list[Adapter]:
 def collected(model: Any, adapters: list[Adapter], folder: Path, **options: Any) -> dict[str, Any]:
     """Options that name the files of what a merge under these options would collect."""
     problem = MergeProblem(adapters, build_spaces(adapters, dtype=torch.float64), model, HARM, BENIGN, OWN)
-    task = SSTMerge(problem, SSTOptions.model_validate(options))
+    task = SSTMerge(problem, SSTOptions.model_validate({"inputs": "core", **options}))
     files: dict[str, Any] = {kind: folder / f"{kind}.safetensors" for kind in ("harm", "benign")}
     for kind, path in files.items():
         task.fisher(kind).save(path)
@@ -90,7 +90,9 @@ def test_without_model_and_data_the_merge_is_the_same_to_the_bit(
 ) -> None:
     saved = collected(model, adapters, tmp_path, **options)
     for strength in ({"mu": 0.05}, {"filter": {"hard": 1}}):
-        whole = merge(adapters, "sst", model=model, compute_dtype=torch.float64, **DATA, **options, **strength)
+        whole = merge(
+            adapters, "sst", model=model, compute_dtype=torch.float64, inputs="core", **DATA, **options, **strength
+        )
         alone = merge(adapters, "sst", compute_dtype=torch.float64, **saved, **strength)
         assert same(whole.adapter, alone.adapter)
         report = alone.report.method_report
@@ -108,7 +110,7 @@ def test_with_data_a_saved_fisher_saves_only_the_collecting(
     """A budget chooses μ, and quotients are measured, on the prompts that were held out of the files as well."""
     saved = collected(model, adapters, tmp_path)
     for more in ({"tax_budget": 0.05}, {"mu": 0.3, "refine": 2}):
-        whole = merge(adapters, "sst", model=model, compute_dtype=torch.float64, **DATA, **more)
+        whole = merge(adapters, "sst", model=model, compute_dtype=torch.float64, inputs="core", **DATA, **more)
         read = merge(adapters, "sst", model=model, compute_dtype=torch.float64, **DATA, **saved, **more)
         assert same(whole.adapter, read.adapter)
         assert read.report.method_report["held_out_quotients"] is not None
@@ -196,7 +198,7 @@ def test_a_point_of_another_weight_is_refused_though_nothing_else_is_known(
     fisher = {**files, "point": "base"}
     alone = merge(adapters, "sst", mu=0.5, fisher=fisher, compute_dtype=torch.float64)
     given = {"model": model, **DATA, "calibration_holdout": 0.0, "compute_dtype": torch.float64}
-    whole = merge(adapters, "sst", mu=0.5, fisher={"point": "base"}, **given)
+    whole = merge(adapters, "sst", mu=0.5, inputs="core", fisher={"point": "base"}, **given)
     assert same(whole.adapter, alone.adapter)
     assert "taken at another point than this merge's" in refusal(adapters, fisher={**files, "point": "merged"})
     assert "no saved Fisher says at which share" in refusal(adapters, fisher=files)
@@ -213,7 +215,7 @@ def test_statistics_at_two_shares_do_not_go_together(model: Any, adapters: list[
 
 def test_sums_of_parts_merge_as_the_whole(model: Any, adapters: list[Adapter], tmp_path: Path) -> None:
     """Statistics of two machines: added, they merge like one run; what they do not agree in is no longer compared."""
-    options = {"fisher": {"trust_share": 0.4}, "calibration_holdout": 0.0}
+    options = {"inputs": "core", "fisher": {"trust_share": 0.4}, "calibration_holdout": 0.0}
     saved = collected(model, adapters, tmp_path, **options)
     spaces = build_spaces(adapters, dtype=torch.float64)
     parts = []

@@ -2,12 +2,10 @@
 
 import pytest
 import torch
-from pydantic import ValidationError
 
 from sst_merge.errors import FisherError
 from sst_merge.fim_calculator import Fisher
 from sst_merge.fim_calculator.structures import DiagonalFisher, KroneckerFisher
-from sst_merge.sst import SSTOptions
 from sst_merge.sst.scaling import equal_traces, skill_layers
 
 
@@ -69,6 +67,3 @@ def test_other_structures_have_no_output_factor() -> None:
     layer = DiagonalFisher(samples=2, gradient_sum=ones, square_sum=2 * ones)
     fisher = Fisher(structure="diagonal", layers={"a": layer}, samples=2, fingerprint="core spaces of this test")
     assert skill_layers({"one": fisher}, output_shrinkage=0.7, equal=False)["a"] == (layer,)
-    with pytest.raises(ValidationError, match="output_shrinkage"):
-        SSTOptions.model_validate({"fisher": {"structure": "block"}, "output_shrinkage": 0.7})
-    assert SSTOptions.model_validate({"fisher": {"structure": "block"}}).fisher.structure == "block"

@@ -1,6 +1,7 @@
 """SST-Merge against the design's formula computed densely, and the invariances it promises."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -212,7 +213,7 @@ def test_divergence_falls_with_mu(model, adapters) -> None:
 
 def test_infeasible_budget_takes_the_smallest_divergence_and_warns(model, adapters) -> None:
     problem = MergeProblem(adapters, build_spaces(adapters, dtype=torch.float64), model, HARM, BENIGN)
-    sst = SSTMerge(problem, SSTOptions(mu=1.0))
+    sst = SSTMerge(problem, SSTOptions(mu=1.0, inputs="core"))
     choice = optimize_merge_coefficients(
         lambda mu, strength: sst.patches.safety,
         model,
@@ -238,8 +239,9 @@ def test_refine_raises_refusal_within_the_budget(build: Any, relative_error: Any
     experts = [adapters[0].with_(weight=0.5), scaled_adapter(build, "two", 33, "utility", 0.5), adapters[1]]
     own = {"skill": batches(5), "two": batches(6)}
     problem = MergeProblem(experts, build_spaces(experts, dtype=torch.float64), model, HARM, BENIGN, own)
-    options = SSTOptions(tax_budget=budget, refine=40, utility=utility, fisher={"structure": "kronecker"})
+    options = SSTOptions(tax_budget=budget, refine=40, utility=utility)
     sst = SSTMerge(problem, options)
+    problem = sst.problem
     start = sst.change(mu=10.0)
     for m, layer in sst.gevp.layers.items():
         # The pooled data's basis is complete, so that a patch filtered with other Fishers has coordinates in it.
@@ -265,7 +267,7 @@ def test_refine_is_the_same_without_room_for_references(model, adapters, monkeyp
 @pytest.mark.parametrize("budgets", [(0.03, 0.05, 0.106, 10.0), (10.0, 0.106, 0.05, 0.03), (0.106, 0.03, 10.0, 0.05)])
 def test_refinements_that_share_steps_end_where_they_would_alone(model, adapters, budgets) -> None:
     problem = MergeProblem(adapters, build_spaces(adapters, dtype=torch.float64), model, HARM, BENIGN)
-    sst = SSTMerge(problem, SSTOptions(tax_budget=0.05, refine=9))
+    sst = SSTMerge(problem, SSTOptions(tax_budget=0.05, refine=9, inputs="core"))
     start, trail = sst.change(mu=1.0), RefineTrail()
     ends = [sst.refined(start, budget, trail) for budget in budgets]
     for budget, end in zip(budgets, ends, strict=True):
@@ -346,8 +348,10 @@ def test_fisher_merged_utility_adapters(
         d = sst.patches.safety[m].reshape(-1) - expected
         target = expected + torch.linalg.solve(harm + 0.7 * total, harm @ d)
         assert relative_error(merged[m].reshape(-1), target) < 1e-6
-    with pytest.raises(MergeError, match="adapter 'one' has none"):
-        SSTMerge(MergeProblem(experts, problem.spaces, model, HARM, BENIGN), options).utility  # noqa: B018
+    # Without data of their own both are judged on the common ones.
+    common = {"one": sst.fit_benign, "two": sst.fit_benign}
+    bare, told = (SSTMerge(replace(problem, adapter_benign=own), options) for own in ({}, common))
+    assert all(torch.equal(bare.utility[m], told.utility[m]) for m in MODULES)
 
 
 def test_wide_inputs_reach_regmeans_merge_and_keep_the_adapters_exact(
@@ -360,7 +364,7 @@ def test_wide_inputs_reach_regmeans_merge_and_keep_the_adapters_exact(
     ]
     own = {"one": batches(5), "two": batches(6)}
     problem = MergeProblem(experts, build_spaces(experts, dtype=torch.float64), model, HARM, BENIGN, own)
-    sst = SSTMerge(problem, SSTOptions(utility="fisher", inputs="wide", mu=0.7))
+    sst = SSTMerge(problem, SSTOptions(mu=0.7, calibration_holdout=0.0))
     data = {"harm": HARM, "benign": BENIGN, "adapter_benign": own, "compute_dtype": torch.float64}
     regmean = merge(experts, "regmean", model=model, **data).adapter
     for m in MODULES:
@@ -372,7 +376,7 @@ def test_wide_inputs_reach_regmeans_merge_and_keep_the_adapters_exact(
             assert relative_error(lifted, factors.b @ factors.a) < 1e-9
         outside = regmean.factors(m).a - regmean.factors(m).a @ narrow.right @ narrow.right.T
         assert outside.norm() > 0.01 * regmean.factors(m).a.norm()
-    found = merge(experts, "sst", model=model, utility="fisher", inputs="wide", mu=0.7, **data)
+    found = merge(experts, "sst", model=model, mu=0.7, calibration_holdout=0.0, **data)
     expected = sst.merged(mu=0.7)
     for m in MODULES:
         space = sst.problem.spaces[m]
@@ -382,7 +386,7 @@ def test_wide_inputs_reach_regmeans_merge_and_keep_the_adapters_exact(
 
 def test_wide_inputs_belong_to_the_fisher_utility() -> None:
     with pytest.raises(ValueError, match="inputs: wide belongs to utility: fisher"):
-        SSTOptions(inputs="wide")
+        SSTOptions(inputs="wide", utility="sum")
 
 
 def test_vila_region_leaves_the_rest_at_the_utility_patch(model, adapters) -> None:
@@ -436,7 +440,7 @@ def test_trusted_point_stays_within_its_budget(build: Any, model, adapters) -> N
     """The divergence at the trusted point, of a model with ΔW added by hand, is the trust budget."""
     budget = 0.01
     problem = MergeProblem(adapters, build_spaces(adapters, dtype=torch.float64), model, HARM, BENIGN)
-    sst = SSTMerge(problem, SSTOptions(mu=1.0, fisher={"trust_budget": budget}))
+    sst = SSTMerge(problem, SSTOptions(mu=1.0, inputs="core", fisher={"trust_budget": budget}))
     assert 0.05 < sst.trust_region_share < 1.0
     safe = adapters[1].with_(weight=sst.trust_region_share)
     skilled = build.add_deltas(model, adapters[0])

@@ -1,6 +1,6 @@
 """``sst-merge fisher``: statistics that are collected once, kept, and added up."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +30,8 @@ def fisher() -> None:
 
 @fisher.command(
     help="Collect statistics that `merge` with method sst would collect from CONFIG itself, and save them for it "
-    "(fisher.harm, fisher.benign, fisher.skills). Takes the flags of `merge` and the options of sst with its defaults; "
-    "what calibration_holdout sets aside stays out.",
+    "(fisher.harm, fisher.benign, fisher.skills). Takes the flags of `merge` and the options of sst, with the defaults "
+    "of `inputs: core`; what calibration_holdout sets aside stays out.",
     short_help="Collect what sst would collect from a merge's data.",
     cls=SectionedCommand,
     first=("base_model", "adapters", "kind", "skill", "point", "out", "data__calibration"),
@@ -99,7 +99,7 @@ def collect(
     plan = plan_merge(
         opened,
         "sst",
-        options=checked.merge.options,
+        options=_named(checked.merge.options),
         # A Fisher needs less of it than a merge; what it does need has been checked.
         given=("model", "harm", "benign"),
         base=base,
@@ -160,11 +160,16 @@ def _sst_options(config: MergeConfig) -> "SSTOptions":
     if given.method not in {None, "sst"}:
         raise ConfigError(f"merge.method: {given.method!r} reads no saved Fishers; expected sst, or no method at all")
     try:
-        options = parse_options(get_method("sst"), given.options)
+        options = parse_options(get_method("sst"), _named(given.options))
     except OptionError as error:
         raise ConfigError(f"merge: {error}") from error
     assert isinstance(options, SSTOptions)
     return options
+
+
+def _named(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as a merge that names files of Fishers has them: ``inputs: core`` unless they say otherwise."""
+    return {"inputs": "core", **given}
 
 
 def _check_data(config: MergeConfig, options: "SSTOptions", kind: str | None, skill: str | None) -> None:

@@ -30,10 +30,10 @@ __all__ = ["ALIGNGUARD", "OURS", "safety_tax_report", "tax_tables"]
 
 OURS = (
     "SST-Merge",
-    "SST-Merge, refined",
-    "SST-Merge, Fisher utility",
-    "SST-Merge, Fisher utility, wide inputs",
-    "SST-Merge, Fisher utility, refined",
+    "SST-Merge, teachers",
+    "SST-Merge, core inputs",
+    "SST-Merge, core inputs, Fisher utility",
+    "SST-Merge, core inputs, refined",
 )
 """The variants of SST-Merge that are judged by the targets; others are shown, and neither judged nor rivals."""
 ALIGNGUARD = "AlignGuard-LoRA"

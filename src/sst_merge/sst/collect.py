@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..data_loader.batch import Batch
-from ..errors import DataError, MergeError
+from ..errors import DataError
 from ..fim_calculator import CoreModel, Estimator, Fisher, compute_fim
 from ..methods import MergeProblem
 from .region import Region
@@ -15,7 +15,7 @@ from .region import Region
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["collect", "own_benign", "require_data", "required_model"]
+__all__ = ["collect", "require_data", "required_model"]
 
 
 def required_model(problem: MergeProblem) -> "PreTrainedModel":
@@ -40,21 +40,6 @@ def require_data(problem: MergeProblem) -> None:
             "method 'sst' needs base_model, data.harm and data.benign; found model: "
             f"{problem.model is not None}, harm batches: {len(problem.harm)}, benign batches: {len(problem.benign)}"
         )
-
-
-def own_benign(problem: MergeProblem, name: str) -> Sequence[Batch]:
-    """A utility adapter's own benign data, for ``utility: fisher``.
-
-    Raises:
-        MergeError: there are none.
-    """
-    batches = problem.adapter_benign.get(name, ())
-    if not batches:
-        raise MergeError(
-            f"utility: fisher needs benign data of each utility adapter; adapter {name!r} has none. "
-            "Give it a `data:` section, or use utility: sum"
-        )
-    return batches
 
 
 def collect(

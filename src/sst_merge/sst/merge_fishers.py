@@ -27,7 +27,7 @@ from ..fim_calculator import (
 )
 from ..methods import MergeProblem
 from .calibration_split import split_batches
-from .collect import collect, own_benign, required_model
+from .collect import collect, required_model
 from .filtering import fisher_weighted_utility
 from .options import SSTOptions
 from .region import Region
@@ -70,13 +70,14 @@ class MergeFishers:
             )
         if "safety" in roles and options.aligned_base:
             raise MergeError("aligned_base: true means that there is no safety adapter, but one is given; drop either")
-        if options.inputs == "wide":
-            problem = with_wide_inputs(problem)
-        self.problem, self.options = problem, options
-        self.patches = role_patches(problem.adapters, problem.spaces)
+        self.options = options
         holdout, seed = options.calibration_holdout, problem.seed
         self.fit_harm, self.held_harm = split_batches(problem.harm, options.harm_holdout, seed)
         self.fit_benign, self.held_benign = split_batches(problem.benign, holdout, seed + 1)
+        if options.inputs == "wide":
+            problem = with_wide_inputs(problem, self.fit_harm, self.fit_benign, aligned_base=options.aligned_base)
+        self.problem = problem
+        self.patches = role_patches(problem.adapters, problem.spaces)
 
     def _point(self, role: str) -> Cores | None:
         where = self.options.fisher.point
@@ -201,6 +202,10 @@ class MergeFishers:
         )
         return replace(found, settings=settings)
 
+    def skill_batches(self, name: str) -> Sequence[Batch]:
+        """What a utility adapter is judged on: its own benign data, or the common ones where it has none."""
+        return self.problem.adapter_benign.get(name, ()) or self.fit_benign
+
     def skill_fisher(self, name: str) -> Fisher:
         """A utility adapter's own Fisher, at its own optimum, on its own benign data, collected or as it was saved.
 
@@ -215,7 +220,7 @@ class MergeFishers:
             return self._checked(name, self.each[name], settings, self.problem.adapter_benign.get(name, ()))
         found = collect(
             self.problem,
-            own_benign(self.problem, name),
+            self.skill_batches(name),
             "utility",
             f"Fisher of adapter {name}",
             structure=self.structure,
@@ -239,6 +244,8 @@ class MergeFishers:
         if self.options.utility == "sum":
             return self.patches.utility
         names = [a.name for a in self._utility_adapters]
+        if len(names) == 1:
+            return self.patches.utility
         return fisher_weighted_utility(
             {m: tuple(self.each[n][m] for n in names) for m in self.problem.spaces},
             self._adapter_fishers,

@@ -112,7 +112,7 @@ def _prepare(problem: MergeProblem, options: SSTOptions) -> Prepared:
     }
     if learnt:
         report["teachers"] = learnt.to_dict()
-    warnings = _warnings(captured, choice, options, held_out)
+    warnings = _warnings(captured, choice, options, held_out) + _common_data(merge)
     if target:
         report["safety_target"] = target.to_dict()
         warnings += target.warnings()
@@ -124,6 +124,19 @@ def _prepare(problem: MergeProblem, options: SSTOptions) -> Prepared:
                 "directions cannot be measured on other prompts"
             )
     return Prepared(merged, report, tuple(warnings), merge.problem.spaces)
+
+
+def _common_data(merge: SSTMerge) -> list[str]:
+    """Skills that share the common benign data: nothing there says which of them answers which prompt."""
+    skills = [a.name for a in merge.problem.adapters if a.role == "utility"]
+    bare = [name for name in skills if not merge.problem.adapter_benign.get(name)]
+    saved = merge.options.fisher.skills
+    if merge.options.utility == "sum" or len(skills) < 2 or not set(bare) - set(saved):
+        return []
+    return [
+        f"adapters without benign data of their own: {', '.join(map(repr, bare))}; they are judged on the common "
+        "benign data, where the skills' merge is close to an average. Give each a `data:` section of its own prompts"
+    ]
 
 
 def _samples(merge: SSTMerge, kind: str, batches: Sequence[Batch]) -> int:

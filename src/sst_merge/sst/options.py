@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from ..errors import FisherError
-from ..fim_calculator import DAMPING, ESTIMATOR, POINT, STRUCTURE, TRUST_BUDGET, Estimator, Point
+from ..fim_calculator import ESTIMATOR, STRUCTURE, TRUST_BUDGET, Estimator, Point
 from ..fim_calculator.structures import find_structure
 from ..methods import MethodOptions
+from .recipes import WIDE, completed
 
 __all__ = ["DEFAULT_BUDGET", "FisherOptions", "HardFilter", "SSTOptions", "VilaOptions"]
 
@@ -28,9 +29,10 @@ class FisherOptions(MethodOptions):
             the default at every size: a block of (pq)² numbers from a few hundred samples overfits.
         estimator: ``log_odds`` (gradient of log p/(1−p), which does not vanish on answers the model is certain of),
             ``empirical`` (gradient of log p) or ``sampled`` (the same with labels drawn from the model).
-        point: where gradients are taken: ``trust``, the furthest point on the way to the plain sum whose benign
-            divergence stays within ``trust_budget``; ``merged``, the plain sum of all adapters; each role's ``own``
-            sum; or the ``base``.
+        point: where gradients are taken: each role's ``own`` sum, where KL to that model has its second order;
+            ``trust``, the furthest point on the way to the plain sum whose benign divergence stays within
+            ``trust_budget`` (the default with ``inputs: core``); ``merged``, the plain sum of all adapters; or the
+            ``base``.
         trust_budget: nats per benign answer token, for ``point: trust``.
         trust_share: the share of the way at which ``point: trust`` lies, where it is known; measured by default.
         harm: file of F_harm, collected before by ``sst-merge fisher collect``; collected by the merge by default.
@@ -40,7 +42,7 @@ class FisherOptions(MethodOptions):
 
     structure: str = STRUCTURE
     estimator: Estimator = ESTIMATOR
-    point: Point = POINT
+    point: Point = "own"
     trust_budget: float = Field(default=TRUST_BUDGET, gt=0.0)
     trust_share: float | None = Field(default=None, gt=0.0, le=1.0)
     harm: Path | None = None
@@ -102,8 +104,8 @@ class SSTOptions(MethodOptions):
     Attributes:
         fisher: how the Fishers are estimated.
         filter: what passes of each direction: ``soft`` h = λ/(λ+μ), or ``{hard: k}``.
-        combine: add the filtered M_S (``add``), or move from M_U towards M_S (``interpolate``, the only way with
-            ``aligned_base``).
+        combine: move from M_U towards M_S (``interpolate``, the only way with ``aligned_base``), or add the filtered
+            M_S (``add``, the default with ``inputs: core``).
         mu: μ of the soft filter, the λ at which half of a direction passes; leave it out to have it chosen under
             ``tax_budget``.
         tax_budget: largest mean KL divergence (nats per benign answer token) from the skilled model; chooses μ on
@@ -114,16 +116,21 @@ class SSTOptions(MethodOptions):
         if_missed: what happens where no point keeps ``safety_target``: ``refuse`` to merge, or write the ``safest``.
         strength: multiplies M_S before it is filtered.
         tune_strengths: strengths tried beside μ under the budget; ``strength`` alone by default.
-        utility: how several utility adapters become M_U: their weighted ``sum``, or ``fisher``:
-            argmin Σ w (M − M_i)ᵀF_i(M − M_i), which needs benign data for each adapter.
+        utility: how several utility adapters become M_U: ``fisher``, argmin Σ w (M − M_i)ᵀF_i(M − M_i), each F_i from
+            the adapter's own benign data, or the common ones where it has none; or their weighted ``sum`` (the default
+            with ``inputs: core``).
         equal_traces: with ``utility: fisher``, scale the F_i of every module to one trace, so that the adapters'
             weights alone say how much a skill counts and not the size of its gradients.
         output_shrinkage: with ``utility: fisher`` and Kronecker Fishers, γ by which every F_i's output factor is
-            shrunk towards a multiple of the identity: 0 leaves it, at 1 only inputs count, as in RegMean.
-        inputs: with ``utility: fisher``, where V comes from: the adapters' own rows (``core``), or also the rows that
-            RegMean's merge of all adapters would have (``wide``), for one more pass over each adapter's data.
+            shrunk towards a multiple of the identity: 0 leaves it, at 1 only inputs count, as in RegMean; 0.7 by
+            default with ``inputs: core``.
+        inputs: where V comes from: the adapters' own rows and those that RegMean's merge of all adapters would have
+            (``wide``), for one more pass over each adapter's data; or their own rows alone (``core``). The defaults of
+            ``utility``, ``combine``, ``damping``, ``output_shrinkage`` and ``fisher.point`` belong to ``wide``; for
+            ``core``, which is taken with saved Fishers, ``vila``, a hard filter, ``utility: sum`` or another structure
+            than ``kronecker``, they are others.
         aligned_base: no safety adapter is given because the base itself is aligned: M_S = 0.
-        damping: ρ, added to the diagonal of F_benign, relative to its mean.
+        damping: ρ, added to the diagonal of F_benign, relative to its mean; 0.1 by default with ``inputs: core``.
         harm_damping: the same for F_harm; null takes ``damping``.
         calibration_holdout: share of the calibration samples kept from the Fishers, to choose μ and to report
             held-out quotients; 0 where μ is given and all samples are to make the Fishers. A ``safety_target`` by
@@ -139,7 +146,7 @@ class SSTOptions(MethodOptions):
 
     fisher: FisherOptions = FisherOptions()
     filter: Literal["soft"] | HardFilter = "soft"
-    combine: Literal["interpolate", "add"] = "add"
+    combine: Literal["interpolate", "add"] = WIDE["combine"]
     mu: float | None = Field(default=None, gt=0.0)
     tax_budget: float | None = Field(default=None, gt=0.0)
     safety_target: float | None = Field(default=None, gt=0.0, lt=1.0)
@@ -147,16 +154,21 @@ class SSTOptions(MethodOptions):
     if_missed: Literal["refuse", "safest"] = "refuse"
     strength: float = Field(default=1.0, ge=0.0)
     tune_strengths: tuple[float, ...] = ()
-    utility: Literal["sum", "fisher"] = "sum"
+    utility: Literal["sum", "fisher"] = WIDE["utility"]
     equal_traces: bool = True
-    output_shrinkage: float = Field(default=0.7, ge=0.0, le=1.0)
-    inputs: Literal["core", "wide"] = "core"
+    output_shrinkage: float = Field(default=WIDE["output_shrinkage"], ge=0.0, le=1.0)
+    inputs: Literal["core", "wide"] = WIDE["inputs"]
     aligned_base: bool = False
-    damping: float = Field(default=DAMPING, gt=0.0)
+    damping: float = Field(default=WIDE["damping"], gt=0.0)
     harm_damping: float | None = Field(default=None, ge=0.0)
     calibration_holdout: float = Field(default=0.25, ge=0.0, lt=1.0)
     refine: Literal["teachers"] | Annotated[int, Field(ge=0)] = 0
     vila: VilaOptions | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _completed(cls, given: Any) -> Any:
+        return completed(given) if isinstance(given, Mapping) else given
 
     @model_validator(mode="after")
     def _consistent(self) -> "SSTOptions":
@@ -167,9 +179,6 @@ class SSTOptions(MethodOptions):
             raise ValueError("mu belongs to the soft filter; a hard filter has k and strength")
         if isinstance(self.filter, HardFilter) and self.tax_budget is not None and not self.tune_strengths:
             raise ValueError("with a hard filter tax_budget chooses the strength: list candidates in tune_strengths")
-        given = "output_shrinkage" in self.model_fields_set and self.output_shrinkage > 0
-        if given and self.fisher.structure != "auto" and find_structure(self.fisher.structure).form != "kronecker":
-            raise ValueError(f"output_shrinkage needs fisher structure kronecker, not {self.fisher.structure}")
         if self.fisher.skills and self.utility != "fisher":
             raise ValueError("fisher.skills belongs to utility: fisher; a plain sum needs no Fisher of single skills")
         if self.fisher.files and self.vila is not None:

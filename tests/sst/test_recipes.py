@@ -1,0 +1,34 @@
+"""Options of SST-Merge that depend on each other."""
+
+from typing import Any
+
+import pytest
+
+from sst_merge.sst import SSTOptions
+
+WIDE = ("wide", "fisher", "interpolate", "own", 0.001, 0.3)
+CORE = ("core", "sum", "add", "trust", 0.1, 0.7)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, WIDE),
+        ({"mu": 0.3, "fisher": {"estimator": "empirical"}}, WIDE),
+        ({"aligned_base": True}, WIDE),
+        ({"inputs": "core"}, CORE),
+        ({"utility": "sum"}, CORE),
+        ({"filter": {"hard": 3}}, CORE),
+        ({"filter": "soft"}, WIDE),
+        ({"vila": {}}, CORE),
+        ({"fisher": {"structure": "block"}}, CORE),
+        ({"fisher": {"harm": "harm.safetensors"}}, CORE),
+        ({"inputs": "core", "aligned_base": True}, ("core", "sum", "interpolate", "trust", 0.1, 0.7)),
+        ({"inputs": "core", "utility": "fisher"}, ("core", "fisher", "add", "trust", 0.1, 0.7)),
+        ({"combine": "add", "damping": 0.5, "fisher": {"point": "base"}}, ("wide", "fisher", "add", "base", 0.5, 0.3)),
+    ],
+)
+def test_what_is_not_given_follows_from_the_inputs(given: dict[str, Any], expected: tuple[Any, ...]) -> None:
+    found = SSTOptions.model_validate(given)
+    shown = (found.inputs, found.utility, found.combine, found.fisher.point, found.damping, found.output_shrinkage)
+    assert shown == expected
