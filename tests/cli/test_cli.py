@@ -299,7 +299,8 @@ def test_a_merge_from_saved_fishers_is_the_merge_that_collects_them(place: Path,
     )
     for mu in ("0.1", "1.0"):
         one, two = tmp_path / f"whole{mu}", tmp_path / f"saved{mu}"
-        assert call("merge", place / "config.yaml", "--set", f"mu={mu}", "--output", one).exit_code == 0
+        chosen = ("--set", f"mu={mu}", "--set", "inputs=core")
+        assert call("merge", place / "config.yaml", *chosen, "--output", one).exit_code == 0
         done = call("merge", tmp_path / "merge.yaml", "--set", f"mu={mu}", "--output", two, "--dtype", "bfloat16")
         assert done.exit_code == 0, done.output
         assert "no held-out quotients" in done.stderr

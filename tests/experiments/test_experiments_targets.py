@@ -94,7 +94,10 @@ def test_verdicts_on_drift_retention_and_time() -> None:
     small = {"SST-Merge": {"retention": _m(0.99, 0.98, 1.0)}, "RegMean": {"retention": _m(0.5, 0.4, 0.6)}}
     cost = {
         "SST-Merge": {"seconds": Figure(3.0, 2.9, 3.1, 3), "more_seconds": Figure(0.3, 0.2, 0.4, 3)},
-        "SST-Merge, refined": {"seconds": Figure(9.0, 8.9, 9.1, 3), "more_seconds": Figure(0.5, 0.4, 0.6, 3)},
+        "SST-Merge, core inputs, refined": {
+            "seconds": Figure(9.0, 8.9, 9.1, 3),
+            "more_seconds": Figure(0.5, 0.4, 0.6, 3),
+        },
         "DARE linear": {"seconds": Figure(0.2, 0.1, 0.3, 3), "more_seconds": Figure(0.2, 0.1, 0.3, 3)},
     }
     found = _verdicts({
@@ -115,7 +118,7 @@ def test_verdicts_on_drift_retention_and_time() -> None:
         "0.300 s against 0.200 s, 1.50 ×",
         "yes",
     )
-    assert found["merge without the Fishers ≤ 2 × DARE's time", "one skill, SST-Merge, refined"][1] == "no"
+    assert found["merge without the Fishers ≤ 2 × DARE's time", "one skill, SST-Merge, core inputs, refined"][1] == "no"
 
 
 def test_a_higher_mean_alone_is_a_point() -> None:

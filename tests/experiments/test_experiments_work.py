@@ -67,7 +67,7 @@ def test_one_merge_of_the_skills_serves_every_strength(label: str, experts: Merg
 
 
 def test_the_skills_of_sst_merge_are_the_same_with_a_safety_adapter(experts: MergeSetup) -> None:
-    options = TWO_STAGE_SWEEPS["SST-Merge"].options
+    options = TWO_STAGE_SWEEPS["SST-Merge, core inputs"].options
     with_safety, alone = (SkillsThenSafety(p, options) for p in (experts.problem, _skills(experts.problem)))
     _assert_same(with_safety.skills(1.2), alone.skills(1.2))
 
