@@ -71,7 +71,12 @@ def pack(folder: Path, store: CellStore) -> int:
         Bytes.
     """
     paths = sorted(path for path in store.folder.glob("*/*.json") if path.parent.name != "training")
-    lines = [canonical({**json.loads(path.read_text(encoding="utf-8")), "key": path.stem}) for path in paths]
+    # A cell of older code that stands for a newer one is the same file under a second name.
+    once = {path.read_bytes(): path for path in reversed(paths)}
+    lines = [
+        canonical({**json.loads(content), "key": path.stem})
+        for content, path in sorted(once.items(), key=lambda of: of[1])
+    ]
     small = lzma.compress("".join(f"{line}\n" for line in lines).encode(), preset=9)
     with atomic_file(folder / CELLS) as aside:
         aside.write_bytes(small)

@@ -32,3 +32,18 @@ def test_what_is_not_given_follows_from_the_inputs(given: dict[str, Any], expect
     found = SSTOptions.model_validate(given)
     shown = (found.inputs, found.utility, found.combine, found.fisher.point, found.damping, found.output_shrinkage)
     assert shown == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, 1.0),
+        ({"mu": 0.3}, 0.3),
+        ({"tax_budget": 0.1}, None),
+        ({"safety_target": 0.9}, None),
+        ({"inputs": "core"}, None),
+        ({"filter": {"hard": 2}}, None),
+    ],
+)
+def test_mu_is_one_where_nothing_chooses_it(given: dict[str, Any], expected: float | None) -> None:
+    assert SSTOptions.model_validate(given).mu == expected

@@ -20,6 +20,7 @@ from sst_merge.sst import Candidate, SSTMerge, SSTOptions, optimize_merge_coeffi
 from sst_merge.sst.calibration_split import split_batches
 from sst_merge.sst.likelihood import score_candidates
 from sst_merge.sst.refine import RefineTrail
+from sst_merge.sst.wide_inputs import with_wide_inputs
 
 VOCABULARY = 37  # token ids of ``build.tiny_model``
 SHAPES = {
@@ -382,6 +383,30 @@ def test_wide_inputs_reach_regmeans_merge_and_keep_the_adapters_exact(
         space = sst.problem.spaces[m]
         assert relative_error(found.adapter.delta(m), space.left @ expected[m] @ space.right.T) < 1e-6
         assert found.report.modules[m].rank <= 6
+
+
+@pytest.mark.parametrize(("columns", "bound"), [(24, 1e-6), (4, 0.2)])
+def test_sketched_inputs_reach_regmeans_merge_in_one_pass(
+    build: Any, relative_error: Any, monkeypatch: pytest.MonkeyPatch, model, adapters, columns: int, bound: float
+) -> None:
+    """With as many columns as inputs a sketch is exact; with fewer the spaces still hold most of that merge."""
+    experts = [*adapters, scaled_adapter(build, "two", 33, "utility", 2.0)]
+    own = {"skill": batches(5), "two": batches(6)}
+    problem = MergeProblem(experts, build_spaces(experts, dtype=torch.float64), model, HARM, BENIGN, own)
+    data = {"harm": HARM, "benign": BENIGN, "adapter_benign": own, "compute_dtype": torch.float64}
+    regmean = merge(experts, "regmean", model=model, **data).adapter
+    monkeypatch.setattr("sst_merge.sst.wide_inputs._PASSES", 0)
+    monkeypatch.setattr("sst_merge.sst.wide_inputs._COLUMNS", columns)
+    spaces = with_wide_inputs(problem, HARM, BENIGN, aligned_base=False).spaces
+    for m in MODULES:
+        narrow, wide = problem.spaces[m], spaces[m]
+        assert wide.left is narrow.left and wide.shape[1] <= sum(narrow.shape)
+        for update in experts:
+            assert relative_error(update.factors(m).a @ wide.right @ wide.right.T, update.factors(m).a) < 1e-9
+        rows = regmean.factors(m).a
+        outside = (rows - rows @ wide.right @ wide.right.T).norm() / rows.norm()
+        assert outside < bound
+        assert outside < 0.5 * (rows - rows @ narrow.right @ narrow.right.T).norm() / rows.norm()
 
 
 def test_wide_inputs_belong_to_the_fisher_utility() -> None:

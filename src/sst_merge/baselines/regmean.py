@@ -32,7 +32,13 @@ from ..methods.sweeps import AVERAGES, LESS_OF_AVERAGES, SAFETY_WEIGHT, MethodSw
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["regmean"]
+__all__ = ["OFF_DIAGONAL", "RIDGE", "regmean"]
+
+OFF_DIAGONAL = 0.9
+"""a of the reference implementation."""
+
+RIDGE = 1e-6
+"""What keeps the sum of all Gᵢ regular, relative to its mean diagonal."""
 
 
 class RegMeanOptions(StrengthOptions):
@@ -44,8 +50,8 @@ class RegMeanOptions(StrengthOptions):
         memory_gib: for the second moments of one group of modules.
     """
 
-    off_diagonal: float = Field(default=0.9, ge=0.0, le=1.0)
-    damping: float = Field(default=1e-6, gt=0.0)
+    off_diagonal: float = Field(default=OFF_DIAGONAL, ge=0.0, le=1.0)
+    damping: float = Field(default=RIDGE, gt=0.0)
     memory_gib: float = Field(default=2.0, gt=0.0)
 
 

@@ -106,10 +106,10 @@ class SSTOptions(MethodOptions):
         filter: what passes of each direction: ``soft`` h = λ/(λ+μ), or ``{hard: k}``.
         combine: move from M_U towards M_S (``interpolate``, the only way with ``aligned_base``), or add the filtered
             M_S (``add``, the default with ``inputs: core``).
-        mu: μ of the soft filter, the λ at which half of a direction passes; leave it out to have it chosen under
-            ``tax_budget``.
+        mu: μ of the soft filter, the λ at which half of a direction passes; 1 where neither it nor what chooses it is
+            given.
         tax_budget: largest mean KL divergence (nats per benign answer token) from the skilled model; chooses μ on
-            calibration prompts that the Fishers do not see. 0.02 where neither it nor μ is given.
+            calibration prompts that the Fishers do not see. With ``inputs: core`` 0.02 where neither it nor μ is given.
         safety_target: rate of refusals to keep with ``confidence`` on held-out harmful prompts; chooses μ and strength
             together, at the least benign divergence, and takes the place of ``mu``, ``tax_budget`` and ``strength``.
         confidence: probability that the rate of refusals really is ``safety_target``, over draws of the prompts.

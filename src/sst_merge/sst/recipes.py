@@ -4,12 +4,14 @@ Interpolation needs room. The best compromise between M_U and M_S has rows that 
 (:mod:`.wide_inputs`); within the adapters' own rows a step from M_U towards M_S mostly loses the skills, and adding M_S
 is better. So ``inputs`` decides the rest:
 
-=====  =======  ===========  =====  =======  ================
-       utility  combine      point  damping  output_shrinkage
-=====  =======  ===========  =====  =======  ================
-wide   fisher   interpolate  own    0.001    0.3
-core   sum      add          trust  0.1      0.7
-=====  =======  ===========  =====  =======  ================
+=====  =======  ===========  =====  =======  ================  ===============
+       utility  combine      point  damping  output_shrinkage  μ
+=====  =======  ===========  =====  =======  ================  ===============
+wide   fisher   interpolate  own    0.001    0.3               1
+core   sum      add          trust  0.1      0.7               by a tax budget
+=====  =======  ===========  =====  =======  ================  ===============
+
+At μ = 1 both Fishers, which have one trace, count the same; a budget, a safety target or another μ takes its place.
 
 Both were chosen on dev prompts of the lab (design, section 4). ``core`` is for what a wide space cannot do: saved
 Fishers without data, VILA's regions, a hard filter, and Fishers that are no Kronecker products.
@@ -43,6 +45,8 @@ CORE: Mapping[str, Any] = {
 _NEEDS_CORE = ("vila", "filter")
 """Options that a wide space cannot serve, unless they are what they are by default."""
 
+_CHOOSES_MU = ("mu", "tax_budget", "safety_target")
+
 
 def completed(given: Mapping[str, Any]) -> dict[str, Any]:
     """Options as a user gave them, with those filled in that depend on others.
@@ -60,6 +64,8 @@ def completed(given: Mapping[str, Any]) -> dict[str, Any]:
     filled = {**recipe, **given}
     if given.get("aligned_base") and "combine" not in given:
         filled["combine"] = "interpolate"
+    if inputs == "wide" and all(given.get(name) is None for name in _CHOOSES_MU):
+        filled["mu"] = 1.0
     if fisher is None or isinstance(fisher, Mapping):
         filled["fisher"] = {"point": "own" if inputs == "wide" else POINT, **named}
     return filled

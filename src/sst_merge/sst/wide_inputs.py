@@ -1,22 +1,41 @@
 """Core spaces that reach further on the input side than the adapters' own rows.
 
-The best merge of several adapters on their own inputs, argmin Σ ‖(ΔW − ΔW_i) X_i‖², has rows in the span of
-Gᵢ-images of the adapters' rows (RegMean, arXiv:2212.09849), which the core space of the adapters cuts off. With those
-rows added U stays, so that the merge's rank is bounded as before, and every ΔW_i stays exact.
+The best merge of several adapters on their own inputs, argmin Σ wᵢ ‖(ΔW − ΔW_i) X_i‖², has the rows
+
+    R = (Σ wᵢ M_i VᵀĜᵢ)(Σ wᵢ Ĝᵢ)⁻¹        (RegMean, arXiv:2212.09849)
+
+which the core space of the adapters cuts off. With those rows added U stays, so that the merge's rank is bounded as
+before, and every ΔW_i stays exact.
+
+Gᵢ is d_in × d_in. Where all modules' fit into few passes over the data they are collected; else one pass makes sketches
+of them (:mod:`~sst_merge.methods.parts.input_sketches`): VᵀGᵢ is exact then, and the inverse is that of the sketches.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from ..baselines.regmean import regmean
+import torch
+from torch import Tensor
+
+from ..baselines.regmean import OFF_DIAGONAL, RIDGE, regmean
 from ..core_space import CoreSpace
 from ..data_loader.batch import Batch
 from ..lora_utils import Adapter
 from ..methods import MergeProblem
+from ..methods.parts.input_moments import module_groups
+from ..methods.parts.input_sketches import InputSketch, input_sketches
+from ..methods.parts.own_data import OwnData, own_data, ticker
+from ..methods.parts.widening import widened
+from .collect import required_model
 
 __all__ = ["with_wide_inputs"]
 
 _BASE = "the base, which is safe as it is"
+_MEMORY_GIB, _PASSES = 2.0, 3
+"""Memory of one pass, and how many of them second moments may take for each adapter; SmolLM2 takes 2, 7B about 70."""
+
+_COLUMNS, _ROOT = 128, 512
+"""Random columns of a sketch, and columns to which the sum of many adapters' sketches is cut."""
 
 
 def with_wide_inputs(
@@ -33,12 +52,18 @@ def with_wide_inputs(
     Returns:
         The problem with V (d_in, q') instead of (d_in, q), q' ≤ q + p; embeddings, and everything where only one
         adapter has a weight, stay as they are.
+
+    Raises:
+        DataError: there is no model.
+        MergeError: the weights are all 0.
     """
     adapters = [*problem.adapters, *([_unchanged(problem.spaces)] if aligned_base else [])]
-    assert regmean.prepare is not None
     # Nobody asks for these moments again, so none of them is stored.
     seen = replace(problem, adapters=adapters, harm=harm, benign=benign, cache=None)
-    prepared = regmean.prepare(seen, regmean.options())
+    if len(list(module_groups(problem.spaces, _MEMORY_GIB, copies=3))) > _PASSES:
+        return replace(problem, spaces={**problem.spaces, **_by_sketches(seen)})
+    assert regmean.prepare is not None
+    prepared = regmean.prepare(seen, regmean.options.model_validate({"memory_gib": _MEMORY_GIB}))
     return problem if prepared.spaces is None else replace(problem, spaces=prepared.spaces)
 
 
@@ -47,3 +72,83 @@ def _unchanged(spaces: Mapping[str, CoreSpace]) -> Adapter:
     module, space = next(iter(spaces.items()))
     nothing, _ = space.lift(space.coordinates(None))
     return Adapter.from_factors({module: nothing}, name=_BASE, role="safety")
+
+
+def _by_sketches(problem: MergeProblem) -> dict[str, CoreSpace]:
+    model = required_model(problem)
+    used = [own for own in own_data(problem, "sst")[0] if own.weight > 0]
+    if len(used) < 2:
+        return {}
+    modules = [module for module, space in problem.spaces.items() if space.kind.reads_vectors]
+    sums = {module: _Sums.of(problem.spaces[module]) for module in modules}
+    generator = torch.Generator().manual_seed(problem.seed)
+    for own in used:
+        sketches = input_sketches(
+            model,
+            problem.spaces,
+            own.batches,
+            modules,
+            columns=_COLUMNS,
+            generator=generator,
+            point=own.cores,
+            progress=ticker(problem, f"inputs of adapter {own.name}", own.batches),
+        )
+        for module in modules:
+            sums[module] = sums[module].plus(problem.spaces[module], own, module, sketches.pop(module))
+    total = sum(own.weight for own in used)
+    return {module: widened(problem.spaces[module], sums[module].rows(total)) for module in modules}
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Sums over adapters for one module: Σ wᵢ M_i VᵀĜᵢ and Σ wᵢ M_i Vᵀ, (p, d); diag and root of Σ wᵢ Ĝᵢ."""
+
+    pulls: Tensor
+    shares: Tensor
+    diagonal: Tensor
+    kept: Tensor
+    root: Tensor
+
+    @classmethod
+    def of(cls, space: CoreSpace) -> "_Sums":
+        """Nothing yet."""
+        d, p = len(space.right), space.left.shape[1]
+        zeros = torch.zeros(p, d, dtype=torch.float64, device=space.right.device)
+        return cls(zeros, zeros, zeros.new_zeros(d), zeros.new_zeros(d), zeros.new_zeros(d, 0))
+
+    def plus(self, space: CoreSpace, own: OwnData, module: str, sketch: InputSketch) -> "_Sums":
+        """One adapter more."""
+        a, weight = OFF_DIAGONAL, own.weight
+        right, core = space.right.double(), own.cores.get(module)
+        update = torch.zeros_like(self.shares) if core is None else core.double() @ right.T
+        seen = sketch.image @ (sketch.test.T @ right)
+        pull = (
+            torch.zeros_like(update)
+            if core is None
+            else a * core.double() @ seen.T + (1 - a) * update * sketch.diagonal
+        )
+        return _Sums(
+            self.pulls + weight * pull,
+            self.shares + weight * update,
+            self.diagonal + weight * sketch.diagonal,
+            self.kept + weight * (1 - a) * sketch.diagonal,
+            _cut(torch.cat([self.root, (weight * a) ** 0.5 * sketch.root()], dim=1)),
+        )
+
+    def rows(self, total: float) -> Tensor:
+        """R by the Woodbury identity, with RegMean's ridge."""
+        ridge = RIDGE * float(self.diagonal.mean()) / total
+        ridge = ridge if ridge > 0 else 1.0
+        straight = self.kept + ridge * total
+        target = (self.pulls + ridge * self.shares) / straight
+        scaled = self.root / straight[:, None]
+        small = torch.eye(self.root.shape[1], dtype=torch.float64, device=target.device) + self.root.T @ scaled
+        return target - torch.linalg.solve(small, (target @ self.root).T).T @ scaled.T
+
+
+def _cut(root: Tensor) -> Tensor:
+    """The leading columns of Z as they matter in Z Zᵀ."""
+    if root.shape[1] <= _ROOT:
+        return root
+    _, vectors = torch.linalg.eigh(root.T @ root)
+    return root @ vectors[:, -_ROOT:]

@@ -15,7 +15,7 @@ from ...data_loader.batch import Batch
 from ...errors import DataError, MergeError
 from ...fim_calculator import CoreModel
 
-__all__ = ["budget_groups", "grouped_moments", "input_moments", "module_groups"]
+__all__ = ["budget_groups", "each_input", "grouped_moments", "input_moments", "module_groups"]
 
 
 def module_groups(spaces: Mapping[str, CoreSpace], memory_gib: float, *, copies: int = 1) -> Iterator[tuple[str, ...]]:
@@ -50,28 +50,30 @@ def budget_groups(sizes: Mapping[str, float], memory_gib: float) -> Iterator[tup
 
 
 @torch.no_grad()
-def input_moments(
+def each_input(
     model: nn.Module,
     spaces: Mapping[str, CoreSpace],
     batches: Sequence[Batch],
     modules: Sequence[str],
+    add: Callable[[str, Tensor], None],
     *,
     point: Mapping[str, Tensor] | None = None,
     progress: Callable[[int], None] | None = None,
-) -> dict[str, Tensor]:
-    """E[x xᵀ] over all tokens that are not padding, prompt included.
+) -> int:
+    """One forward pass that shows what goes into modules, for all tokens that are not padding, prompt included.
 
     Args:
         model: the base model; its weights are only read.
         spaces: core spaces in which the point lies.
         batches: text.
         modules: linear modules to look at.
+        add: called with a module and its inputs, (tokens, d_in), float64, with one more column for the constant input
+            where the space has a bias.
         point: cores of the model whose activations are taken; the base itself by default.
         progress: called with the number of samples done.
 
     Returns:
-        Module → (d_in, d_in), float64, on the module's device; one more row and column for the constant input where
-        the space has a bias.
+        Number of tokens.
 
     Raises:
         DataError: no batches.
@@ -79,7 +81,6 @@ def input_moments(
     """
     if not batches:
         raise DataError("second moments of activations need at least one batch")
-    sums: dict[str, Tensor] = {}
     mask = torch.zeros(0, dtype=torch.bool)
 
     def hook(module: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
@@ -92,8 +93,7 @@ def input_moments(
             rows = rows[mask.to(rows.device)].double()
             if spaces[module].bias:
                 rows = torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1)
-            product = rows.T @ rows
-            sums[module] = sums[module] + product if module in sums else product
+            add(module, rows)
 
         return look
 
@@ -111,6 +111,39 @@ def input_moments(
         finally:
             for handle in handles:
                 handle.remove()
+    return tokens
+
+
+def input_moments(
+    model: nn.Module,
+    spaces: Mapping[str, CoreSpace],
+    batches: Sequence[Batch],
+    modules: Sequence[str],
+    *,
+    point: Mapping[str, Tensor] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, Tensor]:
+    """E[x xᵀ] over all tokens that are not padding, prompt included (:func:`each_input`).
+
+    Args:
+        model: as there.
+        spaces: as there.
+        batches: as there.
+        modules: as there.
+        point: as there.
+        progress: as there.
+
+    Returns:
+        Module → (d_in, d_in), float64, on the module's device; one more row and column for the constant input where
+        the space has a bias.
+    """
+    sums: dict[str, Tensor] = {}
+
+    def add(module: str, rows: Tensor) -> None:
+        product = rows.T @ rows
+        sums[module] = sums[module] + product if module in sums else product
+
+    tokens = each_input(model, spaces, batches, modules, add, point=point, progress=progress)
     return {m: sums[m] / tokens for m in modules}
 
 

@@ -1,0 +1,90 @@
+"""Second moments of what goes into modules, as sketches: all modules in one pass, a few hundred columns each.
+
+    G = E[x xᵀ] ≈ Y (ΩᵀY)⁺ Yᵀ,    Y = G Ω
+
+(Nyström approximation from a single pass; Tropp, Yurtsever, Udell and Cevher, arXiv:1706.05736). Ω holds the columns
+that somebody needs exactly, here a core space's V, and random ones beside them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ...core_space import CoreSpace
+from ...data_loader.batch import Batch
+from .input_moments import each_input
+
+__all__ = ["InputSketch", "input_sketches"]
+
+_NOTHING = 1e-10
+"""Directions of G below this share of its largest are rounding."""
+
+
+@dataclass(frozen=True)
+class InputSketch:
+    """What one pass leaves of G.
+
+    Attributes:
+        test: Ω, (d, m).
+        image: G Ω, (d, m), float64.
+        diagonal: of G, (d,), exact.
+    """
+
+    test: Tensor
+    image: Tensor
+    diagonal: Tensor
+
+    def root(self) -> Tensor:
+        """Z, (d, m') with Z Zᵀ ≈ G, m' ≤ m; equal to G where its rank is at most m."""
+        small = self.test.T @ self.image
+        values, vectors = torch.linalg.eigh((small + small.T) / 2)
+        kept = values > _NOTHING * values.amax().clamp_min(0.0)
+        return self.image @ (vectors[:, kept] / values[kept].sqrt())
+
+
+def input_sketches(
+    model: nn.Module,
+    spaces: Mapping[str, CoreSpace],
+    batches: Sequence[Batch],
+    modules: Sequence[str],
+    *,
+    columns: int,
+    generator: torch.Generator,
+    point: Mapping[str, Tensor] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, InputSketch]:
+    """Sketches of E[x xᵀ] over all tokens that are not padding, by one forward pass.
+
+    Args:
+        model: the base model; its weights are only read.
+        spaces: core spaces; V is part of every Ω.
+        batches: text.
+        modules: linear modules to look at.
+        columns: random columns beside V.
+        generator: of these.
+        point: cores of the model whose activations are taken; the base itself by default.
+        progress: called with the number of samples done.
+
+    Returns:
+        Module → its sketch, on the module's device.
+
+    Raises:
+        DataError: no batches.
+        MergeError: a module whose inputs cannot be told apart by token.
+    """
+    tests, images, diagonals = {}, dict[str, Tensor](), dict[str, Tensor]()
+    for module in modules:
+        right = spaces[module].right.double()
+        more = torch.randn(len(right), min(columns, len(right)), generator=generator, dtype=torch.float64)
+        tests[module] = torch.linalg.qr(torch.cat([right, more.to(right.device)], dim=1))[0]
+
+    def add(module: str, rows: Tensor) -> None:
+        test = tests[module] = tests[module].to(rows.device)
+        image, diagonal = rows.T @ (rows @ test), rows.square().sum(0)
+        images[module] = images[module] + image if module in images else image
+        diagonals[module] = diagonals[module] + diagonal if module in diagonals else diagonal
+
+    tokens = each_input(model, spaces, batches, modules, add, point=point, progress=progress)
+    return {m: InputSketch(tests[m], images[m] / tokens, diagonals[m] / tokens) for m in modules}
