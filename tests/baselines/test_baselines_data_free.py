@@ -196,6 +196,39 @@ def test_iso_cts(build: Any) -> None:
     assert_close(merged("iso_cts", adapters(build), common=0.6), expected)
 
 
+@pytest.mark.parametrize("kept", [None, 0.2])
+def test_cart(build: Any, kept: float | None) -> None:
+    """Ranks 2, 3 and 4 make a core of 9, of which one part in three is 3 triplets."""
+    updates = dense(adapters(build))
+    average = np.asarray(sum(updates)) / 3
+    parts = [truncated_svd(update - average, 3 if kept is None else 2) for update in updates]
+    expected = average + 0.7 * sum((left * value) @ right for left, value, right in parts)
+    assert_close(merged("cart", adapters(build), strength=0.7, kept=kept), expected)
+
+
+def test_wudi_is_where_the_authors_steps_end(build: Any) -> None:
+    """Against a least-squares solve of their objective, stacked densely, with the pull towards the sum as more rows."""
+    items = [a.with_(weight=w) for a, w in zip(adapters(build), (1.0, 0.5, -2.0), strict=True)]
+    updates = [a.delta(MODULE, dtype=torch.float64).numpy() for a in items]
+    rows = [update / np.linalg.norm(update) for update in updates]
+    # The core's own mean diagonal, 9 directions of the 20 inputs.
+    ridge = 1e-3 * sum(np.square(row).sum() for row in rows) / 9
+    total = np.asarray(sum(a.weight * u for a, u in zip(items, updates, strict=True)))
+    wanted = [a.weight * u @ row.T for a, u, row in zip(items, updates, rows, strict=True)]
+    system = np.vstack([*rows, np.sqrt(ridge) * np.eye(updates[0].shape[1])])
+    target = np.vstack([*(w.T for w in wanted), np.sqrt(ridge) * total.T])
+    expected = np.linalg.lstsq(system, target, rcond=None)[0].T
+    assert_close(merged("wudi", items), expected)
+
+
+def test_consensus_ta(build: Any) -> None:
+    updates = dense(adapters(build))
+    total = np.asarray(sum(updates))
+    votes = sum((np.abs(u) >= 0.4 * np.abs(total - u)).astype(int) for u in updates)
+    assert_close(merged("consensus_ta", adapters(build), strength=0.5), 0.5 * total * (votes >= 2))
+    assert_close(merged("consensus_ta", adapters(build), agreeing=1), total * (votes >= 1))
+
+
 @pytest.mark.parametrize("per_task", [None, 0.5])
 def test_tsv_m(build: Any, per_task: float | None) -> None:
     lefts, values, rights = [], [], []
@@ -332,7 +365,7 @@ def test_lossy_methods_give_one_adapter_back_at_their_neutral_option(
     assert_close(merged(method, alone, **options), dense(alone)[0])
 
 
-@pytest.mark.parametrize("method", ["iso_c", "iso_cts", "subspace_boosting", "tsv_m", "knots", "core_ties"])
+@pytest.mark.parametrize("method", ["cart", "iso_c", "iso_cts", "subspace_boosting", "tsv_m", "knots", "core_ties"])
 def test_rounding_noise_is_never_raised(build: Any, method: str) -> None:
     """Three copies of a rank-4 adapter in float32: every direction beyond the fourth is noise."""
     factors = build.random_factors(256, 200, 4, seed=90, dtype=torch.float32)
