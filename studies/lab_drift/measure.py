@@ -1,0 +1,32 @@
+"""Skills merged into the lab's aligned base: how many refusals are lost, by experiment 1 with a configuration of its own.
+
+python studies/lab_drift/measure.py --out studies/lab_drift --results results/lab_drift
+"""
+
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from study import study_options, write_page
+
+from sst_merge.experiments.config import load_experiment_config
+from sst_merge.experiments.run import Experiments
+
+
+def main() -> None:
+    """Run what is missing, and write the page."""
+    parser = study_options(__doc__)
+    parser.add_argument("--config", type=Path, default=Path(__file__).with_name("measured.yaml"))
+    parser.add_argument("--results", type=Path, required=True, help="working folder: cells, tables, pictures")
+    options = parser.parse_args()
+    experiments = Experiments(load_experiment_config(options.config), options.results)
+    experiments.run("exp1")
+    page = experiments.page(["exp1"]).replace("# Results\n", "# Skills merged into an aligned base\n", 1)
+    (summary,) = options.results.glob("exp1_*/summary.json")
+    write_page(options.out, page, json.loads(summary.read_text(encoding="utf-8"))["figures"])
+
+
+if __name__ == "__main__":
+    main()
