@@ -1,4 +1,4 @@
-"""Skills merged into the lab's aligned base: how many refusals are lost, by experiment 1 with a configuration of its own.
+"""Skills merged into the aligned base of the lab: how many refusals are lost, by experiment 1 on a few methods.
 
 python studies/lab_drift/measure.py --out studies/lab_drift --results results/lab_drift
 """
