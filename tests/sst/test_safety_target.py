@@ -17,6 +17,7 @@ from sst_merge.methods import MergeProblem
 from sst_merge.sst import SSTMerge, SSTOptions
 from sst_merge.sst.region import merged_cores
 from sst_merge.sst.safety_path import change_at, safety_path
+from sst_merge.sst.safety_target import reach_target
 
 SHAPES = {"model.layers.0.self_attn.q_proj": (16, 16), "model.layers.1.mlp.down_proj": (16, 24)}
 
@@ -95,7 +96,11 @@ def test_the_path_runs_from_the_skill_to_the_safety_adapter(
     assert [p.theta for p in points] == sorted((p.theta for p in points), reverse=True)
     assert (points[0].theta, points[-1].theta) == (1.0, 0.0)
     curve = [p for p in points if p.share == 0]
-    assert all(a.mu < b.mu and a.strength > b.strength for a, b in pairwise(curve))
+    assert all(a.mu < b.mu for a, b in pairwise(curve))
+    if combine == "add":
+        assert all(a.strength > b.strength for a, b in pairwise(curve))
+    else:
+        assert {p.strength for p in curve[:-1]} == {1.0}
     # The first part ends where the merge is as far from the skill as the safety adapter is, by dense models.
     skilled = build.add_deltas(model, adapters[0])
 
@@ -119,7 +124,19 @@ def test_the_path_runs_from_the_skill_to_the_safety_adapter(
 
     found = [divergence(adapter_at(point)) for point in curve]
     assert found == sorted(found, reverse=True)
-    assert found[0] == pytest.approx(divergence(adapters[1]), rel=0.15) or curve[0].mu == pytest.approx(10**-1.5)
+    assert found[0] == pytest.approx(divergence(adapters[1]), rel=0.15) or curve[0].mu == pytest.approx(10 ** (-1.5 if combine == "add" else -2.5))
+
+
+def test_the_fishers_are_not_taken_at_a_point_of_the_path(
+    model: Any, adapters: list[Adapter], refuses: Any
+) -> None:
+    """The first points are asked before any Fisher is needed; their hooks must not be there when one is collected."""
+    options = SSTOptions(safety_target=0.9, if_missed="safest")
+    choice = reach_target(SSTMerge(problem_of(model, adapters, refuses), options))
+    fresh = SSTMerge(problem_of(model, adapters, refuses), options)
+    fresh.change(mu=1.0)
+    for module, core in change_at(fresh, choice.chosen.point).items():
+        assert torch.equal(choice.change[module], core)
 
 
 def test_the_report_tells_what_the_written_merge_does(

@@ -2,9 +2,9 @@
 
     M(θ) = M_U + (1 - t) s V h_μ(Λ) Vᵀ F_b D + t (f M_S - M_U)        D = M_S (add), or M_S - M_U (interpolate)
 
-First (t = 0) the patch's factor s = s₁ √u grows and μ = 10^(1 - 2.5u) falls, u from 0 to where the merge is as far from
-the skilled model as the safety adapter itself: further out a model may break, and would cost more than giving up the
-skills. Then t goes from 0 to 1, in a straight line to f M_S; f is 1 unless more refuses more, on prompts that are not
+First (t = 0) u grows from 0 to where the merge is as far from the skilled model as the safety adapter itself: further out
+a model may break, and would cost more than giving up the skills. With ``interpolate`` μ = 10^(2 - 4.5u) falls and s is 1,
+for μ alone reaches M_S; with ``add`` the factor s = 1.5 √u grows while μ = 10^(1 - 2.5u) falls. Then t goes from 0 to 1, in a straight line to f M_S; f is 1 unless more refuses more, on prompts that are not
 tested on. So the path has both ends on every model: at θ = 0 the merge is the skills', at θ = 1 it is the safety
 adapter (with ``aligned_base`` the base), with at least its own refusals. On the first part θ is measured in the root of
 the benign divergence, which makes steps of about equal size whatever the model (design, section 4).
@@ -25,7 +25,7 @@ __all__ = ["PathPoint", "change_at", "measured_divergences", "safety_alone", "sa
 
 _HANDOVER, _STEPS, _LINE = 0.8, 16, (1.0, 0.75, 0.5, 0.25)
 _STRONGEST = 1.5
-"""Largest factor of an added patch; a patch that also takes the skills away must not overshoot: 1."""
+"""Largest factor of an added patch."""
 _KNOTS = tuple(i / 8 for i in range(9))
 
 
@@ -59,14 +59,14 @@ def safety_path(merge: SSTMerge, attached: CoreModel, end: float = 1.0) -> list[
     Returns:
         Points from θ = 1 to θ = 0.
     """
-    strongest = _STRONGEST if merge.options.combine == "add" and not merge.options.aligned_base else 1.0
-    curve = [_on_curve(u, strongest) for u in _KNOTS[1:]]
+    added = merge.options.combine == "add" and not merge.options.aligned_base
+    curve = [_on_curve(u, added) for u in _KNOTS[1:]]
     changes = [change_at(merge, point) for point in (*curve, safety_alone(1.0))]
     *roots, whole = (sqrt(max(0.0, of)) for of in measured_divergences(merge, attached, changes))
     ends = _places(roots, whole)
-    last = _on_curve(ends[-1], strongest)
+    last = _on_curve(ends[-1], added)
     line = [PathPoint(round(_HANDOVER + (1 - _HANDOVER) * t, 9), last.mu, last.strength, t, end) for t in _LINE]
-    first = [_on_curve(u, strongest, round(_HANDOVER * i / _STEPS, 9)) for i, u in enumerate(ends)]
+    first = [_on_curve(u, added, round(_HANDOVER * i / _STEPS, 9)) for i, u in enumerate(ends)]
     return [*line, *reversed(first)]
 
 
@@ -98,8 +98,10 @@ def measured_divergences(merge: SSTMerge, attached: CoreModel, changes: Sequence
     return divergences(attached, merged, merge.utility, merge.held_benign)
 
 
-def _on_curve(u: float, strongest: float, theta: float = 0.0) -> PathPoint:
-    return PathPoint(theta, 10.0 ** (1.0 - 2.5 * u), strongest * sqrt(u))
+def _on_curve(u: float, added: bool, theta: float = 0.0) -> PathPoint:
+    if added:
+        return PathPoint(theta, 10.0 ** (1.0 - 2.5 * u), _STRONGEST * sqrt(u))
+    return PathPoint(theta, 10.0 ** (2.0 - 4.5 * u), 1.0 if u else 0.0)
 
 
 def _places(roots: Sequence[float], whole: float) -> list[float]:

@@ -162,6 +162,8 @@ def reach_target(merge: SSTMerge) -> TargetChoice:
     """
     options, (target, delta) = merge.options, _asked(merge.options)
     changes: list[Cores] = []
+    # Collects the Fishers now: while hooks hold a point of the path, gradients would be taken there.
+    merge.filter  # noqa: B018
     with CoreModel(required_model(merge.problem), merge.problem.spaces) as attached:
         points = safety_path(merge, attached, path_end(merge, attached))
 
