@@ -63,6 +63,8 @@ def one_skill(world: LabWorld, skill: str, asked: Mapping[str, Any]) -> dict[str
     used = HARM_SAMPLES // 2
     pool = [s for kind in HARM for s in world.lab.world.samples(kind, "calibration", None, 0)[used : used + POOL]]
     refused, changes = [], []
+    # Collects the Fishers now: while hooks hold a point of the path, gradients would be taken there.
+    merge.filter  # noqa: B018
     with CoreModel(setup.model, merge.problem.spaces) as attached:
         points = safety_path(merge, attached, path_end(merge, attached))
         for point in points:

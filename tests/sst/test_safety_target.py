@@ -124,12 +124,12 @@ def test_the_path_runs_from_the_skill_to_the_safety_adapter(
 
     found = [divergence(adapter_at(point)) for point in curve]
     assert found == sorted(found, reverse=True)
-    assert found[0] == pytest.approx(divergence(adapters[1]), rel=0.15) or curve[0].mu == pytest.approx(10 ** (-1.5 if combine == "add" else -2.5))
+    assert found[0] == pytest.approx(divergence(adapters[1]), rel=0.15) or curve[0].mu == pytest.approx(
+        10 ** (-1.5 if combine == "add" else -2.5)
+    )
 
 
-def test_the_fishers_are_not_taken_at_a_point_of_the_path(
-    model: Any, adapters: list[Adapter], refuses: Any
-) -> None:
+def test_the_fishers_are_not_taken_at_a_point_of_the_path(model: Any, adapters: list[Adapter], refuses: Any) -> None:
     """The first points are asked before any Fisher is needed; their hooks must not be there when one is collected."""
     options = SSTOptions(safety_target=0.9, if_missed="safest")
     choice = reach_target(SSTMerge(problem_of(model, adapters, refuses), options))
