@@ -2,12 +2,13 @@
 
     M(θ) = M_U + (1 - t) s V h_μ(Λ) Vᵀ F_b D + t (f M_S - M_U)        D = M_S (add), or M_S - M_U (interpolate)
 
-First (t = 0) u grows from 0 to where the merge is as far from the skilled model as the safety adapter itself: further out
-a model may break, and would cost more than giving up the skills. With ``interpolate`` μ = 10^(2 - 4.5u) falls and s is 1,
-for μ alone reaches M_S; with ``add`` the factor s = 1.5 √u grows while μ = 10^(1 - 2.5u) falls. Then t goes from 0 to 1, in a straight line to f M_S; f is 1 unless more refuses more, on prompts that are not
-tested on. So the path has both ends on every model: at θ = 0 the merge is the skills', at θ = 1 it is the safety
-adapter (with ``aligned_base`` the base), with at least its own refusals. On the first part θ is measured in the root of
-the benign divergence, which makes steps of about equal size whatever the model (design, section 4).
+First (t = 0) u grows from 0 to where the merge is as far from the skilled model as the safety adapter itself: further
+out a model may break, and would cost more than giving up the skills. With ``interpolate`` μ = 10^(2 - 4.5u) falls and
+s is 1, for μ alone reaches M_S; with ``add`` the factor s = 1.5 √u grows while μ = 10^(1 - 2.5u) falls. Then t goes
+from 0 to 1, in a straight line to f M_S; f is 1 unless more refuses more, on prompts that are not tested on. So the
+path has both ends on every model: at θ = 0 the merge is the skills', at θ = 1 it is the safety adapter (with
+``aligned_base`` the base), with at least its own refusals. On the first part θ is measured in the root of the benign
+divergence, which makes steps of about equal size whatever the model (design, section 4).
 """
 
 from collections.abc import Sequence
