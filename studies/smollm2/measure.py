@@ -131,9 +131,11 @@ def _same_inputs(kept: Mapping[str, Any], cell: Cell) -> bool:
     before, here = kept["depends"], cell.depends
     if not all(here["artefacts"].get(name) in {"missing", digest} for name, digest in before["artefacts"].items()):
         return False
-    old, new = before.get("options", {}), here.get("options", {})
-    added = {name: value for name, value in new.items() if name not in old}
     swept = cell.parameters.get("swept") or cell.parameters.get("staged")
+    # The knob takes every value of the sweep, whatever it is by default.
+    knob = (swept or {}).get("knob")
+    old, new = ({k: v for k, v in of.get("options", {}).items() if k != knob} for of in (before, here))
+    added = {name: value for name, value in new.items() if name not in old}
     defaults = get_method(swept["method"]).options().model_dump(mode="json") if added and swept else {}
     return old == {name: new.get(name) for name in old} and added == {name: defaults.get(name) for name in added}
 
