@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ... import processes
 from ...core_space import CoreSpace
 from ...data_loader.batch import Batch
 from ...errors import DataError, MergeError
@@ -102,7 +103,7 @@ def input_moments(
         attached.set_point(point)
         handles = [model.get_submodule(m).register_forward_pre_hook(hook(m)) for m in modules]
         try:
-            for batch in batches:
+            for batch in processes.shard(batches):
                 mask = batch.attention_mask.flatten().bool()
                 attached.answers(batch)
                 tokens, samples = tokens + batch.tokens, samples + len(batch)
@@ -111,7 +112,19 @@ def input_moments(
         finally:
             for handle in handles:
                 handle.remove()
+    if processes.count() > 1:
+        tokens = _add_up(sums, spaces, modules, tokens)
     return {m: sums[m] / tokens for m in modules}
+
+
+def _add_up(sums: dict[str, Tensor], spaces: Mapping[str, CoreSpace], modules: Collection[str], tokens: int) -> int:
+    """Sums of all processes in place of this one's; returns the tokens of all."""
+    for module in modules:
+        # Where there are fewer batches than processes, one has seen nothing.
+        size = spaces[module].right.shape[0]
+        sums.setdefault(module, spaces[module].right.new_zeros(size, size, dtype=torch.float64))
+    processes.add_up("second moments of inputs", [sums[module] for module in modules])
+    return int(*processes.sums("tokens", [tokens]))
 
 
 def grouped_moments(
