@@ -3,10 +3,9 @@
 Processes are forked from the test, so that none imports torch again, and find each other as under a launcher.
 """
 
+import json
 import os
-import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,10 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
+from safetensors.torch import load_file
+from tests.conftest import launched
+from tests.training.conftest import rows, write_base
 
 from sst_merge import processes
 from sst_merge.cli.main import cli
@@ -22,6 +25,7 @@ from sst_merge.data_loader.batch import Batch
 from sst_merge.errors import FisherError
 from sst_merge.fim_calculator import (
     CoreModel,
+    Fisher,
     build_spaces,
     compute_fim,
     divergences,
@@ -32,51 +36,13 @@ from sst_merge.fim_calculator import (
 )
 from sst_merge.lora_utils import Adapter
 from sst_merge.merging import merge
+from sst_merge.methods import MergeProblem
 from sst_merge.methods.parts.input_moments import input_moments
-from sst_merge.sst import teacher_refine
+from sst_merge.sst import SSTMerge, SSTOptions, safety_target, teacher_refine
 from sst_merge.sst.likelihood import score_candidates
 
 SHAPES = {"model.layers.0.self_attn.q_proj": (16, 16), "model.layers.1.mlp.down_proj": (16, 24)}
 STRUCTURES = ("diagonal", "kronecker", "block", "lowrank")
-
-
-def launched(number: int, work: Callable[[], Any], folder: Path) -> list[tuple[int, Any]]:
-    """Start processes as a launcher does; exit status (or −signal) of each and what its work returned or raised."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    folder.mkdir(exist_ok=True)
-    children = []
-    for rank in range(number):
-        child = os.fork()
-        if child == 0:
-            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(number)}
-            os.environ |= {"LOCAL_WORLD_SIZE": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-            _work(work, folder / f"{rank}.pt", folder / f"{rank}.txt")
-        children.append(child)
-    states = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-    files = [folder / f"{rank}.pt" for rank in range(number)]
-    return [
-        (state, torch.load(file, weights_only=False) if file.exists() else None)
-        for state, file in zip(states, files, strict=True)
-    ]
-
-
-def _work(work: Callable[[], Any], result: Path, said: Path) -> None:
-    status = 70
-    try:
-        # Threads of the parent are not in its child, and whoever waits for them waits for ever.
-        torch.set_num_threads(1)
-        sys.stdout = sys.stderr = said.open("w")
-        torch.save(work(), result)
-        status = 0
-    except SystemExit as error:
-        status = int(error.code or 0)
-    except Exception as error:
-        torch.save(f"{type(error).__name__}: {error}", result)
-    finally:
-        sys.stdout.flush()
-        os._exit(status)
 
 
 def shared(work: Callable[[], Any]) -> Callable[[], Any]:
@@ -118,6 +84,11 @@ def figures(build: Any, adapters: list[Adapter], monkeypatch: pytest.MonkeyPatch
     spaces = build_spaces(adapters, dtype=torch.float64)
     cores = {m: space.coordinates(adapters[0].factors(m)) for m, space in spaces.items()}
 
+    def refuses(_: Any, asked: Sequence[Batch]) -> list[bool]:
+        return [bool(ids[0] % 2) for batch in asked for ids in batch.input_ids]
+
+    problem = MergeProblem(adapters, spaces, model, HARM, BENIGN, refuses=refuses)
+
     def merged(**options: Any) -> dict[str, torch.Tensor]:
         found = merge(adapters, "sst", model=model, harm=HARM, benign=BENIGN, compute_dtype=torch.float64, **options)
         return {m: found.adapter.delta(m) for m in found.adapter.modules}
@@ -140,6 +111,8 @@ def figures(build: Any, adapters: list[Adapter], monkeypatch: pytest.MonkeyPatch
         with CoreModel(model, spaces) as attached:
             found["divergence"] = torch.tensor(divergences(attached, [cores, {}], {}, BENIGN))
             found["scores"] = torch.tensor(score_candidates(attached, [cores], {}, HARM, BENIGN))
+            refusals = safety_target._refusals(SSTMerge(problem, SSTOptions(mu=1.0)), attached, {}, HARM)
+            found["refusals"] = torch.tensor(refusals)
         plain = {"mu": 1.0, "fisher": {"point": "merged"}}
         found["merge"] = merged(tax_budget=0.05)
         found["merge, refined"] = merged(refine=2, **plain)
@@ -254,3 +227,157 @@ def test_a_killed_process_ends_all_and_its_part_is_not_collected_again(
     assert [found[0] for _, found in whole] == [[0, 2, 4], [1, 3]]
     for (_, (_, one)), (_, (_, other)) in zip(again, whole, strict=True):
         assert all(torch.equal(one[m][name], other[m][name]) for m in one for name in one[m])
+
+
+@pytest.fixture(scope="module")
+def place(build: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base with a tokenizer, two adapters, prompts with answers, questions."""
+    root = tmp_path_factory.mktemp("place")
+    write_base(root / "base")
+    for seed, name in enumerate(("skill", "safe")):
+        targets = build.ARCHITECTURES["llama"].linears
+        build.adapter_folder(
+            build.tiny_model("llama"), root / name, seed=seed, targets=targets, r=2, lora_alpha=1, task_type="CAUSAL_LM"
+        )
+    for seed, name in enumerate(("harm", "benign")):
+        lines = [json.dumps({"prompt": row.prompt, "response": row.response}) for row in rows(9, seed=seed)]
+        (root / f"{name}.jsonl").write_text("\n".join(lines))
+    asked = [json.dumps({"prompt": row.prompt, "answer": row.response}) for row in rows(5)]
+    (root / "questions.jsonl").write_text("\n".join(asked))
+    return root
+
+
+def command(*words: object) -> Callable[[], None]:
+    return lambda: cli([str(word) for word in words], prog_name="sst-merge")
+
+
+def merging(place: Path, *words: object) -> list[object]:
+    """Words of a merge, or of a Fisher's collection."""
+    data = ("--data-harm-path", place / "harm.jsonl", "--data-benign-path", place / "benign.jsonl")
+    adapters = ("--adapter", f"name=skill,path={place / 'skill'},role=utility")
+    adapters = (*adapters, "--adapter", f"name=safe,path={place / 'safe'},role=safety")
+    return [*words, "--base", place / "base", *adapters, *data, "--data-batch-size", 2, "--device", "cpu"]
+
+
+def numbers(file: Path) -> dict[str, torch.Tensor]:
+    return load_file(file)
+
+
+def same_numbers(one: Path, other: Path) -> None:
+    for name, found in numbers(one).items():
+        assert float((found - numbers(other)[name]).abs().max()) <= 1e-6 * float(found.abs().max()), name
+
+
+@pytest.mark.slow(6)
+def test_commands_write_once_what_one_process_writes(place: Path, tmp_path: Path) -> None:
+    def run(*words: object, number: int = 2) -> list[str]:
+        """Run a command in several processes; what each said."""
+        folder = tmp_path / f"{len(list(tmp_path.iterdir()))}"
+        found = launched(number, command(*words), folder)
+        said = [(folder / f"{rank}.txt").read_text() for rank in range(number)]
+        assert [state for state, _ in found] == [0] * number, said
+        assert all(not text for text in said[1:])
+        return said
+
+    def alone(*words: object) -> None:
+        done = CliRunner().invoke(cli, [str(word) for word in words])
+        assert done.exit_code == 0, done.output
+
+    out = {name: tmp_path / name for name in ("one", "two", "again")}
+    words = merging(place, "merge", "--method", "sst", "--set", "mu=1", "--set", "fisher.point=merged")
+    alone(*words, "--output", out["one"])
+    (said, _) = run(*words, "--output", out["two"])
+    assert "merged 2 adapters by sst" in said
+    run(*words, "--output", out["again"])
+    weights = "adapter_model.safetensors"
+    same_numbers(out["one"] / weights, out["two"] / weights)
+    assert (out["two"] / weights).read_bytes() == (out["again"] / weights).read_bytes()
+    assert not list(tmp_path.glob(".*"))  # the parts are gone
+
+    words = merging(place, "fisher", "collect", "--kind", "harm", "--point", "merged")
+    alone(*words, "--out", tmp_path / "one.safetensors")
+    run(*words, "--out", tmp_path / "two.safetensors")
+    one, two = Fisher.load(tmp_path / "one.safetensors"), Fisher.load(tmp_path / "two.safetensors")
+    assert (one.samples, one.fingerprint, one.origin, one.settings) == ((
+        two.samples,
+        two.fingerprint,
+        two.origin,
+        two.settings,
+    ))
+    same_numbers(tmp_path / "one.safetensors", tmp_path / "two.safetensors")
+
+    words = ["evaluate", "--base", place / "base", "--adapter", f"skill={place / 'skill'}", "--batch-size", 2]
+    words += ["--suite", place / "questions.jsonl", "--device", "cpu"]
+    alone(*words, "--out", tmp_path / "asked")
+    run(*words, "--out", tmp_path / "asked together")
+    for file in (tmp_path / "asked").rglob("records/**/*.jsonl"):
+        other = tmp_path / "asked together" / file.relative_to(tmp_path / "asked")
+        assert file.read_bytes() == other.read_bytes()
+    answers = list((tmp_path / "asked together" / "answers").iterdir())
+    assert len(answers) == 2 and not [file for file in answers if "of2" in file.name]
+
+    words = ["train", "--base", place / "base", "--data", place / "benign.jsonl", "--role", "utility", "--rank", 2]
+    words += ["--batch-size", 4, "--epochs", 1, "--device", "cpu", "--dtype", "float32"]
+    alone(*words, "--output", tmp_path / "trained")
+    run(*words, "--output", tmp_path / "trained together")
+    same_numbers(tmp_path / "trained" / weights, tmp_path / "trained together" / weights)
+
+
+def test_commands_whose_work_is_not_shared_are_refused_once(place: Path, tmp_path: Path) -> None:
+    found = launched(2, command("inspect", place / "skill", place / "safe"), tmp_path)
+    assert [state for state, _ in found] == [2, 2]
+    said = [(tmp_path / f"{rank}.txt").read_text() for rank in range(2)]
+    assert "sst-merge inspect runs in one process, and a launcher started 2 (WORLD_SIZE)" in said[0]
+    assert said[1] == ""
+    # An error that all of them find is said once, too.
+    words = merging(place, "merge", "--method", "sst", "--set", "mu=1", "--output", tmp_path / "out")
+    found = launched(2, command(*words, "--data-harm-path", tmp_path / "no.jsonl"), tmp_path)
+    assert [state for state, _ in found] == [2, 2]
+    said = [(tmp_path / f"{rank}.txt").read_text() for rank in range(2)]
+    assert said[0].count("no.jsonl") == 1 and said[1] == ""
+
+
+KILLING = """
+import os, signal, sys
+from sst_merge.fim_calculator import gathering, kept_parts, together
+
+together._PIECE, kept_parts._EVERY, take = 1, 0.0, gathering.Gathering.take
+
+def taking(self, batch, index):
+    if index == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    take(self, batch, index)
+
+gathering.Gathering.take = taking
+from sst_merge.cli.main import main
+main()
+"""
+
+
+@pytest.mark.slow(25)
+def test_accelerate_ends_all_when_one_is_killed_and_the_command_goes_on(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "killing.py").write_text(KILLING)
+    words = merging(place, "merge", "--method", "sst", "--set", "mu=1", "--set", "fisher.point=merged")
+    words += ["--output", tmp_path / "out"]
+    # Without --multi_gpu accelerate starts one process on a machine without GPUs.
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, *launch, "-m", "killing", *map(str, words)],
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "Signal 9 (SIGKILL)" in done.stderr, done.stderr
+    assert not (tmp_path / "out").exists()
+    kept = {file.name.rpartition("-")[2]: Fisher.load(file) for file in (tmp_path / ".out.parts").iterdir()}
+    assert kept["2of2.safetensors"].settings["batches"] == 1
+    found = launched(2, command(*words), tmp_path / "said")
+    assert [state for state, _ in found] == [0, 0]
+    assert not (tmp_path / ".out.parts").exists()
+    done = CliRunner().invoke(cli, [str(word) for word in [*words[:-1], tmp_path / "one"]])
+    assert done.exit_code == 0, done.output
+    same_numbers(tmp_path / "one" / "adapter_model.safetensors", tmp_path / "out" / "adapter_model.safetensors")

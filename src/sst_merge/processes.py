@@ -130,7 +130,8 @@ def joined() -> Iterator[None]:
         raise
     finally:
         _joined = None
-        state.destroy_process_group()
+        torch.distributed.destroy_process_group()
+        PartialState._reset_state()
 
 
 @contextmanager
@@ -287,9 +288,8 @@ def _meet(what: str, failed: str | None = None) -> Any:
     for rank, (_, error) in enumerate(words):
         if error is not None:
             raise ProcessError(f"process {rank + 1} of {_joined.count}: {error}")
-    different = {plan: rank for rank, (plan, _) in reversed(list(enumerate(words)))}
-    if len(different) > 1:
-        found = "; ".join(f"process {rank + 1}: {plan}" for plan, rank in different.items())
+    if len({plan for plan, _ in words}) > 1:
+        found = "; ".join(f"process {rank + 1}: {plan}" for rank, (plan, _) in enumerate(words))
         raise ProcessError(
             f"the {_joined.count} processes of this run do different work ({found}); expected the same step in all. "
             "Start the same command with the same files everywhere"

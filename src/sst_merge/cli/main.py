@@ -109,6 +109,10 @@ class _LazyGroup(CommandGroup):
                 raise
             say_error(error)
             ctx.exit(2)
+        except click.UsageError as error:
+            if not speaks():
+                ctx.exit(error.exit_code)
+            raise
         except (click.ClickException, click.Abort, click.exceptions.Exit):
             raise
         except Exception as error:

@@ -19,7 +19,7 @@ from .voice import voice
 
 __all__ = ["with_processes"]
 
-_SHARED = frozenset({"merge", "fisher collect"})
+_SHARED = frozenset({"merge", "fisher collect", "evaluate", "train"})
 _ADVICE = "accelerate launch --num_processes N -m sst_merge merge CONFIG"
 
 
