@@ -268,59 +268,73 @@ def same_numbers(one: Path, other: Path) -> None:
         assert float((found - numbers(other)[name]).abs().max()) <= 1e-6 * float(found.abs().max()), name
 
 
-@pytest.mark.slow(6)
-def test_commands_write_once_what_one_process_writes(place: Path, tmp_path: Path) -> None:
-    def run(*words: object, number: int = 2) -> list[str]:
-        """Run a command in several processes; what each said."""
-        folder = tmp_path / f"{len(list(tmp_path.iterdir()))}"
-        found = launched(number, command(*words), folder)
-        said = [(folder / f"{rank}.txt").read_text() for rank in range(number)]
-        assert [state for state, _ in found] == [0] * number, said
-        assert all(not text for text in said[1:])
-        return said
+def run(folder: Path, *words: object) -> str:
+    """Run a command in two processes; what the first one said, and the second one says nothing."""
+    found = launched(2, command(*words), folder)
+    said, silence = ((folder / f"{rank}.txt").read_text() for rank in range(2))
+    assert [state for state, _ in found] == [0, 0], said
+    assert silence == ""
+    return said
 
-    def alone(*words: object) -> None:
-        done = CliRunner().invoke(cli, [str(word) for word in words])
-        assert done.exit_code == 0, done.output
 
-    out = {name: tmp_path / name for name in ("one", "two", "again")}
+def alone(*words: object) -> None:
+    done = CliRunner().invoke(cli, [str(word) for word in words])
+    assert done.exit_code == 0, done.output
+
+
+WEIGHTS = "adapter_model.safetensors"
+
+
+@pytest.mark.slow(4)
+def test_a_merge_and_a_fisher_are_those_of_one_process(place: Path, tmp_path: Path) -> None:
+    said, out = tmp_path / "said", {name: tmp_path / name for name in ("one", "two", "again")}
     words = merging(place, "merge", "--method", "sst", "--set", "mu=1", "--set", "fisher.point=merged")
     alone(*words, "--output", out["one"])
-    (said, _) = run(*words, "--output", out["two"])
-    assert "merged 2 adapters by sst" in said
-    run(*words, "--output", out["again"])
-    weights = "adapter_model.safetensors"
-    same_numbers(out["one"] / weights, out["two"] / weights)
-    assert (out["two"] / weights).read_bytes() == (out["again"] / weights).read_bytes()
+    assert "merged 2 adapters by sst" in run(said, *words, "--output", out["two"])
+    run(said, *words, "--output", out["again"])
+    same_numbers(out["one"] / WEIGHTS, out["two"] / WEIGHTS)
+    assert (out["two"] / WEIGHTS).read_bytes() == (out["again"] / WEIGHTS).read_bytes()
     assert not list(tmp_path.glob(".*"))  # the parts are gone
 
     words = merging(place, "fisher", "collect", "--kind", "harm", "--point", "merged")
-    alone(*words, "--out", tmp_path / "one.safetensors")
-    run(*words, "--out", tmp_path / "two.safetensors")
-    one, two = Fisher.load(tmp_path / "one.safetensors"), Fisher.load(tmp_path / "two.safetensors")
-    assert (one.samples, one.fingerprint, one.origin, one.settings) == ((
-        two.samples,
-        two.fingerprint,
-        two.origin,
-        two.settings,
-    ))
-    same_numbers(tmp_path / "one.safetensors", tmp_path / "two.safetensors")
+    files = [tmp_path / "one.safetensors", tmp_path / "two.safetensors"]
+    alone(*words, "--out", files[0])
+    run(said, *words, "--out", files[1])
+    one, two = map(Fisher.load, files)
+    for name in ("samples", "fingerprint", "origin", "settings"):
+        assert getattr(one, name) == getattr(two, name)
+    same_numbers(*files)
 
+
+@pytest.mark.slow(4)
+def test_an_evaluation_is_that_of_one_process_and_takes_over_answers(place: Path, tmp_path: Path) -> None:
     words = ["evaluate", "--base", place / "base", "--adapter", f"skill={place / 'skill'}", "--batch-size", 2]
-    words += ["--suite", place / "questions.jsonl", "--device", "cpu"]
-    alone(*words, "--out", tmp_path / "asked")
-    run(*words, "--out", tmp_path / "asked together")
-    for file in (tmp_path / "asked").rglob("records/**/*.jsonl"):
-        other = tmp_path / "asked together" / file.relative_to(tmp_path / "asked")
-        assert file.read_bytes() == other.read_bytes()
-    answers = list((tmp_path / "asked together" / "answers").iterdir())
-    assert len(answers) == 2 and not [file for file in answers if "of2" in file.name]
+    words += ["--suite", place / "questions.jsonl", "--device", "cpu", "--max-new-tokens", 4]
+    alone(*words, "--out", tmp_path / "one")
+    (answers,) = (tmp_path / "one" / "answers").glob("base-*")
+    lines = answers.read_text().splitlines(keepends=True)
+    # What two processes had when they were killed.
+    left = tmp_path / "two" / "answers"
+    left.mkdir(parents=True)
+    (left / answers.name).write_text("".join(lines[:2]))
+    (left / f"{answers.stem}.2of2.jsonl").write_text(lines[0] + lines[2])
+    run(tmp_path / "said", *words, "--out", tmp_path / "two")
+    records = list((tmp_path / "one" / "records").rglob("*.jsonl"))
+    assert len(records) == 2
+    for file in records:
+        assert file.read_bytes() == (tmp_path / "two" / file.relative_to(tmp_path / "one")).read_bytes()
+    names = {file.name for file in (tmp_path / "one" / "answers").iterdir()}
+    assert {file.name for file in left.iterdir()} == names
+    assert (left / answers.name).read_text().startswith("".join(lines[:3]))
 
+
+@pytest.mark.slow(4)
+def test_a_training_is_that_of_one_process(place: Path, tmp_path: Path) -> None:
     words = ["train", "--base", place / "base", "--data", place / "benign.jsonl", "--role", "utility", "--rank", 2]
     words += ["--batch-size", 4, "--epochs", 1, "--device", "cpu", "--dtype", "float32"]
-    alone(*words, "--output", tmp_path / "trained")
-    run(*words, "--output", tmp_path / "trained together")
-    same_numbers(tmp_path / "trained" / weights, tmp_path / "trained together" / weights)
+    alone(*words, "--output", tmp_path / "one")
+    run(tmp_path / "said", *words, "--output", tmp_path / "two")
+    same_numbers(tmp_path / "one" / WEIGHTS, tmp_path / "two" / WEIGHTS)
 
 
 def test_commands_whose_work_is_not_shared_are_refused_once(place: Path, tmp_path: Path) -> None:
@@ -378,6 +392,5 @@ def test_accelerate_ends_all_when_one_is_killed_and_the_command_goes_on(place: P
     found = launched(2, command(*words), tmp_path / "said")
     assert [state for state, _ in found] == [0, 0]
     assert not (tmp_path / ".out.parts").exists()
-    done = CliRunner().invoke(cli, [str(word) for word in [*words[:-1], tmp_path / "one"]])
-    assert done.exit_code == 0, done.output
-    same_numbers(tmp_path / "one" / "adapter_model.safetensors", tmp_path / "out" / "adapter_model.safetensors")
+    alone(*words[:-1], tmp_path / "one")
+    same_numbers(tmp_path / "one" / WEIGHTS, tmp_path / "out" / WEIGHTS)
