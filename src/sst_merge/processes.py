@@ -45,6 +45,9 @@ Item = TypeVar("Item")
 _PATIENCE = timedelta(hours=12)
 """How long one may work while the others wait; one that died is noticed at once, its connection is closed."""
 
+_CUTTING = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM")
+"""Set to true by `accelerate launch` where a model is to lie in parts."""
+
 _BUCKET = 1 << 23
 """Numbers that travel together, 64 MiB."""
 
@@ -105,15 +108,24 @@ def joined() -> Iterator[None]:
         Nothing.
 
     Raises:
-        ProcessError: another process failed, ended, or did other work.
+        ProcessError: another process failed, ended, or did other work; or the launcher is set up to cut the model.
     """
     global _joined  # noqa: PLW0603  (a process belongs to one group, and its parts need not hand it on)
     if launched() == 1 or _joined is not None:
         yield
         return
+    wanted = [name for name in _CUTTING if os.environ.get(name, "false").lower() == "true"]
+    if wanted:
+        raise ProcessError(
+            f"accelerate's configuration asks for a model cut over processes ({wanted[0]}); expected plain processes: "
+            f"accelerate launch --multi_gpu --num_processes {launched()}"
+        )
     import torch
     from accelerate import PartialState
 
+    own = not torch.distributed.is_initialized()
+    if own:
+        PartialState._reset_state()  # of one process, where a library has asked before
     # Chooses this process's device, too.
     state = PartialState(cpu=not torch.cuda.is_available())
     group = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE)
@@ -130,8 +142,9 @@ def joined() -> Iterator[None]:
         raise
     finally:
         _joined = None
-        torch.distributed.destroy_process_group()
-        PartialState._reset_state()
+        torch.distributed.destroy_process_group(None if own else group)
+        if own:
+            PartialState._reset_state()
 
 
 @contextmanager
@@ -170,7 +183,7 @@ def add_up(what: str, tensors: Sequence["Tensor"]) -> None:
         return
     import torch
 
-    group = _meet(what)
+    group = _meet(f"{what}, {sum(tensor.numel() for tensor in tensors)} numbers")
     for bucket in _buckets(tensors):
         flat = torch.cat([tensor.detach().reshape(-1).to("cpu", torch.float64) for tensor in bucket])
         with _said_if_gone(what):

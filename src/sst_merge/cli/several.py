@@ -62,12 +62,10 @@ def _shared(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _together(work: Callable[..., Any], *args: Any, **values: Any) -> Any:
-    first = True
+    first = processes.speaks()
     try:
-        with processes.joined():
-            first = processes.is_first()
-            with contextlib.nullcontext() if first else _silent():
-                return work(*args, **values)
+        with processes.joined(), contextlib.nullcontext() if first else _silent():
+            return work(*args, **values)
     except SSTMergeError as error:
         if first:
             raise
