@@ -66,7 +66,7 @@ def _together(work: Callable[..., Any], *args: Any, **values: Any) -> Any:
     try:
         with processes.joined(), contextlib.nullcontext() if first else _silent():
             return work(*args, **values)
-    except SSTMergeError as error:
+    except (SSTMergeError, OSError) as error:
         if first:
             raise
         # The first process was told, and says it.

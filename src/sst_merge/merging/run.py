@@ -75,6 +75,8 @@ def merge_to_folder(
 ) -> MergeReport:
     """Carry a plan out straight to disk: memory holds one module, however large the adapters are.
 
+    Inside :func:`~sst_merge.processes.joined` every process calls it; the first one writes, all get the report.
+
     Args:
         plan: a checked merge.
         path: folder to make; nothing is left of it after an error.
