@@ -45,7 +45,7 @@ class TrainingPlan:
             rows: those of the step that are computed here; all by default.
 
         Returns:
-            None where there are no rows.
+            Passes that hold these rows once; none where there are no rows.
         """
         rows = self.steps[step] if rows is None else rows
         return cut_into_passes(self.rows, rows, largest=-(-len(rows) // self.parts), share=self.share)
