@@ -62,7 +62,7 @@ fuzz: $(INSTALLED)
 	SST_MERGE_FUZZ=10000 $(BIN)/python -m pytest -n 2 tests/fuzz
 
 kills: $(INSTALLED)
-	SST_MERGE_KILLS=240 $(BIN)/python -m pytest -n 2 tests/test_kills.py
+	SST_MERGE_KILLS=240 $(BIN)/python -m pytest -n 2 tests/test_kills.py tests/test_processes.py
 
 $(MERGEKIT_INSTALLED): constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(MERGEKIT_VENV)

@@ -6,6 +6,8 @@ import importlib.util
 import os
 import random
 import re
+import signal
+import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -219,6 +221,49 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
         return module
 
     return load
+
+
+# --- several processes -----------------------------------------------------------------------------------------------
+
+
+def launched(number: int, work: Callable[[], Any], folder: Path) -> list[tuple[int, Any]]:
+    """Start processes as a launcher does; exit status (or −signal) of each and what its work returned or raised."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    folder.mkdir(exist_ok=True)
+    children = []
+    for rank in range(number):
+        child = os.fork()
+        if child == 0:
+            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(number)}
+            os.environ |= {"LOCAL_WORLD_SIZE": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+            _work(work, folder / f"{rank}.pt", folder / f"{rank}.txt")
+        children.append(child)
+    states = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    files = [folder / f"{rank}.pt" for rank in range(number)]
+    return [
+        (state, torch.load(file, weights_only=False) if file.exists() else None)
+        for state, file in zip(states, files, strict=True)
+    ]
+
+
+def _work(work: Callable[[], Any], result: Path, said: Path) -> None:
+    status = 70
+    try:
+        # Threads of the parent are not in its child, and whoever waits for them waits for ever.
+        signal.alarm(300)
+        torch.set_num_threads(1)
+        sys.stdout = sys.stderr = said.open("w")
+        torch.save(work(), result)
+        status = 0
+    except SystemExit as error:
+        status = int(error.code or 0)
+    except Exception as error:
+        torch.save(f"{type(error).__name__}: {error}", result)
+    finally:
+        sys.stdout.flush()
+        os._exit(status)
 
 
 # --- a hub -----------------------------------------------------------------------------------------------------------

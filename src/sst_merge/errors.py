@@ -16,6 +16,7 @@ __all__ = [
     "MergeError",
     "OptionError",
     "OutputExistsError",
+    "ProcessError",
     "SSTMergeError",
     "SandboxError",
     "TrainingError",
@@ -71,6 +72,10 @@ class OptionError(MergeError):
 
 class OutputExistsError(SSTMergeError, FileExistsError):
     """The output exists already and may not be overwritten."""
+
+
+class ProcessError(SSTMergeError, RuntimeError):
+    """Another process of the same run failed, ended, or does other work."""
 
 
 class SandboxError(SSTMergeError, RuntimeError):

@@ -148,6 +148,7 @@ def _prepare(problem: MergeProblem, options: AlignGuardOptions) -> Prepared:
         point=points[options.point],
         structure=structure,
         estimator="empirical",
+        keep=problem.keep,
         progress=ticker(problem, "Fisher of harmful prompts", problem.harm),
     )
     benign = None
@@ -159,6 +160,7 @@ def _prepare(problem: MergeProblem, options: AlignGuardOptions) -> Prepared:
             point=everything,
             structure=structure,
             estimator="empirical",
+            keep=problem.keep,
             progress=ticker(problem, "Fisher of benign prompts", problem.benign),
         )
     state = {

@@ -77,6 +77,7 @@ def _fisher(problem: MergeProblem, model: "PreTrainedModel", own: OwnData, optio
             estimator=options.estimator,
             # One seed for all: the order of the adapters must not matter.
             generator=torch.Generator().manual_seed(problem.seed),
+            keep=problem.keep,
             progress=ticker(problem, f"Fisher of adapter {own.name}", own.batches),
         ),
     )

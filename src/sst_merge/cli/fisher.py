@@ -8,6 +8,7 @@ import click
 
 from ..errors import ConfigError, OptionError
 from ..merging.config import MergeConfig
+from ..processes import once
 from ..texts import did_you_mean
 from .console import finish, progress_bars, say, shell, warn
 from .flags import config_from_flags
@@ -69,6 +70,7 @@ def collect(
     options = _sst_options(checked)
     _check_data(checked, options, kind, skill)
     from ..data_loader import resolve_device, torch_type
+    from ..fim_calculator import parts_beside, remove_parts
     from ..merging import MergeSettings, merge_problem, plan_merge
     from ..sst import SSTMerge
     from .inputs import (
@@ -108,11 +110,13 @@ def collect(
     plan.read_values()
     modules = [module.name for module in plan.modules]
     loaded = load_model_and_data(checked, str(merge_settings.device), modules=modules, tokenizer=tokenizer)
+    keep = parts_beside(out)
     with progress_bars() as progress:
-        problem = merge_problem(plan, loaded, progress=progress)
+        problem = merge_problem(plan, loaded, keep=keep, progress=progress)
         merge = SSTMerge(problem, options)
         found = merge.fisher(kind) if kind is not None else merge.skill_fisher(str(skill))
-    found.save(out)
+    once("the file is written", lambda: found.save(out))
+    remove_parts(keep)
     _tell(found, out, kind or f"skills.{skill}")
 
 

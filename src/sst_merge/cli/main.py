@@ -10,8 +10,10 @@ import click
 
 from .._version import __version__
 from ..errors import SSTMergeError
+from ..processes import speaks
 from .console import say_error, warn
 from .groups import CommandGroup
+from .several import with_processes
 from .voice import remember_words, voice, with_voice
 
 __all__ = ["cli", "main"]
@@ -67,7 +69,7 @@ def _command(name: str) -> click.Command | None:
             return None
     command = getattr(home, name)
     assert isinstance(command, click.Command)
-    return with_voice(command)
+    return with_voice(with_processes(name, command))
 
 
 class _LazyGroup(CommandGroup):
@@ -95,8 +97,9 @@ class _LazyGroup(CommandGroup):
     def invoke(self, ctx: click.Context) -> Any:
         from .env import too_old
 
-        for problem in too_old():
-            warn(problem)
+        if speaks():
+            for problem in too_old():
+                warn(problem)
         try:
             return super().invoke(ctx)
         except (SSTMergeError, OSError) as error:
@@ -106,6 +109,10 @@ class _LazyGroup(CommandGroup):
                 raise
             say_error(error)
             ctx.exit(2)
+        except click.UsageError as error:
+            if not speaks():
+                ctx.exit(error.exit_code)
+            raise
         except (click.ClickException, click.Abort, click.exceptions.Exit):
             raise
         except Exception as error:

@@ -10,6 +10,7 @@ from typing import TextIO
 
 import click
 
+from .. import processes
 from ..errors import ConfigError
 from ..texts import visible
 
@@ -119,7 +120,7 @@ def _speak(context: click.Context, option: click.Parameter, wanted: bool) -> Non
 
 
 def _open_log(context: click.Context, _option: click.Parameter, path: Path | None) -> None:
-    if path is None or context.resilient_parsing:
+    if path is None or context.resilient_parsing or not processes.speaks():
         return
     if not path.absolute().parent.is_dir():
         raise ConfigError(f"--log-file {path}: the folder {path.absolute().parent} does not exist; make it first")

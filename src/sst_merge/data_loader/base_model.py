@@ -9,6 +9,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import processes
 from ..errors import BaseModelError, ConfigError, SSTMergeError
 from ..files import file_sha256
 from .access import PLAIN, BaseAccess
@@ -89,7 +90,13 @@ def load_base_model(
 
     Raises:
         BaseModelError: transformers cannot load it.
+        ConfigError: a device map, and several processes that would each spread the model over the same devices.
     """
+    if device_map is not None and processes.count() > 1:
+        raise ConfigError(
+            f"device_map: {device_map!r} spreads a model over all devices, and each of {processes.count()} processes "
+            f"would do so; start one process, or leave it out"
+        )
     import transformers
 
     options: dict[str, Any] = {"dtype": "auto" if dtype == "auto" else torch_type(dtype)}

@@ -84,6 +84,18 @@ class AnswerStore:
         self._answers |= batch
         self.added += len(batch)
 
+    def of(self, keys: Iterable[str]) -> dict[str, Any]:
+        """Those of some requests that are there."""
+        return {key: self._answers[key] for key in keys if key in self._answers}
+
+    def items(self) -> Iterable[tuple[str, Any]]:
+        """All of them."""
+        return self._answers.items()
+
+    def hold(self, answers: Mapping[str, Any]) -> None:
+        """Know answers that another process keeps on disk."""
+        self._answers |= answers
+
     def close(self) -> None:
         """Close the file."""
         self._stream.close()

@@ -1,11 +1,10 @@
 """One base in memory and one adapter at a time on it, as lm-evaluation-harness's own Hugging Face model."""
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..data_loader.base_model import load_base_model, load_tokenizer, resolve_device
-from ..errors import AdapterError, ConfigError
+from ..errors import AdapterError
 from .adapters import EvaluatedAdapter
 from .settings import ModelSettings
 
@@ -26,18 +25,9 @@ class HuggingFaceModels:
     """
 
     def __init__(self, base: str, settings: ModelSettings, adapters: Sequence[EvaluatedAdapter] = ()) -> None:
-        """Load the base and its tokenizer.
-
-        Raises:
-            ConfigError: started as one of several processes.
-        """
+        """Load the base and its tokenizer."""
         from lm_eval.models.huggingface import HFLM
 
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise ConfigError(
-                "evaluate runs in one process (WORLD_SIZE is above 1); for several GPUs use --device-map auto, or "
-                "--backend vllm --tensor-parallel N"
-            )
         device = resolve_device(settings.device)
         # Half types are slow and rounded on a CPU, whatever the file holds.
         dtype = "float32" if settings.dtype == "auto" and device == "cpu" else settings.dtype

@@ -3,7 +3,7 @@
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,10 +13,11 @@ from ..data_loader import base_fingerprint, check_chat_template
 from ..errors import ConfigError
 from ..files import file_name
 from ..judges import Judge
+from ..processes import count, launched, once
 from ..progress import Progress
 from ..suites import Suite
 from .adapters import BASE_NAME, EvaluatedAdapter, adapted_modules, check_adapters, check_names
-from .answers import AnswerStore, digest
+from .answers import digest
 from .calibration import CalibrationPrompts
 from .checks import check_base, check_reference, check_request, check_room
 from .helpfulness import with_helpfulness
@@ -28,6 +29,7 @@ from .output import ANSWERS, ReportWriter, check_output, write_results
 from .provenance import library_versions, suite_facts, template_fingerprint
 from .records import Record
 from .settings import ModelSettings
+from .shared_answers import open_answers
 from .silence_libraries import quiet_libraries
 from .summary import Summary
 
@@ -166,11 +168,14 @@ def evaluate_models(
             )
         by_name = {suite.name: suite for suite in suites}
         judged = [key for key in records if by_name[key[1]].judged]
-        flat = judge_records(
-            [record for key in judged for record in records[key]],
-            judges,
-            cache,
-            advance=None if progress is None else lambda done, total: progress("judges", done, total),
+        flat = once(
+            "verdicts of judges",
+            lambda: judge_records(
+                [record for key in judged for record in records[key]],
+                judges,
+                cache,
+                advance=None if progress is None else lambda done, total: progress("judges", done, total),
+            ),
         )
     found = iter(flat)
     for key in judged:
@@ -199,7 +204,7 @@ def evaluate_models(
     }
     provenance["run"] = digest(provenance)
     records = {key: [replace(record, run=provenance["run"]) for record in group] for key, group in records.items()}
-    write_results(out, records, summary, provenance, write_report)
+    once("the evaluation is written", lambda: write_results(out, records, summary, provenance, write_report))
     return EvaluationRun(out=out, records=records, summary=summary, provenance=provenance, generated=generated)
 
 
@@ -254,7 +259,7 @@ def _ask_all(
             file = cache / f"{file_name(name)}-{file_name(item.suite.name)}-{digest(context)[:16]}.jsonl"
             if progress is not None:
                 served.advance = _advance(progress, name, before, item.samples, total)
-            with closing(AnswerStore(file, context)) as store:
+            with open_answers(file, context) as store:
                 served.store = store
                 records[name, item.suite.name] = item.ask(served, name, chat_template=template, allow_code=allow_code)
                 generated += store.added
@@ -264,6 +269,21 @@ def _ask_all(
 
 
 def _load(base: str, adapters: Sequence[EvaluatedAdapter], settings: ModelSettings) -> Any:
+    """The models, in this process.
+
+    Raises:
+        ConfigError: started several times without sharing the work, or with a backend that starts processes itself.
+    """
+    if launched() != count():
+        raise ConfigError(
+            f"a launcher started {launched()} processes that do not share this evaluation: start `sst-merge evaluate`, "
+            f"or call evaluate_models inside `with sst_merge.processes.joined():`"
+        )
+    if settings.backend == "vllm" and count() > 1:
+        raise ConfigError(
+            f"--backend vllm starts its own processes (--tensor-parallel N), and a launcher started {count()}; start "
+            f"it without a launcher"
+        )
     if settings.backend == "vllm":
         from .vllm import VllmModels
 

@@ -17,7 +17,9 @@ from typing import Any
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM, TemplateLM
 
+from .. import processes
 from .answers import AnswerStore
+from .shared_answers import exchange_answers
 
 __all__ = ["Plan", "ServedModel"]
 
@@ -109,12 +111,17 @@ class ServedModel(LM):  # type: ignore[misc]
         store = self.store
         assert store is not None, "no store is open"
         total, done = len(plan.keys), 0
+        exchange_answers(store, plan.keys)
+        turn = 0
         for batch in plan.batches:
             missing = [i for i in batch if plan.keys[i] not in store]
             if missing:
-                store.add(zip((plan.keys[i] for i in missing), run(missing), strict=True))
+                if processes.mine(turn):
+                    store.add(zip((plan.keys[i] for i in missing), run(missing), strict=True))
+                turn += 1
             done += len(batch)
             self.advance(done, total)
+        exchange_answers(store, plan.keys)
         return [store[key] for key in plan.keys]
 
     def _plan(self, kind: str, requests: list[Instance], make: Callable[[list[Instance]], Plan]) -> Plan:

@@ -8,6 +8,7 @@ from .estimate import compute_fim
 from .expansion_point import trust_region_share
 from .fisher import Fisher
 from .identity import fingerprint, point_digest
+from .kept_parts import parts_beside, remove_parts
 from .likelihood import answer_log_probabilities, divergences, mean_divergence, token_log_odds, token_logprobs
 from .points import auto_structure, build_spaces, module_updates, point_cores
 from .role_patches import RolePatches, point_settings, role_patches
@@ -43,9 +44,11 @@ __all__ = [
     "lora_gradient_variance_approximation",
     "mean_divergence",
     "module_updates",
+    "parts_beside",
     "point_cores",
     "point_digest",
     "point_settings",
+    "remove_parts",
     "restrict_spaces",
     "role_patches",
     "token_log_odds",

@@ -22,6 +22,7 @@ from ..core_space import CoreSpace
 from ..data_loader.answer_logits import AnswerLogits, answer_logits
 from ..data_loader.batch import IGNORED, Batch
 from ..errors import BaseModelError, DataError, FisherError
+from .layer_parts import LayerPart, part_of, refuse_waiting
 
 __all__ = ["CoreModel", "GradientCallback"]
 
@@ -42,7 +43,13 @@ class _Layer:
     space: CoreSpace
     left: Tensor
     right: Tensor
+    part: LayerPart | None = None
     core: Tensor | None = None
+
+    def bases(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """U and V without its row of a bias, as far as inputs and outputs are here."""
+        right = self.right[:-1] if self.space.bias else self.right
+        return (self.left, right) if self.part is None else self.part.bases(self.left, right, x, y)
 
 
 class CoreModel:
@@ -78,6 +85,7 @@ class CoreModel:
         """
         if self._handles:
             raise BaseModelError("this CoreModel is already active; leave its context first")
+        refuse_waiting(self.model)
         # All that can fail comes before the model is touched, for without __enter__ there is no __exit__.
         modules = {name: self._module(name) for name in self.spaces}
         self._layers = {name: self._layer(name, module) for name, module in modules.items()}
@@ -188,7 +196,7 @@ class CoreModel:
             return AnswerLogits.of(self.logits(batch), batch)
         inputs = self._inputs(batch)
         moved = Batch(
-            inputs.pop("input_ids"), inputs.pop("attention_mask"), batch.labels.to(self._embedding_weight().device)
+            inputs.pop("input_ids"), inputs.pop("attention_mask"), batch.labels.to(_device_of(self._embedding()))
         )
         return answer_logits(self.model, moved, **inputs)
 
@@ -200,7 +208,7 @@ class CoreModel:
 
     def _inputs(self, batch: Batch) -> dict[str, Any]:
         """Keywords of a forward pass; what the hooks need of the batch is noted."""
-        device = self._embedding_weight().device
+        device = _device_of(self._embedding())
         self._batch_shape = (batch.input_ids.shape[0], batch.input_ids.shape[1])
         padded = bool((batch.attention_mask == 0).any())
         moved = batch.to(device)
@@ -235,11 +243,6 @@ class CoreModel:
             raise BaseModelError(f"{type(self.model).__name__} has no input embeddings; a Hugging Face model is needed")
         return embedding
 
-    def _embedding_weight(self) -> Tensor:
-        weight = self._embedding().weight
-        assert isinstance(weight, Tensor)
-        return weight
-
     def _module(self, name: str) -> nn.Module:
         try:
             module = self.model.get_submodule(name)
@@ -247,9 +250,10 @@ class CoreModel:
             raise BaseModelError(f"module {name}: not in {type(self.model).__name__}; wrong base model?") from error
         space = self.spaces[name]
         weight = getattr(module, "weight", None)
-        if not isinstance(weight, Tensor) or weight.device.type == "meta":
+        if not isinstance(weight, Tensor) or _device_of(module).type == "meta":
             raise BaseModelError(
-                f"module {name} ({type(module).__name__}): its weight is absent or offloaded; load it first"
+                f"module {name} ({type(module).__name__}): its weight is absent; expected a base that was loaded, "
+                f"whole or with device_map"
             )
         found, expected = space.kind.weight_shape(module), space.kind.stored_shape(space.left.shape[0], space.d_in)
         if found != expected:
@@ -264,7 +268,9 @@ class CoreModel:
         assert isinstance(weight, Tensor)
         kind = weight.dtype if weight.dtype in _PLAIN_TYPES else torch.float32
         right = space.kind.input_basis(module, space.right)
-        return _Layer(name, space, space.left.to(weight.device, kind), right.to(weight.device, kind))
+        device = _device_of(module)
+        part = part_of(name, module, space.kind)
+        return _Layer(name, space, space.left.to(device, kind), right.to(device, kind), part)
 
     def _start_gradients(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         if self._callback is not None:
@@ -314,6 +320,14 @@ class CoreModel:
         return wide if wide.dtype == torch.float64 else wide.float()
 
 
+def _device_of(module: nn.Module) -> torch.device:
+    """Where a module computes: offloaded weights are nowhere until they are called."""
+    weight: Any = module.weight
+    hook: Any = getattr(module, "_hf_hook", None)
+    place = getattr(hook, "execution_device", None) if weight.device.type == "meta" else None
+    return torch.device(place) if place is not None else weight.device
+
+
 class _CorePath(torch.autograd.Function):
     """y + U M Vᵀ x, which hands (Uᵀδ, Vᵀx) on during the backward pass and shares Uᵀδ with the gradient of x."""
 
@@ -327,31 +341,36 @@ class _CorePath(torch.autograd.Function):
         record: Callable[[Tensor, Tensor], None] | None,
     ) -> Tensor:
         kind, bias = layer.space.kind, layer.space.bias
-        z = kind.project(kind.rows(x), layer.right[:-1] if bias else layer.right)
+        left, right = layer.bases(x, y)
+        z = kind.project(kind.rows(x), right)
+        if layer.part is not None and len(right) < layer.space.d_in:
+            z = layer.part.summed(z)
         if bias:
             z = z + layer.right[-1]
-        ctx.layer, ctx.record = layer, record
+        ctx.layer, ctx.record, ctx.bases = layer, record, (left, right)
         ctx.save_for_backward(z, core)
         if core is None:
             return y.view_as(y)
         # One fused product and sum: this runs in every layer and is bound by memory traffic.
         inner = (z @ core.to(z.dtype).T).flatten(0, -2)
         rows = kind.rows(y)
-        moved = torch.addmm(rows.to(inner.dtype).flatten(0, -2), inner, layer.left.T)
+        moved = torch.addmm(rows.to(inner.dtype).flatten(0, -2), inner, left.T)
         return kind.unrows(moved.to(y.dtype).view_as(rows))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grads
         layer: _Layer = ctx.layer
+        left, right = ctx.bases
         kind = layer.space.kind
         z, core = ctx.saved_tensors
-        e = kind.rows(grad).to(layer.left.dtype) @ layer.left
+        e = kind.rows(grad).to(left.dtype) @ left
+        if layer.part is not None and len(left) < len(layer.left):
+            e = layer.part.summed(e)
         if ctx.record is not None:
             ctx.record(e, z)
         grad_x = grad_core = None
         if core is not None and ctx.needs_input_grad[1]:
-            right = layer.right[:-1] if layer.space.bias else layer.right
             grad_x = kind.unrows((e @ core.to(e.dtype)) @ right.T).to(grad.dtype)
         if core is not None and ctx.needs_input_grad[2]:
             wide = torch.promote_types(e.dtype, torch.float32)

@@ -5,23 +5,25 @@ share a batch only to share a pass: squaring a batch's mean gradient would under
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from functools import partial
-from math import isfinite
+from pathlib import Path
 from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
+from .. import processes
 from ..core_space import CoreSpace
 from ..data_loader.batch import Batch
 from ..errors import DataError, FisherError
 from .capture import CoreModel
 from .defaults import ESTIMATOR, STRUCTURE, Estimator
 from .fisher import Fisher
+from .gathering import Gathering
 from .identity import fingerprint, point_digest
-from .likelihood import token_log_odds, token_logprobs
+from .kept_parts import KeptParts
 from .points import auto_structure
-from .structures import LayerFisher, RunningSums, find_structure
+from .structures import find_structure
+from .together import gathered_together
 
 __all__ = ["Progress", "compute_fim"]
 
@@ -39,6 +41,7 @@ def compute_fim(
     estimator: Estimator = ESTIMATOR,
     generator: torch.Generator | None = None,
     modules: Collection[str] | None = None,
+    keep: Path | None = None,
     progress: Progress | None = None,
 ) -> Fisher:
     """Fisher information of a model's responses with respect to core matrices.
@@ -55,10 +58,12 @@ def compute_fim(
             Fisher, one draw a sample), ``log_odds`` takes the data's labels and the gradient of log p/(1-p).
         generator: on the CPU, required by ``sampled``.
         modules: collect for these modules only; the point still holds for all.
+        keep: folder in which each of several processes keeps its part while it collects, so that the same call goes on
+            there after a kill; nothing is kept by one process.
         progress: called with the number of samples done.
 
     Returns:
-        The statistics, on the CPU.
+        The statistics, on the CPU; inside :func:`~sst_merge.processes.joined` those of the batches of all processes.
 
     Raises:
         FisherError: unknown structure or estimator, no generator, or gradients that are not finite.
@@ -70,33 +75,40 @@ def compute_fim(
         raise FisherError("no module to collect a Fisher for; check `modules` and the adapters")
     structure = auto_structure(wanted) if structure == "auto" else structure
     kind = find_structure(structure)
-    draws = generator if estimator == "sampled" else None
-    sums: dict[str, RunningSums] = {}
-    samples = 0
     with CoreModel(model, spaces) as core_model:
         core_model.set_point(point)
-        for name, space in wanted.items():
-            sums[name] = kind.sums(space.shape, core_model.device_of(name))
 
-        def collect(module: str, e: Tensor, z: Tensor) -> None:
-            if module in sums:
-                sums[module].add(e, z)
+        def start() -> Gathering:
+            return Gathering(core_model, kind, wanted, estimator, generator)
 
-        for index, batch in enumerate(batches):
-            with core_model.recording(collect):
-                answers = core_model.answers(batch)
-                score = token_log_odds if estimator == "log_odds" else partial(token_logprobs, generator=draws)
-                loss = score(answers)[0].sum()
-                core_model.backward(loss)
-            _close(sums, batch, index, float(loss.detach()))
-            samples += len(batch)
-            if progress is not None:
-                progress(samples)
+        if processes.count() == 1:
+            gathering = start()
+            for index, batch in enumerate(batches):
+                gathering.take(batch, index)
+                if progress is not None:
+                    progress(gathering.samples)
+            samples = gathering.samples
+            layers = gathering.layers() if samples else {}
+        else:
+            text = list(batches)
+            parts = (
+                None
+                if keep is None
+                else KeptParts.of(
+                    keep,
+                    model,
+                    wanted,
+                    text,
+                    point=point,
+                    structure=structure,
+                    estimator=estimator,
+                    generator=generator,
+                )
+            )
+            samples = sum(len(batch) for batch in text)
+            layers = gathered_together(start, kind, wanted, text, parts=parts, progress=progress) if samples else {}
     if samples == 0:
         raise DataError("no batches: a Fisher needs at least one sample")
-    layers: dict[str, LayerFisher] = {}
-    for name in wanted:
-        layers[name] = kind(samples=samples, **sums.pop(name).finish())
     return Fisher(structure, layers, samples, fingerprint(wanted), f"{estimator}@{point_digest(point)}")
 
 
@@ -105,19 +117,3 @@ def _check_estimator(estimator: str, generator: torch.Generator | None) -> None:
         raise FisherError(f"unknown estimator {estimator!r}; known: {', '.join(get_args(Estimator))}")
     if estimator == "sampled" and generator is None:
         raise FisherError("the estimator 'sampled' draws labels: pass generator=torch.Generator().manual_seed(…)")
-
-
-def _close(sums: Mapping[str, RunningSums], batch: Batch, index: int, loss: float) -> None:
-    """End a batch, and refuse it where a statistic is not finite; one transfer to the CPU for all modules.
-
-    Raises:
-        FisherError: NaN or Inf in a gradient or in the log-likelihood.
-    """
-    tokens = batch.tokens
-    sizes = [running.close_batch(len(batch), tokens) for running in sums.values()]
-    finite = torch.stack([size.detach().to(sizes[0].device, torch.float64) for size in sizes]).isfinite().tolist()
-    if not all(finite):
-        bad = list(sums)[finite.index(False)]
-        raise FisherError(f"module {bad}: gradients of batch {index} hold NaN or Inf (log-likelihood {loss:.6g})")
-    if not isfinite(loss):
-        raise FisherError(f"batch {index}: log-likelihood {loss}; check the model's precision and the labels")

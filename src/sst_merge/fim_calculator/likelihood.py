@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
+from .. import processes
 from ..data_loader.answer_logits import AnswerLogits
 from ..data_loader.batch import Batch
 from .capture import CoreModel
@@ -77,6 +78,8 @@ def divergences(
 ) -> list[float]:
     """KL(skilled ‖ candidate) per answer token of several merges, in one pass over the batches; forward passes only.
 
+    Several processes share the batches.
+
     Args:
         attached: the base model with hooks in place.
         candidates: merged cores, per candidate and module.
@@ -88,11 +91,12 @@ def divergences(
     """
     found = [0.0] * len(candidates)
     tokens = 0
-    for batch in benign:
+    for batch in processes.shard(benign):
         attached.set_point(skilled)
         reference = answer_log_probabilities(attached, batch)
         tokens += len(reference)
         for index, cores in enumerate(candidates):
             attached.set_point(cores)
             found[index] += float(mean_divergence(reference, answer_log_probabilities(attached, batch)))
-    return [total / max(tokens, 1) for total in found]
+    *found, counted = processes.sums(f"divergence of {len(found)} merges", [*found, tokens])
+    return [total / max(counted, 1) for total in found]

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .. import processes
+from ..fim_calculator import parts_beside, remove_parts
 from ..lora_utils import Adapter, Ranks
 from ..methods import MergeProblem, Prepared
 from ..progress import Progress
@@ -73,6 +75,8 @@ def merge_to_folder(
 ) -> MergeReport:
     """Carry a plan out straight to disk: memory holds one module, however large the adapters are.
 
+    Inside :func:`~sst_merge.processes.joined` every process calls it; the first one writes, all get the report.
+
     Args:
         plan: a checked merge.
         path: folder to make; nothing is left of it after an error.
@@ -89,31 +93,49 @@ def merge_to_folder(
     Returns:
         The report as written to ``merge_report.json``.
     """
-    run = _Run(plan, inputs, progress, values)
+    run = _Run(plan, inputs, progress, values, keep=parts_beside(Path(path)))
     run.check()
-    return write_merge(
-        path,
-        ((merged.name, merged.factors) for merged in run.modules()),
-        run.report,
-        base_model=plan.base_model,
-        task_type=plan.task_type,
-        whole=plan.carried.tensors,
-        modules_to_save=plan.carried.modules_to_save,
-        dtype=dtype,
-        ranks=ranks,
-        force=force,
-        extra_files=extra_files,
-        copies=copies,
-        inputs=plan.input_folders,
-    )
+
+    def write() -> MergeReport:
+        return write_merge(
+            path,
+            ((merged.name, merged.factors) for merged in run.modules()),
+            run.report,
+            base_model=plan.base_model,
+            task_type=plan.task_type,
+            whole=plan.carried.tensors,
+            modules_to_save=plan.carried.modules_to_save,
+            dtype=dtype,
+            ranks=ranks,
+            force=force,
+            extra_files=extra_files,
+            copies=copies,
+            inputs=plan.input_folders,
+        )
+
+    if processes.count() == 1:
+        return write()
+    # One that is late must not find the output of this very run.
+    processes.meet("the merge begins")
+    # All prepare together; the first one merges the modules meanwhile, and writes.
+    report = write() if processes.is_first() else None
+    if report is None:
+        run.prepare()
+    report = processes.once("the merge is written", lambda: report)
+    assert report is not None
+    remove_parts(run.keep)
+    return report
 
 
-def merge_problem(plan: MergePlan, inputs: MergeInputs, *, progress: Progress | None = None) -> MergeProblem:
+def merge_problem(
+    plan: MergePlan, inputs: MergeInputs, *, keep: Path | None = None, progress: Progress | None = None
+) -> MergeProblem:
     """The whole merge as a method's preparation sees it.
 
     Args:
         plan: a checked merge.
         inputs: model and data.
+        keep: where several processes keep their parts of statistics.
         progress: called with (stage, done, total).
 
     Returns:
@@ -121,7 +143,11 @@ def merge_problem(plan: MergePlan, inputs: MergeInputs, *, progress: Progress | 
     """
     from ..fim_calculator import build_spaces
 
-    built = build_spaces(plan.merging_order, dtype=plan.settings.compute_dtype, device=plan.settings.device)
+    # Other processors may round the bases otherwise, and what is added up must mean the same.
+    built = processes.once(
+        "core spaces",
+        lambda: build_spaces(plan.merging_order, dtype=plan.settings.compute_dtype, device=plan.settings.device),
+    )
     return MergeProblem(
         adapters=plan.merging_order,
         spaces={module.name: built[module.name] for module in plan.modules},
@@ -134,6 +160,7 @@ def merge_problem(plan: MergePlan, inputs: MergeInputs, *, progress: Progress | 
         base_weights=inputs.base_weights,
         aligned_weights=inputs.aligned_weights,
         refuses=inputs.refuses,
+        keep=keep,
     )
 
 
@@ -151,6 +178,7 @@ class _Run:
         figures: module name → figures, as far as merged.
         drowned: adapter → in how many modules nothing is left of it beside much larger ones.
         timings: seconds by stage, as far as done.
+        keep: where several processes keep their parts of statistics.
     """
 
     plan: MergePlan
@@ -162,6 +190,7 @@ class _Run:
     figures: dict[str, ModuleFigures] = field(default_factory=dict)
     drowned: Counter[str] = field(default_factory=Counter)
     timings: dict[str, float] = field(default_factory=dict)
+    keep: Path | None = None
 
     def check(self) -> None:
         """Refuse missing data, then read every value of every adapter once, where that was not done before."""
@@ -177,17 +206,22 @@ class _Run:
         Yields:
             Merged modules in the plan's order.
         """
-        began = time.perf_counter()
-        # A model's own passes are many times slower on one thread; without one, preparing is algebra alone.
-        with one_thread() if self.inputs.model is None else nullcontext():
-            spaces = self._prepare()
-        self.timings["prepare"] = time.perf_counter() - began
+        spaces = self.prepare()
         began = time.perf_counter()
         for merged in merged_modules(self.plan, state=self.prepared.state, spaces=spaces, progress=self.progress):
             self.figures[merged.name] = merged.figures
             self.drowned.update(merged.drowned)
             yield merged
         self.timings["merge"] = time.perf_counter() - began
+
+    def prepare(self) -> "Mapping[str, CoreSpace] | None":
+        """Let the method look at the whole merge; returns the core spaces to merge in, if it did."""
+        began = time.perf_counter()
+        # A model's own passes are many times slower on one thread; without one, preparing is algebra alone.
+        with one_thread() if self.inputs.model is None else nullcontext():
+            spaces = self._prepare()
+        self.timings["prepare"] = time.perf_counter() - began
+        return spaces
 
     def report(self) -> MergeReport:
         """Provenance and figures of the finished merge."""
@@ -221,11 +255,10 @@ class _Run:
         )
 
     def _prepare(self) -> "Mapping[str, CoreSpace] | None":
-        """Let the method look at the whole merge; returns the core spaces to merge in, if it did."""
         prepare = self.plan.method.prepare
         if prepare is None:
             return None
-        problem = merge_problem(self.plan, self.inputs, progress=self.progress)
+        problem = merge_problem(self.plan, self.inputs, keep=self.keep, progress=self.progress)
         self.prepared = prepare(problem, self.plan.options)
         return problem.spaces if self.prepared.spaces is None else self.prepared.spaces
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..progress import Progress
@@ -50,6 +51,7 @@ class MergeProblem:
         cache: where a sweep over weights lets methods keep what does not depend on them, by a key of their own; None
             keeps nothing. Adapters, data and spaces must be the same for all merges that share one.
         refuses: says which prompts a model refuses, for methods that keep to a rate of refusals, or None.
+        keep: folder in which several processes keep their parts of statistics until the merge is done, or None.
     """
 
     adapters: "Sequence[Adapter]"
@@ -64,6 +66,7 @@ class MergeProblem:
     aligned_weights: "BaseWeights | None" = None
     cache: dict[Hashable, Any] | None = None
     refuses: Refuses | None = None
+    keep: Path | None = None
 
     def cached(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """What :attr:`cache` holds under a key, made when it is first asked for; made every time where nothing is kept.

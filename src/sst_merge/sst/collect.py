@@ -82,6 +82,7 @@ def collect(
             structure=structure,
             estimator=estimator,
             generator=generator,
+            keep=problem.keep,
             progress=tick,
         )
     # A region's bases cannot express the point, so the point is held in the full spaces around it.

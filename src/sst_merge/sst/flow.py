@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import MergeError
 from ..fim_calculator import Fisher
 from ..gevp_solver import LayeredGEVP, solve_gevp
+from ..processes import once
 from .coefficients import CoefficientChoice, optimize_merge_coefficients
 from .collect import required_model
 from .filtering import SafetyFilter, SpectralFilter, SumFilter
@@ -50,7 +51,10 @@ class SSTMerge(MergeFishers):
     def gevp(self) -> Any:
         """Ordered directions of the whole model (layer by layer, or across layers for ``lowrank``)."""
         harm, benign, _ = self.fishers
-        return solve_gevp(harm, benign, damping=self.options.damping, harm_damping=self._harm_damping)
+        return once(
+            "eigenproblem",
+            lambda: solve_gevp(harm, benign, damping=self.options.damping, harm_damping=self._harm_damping),
+        )
 
     @cached_property
     def filter(self) -> SafetyFilter:
@@ -145,19 +149,24 @@ class SSTMerge(MergeFishers):
         hard, steps = self.options.filter, self.options.refine
         if isinstance(steps, str):
             raise MergeError(f"refine: {steps} takes no steps inside a subspace; call taught()")
-        refined = refine_coefficients(
-            required_model(self.problem),
-            self.problem.spaces,
-            self.gevp.top(hard.hard) if isinstance(hard, HardFilter) else self.gevp,
-            self.utility,
-            self.region.restrict(change),
-            self.fit_harm,
-            self.fit_benign,
-            steps=steps,
-            tax_budget=budget,
-            embed=lambda cores: self.region.embed(cores, self.utility),
-            trail=trail,
-            progress=self.problem.progress,
+        subspace = self.gevp.top(hard.hard) if isinstance(hard, HardFilter) else self.gevp
+        # A step looks at one batch of each kind, too little to be shared.
+        refined = once(
+            "refinement",
+            lambda: refine_coefficients(
+                required_model(self.problem),
+                self.problem.spaces,
+                subspace,
+                self.utility,
+                self.region.restrict(change),
+                self.fit_harm,
+                self.fit_benign,
+                steps=steps,
+                tax_budget=budget,
+                embed=lambda cores: self.region.embed(cores, self.utility),
+                trail=trail,
+                progress=self.problem.progress,
+            ),
         )
         return self.region.embed(refined, self.utility)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .. import processes
 from ..data_loader.batch import Batch
 from ..fim_calculator import CoreModel, divergences, token_logprobs
 
@@ -58,10 +59,11 @@ def score_candidates(
         (mean refusal log-probability, mean divergence) per candidate.
     """
     refusals = [0.0] * len(candidates)
-    for batch in harm:
+    for batch in processes.shard(harm):
         for index, cores in enumerate(candidates):
             attached.set_point(cores)
             refusals[index] += float(refusal_log_probability(attached, batch))
     prompts = max(sum(len(batch) for batch in harm), 1)
+    refusals = processes.sums(f"refusals of {len(candidates)} merges", refusals)
     measured = divergences(attached, candidates, skilled, benign)
     return [(refusal / prompts, divergence) for refusal, divergence in zip(refusals, measured, strict=True)]

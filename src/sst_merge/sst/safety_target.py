@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from math import ceil
 from typing import Any
 
+from .. import processes
 from ..data_loader.batch import Batch
 from ..errors import DataError, MergeError
 from ..fim_calculator import CoreModel
@@ -263,11 +264,13 @@ def _refusals(merge: SSTMerge, attached: CoreModel, change: Cores, asked: Sequen
         DataError: another number of verdicts.
     """
     attached.set_point(merged_cores(merge.utility, change))
+    asked = processes.shard(asked)
     prompts = sum(len(batch) for batch in asked)
     found = list(_refuses(merge.problem)(required_model(merge.problem), asked))
     if len(found) != prompts:
         raise DataError(f"refuses= gave {len(found)} verdicts on {prompts} prompts; expected one a prompt")
-    return sum(map(bool, found)), prompts
+    refused, of = processes.sums("refusals", [sum(map(bool, found)), prompts])
+    return int(refused), int(of)
 
 
 def _counted(tested: Tested) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .. import processes
 from ..data_loader.batch import IGNORED, Batch
 from ..errors import DataError
 from ..fim_calculator import CoreModel, answer_log_probabilities
@@ -101,8 +102,10 @@ class TeacherObjective:
         found = [0.0] * len(self.teachers)
         with torch.no_grad():
             for index, lesson in enumerate(self.lessons):
-                found[lesson.teacher] += lesson.share * float(self._divergence(index, cores))
-        return found
+                self.seen += len(lesson.batch)
+                if processes.mine(index):
+                    found[lesson.teacher] += lesson.share * float(self._divergence(index, cores))
+        return processes.sums("divergences from teachers", found)
 
     def total(self, divergences: Sequence[float]) -> float:
         """J of the teachers' divergences."""
@@ -120,19 +123,22 @@ class TeacherObjective:
         """
         variables = {m: core.detach().clone().requires_grad_(True) for m, core in cores.items()}
         total = {m: torch.zeros_like(core) for m, core in cores.items()}
-        for index in range(len(self.lessons)) if chosen is None else chosen:
+        for place, index in enumerate(range(len(self.lessons)) if chosen is None else chosen):
             lesson = self.lessons[index]
+            self.seen += len(lesson.batch)
+            if not processes.mine(place):
+                continue
             loss = self.teachers[lesson.teacher].weight * lesson.share * self._divergence(index, variables)
             parts = torch.autograd.grad(loss, list(variables.values()), allow_unused=True)
             for m, part in zip(variables, parts, strict=True):
                 if part is not None:
                     total[m] += part
+        processes.add_up("gradient of lessons", list(total.values()))
         return total
 
     def _divergence(self, index: int, cores: Mapping[str, Tensor]) -> Tensor:
         """Mean over the prompts of a lesson of the mean over their answers' tokens."""
         said, batch = self.said(index), self.lessons[index].batch
-        self.seen += len(batch)
         self.attached.set_point(cores)
         by_token = said.divergence(answer_log_probabilities(self.attached, batch))
         return (by_token * _token_shares(batch).to(by_token)).sum()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .. import processes
 from ..core_space import CoreSpace
 from ..errors import DataError
 from ..fim_calculator import CoreModel
@@ -147,7 +148,7 @@ def refine_by_teachers(
         done,
         best_pass,
         fit.seen + held.seen,
-        fit.kept_bytes + held.kept_bytes,
+        int(*processes.sums("memory of teachers", [fit.kept_bytes + held.kept_bytes])),
         tuple(map(_figures, teachers, before, after)),
         first,
         tuple(looks),

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import processes
 from ..files import atomic_file
 
 __all__ = ["Checkpoint", "TrainingState"]
@@ -68,9 +69,9 @@ class Checkpoint:
         Returns:
             How far the stored training was; a fresh state where there is none.
         """
-        if not self.path.exists():
+        stored = processes.once("the checkpoint", self._stored)
+        if stored is None:
             return TrainingState()
-        stored = torch.load(self.path, map_location="cpu", weights_only=True)
         with torch.no_grad():
             for parameter, value in zip(parameters, stored["parameters"], strict=True):
                 parameter.copy_(value)
@@ -87,7 +88,7 @@ class Checkpoint:
             optimiser: its sums.
             state: how far the training is.
         """
-        if time.monotonic() - self._written < self.every:
+        if not processes.is_first() or time.monotonic() - self._written < self.every:
             return
         content = {
             "parameters": [parameter.detach() for parameter in parameters],
@@ -98,6 +99,12 @@ class Checkpoint:
         with atomic_file(self.path) as aside:
             torch.save(content, aside)
         self._written = time.monotonic()
+
+    def _stored(self) -> dict[str, Any] | None:
+        found: dict[str, Any] | None = None
+        if self.path.exists():
+            found = torch.load(self.path, map_location="cpu", weights_only=True)
+        return found
 
     def remove(self) -> None:
         """Forget the state; the job is done."""

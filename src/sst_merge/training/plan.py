@@ -37,13 +37,17 @@ class TrainingPlan:
     share: bool
     sha256: str
 
-    def passes(self, step: int) -> tuple[Pass, ...]:
+    def passes(self, step: int, rows: Sequence[int] | None = None) -> tuple[Pass, ...]:
         """The forward passes of one step.
 
         Args:
             step: 0 … number of steps - 1.
+            rows: those of the step that are computed here; all by default.
+
+        Returns:
+            Passes that hold these rows once; none where there are no rows.
         """
-        rows = self.steps[step]
+        rows = self.steps[step] if rows is None else rows
         return cut_into_passes(self.rows, rows, largest=-(-len(rows) // self.parts), share=self.share)
 
     @property

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from .. import processes
 from ..data_loader import (
     PLAIN,
     BaseAccess,
@@ -66,6 +67,7 @@ def train_adapter(
 
     A run that was killed goes on where its last checkpoint was, if base, rows, recipe, seed and versions are the same.
     The same call on the same machine with the same number of threads gives the same weights, bit by bit on one thread.
+    Inside :func:`~sst_merge.processes.joined` the rows of every step are shared by the processes.
 
     Args:
         base: folder or hub id of a causal language model.
@@ -107,36 +109,42 @@ def train_adapter(
         "dtype": dtype,
         "versions": deciding_versions(),
     }
+    if processes.count() > 1:
+        job["processes"] = processes.count()
     checkpoint = Checkpoint.of(out, job, every=checkpoint_seconds)
     loop = _Loop(model, plan, tokenizer, recipe, place, dtype)
     state = loop.run(checkpoint, progress, f"training {out.name}")
-    with atomic_folder(out, force=force) as folder:
-        _write_adapter(loop.model, folder, access.repo(base), recipe)
-        report = TrainingReport(
-            base=fingerprint,
-            role=role,
-            sources=dict(sources),
-            recipe=recipe.model_dump(mode="json"),
-            seed=seed,
-            dtype=dtype,
-            device=place,
-            threads=torch.get_num_threads(),
-            rows=len(rows),
-            rows_sha256=plan.sha256,
-            cut=plan.cut,
-            parameters=sum(parameter.numel() for parameter in loop.parameters),
-            steps=len(plan.steps),
-            tokens=plan.tokens,
-            computed_tokens=plan.computed_tokens,
-            answer_tokens=plan.answer_tokens,
-            losses=tuple(state.losses),
-            seconds=state.seconds,
-            versions=deciding_versions(),
-            files={file.name: file_sha256(file) for file in sorted(folder.iterdir())},
-        )
-        write_report(report, folder, access.repo(base))
-    checkpoint.remove()
-    return report
+
+    def write() -> TrainingReport:
+        with atomic_folder(out, force=force) as folder:
+            _write_adapter(loop.model, folder, access.repo(base), recipe)
+            report = TrainingReport(
+                base=fingerprint,
+                role=role,
+                sources=dict(sources),
+                recipe=recipe.model_dump(mode="json"),
+                seed=seed,
+                dtype=dtype,
+                device=place,
+                threads=torch.get_num_threads(),
+                rows=len(rows),
+                rows_sha256=plan.sha256,
+                cut=plan.cut,
+                parameters=sum(parameter.numel() for parameter in loop.parameters),
+                steps=len(plan.steps),
+                tokens=plan.tokens,
+                computed_tokens=plan.computed_tokens,
+                answer_tokens=plan.answer_tokens,
+                losses=tuple(state.losses),
+                seconds=state.seconds,
+                versions=deciding_versions(),
+                files={file.name: file_sha256(file) for file in sorted(folder.iterdir())},
+            )
+            write_report(report, folder, access.repo(base))
+        checkpoint.remove()
+        return report
+
+    return processes.once("the adapter is written", write)
 
 
 def training_dtype(name: str, device: str) -> str:
@@ -228,7 +236,9 @@ class _Loop:
         optimiser = torch.optim.AdamW(parameters, weight_decay=self.recipe.weight_decay, fused=True)
         state = checkpoint.load(parameters, optimiser)
         accelerator = _accelerator(self.device, self.dtype)
-        model = accelerator.prepare_model(self.model, device_placement=False)
+        # Several processes add up their gradients after the passes of a step, not in every one of them.
+        alone = processes.count() == 1
+        model = accelerator.prepare_model(self.model, device_placement=False, evaluation_mode=not alone)
         for step in range(len(state.losses), steps):
             began = time.perf_counter()
             loss = self._gradient(accelerator, model, step)
@@ -256,20 +266,27 @@ class _Loop:
         rows = self.plan.rows
         tokens = sum(len(rows[i].ids) - rows[i].asked for i in self.plan.steps[step])
         total = 0.0
-        for part in self.plan.passes(step):
+        for part in self.plan.passes(step, processes.shard(self.plan.steps[step])):
             batch = pad_rows([rows[i] for i in part.rows], self.tokenizer, self.device)
             found = answer_logits(model, batch, prefix=part.prefix)
             loss = cross_entropy(found.logits.float(), found.targets, reduction="sum") / tokens
             accelerator.backward(loss)
             total += float(loss.detach())
+        if processes.count() > 1:
+            (total,) = processes.sums("loss", [total])
+            for parameter in self.parameters:  # a process without rows in this step has none
+                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            processes.add_up(
+                "gradient", [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+            )
         return total
 
 
 def _accelerator(device: str, dtype: str) -> Any:
-    """Accelerate for one process.
+    """Accelerate, for one process or those that share the training.
 
     Raises:
-        ConfigError: started by ``accelerate launch`` or torchrun with several processes.
+        ConfigError: several processes that do not share it.
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
@@ -277,10 +294,10 @@ def _accelerator(device: str, dtype: str) -> Any:
     # Accelerate holds one precision and device a process, from whoever came first; transformers' Trainer resets it too.
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(cpu=device == "cpu", mixed_precision="bf16" if dtype == "bfloat16" else "no")
-    if accelerator.num_processes > 1:
+    if accelerator.num_processes != processes.count():
         raise ConfigError(
-            f"training runs in one process, found {accelerator.num_processes}; start it without `accelerate launch`, "
-            f"one adapter a device"
+            f"a launcher started {accelerator.num_processes} processes that do not share this training: start "
+            f"`sst-merge train`, or call train_adapter inside `with sst_merge.processes.joined():`"
         )
     return accelerator
 

@@ -159,6 +159,19 @@ class LayerFisher(ABC):
         theirs = other._stored()
         return {name: own + theirs[name] for name, own in self._stored().items() if isinstance(own, Tensor | int)}
 
+    @classmethod
+    def adds_by_field(cls) -> bool:
+        """Whether a sum is the sum of every stored tensor and integer, whatever the order of the samples."""
+        return cls._sums_with is LayerFisher._sums_with
+
+    def reordered(self, order: Tensor) -> Self:
+        """The same statistics with the samples in another order; sums know none.
+
+        Args:
+            order: sample ``order[n]`` becomes sample n.
+        """
+        return self
+
     def scaled(self, factor: float) -> Self:
         """The operator times a positive number; the sums stay as they are.
 

@@ -1,6 +1,6 @@
 """The gradients themselves: exact, also across layers, and small while samples are few."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -82,3 +82,7 @@ class SampleGradients(LayerFisher):
 
     def _sums_with(self, other: Self) -> dict[str, Any]:
         return {"samples": self.samples + other.samples, "rows": torch.cat([self.rows, other.rows])}
+
+    def reordered(self, order: Tensor) -> Self:
+        """The rows in another order."""
+        return replace(self, rows=self.rows[order])

@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ... import processes
 from ...core_space import CoreSpace
 from ...data_loader.batch import Batch
 from ...errors import DataError, MergeError
 from ...fim_calculator import CoreModel
 
-__all__ = ["budget_groups", "each_input", "grouped_moments", "input_moments", "module_groups"]
+__all__ = ["add_up", "budget_groups", "each_input", "grouped_moments", "input_moments", "module_groups"]
 
 
 def module_groups(spaces: Mapping[str, CoreSpace], memory_gib: float, *, copies: int = 1) -> Iterator[tuple[str, ...]]:
@@ -73,7 +74,7 @@ def each_input(
         progress: called with the number of samples done.
 
     Returns:
-        Number of tokens.
+        Number of tokens that this process has seen; several processes share the batches.
 
     Raises:
         DataError: no batches.
@@ -102,7 +103,7 @@ def each_input(
         attached.set_point(point)
         handles = [model.get_submodule(m).register_forward_pre_hook(hook(m)) for m in modules]
         try:
-            for batch in batches:
+            for batch in processes.shard(batches):
                 mask = batch.attention_mask.flatten().bool()
                 attached.answers(batch)
                 tokens, samples = tokens + batch.tokens, samples + len(batch)
@@ -144,7 +145,27 @@ def input_moments(
         sums[module] = sums[module] + product if module in sums else product
 
     tokens = each_input(model, spaces, batches, modules, add, point=point, progress=progress)
+    if processes.count() > 1:
+        sizes = {module: len(spaces[module].right) for module in modules}
+        tokens = add_up(sums, {module: (size, size) for module, size in sizes.items()}, tokens)
     return {m: sums[m] / tokens for m in modules}
+
+
+def add_up(sums: dict[str, Tensor], shapes: Mapping[str, tuple[int, ...]], tokens: int) -> int:
+    """Sums of all processes in place of this one's.
+
+    Args:
+        sums: module → what this process has seen; nothing where it had no batch, as with fewer batches than processes.
+        shapes: of all modules' sums.
+        tokens: that this process has seen.
+
+    Returns:
+        Tokens of all.
+    """
+    for module, shape in shapes.items():
+        sums.setdefault(module, torch.zeros(*shape, dtype=torch.float64))
+    processes.add_up("second moments of inputs", [sums[module] for module in shapes])
+    return int(*processes.sums("tokens", [tokens]))
 
 
 def grouped_moments(

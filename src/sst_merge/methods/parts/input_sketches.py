@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ... import processes
 from ...core_space import CoreSpace
 from ...data_loader.batch import Batch
-from .input_moments import each_input
+from .input_moments import add_up, each_input
 
 __all__ = ["InputSketch", "input_sketches"]
 
@@ -87,4 +88,7 @@ def input_sketches(
         diagonals[module] = diagonals[module] + diagonal if module in diagonals else diagonal
 
     tokens = each_input(model, spaces, batches, modules, add, point=point, progress=progress)
+    if processes.count() > 1:
+        add_up(diagonals, {module: (len(test),) for module, test in tests.items()}, 0)
+        tokens = add_up(images, {module: tuple(test.shape) for module, test in tests.items()}, tokens)
     return {m: InputSketch(tests[m], images[m] / tokens, diagonals[m] / tokens) for m in modules}
