@@ -50,6 +50,12 @@ def test_nobody_listens_unless_asked() -> None:
     assert kept.ended == 1
 
 
+def test_the_pages_own_tracker(blocks: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    (program,) = blocks("tracking.md", "python")
+    exec(program, {"__name__": "page"})
+    assert capsys.readouterr().out == "training 1 {'loss': 2.5}\ndone\n"
+
+
 def test_a_missing_package_is_told_before_the_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     monkeypatch.setattr("sst_merge.tracking.find_spec", lambda name: None)
