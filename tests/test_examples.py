@@ -41,7 +41,7 @@ def small(path: Path, out: Path) -> Path:
 
 def test_the_page_shows_every_example() -> None:
     text = (FOLDER / "README.md").read_text(encoding="utf-8")
-    assert NAMES == sorted(set(re.findall(r"sst-merge merge examples/lab/(\w+)\.yaml", text)))
+    assert sorted(set(re.findall(r"sst-merge merge examples/lab/(\w+)\.yaml", text))) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
