@@ -46,7 +46,7 @@ def test_the_citation_names_this_version() -> None:
 def test_the_changelog_has_a_place_for_what_comes_next() -> None:
     heads = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert heads[0] == "[Unreleased]"
-    assert heads[1].startswith("[0.2.0]")
+    assert all(re.match(r"\[\d+\.\d+\.\d+\] - ", head) for head in heads[1:])
 
 
 def test_the_workflow_runs_the_gate_and_publishes_only_what_passed() -> None:

@@ -7,7 +7,7 @@ default: then a figure is not even taken from its device. Packages of trackers a
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
@@ -175,7 +175,7 @@ class _Trackio:
         self.trackio.finish()
 
 
-TRACKERS: Mapping[str, Any] = {
+TRACKERS: Mapping[str, Callable[[str, Mapping[str, object]], Tracker]] = {
     "trackio": _Trackio,
     "wandb": _WeightsAndBiases,
     "mlflow": _MLflow,
