@@ -101,11 +101,11 @@ def test_an_evaluation_sends_the_means_of_its_overview(some_records: Any) -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(TRACKERS))
 def test_a_local_run_of_every_tracker(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = pytest.importorskip(name)
     monkeypatch.chdir(tmp_path)
-    for variable, value in {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "TRACKIO_DIR": str(tmp_path)}.items():
+    places = {"TRACKIO_DIR": str(tmp_path), "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
+    for variable, value in {"WANDB_MODE": "offline", "WANDB_SILENT": "true", **places}.items():
         monkeypatch.setenv(variable, value)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    package = pytest.importorskip(name)  # which may read them at once
     with tracking(open_tracker(name, "merge out", {"base_model": "base", "merge": {"refine": 2}})):
         for step in (1, 2):
             record("refining", step, {"refusal": -step})
