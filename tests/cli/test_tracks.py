@@ -84,6 +84,22 @@ def test_every_loss_of_a_training_is_in_tensorboard(tmp_path: Path, monkeypatch:
     assert set(found) == {"training/loss", "training/learning_rate"}
 
 
+def test_every_step_of_a_refinement_is_sent(build: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_base(tmp_path / "base")
+    for seed, name in enumerate(("skill", "safety")):
+        build.adapter_folder(build.tiny_model("llama"), Path(name), seed=seed, targets=["v_proj"], r=2)
+    lines = [json.dumps({"prompt": row.prompt, "response": row.response}) for row in rows(8, seed=1)]
+    Path("rows.jsonl").write_text("\n".join(lines))
+    words = "merge --base base --skill skill --safety safety --data-harm-path rows.jsonl --data-benign-path rows.jsonl"
+    kept = Kept()
+    with tracking(kept):
+        done = CliRunner().invoke(cli, f"{words} --set mu=1 --set refine=3 -o out".split())
+    assert done.exit_code == 0, done.output
+    assert [(stage, step) for stage, step, _ in kept.seen] == [("refining", step) for step in (1, 2, 3)]
+    assert all(figures["refusal"] < 0 <= figures["divergence"] for _, _, figures in kept.seen)
+
+
 def test_an_evaluation_sends_the_means_of_its_overview(some_records: Any) -> None:
     from sst_merge.evaluation import summarize
 
