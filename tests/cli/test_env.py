@@ -2,18 +2,23 @@
 
 import json
 import re
+import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
 import pytest
-import tomllib
 from click.testing import CliRunner
 from packaging.requirements import Requirement
 from packaging.version import Version
 
 from sst_merge.cli import env
 from sst_merge.cli.main import cli
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).parents[2]
 STATED = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]

@@ -10,13 +10,17 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-import tomllib
 import torch
 
 from sst_merge.experiments import method_sweeps
 from sst_merge.experiments.updates_by_knob import swept_updates
 from sst_merge.fim_calculator import build_spaces
 from sst_merge.methods import ENTRY_POINT_GROUP, MergeMethod, MergeProblem, available_methods, get_method
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "extending" / "method.md"

@@ -13,6 +13,7 @@ from .console import finish, print_table, progress_bars, say, shell, warn
 from .flags import read_config, with_flags
 from .sections import SectionedCommand
 from .together import Faults
+from .tracks import tracked, with_track
 
 if TYPE_CHECKING:
     from ..evaluation import EvaluationRun
@@ -46,6 +47,7 @@ def _list_suites() -> None:
     subjects={"judge": "Judges", "labels": "Judges"},
 )
 @with_flags(EvaluationConfig)
+@with_track
 @click.option("--labels", type=click.Path(path_type=Path), help="labelled answers for --judge-check")
 @click.option("--judge-check", metavar="NAME", help="measure a judge against labelled answers and stop")
 @click.option("--list-suites", is_flag=True, help="show all suites and stop")
@@ -91,7 +93,7 @@ def evaluate(
     judges = _judges(checked, suites)
     for name in left_out:
         warn(f"suite {name} runs code that the models write and is left out; --allow-code-execution lets it run")
-    with progress_bars() as progress:
+    with progress_bars() as progress, tracked(checked, checked.out):
         run = evaluate_models(
             checked.base if lab is None else str(lab.base_path),
             adapters,
@@ -113,6 +115,7 @@ def evaluate(
             write_report=write_evaluation_report,
             progress=progress,
         )
+        _track(run)
     _print(run, compared=checked.reference is not None)
     say(checked.out)
     result = json.loads(run.summary.to_json()) | {"out": str(checked.out)}
@@ -182,6 +185,18 @@ def _check_judge(name: str, labels: Path | None, device: str) -> None:
     result = {"judge": check.judge, "source": check.source, "column": check.column, "n": check.n} | intervals
     result |= {"recall": check.recall, "specificity": check.specificity}
     finish(result, then=f"sst-merge evaluate --judge {shell(name)} --base BASE --suite safety --out results/new")
+
+
+def _track(run: "EvaluationRun") -> None:
+    """Every mean of the run's overview, for whoever follows it."""
+    from ..reporting.evaluation_tables import main_scores
+    from ..tracking import record
+
+    summary = run.summary
+    scores = [(suite, score) for suite in summary.suites for score in main_scores(summary, suite)]
+    for model in summary.models:
+        found = {f"{suite}/{score}": summary.figure(model, suite, score) for suite, score in scores}
+        record(f"evaluation/{model}", 0, {name: figure.value for name, figure in found.items() if figure is not None})
 
 
 def _print(run: "EvaluationRun", *, compared: bool) -> None:

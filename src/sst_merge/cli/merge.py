@@ -12,6 +12,7 @@ from ..texts import counted
 from .console import finish, note, progress_bars, say, say_lines, shell, warn
 from .flags import config_from_flags, with_flags
 from .sections import SectionedCommand
+from .tracks import tracked, with_track
 from .voice import words_without
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def with_config_flags(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--skill", "skills", multiple=True, metavar="ADAPTER[=WEIGHT]", help="an adapter of a skill; repeatable")
 @click.option("--safety", multiple=True, metavar="ADAPTER[=WEIGHT]", help="an adapter that refuses harm; repeatable")
 @with_config_flags
+@with_track
 @click.option("--dry-run", is_flag=True, help="check everything, print the plan, and write nothing")
 def merge(
     config: Path | None,
@@ -111,7 +113,7 @@ def merge(
         return
     modules = [module.name for module in plan.modules]
     inputs = load_inputs(checked, plan.needs, str(plan.settings.device), modules=modules, tokenizer=tokenizer)
-    with progress_bars() as progress:
+    with progress_bars() as progress, tracked(checked, checked.output.path):
         report = merge_to_folder(
             plan,
             checked.output.path,

@@ -10,6 +10,7 @@ from ..training.config import TrainConfig
 from .console import finish, progress_bars, say, shell, warn
 from .flags import read_config, with_flags
 from .sections import SectionedCommand
+from .tracks import tracked, with_track
 from .voice import words_without
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ __all__ = ["train"]
     subjects={"recipe__": "Recipe"},
 )
 @with_flags(TrainConfig)
+@with_track
 @click.option("--dry-run", is_flag=True, help="check everything, print rows, tokens, steps and time, and write nothing")
 def train(config: Path | None, dry_run: bool, **values: Any) -> None:
     """Check, read, train, write.
@@ -56,7 +58,7 @@ def train(config: Path | None, dry_run: bool, **values: Any) -> None:
     if dry_run:
         _describe(checked, index, mixture)
         return
-    with progress_bars() as progress:
+    with progress_bars() as progress, tracked(checked, checked.output):
         report = train_adapter(
             checked.base,
             mixture.rows,

@@ -19,6 +19,7 @@ from ..errors import OptionError
 from ..fim_calculator import CoreModel, answer_log_probabilities, mean_divergence
 from ..gevp_solver import LayeredGEVP
 from ..progress import Progress
+from ..tracking import record
 from .likelihood import refusal_log_probability
 
 if TYPE_CHECKING:
@@ -145,6 +146,7 @@ def refine_coefficients(
             optimizer.zero_grad()
             (barrier * tax_budget * excess.square() - refusal).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
+            record("refining", step + 1, {"refusal": refusal.detach(), "divergence": divergence.detach()})
             if progress is not None:
                 progress("refining coefficients", step + 1, steps)
     return {m: subspace.layers[m].expand(c.detach()).to(change[m]) for m, c in coefficients.items()}

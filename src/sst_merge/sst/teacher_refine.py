@@ -18,6 +18,7 @@ from ..core_space import CoreSpace
 from ..errors import DataError
 from ..fim_calculator import CoreModel
 from ..progress import Progress
+from ..tracking import record
 from .teacher_objective import Teacher, TeacherObjective
 
 if TYPE_CHECKING:
@@ -137,6 +138,7 @@ def refine_by_teachers(
             if done % _CHECK == 0:
                 now = held.divergences(steps.cores)
                 looks.append(held.total(now))
+                record("learning from teachers", done, {"held_out": looks[-1]})
                 if looks[-1] < best:
                     best, best_pass, found = looks[-1], done, (steps.copied(), now)
             if progress is not None:

@@ -32,6 +32,7 @@ from ..errors import ConfigError, OutputExistsError, TrainingError
 from ..files import atomic_folder, file_sha256
 from ..lora_utils import check_opens
 from ..progress import Progress
+from ..tracking import record
 from .checkpoint import Checkpoint, TrainingState
 from .order import learning_rate_share
 from .plan import TrainingPlan, plan_training
@@ -255,6 +256,7 @@ class _Loop:
             optimiser.zero_grad()
             state.losses.append(loss)
             state.seconds += time.perf_counter() - began
+            record("training", step + 1, {"loss": loss, "learning_rate": self.recipe.learning_rate * share})
             checkpoint.save_when_due(parameters, optimiser, state)
             if progress is not None:
                 progress(stage, step + 1, steps)
