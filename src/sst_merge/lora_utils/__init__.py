@@ -9,6 +9,7 @@ from .checks import check_against_base, check_compatible, check_distinct
 from .copies import true_copies
 from .factors import LoraFactors
 from .header import natural_key
+from .kinds import Conversion, Converted
 from .layouts import (
     LINEAR,
     Conv1DKind,
@@ -32,6 +33,8 @@ __all__ = [
     "BaseWeights",
     "LINEAR",
     "Conv1DKind",
+    "Conversion",
+    "Converted",
     "EmbeddingKind",
     "FileForm",
     "LinearKind",

@@ -1,0 +1,137 @@
+"""PiSSA, OLoRA, CorDA, LoRA-GA, LoftQ: training began at weights that were taken out of the base.
+
+PEFT then trains W - s·B0·A0 + s·B·A, so that relative to the plain base ΔW = s·(B·A - B0·A0), of rank 2r. That is what
+PEFT's ``path_initial_model_for_weight_conversion`` writes, and what is read here from the two folders. LoftQ takes them
+out of a quantised base: what quantisation itself lost of the weights is no part of ΔW, which a note says.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...errors import AdapterError
+from ..factors import LoraFactors
+from ..folders import CONFIG_NAME, WEIGHTS_NAME
+from ..header import Header, read_header
+from ..opening import fitting_task_type
+from ..places import adapter_place
+from ..settings import base_changing_init, read_settings
+from ..sources import FileSource
+from ..whole_weights import names_held
+from ..writing import write_adapter_files
+from .conversion import Conversion, Converted
+from .stored import precision_of
+
+__all__ = ["plain_of_initial"]
+
+_BESIDE = ("{}_init", "init", "initial", "initial_weights")  # what people call it; {} is the initialisation or adapter
+
+
+def plain_of_initial(
+    folder: Path,
+    config: Mapping[str, Any],
+    target: Path,
+    conversion: Conversion,
+    *,
+    beside: Path,
+    drop_modules_to_save: bool,
+    leave_out: Collection[str],
+) -> tuple[Converted, tuple[str, ...], tuple[str, ...]]:
+    """Write the difference of an adapter and its initial weights as a plain LoRA.
+
+    Args:
+        folder: of the adapter.
+        config: its adapter_config.json.
+        target: an empty folder.
+        conversion: may name the initial weights.
+        beside: folder of the user, in which and beside which they are looked for.
+        drop_modules_to_save: leave whole trained weights out.
+        leave_out: modules to leave out.
+
+    Returns:
+        What was done, keys that were left out, and notes.
+
+    Raises:
+        AdapterError: no initial weights, or others than this adapter began with.
+    """
+    init = base_changing_init(config) or ""
+    place = _initial(folder, init, conversion, beside)
+    settings, first = read_settings(folder, moved_base=True), read_settings(place, moved_base=True)
+    header = read_header(folder, settings, drop_modules_to_save=drop_modules_to_save, leave_out=leave_out)
+    began = read_header(place, first, drop_modules_to_save=True, leave_out=leave_out)
+    _check_same(folder, header, place, began)
+    write_adapter_files(
+        target,
+        _differences(
+            FileSource(folder / WEIGHTS_NAME, header.modules), FileSource(place / WEIGHTS_NAME, began.modules)
+        ),
+        base_model=settings.base_model,
+        task_type=fitting_task_type(settings.task_type, header.whole),
+        dtype=precision_of(folder / WEIGHTS_NAME),
+        ranks="pattern",
+        whole=header.whole,
+        modules_to_save=names_held(settings.modules_to_save, header.whole),
+    )
+    rank = 2 * max(entry.layout.rank for entry in header.modules.values())
+    notes = header.notes
+    if init.lower() == "loftq":
+        notes += (
+            "its ΔW is relative to the base as LoftQ quantised it, its first weights put back in; what quantisation "
+            "lost of the plain base is no part of it",
+        )
+    return Converted(init, len(header.modules), rank, initial=str(place)), header.left_out, notes
+
+
+def _initial(folder: Path, init: str, conversion: Conversion, beside: Path) -> Path:
+    """The folder of the initial weights.
+
+    Raises:
+        AdapterError: there is none, or several.
+    """
+    if conversion.initial is not None:
+        return adapter_place(conversion.initial).folder
+    name = init.partition("_")[0].lower()
+    names = {pattern.format(each) for pattern in _BESIDE for each in (name, beside.name)}
+    places = [place / each for place in (beside, beside.parent) for each in sorted(names)]
+    found = [place for place in places if place != beside and (place / CONFIG_NAME).is_file()]
+    if len(found) == 1:
+        return found[0]
+    seen = (
+        f"{len(found)} folders that could hold them ({', '.join(map(str, found))})"
+        if found
+        else f"none beside it (such as {beside / f'{name}_init'})"
+    )
+    extract = "; for loftq, extract the difference to the plain base: sst-merge extract" if name == "loftq" else ""
+    raise AdapterError(
+        f"{folder / CONFIG_NAME}: init_lora_weights is {init!r}, which changed the base weights, so ΔW is not relative "
+        f"to the base on disk; with the weights that training began with it can be told, and there are {seen}. Name "
+        f"their folder: initial (--initial-weights), or save the adapter relative to the plain base with PEFT's "
+        f"save_pretrained(path_initial_model_for_weight_conversion=...){extract}"
+    )
+
+
+def _check_same(folder: Path, header: Header, place: Path, began: Header) -> None:
+    """Refuse initial weights of other modules, ranks or scales.
+
+    Raises:
+        AdapterError: a module that differs.
+    """
+    for module in header.modules.keys() | began.modules.keys():
+        mine, its = header.modules.get(module), began.modules.get(module)
+        if mine is None or its is None or (mine.layout, mine.scale) != (its.layout, its.scale):
+            found = "no such module" if mine is None or its is None else "another shape, rank or scale"
+            raise AdapterError(
+                f"{place}: module {module!r}: {found} in these initial weights than in {folder}; expected those with "
+                f"which the training of this adapter began"
+            )
+
+
+def _differences(trained: FileSource, began: FileSource) -> Iterator[tuple[str, LoraFactors]]:
+    for module in trained.entries:
+        now, then = trained.read(module, None), began.read(module, None)
+        yield (
+            module,
+            LoraFactors(torch.cat([now.b, -then.b], dim=1), torch.cat([now.a, then.a]), now.kind, now.bias),
+        )
