@@ -15,10 +15,11 @@ from ..errors import AdapterError
 from ..files import file_sha256
 from ..reading import reads
 from ..texts import counted
+from .conversion import Conversion, Converted
 from .factors import LoraFactors
 from .folders import PICKLE_NAME
 from .header import WEIGHTS_NAME, ModuleLayout, natural_key, read_header
-from .kinds import PLAIN_ONLY, Conversion, Converted, is_plain, plain_folder
+from .kinds import is_plain, plain_folder
 from .layouts import ModuleKind
 from .opening import fitting_task_type
 from .places import adapter_place
@@ -30,6 +31,7 @@ from .writing import Ranks, write_adapter
 __all__ = ["Adapter", "Role", "adapter_fingerprints"]
 
 Role = Literal["utility", "safety"]
+_AS_IT_IS = Conversion()
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class Adapter:
         leave_out: Collection[str] = (),
         headers_only: bool = False,
         looked_at: Path | None = None,
-        conversion: Conversion = PLAIN_ONLY,
+        conversion: Conversion = _AS_IT_IS,
     ) -> "Adapter":
         """Open a PEFT LoRA folder; reads its configuration and the header of its safetensors file.
 

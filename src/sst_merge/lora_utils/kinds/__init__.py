@@ -5,6 +5,5 @@ leave this room as a PEFT folder of a plain LoRA, which the rest of the package 
 """
 
 from .aside import Plain, is_plain, plain_folder
-from .conversion import PLAIN_ONLY, Conversion, Converted
 
-__all__ = ["PLAIN_ONLY", "Conversion", "Converted", "Plain", "is_plain", "plain_folder"]
+__all__ = ["Plain", "is_plain", "plain_folder"]

@@ -8,16 +8,17 @@ from typing import Any
 
 from ...errors import AdapterError
 from ...reading import parse_json
+from ..conversion import Conversion, Converted, ConvertedModule
 from ..factors import LoraFactors
 from ..folders import CONFIG_NAME, PICKLE_NAME, WEIGHTS_NAME
 from ..layouts import LINEAR, Conv1DKind
+from ..nearest import Nearest
 from ..opening import fitting_task_type
 from ..settings import base_changing_init
 from ..writing import write_adapter_files
 from .base_side import BaseSide
-from .conversion import Conversion, Converted, convert_record
 from .initial import plain_of_initial
-from .lowering import Lowered
+from .lowering import Limits
 from .pickles import unpickle
 from .products import adalora_update, loha_update, lokr_update, vera_projections, vera_update
 from .stored import StoredKind, read_stored_kind
@@ -106,14 +107,18 @@ def _convert(folder: Path, place: Path, conversion: Conversion, drop: bool, leav
         converted, left_out, more = plain_of_initial(
             source, config, target, conversion, beside=folder, drop_modules_to_save=drop, leave_out=leave_out
         )
-        return Plain(target, converted, left_out, (*notes, converted.note, *more))
+        return Plain(target, converted, left_out, (*notes, converted.sentence(), *more))
     stored = read_stored_kind(source, config, KINDS[way], drop_modules_to_save=drop, leave_out=leave_out)
     converted = _write(stored, folder, target, conversion)
-    return Plain(target, converted, stored.left_out, (*notes, converted.note))
+    return Plain(target, converted, stored.left_out, (*notes, converted.sentence()))
 
 
 def _write(stored: StoredKind, folder: Path, target: Path, conversion: Conversion) -> Converted:
-    """Write a kind's updates as they are worked out, one module in memory at a time."""
+    """Write a kind's updates as they are worked out, one module in memory at a time.
+
+    Raises:
+        AdapterError: a module loses more than it may.
+    """
     kind, config = stored.kind, stored.config
     named = config.get("base_model_name_or_path")
     needs = kind.needs_for(config)
@@ -130,11 +135,19 @@ def _write(stored: StoredKind, folder: Path, target: Path, conversion: Conversio
         )
     # As with plain LoRA: where no base is read, the flag says of all layers whether they are Conv1D.
     flagged = Conv1DKind() if config.get("fan_in_fan_out") else LINEAR
-    cuts: list[tuple[str, Lowered]] = []
+    limits = Limits(conversion.rank, conversion.most_lost, stored.precision)
+    figures: dict[str, ConvertedModule] = {}
 
     def factors() -> Iterator[tuple[str, LoraFactors]]:
-        for module, update, bias in _updates(stored, base, conversion):
-            cuts.append((module, update.without_values()))
+        for module, update, bias in _updates(stored, base, limits):
+            figures[module] = ConvertedModule(update.b.shape[1], update.energy, update.lost)
+            if update.lost > conversion.most_lost:
+                raise AdapterError(
+                    f"{stored.file}: of module {module!r}, a {kind.name}, a LoRA of rank {update.b.shape[1]} leaves "
+                    f"out {update.lost:.3g} of ‖ΔW‖², more than {conversion.most_lost:g}. Give a larger rank "
+                    f"(--convert-rank; without one as many directions are kept as it takes), or allow more "
+                    f"(--convert-lost)"
+                )
             layer = flagged if base is None else base.shape(module).kind
             yield module, LoraFactors(update.b, update.a, layer, bias)
 
@@ -143,27 +156,25 @@ def _write(stored: StoredKind, folder: Path, target: Path, conversion: Conversio
         factors(),
         base_model=named if isinstance(named, str) else None,
         task_type=fitting_task_type(config.get("task_type"), stored.whole),
-        dtype=stored.precision,
         ranks="pattern",
         whole=stored.whole,
         modules_to_save=stored.modules_to_save,
     )
-    return convert_record(stored.file, kind.name, cuts, conversion, base=None if base is None else base.name)
+    return Converted(kind.name, None if base is None else base.name, figures)
 
 
-def _updates(stored: StoredKind, base: BaseSide | None, conversion: Conversion) -> Iterator[tuple[str, Lowered, bool]]:
+def _updates(stored: StoredKind, base: BaseSide | None, limits: Limits) -> Iterator[tuple[str, Nearest, bool]]:
     """Module, its update, and whether it moves the bias, one at a time."""
-    most, precision = conversion.largest_rank, stored.precision
     if base is None:
         product = _PRODUCTS[stored.kind.name]
         for module in stored.parts:
-            yield module, product(stored, module, most=most, precision=precision), False
+            yield module, product(stored, module, limits), False
     elif stored.kind.name == "VERA":
         projections = vera_projections(stored, base)
         for module in stored.parts:
-            yield module, vera_update(stored, base, projections, module, most=most, precision=precision), False
+            yield module, vera_update(stored, base, projections, module, limits), False
     else:
-        yield from peft_updates(stored, base, most=most, precision=precision)
+        yield from peft_updates(stored, base, limits)
 
 
 def _way(config: Mapping[str, Any]) -> str | None:

@@ -11,9 +11,9 @@ from ...errors import AdapterError, BaseModelError
 from ..base_index import BaseModelIndex
 from ..base_names import exists_here
 from ..base_weights import BaseWeights
+from ..conversion import Conversion
 from ..keys import how_to_leave_out
 from ..layouts import Conv1DKind, LinearKind, ModuleShape
-from .conversion import Conversion
 from .table import Kind, Needs
 
 __all__ = ["BaseSide"]

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ...errors import AdapterError
+from ..conversion import Conversion, Converted, ConvertedModule
 from ..factors import LoraFactors
 from ..folders import CONFIG_NAME, WEIGHTS_NAME
 from ..header import Header, read_header
@@ -21,7 +22,6 @@ from ..settings import base_changing_init, read_settings
 from ..sources import FileSource
 from ..whole_weights import names_held
 from ..writing import write_adapter_files
-from .conversion import Conversion, Converted
 from .stored import precision_of
 
 __all__ = ["plain_of_initial"]
@@ -57,31 +57,45 @@ def plain_of_initial(
         AdapterError: no initial weights, or others than this adapter began with.
     """
     init = base_changing_init(config) or ""
+    if config.get("use_dora"):
+        raise AdapterError(
+            f"{folder / CONFIG_NAME}: use_dora beside init_lora_weights {init!r}: the learnt lengths belong to a base "
+            f"that is not on disk; merge the adapter where it was trained, and use sst-merge extract"
+        )
     place = _initial(folder, init, conversion, beside)
-    settings, first = read_settings(folder, moved_base=True), read_settings(place, moved_base=True)
+    settings = read_settings(folder, moved_base=True)
+    dtype = precision_of(folder / WEIGHTS_NAME)
     header = read_header(folder, settings, drop_modules_to_save=drop_modules_to_save, leave_out=leave_out)
-    began = read_header(place, first, drop_modules_to_save=True, leave_out=leave_out)
+    began = read_header(place, read_settings(place, moved_base=True), drop_modules_to_save=True, leave_out=leave_out)
     _check_same(folder, header, place, began)
+    trained, first = (FileSource(at / WEIGHTS_NAME, h.modules) for at, h in ((folder, header), (place, began)))
+    figures: dict[str, ConvertedModule] = {}
+
+    def factors() -> Iterator[tuple[str, LoraFactors]]:
+        for module in header.modules:
+            trained.check(module)
+            first.check(module)
+            made = _difference(trained.read(module, dtype), first.read(module, dtype))
+            energy = float(((made.b.T @ made.b).double() * (made.a @ made.a.T).double()).sum())
+            figures[module] = ConvertedModule(made.rank, max(energy, 0.0), 0.0)
+            yield module, made
+
     write_adapter_files(
         target,
-        _differences(
-            FileSource(folder / WEIGHTS_NAME, header.modules), FileSource(place / WEIGHTS_NAME, began.modules)
-        ),
+        factors(),
         base_model=settings.base_model,
         task_type=fitting_task_type(settings.task_type, header.whole),
-        dtype=precision_of(folder / WEIGHTS_NAME),
         ranks="pattern",
         whole=header.whole,
         modules_to_save=names_held(settings.modules_to_save, header.whole),
     )
-    rank = 2 * max(entry.layout.rank for entry in header.modules.values())
-    notes = header.notes
+    notes = (f"its initial weights are those of {place.name!r}", *header.notes)
     if init.lower() == "loftq":
         notes += (
             "its ΔW is relative to the base as LoftQ quantised it, its first weights put back in; what quantisation "
             "lost of the plain base is no part of it",
         )
-    return Converted(init, len(header.modules), rank, initial=str(place)), header.left_out, notes
+    return Converted(init, None, figures), header.left_out, notes
 
 
 def _initial(folder: Path, init: str, conversion: Conversion, beside: Path) -> Path:
@@ -128,10 +142,5 @@ def _check_same(folder: Path, header: Header, place: Path, began: Header) -> Non
             )
 
 
-def _differences(trained: FileSource, began: FileSource) -> Iterator[tuple[str, LoraFactors]]:
-    for module in trained.entries:
-        now, then = trained.read(module, None), began.read(module, None)
-        yield (
-            module,
-            LoraFactors(torch.cat([now.b, -then.b], dim=1), torch.cat([now.a, then.a]), now.kind, now.bias),
-        )
+def _difference(now: LoraFactors, then: LoraFactors) -> LoraFactors:
+    return LoraFactors(torch.cat([now.b, -then.b], dim=1), torch.cat([now.a, then.a]), now.kind, now.bias)

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from ...errors import AdapterError
 from ..folders import CONFIG_NAME
+from ..nearest import Nearest
 from ..patterns import ModulePatterns
 from .base_side import BaseSide
-from .lowering import Lowered, from_kronecker, from_pair
+from .lowering import Limits, from_kronecker, from_pair
 from .stored import StoredKind
 
 __all__ = ["adalora_update", "loha_update", "lokr_update", "vera_projections", "vera_update"]
@@ -21,7 +22,7 @@ __all__ = ["adalora_update", "loha_update", "lokr_update", "vera_projections", "
 _ADALORA_EPSILON = 1e-5  # PEFT adds it to the rank that it divides by
 
 
-def loha_update(stored: StoredKind, module: str, *, most: int, precision: torch.dtype) -> Lowered:
+def loha_update(stored: StoredKind, module: str, limits: Limits) -> Nearest:
     """One module of a LoHa adapter.
 
     Raises:
@@ -31,10 +32,10 @@ def loha_update(stored: StoredKind, module: str, *, most: int, precision: torch.
     parts = stored.of_module(module)
     b = torch.einsum("or,os->ors", parts["hada_w1_a"], parts["hada_w2_a"]).flatten(1)
     a = torch.einsum("ri,si->rsi", parts["hada_w1_b"], parts["hada_w2_b"]).flatten(0, 1)
-    return from_pair(b * _lycoris_scale(stored, module), a, most=most, precision=precision)
+    return from_pair(b * _lycoris_scale(stored, module), a, limits)
 
 
-def lokr_update(stored: StoredKind, module: str, *, most: int, precision: torch.dtype) -> Lowered:
+def lokr_update(stored: StoredKind, module: str, limits: Limits) -> Nearest:
     """One module of a LoKr adapter.
 
     Raises:
@@ -55,10 +56,10 @@ def lokr_update(stored: StoredKind, module: str, *, most: int, precision: torch.
             f"{tuple(right.shape)}; expected matrices, of a linear layer. To read the rest: leave_out=[{module!r}] "
             f"(--leave-out {module})"
         )
-    return from_kronecker(left * _lycoris_scale(stored, module), right, most=most, precision=precision)
+    return from_kronecker(left * _lycoris_scale(stored, module), right, limits)
 
 
-def adalora_update(stored: StoredKind, module: str, *, most: int, precision: torch.dtype) -> Lowered:
+def adalora_update(stored: StoredKind, module: str, limits: Limits) -> Nearest:
     """One module of an AdaLoRA adapter, whose rank may have shrunk to zero."""
     stored.require(module, ("lora_A", "lora_B", "lora_E"))
     parts = stored.of_module(module)
@@ -69,7 +70,7 @@ def adalora_update(stored: StoredKind, module: str, *, most: int, precision: tor
     scale = (alpha if alpha > 0 else float(a.shape[0])) / (began + _ADALORA_EPSILON)
     if a.shape[0] == 0:
         a, b, e = a.new_zeros(1, a.shape[1]), b.new_zeros(b.shape[0], 1), e.new_zeros(1, 1)
-    return from_pair(b * scale, a * e, most=most, precision=precision)
+    return from_pair(b * scale, a * e, limits)
 
 
 def vera_update(
@@ -77,10 +78,8 @@ def vera_update(
     base: BaseSide,
     projections: tuple[Tensor, Tensor],
     module: str,
-    *,
-    most: int,
-    precision: torch.dtype,
-) -> Lowered:
+    limits: Limits,
+) -> Nearest:
     """One module of a VeRA adapter.
 
     Args:
@@ -88,8 +87,7 @@ def vera_update(
         base: shapes of the layers.
         projections: the shared A (r, widest d_in) and B (widest d_out, r).
         module: its name.
-        most: largest rank.
-        precision: of the file.
+        limits: of the cut.
 
     Raises:
         AdapterError: parts that are missing, or that do not fit the base.
@@ -103,9 +101,7 @@ def vera_update(
             f"{parts['vera_lambda_d'].shape[0]}, the base {base.name!r} has {shape.d_out} outputs there and the shared "
             f"A is {tuple(a.shape)}; the adapter was trained on another base"
         )
-    return from_pair(
-        parts["vera_lambda_b"][:, None] * b, parts["vera_lambda_d"][:, None] * a, most=most, precision=precision
-    )
+    return from_pair(parts["vera_lambda_b"][:, None] * b, parts["vera_lambda_d"][:, None] * a, limits)
 
 
 def vera_projections(stored: StoredKind, base: BaseSide) -> tuple[Tensor, Tensor]:

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from ...errors import AdapterError
 from ..folders import CONFIG_NAME
 from ..layouts import Conv1DKind
+from ..nearest import Nearest
 from .base_side import BaseSide
-from .lowering import Lowered, from_matrix
+from .lowering import Limits, from_matrix
 from .stored import StoredKind
 
 __all__ = ["peft_updates"]
@@ -23,16 +24,13 @@ __all__ = ["peft_updates"]
 _WAY_OUT = "merge the adapter into its base with PEFT (merge_and_unload) and use sst-merge extract"
 
 
-def peft_updates(
-    stored: StoredKind, base: BaseSide, *, most: int, precision: torch.dtype
-) -> Iterator[tuple[str, Lowered, bool]]:
+def peft_updates(stored: StoredKind, base: BaseSide, limits: Limits) -> Iterator[tuple[str, Nearest, bool]]:
     """All modules' updates, one at a time.
 
     Args:
         stored: the adapter.
         base: its base.
-        most: largest rank.
-        precision: of the file.
+        limits: of the cut.
 
     Yields:
         Module, its update, and whether the last column of A multiplies a constant 1 and so moves the bias.
@@ -54,7 +52,7 @@ def peft_updates(
             moves_bias = bias_update is not None and bool(bias_update.any())
             if moves_bias and bias_update is not None:
                 update = torch.cat([update, bias_update[:, None]], dim=1)
-            yield module, from_matrix(update, most=most, precision=precision), moves_bias
+            yield module, from_matrix(update, limits), moves_bias
 
 
 def _layer(base: BaseSide, module: str, *, values: bool) -> nn.Module:
