@@ -141,7 +141,7 @@ A, B = f"{PRE}m.q.lora_A.weight", f"{PRE}m.q.lora_B.weight"
         (add(f"{PRE}lm_head.base_layer.weight", torch.ones(4, 4)), "belongs to no adapted module"),
         (add(A, torch.ones(3, 6, dtype=torch.int8)), "has type I8, expected one of F16"),
         (add(A, torch.ones(3, 6).to(torch.float8_e4m3fn)), "has type F8_E4M3"),
-        (add(A, torch.ones(3, 6, 1, 1)), "convolutions are not supported"),
+        (add(A, torch.ones(3, 6, 1, 1)), "expected matrices or an ordinary convolution"),
         (add(A, torch.ones(18)), "expected matrices"),
         (add(A, torch.ones(2, 6)), "say rank 3"),
         (add(A, torch.ones(3, 0)), "empty"),

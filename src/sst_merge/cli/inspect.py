@@ -28,7 +28,8 @@ _KEYS = ("name", "path", "role", "weight", "initial")
 
 @click.command(
     help="Measure ADAPTERS (PEFT folders, hub ids, or name=..,path=..,weight=..) before a merge: sizes, ranks, where "
-    "every two of them collide, and the rank that their sum needs. A base model is read only for kinds that hold no ΔW of their own (DoRA, IA3, OFT, ...).",
+    "every two of them collide, and the rank that their sum needs. A base model is read only for kinds that "
+    "hold no ΔW of their own (DoRA, IA3, OFT, ...).",
     epilog="Example: sst-merge inspect adapters/code adapters/safety --heatmap collisions",
 )
 @click.argument("adapters", nargs=-1, required=True, metavar="ADAPTERS...")
@@ -44,9 +45,7 @@ _KEYS = ("name", "path", "role", "weight", "initial")
 @click.option("--top", default=3, show_default=True, type=click.IntRange(min=1), help="modules to name per pair")
 @click.option("--drop-modules-to-save", is_flag=True, help="leave whole trained weights of the adapters out")
 @click.option("--leave-out", multiple=True, metavar="MODULE", help="module to leave out, by name or end of name")
-@click.option(
-    "--base", "--base-model", "base", metavar="BASE", help="folder or hub id of the base, for DoRA, IA3, OFT, ..."
-)
+@click.option("--base", "--base-model", "base", metavar="BASE", help="folder or hub id, for DoRA, IA3, OFT, ...")
 @with_conversion
 @click.option("--force", is_flag=True, help="replace existing files")
 def inspect(
