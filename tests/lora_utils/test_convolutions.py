@@ -182,6 +182,7 @@ def test_multimodal_models_merge_without_data(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model, targets = made()
+    model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(tmp_path / "base")
     found = merged_is_the_sum(build, relative_error, model.double().eval(), targets, tmp_path, tmp_path / "base")
     assert some <= {name.replace("vision_model.", "") for name in found}

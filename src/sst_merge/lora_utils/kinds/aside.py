@@ -17,7 +17,7 @@ from ..opening import fitting_task_type
 from ..settings import base_changing_init
 from ..writing import write_adapter_files
 from .base_side import BaseSide
-from .initial import plain_of_initial
+from .initial import initial_place, plain_of_initial
 from .lowering import Limits
 from .pickles import unpickle
 from .products import adalora_update, loha_update, lokr_update, vera_projections, vera_update
@@ -79,17 +79,31 @@ def plain_folder(
     if is_plain(folder, conversion):
         _refuse_other_kinds(folder)
         return Plain(folder)
-    files = [file for name in (CONFIG_NAME, WEIGHTS_NAME, PICKLE_NAME) if (file := folder / name).is_file()]
-    states = tuple((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files)
-    key = (folder.resolve(), states, conversion, drop_modules_to_save, tuple(leave_out))
+    config = _config(folder)
+    initial = initial_place(folder, config, conversion) if config is not None and _way(config) == "initial" else None
+    states = tuple(_state(place) for place in (folder, initial) if place is not None)
+    key = (states, conversion, drop_modules_to_save, tuple(leave_out))
     if key not in _made:
         place = tempfile.TemporaryDirectory(prefix="sst-merge-", ignore_cleanup_errors=True)
-        made = _convert(folder, Path(place.name), conversion, drop_modules_to_save, tuple(leave_out))
+        made = _convert(folder, Path(place.name), conversion, initial, drop_modules_to_save, tuple(leave_out))
         _made[key] = made, place
     return _made[key][0]
 
 
-def _convert(folder: Path, place: Path, conversion: Conversion, drop: bool, leave_out: tuple[str, ...]) -> Plain:
+def _state(folder: Path) -> tuple[object, ...]:
+    """What tells a folder from its earlier self."""
+    files = [file for name in (CONFIG_NAME, WEIGHTS_NAME, PICKLE_NAME) if (file := folder / name).is_file()]
+    return (folder.resolve(), *((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files))
+
+
+def _convert(
+    folder: Path,
+    place: Path,
+    conversion: Conversion,
+    initial: Path | None,
+    drop: bool,
+    leave_out: tuple[str, ...],
+) -> Plain:
     source, notes = folder, ()
     if _is_pickle(folder, conversion):
         source = place / "tensors"
@@ -103,9 +117,9 @@ def _convert(folder: Path, place: Path, conversion: Conversion, drop: bool, leav
         return Plain(source, notes=notes)
     target = place / "plain"
     target.mkdir()
-    if way == "initial":
+    if initial is not None:
         converted, left_out, more = plain_of_initial(
-            source, config, target, conversion, beside=folder, drop_modules_to_save=drop, leave_out=leave_out
+            source, config, target, initial, drop_modules_to_save=drop, leave_out=leave_out
         )
         return Plain(target, converted, left_out, (*notes, converted.sentence(), *more))
     stored = read_stored_kind(source, config, KINDS[way], drop_modules_to_save=drop, leave_out=leave_out)

@@ -24,7 +24,7 @@ from ..whole_weights import names_held
 from ..writing import write_adapter_files
 from .stored import precision_of
 
-__all__ = ["plain_of_initial"]
+__all__ = ["initial_place", "plain_of_initial"]
 
 _BESIDE = ("{}_init", "init", "initial", "initial_weights")  # what people call it; {} is the initialisation or adapter
 
@@ -33,9 +33,8 @@ def plain_of_initial(
     folder: Path,
     config: Mapping[str, Any],
     target: Path,
-    conversion: Conversion,
+    place: Path,
     *,
-    beside: Path,
     drop_modules_to_save: bool,
     leave_out: Collection[str],
 ) -> tuple[Converted, tuple[str, ...], tuple[str, ...]]:
@@ -45,8 +44,7 @@ def plain_of_initial(
         folder: of the adapter.
         config: its adapter_config.json.
         target: an empty folder.
-        conversion: may name the initial weights.
-        beside: folder of the user, in which and beside which they are looked for.
+        place: folder of the initial weights (:func:`initial_place`).
         drop_modules_to_save: leave whole trained weights out.
         leave_out: modules to leave out.
 
@@ -54,7 +52,7 @@ def plain_of_initial(
         What was done, keys that were left out, and notes.
 
     Raises:
-        AdapterError: no initial weights, or others than this adapter began with.
+        AdapterError: they are others than this adapter began with.
     """
     init = base_changing_init(config) or ""
     if config.get("use_dora"):
@@ -62,7 +60,6 @@ def plain_of_initial(
             f"{folder / CONFIG_NAME}: use_dora beside init_lora_weights {init!r}: the learnt lengths belong to a base "
             f"that is not on disk; merge the adapter where it was trained, and use sst-merge extract"
         )
-    place = _initial(folder, init, conversion, beside)
     settings = read_settings(folder, moved_base=True)
     dtype = precision_of(folder / WEIGHTS_NAME)
     header = read_header(folder, settings, drop_modules_to_save=drop_modules_to_save, leave_out=leave_out)
@@ -98,24 +95,30 @@ def plain_of_initial(
     return Converted(init, None, figures), header.left_out, notes
 
 
-def _initial(folder: Path, init: str, conversion: Conversion, beside: Path) -> Path:
-    """The folder of the initial weights.
+def initial_place(folder: Path, config: Mapping[str, Any], conversion: Conversion) -> Path:
+    """The folder of an adapter's initial weights: the one that is named, or one in the adapter's or beside it.
+
+    Args:
+        folder: of the adapter.
+        config: its adapter_config.json.
+        conversion: may name it.
 
     Raises:
         AdapterError: there is none, or several.
     """
     if conversion.initial is not None:
         return adapter_place(conversion.initial).folder
+    init = base_changing_init(config) or ""
     name = init.partition("_")[0].lower()
-    names = {pattern.format(each) for pattern in _BESIDE for each in (name, beside.name)}
-    places = [place / each for place in (beside, beside.parent) for each in sorted(names)]
-    found = [place for place in places if place != beside and (place / CONFIG_NAME).is_file()]
+    names = {pattern.format(each) for pattern in _BESIDE for each in (name, folder.name)}
+    places = [place / each for place in (folder, folder.parent) for each in sorted(names)]
+    found = [place for place in places if place != folder and (place / CONFIG_NAME).is_file()]
     if len(found) == 1:
         return found[0]
     seen = (
         f"{len(found)} folders that could hold them ({', '.join(map(str, found))})"
         if found
-        else f"none beside it (such as {beside / f'{name}_init'})"
+        else f"none beside it (such as {folder / f'{name}_init'})"
     )
     extract = "; for loftq, extract the difference to the plain base: sst-merge extract" if name == "loftq" else ""
     raise AdapterError(

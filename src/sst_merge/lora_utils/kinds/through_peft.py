@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import AdapterError
+from ...reading import cause
 from ..folders import CONFIG_NAME
 from ..layouts import Conv1DKind
 from ..nearest import Nearest
@@ -101,11 +102,17 @@ def _adapted(stored: StoredKind, skeleton: nn.Module, modules: list[str]) -> Any
 
     config = _config(stored)
     config.target_modules = modules
-    model = PeftModel(skeleton, config)
-    model.double()
     given = stored.tensors([*stored.shared, *(key for module in modules for key in stored.parts[module].values())])
-    set_peft_model_state_dict(model, dict(given))
-    held = get_peft_model_state_dict(model, save_embedding_layers=False)
+    try:
+        model = PeftModel(skeleton, config)
+        model.double()
+        set_peft_model_state_dict(model, dict(given))
+        held = get_peft_model_state_dict(model, save_embedding_layers=False)
+    except Exception as error:  # each kind has refusals of its own
+        raise AdapterError(
+            f"{stored.file}: the installed PEFT cannot load module {modules[0]!r} as {stored.kind.name} "
+            f"({cause(error)}); check that the configuration and the base are this adapter's, or {_WAY_OUT}"
+        ) from error
     for key in sorted(held.keys() | given.keys()):
         mine, its = given.get(key), held.get(key)
         if mine is None or its is None or mine.shape != its.shape or not torch.equal(mine.double(), its.double()):
