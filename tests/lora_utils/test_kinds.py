@@ -352,3 +352,18 @@ def test_a_pickle_of_anything_else_is_refused(build: Any, tmp_path: Path, conten
     torch.save(content, folder / "adapter_model.bin")
     with pytest.raises(AdapterError, match=message):
         Adapter.load(folder, conversion=Conversion(allow_pickle=True))
+
+
+def test_other_kinds_and_pickles_on_the_hub(build: Any, make: Any, hub: Any, tmp_path: Path) -> None:
+    old = pickled(build.adapter_folder(build.tiny_model("llama"), tmp_path / "old", targets=["q_proj"]))
+    loha = make(CASES["loha"]).folder
+    for name, folder in (("old", old), ("loha", loha)):
+        hub.add(f"user/{name}", {file.name: file.read_bytes() for file in folder.iterdir()})
+    with pytest.raises(AdapterError, match="--allow-pickle"):
+        Adapter.load("user/old")
+    # What is no plain LoRA is fetched even where headers would do.
+    for name, folder in (("old", old), ("loha", loha)):
+        found = Adapter.load(f"user/{name}", headers_only=True, conversion=Conversion(allow_pickle=True))
+        here = Adapter.load(folder, conversion=Conversion(allow_pickle=True))
+        assert found.is_fetched and found.name == name
+        assert all(torch.equal(found.delta(module), here.delta(module)) for module in here.modules)
