@@ -131,7 +131,7 @@ def _open(
             weight=_weight(fields.get("weight", 1.0), texts[index]),
             drop_modules_to_save=drop_modules_to_save,
             leave_out=leave_out,
-            conversion=replace(conversion, initial=fields.get("initial")),
+            conversion=replace(conversion, initial=str(fields["initial"]) if "initial" in fields else None),
         )
         for index, fields in enumerate(given)
     ]

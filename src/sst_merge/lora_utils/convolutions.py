@@ -33,7 +33,9 @@ class _Convolution(ModuleKind):
     @classmethod
     def of_layer(cls, layer: nn.Module) -> ModuleShape | None:
         """See :meth:`ModuleKind.of_layer`."""
-        if not isinstance(layer, cls.layer) or layer.groups != 1:
+        if not isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d) or not isinstance(layer, cls.layer):
+            return None
+        if layer.groups != 1:
             return None
         kernel = tuple(layer.kernel_size)
         return ModuleShape(cls(kernel), layer.out_channels, layer.in_channels * prod(kernel), layer.bias is not None)
@@ -50,7 +52,7 @@ class _Convolution(ModuleKind):
 
     def stored(self, matrix: Tensor) -> Tensor:
         """See :meth:`ModuleKind.stored`."""
-        return matrix.unflatten(1, (-1, *self.kernel))
+        return matrix.reshape(matrix.shape[0], -1, *self.kernel)
 
     def from_file(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`ModuleKind.from_file`."""
@@ -58,7 +60,7 @@ class _Convolution(ModuleKind):
 
     def to_file(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`ModuleKind.to_file`."""
-        return a.unflatten(1, (-1, *self.kernel)), b[(..., *[None] * len(self.kernel))]
+        return a.reshape(a.shape[0], -1, *self.kernel), b.reshape(*b.shape, *(1 for _ in self.kernel))
 
 
 @layer_kind

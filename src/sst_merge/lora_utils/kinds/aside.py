@@ -104,7 +104,8 @@ def _convert(
     drop: bool,
     leave_out: tuple[str, ...],
 ) -> Plain:
-    source, notes = folder, ()
+    source = folder
+    notes: tuple[str, ...] = ()
     if _is_pickle(folder, conversion):
         source = place / "tensors"
         source.mkdir()

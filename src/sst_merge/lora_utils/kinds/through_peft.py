@@ -56,13 +56,13 @@ def peft_updates(stored: StoredKind, base: BaseSide, limits: Limits) -> Iterator
             yield module, from_matrix(update, limits), moves_bias
 
 
-def _layer(base: BaseSide, module: str, *, values: bool) -> nn.Module:
+def _layer(base: BaseSide, module: str, *, values: bool) -> Any:
     """A layer as the base has it, in float64; without values its weight is one zero, seen many times."""
     shape = base.shape(module)
     if isinstance(shape.kind, Conv1DKind):
         from transformers.pytorch_utils import Conv1D
 
-        layer: nn.Module = Conv1D(1, 1)
+        layer: Any = Conv1D(1, 1)
         layer.nf, layer.nx = shape.d_out, shape.d_in
     else:
         layer = nn.Linear(shape.d_in, shape.d_out, bias=shape.bias, device="meta")
