@@ -149,8 +149,8 @@ def _page(found: Mapping[str, list[Outcome]], width: int) -> str:
         f"worst value of each. Saved by PEFT {peft_version} in float64, read with the defaults of this package: a\n"
         f"rank of up to 256 is kept exactly; of a higher one 256 directions, or as many more as it takes to lose at\n"
         f"most 1 % of ‖ΔW‖² in every module. The distance is ‖found − PEFT's‖ / ‖PEFT's‖ of the worst module,\n"
-        f"against PEFT's merge into the base; its square is the energy that was lost. Random values are the worst case\n"
-        f"for a cut.\n\n"
+        f"against PEFT's merge into the base; its square is the energy that was lost. Random values are the worst\n"
+        f"case for a cut.\n\n"
         f"{versions()}. Made by `studies/adapter_kinds/measure.py`; all ranks are in `figures.json`. What each kind\n"
         f"needs is in [adapters](../../docs/adapters.md).\n\n{table}"
     )
