@@ -259,13 +259,13 @@ def test_another_base_is_refused(make: Any, build: Any, tmp_path: Path) -> None:
 # --- training that moved the base ------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["pissa", "olora", "lora_ga_like"])
+@pytest.fixture(params=["pissa", "pissa_niter_4", "olora"])
 def moved(request: pytest.FixtureRequest, build: Any, tmp_path: Path) -> tuple[Path, dict[str, Tensor]]:
     """A folder as PEFT leaves it, its initial weights in it, and what training changed of the plain base."""
     from peft import LoraConfig, get_peft_model
 
     model = build.tiny_model("llama")  # PEFT begins in no other type
-    init = request.param if request.param != "lora_ga_like" else "pissa_niter_4"
+    init: str = request.param
     config = LoraConfig(init_lora_weights=init, target_modules=["q_proj", "down_proj"], r=3, use_rslora=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
