@@ -154,9 +154,11 @@ def test_empty_tensors_are_a_save_of_zero_3(folder: Path, shape: tuple[int, ...]
 
 
 def test_a_convolution_can_be_left_out(folder: Path) -> None:
-    a, b = torch.ones(3, 6, 2, 2), torch.ones(8, 3, 1, 1)
+    a, b = torch.ones(3, 6, 2, 2), torch.ones(8, 1, 1, 1)  # in 3 groups
     change(folder, visual__proj__lora_A__weight=a, visual__proj__lora_B__weight=b)
-    with pytest.raises(AdapterError, match=r"convolutions.*leave_out=\['visual\.proj'\] \(--leave-out visual\.proj\)"):
+    with pytest.raises(
+        AdapterError, match=r"convolution \(those in groups.*leave_out=\['visual\.proj'\] \(--leave-out visual\.proj\)"
+    ):
         Adapter.load(folder)
     for name in ("visual.proj", "proj"):
         adapter = Adapter.load(folder, leave_out=[name])

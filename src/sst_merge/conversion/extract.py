@@ -162,7 +162,9 @@ class _Pair:
         built = empty_model(model, access=access)
         index = replace(BaseModelIndex.of(built.model, name=str(model)), class_name=built.class_name)
         ends = tuple(f".{name}" for name in leave_out)
-        modules = {name: index.modules[name] for name in sorted(index.modules, key=natural_key)}
+        # Servers take no LoRA of convolutions: they count among what no LoRA holds.
+        linear = [name for name, shape in index.modules.items() if shape.kind.dimensions == 2]
+        modules = {name: index.modules[name] for name in sorted(linear, key=natural_key)}
         kept = {name: shape for name, shape in modules.items() if not f".{name}".endswith(ends)} if ends else modules
         if unknown := [name for name in leave_out if not any(f".{m}".endswith(f".{name}") for m in modules)]:
             raise ConversionError(

@@ -78,7 +78,7 @@ class BaseAccessFields(Section):
 
     base_revision: str | None = Field(default=None, description="commit, tag or branch of the base on the hub")
     trust_remote_code: bool = Field(default=False, description="run Python files that the base brings; off, unasked")
-    allow_pickle: bool = Field(default=False, description="read weights of the base that are pickles (.bin)")
+    allow_pickle: bool = Field(default=False, description="read weights that are pickles (.bin), as tensors alone")
 
     @property
     def access(self) -> BaseAccess:

@@ -136,6 +136,11 @@ def check_adapters(
     for name, path in adapters.items():
         # Whole trained weights are PEFT's business here: it loads them as they are.
         adapter = Adapter.load(path, name=name, drop_modules_to_save=True)
+        if adapter.converted is not None:
+            raise AdapterError(
+                f"adapter {name!r} ({path}): it is a {adapter.converted.kind}, and evaluate loads plain LoRA; write it "
+                f"as one first: sst-merge export {path} --to peft -o FOLDER"
+            )
         check_against_base(adapter, base)
         adapter.check_values()
         nothing = _changes_nothing(adapter)

@@ -249,6 +249,11 @@ class CoreModel:
         except AttributeError as error:
             raise BaseModelError(f"module {name}: not in {type(self.model).__name__}; wrong base model?") from error
         space = self.spaces[name]
+        if not space.kind.sees_tokens:
+            raise FisherError(
+                f"module {name}: {space.kind.described}, whose positions are no tokens, so that calibration data say "
+                f"nothing of it token by token; leave it out (leave_out, --leave-out), or take a method without data"
+            )
         weight = getattr(module, "weight", None)
         if not isinstance(weight, Tensor) or _device_of(module).type == "meta":
             raise BaseModelError(

@@ -221,7 +221,9 @@ def _adapter(adapter: Adapter, modules: dict[str, UpdateFigures]) -> AdapterFigu
         weight=adapter.weight,
         base_model=adapter.base_model,
         task_type=adapter.task_type,
-        stored=None if adapter.path is None else read_stored_form(adapter.path, leave_out=adapter.leave_out),
+        stored=None
+        if adapter.path is None
+        else read_stored_form(adapter.plain_path or adapter.path, leave_out=adapter.leave_out),
         left_out=(*adapter.left_out, *(weight.key for weight in adapter.whole.values())),
         modules=modules,
     )

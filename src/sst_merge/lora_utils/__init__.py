@@ -6,6 +6,8 @@ from .base_index import BaseModelIndex
 from .base_names import exists_here, hub_id, written_base
 from .base_weights import BaseWeights
 from .checks import check_against_base, check_compatible, check_distinct
+from .conversion import Conversion, Converted, ConvertedModule
+from .convolutions import Conv1dLayerKind, Conv2dLayerKind, Conv3dLayerKind
 from .copies import true_copies
 from .factors import LoraFactors
 from .header import natural_key
@@ -32,6 +34,12 @@ __all__ = [
     "BaseWeights",
     "LINEAR",
     "Conv1DKind",
+    "Conv1dLayerKind",
+    "Conv2dLayerKind",
+    "Conv3dLayerKind",
+    "Conversion",
+    "Converted",
+    "ConvertedModule",
     "EmbeddingKind",
     "FileForm",
     "LinearKind",

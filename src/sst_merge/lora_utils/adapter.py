@@ -15,8 +15,11 @@ from ..errors import AdapterError
 from ..files import file_sha256
 from ..reading import reads
 from ..texts import counted
+from .conversion import Conversion, Converted
 from .factors import LoraFactors
+from .folders import PICKLE_NAME
 from .header import WEIGHTS_NAME, ModuleLayout, natural_key, read_header
+from .kinds import is_plain, plain_folder
 from .layouts import ModuleKind
 from .opening import fitting_task_type
 from .places import adapter_place
@@ -28,6 +31,7 @@ from .writing import Ranks, write_adapter
 __all__ = ["Adapter", "Role", "adapter_fingerprints"]
 
 Role = Literal["utility", "safety"]
+_AS_IT_IS = Conversion()
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,8 @@ class Adapter:
         leave_out: names of modules that it was loaded without.
         origin: repository and commit of the hub that it was fetched from, or None.
         is_fetched: False where its weights stayed on the hub (``headers_only``), so that no value can be read.
+        plain_path: folder in which it lies as a plain LoRA: ``path``, unless it was of another kind.
+        converted: what it was, where it was of another kind.
 
     Raises:
         AdapterError: unknown role, or a weight that is not finite.
@@ -83,6 +89,8 @@ class Adapter:
     _source: Source = field(repr=False)
     origin: HubOrigin | None = None
     is_fetched: bool = True
+    plain_path: Path | None = None
+    converted: Converted | None = None
 
     def __post_init__(self) -> None:
         if self.role not in get_args(Role):
@@ -103,8 +111,12 @@ class Adapter:
         leave_out: Collection[str] = (),
         headers_only: bool = False,
         looked_at: Path | None = None,
+        conversion: Conversion = _AS_IT_IS,
     ) -> "Adapter":
         """Open a PEFT LoRA folder; reads its configuration and the header of its safetensors file.
+
+        An adapter of another kind (:mod:`.kinds`) is turned into a plain LoRA first, aside, for which its values are
+        read.
 
         Args:
             path: the folder; a ``str`` may also name a repository of the hub (``user/name``, ``user/name@revision``,
@@ -118,12 +130,19 @@ class Adapter:
             headers_only: leave the weights of a repository on the hub: everything but values can be asked. An adapter
                 with whole weights is fetched all the same, because what is done with them depends on their values.
             looked_at: where a folder of the repository's name was looked for before, for messages.
+            conversion: what may be done to read an adapter that is no plain LoRA.
 
         Raises:
-            AdapterError: anything under which ΔW = s·B·A would not be exact (:mod:`.settings`, :mod:`.header`).
+            AdapterError: anything under which ΔW = s·B·A would not be exact (:mod:`.settings`, :mod:`.header`), or that
+                cannot be made so (:mod:`.kinds`).
+            BaseModelError: an adapter of another kind needs its base, which cannot be read.
         """
-        place = adapter_place(path, weights=not headers_only, looked_at=looked_at)
-        folder = place.folder
+        pickles = conversion.allow_pickle
+        place = adapter_place(path, weights=not headers_only, looked_at=looked_at, allow_pickle=pickles)
+        if place.tensors is not None and not is_plain(place.folder, conversion):
+            place = adapter_place(path, allow_pickle=pickles)
+        plain = plain_folder(place.folder, conversion, drop_modules_to_save=drop_modules_to_save, leave_out=leave_out)
+        folder = plain.folder
         settings = read_settings(folder)
         header = read_header(
             folder, settings, drop_modules_to_save=drop_modules_to_save, leave_out=leave_out, tensors=place.tensors
@@ -136,14 +155,14 @@ class Adapter:
             name=short_name(path) if name is None else name,
             role=role,
             weight=weight,
-            path=folder,
+            path=place.folder,
             base_model=settings.base_model,
             task_type=settings.task_type,
             modules=tuple(header.modules),
-            left_out=header.left_out,
+            left_out=(*plain.left_out, *header.left_out),
             whole=MappingProxyType(dict(header.whole)),
             modules_to_save=names_held(settings.modules_to_save, header.whole),
-            notes=(*place.notes, *header.notes),
+            notes=(*place.notes, *plain.notes, *header.notes),
             leave_out=tuple(leave_out),
             _layouts=MappingProxyType({module: entry.layout for module, entry in header.modules.items()}),
             _source=FileSource(file, header.modules)
@@ -151,6 +170,8 @@ class Adapter:
             else RemoteSource(str(path), header.modules),
             origin=place.origin,
             is_fetched=place.tensors is None,
+            plain_path=folder,
+            converted=plain.converted,
         )
 
     @classmethod
@@ -395,4 +416,5 @@ def _owner(tensor: str) -> tuple[str, str]:
 
 def adapter_fingerprints(folder: Path) -> dict[str, str]:
     """File name → SHA-256 of the files of a PEFT folder that decide its ΔW."""
-    return {name: file_sha256(folder / name) for name in (CONFIG_NAME, WEIGHTS_NAME)}
+    weights = WEIGHTS_NAME if (folder / WEIGHTS_NAME).exists() or not (folder / PICKLE_NAME).exists() else PICKLE_NAME
+    return {name: file_sha256(folder / name) for name in (CONFIG_NAME, weights)}

@@ -111,6 +111,19 @@ class BaseWeights:
             stored: Tensor = handle.get_tensor(key).to(dtype)
         return kind.matrix(stored)
 
+    def bias(self, module: str, *, dtype: torch.dtype = torch.float32) -> Tensor:
+        """One module's bias, (d_out,).
+
+        Raises:
+            BaseModelError: the files hold none.
+        """
+        key = f"{self.key(module).removesuffix('weight')}bias"
+        if key not in self.files:
+            raise BaseModelError(f"{self.folder}: no tensor {key!r}, the bias of module {module!r}; {_AGAIN}")
+        with self._file_of(key) as handle:
+            stored: Tensor = handle.get_tensor(key).to(dtype)
+        return stored
+
     @contextmanager
     def _file_of(self, key: str) -> Iterator[Any]:
         file = self.folder / self.files[key]

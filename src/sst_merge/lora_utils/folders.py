@@ -9,10 +9,11 @@ from pathlib import Path
 
 from ..errors import AdapterError
 
-__all__ = ["CONFIG_NAME", "MLX_WAY_OUT", "WEIGHTS_NAME", "find_config", "find_weights", "no_weights"]
+__all__ = ["CONFIG_NAME", "MLX_WAY_OUT", "PICKLE_NAME", "WEIGHTS_NAME", "find_config", "find_weights", "no_weights"]
 
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
+PICKLE_NAME = "adapter_model.bin"
 MLX_WAY_OUT = (
     "its factors are transposed and its scale is another one; fuse it into its base with mlx_lm.fuse and extract a "
     "LoRA, or train with PEFT"
@@ -82,8 +83,9 @@ def no_weights(where: str, names: Collection[str]) -> str:
     pickles = fnmatch.filter(top, "*.bin")
     if pickles:
         return (
-            f"{where}: found {', '.join(pickles)} but no {WEIGHTS_NAME}; a pickle can run code and is never "
-            f"opened. Load the adapter with PEFT where you trust it and save it with safe_serialization=True"
+            f"{where}: found {', '.join(pickles)} but no {WEIGHTS_NAME}; a pickle can run code, and is opened only "
+            f"where it is called {PICKLE_NAME}, as tensors alone, with --allow-pickle (allow_pickle: true). Or load "
+            f"the adapter with PEFT where you trust it and save it with safe_serialization=True"
         )
     return f"{where}: no {WEIGHTS_NAME}{_other_kind(names)}; expected a folder written by PEFT's save_pretrained"
 

@@ -284,7 +284,8 @@ def _entry(
             + (
                 "(a piece of a DeepSpeed or FSDP save); gather the weights when saving"
                 if min(len(a_shape), len(b_shape)) < 2
-                else f"(convolutions are not supported). {how_to_leave_out([module], names)}"
+                else "or an ordinary convolution (those in groups are not supported). "
+                + how_to_leave_out([module], names)
             )
         )
     rank, scale = _rank_and_scale(file, module, names[module], a_shape[0], settings)

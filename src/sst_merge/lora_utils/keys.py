@@ -16,7 +16,7 @@ from .layouts import layer_kinds
 from .whole_weights import saved_part
 from .wrappers import PREFIX, plain_key
 
-__all__ = ["SortedKeys", "how_to_leave_out", "sort_keys", "stored_name"]
+__all__ = ["SortedKeys", "how_to_leave_out", "is_named", "sort_keys", "stored_name"]
 
 # Tensors of training-time variants that leave ΔW alone: MonteCLoRA's sampler, VeLoRA's projection.
 _TRAINING_ONLY = frozenset({"lora_monteclora_sampler", "lora_velora_embed"})
@@ -85,7 +85,7 @@ def sort_keys(
             )
         name = plain.removeprefix(PREFIX)
         match = factor_key.fullmatch(name)
-        if match is not None and _is_named(match["module"], leave_out):
+        if match is not None and is_named(match["module"], leave_out):
             left_out.append(key)
         elif match is not None and "base_layer" in match["module"].split("."):
             nested.setdefault(_outer(match["module"]), key)
@@ -100,9 +100,9 @@ def sort_keys(
             adapter_names.add(adapter_name)
         elif "lora_" not in name and name.endswith((".base_layer.weight", ".base_layer.bias")):
             module = name.rpartition(".base_layer.")[0]
-            if not _is_named(module, leave_out):
+            if not is_named(module, leave_out):
                 copies[key] = module
-            if drop_modules_to_save or _is_named(module, leave_out):
+            if drop_modules_to_save or is_named(module, leave_out):
                 left_out.append(key)
             else:
                 whole[name] = key
@@ -142,7 +142,7 @@ def how_to_leave_out(modules: Collection[str], others: Collection[str]) -> str:
     names = []
     for module in modules:
         end = module[match.end() :] if (match := re.match(r".*\.\d+\.", module)) else module
-        alone = any(_is_named(other, [end]) for other in kept) or sum(_is_named(m, [end]) for m in modules) == 1
+        alone = any(is_named(other, [end]) for other in kept) or sum(is_named(m, [end]) for m in modules) == 1
         names.append(module if alone else end)
     names = list(dict.fromkeys(names))
     what = "it" if len(modules) == 1 else "them"
@@ -150,7 +150,7 @@ def how_to_leave_out(modules: Collection[str], others: Collection[str]) -> str:
     return f"To read the rest without {what}: leave_out={names} ({flags})"
 
 
-def _is_named(module: str, names: Collection[str]) -> bool:
+def is_named(module: str, names: Collection[str]) -> bool:
     """Whether a module is one of some names, which may be ends of names, as in ``target_modules``."""
     outer = _outer(module)
     return any(outer == name or outer.endswith(f".{name}") for name in names)

@@ -58,6 +58,7 @@ class ModuleKind(ABC):
         fan_in_fan_out: PEFT's flag of that name as an adapter of such layers has it; None where it says nothing.
         can_have_bias: whether a LoRA can move a bias of the layer.
         reads_vectors: whether the inputs are vectors, which have second moments; otherwise they are row numbers.
+        sees_tokens: whether its positions are those of the text; of others calibration data say nothing token by token.
         dimensions: of the weight as the base stores it.
     """
 
@@ -67,6 +68,7 @@ class ModuleKind(ABC):
     fan_in_fan_out: ClassVar[bool | None] = None
     can_have_bias: ClassVar[bool] = True
     reads_vectors: ClassVar[bool] = True
+    sees_tokens: ClassVar[bool] = True
     dimensions: ClassVar[int] = 2
 
     def __str__(self) -> str:

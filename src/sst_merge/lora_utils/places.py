@@ -12,7 +12,7 @@ from ..data_loader.hub import HubOrigin, HubRepo, cached_snapshot, look_up, orig
 from ..data_loader.own_tokenizer import tokenizer_files
 from ..errors import AdapterError
 from ..hub_names import HubName, is_here
-from .folders import CONFIG_NAME, WEIGHTS_NAME, no_weights
+from .folders import CONFIG_NAME, PICKLE_NAME, WEIGHTS_NAME, no_weights
 
 __all__ = ["AdapterPlace", "adapter_place"]
 
@@ -38,7 +38,9 @@ class AdapterPlace:
     tensors: Tensors | None = None
 
 
-def adapter_place(reference: str | Path, *, weights: bool = True, looked_at: Path | None = None) -> AdapterPlace:
+def adapter_place(
+    reference: str | Path, *, weights: bool = True, looked_at: Path | None = None, allow_pickle: bool = False
+) -> AdapterPlace:
     """The folder of an adapter, fetched where it is a repository of the hub.
 
     A folder without an adapter of its own stands for the one below it, if there is just one.
@@ -48,6 +50,7 @@ def adapter_place(reference: str | Path, *, weights: bool = True, looked_at: Pat
             hub, and only where there is nothing of that name here.
         weights: fetch them too; else their header alone is read, unless they are in the cache already.
         looked_at: where a folder of that name was looked for before, for the message.
+        allow_pickle: fetch a pickle where there is nothing else.
 
     Raises:
         AdapterError: neither a folder here nor a repository with one adapter in it.
@@ -63,7 +66,7 @@ def adapter_place(reference: str | Path, *, weights: bool = True, looked_at: Pat
         where = "here" if looked_at is None else f"({looked_at.absolute()})"
         return AdapterError(f"{reference}: no such folder {where}, and on the hub: {said}")
 
-    return _on_hub(look_up(name, refusal), weights=weights)
+    return _on_hub(look_up(name, refusal), weights=weights, allow_pickle=allow_pickle)
 
 
 def _here(path: Path) -> AdapterPlace:
@@ -80,7 +83,7 @@ def _here(path: Path) -> AdapterPlace:
     return AdapterPlace(below, origin_of(below), (_taken(str(path), chosen),))
 
 
-def _on_hub(repo: HubRepo, *, weights: bool) -> AdapterPlace:
+def _on_hub(repo: HubRepo, *, weights: bool, allow_pickle: bool) -> AdapterPlace:
     asked = repo.name.subfolder
     start = f"{asked}/" if asked else ""
     below = [file.rpartition("/") for file in repo.inside(asked)]
@@ -95,11 +98,12 @@ def _on_hub(repo: HubRepo, *, weights: bool) -> AdapterPlace:
     folder = f"{start}{chosen}".rstrip("/")
     start = f"{folder}/" if folder else ""
     files = repo.inside(folder)
-    if WEIGHTS_NAME not in files and repo.reached:
+    pickled = allow_pickle and WEIGHTS_NAME not in files and PICKLE_NAME in files
+    if WEIGHTS_NAME not in files and repo.reached and not pickled:
         raise AdapterError(no_weights(f"{replace(repo.name, subfolder=folder)} at commit {repo.commit}", files))
     wanted = [f"{start}{file}" for file in (CONFIG_NAME, *tokenizer_files(files))]
-    file = f"{start}{WEIGHTS_NAME}"
-    here = weights or repo.is_cached(file)
+    file = f"{start}{PICKLE_NAME if pickled else WEIGHTS_NAME}"
+    here = weights or pickled or repo.is_cached(file)
     snapshot = repo.fetch([*wanted, file] if here else wanted)
     tensors = None if here else repo.header(file)
     return AdapterPlace(snapshot / folder, repo.origin(snapshot, folder), notes, tensors)

@@ -20,7 +20,15 @@ from .coverage import Coverage
 from .folders import CONFIG_NAME, MLX_WAY_OUT, find_config
 from .patterns import ModulePatterns
 
-__all__ = ["CONFIG_NAME", "TARGET_PARAMETERS", "LoraSettings", "RefusedField", "read_settings"]
+__all__ = [
+    "CONFIG_NAME",
+    "LEAVES_UPDATE_ALONE",
+    "TARGET_PARAMETERS",
+    "LoraSettings",
+    "RefusedField",
+    "base_changing_init",
+    "read_settings",
+]
 
 # Fields that pick modules (:mod:`.coverage`), steer training or describe; ΔW is in the tensors either way.
 # `velora_config` changes the backward pass only, `monteclora_config` samples during training only, and
@@ -38,6 +46,8 @@ _OTHERS = {
     *("loraplus_lr_ratio", "loraplus_lr_embedding", "lora_target_linear", "use_gradient_checkpointing"),
     *("transformers_version", "unsloth_version", "library_name", "_name_or_path", "autocast_adapter_dtype"),
 }
+LEAVES_UPDATE_ALONE = frozenset(_HARMLESS | _OTHERS)
+"""Fields that say nothing about ΔW, in the configuration of any kind of adapter."""
 _READ = {
     *("peft_type", "base_model_name_or_path", "task_type", "bias", "init_lora_weights", "modules_to_save"),
     *("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "fan_in_fan_out", "lora_bias"),
@@ -152,8 +162,18 @@ class LoraSettings:
         return ModulePatterns(self.alpha_pattern)
 
 
-def read_settings(folder: Path) -> LoraSettings:
+def base_changing_init(raw: Mapping[str, Any]) -> str | None:
+    """The initialisation of a configuration under which training moved the base weights, or None."""
+    init = raw.get("init_lora_weights", True)
+    return init if isinstance(init, str) and init.lower().startswith(_BASE_CHANGING_INITS) else None
+
+
+def read_settings(folder: Path, *, moved_base: bool = False) -> LoraSettings:
     """Read and judge a folder's adapter_config.json.
+
+    Args:
+        folder: of the adapter.
+        moved_base: let initialisations pass that moved the base; the caller then takes their first weights off.
 
     Raises:
         AdapterError: no such file, not JSON, not LoRA, or a field under which ΔW = s·B·A is not exact.
@@ -169,7 +189,7 @@ def read_settings(folder: Path) -> LoraSettings:
         raise AdapterError(f"{file}: written by mlx-lm, not by PEFT; {MLX_WAY_OUT}")
     if raw.get("peft_type") != "LORA":
         raise AdapterError(f"{file}: peft_type is {raw.get('peft_type')!r}, expected 'LORA'; {_RETRAIN}")
-    _refuse_variants(file, raw)
+    _refuse_variants(file, raw, moved_base=moved_base)
     return LoraSettings(
         r=_rank(file, "r", raw.get("r", 8)),
         alpha=_number(file, "lora_alpha", raw.get("lora_alpha", 8)),
@@ -188,14 +208,13 @@ def read_settings(folder: Path) -> LoraSettings:
     )
 
 
-def _refuse_variants(file: Path, raw: Mapping[str, Any]) -> None:
+def _refuse_variants(file: Path, raw: Mapping[str, Any], *, moved_base: bool) -> None:
     for field, refusal in _REFUSED.items():
         if raw.get(field):
             raise AdapterError(
                 f"{file}: {field} is {raw[field]!r}, expected it to be off: {refusal.reason}; {refusal.way_out}"
             )
-    init = raw.get("init_lora_weights", True)
-    if isinstance(init, str) and init.lower().startswith(_BASE_CHANGING_INITS):
+    if not moved_base and (init := base_changing_init(raw)) is not None:
         raise AdapterError(
             f"{file}: init_lora_weights is {init!r}, which changed the base weights, so ΔW is not relative to the base "
             f"on disk; expected an adapter relative to the plain base: save it with PEFT's "

@@ -58,6 +58,9 @@ class AdapterConfig(Section):
     role: Literal["utility", "safety"] = Field(default="utility", description="what it brings")
     weight: float = Field(default=1.0, description="factor in the merge")
     data: DataSource | None = Field(default=None, description="benign data of this adapter alone")
+    initial: PathOrHubName | None = Field(
+        default=None, description="the weights that its training began with, for PiSSA, OLoRA, CorDA and LoftQ"
+    )
     _written: str = PrivateAttr(default="")
 
     @model_validator(mode="wrap")
@@ -198,6 +201,18 @@ class MergeConfig(BaseAccessFields):
     drop_modules_to_save: bool = Field(default=False, description="leave whole trained weights of the adapters out")
     leave_out: tuple[str, ...] = Field(
         default=(), description="modules of the adapters to leave out, by name or end of name; repeatable"
+    )
+    convert_rank: int | None = Field(
+        default=None,
+        ge=1,
+        description="rank of adapters that are no LoRA and are read as one (DoRA, IA3, ...); by default as "
+        "many as convert_lost needs",
+    )
+    convert_lost: float = Field(
+        default=0.01,
+        ge=0.0,
+        le=1.0,
+        description="largest share of a module's update that reading it as a LoRA may lose",
     )
     modules_to_save_from: str | None = Field(
         default=None, description="adapter whose whole trained weights are written where several disagree"
