@@ -1,6 +1,7 @@
 """``sst-merge``: the group of commands; each lives in its own file and is imported when it is called."""
 
 import errno
+import os
 import signal
 import sys
 from types import ModuleType
@@ -79,6 +80,8 @@ class _LazyGroup(CommandGroup):
         words = list(args)
         context = super().make_context(info_name, args, parent, **extra)
         remember_words(context, words)
+        if os.environ.get("NO_COLOR"):
+            context.color = False  # the tables' library looks for itself
         return context
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -14,6 +14,7 @@ from .._version import __version__
 from ..files import atomic_file
 from ..measures.resampling import reduction
 from ..measures.sweeps import MatchedSweep, SeedSweep, seed_sweeps
+from ..narrow import print_fitted
 from ..reporting import (
     YOUR_OWN,
     DemoPage,
@@ -114,7 +115,11 @@ def run_demo(out: Path, seed: int = 0, quick: bool = False, *, bars: bool = True
         found = _measure(progress, setup, out / "merged", size)
     sweeps = found.sweeps()
     rows = _rows(found, sweeps)
-    console.print(rich_table(rows, COLUMNS, title=f"{SKILL} + safety, {size.test} test prompts per measure"))
+    print_fitted(
+        rich_table(rows, COLUMNS, title=f"{SKILL} + safety, {size.test} test prompts per measure"),
+        console,
+        intervals=str(out / "index.html"),
+    )
     svg = _plot(out, found)
     summary = _summary(found, sweeps)
     seconds = time.perf_counter() - started
@@ -286,12 +291,20 @@ def _summary(found: _Measured, sweeps: Mapping[str, SeedSweep]) -> str:
 
 
 def _progress_bar(console: "Console") -> "Progress":
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        TimeRemainingColumn(),
         console=console,
     )
