@@ -13,6 +13,7 @@ from .._version import __version__
 from ..errors import SSTMergeError
 from .console import say_error, warn
 from .groups import CommandGroup
+from .libraries import hush_libraries
 from .voice import remember_words, voice, with_voice
 
 __all__ = ["cli", "main"]
@@ -137,6 +138,7 @@ def main() -> None:
             reconfigure(errors="replace")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
+    hush_libraries(sys.argv[1:])
     cli(prog_name="sst-merge")
 
 
