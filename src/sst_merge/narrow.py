@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
 __all__ = ["best_marked", "fitted", "print_fitted"]
@@ -114,11 +114,11 @@ def _length(text: str) -> int:
     return cell_len(text)
 
 
-def _longest_word(column: "object") -> int:
+def _longest_word(column: "Column") -> int:
     """Room that a column needs: of its longest word, or interval, which is not broken either."""
     words = [
         word
-        for cell in (column.header, *column.cells)  # type: ignore[attr-defined]
+        for cell in (column.header, *column.cells)
         for line in str(cell).split("\n")
         for word in ([line] if _INTERVAL.fullmatch(f"0 {line}") else line.split())
     ]

@@ -83,6 +83,10 @@ def test_a_report_that_says_little_has_few_pictures(seen_report: dict[str, Any],
         == []
     )
     assert most_changed(seen_report | {"modules": {}}) is None
+    # Another method may mean something else by the same words.
+    others = seen_report | {"method": "others", "method_report": {"path": "a/b", "by_module": 3, "spectrum": [1]}}
+    assert [shown.title for shown in merge_pictures(others)] == ["Rank of what was written"]
+    assert "a/b" in merge_page(others)
 
 
 def test_the_svg_alone_says_every_figure(seen_report: dict[str, Any], read_page: Any, plain: None) -> None:

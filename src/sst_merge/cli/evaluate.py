@@ -203,7 +203,7 @@ def _print(run: "EvaluationRun", *, compared: bool) -> None:
             cells = best_marked([*map(figure_cell, figures)], values, higher=_higher_is_better(suite, score))
             rows.append([suite, score, str(n), *cells])
     where = str(run.out / "index.html")
-    title = "Means with 95 % intervals; * the best of the row, as far as the intervals tell"
+    title = "Means with 95 % intervals; * the best of its row"
     print_table(title, ["suite", "score", "n", *summary.models], rows, intervals=where)
     tables = [tax_table(summary)] if summary.taxes else []
     if compared and summary.reference is not None:

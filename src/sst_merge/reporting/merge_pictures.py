@@ -39,7 +39,7 @@ def merge_pictures(report: Mapping[str, Any]) -> list[Shown]:
     Args:
         report: contents of a ``merge_report.json``.
     """
-    said: Mapping[str, Any] = report.get("method_report") or {}
+    said = _said(report)
     found: list[Shown | None] = [
         _spectrum(said),
         budget_path(report, said),
@@ -57,11 +57,12 @@ def most_changed(report: Mapping[str, Any]) -> MostChanged | None:
     modules = report["modules"]
     if not modules:
         return None
-    moved = {m: of["moved"] for m, of in (report.get("method_report", {}).get("by_module") or {}).items()}
+    moved = {m: of["moved"] for m, of in (_said(report).get("by_module") or {}).items()}
     sizes: Mapping[str, float] = moved or {module: of["norm"] for module, of in modules.items()}
     first = sorted(sizes, key=lambda module: -sizes[module])[:_MOST]
     total, longest = sum(size**2 for size in sizes.values()) or 1.0, max(sizes.values()) or 1.0
-    what = "‖M − M_U‖, moved beyond the skills" if moved else "‖ΔW‖"
+    refined = ", before refinement" if report["options"].get("refine") else ""
+    what = f"‖M − M_U‖, moved beyond the skills{refined}" if moved else "‖ΔW‖"
     return MostChanged(
         f"The {len(first)} most changed of {len(sizes)} modules",
         ("Module", what, "Share of all, of squares"),
@@ -70,18 +71,25 @@ def most_changed(report: Mapping[str, Any]) -> MostChanged | None:
     )
 
 
-def not_pictured(said: Mapping[str, Any]) -> dict[str, Any]:
-    """A method's report without the parts that are pictures, and too long for a table."""
-    found = {name: value for name, value in said.items() if name not in _PICTURED[""]}
+def not_pictured(report: Mapping[str, Any]) -> dict[str, Any]:
+    """What a method says of its work, without the parts that are pictures, and too long for a table."""
+    if not _said(report):
+        return dict(report.get("method_report") or {})
+    found = {name: value for name, value in _said(report).items() if name not in _PICTURED[""]}
     for name in found.keys() & _PICTURED.keys():
         if isinstance(found[name], Mapping):
             found[name] = {key: value for key, value in found[name].items() if key not in _PICTURED[name]}
     return found
 
 
+def _said(report: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What SST-Merge says of its work; nothing of other methods, whose words may mean something else."""
+    return (report.get("method_report") or {}) if report["method"] == "sst" else {}
+
+
 def _spectrum(said: Mapping[str, Any]) -> Shown | None:
     seen = said.get("spectrum")
-    if not seen or max(seen["eigenvalues"]) <= 0:
+    if not seen or max(seen["eigenvalues"], default=0.0) <= 0:
         return None
     values, passed, count = seen["eigenvalues"], seen["passed"], seen["directions"]
     last = max(len(values) - 1, 1)

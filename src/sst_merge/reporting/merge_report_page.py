@@ -62,7 +62,7 @@ def merge_page(report: Mapping[str, Any]) -> str:
     if report.get("calibration"):
         used = [(name, data["samples"], data["sha256"]) for name, data in report["calibration"].items()]
         tables.append(PageTable(caption="Calibration data", columns=("Data", "Samples", "SHA-256"), rows=used))
-    if said := not_pictured(report.get("method_report") or {}):
+    if said := not_pictured(report):
         rows = option_rows(said)
         tables.append(PageTable(caption="What the method says about its work", columns=("Figure", "Value"), rows=rows))
     tables.append(PageTable(caption=f"Merged modules ({len(modules)})", columns=columns, rows=figures))
