@@ -211,8 +211,8 @@ def _print(run: "EvaluationRun", *, compared: bool) -> None:
         main = tuple(found for found in summary.comparisons if (found.suite, found.score) in shown)
         tables.append(comparison_table(replace(summary, comparisons=main)))
     for table in tables:
-        cells = [[cell_text(cell) for cell in row] for row in table.rows]
-        print_table(table.caption, table.columns, cells, intervals=where)
+        texts = [[cell_text(cell) for cell in row] for row in table.rows]
+        print_table(table.caption, table.columns, texts, intervals=where)
     if summary.left_out:
         counts = ", ".join(f"{suite} {count}" for suite, count in summary.left_out.items())
         say(f"rows left out because a merge was calibrated on them: {counts}")

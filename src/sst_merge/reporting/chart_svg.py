@@ -92,8 +92,8 @@ def axis_ticks(low: float, high: float, *, log: bool) -> list[tuple[float, str]]
     """Round values within an axis, and how they are written."""
     if log:
         first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
-        step = max(1, math.ceil((last - first + 1) / 7))
-        found = [(10.0**n, "10" + str(n).translate(_UPPER)) for n in range(first, last + 1, step)]
+        every = max(1, math.ceil((last - first + 1) / 7))
+        found = [(10.0**n, "10" + str(n).translate(_UPPER)) for n in range(first, last + 1, every)]
         return found if len(found) > 1 else [(low, f"{low:.3g}"), (high, f"{high:.3g}")]
     rough = (high - low) / 5
     size = 10.0 ** math.floor(math.log10(rough))
