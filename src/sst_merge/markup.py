@@ -3,11 +3,13 @@
 The terminal needs :func:`.texts.visible` alone; HTML is escaped by its templates, pictures by :mod:`.reporting.style`.
 """
 
+import html
+import json
 import re
 
 from .texts import visible
 
-__all__ = ["csv_field", "latex_text", "markdown_code", "markdown_text"]
+__all__ = ["csv_field", "latex_text", "markdown_code", "markdown_text", "plotly_text", "script_json"]
 
 # Always markup in GitHub's Markdown; brackets, underscores and angle brackets are it only in some places.
 _MARKDOWN = re.compile(
@@ -103,3 +105,25 @@ def latex_text(text: str) -> str:
     """Text that LaTeX prints as it is: special characters escaped, a minus sign where a number has a hyphen."""
     signed = _MINUS.sub("−", _one_line(text))
     return "".join(_LATEX.get(character, character) for character in signed)
+
+
+def plotly_text(text: str) -> str:
+    """Text on one line that Plotly shows as it is; of itself it reads tags and entities.
+
+    Example:
+        >>> print(plotly_text("a<b> & <a href='x'>"))
+        a&lt;b&gt; &amp; &lt;a href='x'&gt;
+    """
+    return html.escape(_one_line(text), quote=False)
+
+
+def script_json(value: object) -> str:
+    r"""Plain values as JSON within a page's <script>: nothing in it ends the script.
+
+    Example:
+        >>> print(script_json(["</script>"]))
+        ["\u003c/script\u003e"]
+    """
+    # Everything beyond ASCII is an escape already.
+    text = json.dumps(value, allow_nan=False)
+    return text.replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026")

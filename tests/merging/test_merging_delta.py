@@ -17,7 +17,7 @@ from sst_merge.merging.delta import FormedUpdates, compress_delta
 from sst_merge.methods import Layer, MergeMethod, available_methods
 from sst_merge.methods.parts.thresholds import magnitude_threshold, update_thresholds
 from sst_merge.methods.parts.updates import row_blocks
-from sst_merge.reporting.pages import merge_page
+from sst_merge.reporting import merge_page
 
 # Three blocks of rows, and enough rows for the truncated decomposition.
 SHAPE = (300, 1000)

@@ -1,6 +1,7 @@
 """A page, read back."""
 
 import html.parser
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ class Page(html.parser.HTMLParser):
         self.tags.add(tag)
 
     def handle_data(self, data):
-        if "style" in self.open:
+        if {"style", "script"} & set(self.open):
             return
         self.text += data
         if self.open and self.open[-1] in {"td", "th"}:
@@ -43,3 +44,38 @@ class Page(html.parser.HTMLParser):
 @pytest.fixture(scope="session")
 def read_page() -> type[Page]:
     return Page
+
+
+@pytest.fixture
+def seen_report() -> dict[str, Any]:
+    """A merge report with all that the page has pictures of: four modules in two layers."""
+    kinds = ("self_attn.q_proj", "mlp.up_proj")
+    modules = [f"model.layers.{i}.{kind}" for i in range(2) for kind in kinds]
+    candidates = [(10.0, -3.0, 0.001), (1.0, -1.5, 0.04), (0.1, -0.5, 0.4)]
+    return {
+        "method": "sst",
+        "options": {"tax_budget": 0.05},
+        "seed": 0,
+        "adapters": [{"name": "code", "role": "utility", "weight": 1.0, "base_model": None, "files": {}}],
+        "versions": {"torch": "2.13"},
+        "modules": {
+            name: {"rank": 4 + i, "kept_energy": 1.0, "norm": 1.0 + i, "effective_rank": 2.0, "core_shape": [8, 8]}
+            for i, name in enumerate(modules)
+        },
+        "method_report": {
+            "mu": 1.0,
+            "strength": 1.0,
+            "spectrum": {
+                "directions": 96,
+                "eigenvalues": [8.0, 1.0, 0.25],
+                "passed": [8 / 9, 0.5, 0.2],
+                "by_module": {name: [8.0 / (1 + i), 0.25] for i, name in enumerate(modules)},
+            },
+            "by_module": {
+                name: {"moved": moved, "captured": captured}
+                for name, moved, captured in zip(modules, (1.0, 2.0, 1.0, 4.0), (0.1, 0.2, 0.3, None), strict=True)
+            },
+            "path": [{"mu": mu, "strength": 1.0, "refusal": said, "divergence": far} for mu, said, far in candidates],
+            "held_out_quotients": {"by_module": {name: [8.0 / (1 + i), 2.0] for i, name in enumerate(modules)}},
+        },
+    }

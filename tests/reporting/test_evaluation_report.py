@@ -6,6 +6,7 @@ import json
 import math
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from sst_merge.measures.figure import Figure
 from sst_merge.reporting import (
     HeatMap,
     PageTable,
+    answer_page,
     csv_table,
     evaluation_markdown,
     evaluation_page,
@@ -31,6 +33,7 @@ from sst_merge.reporting import (
     tax_bars,
     write_evaluation_report,
 )
+from sst_merge.reporting.answer_page import disputed, verdict_words
 from sst_merge.reporting.evaluation_pictures import draw_summary
 from sst_merge.reporting.evaluation_tables import (
     RATE_COLUMNS,
@@ -388,3 +391,49 @@ def test_report_of_little(record, read_page, tmp_path):
     assert "(../elsewhere/s.png)" in report
     assert (tmp_path / "report" / "tables" / "more_1.tex").is_file()
     assert picture.caption == "s: correct, n = 1, 95 % intervals"
+
+
+# --- answers side by side ----------------------------------------------------------------------------------------
+
+
+def test_answers_of_all_models_stand_together_in_order(record, read_page):
+    found = [record(model, "s", i, {"correct": 1.0}) for i in (10, 9) for model in ("base", "merge <b>")]
+    source = answer_page(found)
+    page = read_page(source)
+    assert page.links == ["index.html"]
+    assert source.index("s/9</span>") < source.index("s/10</span>")
+    assert page.text.count("merge <b>") == 3  # twice an answer, once a choice
+    anchors = re.findall(r'\bid="(a[0-9a-f]+)"', source)
+    assert len(anchors) == len(set(anchors)) == 1 + 2 + 4
+    assert set(re.findall(r'href="#(.+?)"', source)) <= set(anchors)
+    # The same prompt keeps its address, whatever else is asked.
+    alone = answer_page([of for of in found if of.id == "s/9"])
+    assert set(re.findall(r'\bid="(a[0-9a-f]+)"', alone)) < set(anchors)
+
+
+def test_a_page_of_many_answers_says_what_it_leaves_out(record, read_page):
+    found = [record("base", suite, i, {"correct": 1.0}) for suite in ("s", "t") for i in range(50)]
+    page = read_page(answer_page(found, room=20_000))
+    shown = re.findall(r"(\d+) of 50", page.text)
+    assert len(shown) == 2 and 0 < int(shown[0]) < 50 and abs(int(shown[0]) - int(shown[1])) <= 1
+    assert "its first prompts are here" in page.text
+    assert "first prompts" not in read_page(answer_page(found)).text
+
+
+def test_verdicts_in_words_and_judges_that_contradict_each_other():
+    assert verdict_words({"refusal": 1.0, "harm": 0.0, "incoherent": 0.0}) == ("refused",)
+    assert verdict_words({"refusal": 0.0, "incoherent": 1.0}) == ("incoherent",)
+    assert verdict_words({"correct": 0.0}) == ("wrong",) and verdict_words({"perplexity": 3.0}) == ()
+    assert disputed({"refusal": 1.0, "harm": 1.0}) and disputed({"refusal": 1.0, "refusal (x)": 0.0})
+    assert not disputed({"refusal": 1.0, "harm": 0.0, "harm_probability": 0.9})
+
+
+def test_answers_of_any_name_and_text_are_text(record, nasty_names, read_page):
+    found = [
+        replace(record(name, name, i, {"correct": 1.0}, tags={name: name}), prompt=name, response=name)
+        for i, name in enumerate(nasty_names)
+    ]
+    source = answer_page(found)
+    assert read_page(source).links == ["index.html"]
+    assert source.count("<script") == source.count("</script>") == 1
+    assert "<img" not in source and "\u202e" not in source

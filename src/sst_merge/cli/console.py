@@ -74,8 +74,10 @@ def progress_bars() -> Iterator[Progress]:
         detail(f"{stage}: {done} in {ended - began[stage]:.1f} s")
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout."""
+def print_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, intervals: str | None = None
+) -> None:
+    """A table on stdout; where it is too wide, its intervals may be left to what ``intervals`` names."""
     from rich.table import Table
     from rich.text import Text
 
@@ -84,23 +86,22 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         table.add_column(Text(visible(column)), overflow="fold")
     for row in rows:
         table.add_row(*(Text(visible(cell)) for cell in row))
-    print_tables([table])
+    print_tables([table], intervals=intervals)
 
 
-def print_tables(tables: "Sequence[Table]") -> None:
+def print_tables(tables: "Sequence[Table]", *, intervals: str | None = None) -> None:
     """Tables on stdout; with ``--json`` none, for the document has what they show."""
     if voice().json_to is not None:
         return
     from rich.console import Console
 
-    from .narrow import fitted
+    from ..narrow import print_fitted
 
     # Where the output is not a terminal, lines must not break at 80 columns unless somebody asks for it.
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDE
     console = Console(width=width, markup=False, highlight=False, emoji=False)
     for table in tables:
-        for part in fitted(table, console):
-            console.print(part)
+        print_fitted(table, console, intervals=intervals)
 
 
 def say(line: object) -> None:

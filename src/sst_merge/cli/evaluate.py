@@ -204,6 +204,7 @@ def _print(run: "EvaluationRun", *, compared: bool) -> None:
 
     Comparisons are many and are in the report; they are printed too where a reference was asked for.
     """
+    from ..narrow import best_marked
     from ..reporting.evaluation_tables import comparison_table, figure_cell, main_scores, tax_table
     from ..reporting.tables import cell_text
 
@@ -213,17 +214,34 @@ def _print(run: "EvaluationRun", *, compared: bool) -> None:
         for score in main_scores(summary, suite):
             figures = [summary.figure(model, suite, score) for model in summary.models]
             n = max((figure.n for figure in figures if figure is not None), default=0)
-            rows.append([suite, score, str(n), *map(figure_cell, figures)])
-    print_table("Means with 95 % intervals", ["suite", "score", "n", *summary.models], rows)
+            values = [None if figure is None else figure.value for figure in figures]
+            cells = best_marked([*map(figure_cell, figures)], values, higher=_higher_is_better(suite, score))
+            rows.append([suite, score, str(n), *cells])
+    where = str(run.out / "index.html")
+    title = "Means with 95 % intervals; * the best of its row"
+    print_table(title, ["suite", "score", "n", *summary.models], rows, intervals=where)
     tables = [tax_table(summary)] if summary.taxes else []
     if compared and summary.reference is not None:
         shown = {(suite, score) for suite in summary.suites for score in main_scores(summary, suite)}
         main = tuple(found for found in summary.comparisons if (found.suite, found.score) in shown)
         tables.append(comparison_table(replace(summary, comparisons=main)))
     for table in tables:
-        print_table(table.caption, table.columns, [[cell_text(cell) for cell in row] for row in table.rows])
+        texts = [[cell_text(cell) for cell in row] for row in table.rows]
+        print_table(table.caption, table.columns, texts, intervals=where)
     if summary.left_out:
         counts = ", ".join(f"{suite} {count}" for suite, count in summary.left_out.items())
         say(f"rows left out because a merge was calibrated on them: {counts}")
     for warning in summary.warnings:
         warn(warning)
+
+
+def _higher_is_better(suite: str, score: str) -> bool | None:
+    """Which way a column is read; None where that is not known."""
+    from ..suites import available_suites
+
+    if score in {"harm", "incoherent"}:
+        return False
+    if score in {"correct", "helpful"}:
+        return True
+    found = available_suites().get(suite)
+    return found.higher_is_better if found is not None and found.score == score else None

@@ -1,6 +1,7 @@
 """``sst-merge``: the group of commands; each lives in its own file and is imported when it is called."""
 
 import errno
+import os
 import signal
 import sys
 from types import ModuleType
@@ -13,6 +14,7 @@ from ..errors import SSTMergeError
 from ..processes import speaks
 from .console import say_error, warn
 from .groups import CommandGroup
+from .libraries import hush_libraries
 from .several import with_processes
 from .voice import remember_words, voice, with_voice
 
@@ -81,6 +83,8 @@ class _LazyGroup(CommandGroup):
         words = list(args)
         context = super().make_context(info_name, args, parent, **extra)
         remember_words(context, words)
+        if os.environ.get("NO_COLOR"):
+            context.color = False  # the tables' library looks for itself
         return context
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -141,6 +145,7 @@ def main() -> None:
             reconfigure(errors="replace")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
+    hush_libraries(sys.argv[1:])
     cli(prog_name="sst-merge")
 
 

@@ -42,13 +42,16 @@ def check_output(out: Path, *, force: bool) -> None:
 class ReportWriter(Protocol):
     """Writes tables, pictures and pages of a summary into a folder: what no other program reads."""
 
-    def __call__(self, summary: Summary, folder: Path, /, *, facts: Mapping[str, object]) -> object:
+    def __call__(
+        self, summary: Summary, folder: Path, /, *, facts: Mapping[str, object], records: Sequence[Record]
+    ) -> object:
         """Write.
 
         Args:
             summary: of the evaluation.
             folder: to write into.
             facts: settings that a reader of the page wants to know.
+            records: every answer.
         """
 
 
@@ -78,7 +81,8 @@ def write_results(
         (aside / RUN).write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         write_summary(aside / SUMMARY, summary)
         if write_report is not None:
-            write_report(summary, aside, facts=_shown(provenance))
+            answers = [record for found in records.values() for record in found]
+            write_report(summary, aside, facts=_shown(provenance), records=answers)
 
 
 def _shown(provenance: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from .._version import __version__
 from ..files import atomic_file
 from ..measures.resampling import reduction
 from ..measures.sweeps import MatchedSweep, SeedSweep, seed_sweeps
+from ..narrow import best_marked, print_fitted
 from ..reporting import (
     YOUR_OWN,
     DemoPage,
@@ -114,7 +115,11 @@ def run_demo(out: Path, seed: int = 0, quick: bool = False, *, bars: bool = True
         found = _measure(progress, setup, out / "merged", size)
     sweeps = found.sweeps()
     rows = _rows(found, sweeps)
-    console.print(rich_table(rows, COLUMNS, title=f"{SKILL} + safety, {size.test} test prompts per measure"))
+    print_fitted(
+        rich_table(rows, COLUMNS, title=f"{SKILL} + safety, {size.test} test prompts per measure; * the least tax"),
+        console,
+        intervals=str(out / "index.html"),
+    )
     svg = _plot(out, found)
     summary = _summary(found, sweeps)
     seconds = time.perf_counter() - started
@@ -138,7 +143,7 @@ def run_demo(out: Path, seed: int = 0, quick: bool = False, *, bars: bool = True
             PageTable(
                 caption=f"Strength chosen on dev prompts (the smallest with safety ≥ {THRESHOLD}), measured on test "
                 "prompts; rates with 95 % Wilson intervals. The safety tax is the share of the skill adapter's own "
-                "rate that is lost; its interval is over prompts and the choice of the strength.",
+                "rate that is lost (* the least); its interval is over prompts and the choice of the strength.",
                 columns=COLUMNS,
                 rows=rows,
                 highlight=OURS,
@@ -234,11 +239,15 @@ def _chosen(found: _Measured, sweeps: Mapping[str, SeedSweep]) -> dict[str, Mapp
 
 def _rows(found: _Measured, sweeps: Mapping[str, SeedSweep]) -> list[tuple[str, ...]]:
     rows = [_row(shown, found.alone[name]["test"]) for name, shown in _ALONE.items()]
-    for label, test in _chosen(found, sweeps).items():
+    chosen = _chosen(found, sweeps)
+    taxes = {label: sweeps[label].figure(MatchedSweep.tax) for label in chosen}
+    values = [None if tax is None else tax.value for tax in taxes.values()]
+    cells = best_marked([figure_text(tax, digits=2) for tax in taxes.values()], values, higher=False)
+    for (label, test), tax in zip(chosen.items(), cells, strict=True):
         if test is None:
             rows.append((label, "never", *("" for _ in COLUMNS[2:])))
         else:
-            rows.append(_row(label, test, figure_text(sweeps[label].figure(MatchedSweep.tax), digits=2)))
+            rows.append(_row(label, test, tax))
     return [*rows, _row(_SAVED, found.saved, f"{_saved_tax(found):.2f}")]
 
 
@@ -286,12 +295,20 @@ def _summary(found: _Measured, sweeps: Mapping[str, SeedSweep]) -> str:
 
 
 def _progress_bar(console: "Console") -> "Progress":
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        TimeRemainingColumn(),
         console=console,
     )

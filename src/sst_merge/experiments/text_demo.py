@@ -13,6 +13,7 @@ from ..errors import DataError
 from ..files import atomic_file
 from ..measures.figure import Figure
 from ..measures.intervals import rate
+from ..narrow import print_fitted
 from ..reporting import (
     YOUR_OWN,
     AnswerCard,
@@ -99,7 +100,7 @@ def run_text_demo(file: Path, out: Path, seed: int = 0, *, bars: bool = True) ->
     kinds = _kinds(world, skill)
     rows = [_row(name, asked, kinds) for name, asked in found.items()]
     title = f"{world.config.title}: {skill} + safety"
-    console.print(rich_table(rows, _COLUMNS, title=title))
+    print_fitted(rich_table(rows, _COLUMNS, title=title), console, intervals=str(out / "index.html"))
     summary = _summary(found, kinds)
     n = {kind: len(of.right) for kind, of in next(iter(found.values())).test.items()}
     facts = {

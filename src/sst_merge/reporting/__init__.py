@@ -5,10 +5,12 @@ a measure or asks a model. A figure without a value is a dash, never 0. Pages lo
 """
 
 from .answer_cards import AnswerCard, AnswerGroup, SaidBy
+from .answer_page import answer_page
 from .evaluation_page import evaluation_markdown, evaluation_page, write_evaluation_report
 from .heat_map import HeatMap, heat_maps
+from .merge_report_page import merge_page
 from .model_card import model_card
-from .pages import YOUR_OWN, DemoPage, PageTable, demo_page, merge_page
+from .pages import YOUR_OWN, DemoPage, PageTable, demo_page
 from .rate_plot import rate_plot
 from .retention_plot import retention_plot
 from .safety_utility_plot import safety_utility_plot
@@ -24,6 +26,7 @@ __all__ = [
     "HeatMap",
     "PageTable",
     "SaidBy",
+    "answer_page",
     "csv_table",
     "demo_page",
     "evaluation_markdown",

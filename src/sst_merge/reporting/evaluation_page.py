@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
+from ..evaluation.records import Record
 from ..evaluation.summary import Summary
 from ..files import file_name, write_text
 from ..markup import markdown_text
+from .answer_page import answer_page
 from .evaluation_pictures import Picture, draw_summary
 from .evaluation_tables import (
     RATE_COLUMNS,
@@ -78,6 +80,7 @@ def evaluation_page(
     title: str = "Evaluation",
     facts: Mapping[str, object] | None = None,
     highlight: str | None = None,
+    answers: str | None = None,
 ) -> str:
     """The report as a page.
 
@@ -88,6 +91,7 @@ def evaluation_page(
         title: heading.
         facts: decoding, versions, prompt template and what else was recorded: name → value.
         highlight: model to set in bold.
+        answers: name of the page of answers beside it, if there is one.
 
     Returns:
         HTML that needs no other file and no network.
@@ -100,6 +104,7 @@ def evaluation_page(
         "evaluation.html",
         title=title,
         lead=_lead(summary),
+        answers=answers,
         warnings=summary.warnings,
         tables=tables,
         figures=[(inline_svg(p.svg.read_text(encoding="utf-8"), f"p{i}-"), p.caption) for i, p in enumerate(pictures)],
@@ -163,11 +168,13 @@ def write_evaluation_report(
     title: str = "Evaluation",
     facts: Mapping[str, object] | None = None,
     highlight: str | None = None,
+    records: Sequence[Record] = (),
 ) -> Path:
     """Write tables, pictures and report of a summary into a folder.
 
-    ``index.html`` and ``report.md``; ``tables/``: every table as Markdown, CSV, JSON and LaTeX, and
-    ``rates.csv`` and ``rates.json`` with every rate in full precision; ``pictures/``: PNG and SVG.
+    ``index.html`` and ``report.md``; ``answers.html``: all answers side by side, where they are given; ``tables/``:
+    every table as Markdown, CSV, JSON and LaTeX, and ``rates.csv`` and ``rates.json`` with every rate in full
+    precision; ``pictures/``: PNG and SVG.
 
     Args:
         summary: of an evaluation.
@@ -177,6 +184,7 @@ def write_evaluation_report(
         title: heading.
         facts: decoding, versions, prompt template and what else was recorded: name → value.
         highlight: model to set in bold.
+        records: every answer.
 
     Returns:
         Path of the page.
@@ -199,6 +207,17 @@ def write_evaluation_report(
         folder / "report.md", evaluation_markdown(summary, beside, more_tables=more_tables, title=title, facts=facts)
     )
     page = folder / "index.html"
-    html = evaluation_page(summary, pictures, more_tables=more_tables, title=title, facts=facts, highlight=highlight)
+    beside_it = "answers.html" if records else None
+    html = evaluation_page(
+        summary,
+        pictures,
+        more_tables=more_tables,
+        title=title,
+        facts=facts,
+        highlight=highlight,
+        answers=beside_it,
+    )
     write_text(page, html)
+    if beside_it is not None:
+        write_text(folder / beside_it, answer_page(records, title=f"{title}: answers side by side"))
     return page

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from ..errors import DataError
 from ..texts import visible
 from .answer_cards import AnswerGroup
-from .records import INPUT_COLUMNS, base_name, checked_report, input_rows, option_rows, output_rank
-from .tables import cell_text, numeric_columns, rate_with_interval
+from .records import option_rows
+from .tables import cell_text, numeric_columns
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["YOUR_OWN", "DemoPage", "PageTable", "demo_page", "inline_svg", "merge_page", "render_page"]
+__all__ = ["YOUR_OWN", "DemoPage", "PageTable", "demo_page", "inline_svg", "render_page"]
 
 YOUR_OWN = "sst-merge merge --base BASE --skill ADAPTER --safety ADAPTER -o out/merged --dry-run"
 """What to type after a demo."""
@@ -88,60 +88,6 @@ def demo_page(context: DemoPage) -> str:
     """The page of a demo or an experiment."""
     figure = None if context.figure_svg is None else inline_svg(context.figure_svg)
     return render_page("demo.html", page=context, figure=figure, facts=option_rows(context.facts))
-
-
-def merge_page(report: Mapping[str, Any]) -> str:
-    """The page of one merge.
-
-    Args:
-        report: contents of ``merge_report.json``; `paper`, `warnings`, `output`, `method_report`, `calibration`,
-            `base_model`, `rank`, `energy` and `compute_dtype` may be absent.
-
-    Returns:
-        HTML that needs no other file and no network.
-    """
-    report = checked_report(report)
-    modules = report["modules"]
-    columns = ("Module", "Rank", "Kept energy", "‖ΔW‖", "Effective rank", "Shape merged")
-    figures = [
-        (
-            name,
-            m["rank"],
-            f"{m['kept_energy']:.4f}",
-            f"{m['norm']:.4g}",
-            rate_with_interval(m["effective_rank"], digits=1),
-            "×".join(map(str, m["core_shape"])),
-        )
-        for name, m in modules.items()
-    ]
-    kept = [float(m["kept_energy"]) for m in modules.values()]
-    settings = [(name, cell_text(report.get(name))) for name in ("seed", "rank", "energy", "compute_dtype")]
-    output = report.get("output", {})
-    facts = [
-        ("Base model", base_name(report.get("base_model"))),
-        ("Modules", str(len(modules))),
-        ("Largest rank", str(output_rank(report))),
-        ("Least kept energy", f"{min(kept):.4f}" if kept else "–"),
-        ("Written as", str(output.get("dtype", "not written"))),
-        ("Seed", str(report["seed"])),
-    ]
-    tables = [
-        PageTable(caption="Inputs", columns=INPUT_COLUMNS, rows=input_rows(report)),
-        PageTable(caption="Options", columns=("Option", "Value"), rows=[*option_rows(report["options"]), *settings]),
-    ]
-    if report.get("calibration"):
-        used = [(name, data["samples"], data["sha256"]) for name, data in report["calibration"].items()]
-        tables.append(PageTable(caption="Calibration data", columns=("Data", "Samples", "SHA-256"), rows=used))
-    if report.get("method_report"):
-        rows = option_rows(report["method_report"])
-        tables.append(PageTable(caption="What the method says about its work", columns=("Figure", "Value"), rows=rows))
-    tables.append(PageTable(caption=f"Merged modules ({len(modules)})", columns=columns, rows=figures))
-    if output.get("files"):
-        tables.append(
-            PageTable(caption="Written files", columns=("File", "SHA-256"), rows=sorted(output["files"].items()))
-        )
-    versions = PageTable(caption="Versions", columns=("Package", "Version"), rows=option_rows(report["versions"]))
-    return render_page("merge.html", report=report, facts=facts, tables=[*tables, versions])
 
 
 def inline_svg(text: str, prefix: str = "") -> Any:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["cell_text", "figure_text", "markdown_table", "numeric_columns", "rate_with_interval", "rich_table"]
 
-_NUMBER = re.compile(r"[-+−]?\d[\d.,\s]*(e[-+]?\d+)?\s*(%|×|s|MiB|GiB)?(\s*\[.*\])?")
+_NUMBER = re.compile(r"[-+−]?\d[\d.,\s]*(e[-+]?\d+)?\*?\s*(%|×|s|MiB|GiB)?(\s*\[.*\])?")
 _LONGEST_NUMBER = 100
 _ABSENT = "–"
 

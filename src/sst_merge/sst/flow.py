@@ -6,12 +6,13 @@
 the two Fishers, the choice of μ, and structure ``lowrank``.
 """
 
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 from ..errors import MergeError
 from ..fim_calculator import Fisher
-from ..gevp_solver import LayeredGEVP, solve_gevp
+from ..gevp_solver import GramGEVP, LayeredGEVP, solve_gevp
 from ..processes import once
 from .coefficients import CoefficientChoice, optimize_merge_coefficients
 from .collect import required_model
@@ -53,6 +54,21 @@ class SSTMerge(MergeFishers):
         harm, benign, _ = self.fishers
         return once(
             "eigenproblem",
+            lambda: solve_gevp(harm, benign, damping=self.options.damping, harm_damping=self._harm_damping),
+        )
+
+    @cached_property
+    def directions(self) -> LayeredGEVP | GramGEVP | None:
+        """The directions that :attr:`filter` weighs; None for several skills, whose filter has no basis of its own."""
+        if not isinstance(self.filter, SumFilter):
+            return self.filter.gevp if isinstance(self.filter, SpectralFilter) else None
+        if len(self._utility_adapters) > 1:
+            return None
+        (weight,) = self.filter.weights
+        harm = replace(self._harm, layers=dict(self.filter.harm))
+        benign = replace(harm, layers={m: of[0].scaled(weight) for m, of in self._adapter_fishers.items()})
+        return once(
+            "directions",
             lambda: solve_gevp(harm, benign, damping=self.options.damping, harm_damping=self._harm_damping),
         )
 

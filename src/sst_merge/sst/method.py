@@ -20,9 +20,10 @@ from .collect import require_data
 from .flow import SSTMerge
 from .held_out import HeldOutQuotients
 from .merge_fishers import Cores
-from .options import DEFAULT_BUDGET, SSTOptions
+from .options import DEFAULT_BUDGET, HardFilter, SSTOptions
 from .region import merged_cores
-from .safety_target import check_target, reach_target, refine_at_target
+from .safety_target import TargetChoice, check_target, reach_target, refine_at_target
+from .seen import moved_by_module, spectrum
 from .sweeps import SWEEPS
 
 __all__ = ["sst"]
@@ -84,7 +85,9 @@ def _prepare(problem: MergeProblem, options: SSTOptions) -> Prepared:
     if target:
         mu, strength = target.point.mu, target.point.strength
     change = target.change if target else merge.change(mu=mu, strength=strength)
-    captured = _energy(change) / max(_energy(merge.difference(None if target else strength)), 1e-30)
+    whole = merge.difference(None if target else strength)
+    captured = _energy(change) / max(_energy(whole), 1e-30)
+    seen = {"spectrum": _spectrum(merge, mu, target), "by_module": moved_by_module(change, whole)}
     learnt = None
     if options.refine == "teachers":
         learnt = merge.taught(merged_cores(merge.utility, change), 1.0 / mu if mu else 1.0)
@@ -109,6 +112,7 @@ def _prepare(problem: MergeProblem, options: SSTOptions) -> Prepared:
         },
         "held_out_quotients": held_out.to_dict() if held_out else None,
         "path": [asdict(c) for c in choice.tried] if choice else [],
+        **seen,
     }
     if learnt:
         report["teachers"] = learnt.to_dict()
@@ -137,6 +141,20 @@ def _common_data(merge: SSTMerge) -> list[str]:
         f"adapters without benign data of their own: {', '.join(map(repr, bare))}; they are judged on the common "
         "benign data, where the skills' merge is close to an average. Give each a `data:` section of its own prompts"
     ]
+
+
+def _spectrum(merge: SSTMerge, mu: float | None, target: TargetChoice | None) -> dict[str, Any] | None:
+    """None where several skills have Fishers of their own: then a linear system is solved, without common directions.
+
+    At the end of a safety target's path the safety adapter itself is taken, and nothing is filtered.
+    """
+    options = merge.options
+    directions = merge.directions
+    if directions is None:
+        return None
+    unfiltered = target is not None and target.point.share == 1.0
+    hard = options.filter.hard if isinstance(options.filter, HardFilter) else None
+    return spectrum(directions, mu=None if unfiltered else mu, hard=hard)
 
 
 def _samples(merge: SSTMerge, kind: str, batches: Sequence[Batch]) -> int:
