@@ -10,6 +10,7 @@ import click
 
 from ..errors import ConfigError, OutputExistsError
 from .console import finish, print_table, progress_bars, say, shell, warn
+from .converting import conversion_from, with_conversion
 from .sending import check_is_export, send
 from .voice import words_without
 
@@ -64,6 +65,7 @@ class _Request:
 @click.option("--dtype", type=click.Choice(_TYPES), help="type to write (peft, gguf: float32; full: the base's own)")
 @click.option("--leave-out", multiple=True, metavar="MODULE", help="a module to leave out; repeatable")
 @click.option("--drop-modules-to-save", is_flag=True, help="leave whole trained weights out")
+@with_conversion
 @click.option("--trust-remote-code", is_flag=True, help="run Python files that the base brings")
 @click.option("--push", metavar="USER/NAME", help="send OUT (without --to: ADAPTER) to the hub, as one commit")
 @click.option("--public", is_flag=True, help="with --push: let everybody see it; private otherwise")
@@ -79,6 +81,8 @@ def export(
     leave_out: Sequence[str],
     drop_modules_to_save: bool,
     rank: int | None,
+    convert_rank: int | None,
+    convert_lost: float,
     **values: Any,
 ) -> None:
     """Check, write, send.
@@ -107,7 +111,10 @@ def export(
         check_repository(push)
     from ..lora_utils import Adapter
 
-    opened = Adapter.load(adapter, drop_modules_to_save=drop_modules_to_save, leave_out=leave_out)
+    conversion = conversion_from(request.base, convert_rank, convert_lost, trust_remote_code=request.trust_remote_code)
+    opened = Adapter.load(
+        adapter, drop_modules_to_save=drop_modules_to_save, leave_out=leave_out, conversion=conversion
+    )
     for note in opened.notes:
         warn(note)
     with progress_bars() as progress:

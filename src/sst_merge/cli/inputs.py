@@ -47,9 +47,10 @@ def load_adapters(config: MergeConfig, *, headers_only: bool = False) -> "list[A
         AdapterError: one cannot be read.
         ConfigError: a module to leave out that no adapter has.
     """
-    from ..lora_utils import Adapter
+    from ..lora_utils import Adapter, Conversion
     from ..lora_utils.wrappers import plain_key
 
+    conversion = Conversion(config.base_model, config.convert_rank, config.convert_lost, config.access)
     adapters = []
     faults = Faults()
     for item in config.adapters:
@@ -64,6 +65,7 @@ def load_adapters(config: MergeConfig, *, headers_only: bool = False) -> "list[A
                     leave_out=config.leave_out,
                     headers_only=headers_only,
                     looked_at=item.path,
+                    conversion=conversion,
                 )
             )
     faults.tell()

@@ -13,11 +13,12 @@ from ..folder_names import short_names
 from ..hub_names import HubName, is_here
 from ..texts import did_you_mean
 from .console import finish, note, print_tables, progress_bars, say, shell, warn
+from .converting import conversion_from, with_conversion
 from .outputs import check_target
 from .voice import voice
 
 if TYPE_CHECKING:
-    from ..lora_utils import Adapter
+    from ..lora_utils import Adapter, Conversion
 
 __all__ = ["inspect"]
 
@@ -26,7 +27,7 @@ _KEYS = ("name", "path", "role", "weight")
 
 @click.command(
     help="Measure ADAPTERS (PEFT folders, hub ids, or name=..,path=..,weight=..) before a merge: sizes, ranks, where "
-    "every two of them collide, and the rank that their sum needs. No base model is read.",
+    "every two of them collide, and the rank that their sum needs. A base model is read for a DoRA alone.",
     epilog="Example: sst-merge inspect adapters/code adapters/safety --heatmap collisions",
 )
 @click.argument("adapters", nargs=-1, required=True, metavar="ADAPTERS...")
@@ -42,6 +43,8 @@ _KEYS = ("name", "path", "role", "weight")
 @click.option("--top", default=3, show_default=True, type=click.IntRange(min=1), help="modules to name per pair")
 @click.option("--drop-modules-to-save", is_flag=True, help="leave whole trained weights of the adapters out")
 @click.option("--leave-out", multiple=True, metavar="MODULE", help="module to leave out, by name or end of name")
+@click.option("--base", "--base-model", "base", metavar="BASE", help="folder or hub id of the base, for a DoRA")
+@with_conversion
 @click.option("--force", is_flag=True, help="replace existing files")
 def inspect(
     adapters: Sequence[str],
@@ -52,6 +55,9 @@ def inspect(
     top: int,
     drop_modules_to_save: bool,
     leave_out: Sequence[str],
+    base: str | None,
+    convert_rank: int | None,
+    convert_lost: float,
     force: bool,
 ) -> None:
     """Measure and show."""
@@ -61,7 +67,7 @@ def inspect(
     if stem is not None:
         for suffix in (".png", ".svg"):
             check_target(stem.with_name(f"{stem.name}{suffix}"), option="--heatmap", force=force)
-    opened = _open(adapters, drop_modules_to_save, leave_out)
+    opened = _open(adapters, drop_modules_to_save, leave_out, conversion_from(base, convert_rank, convert_lost))
     from ..inspection import inspect_adapters
 
     with progress_bars() as progress:
@@ -93,7 +99,9 @@ def inspect(
     finish(found.to_dict(), then=shell("sst-merge", "merge", *words, "-o", "out/merged", "--dry-run"))
 
 
-def _open(texts: Sequence[str], drop_modules_to_save: bool, leave_out: Sequence[str]) -> "list[Adapter]":
+def _open(
+    texts: Sequence[str], drop_modules_to_save: bool, leave_out: Sequence[str], conversion: "Conversion"
+) -> "list[Adapter]":
     """Load every adapter; those without a name get the shortest end of their path that tells them apart.
 
     Raises:
@@ -119,6 +127,7 @@ def _open(texts: Sequence[str], drop_modules_to_save: bool, leave_out: Sequence[
             weight=_weight(fields.get("weight", 1.0), texts[index]),
             drop_modules_to_save=drop_modules_to_save,
             leave_out=leave_out,
+            conversion=conversion,
         )
         for index, fields in enumerate(given)
     ]

@@ -44,6 +44,8 @@ def export_report(
         "settings": dict(settings),
         "sst_merge": __version__,
     }
+    if adapter.converted is not None:
+        record["converted"] = adapter.converted.to_dict()
     if cuts is not None:
         record["lost_energy"] = lost_share(cuts.values())
         record["modules"] = {name: {"rank": cut.rank, "lost_energy": cut.share} for name, cut in cuts.items()}

@@ -6,6 +6,7 @@ from .base_index import BaseModelIndex
 from .base_names import exists_here, hub_id, written_base
 from .base_weights import BaseWeights
 from .checks import check_against_base, check_compatible, check_distinct
+from .conversion import Conversion, Converted, ConvertedModule
 from .copies import true_copies
 from .factors import LoraFactors
 from .header import natural_key
@@ -32,6 +33,9 @@ __all__ = [
     "BaseWeights",
     "LINEAR",
     "Conv1DKind",
+    "Conversion",
+    "Converted",
+    "ConvertedModule",
     "EmbeddingKind",
     "FileForm",
     "LinearKind",

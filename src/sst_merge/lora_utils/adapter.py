@@ -15,6 +15,8 @@ from ..errors import AdapterError
 from ..files import file_sha256
 from ..reading import reads
 from ..texts import counted
+from .conversion import Conversion, Converted
+from .dora import fold_dora
 from .factors import LoraFactors
 from .header import WEIGHTS_NAME, ModuleLayout, natural_key, read_header
 from .layouts import ModuleKind
@@ -28,6 +30,7 @@ from .writing import Ranks, write_adapter
 __all__ = ["Adapter", "Role", "adapter_fingerprints"]
 
 Role = Literal["utility", "safety"]
+_AS_IT_IS = Conversion()
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Adapter:
         leave_out: names of modules that it was loaded without.
         origin: repository and commit of the hub that it was fetched from, or None.
         is_fetched: False where its weights stayed on the hub (``headers_only``), so that no value can be read.
+        converted: what it cost to read it as a LoRA, where it is none (DoRA); None where its factors are the file's.
 
     Raises:
         AdapterError: unknown role, or a weight that is not finite.
@@ -83,6 +87,7 @@ class Adapter:
     _source: Source = field(repr=False)
     origin: HubOrigin | None = None
     is_fetched: bool = True
+    converted: Converted | None = None
 
     def __post_init__(self) -> None:
         if self.role not in get_args(Role):
@@ -103,6 +108,7 @@ class Adapter:
         leave_out: Collection[str] = (),
         headers_only: bool = False,
         looked_at: Path | None = None,
+        conversion: Conversion = _AS_IT_IS,
     ) -> "Adapter":
         """Open a PEFT LoRA folder; reads its configuration and the header of its safetensors file.
 
@@ -118,9 +124,13 @@ class Adapter:
             headers_only: leave the weights of a repository on the hub: everything but values can be asked. An adapter
                 with whole weights is fetched all the same, because what is done with them depends on their values.
             looked_at: where a folder of the repository's name was looked for before, for messages.
+            conversion: how an adapter that is no LoRA is turned into one. A DoRA needs its base for that, is fetched
+                all the same, and costs an SVD of every layer here.
 
         Raises:
-            AdapterError: anything under which ΔW = s·B·A would not be exact (:mod:`.settings`, :mod:`.header`).
+            AdapterError: anything under which ΔW = s·B·A would not be exact (:mod:`.settings`, :mod:`.header`), or a
+                conversion that loses more than it may.
+            BaseModelError: a conversion cannot read the base.
         """
         place = adapter_place(path, weights=not headers_only, looked_at=looked_at)
         folder = place.folder
@@ -128,10 +138,20 @@ class Adapter:
         header = read_header(
             folder, settings, drop_modules_to_save=drop_modules_to_save, leave_out=leave_out, tensors=place.tensors
         )
-        if header.whole and place.tensors is not None:
+        if (header.whole or header.magnitudes) and place.tensors is not None:
             place = adapter_place(path)
             header = read_header(folder, settings, drop_modules_to_save=drop_modules_to_save, leave_out=leave_out)
         file = folder / WEIGHTS_NAME
+        source: Source
+        entries, notes, converted = header.modules, [*place.notes, *header.notes], None
+        if header.magnitudes:
+            source, converted = fold_dora(file, header, conversion, base_model=settings.base_model)
+            entries = source.entries
+            notes.append(converted.sentence())
+        elif place.tensors is None:
+            source = FileSource(file, entries)
+        else:
+            source = RemoteSource(str(path), entries)
         return cls(
             name=short_name(path) if name is None else name,
             role=role,
@@ -143,14 +163,13 @@ class Adapter:
             left_out=header.left_out,
             whole=MappingProxyType(dict(header.whole)),
             modules_to_save=names_held(settings.modules_to_save, header.whole),
-            notes=(*place.notes, *header.notes),
+            notes=tuple(notes),
             leave_out=tuple(leave_out),
-            _layouts=MappingProxyType({module: entry.layout for module, entry in header.modules.items()}),
-            _source=FileSource(file, header.modules)
-            if place.tensors is None
-            else RemoteSource(str(path), header.modules),
+            _layouts=MappingProxyType({module: entry.layout for module, entry in entries.items()}),
+            _source=source,
             origin=place.origin,
             is_fetched=place.tensors is None,
+            converted=converted,
         )
 
     @classmethod

@@ -77,12 +77,14 @@ class Header:
             among them PEFT's automatic copies of adapted embeddings and output layers (``<module>.base_layer.weight``),
             of which only the base can tell whether they are copies.
         notes: sentences about keys and fields that PEFT would read otherwise.
+        magnitudes: module → key of its DoRA magnitude; all modules or none.
     """
 
     modules: Mapping[str, ModuleEntry]
     left_out: tuple[str, ...]
     whole: Mapping[str, WholeWeight]
     notes: tuple[str, ...]
+    magnitudes: Mapping[str, str]
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
@@ -130,11 +132,13 @@ def read_header(
     names = {module: (module, stored_name(next(iter(keys.parts[module].values())))) for module in kept}
     _refuse_bare_parameters(file, names, keys, settings)
     modules = {module: _entry(file, module, names, keys.parts[module], tensors, settings) for module in kept}
+    _check_magnitudes(file, modules, keys.magnitudes, tensors, settings)
     return Header(
         modules,
         tuple(sorted(keys.left_out)),
         {name: WholeWeight(file, key, *tensors[key]) for name, key in keys.whole.items()},
         (*settings.notes, *_notes(modules, names, keys, settings)),
+        keys.magnitudes,
     )
 
 
@@ -169,6 +173,42 @@ def _refuse_biases(file: Path, keys: Iterable[str], settings: LoraSettings) -> N
             f"base model, such as {biases[0]!r}, not updates; train with bias='none', or with lora_bias=True where "
             f"biases must move"
         )
+
+
+def _check_magnitudes(
+    file: Path,
+    modules: Mapping[str, ModuleEntry],
+    magnitudes: Mapping[str, str],
+    tensors: Mapping[str, tuple[str, tuple[int, ...]]],
+    settings: LoraSettings,
+) -> None:
+    """A DoRA has one length for every output of every module, and nothing else has any.
+
+    Raises:
+        AdapterError: it is otherwise.
+    """
+    if not settings.dora:
+        if magnitudes:
+            raise AdapterError(
+                f"{file}: tensor {next(iter(magnitudes.values()))!r} is not a plain LoRA factor but a DoRA magnitude, "
+                f"and use_dora of the configuration is off; restore the adapter_config.json that was saved with it"
+            )
+        return
+    if wrong := sorted(modules.keys() ^ magnitudes.keys(), key=natural_key):
+        has = "no lora_magnitude_vector" if wrong[0] in modules else "a lora_magnitude_vector and no factors"
+        raise AdapterError(
+            f"{file}: use_dora is True, but module {wrong[0]!r} has {has}; the file is incomplete or belongs to "
+            f"another adapter_config.json: save the adapter again"
+        )
+    for module, key in magnitudes.items():
+        (dtype, shape), layout = tensors[key], modules[module].layout
+        if dtype not in _FLOATS or shape != (layout.d_out,):
+            raise AdapterError(
+                f"{file}: tensor {key!r} is {dtype} of shape {list(shape)}, expected plain floats of shape "
+                f"[{layout.d_out}], one for every output; save the adapter again"
+            )
+        if layout.bias:
+            raise AdapterError(f"{file}: module {module!r} has a LoRA bias beside a DoRA magnitude, which is not read")
 
 
 def _refuse_bare_parameters(

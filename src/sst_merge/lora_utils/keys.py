@@ -20,6 +20,8 @@ __all__ = ["SortedKeys", "how_to_leave_out", "sort_keys", "stored_name"]
 
 # Tensors of training-time variants that leave ΔW alone: MonteCLoRA's sampler, VeLoRA's projection.
 _TRAINING_ONLY = frozenset({"lora_monteclora_sampler", "lora_velora_embed"})
+# PEFT saves it without .weight and without the adapter's name; a state dict has both.
+_MAGNITUDE = re.compile(r"(?P<module>.+)\.lora_magnitude_vector(?:\.[^.]+)?(?:\.weight)?")
 
 
 @dataclass
@@ -33,6 +35,7 @@ class SortedKeys:
         adapter_name: in the keys, or empty.
         wrapped: keys with segments of wrappers in them.
         nested: modules with a LoRA inside a LoRA, which is how PEFT keeps those on bare parameters, → one key.
+        magnitudes: module → key of its DoRA magnitude.
     """
 
     parts: dict[str, dict[str, str]]
@@ -41,6 +44,7 @@ class SortedKeys:
     adapter_name: str
     wrapped: list[str]
     nested: dict[str, str]
+    magnitudes: dict[str, str]
 
 
 def sort_keys(
@@ -70,6 +74,7 @@ def sort_keys(
     left_out: list[str] = []
     wrapped: list[str] = []
     nested: dict[str, str] = {}
+    magnitudes: dict[str, str] = {}
     adapter_names: set[str] = set()
     for key in keys:
         if not _TRAINING_ONLY.isdisjoint(key.split(".")):
@@ -85,7 +90,13 @@ def sort_keys(
             )
         name = plain.removeprefix(PREFIX)
         match = factor_key.fullmatch(name)
-        if match is not None and _is_named(match["module"], leave_out):
+        length = _MAGNITUDE.fullmatch(name)
+        if length is not None:
+            if _is_named(length["module"], leave_out):
+                left_out.append(key)
+            else:
+                magnitudes[length["module"]] = key
+        elif match is not None and _is_named(match["module"], leave_out):
             left_out.append(key)
         elif match is not None and "base_layer" in match["module"].split("."):
             nested.setdefault(_outer(match["module"]), key)
@@ -118,7 +129,7 @@ def sort_keys(
             )
         else:
             raise AdapterError(
-                f"{file}: tensor {key!r} is not a plain LoRA factor (a DoRA magnitude or another variant); expected "
+                f"{file}: tensor {key!r} is not a plain LoRA factor (another variant); expected "
                 f"one of {', '.join(_part_names())}. Export a plain LoRA adapter"
             )
     if len(adapter_names) > 1:
@@ -126,7 +137,7 @@ def sort_keys(
     for key, module in copies.items():
         if module not in parts and module not in nested:
             raise AdapterError(f"{file}: tensor {key!r} belongs to no adapted module; save the adapter again")
-    return SortedKeys(parts, whole, left_out, next(iter(adapter_names), ""), wrapped, nested)
+    return SortedKeys(parts, whole, left_out, next(iter(adapter_names), ""), wrapped, nested, magnitudes)
 
 
 def how_to_leave_out(modules: Collection[str], others: Collection[str]) -> str:

@@ -199,6 +199,18 @@ class MergeConfig(BaseAccessFields):
     leave_out: tuple[str, ...] = Field(
         default=(), description="modules of the adapters to leave out, by name or end of name; repeatable"
     )
+    convert_rank: int | None = Field(
+        default=None,
+        ge=1,
+        description="rank of adapters that are no LoRA and are read as one (DoRA); by default the least that keeps to "
+        "convert_lost",
+    )
+    convert_lost: float = Field(
+        default=0.01,
+        ge=0.0,
+        le=1.0,
+        description="largest share of a module's update that reading it as a LoRA may lose",
+    )
     modules_to_save_from: str | None = Field(
         default=None, description="adapter whose whole trained weights are written where several disagree"
     )

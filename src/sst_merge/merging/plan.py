@@ -283,9 +283,10 @@ def plan_merge(
 
 
 def _origins(adapters: Sequence[Adapter]) -> dict[str, object]:
-    """Repositories and commits of the adapters that come from the hub; nothing where none does."""
+    """Where adapters of the hub come from, and what reading others as a LoRA cost; nothing where there are none."""
     found = {adapter.name: adapter.origin.to_dict() for adapter in adapters if adapter.origin is not None}
-    return {"adapters": found} if found else {}
+    converted = {adapter.name: adapter.converted.to_dict() for adapter in adapters if adapter.converted is not None}
+    return ({"adapters": found} if found else {}) | ({"converted": converted} if converted else {})
 
 
 def _folders(adapter: Adapter, base: BaseModelIndex | None, base_model: str | None) -> list[str]:
