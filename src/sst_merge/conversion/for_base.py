@@ -45,7 +45,7 @@ def named_for_base(adapter: Adapter, base: str | Path, *, access: BaseAccess = P
     """
     built = empty_model(base, modules=adapter.modules, task_type=adapter.task_type, access=access)
     index = replace(BaseModelIndex.of(built.model, name=str(base)), class_name=built.class_name)
-    (renamed,), notes = spelled_alike([adapter], index.modules)
+    (renamed,), notes = spelled_alike([adapter], index.adaptable)
     check_against_base(renamed, index)
     fitting = renamed.with_kinds(index.kinds)
     fitting = fitting.without_whole(true_copies(fitting, [base]))

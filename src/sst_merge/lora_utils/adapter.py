@@ -244,7 +244,7 @@ class Adapter:
         """
         layouts = {m: replace(layout, kind=kinds.get(m, layout.kind)) for m, layout in self._layouts.items()}
         for module, layout in layouts.items():
-            if layout.kind.form != self.kind(module).form:
+            if not self.kind(module).fits(layout.kind):
                 raise AdapterError(
                     f"adapter {self.name!r}: module {module!r} is {self.kind(module)} in the adapter and "
                     f"{layout.kind} in the base model; check that the adapter belongs to this base"

@@ -20,6 +20,7 @@ __all__ = ["SortedKeys", "how_to_leave_out", "sort_keys", "stored_name"]
 
 # Tensors of training-time variants that leave ΔW alone: MonteCLoRA's sampler, VeLoRA's projection.
 _TRAINING_ONLY = frozenset({"lora_monteclora_sampler", "lora_velora_embed"})
+_INNER = re.compile(r"(?:\.base_layer)+$")
 # PEFT saves it without .weight and without the adapter's name; a state dict has both.
 _MAGNITUDE = re.compile(r"(?P<module>.+)\.lora_magnitude_vector(?:\.[^.]+)?(?:\.weight)?")
 
@@ -36,6 +37,7 @@ class SortedKeys:
         wrapped: keys with segments of wrappers in them.
         nested: modules with a LoRA inside a LoRA, which is how PEFT keeps those on bare parameters, → one key.
         magnitudes: module → key of its DoRA magnitude.
+        inner: the same as ``parts`` for a LoRA around which there is another one, ``.base_layer`` at the module's end.
     """
 
     parts: dict[str, dict[str, str]]
@@ -45,6 +47,7 @@ class SortedKeys:
     wrapped: list[str]
     nested: dict[str, str]
     magnitudes: dict[str, str]
+    inner: dict[str, dict[str, str]]
 
 
 def sort_keys(
@@ -75,6 +78,7 @@ def sort_keys(
     wrapped: list[str] = []
     nested: dict[str, str] = {}
     magnitudes: dict[str, str] = {}
+    inner: dict[str, dict[str, str]] = {}
     adapter_names: set[str] = set()
     for key in keys:
         if not _TRAINING_ONLY.isdisjoint(key.split(".")):
@@ -98,11 +102,12 @@ def sort_keys(
                 magnitudes[length["module"]] = key
         elif match is not None and _is_named(match["module"], leave_out):
             left_out.append(key)
-        elif match is not None and "base_layer" in match["module"].split("."):
+        elif match is not None and "base_layer" in _INNER.sub("", match["module"]).split("."):
             nested.setdefault(_outer(match["module"]), key)
         elif match is not None:
             part, adapter_name = _part(file, key, match["part"], match["rest"])
-            there = parts.setdefault(match["module"], {}).setdefault(part, key)
+            of_depth = inner if _INNER.search(match["module"]) else parts
+            there = of_depth.setdefault(match["module"], {}).setdefault(part, key)
             if there != key:
                 raise AdapterError(
                     f"{file}: module {match['module']!r} has {part} twice, as {there!r} and as {key!r}; expected one "
@@ -132,12 +137,15 @@ def sort_keys(
                 f"{file}: tensor {key!r} is not a plain LoRA factor (another variant); expected "
                 f"one of {', '.join(_part_names())}. Export a plain LoRA adapter"
             )
+    for module, found in inner.items():
+        if _INNER.sub("", module) not in parts:
+            nested.setdefault(_outer(module), next(iter(found.values())))
     if len(adapter_names) > 1:
         raise AdapterError(f"{file}: holds adapters {sorted(adapter_names)}; expected one. Save them one by one")
     for key, module in copies.items():
         if module not in parts and module not in nested:
             raise AdapterError(f"{file}: tensor {key!r} belongs to no adapted module; save the adapter again")
-    return SortedKeys(parts, whole, left_out, next(iter(adapter_names), ""), wrapped, nested, magnitudes)
+    return SortedKeys(parts, whole, left_out, next(iter(adapter_names), ""), wrapped, nested, magnitudes, inner)
 
 
 def how_to_leave_out(modules: Collection[str], others: Collection[str]) -> str:

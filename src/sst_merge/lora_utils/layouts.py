@@ -59,6 +59,7 @@ class ModuleKind(ABC):
         can_have_bias: whether a LoRA can move a bias of the layer.
         reads_vectors: whether the inputs are vectors, which have second moments; otherwise they are row numbers.
         dimensions: of the weight as the base stores it.
+        bare: whether it is a parameter that no layer owns (:mod:`.experts`); a running model cannot be looked at there.
     """
 
     name: ClassVar[str]
@@ -68,6 +69,7 @@ class ModuleKind(ABC):
     can_have_bias: ClassVar[bool] = True
     reads_vectors: ClassVar[bool] = True
     dimensions: ClassVar[int] = 2
+    bare: ClassVar[bool] = False
 
     def __str__(self) -> str:
         return self.name
@@ -86,6 +88,18 @@ class ModuleKind(ABC):
     @abstractmethod
     def stored(self, matrix: Tensor) -> Tensor:
         """The inverse of :meth:`matrix`: a weight or an update in the form of the base."""
+
+    def part(self, stored: Tensor) -> Tensor:
+        """The part of a tensor of the base that is this layer's; all of it, but of a stack of layers."""
+        return stored
+
+    def tensor_name(self, module: str) -> str:
+        """The parameter of the base that is updated."""
+        return f"{module}.weight"
+
+    def fits(self, base: "ModuleKind") -> bool:
+        """Whether factors of this kind may belong to a layer of the base of another kind."""
+        return self.form == base.form and self.bare == base.bare
 
     def stored_shape(self, d_out: int, d_in: int) -> tuple[int, ...]:
         """Shape in which the base stores a weight."""

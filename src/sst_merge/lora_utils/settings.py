@@ -80,8 +80,8 @@ _REFUSED: Mapping[str, RefusedField] = {
     ),
 }
 TARGET_PARAMETERS = (
-    "LoRA on bare parameters (fused experts, their router) belongs to no linear layer, and of experts one pair of "
-    "factors holds a stack"
+    "of LoRA on bare parameters only that of fused experts (gate_up_proj, down_proj) and of routers (weight) is read, "
+    "which PEFT writes with target_parameters in the configuration"
 )
 _MLX_FIELDS = frozenset({"lora_parameters", "fine_tune_type", "adapter_path"})
 # Initialisations that subtract something from the base weight: ΔW is relative to a base that is not on disk.

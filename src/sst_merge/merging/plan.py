@@ -239,7 +239,7 @@ def plan_merge(
     needs = chosen.needs_for(parsed)
     check_distinct(adapters)
     _check_needs(chosen.name, needs, adapters, given)
-    adapters, renamed = spelled_alike(adapters, () if base is None else base.modules)
+    adapters, renamed = spelled_alike(adapters, () if base is None else base.adaptable)
     if base is not None:
         for adapter in adapters:
             check_against_base(adapter, base)
