@@ -8,6 +8,7 @@ from .base_weights import BaseWeights
 from .checks import check_against_base, check_compatible, check_distinct
 from .conversion import Conversion, Converted, ConvertedModule
 from .copies import true_copies
+from .experts import ExpertKind, RouterKind, expert_module, parameter_of
 from .factors import LoraFactors
 from .header import natural_key
 from .layouts import (
@@ -37,6 +38,7 @@ __all__ = [
     "Converted",
     "ConvertedModule",
     "EmbeddingKind",
+    "ExpertKind",
     "FileForm",
     "LinearKind",
     "LoraFactors",
@@ -44,6 +46,7 @@ __all__ = [
     "ModuleShape",
     "Ranks",
     "Role",
+    "RouterKind",
     "StoredForm",
     "TASK_TYPES",
     "WholeWeight",
@@ -54,12 +57,14 @@ __all__ = [
     "check_opens",
     "excluding_name",
     "exists_here",
+    "expert_module",
     "fitting_task_type",
     "heads_of",
     "hub_id",
     "layer_kind",
     "layer_kinds",
     "natural_key",
+    "parameter_of",
     "read_stored_form",
     "saved_part",
     "spelled_alike",

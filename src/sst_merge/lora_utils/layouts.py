@@ -97,6 +97,10 @@ class ModuleKind(ABC):
         """The parameter of the base that is updated."""
         return f"{module}.weight"
 
+    def owner(self, module: str) -> str:
+        """The module of the base that has the parameter."""
+        return self.tensor_name(module).rpartition(".")[0]
+
     def fits(self, base: "ModuleKind") -> bool:
         """Whether factors of this kind may belong to a layer of the base of another kind."""
         return self.form == base.form and self.bare == base.bare
