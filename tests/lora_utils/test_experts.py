@@ -119,7 +119,7 @@ def test_one_alone_and_two_together_load_in_peft(
     both = {n: first.get(n, 0) + 0.5 * second.get(n, torch.zeros(())) for n in first}
     for adapters, deltas in (([one], first), ([two.with_(weight=1.0)], second), ([one, two], both)):
         merged = merge(adapters, compute_dtype=torch.float64)
-        for ranks in ("uniform", "pattern"):
+        for ranks in ("uniform", "pattern") if len(adapters) == 2 else ("uniform",):
             out = merged.save(tmp_path / "out", ranks=ranks, force=True)
             made.assert_gives(build, relative_error, PeftModel.from_pretrained(copy.deepcopy(made.model), out), deltas)
             again = Adapter.load(out)
@@ -138,7 +138,7 @@ def test_ties_is_the_dense_method_on_every_expert(relative_error: Any, mixtures:
         updates = [deltas[name][index] for deltas in made.deltas]
         trimmed = []
         for delta in updates:
-            least = delta.abs().flatten().kthvalue(delta.numel() - round(0.4 * delta.numel()) + 1).values
+            least = delta.abs().flatten().kthvalue(delta.numel() - int(0.4 * delta.numel()) + 1).values
             trimmed.append(torch.where(delta.abs() >= least, delta, 0.0))
         sign = sum(trimmed).sign()
         agreeing = [torch.where(t.sign() == sign, t, 0.0) for t in trimmed]

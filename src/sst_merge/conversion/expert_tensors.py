@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ..lora_utils import BaseWeights
 from .for_base import stored_key
 
-__all__ = ["ExpertTensor", "expert_tensors"]
+__all__ = ["ExpertTensor", "expert_tensors", "on_disk"]
 
 # Parameter → names of the tensors whose rows it has one below the other, in one of several spellings.
 _UNFUSED = {
@@ -25,13 +25,15 @@ class ExpertTensor:
 
     Attributes:
         name: of the tensor.
-        experts: numbers of those in it, one below the other; one alone where it is a matrix.
+        experts: numbers of those in it.
         rows: first and end of those of the expert's ΔW that are the tensor's; None for all.
+        stacked: whether it holds a stack.
     """
 
     name: str
     experts: tuple[int, ...]
     rows: tuple[int, int] | None = None
+    stacked: bool = False
 
 
 def expert_tensors(parameter: str, count: int, d_out: int, weights: BaseWeights) -> list[ExpertTensor]:
@@ -46,18 +48,22 @@ def expert_tensors(parameter: str, count: int, d_out: int, weights: BaseWeights)
     Returns:
         The stack where there is one, else the tensors of single experts where all are there, else nothing.
     """
-    if stored_key(parameter, {}, weights) is not None:
-        return [ExpertTensor(parameter, tuple(range(count)))]
+    if (stacked := on_disk(parameter, weights)) is not None:
+        return [ExpertTensor(stacked, tuple(range(count)), stacked=True)]
     owner, _, name = parameter.rpartition(".")
-    owners = [owner, *(owner.replace(loaded, on_disk) for loaded, on_disk in _CONTAINERS)]
-    for where in owners:
-        for parts in _UNFUSED.get(name, ()):
-            rows = d_out // len(parts)
-            found = [
-                ExpertTensor(f"{where}.{index}.{part}.weight", (index,), (place * rows, (place + 1) * rows))
-                for index in range(count)
-                for place, part in enumerate(parts)
-            ]
-            if all(stored_key(tensor.name, {}, weights) is not None for tensor in found):
-                return found
+    for parts in _UNFUSED.get(name, ()):
+        rows = d_out // len(parts)
+        found = [
+            (on_disk(f"{owner}.{index}.{part}.weight", weights), index, (place * rows, (place + 1) * rows))
+            for index in range(count)
+            for place, part in enumerate(parts)
+        ]
+        if all(tensor is not None for tensor, _, _ in found):
+            return [ExpertTensor(str(tensor), (index,), of_expert) for tensor, index, of_expert in found]
     return []
+
+
+def on_disk(parameter: str, weights: BaseWeights) -> str | None:
+    """What a base's files call a parameter of a mixture, under a name that the model knows or knew; None: nothing."""
+    names = (parameter, *(parameter.replace(loaded, stored) for loaded, stored in _CONTAINERS))
+    return next((name for name in names if stored_key(name, {}, weights) is not None), None)

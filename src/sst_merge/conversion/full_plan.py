@@ -29,7 +29,7 @@ from ..lora_utils import (
     parameter_of,
 )
 from ..reading import parse_json, reading
-from .expert_tensors import expert_tensors
+from .expert_tensors import expert_tensors, on_disk
 from .for_base import NamedForBase, named_for_base, stored_key
 from .shards import ITEM_SIZES, ShardTensor
 
@@ -222,13 +222,14 @@ def _updates(adapter: Adapter, weights: BaseWeights) -> dict[str, _Update]:
         if isinstance(kind, ExpertKind):
             stacks[parameter_of(module)] = kind
         else:
-            updates[kind.tensor_name(module)] = _Update((module,))
+            name = kind.tensor_name(module)
+            updates[(on_disk(name, weights) if kind.bare else None) or name] = _Update((module,))
     for parameter, kind in stacks.items():
         d_out, _ = adapter.shape(expert_module(parameter, kind.index))
         tensors = expert_tensors(parameter, kind.count, d_out, weights)
         for tensor in tensors:
             modules = tuple(expert_module(parameter, index) for index in tensor.experts)
-            updates[tensor.name] = _Update(modules, rows=tensor.rows, stacked=tensor.name == parameter)
+            updates[tensor.name] = _Update(modules, rows=tensor.rows, stacked=tensor.stacked)
         if not tensors:  # refused as any other weight that the files lack
             updates[parameter] = _Update((parameter,))
     return updates
