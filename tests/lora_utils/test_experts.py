@@ -17,6 +17,8 @@ from sst_merge import merge
 from sst_merge.cli.main import cli
 from sst_merge.conversion import write_full_model
 from sst_merge.errors import AdapterError, BaseModelError, MergeError
+from sst_merge.evaluation.adapters import check_adapters
+from sst_merge.evaluation.hf import _check_loaded
 from sst_merge.lora_utils import Adapter, BaseModelIndex, BaseWeights, ExpertKind, check_against_base
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
@@ -121,12 +123,33 @@ def test_one_alone_and_two_together_load_in_peft(
         merged = merge(adapters, compute_dtype=torch.float64)
         for ranks in ("uniform", "pattern") if len(adapters) == 2 else ("uniform",):
             out = merged.save(tmp_path / "out", ranks=ranks, force=True)
-            made.assert_gives(build, relative_error, PeftModel.from_pretrained(copy.deepcopy(made.model), out), deltas)
-            again = Adapter.load(out)
-            assert again.modules == merged.adapter.modules
+            loaded = PeftModel.from_pretrained(copy.deepcopy(made.model), out)
+            made.assert_gives(build, relative_error, loaded, deltas)
+            assert Adapter.load(out).modules == merged.adapter.modules
+            # As an evaluation compares what it loaded with the file.
+            (checked,) = check_adapters({"out": out}, BaseModelIndex.of(made.model))
+            _check_loaded(loaded, checked)
     config = json.loads((out / "adapter_config.json").read_text())
     assert f"model.layers.1.{STACKS[0]}" in config["target_parameters"]
     assert config["target_modules"] == [f"model.layers.{i}.self_attn.q_proj" for i in (0, 1)]
+
+
+def test_all_linear_is_read_with_the_ranks_that_peft_gave(
+    build: Any, relative_error: Any, mixtures: dict[str, Mixture], tmp_path: Path
+) -> None:
+    made = mixtures["Qwen3Moe"]
+    adapted = build.peft_model(made.model, targets="all-linear", r=2, lora_alpha=3)
+    adapted.save_pretrained(tmp_path / "all")
+    adapter = Adapter.load(tmp_path / "all")
+    stem = "model.layers.1.mlp"
+    # Gate and up were two layers of rank 2 before they were one.
+    assert [adapter.rank(f"{stem}.{m}") for m in ("experts.gate_up_proj.0", "experts.down_proj.0", "gate")] == [4, 2, 2]
+    after = adapted.merge_and_unload()
+    for module in adapter.modules:
+        kind = adapter.kind(module)
+        name = kind.tensor_name(module)
+        theirs = kind.part(after.get_parameter(name) - made.model.get_parameter(name))
+        assert relative_error(adapter.delta(module, dtype=torch.float64), theirs) < 1e-14
 
 
 def test_ties_is_the_dense_method_on_every_expert(relative_error: Any, mixtures: dict[str, Mixture]) -> None:

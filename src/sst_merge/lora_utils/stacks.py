@@ -76,7 +76,7 @@ def find_stacks(
 
 def _parameters(module: str, targets: Collection[str]) -> dict[str, str]:
     """Parameters of a module that are targets, if it has them: name → the target."""
-    found = {}
+    found: dict[str, str] = {}
     for target in sorted(targets):
         owner, _, name = target.rpartition(".")
         if not owner or module == owner or module.endswith(f".{owner}"):
