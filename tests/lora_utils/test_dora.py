@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from sst_merge import merge
 from sst_merge.cli.main import cli
 from sst_merge.errors import AdapterError
+from sst_merge.evaluation.adapters import adapted_modules
 from sst_merge.lora_utils import Adapter, Conversion, read_stored_form
 from sst_merge.lora_utils.nearest import nearest
 
@@ -156,6 +157,9 @@ def test_what_is_refused(dora: Dora, half: Dora, tmp_path: Path) -> None:
     ):
         with pytest.raises(AdapterError, match=said):
             Adapter.load(folder, conversion=base)
+    own = changed("own", {"base_model_name_or_path": str(dora.base)})
+    with pytest.raises(AdapterError, match=r"a DoRA; an evaluation holds.*sst-merge export"):
+        adapted_modules({"own": own})
 
 
 def test_every_command_reads_it(dora: Dora, tmp_path: Path) -> None:

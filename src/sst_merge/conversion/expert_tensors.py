@@ -66,4 +66,7 @@ def expert_tensors(parameter: str, count: int, d_out: int, weights: BaseWeights)
 def on_disk(parameter: str, weights: BaseWeights) -> str | None:
     """What a base's files call a parameter of a mixture, under a name that the model knows or knew; None: nothing."""
     names = (parameter, *(parameter.replace(loaded, stored) for loaded, stored in _CONTAINERS))
+    # Names that differ by a prefix are looked for among all, of which a mixture has tens of thousands.
+    if (known := next((name for name in names if name in weights.files), None)) is not None:
+        return known
     return next((name for name in names if stored_key(name, {}, weights) is not None), None)

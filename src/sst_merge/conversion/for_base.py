@@ -75,8 +75,10 @@ def stored_key(name: str, shared: Mapping[str, tuple[str, ...]], weights: BaseWe
         The tensor's name, or None where the files have none.
     """
     for other in (name, *shared.get(name, ())):
-        longer = [key for key in weights.files if key.partition(".")[2] == other]
-        for key in (other, other.partition(".")[2], *(longer if len(longer) == 1 else ())):
+        for key in (other, other.partition(".")[2]):
             if key in weights.files:
                 return key
+        longer = [key for key in weights.files if key.partition(".")[2] == other]
+        if len(longer) == 1:
+            return longer[0]
     return None
