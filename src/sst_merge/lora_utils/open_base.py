@@ -50,8 +50,8 @@ class OpenBase:
             found = "names no base" if named is None else f"names the base {named!r}, which is no folder here"
             raise AdapterError(
                 f"{where}; the adapter {found}. Name the base it was trained on, a folder or hub id: --base-model "
-                f"(--base; conversion=Conversion(base=...) in Python). For commands that take none for it, write it as a "
-                f"plain LoRA first: sst-merge export ADAPTER --base BASE --to peft -o OUT"
+                f"(--base; conversion=Conversion(base=...) in Python). For commands that take none for it, write it as "
+                f"a plain LoRA first: sst-merge export ADAPTER --base BASE --to peft -o OUT"
             )
         folder = base_folder(base, conversion.access)
         index = BaseModelIndex.load(base, modules=modules, access=conversion.access)
