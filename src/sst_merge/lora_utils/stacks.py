@@ -99,11 +99,11 @@ def _order(
 ) -> tuple[tuple[str, ...], str]:
     """Names of the parameters from the outermost LoRA to the innermost; none, and why, where they cannot be told."""
     depth = len(wrapped)
-    # A name without its module, such as "down_proj", would be one of any module's.
     if not owned:
         why = "belongs to a LoRA inside a LoRA (fused experts, nn.MultiheadAttention)"
         return (), why if depth > 1 else "is none of target_modules, so it belongs to target_parameters"
     if depth == 1:
+        # A name without its module, such as "down_proj", would be one of any module's.
         dotted = [name for name, target in owned.items() if "." in target]
         alone = list(owned) if "expert" in wrapped[0].rpartition(".")[2] else []
         choice = dotted if len(dotted) == 1 else alone
