@@ -50,7 +50,7 @@ def edit_tensors(folder: Path, edit: Callable[[Tensors], Any]) -> None:
     [
         ({"peft_type": "OSF"}, "peft_type is 'OSF', expected 'LORA' or one of LOHA, .*sst-merge extract"),
         ({"peft_type": "PREFIX_TUNING"}, "peft_type is 'PREFIX_TUNING'.*it has no ΔW of the weights"),
-        ({"use_dora": True}, "use_dora is True.*merge_and_unload"),
+        ({"use_dora": True}, r"use_dora is True, but module .m\.q. has no lora_magnitude_vector"),
         ({"modules_to_save": ["lm_head"]}, "no whole weight of any of them.*--drop-modules-to-save"),
         (
             {"target_parameters": ["m.q"], "target_modules": ["v"]},
@@ -101,7 +101,7 @@ def test_every_field_of_the_installed_peft_is_judged(folder: Path) -> None:
     # Defaults pass, and every switch that PEFT itself calls a LoRA variant is refused unless listed here.
     set_config(folder, **{k: v for k, v in LoraConfig().to_dict().items() if k not in {"r", "lora_alpha", "peft_type"}})
     Adapter.load(folder)
-    exact = {"velora_config", "monteclora_config"}
+    exact = {"velora_config", "monteclora_config", "use_dora"}  # the last by conversion
     for field in dataclasses.fields(LoraConfig):
         if field.metadata.get("is_lora_variant") and field.name not in exact:
             set_config(folder, **{field.name: {"some": "value"}})
@@ -135,7 +135,7 @@ A, B = f"{PRE}m.q.lora_A.weight", f"{PRE}m.q.lora_B.weight"
         (add(f"{PRE}m.q.lora_A.bias", torch.ones(3)), "is not a key of PEFT"),
         (add(f"{PRE}m.q.lora_B.bias", torch.ones(4)), "has lora_A and lora_B and lora_B.bias, expected"),
         (add(f"{PRE}moe.experts.base_layer.lora_A.weight", torch.ones(3, 6)), "LoRA inside a LoRA"),
-        (add(f"{PRE}m.q.lora_magnitude_vector", torch.ones(4)), "not a plain LoRA factor"),
+        (add(f"{PRE}m.q.lora_magnitude_vector", torch.ones(4)), "not a plain LoRA factor but a DoRA magnitude"),
         (add(f"{PRE}m.q.lora_diag", torch.ones(4)), "not a plain LoRA factor"),
         (add(f"{PRE}e.token_adapter.trainable_tokens_delta", torch.ones(4)), "not a plain LoRA factor"),
         (add(f"{PRE}lm_head.base_layer.weight", torch.ones(4, 4)), "belongs to no adapted module"),

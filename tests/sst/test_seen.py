@@ -73,14 +73,31 @@ def test_the_spectrum_is_the_pencils_and_what_moved_is_the_merges(model: Any, ad
         assert of["captured"] == pytest.approx(moved / float(safe.norm()), rel=1e-4)
 
 
-def test_a_hard_filter_passes_the_best_of_every_layer_and_skills_with_fishers_of_their_own_have_no_spectrum(
-    model: Any, adapters: list[Adapter]
-) -> None:
+def test_a_hard_filter_passes_the_best_of_every_layer(model: Any, adapters: list[Adapter]) -> None:
     _, found = report(model, adapters, filter={"hard": 3})
     assert sum(found["spectrum"]["passed"]) == 3 * len(SHAPES)
-    _, found = report(model, adapters, mu=0.5, utility="fisher", adapter_benign={"skill": [batch(3)]})
-    assert found["spectrum"] is None
-    assert set(found["by_module"]) == set(SHAPES)
+
+
+def test_one_skills_own_fisher_has_the_directions_of_its_filter_and_several_have_none(
+    model: Any, adapters: list[Adapter]
+) -> None:
+    """The sum of F_h and μ F_b, solved in these directions, is the linear system that the merge solves."""
+    given = {"mu": 0.5, "utility": "fisher", "adapter_benign": {"skill": [batch(3)], "more": [batch(4)]}}
+    _, found = report(model, adapters, **given)
+    own = {"skill": [batch(3)]}
+    problem = MergeProblem(adapters, build_spaces(adapters, dtype=torch.float64), model, [batch(1)], [batch(2)], own)
+    options = SSTOptions(mu=0.5, utility="fisher", fisher=BLOCK, calibration_holdout=0)
+    sst = SSTMerge(problem, options)
+    assert sst.directions is not None
+    filtered = sst.directions.apply(sst.difference(), lambda values: values / (values + 0.5))
+    for module, core in sst.change(mu=0.5).items():
+        torch.testing.assert_close(filtered[module], core, rtol=1e-6, atol=1e-9)
+    assert found["spectrum"]["directions"] == 32 and set(found["by_module"]) == set(SHAPES)
+    more = adapters[0].with_(weight=2.0)
+    _, found = report(
+        model, [*adapters, Adapter.from_factors({m: more.factors(m) for m in SHAPES}, name="more")], **given
+    )
+    assert found["spectrum"] is None and set(found["by_module"]) == set(SHAPES)
 
 
 def test_long_spectra_are_thinned_from_end_to_end() -> None:

@@ -122,7 +122,7 @@ def load_base_index(
         return None, []
     try:
         index = BaseModelIndex.load(found, modules=modules, task_type=task_type)
-        for adapter in spelled_alike(adapters, index.modules)[0]:
+        for adapter in spelled_alike(adapters, index.adaptable)[0]:
             check_against_base(adapter, index)
     except BaseModelError as error:
         return None, [_unchecked(found, error)]

@@ -45,7 +45,7 @@ def named_for_base(adapter: Adapter, base: str | Path, *, access: BaseAccess = P
     """
     built = empty_model(base, modules=adapter.modules, task_type=adapter.task_type, access=access)
     index = replace(BaseModelIndex.of(built.model, name=str(base)), class_name=built.class_name)
-    (renamed,), notes = spelled_alike([adapter], index.modules)
+    (renamed,), notes = spelled_alike([adapter], index.adaptable)
     check_against_base(renamed, index)
     fitting = renamed.with_kinds(index.kinds)
     fitting = fitting.without_whole(true_copies(fitting, [base]))
@@ -75,8 +75,10 @@ def stored_key(name: str, shared: Mapping[str, tuple[str, ...]], weights: BaseWe
         The tensor's name, or None where the files have none.
     """
     for other in (name, *shared.get(name, ())):
-        longer = [key for key in weights.files if key.partition(".")[2] == other]
-        for key in (other, other.partition(".")[2], *(longer if len(longer) == 1 else ())):
+        for key in (other, other.partition(".")[2]):
             if key in weights.files:
                 return key
+        longer = [key for key in weights.files if key.partition(".")[2] == other]
+        if len(longer) == 1:
+            return longer[0]
     return None

@@ -3,7 +3,8 @@
 Values come later, some rows at a time, when the tensors that are planned here are written.
 """
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,21 @@ from torch import Tensor
 
 from ..data_loader import BaseAccess, torch_type
 from ..errors import BaseModelError, ConversionError
-from ..lora_utils import Adapter, BaseWeights, Conv1DKind, EmbeddingKind, LinearKind, LoraFactors, WholeWeight
+from ..lora_utils import (
+    Adapter,
+    BaseWeights,
+    Conv1DKind,
+    EmbeddingKind,
+    ExpertKind,
+    LinearKind,
+    LoraFactors,
+    RouterKind,
+    WholeWeight,
+    expert_module,
+    parameter_of,
+)
 from ..reading import parse_json, reading
+from .expert_tensors import expert_tensors, on_disk
 from .for_base import NamedForBase, named_for_base, stored_key
 from .shards import ITEM_SIZES, ShardTensor
 
@@ -28,10 +42,19 @@ _NAMES = {dtype: name for name, dtype in _TYPES.items()}
 
 @dataclass(frozen=True)
 class _Update:
-    """ΔW or a bias' update of one tensor."""
+    """ΔW or a bias' update of one tensor.
 
-    module: str
-    bias: bool
+    Attributes:
+        modules: that it is of: one, or all experts of a stack.
+        bias: of the module's bias.
+        rows: first and end of those of ΔW that the tensor has; None for all.
+        stacked: whether the tensor has one ΔW below the other.
+    """
+
+    modules: tuple[str, ...]
+    bias: bool = False
+    rows: tuple[int, int] | None = None
+    stacked: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,8 +106,8 @@ class FullPlan:
             ConversionError: an update that the model has no place for.
         """
         adapter = named.adapter
-        updates = {f"{module}.weight": _Update(module, bias=False) for module in adapter.modules}
-        updates |= {f"{m}.bias": _Update(m, bias=True) for m in adapter.modules if _moves_bias(adapter, m)}
+        updates = _updates(adapter, weights)
+        updates |= {f"{m}.bias": _Update((m,), bias=True) for m in adapter.modules if _moves_bias(adapter, m)}
         replaced = {name.replace(".base_layer.", "."): whole for name, whole in adapter.whole.items()}
         for name, whole in replaced.items():
             if named.parameters.get(name) != whole.shape:
@@ -94,7 +117,7 @@ class FullPlan:
                     f"has {has}; a grown vocabulary or a new head makes another model: save that with PEFT "
                     f"(merge_and_unload, save_pretrained), or leave it out (--drop-modules-to-save)"
                 )
-        keys = {name: stored_key(name, named.shared, weights) for name in named.parameters}
+        keys = {name: stored_key(name, named.shared, weights) for name in (*named.parameters, *updates)}
         moved = {*updates, *replaced}
         if missing := sorted(name for name in moved if keys.get(name) is None):
             raise ConversionError(
@@ -148,20 +171,36 @@ class FullPlan:
     def _added(self, name: str, whole: WholeWeight, update: _Update | None, target: torch.dtype) -> Iterator[Tensor]:
         """Some rows at a time of a tensor with its update."""
         working = torch.promote_types(torch.float32, torch.promote_types(_TYPES[whole.dtype], target))
-        left, right = (None, None) if update is None else self._factors(update, working)
-        rows = max(1, _BLOCK // max(1, whole.shape[1] if len(whole.shape) > 1 else 1))
+        add = self._adder(update, working)
+        rows = max(1, _BLOCK // max(1, math.prod(whole.shape[1:])))
         with reading(whole.file, BaseModelError, "a weight", "download the model again"), _open(whole.file) as handle:
             view = handle.get_slice(whole.key)
             for start in range(0, whole.shape[0] if whole.shape else 1, rows):
                 block = (view[start : start + rows] if whole.shape else handle.get_tensor(whole.key)).to(working)
-                if left is not None:
-                    more = left[start : start + rows]
-                    block = block + more if right is None else block.addmm(more, right)
-                yield _rounded(name, block, target)
+                yield _rounded(name, block if add is None else add(block, start), target)
+
+    def _adder(self, update: _Update | None, dtype: torch.dtype) -> Callable[[Tensor, int], Tensor] | None:
+        """Adds the update to some rows of the tensor, from a row on."""
+        if update is None:
+            return None
+        if update.stacked:
+
+            def add_experts(block: Tensor, start: int) -> Tensor:
+                some = update.modules[start : start + len(block)]
+                return block + torch.stack([self.adapter.factors(m, dtype=dtype).stored_delta() for m in some])
+
+            return add_experts
+        left, right = self._factors(update, dtype)
+
+        def add(block: Tensor, start: int) -> Tensor:
+            more = left[start : start + len(block)]
+            return block + more if right is None else block.addmm(more, right)
+
+        return add
 
     def _factors(self, update: _Update, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
         """L and R of the update as the base stores it: L R, or L alone."""
-        factors: LoraFactors = self.adapter.factors(update.module, dtype=dtype)
+        factors: LoraFactors = self.adapter.factors(update.modules[0], dtype=dtype)
         if update.bias:
             bias = factors.bias_delta()
             assert bias is not None
@@ -169,7 +208,31 @@ class FullPlan:
         a = factors.a[:, : factors.d_in]
         if isinstance(factors.kind, Conv1DKind | EmbeddingKind):
             return a.T.contiguous(), factors.b.T.contiguous()
-        return (factors.b, a) if isinstance(factors.kind, LinearKind) else (factors.stored_delta(), None)
+        if isinstance(factors.kind, LinearKind | RouterKind | ExpertKind):
+            return factors.b[slice(*update.rows) if update.rows is not None else slice(None)], a
+        return factors.stored_delta(), None
+
+
+def _updates(adapter: Adapter, weights: BaseWeights) -> dict[str, _Update]:
+    """Tensor → ΔW; of experts by the tensors that the base's files have for them."""
+    updates: dict[str, _Update] = {}
+    stacks: dict[str, ExpertKind] = {}
+    for module in adapter.modules:
+        kind = adapter.kind(module)
+        if isinstance(kind, ExpertKind):
+            stacks[parameter_of(module)] = kind
+        else:
+            name = kind.tensor_name(module)
+            updates[(on_disk(name, weights) if kind.bare else None) or name] = _Update((module,))
+    for parameter, kind in stacks.items():
+        d_out, _ = adapter.shape(expert_module(parameter, kind.index))
+        tensors = expert_tensors(parameter, kind.count, d_out, weights)
+        for tensor in tensors:
+            modules = tuple(expert_module(parameter, index) for index in tensor.experts)
+            updates[tensor.name] = _Update(modules, rows=tensor.rows, stacked=tensor.stacked)
+        if not tensors:  # refused as any other weight that the files lack
+            updates[parameter] = _Update((parameter,))
+    return updates
 
 
 def _moves_bias(adapter: Adapter, module: str) -> bool:

@@ -119,7 +119,7 @@ def empty_model(
         if type(model) in seen:
             continue
         seen.add(type(model))
-        found = sum(module in set(modules) for module, _ in model.named_modules(remove_duplicate=False))
+        found = _found(model, modules)
         if best is None or found > best[0]:
             best = found, EmptyModel(model, name)
         if found == len(set(modules)):
@@ -132,6 +132,13 @@ def empty_model(
             f"it needs, that has this task{code_advice(failure, access)}"
         ) from failure
     return best[1]
+
+
+def _found(model: "nn.Module", modules: Collection[str]) -> int:
+    """How many of some modules a model has; one of several fused experts is a number behind its parameter's name."""
+    names = {module for module, _ in model.named_modules(remove_duplicate=False)}
+    parameters = {name for name, parameter in model.named_parameters() if parameter.ndim == 3}
+    return sum(module in names or module.rpartition(".")[0] in parameters for module in set(modules))
 
 
 def code_advice(error: Exception | None, access: BaseAccess) -> str:

@@ -130,17 +130,11 @@ def check_adapters(
     Raises:
         AdapterError: an adapter that changes nothing.
     """
-    from ..lora_utils import Adapter, check_against_base
+    from ..lora_utils import check_against_base
 
     checked = []
     for name, path in adapters.items():
-        # Whole trained weights are PEFT's business here: it loads them as they are.
-        adapter = Adapter.load(path, name=name, drop_modules_to_save=True)
-        if adapter.converted is not None:
-            raise AdapterError(
-                f"adapter {name!r} ({path}): it is a {adapter.converted.kind}, and evaluate loads plain LoRA; write it "
-                f"as one first: sst-merge export {path} --to peft -o FOLDER"
-            )
+        adapter = _opened(path, name)
         check_against_base(adapter, base)
         adapter.check_values()
         nothing = _changes_nothing(adapter)
@@ -164,9 +158,25 @@ def check_adapters(
 
 def adapted_modules(adapters: Mapping[str, Path]) -> set[str]:
     """Names of all modules that some adapters touch, by name → folder; they decide which class the base is."""
+    return {module for name, path in adapters.items() for module in _opened(path, name).modules}
+
+
+def _opened(path: Path, name: str) -> "Adapter":
+    """Open an adapter whose factors PEFT puts on the model as they are in the file.
+
+    Raises:
+        AdapterError: it is no plain LoRA, so that what is loaded could not be held against the file.
+    """
     from ..lora_utils import Adapter
 
-    return {module for path in adapters.values() for module in Adapter.load(path, drop_modules_to_save=True).modules}
+    # Whole trained weights are PEFT's business here: it loads them as they are.
+    adapter = Adapter.load(path, name=name, drop_modules_to_save=True)
+    if adapter.converted is not None:
+        raise AdapterError(
+            f"adapter {name!r} ({path}): a {adapter.converted.kind}; an evaluation holds what PEFT loads against the "
+            f"file, which needs a plain LoRA. Write one: sst-merge export {path} --base BASE --to peft -o OUT"
+        )
+    return adapter
 
 
 def _changes_nothing(adapter: "Adapter") -> bool:

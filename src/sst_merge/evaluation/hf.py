@@ -1,5 +1,6 @@
 """One base in memory and one adapter at a time on it, as lm-evaluation-harness's own Hugging Face model."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -141,23 +142,28 @@ def _check_loaded(model: Any, adapter: EvaluatedAdapter) -> None:
     file = Adapter.load(adapter.path, name=adapter.name, drop_modules_to_save=True)
     inner = model.get_base_model()
     parts = {kind.form.a for kind in layer_kinds()}
+    # PEFT wraps a module once for every bare parameter of it that is adapted.
     layers = {
-        name
+        re.sub(r"(\.base_layer)+$", "", name)
         for name, module in inner.named_modules()
         if any("default" in (getattr(module, part, None) or ()) for part in parts)
     }
-    if layers != set(adapter.modules):
-        missing, extra = sorted(set(adapter.modules) - layers), sorted(layers - set(adapter.modules))
+    owners = {module: file.kind(module).owner(module) for module in adapter.modules}
+    if layers != set(owners.values()):
+        missing, extra = sorted(set(owners.values()) - layers), sorted(layers - set(owners.values()))
         raise AdapterError(
             f"adapter {adapter.name!r} ({adapter.path}): PEFT made LoRA layers for {len(layers)} modules, the file "
-            f"holds {len(adapter.modules)}; not loaded: {', '.join(missing[:3]) or 'none'}; without tensors: "
+            f"holds {len(set(owners.values()))}; not loaded: {', '.join(missing[:3]) or 'none'}; without tensors: "
             f"{', '.join(extra[:3]) or 'none'}. Check target_modules in its adapter_config.json"
         )
     for module in adapter.modules:
-        layer = inner.get_submodule(module)
+        layer = inner.get_submodule(owners[module])
         kind, factors = file.kind(module), file.factors(module)
+        while kind.bare and layer.parameter_name != kind.tensor_name(module).rpartition(".")[2]:
+            layer = layer.base_layer
         held = getattr(layer, kind.form.a)["default"]
         held = getattr(held, kind.form.leaf) if kind.form.leaf else held
+        held, _ = kind.from_file(held, held.T) if kind.bare else (held, None)
         expected, _ = kind.to_file(factors.a[: held.shape[0], : factors.d_in], factors.b)
         if not torch.equal(held.detach().cpu(), expected.to(held.dtype)):
             raise AdapterError(

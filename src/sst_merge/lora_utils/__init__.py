@@ -9,6 +9,7 @@ from .checks import check_against_base, check_compatible, check_distinct
 from .conversion import Conversion, Converted, ConvertedModule
 from .convolutions import Conv1dLayerKind, Conv2dLayerKind, Conv3dLayerKind
 from .copies import true_copies
+from .experts import ExpertKind, RouterKind, expert_module, parameter_of
 from .factors import LoraFactors
 from .header import natural_key
 from .layouts import (
@@ -41,6 +42,7 @@ __all__ = [
     "Converted",
     "ConvertedModule",
     "EmbeddingKind",
+    "ExpertKind",
     "FileForm",
     "LinearKind",
     "LoraFactors",
@@ -48,6 +50,7 @@ __all__ = [
     "ModuleShape",
     "Ranks",
     "Role",
+    "RouterKind",
     "StoredForm",
     "TASK_TYPES",
     "WholeWeight",
@@ -58,12 +61,14 @@ __all__ = [
     "check_opens",
     "excluding_name",
     "exists_here",
+    "expert_module",
     "fitting_task_type",
     "heads_of",
     "hub_id",
     "layer_kind",
     "layer_kinds",
     "natural_key",
+    "parameter_of",
     "read_stored_form",
     "saved_part",
     "spelled_alike",

@@ -16,6 +16,7 @@ from ..files import file_sha256
 from ..reading import reads
 from ..texts import counted
 from .conversion import Conversion, Converted
+from .dora import fold_dora
 from .factors import LoraFactors
 from .folders import PICKLE_NAME
 from .header import WEIGHTS_NAME, ModuleLayout, natural_key, read_header
@@ -147,10 +148,20 @@ class Adapter:
         header = read_header(
             folder, settings, drop_modules_to_save=drop_modules_to_save, leave_out=leave_out, tensors=place.tensors
         )
-        if header.whole and place.tensors is not None:
+        if (header.whole or header.magnitudes) and place.tensors is not None:
             place = adapter_place(path)
             header = read_header(folder, settings, drop_modules_to_save=drop_modules_to_save, leave_out=leave_out)
         file = folder / WEIGHTS_NAME
+        source: Source
+        entries, notes, converted = header.modules, [*place.notes, *plain.notes, *header.notes], plain.converted
+        if header.magnitudes:
+            source, converted = fold_dora(file, header, conversion, base_model=settings.base_model)
+            entries = source.entries
+            notes.append(converted.sentence())
+        elif place.tensors is None:
+            source = FileSource(file, entries)
+        else:
+            source = RemoteSource(str(path), entries)
         return cls(
             name=short_name(path) if name is None else name,
             role=role,
@@ -162,16 +173,14 @@ class Adapter:
             left_out=(*plain.left_out, *header.left_out),
             whole=MappingProxyType(dict(header.whole)),
             modules_to_save=names_held(settings.modules_to_save, header.whole),
-            notes=(*place.notes, *plain.notes, *header.notes),
+            notes=tuple(notes),
             leave_out=tuple(leave_out),
-            _layouts=MappingProxyType({module: entry.layout for module, entry in header.modules.items()}),
-            _source=FileSource(file, header.modules)
-            if place.tensors is None
-            else RemoteSource(str(path), header.modules),
+            _layouts=MappingProxyType({module: entry.layout for module, entry in entries.items()}),
+            _source=source,
             origin=place.origin,
             is_fetched=place.tensors is None,
             plain_path=folder,
-            converted=plain.converted,
+            converted=converted,
         )
 
     @classmethod
@@ -246,7 +255,7 @@ class Adapter:
         """
         layouts = {m: replace(layout, kind=kinds.get(m, layout.kind)) for m, layout in self._layouts.items()}
         for module, layout in layouts.items():
-            if layout.kind.form != self.kind(module).form:
+            if not self.kind(module).fits(layout.kind):
                 raise AdapterError(
                     f"adapter {self.name!r}: module {module!r} is {self.kind(module)} in the adapter and "
                     f"{layout.kind} in the base model; check that the adapter belongs to this base"

@@ -1,7 +1,8 @@
 """Names and shapes of a base model's layers, from its config.json; no weight is read."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
@@ -11,6 +12,7 @@ from ..data_loader import PLAIN, BaseAccess, empty_model
 from ..data_loader.base_files import find_base_repo
 from ..errors import BaseModelError
 from ..reading import reads
+from .experts import bare_parameters
 from .layouts import ModuleKind, ModuleShape, shape_of_layer
 
 __all__ = ["BaseModelIndex"]
@@ -26,6 +28,7 @@ class BaseModelIndex:
         others: names of modules of no known kind (:mod:`.layouts`), with their class, for messages.
         class_name: class of transformers that it was built as; None for a model that was there already.
         commit: of the hub repository that its configuration comes from, as far as known.
+        bare: parameters that no such layer owns, by the names that adapters have for them (:mod:`.experts`) → shape.
     """
 
     name: str
@@ -33,6 +36,7 @@ class BaseModelIndex:
     others: Mapping[str, str]
     class_name: str | None = None
     commit: str | None = None
+    bare: Mapping[str, ModuleShape] = field(default_factory=dict)
 
     @classmethod
     @reads(BaseModelError, "the configuration of a base model", "check base_model (--base-model)", at=1)
@@ -69,16 +73,23 @@ class BaseModelIndex:
         """Index a model that is already there (on any device, without adapters)."""
         modules: dict[str, ModuleShape] = {}
         others: dict[str, str] = {}
+        bare: dict[str, ModuleShape] = {}
         # A layer used under two names is adapted under both, so duplicates stay.
         for path, module in model.named_modules(remove_duplicate=False):
             shape = shape_of_layer(module)
             if shape is None:
                 others[path] = type(module).__name__
+                bare |= bare_parameters(path, module)
             else:
                 modules[path] = shape
-        return cls(name, MappingProxyType(modules), MappingProxyType(others))
+        return cls(name, MappingProxyType(modules), MappingProxyType(others), bare=MappingProxyType(bare))
+
+    @cached_property
+    def adaptable(self) -> Mapping[str, ModuleShape]:
+        """Layers and bare parameters."""
+        return {**self.modules, **self.bare}
 
     @property
     def kinds(self) -> dict[str, ModuleKind]:
         """Module name → kind, as :meth:`~.adapter.Adapter.with_kinds` takes it."""
-        return {name: shape.kind for name, shape in self.modules.items()}
+        return {name: shape.kind for name, shape in self.adaptable.items()}

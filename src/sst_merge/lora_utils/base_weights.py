@@ -62,7 +62,7 @@ class BaseWeights:
             )
         return cls(place, MappingProxyType(files))
 
-    def key(self, module: str) -> str:
+    def key(self, module: str, *, kind: ModuleKind = LINEAR) -> str:
         """Name of the tensor that holds a module's weight.
 
         Checkpoints may have been saved with or without the head that adds a prefix: ``model.layers.0…`` is also
@@ -71,7 +71,7 @@ class BaseWeights:
         Raises:
             BaseModelError: no such tensor, or several.
         """
-        exact = f"{module}.weight"
+        exact = kind.tensor_name(module)
         if exact in self.files:
             return exact
         bare = exact.partition(".")[2]
@@ -92,7 +92,7 @@ class BaseWeights:
         Raises:
             BaseModelError: no such tensor, of other dimensions, or quantised.
         """
-        key = self.key(module)
+        key = self.key(module, kind=kind)
         with self._file_of(key) as handle:
             view = handle.get_slice(key)
             shape, dtype = view.get_shape(), view.get_dtype()
@@ -106,9 +106,9 @@ class BaseWeights:
     def weight(self, module: str, *, kind: ModuleKind = LINEAR, dtype: torch.dtype = torch.float32) -> Tensor:
         """One module's weight as (d_out, d_in), whatever orientation is stored."""
         self.shape(module, kind=kind)
-        key = self.key(module)
+        key = self.key(module, kind=kind)
         with self._file_of(key) as handle:
-            stored: Tensor = handle.get_tensor(key).to(dtype)
+            stored: Tensor = kind.part(handle.get_tensor(key)).to(dtype)
         return kind.matrix(stored)
 
     def bias(self, module: str, *, dtype: torch.dtype = torch.float32) -> Tensor:

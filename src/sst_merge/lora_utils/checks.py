@@ -24,7 +24,7 @@ def check_against_base(adapter: Adapter, index: BaseModelIndex) -> None:
     """
     where = f"adapter {adapter.name!r}" + (f" ({adapter.path})" if adapter.path is not None else "")
     for module in adapter.modules:
-        shape = index.modules.get(module)
+        shape = index.adaptable.get(module)
         if shape is None:
             raise BaseModelError(f"{where}: module {module!r} {_absence(module, index)}; check base_model")
         if adapter.shape(module) != (shape.d_out, shape.d_in):
@@ -32,7 +32,7 @@ def check_against_base(adapter: Adapter, index: BaseModelIndex) -> None:
                 f"{where}: module {module!r} is {adapter.shape(module)} (d_out, d_in), the base model {index.name!r} "
                 f"has {(shape.d_out, shape.d_in)} there; the adapter was trained on another base (or vocabulary)"
             )
-        if adapter.kind(module).form != shape.kind.form:
+        if not adapter.kind(module).fits(shape.kind):
             raise BaseModelError(
                 f"{where}: module {module!r} is of kind {adapter.kind(module)}, the base model {index.name!r} has "
                 f"{shape.kind} there; the adapter was trained on another base"
@@ -44,7 +44,7 @@ def check_against_base(adapter: Adapter, index: BaseModelIndex) -> None:
                 f"{index.name!r} has a {shape.kind} there; the adapter was trained on another base"
             )
     mine = {adapter.kind(module).fan_in_fan_out for module in adapter.modules} - {None}
-    real = {index.modules[module].kind for module in adapter.modules}
+    real = {index.adaptable[module].kind for module in adapter.modules}
     flags = {kind.fan_in_fan_out for kind in real} - {None}
     if len(mine) == len(flags) == 1 and mine != flags:
         names = ", ".join(sorted(kind.name for kind in real if kind.fan_in_fan_out is not None))
@@ -115,6 +115,6 @@ def _absence(module: str, index: BaseModelIndex) -> str:
     if module in index.others:
         known = ", ".join(sorted(kind.described for kind in layer_kinds()))
         return f"is a {index.others[module]} in the base model {index.name!r}, expected one of: {known}"
-    close = difflib.get_close_matches(module, index.modules, n=1, cutoff=0.0)
+    close = difflib.get_close_matches(module, index.adaptable, n=1, cutoff=0.0)
     hint = f"; the nearest name there is {close[0]!r}" if close else ""
     return f"matches no layer of the base model {index.name!r} as transformers builds it here{hint}"

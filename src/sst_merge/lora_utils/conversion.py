@@ -151,6 +151,10 @@ class ConvertedSource(FileSource):
     figures: Mapping[str, ConvertedModule]
     folder: "tempfile.TemporaryDirectory[str]"
 
+    def __reduce__(self) -> tuple[type[FileSource], tuple[Path, Mapping[str, ModuleEntry]]]:
+        """For another process, which reads the file and must not remove it."""
+        return FileSource, (self.file, self.entries)
+
 
 def convert_aside(updates: Iterator[FormedUpdate], conversion: Conversion, *, where: str, kind: str) -> ConvertedSource:
     """Bring one ΔW after another to the nearest B·A, and keep the factors in a file of their own.

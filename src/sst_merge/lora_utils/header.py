@@ -1,7 +1,7 @@
 """adapter_model.safetensors: which tensor belongs to which module, decided from the header alone."""
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -9,10 +9,12 @@ from safetensors import SafetensorError, safe_open
 
 from ..errors import AdapterError
 from ..texts import counted
+from .experts import ExpertKind, RouterKind, expert_module
 from .folders import WEIGHTS_NAME, find_weights
 from .keys import SortedKeys, how_to_leave_out, sort_keys, stored_name
 from .layouts import ModuleKind, layer_kinds
 from .settings import TARGET_PARAMETERS, LoraSettings
+from .stacks import Stack, find_stacks
 from .whole_weights import WholeWeight, heads_of, saved_part
 from .wrappers import PREFIX
 
@@ -77,12 +79,14 @@ class Header:
             among them PEFT's automatic copies of adapted embeddings and output layers (``<module>.base_layer.weight``),
             of which only the base can tell whether they are copies.
         notes: sentences about keys and fields that PEFT would read otherwise.
+        magnitudes: module → key of its DoRA magnitude; all modules or none.
     """
 
     modules: Mapping[str, ModuleEntry]
     left_out: tuple[str, ...]
     whole: Mapping[str, WholeWeight]
     notes: tuple[str, ...]
+    magnitudes: Mapping[str, str]
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
@@ -128,13 +132,23 @@ def read_header(
     if not kept and not keys.nested:
         raise AdapterError(f"{file}: holds no LoRA factors; expected lora_A and lora_B of at least one module")
     names = {module: (module, stored_name(next(iter(keys.parts[module].values())))) for module in kept}
-    _refuse_bare_parameters(file, names, keys, settings)
-    modules = {module: _entry(file, module, names, keys.parts[module], tensors, settings) for module in kept}
+    stacks = _stacks(file, names, keys, tensors, settings)
+    bare = {stack.module for stack in stacks}
+    modules = {
+        module: _entry(file, module, names[module], names, keys.parts[module], tensors, settings)
+        for module in kept
+        if module not in bare
+    }
+    for stack in stacks:
+        modules |= _stack_entries(file, stack, names, {**keys.parts, **keys.inner}[stack.stored], tensors, settings)
+    modules = {module: modules[module] for module in sorted(modules, key=natural_key)}
+    _check_magnitudes(file, modules, keys.magnitudes, tensors, settings)
     return Header(
         modules,
         tuple(sorted(keys.left_out)),
         {name: WholeWeight(file, key, *tensors[key]) for name, key in keys.whole.items()},
-        (*settings.notes, *_notes(modules, names, keys, settings)),
+        (*settings.notes, *_notes(modules, names, keys, settings, bare)),
+        keys.magnitudes,
     )
 
 
@@ -171,35 +185,98 @@ def _refuse_biases(file: Path, keys: Iterable[str], settings: LoraSettings) -> N
         )
 
 
-def _refuse_bare_parameters(
-    file: Path, names: Mapping[str, tuple[str, str]], keys: SortedKeys, settings: LoraSettings
+def _check_magnitudes(
+    file: Path,
+    modules: Mapping[str, ModuleEntry],
+    magnitudes: Mapping[str, str],
+    tensors: Mapping[str, tuple[str, tuple[int, ...]]],
+    settings: LoraSettings,
 ) -> None:
-    """Look for LoRA that belongs to no linear layer.
+    """A DoRA has one length for every output of every module, and nothing else has any.
 
     Raises:
-        AdapterError: there is some; all of it is said in one sentence, so that one more try is enough.
+        AdapterError: it is otherwise.
     """
-    others = []
-    if settings.target_parameters:
-        # What an expression that is not tried says of a module, its shape will tell.
-        unset = settings.coverage.target_modules is None
-        others = [m for m in names if unset or {settings.coverage.covers(name) for name in names[m]} == {False}]
-    refused = sorted({*others, *keys.nested}, key=natural_key)
-    if not refused:
+    if not settings.dora:
+        if magnitudes:
+            raise AdapterError(
+                f"{file}: tensor {next(iter(magnitudes.values()))!r} is not a plain LoRA factor but a DoRA magnitude, "
+                f"and use_dora of the configuration is off; restore the adapter_config.json that was saved with it"
+            )
         return
+    if wrong := sorted(modules.keys() ^ magnitudes.keys(), key=natural_key):
+        has = "no lora_magnitude_vector" if wrong[0] in modules else "a lora_magnitude_vector and no factors"
+        raise AdapterError(
+            f"{file}: use_dora is True, but module {wrong[0]!r} has {has}; the file is incomplete or belongs to "
+            f"another adapter_config.json: save the adapter again"
+        )
+    for module, key in magnitudes.items():
+        (dtype, shape), layout = tensors[key], modules[module].layout
+        if dtype not in _FLOATS or shape != (layout.d_out,):
+            raise AdapterError(
+                f"{file}: tensor {key!r} is {dtype} of shape {list(shape)}, expected plain floats of shape "
+                f"[{layout.d_out}], one for every output; save the adapter again"
+            )
+        if layout.bias:
+            raise AdapterError(f"{file}: module {module!r} has a LoRA bias beside a DoRA magnitude, which is not read")
+
+
+def _stacks(
+    file: Path,
+    names: Mapping[str, tuple[str, str]],
+    keys: SortedKeys,
+    tensors: Mapping[str, tuple[str, tuple[int, ...]]],
+    settings: LoraSettings,
+) -> list[Stack]:
+    """Find the LoRA that belongs to no layer but to a bare parameter.
+
+    Raises:
+        AdapterError: some of it cannot be told; all of that is said in one sentence, so that one more try is enough.
+    """
+    shapes = {module: _outer_shape(parts, tensors) for module, parts in (keys.parts | keys.inner).items()}
+    stacks, unplaced = find_stacks(shapes, settings, names)
+    why = {one.module: one.why for one in unplaced}
+    refused = sorted({*why, *keys.nested}, key=natural_key)
+    if not refused:
+        return stacks
     if keys.nested:
         key = next(iter(keys.nested.values()))
         found = f"tensor {key!r} belongs to a LoRA inside a LoRA (fused experts, nn.MultiheadAttention)"
     else:
-        found = (
-            f"module {others[0]!r} is none of target_modules, so it belongs to target_parameters "
-            f"{list(settings.target_parameters)}"
-        )
+        found = f"module {refused[0]!r} {why[refused[0]]}"
+    if settings.target_parameters:
+        found += f"; target_parameters is {list(settings.target_parameters)}"
     count = f"{len(refused)} module{'s' * (len(refused) > 1)} of this kind"
-    raise AdapterError(
-        f"{file}: {found}: {TARGET_PARAMETERS}, which is not supported ({count}); expected LoRA of linear layers. "
-        f"{how_to_leave_out(refused, names)}"
-    )
+    raise AdapterError(f"{file}: {found}: {TARGET_PARAMETERS} ({count}). {how_to_leave_out(refused, names)}")
+
+
+def _outer_shape(parts: Mapping[str, str], tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> tuple[int, int]:
+    """(d_out, d_in) of two matrices; zeros of anything else, which is refused later."""
+    a, b = (tensors[parts[part]][1] if part in parts else () for part in ("lora_A", "lora_B"))
+    return (b[0], a[1]) if len(a) == len(b) == 2 else (0, 0)
+
+
+def _stack_entries(
+    file: Path,
+    stack: Stack,
+    names: Mapping[str, tuple[str, str]],
+    parts: Mapping[str, str],
+    tensors: Mapping[str, tuple[str, tuple[int, ...]]],
+    settings: LoraSettings,
+) -> dict[str, ModuleEntry]:
+    """The experts of a stack, one module each; or a router."""
+    rows = tensors[parts["lora_A"]][1] if "lora_A" in parts else ()
+    rank = settings.rank(stack.path)
+    # PEFT asks the patterns by the parameter's own name, and says nowhere how many experts there are.
+    count = rows[0] // rank if len(rows) == 2 and rows[0] % rank == 0 else 1
+    of_module = {**names, stack.path: (stack.path, stack.path)}
+    entry = _entry(file, stack.path, (stack.path, stack.path), of_module, parts, tensors, settings, count=count)
+    if stack.parameter == "weight":
+        return {stack.module: replace(entry, layout=replace(entry.layout, kind=RouterKind()))}
+    return {
+        expert_module(stack.path, index): replace(entry, layout=replace(entry.layout, kind=ExpertKind(index, count)))
+        for index in range(count)
+    }
 
 
 def _notes(
@@ -207,6 +284,7 @@ def _notes(
     names: Mapping[str, tuple[str, str]],
     keys: SortedKeys,
     settings: LoraSettings,
+    bare: Collection[str],
 ) -> list[str]:
     """What PEFT would make of the folder where that is not what is read."""
     notes = []
@@ -226,6 +304,7 @@ def _notes(
             settings.coverage.covers(name, embedding=not entry.layout.kind.reads_vectors) for name in names[module]
         }
         for module, entry in modules.items()
+        if not entry.layout.kind.bare
     }
     if any(None in answers for answers in said.values()):
         unset = settings.coverage.target_modules is None
@@ -239,7 +318,7 @@ def _notes(
         )
     if settings.bias != "none":
         notes.append(f"bias is {settings.bias!r} in its configuration, but no layer had one: the file holds none")
-    if settings.target_parameters and not any(".lora_" in key for key in keys.left_out):
+    if settings.target_parameters and not bare and not any(".lora_" in key for key in keys.left_out):
         notes.append(
             f"target_parameters {list(settings.target_parameters)} matched nothing: the file holds LoRA of "
             f"target_modules alone"
@@ -255,11 +334,19 @@ def _listed(names: Collection[str]) -> str:
 def _entry(
     file: Path,
     module: str,
-    names: Mapping[str, tuple[str, str]],
+    own_names: tuple[str, str],
+    names: Collection[str],
     parts: Mapping[str, str],
     tensors: Mapping[str, tuple[str, tuple[int, ...]]],
     settings: LoraSettings,
+    *,
+    count: int = 1,
 ) -> ModuleEntry:
+    """Where a module's factors lie; of a stack of several the layout is that of each.
+
+    Raises:
+        AdapterError: tensors that do not fit the configuration.
+    """
     kinds = [kind for kind in layer_kinds() if {kind.form.a, kind.form.b} & parts.keys()]
     a_part, b_part = kinds[0].form.a, kinds[0].form.b
     expected = {a_part, b_part} | ({f"{b_part}.bias"} if settings.lora_bias else set())
@@ -288,8 +375,8 @@ def _entry(
                 + how_to_leave_out([module], names)
             )
         )
-    rank, scale = _rank_and_scale(file, module, names[module], a_shape[0], settings)
-    if a_shape[0] != rank or b_shape[1] != rank:
+    rank, scale = _rank_and_scale(file, module, own_names, a_shape[0] // count, settings)
+    if a_shape[0] != rank * count or b_shape[1] != rank * count:
         raise AdapterError(
             f"{file}: module {module!r} has A {a_shape} and B {b_shape}, but r and rank_pattern of the configuration "
             f"say rank {rank}; restore the adapter_config.json that was saved with this file"
@@ -307,8 +394,9 @@ def _if_stacked(module: str, a_rows: int, b_columns: int, rank: int, names: Coll
     """A word about fused experts: as many factor pairs as there are experts, one below the other."""
     if "expert" not in module or a_rows != b_columns or a_rows % rank:
         return ""
-    return f". If these are {a_rows // rank} fused experts of rank {rank}: they are not supported. " + how_to_leave_out(
-        [module], names
+    return (
+        f". If these are {a_rows // rank} fused experts of rank {rank}, target_parameters must name them. "
+        + how_to_leave_out([module], names)
     )
 
 

@@ -20,6 +20,9 @@ __all__ = ["SortedKeys", "how_to_leave_out", "is_named", "sort_keys", "stored_na
 
 # Tensors of training-time variants that leave ΔW alone: MonteCLoRA's sampler, VeLoRA's projection.
 _TRAINING_ONLY = frozenset({"lora_monteclora_sampler", "lora_velora_embed"})
+_INNER = re.compile(r"(?:\.base_layer)+$")
+# PEFT saves it without .weight and without the adapter's name; a state dict has both.
+_MAGNITUDE = re.compile(r"(?P<module>.+)\.lora_magnitude_vector(?:\.[^.]+)?(?:\.weight)?")
 
 
 @dataclass
@@ -33,6 +36,8 @@ class SortedKeys:
         adapter_name: in the keys, or empty.
         wrapped: keys with segments of wrappers in them.
         nested: modules with a LoRA inside a LoRA, which is how PEFT keeps those on bare parameters, → one key.
+        magnitudes: module → key of its DoRA magnitude.
+        inner: the same as ``parts`` for a LoRA around which there is another one, ``.base_layer`` at the module's end.
     """
 
     parts: dict[str, dict[str, str]]
@@ -41,6 +46,8 @@ class SortedKeys:
     adapter_name: str
     wrapped: list[str]
     nested: dict[str, str]
+    magnitudes: dict[str, str]
+    inner: dict[str, dict[str, str]]
 
 
 def sort_keys(
@@ -70,6 +77,8 @@ def sort_keys(
     left_out: list[str] = []
     wrapped: list[str] = []
     nested: dict[str, str] = {}
+    magnitudes: dict[str, str] = {}
+    inner: dict[str, dict[str, str]] = {}
     adapter_names: set[str] = set()
     for key in keys:
         if not _TRAINING_ONLY.isdisjoint(key.split(".")):
@@ -85,13 +94,20 @@ def sort_keys(
             )
         name = plain.removeprefix(PREFIX)
         match = factor_key.fullmatch(name)
-        if match is not None and is_named(match["module"], leave_out):
+        length = _MAGNITUDE.fullmatch(name)
+        if length is not None:
+            if is_named(length["module"], leave_out):
+                left_out.append(key)
+            else:
+                magnitudes[length["module"]] = key
+        elif match is not None and is_named(match["module"], leave_out):
             left_out.append(key)
-        elif match is not None and "base_layer" in match["module"].split("."):
+        elif match is not None and "base_layer" in _INNER.sub("", match["module"]).split("."):
             nested.setdefault(_outer(match["module"]), key)
         elif match is not None:
             part, adapter_name = _part(file, key, match["part"], match["rest"])
-            there = parts.setdefault(match["module"], {}).setdefault(part, key)
+            of_depth = inner if _INNER.search(match["module"]) else parts
+            there = of_depth.setdefault(match["module"], {}).setdefault(part, key)
             if there != key:
                 raise AdapterError(
                     f"{file}: module {match['module']!r} has {part} twice, as {there!r} and as {key!r}; expected one "
@@ -118,15 +134,18 @@ def sort_keys(
             )
         else:
             raise AdapterError(
-                f"{file}: tensor {key!r} is not a plain LoRA factor (a DoRA magnitude or another variant); expected "
+                f"{file}: tensor {key!r} is not a plain LoRA factor (another variant); expected "
                 f"one of {', '.join(_part_names())}. Export a plain LoRA adapter"
             )
+    for module, found in inner.items():
+        if _INNER.sub("", module) not in parts:
+            nested.setdefault(_outer(module), next(iter(found.values())))
     if len(adapter_names) > 1:
         raise AdapterError(f"{file}: holds adapters {sorted(adapter_names)}; expected one. Save them one by one")
     for key, module in copies.items():
         if module not in parts and module not in nested:
             raise AdapterError(f"{file}: tensor {key!r} belongs to no adapted module; save the adapter again")
-    return SortedKeys(parts, whole, left_out, next(iter(adapter_names), ""), wrapped, nested)
+    return SortedKeys(parts, whole, left_out, next(iter(adapter_names), ""), wrapped, nested, magnitudes, inner)
 
 
 def how_to_leave_out(modules: Collection[str], others: Collection[str]) -> str:

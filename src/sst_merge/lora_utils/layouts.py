@@ -60,6 +60,7 @@ class ModuleKind(ABC):
         reads_vectors: whether the inputs are vectors, which have second moments; otherwise they are row numbers.
         sees_tokens: whether its positions are those of the text; of others calibration data say nothing token by token.
         dimensions: of the weight as the base stores it.
+        bare: whether it is a parameter that no layer owns (:mod:`.experts`); a running model cannot be looked at there.
     """
 
     name: ClassVar[str]
@@ -70,6 +71,7 @@ class ModuleKind(ABC):
     reads_vectors: ClassVar[bool] = True
     sees_tokens: ClassVar[bool] = True
     dimensions: ClassVar[int] = 2
+    bare: ClassVar[bool] = False
 
     def __str__(self) -> str:
         return self.name
@@ -88,6 +90,22 @@ class ModuleKind(ABC):
     @abstractmethod
     def stored(self, matrix: Tensor) -> Tensor:
         """The inverse of :meth:`matrix`: a weight or an update in the form of the base."""
+
+    def part(self, stored: Tensor) -> Tensor:
+        """The part of a tensor of the base that is this layer's; all of it, but of a stack of layers."""
+        return stored
+
+    def tensor_name(self, module: str) -> str:
+        """The parameter of the base that is updated."""
+        return f"{module}.weight"
+
+    def owner(self, module: str) -> str:
+        """The module of the base that has the parameter."""
+        return self.tensor_name(module).rpartition(".")[0]
+
+    def fits(self, base: "ModuleKind") -> bool:
+        """Whether factors of this kind may belong to a layer of the base of another kind."""
+        return self.form == base.form and self.bare == base.bare
 
     def stored_shape(self, d_out: int, d_in: int) -> tuple[int, ...]:
         """Shape in which the base stores a weight."""

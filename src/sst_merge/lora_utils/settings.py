@@ -51,7 +51,7 @@ LEAVES_UPDATE_ALONE = frozenset(_HARMLESS | _OTHERS)
 _READ = {
     *("peft_type", "base_model_name_or_path", "task_type", "bias", "init_lora_weights", "modules_to_save"),
     *("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "fan_in_fan_out", "lora_bias"),
-    "target_parameters",
+    *("target_parameters", "use_dora"),
 }
 
 
@@ -70,10 +70,6 @@ class RefusedField:
 
 _RETRAIN = "train or export a plain LoRA adapter"
 _REFUSED: Mapping[str, RefusedField] = {
-    "use_dora": RefusedField(
-        "DoRA rescales every row of the merged weight by a learnt magnitude, which no B·A can hold",
-        "merge the adapter into its base (PEFT's merge_and_unload) and extract a plain LoRA from the difference",
-    ),
     "trainable_token_indices": RefusedField(
         "trainable tokens replace rows of the embedding beside the LoRA update",
         "train without trainable_token_indices, or with an embedding LoRA",
@@ -94,8 +90,8 @@ _REFUSED: Mapping[str, RefusedField] = {
     ),
 }
 TARGET_PARAMETERS = (
-    "LoRA on bare parameters (fused experts, their router) belongs to no linear layer, and of experts one pair of "
-    "factors holds a stack"
+    "of LoRA on bare parameters only that of fused experts (gate_up_proj, down_proj) and of routers (weight) is read, "
+    "which PEFT writes with target_parameters in the configuration"
 )
 _MLX_FIELDS = frozenset({"lora_parameters", "fine_tune_type", "adapter_path"})
 # Initialisations that subtract something from the base weight: ΔW is relative to a base that is not on disk.
@@ -119,6 +115,7 @@ class LoraSettings:
         task_type: PEFT's task, such as ``CAUSAL_LM``.
         bias: which biases of the base were trained, ``none``, ``all`` or ``lora_only``; the tensors hold them.
         target_parameters: bare parameters that were to get a LoRA; the tensors say whether any did.
+        dora: every row of the adapted weight has a learnt length (:mod:`.dora`).
         coverage: the modules that PEFT would give a LoRA to.
         notes: sentences about fields that are ignored.
     """
@@ -135,6 +132,7 @@ class LoraSettings:
     task_type: str | None
     bias: str
     target_parameters: tuple[str, ...]
+    dora: bool
     coverage: Coverage
     notes: tuple[str, ...]
 
@@ -203,6 +201,7 @@ def read_settings(folder: Path, *, moved_base: bool = False) -> LoraSettings:
         task_type=_text(file, raw, "task_type"),
         bias=_text(file, raw, "bias") or "none",
         target_parameters=_names(file, raw, "target_parameters"),
+        dora=_flag(file, raw, "use_dora"),
         coverage=Coverage.of(raw),
         notes=_notes(raw),
     )

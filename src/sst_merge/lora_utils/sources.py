@@ -62,8 +62,9 @@ class FileSource:
         # Half types are widened before the scale goes in, or s·B would be rounded once more.
         target = dtype or torch.promote_types(torch.float32, torch.promote_types(mapped[0].dtype, mapped[1].dtype))
         working = target if target in {torch.float32, torch.float64} else torch.float32
-        a, b, *bias = (tensor.to(working, copy=True) for tensor in mapped)
-        a, b = entry.layout.kind.from_file(a, b)
+        # Of a stack only what is this module's is copied.
+        parts = (*entry.layout.kind.from_file(mapped[0], mapped[1]), *mapped[2:])
+        a, b, *bias = (part.to(working, copy=True) for part in parts)
         if bias:
             b = torch.cat([b, bias[0][:, None]], dim=1)
             a = _bordered(a)
@@ -72,8 +73,9 @@ class FileSource:
 
     def check(self, module: str) -> bool:
         """Refuse NaN and Inf in a module's tensors; whether they make no update, because one factor is zero."""
-        keys = self.entries[module].keys
-        a, b, *bias = tensors = self._tensors(keys)
+        entry = self.entries[module]
+        keys, mapped = entry.keys, self._tensors(entry.keys)
+        a, b, *bias = tensors = [*entry.layout.kind.from_file(mapped[0], mapped[1]), *mapped[2:]]
         for key, tensor in zip(keys, tensors, strict=True):
             _check_finite(tensor, f"{self.file}: tensor {key!r}")
         return not (a.any() and b.any()) and not any(tensor.any() for tensor in bias)

@@ -22,7 +22,7 @@ class StoredForm:
         scales: distinct scales s of ΔW = s·B·A, ascending; already part of the factors that are read.
         dtypes: distinct types of the LoRA tensors.
         variant: switched-on features: ``rslora``, ``rank_pattern``, ``alpha_pattern``, ``lora_bias``,
-            ``fan_in_fan_out``.
+            ``fan_in_fan_out``, ``dora``.
         file_bytes: size of the safetensors file.
     """
 
@@ -51,6 +51,7 @@ def read_stored_form(folder: Path, *, leave_out: Collection[str] = ()) -> Stored
         "alpha_pattern": bool(settings.alpha_pattern),
         "lora_bias": settings.lora_bias,
         "fan_in_fan_out": settings.fan_in_fan_out,
+        "dora": settings.dora,
     }
     return StoredForm(
         scales=tuple(sorted({entry.scale for entry in modules})),

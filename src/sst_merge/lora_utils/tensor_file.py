@@ -6,8 +6,8 @@ memory holds one tensor however large the file is. Factors may still be given a 
 
 import json
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,6 +34,7 @@ class _Entry:
         shape: as written so far.
         size: bytes.
         rank_dimension: the dimension that is a factor's rank; None for tensors that have none.
+        joined: the dimension that is one with the next one in the file: rank and number of a stack; None otherwise.
     """
 
     key: str
@@ -41,6 +42,7 @@ class _Entry:
     shape: tuple[int, ...]
     size: int
     rank_dimension: int | None
+    joined: int | None = None
 
     def missing(self, rank: int | None) -> int:
         """Rows (or columns) of zeros up to that rank."""
@@ -50,6 +52,13 @@ class _Entry:
         """Shape with the zeros."""
         more = self.missing(rank)
         return tuple(size + more * (place == self.rank_dimension) for place, size in enumerate(self.shape))
+
+    def written_shape(self, rank: int | None) -> list[int]:
+        """The same as the file has it."""
+        shape = list(self.padded_shape(rank))
+        if self.joined is not None:
+            shape[self.joined : self.joined + 2] = [shape[self.joined] * shape[self.joined + 1]]
+        return shape
 
 
 @dataclass
@@ -65,13 +74,14 @@ class TensorFile:
     dtype: torch.dtype | None
     _entries: list[_Entry] = field(default_factory=list)
 
-    def write(self, key: str, tensor: Tensor, *, rank_dimension: int | None = None) -> None:
+    def write(self, key: str, tensor: Tensor, *, rank_dimension: int | None = None, joined: int | None = None) -> None:
         """Append one tensor.
 
         Args:
             key: its name.
             tensor: finite floats.
             rank_dimension: which dimension :meth:`finish` may enlarge.
+            joined: a dimension that is one with the next one in the file.
 
         Raises:
             AdapterError: the values are not finite, or do not fit the type.
@@ -81,7 +91,11 @@ class TensorFile:
             raise AdapterError(f"cannot write {key!r} as {self.dtype}; choose one of {', '.join(map(str, _TYPES))}")
         raw = _bytes(_converted(key, tensor.detach(), self.dtype))
         self.stream.write(raw.data)
-        self._entries.append(_Entry(key, _TYPES[self.dtype], tuple(tensor.shape), raw.nbytes, rank_dimension))
+        self._entries.append(_Entry(key, _TYPES[self.dtype], tuple(tensor.shape), raw.nbytes, rank_dimension, joined))
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Give tensors that were written the names that they have in the file."""
+        self._entries = [replace(entry, key=names.get(entry.key, entry.key)) for entry in self._entries]
 
     def copy(self, key: str, whole: WholeWeight) -> None:
         """Append a tensor of another file as it is there, in its own type."""
@@ -106,7 +120,7 @@ class TensorFile:
             end = offset + entry.size // max(rows, 1) * (rows + entry.missing(rank))
             header[entry.key] = {
                 "dtype": entry.dtype,
-                "shape": list(entry.padded_shape(rank)),
+                "shape": entry.written_shape(rank),
                 "data_offsets": [offset, end],
             }
             offset = end

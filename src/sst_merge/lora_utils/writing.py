@@ -17,6 +17,8 @@ from torch import Tensor
 
 from ..errors import AdapterError
 from ..files import atomic_folder
+from .expert_files import ExpertFile
+from .experts import ExpertKind
 from .factors import LoraFactors
 from .header import PREFIX, WEIGHTS_NAME, natural_key
 from .layouts import ModuleKind
@@ -136,9 +138,19 @@ def write_adapter_files(
 
 @dataclass(frozen=True)
 class _Layout:
-    """What the configuration has to say: rank of every module, and the switches that hold for all."""
+    """What the configuration has to say: rank of every module, and the switches that hold for all.
+
+    Attributes:
+        ranks: of all modules.
+        parameters: rank of bare parameters, by their names.
+        layers: names of those modules that are layers.
+        fan_in_fan_out: of all.
+        bias: of all.
+    """
 
     ranks: dict[str, int]
+    parameters: dict[str, int]
+    layers: tuple[str, ...]
     fan_in_fan_out: bool
     bias: bool
 
@@ -152,6 +164,8 @@ def _write_modules(tensors: TensorFile, modules: Iterable[tuple[str, LoraFactors
     outputs: dict[str, int] = {}
     kinds: dict[str, ModuleKind] = {}
     biased: set[str] = set()
+    parameters: dict[str, int] = {}
+    experts = ExpertFile(tensors, PREFIX)
     requested = tensors.dtype
     for module, factors in modules:
         if module in ranks:
@@ -162,6 +176,12 @@ def _write_modules(tensors: TensorFile, modules: Iterable[tuple[str, LoraFactors
                 f"to write them all in"
             )
         a, b, bias = _parts(factors)
+        ranks[module], outputs[module], kinds[module] = b.shape[1], b.shape[0], factors.kind
+        if isinstance(factors.kind, ExpertKind):
+            experts.add(module, factors.kind, a, b)
+            continue
+        if factors.kind.bare:
+            parameters[factors.kind.tensor_name(module)] = b.shape[1]
         form = factors.kind.form
         leaf = f".{form.leaf}" if form.leaf else ""
         stored_a, stored_b = factors.kind.to_file(a, b)
@@ -170,7 +190,7 @@ def _write_modules(tensors: TensorFile, modules: Iterable[tuple[str, LoraFactors
         if bias is not None:
             tensors.write(_bias_key(module, factors.kind), bias)
             biased.add(module)
-        ranks[module], outputs[module], kinds[module] = b.shape[1], b.shape[0], factors.kind
+    experts.finish()
     if not ranks:
         raise AdapterError("no modules to write; expected the factors of at least one")
     unbiased = [module for module, kind in kinds.items() if not kind.can_have_bias]
@@ -184,7 +204,14 @@ def _write_modules(tensors: TensorFile, modules: Iterable[tuple[str, LoraFactors
         # lora_bias is one switch for the whole adapter: the others need a bias too, of zeros.
         for module in [name for name in ranks if name not in biased]:
             tensors.write(_bias_key(module, kinds[module]), torch.zeros(outputs[module]))
-    return _Layout(ranks, any(kind.fan_in_fan_out for kind in kinds.values()), bool(biased))
+    layers = tuple(module for module, kind in kinds.items() if not kind.bare)
+    transposed = any(kind.fan_in_fan_out for kind in kinds.values())
+    if transposed and len(layers) < len(kinds):
+        raise AdapterError(
+            "layers of Conv1D and bare parameters (fused experts, routers) in one adapter, which PEFT cannot hold "
+            "(fan_in_fan_out is one switch for all); leave one of them out of the merge (--leave-out)"
+        )
+    return _Layout(ranks, parameters | experts.ranks, layers, transposed, bool(biased))
 
 
 def _bias_key(module: str, kind: ModuleKind) -> str:
@@ -208,7 +235,9 @@ def _config(
     layout: _Layout, ranks: Ranks, base_model: str | None, task_type: str | None, modules_to_save: tuple[str, ...]
 ) -> dict[str, object]:
     r = layout.r
-    pattern = _rank_pattern(layout.ranks, r) if ranks == "pattern" else {}
+    asked = {module: layout.ranks[module] for module in layout.layers} | layout.parameters
+    pattern = _rank_pattern(asked, r) if ranks == "pattern" else {}
+    bare = {"target_parameters": sorted(layout.parameters, key=natural_key)} if layout.parameters else {}
     return {
         "alpha_pattern": pattern,
         "auto_mapping": None,
@@ -224,7 +253,8 @@ def _config(
         "peft_type": "LORA",
         "r": r,
         "rank_pattern": pattern,
-        "target_modules": sorted(layout.ranks, key=natural_key),
+        "target_modules": sorted(layout.layers, key=natural_key),
+        **bare,
         "task_type": task_type,
         "use_dora": False,
         "use_rslora": False,

@@ -3,6 +3,7 @@
 A plan is made from configurations and safetensors headers alone; ``--dry-run`` prints it.
 """
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -239,13 +240,14 @@ def plan_merge(
     needs = chosen.needs_for(parsed)
     check_distinct(adapters)
     _check_needs(chosen.name, needs, adapters, given)
-    adapters, renamed = spelled_alike(adapters, () if base is None else base.modules)
+    adapters, renamed = spelled_alike(adapters, () if base is None else base.adaptable)
     if base is not None:
         for adapter in adapters:
             check_against_base(adapter, base)
         adapters = [adapter.with_kinds(base.kinds) for adapter in adapters]
     check_compatible(adapters, assume_same_base=settings.assume_same_base)
     modules = _modules(adapters)
+    _check_seen(chosen.name, needs, modules)
     if settings.rank is not None:
         _check_rank(settings.rank, modules)
         modules = [replace(module, rank=min(module.rank, settings.rank)) for module in modules]
@@ -344,6 +346,25 @@ def _check_rank(rank: int, modules: Sequence[ModulePlan]) -> None:
             f"rank = {rank} does not fit: these adapters' merge has at most rank {largest} in any module; give 1 to "
             f"{largest}, or leave rank out for the exact result"
         )
+
+
+def _check_seen(method: str, needs: Needs, modules: Sequence[ModulePlan]) -> None:
+    """A running base shows what goes into its layers, and not what each of several fused experts gets.
+
+    Raises:
+        MergeError: the method needs that.
+    """
+    bare = [module for module in modules if module.kind.bare]
+    if not bare or not (needs.data or needs.base):
+        return
+    owners = {module.kind.owner(module.name) for module in bare}
+    ends = sorted({re.sub(r".*\.\d+\.", "", owner) for owner in owners})
+    flags = " ".join(f"--leave-out {end}" for end in ends)
+    raise MergeError(
+        f"method {method!r} looks at the layers of the running base, and fused experts and routers "
+        f"({counted(len(bare), 'module')}, such as {bare[0].name!r}) are none: what each expert gets cannot be seen "
+        f"there. Choose a method without data (task_arithmetic, ties, dare, ...), or leave them out: {flags}"
+    )
 
 
 def _check_bias(modules: Sequence[ModulePlan]) -> None:
