@@ -37,12 +37,6 @@ def check_against_base(adapter: Adapter, index: BaseModelIndex) -> None:
                 f"{where}: module {module!r} is of kind {adapter.kind(module)}, the base model {index.name!r} has "
                 f"{shape.kind} there; the adapter was trained on another base"
             )
-        # Kinds with parameters, such as a kernel, whose matrix would be folded up otherwise.
-        if type(adapter.kind(module)) is type(shape.kind) and adapter.kind(module) != shape.kind:
-            raise BaseModelError(
-                f"{where}: module {module!r} is a {adapter.kind(module)} in the adapter, the base model "
-                f"{index.name!r} has a {shape.kind} there; the adapter was trained on another base"
-            )
     mine = {adapter.kind(module).fan_in_fan_out for module in adapter.modules} - {None}
     real = {index.adaptable[module].kind for module in adapter.modules}
     flags = {kind.fan_in_fan_out for kind in real} - {None}

@@ -46,6 +46,10 @@ class _Convolution(ModuleKind):
         matches = len(a) == len(b) == cls.form.dimensions and a[0] == b[1] and set(b[2:]) == {1}
         return cls(tuple(a[2:])) if matches else None
 
+    def fits(self, base: ModuleKind) -> bool:
+        """See :meth:`ModuleKind.fits`; the matrix of another kernel would be folded up otherwise."""
+        return self == base if isinstance(base, _Convolution) else super().fits(base)
+
     def matrix(self, stored: Tensor) -> Tensor:
         """See :meth:`ModuleKind.matrix`."""
         return stored.flatten(1)
