@@ -55,12 +55,12 @@ def resolved_config(folder: Path, base: "nn.Module", modules: Sequence[str]) -> 
     coverage, names = settings.coverage, [name for name, _ in base.named_modules() if name]
     if coverage.names_modules or not coverage.is_tried:
         targeted = [name for name in names if coverage.covers(name)] if coverage.is_tried else modules
-        if not targeted:
+        if not targeted and not settings.target_parameters:
             raise AdapterError(
                 f"{file}: target_modules, exclude_modules and layers_to_transform leave none of this base's modules, "
                 f"so PEFT would load nothing; compare them with the names of the tensors, and the adapter with the base"
             )
-        config.target_modules = _literal(targeted)
+        config.target_modules = _literal(targeted) if targeted else set()
         config.exclude_modules = config.layers_to_transform = config.layers_pattern = None
     else:
         excluded = [name for name in names if coverage.excludes(name)]
