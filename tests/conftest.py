@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from hypothesis import settings
+from packaging.version import Version
 from torch import Tensor, nn
 
 from sst_merge.errors import SandboxError
@@ -109,11 +111,20 @@ def _no_sandbox() -> str | None:
     return None
 
 
+def skip_below(package: str, lowest: str, reason: str) -> None:
+    """Skip a test whose other side is a library newer than the lowest that the package works with."""
+    found = metadata.version(package)
+    if Version(found) < Version(lowest):
+        pytest.skip(f"{package} {found} is older than {lowest}: {reason}")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Tests marked ``data`` or ``sandbox`` are skipped with the reason where these are missing."""
+    """Tests marked ``data``, ``sandbox`` or ``newer`` are skipped with the reason where these are missing."""
     if item.get_closest_marker("data") and not os.environ.get("SST_MERGE_DATA"):
         pytest.skip("set SST_MERGE_DATA to the folder with the public data sets (docs/data.md)")
+    for needed in item.iter_markers("newer"):
+        skip_below(*needed.args)
     if item.get_closest_marker("sandbox") and (reason := _no_sandbox()):
         pytest.skip(f"no sandbox here: {reason}")
 
@@ -521,6 +532,7 @@ class Build:
     random_factors = staticmethod(random_factors)
     randomise = staticmethod(randomise)
     tiny_config = staticmethod(tiny_config)
+    skip_below = staticmethod(skip_below)
     tiny_model = staticmethod(tiny_model)
 
 

@@ -139,3 +139,14 @@ def test_the_report_says_where_base_and_data_come_from(place: Path, monkeypatch:
         "allow_pickle": False,
     }
     assert found["data"]["benign"]["revision"] == "0123abc" and "harm" not in found["data"]
+
+
+def test_a_tokenizer_by_name_of_the_hub_is_written_and_recorded(hub: Any, place: Path) -> None:
+    tokenizer(place / "chat", CHATML)
+    repo = hub.add("org/chat", place / "chat")
+    done = regmean(place, "--tokenizer", "org/chat")
+    assert done.exit_code == 0, done.output
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        assert (place / "out" / name).read_bytes() == (place / "chat" / name).read_bytes()
+    report = json.loads((place / "out/merge_report.json").read_text())
+    assert report["provenance"]["tokenizer"] == {"repo": "org/chat", "revision": None, "commit": repo.refs["main"]}

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
 
 from sst_merge.data_loader import choose_tokenizer
 from sst_merge.data_loader.own_tokenizer import TokenizerFolder
@@ -61,7 +62,6 @@ def test_adapters_that_disagree_leave_it_to_the_base_or_the_user(tmp_path: Path)
     assert choice.reference is None and not choice.files
     assert "'one' and 'two' bring tokenizers that differ in chat template" in choice.warnings[0]
     assert choose_tokenizer(folders, base=None, given=str(two)).reference == str(two)
-    assert choose_tokenizer(folders, base=None, given="org/name").reference == "org/name"
     with pytest.raises(BaseModelError, match="holds no tokenizer"):
         choose_tokenizer(folders, base=None, given=str(tmp_path))
 
@@ -95,3 +95,38 @@ def test_a_damaged_tokenizer_is_said_and_not_used(file: str, text: str, tmp_path
     (folder / file).write_text(text)
     choice = choose_tokenizer({"one": folder}, base=None, given=None)
     assert choice.reference is None and not choice.files and "cannot be read" in choice.warnings[0]
+
+
+def test_a_tokenizer_by_name_of_the_hub_is_fetched(hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repo = hub.add("org/chat", saved(tmp_path / "chat", template={"default": CHATML, "tool_use": "tools"}))
+    (tmp_path / "all" / "deep").mkdir(parents=True)
+    saved(tmp_path / "all" / "deep" / "tok")
+    (tmp_path / "all" / "model.safetensors").write_bytes(b"x" * 9)
+    whole = hub.add("org/all", tmp_path / "all")
+    whole.refs["v1"] = whole.refs["main"]
+    choice = choose_tokenizer({}, base=None, given="org/chat")
+    assert choice.reference == "org/chat" and not choice.warnings
+    assert choice.origin is not None and choice.origin.commit == repo.refs["main"]
+    assert {name: file.read_bytes() for name, file in choice.files.items()} == next(iter(repo.commits.values()))
+    inner = choose_tokenizer({}, base=None, given="org/all@v1/deep/tok")
+    assert {"tokenizer.json", "tokenizer_config.json"} <= set(inner.files) and inner.origin is not None
+    assert (inner.origin.revision, inner.origin.subfolder) == ("v1", "deep/tok")
+    assert "model.safetensors" not in hub.sent()
+    # What was fetched answers where the hub does not.
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert choose_tokenizer({}, base=None, given="org/chat").files == choice.files
+
+
+def test_a_tokenizer_by_name_that_cannot_be_had(hub: Any, tmp_path: Path) -> None:
+    hub.add("org/closed", saved(tmp_path / "closed"), gated="nobody")
+    hub.add("org/code", {"qwen.tiktoken": b"x", "tokenizer_config.json": b"{}"})
+    for given, said in (
+        ("org/closed", "tokenizer 'org/closed': there is no such folder here, and on the hub: org/closed is gated"),
+        ("org/chta", "and on the hub: there is no model repository org/chta"),
+        ("./org/chat", "no such folder here, and it is no name of the hub"),
+    ):
+        with pytest.raises(BaseModelError, match=said):
+            choose_tokenizer({}, base=None, given=given)
+    choice = choose_tokenizer({}, base=None, given="org/code")
+    assert choice.reference == "org/code" and not choice.files
+    assert "tokenizer 'org/code': there is none of tokenizer.json" in choice.warnings[0]

@@ -128,6 +128,7 @@ def test_a_shard_of_fsdp(folder: Path) -> None:
         Adapter.load(folder)
 
 
+@pytest.mark.newer("peft", "0.21", "with bias='lora_only' its files hold no biases")
 @pytest.mark.parametrize("bias", ["all", "lora_only"])
 def test_biases_are_judged_by_the_tensors(build: Any, relative_error: Any, bias: str, tmp_path: Path) -> None:
     # Llama's layers have none, so that the switch did nothing; GPT-2's have.

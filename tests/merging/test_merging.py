@@ -136,7 +136,10 @@ def test_one_adapter_with_bias_and_one_without(build: Any, relative_error: Any, 
         assert relative_error(whole(result.adapter, module), dense_sum([plain, biased], module)) <= 1e-12
 
 
-@pytest.mark.parametrize("how", ["cat", "svd"])
+@pytest.mark.parametrize(
+    "how",
+    ["cat", pytest.param("svd", marks=pytest.mark.newer("peft", "0.21", "its svd comes out twice as strong"))],
+)
 def test_peft_agrees(build: Any, relative_error: Any, how: str, tmp_path: Path) -> None:
     from peft import PeftModel
 

@@ -137,8 +137,8 @@ def needs_of(config: MergeConfig) -> "Needs":
     return method.needs_for(parse_options(method, config.merge.options))
 
 
-def provenance(config: MergeConfig, base: "BaseModelIndex | None") -> dict[str, object]:
-    """Where base and data come from, for the report: what a name alone does not say.
+def provenance(config: MergeConfig, base: "BaseModelIndex | None", tokenizer: "TokenizerChoice") -> dict[str, object]:
+    """Where base, tokenizer and data come from, for the report: what a name alone does not say.
 
     Raises:
         BaseModelError: the aligned base is neither here nor on the hub.
@@ -158,6 +158,8 @@ def provenance(config: MergeConfig, base: "BaseModelIndex | None") -> dict[str, 
     if config.aligned_base_model is not None and (aligned := find_base_repo(config.aligned_base_model)) is not None:
         aligned.check_readable()
         found["aligned_base"] = {"revision": aligned.name.revision, "commit": aligned.commit}
+    if tokenizer.origin is not None:
+        found["tokenizer"] = tokenizer.origin.to_dict()
     sources = {"harm": config.data.harm, "benign": config.data.benign}
     sources |= {f"benign of {item.label}": item.data for item in config.adapters}
     data = {

@@ -18,6 +18,7 @@ from .voice import words_without
 if TYPE_CHECKING:
     import torch
 
+    from ..data_loader import TokenizerChoice
     from ..lora_utils import Adapter
     from ..merging import FileText, MergePlan
 
@@ -92,6 +93,7 @@ def merge(
         opened,
         resolve_device(checked.device),
         "command line" if config is None else str(config),
+        tokenizer,
         notes=(
             *tokenizer.warnings,
             *unused_revision(checked.base_model, checked.base_revision),
@@ -186,7 +188,13 @@ def _record(
 
 
 def _plan(
-    config: MergeConfig, adapters: "list[Adapter]", device: str, source: str, *, notes: Sequence[str]
+    config: MergeConfig,
+    adapters: "list[Adapter]",
+    device: str,
+    source: str,
+    tokenizer: "TokenizerChoice",
+    *,
+    notes: Sequence[str],
 ) -> "MergePlan":
     from ..data_loader import check_weights, torch_type
     from ..merging import MergeSettings, plan_merge
@@ -222,7 +230,7 @@ def _plan(
             base=base,
             base_model=None if config.base_model is None else config.access.repo(config.base_model),
             unchecked=unchecked,
-            provenance=provenance(config, base),
+            provenance=provenance(config, base, tokenizer),
             notes=notes,
         )
     except UnknownMethodError as error:

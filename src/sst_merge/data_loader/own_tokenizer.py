@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BaseModelError
-from ..hub_names import HubName
+from ..hub_names import HubName, is_here
+from .hub import HubOrigin, look_up
 
 __all__ = ["TokenizerChoice", "TokenizerFolder", "choose_tokenizer", "tokenizer_files"]
 
@@ -99,12 +100,14 @@ class TokenizerChoice:
         templates: name → text of chat templates that replace its own; empty where they stay.
         files: name in the output → file that is copied there.
         warnings: sentences for the user.
+        origin: repository and commit of the hub that a tokenizer by name was fetched from.
     """
 
     reference: str | None = None
     templates: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, Path] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    origin: HubOrigin | None = None
 
 
 def choose_tokenizer(adapters: Mapping[str, Path], *, base: str | None, given: str | None) -> TokenizerChoice:
@@ -113,14 +116,14 @@ def choose_tokenizer(adapters: Mapping[str, Path], *, base: str | None, given: s
     Args:
         adapters: name → folder.
         base: folder or hub id of the base model; of a hub id, what was fetched before is looked at.
-        given: folder or hub id that the user named, which wins.
+        given: folder or hub id that the user named, which wins; of a hub id the tokenizer's files are fetched.
 
     Returns:
         The one that was given; else the adapters' own where all that have one agree; else the base's, and none for the
         output.
 
     Raises:
-        BaseModelError: the folder that was given holds no tokenizer.
+        BaseModelError: what was given holds no tokenizer, is neither here nor on the hub, or cannot be fetched.
     """
     if given is not None:
         return _given(given)
@@ -167,16 +170,47 @@ def tokenizer_files(names: Collection[str]) -> list[str]:
 
 
 def _given(given: str) -> TokenizerChoice:
+    if not is_here(given):
+        return _on_hub(given)
     folder = Path(given)
-    if not folder.is_dir():
-        said = f"tokenizer {given!r} is no folder here: data are encoded with it, and the output gets no copy of it"
-        return TokenizerChoice(given, warnings=(said,))
     found = TokenizerFolder.read(folder)
     if found is None or found.tokens is None:
         raise BaseModelError(
             f"tokenizer: {given} holds no tokenizer; expected a folder with {', '.join(_VOCABULARIES)}"
         )
     return TokenizerChoice(given, {}, {name: folder / name for name in found.files})
+
+
+def _on_hub(given: str) -> TokenizerChoice:
+    name = HubName.parse(given, single=True)
+    if name is None:
+        raise BaseModelError(
+            f"tokenizer {given!r}: there is no such folder here, and it is no name of the hub (user/name, "
+            f"user/name@revision, user/name/folder); check the path"
+        )
+
+    def refusal(said: str) -> BaseModelError:
+        return BaseModelError(
+            f"tokenizer {given!r}: there is no such folder here, and on the hub: {said}. Without tokenizer "
+            f"(--tokenizer) the adapters' own is taken where they agree, else the base's"
+        )
+
+    repo = look_up(name, refusal)
+    start = f"{name.subfolder}/" if name.subfolder else ""
+    wanted = tokenizer_files(repo.inside(name.subfolder))
+    if not any(file in _VOCABULARIES for file in wanted):
+        # transformers may know a kind that is not read here.
+        where = "there" if repo.reached else "in the cache"
+        said = (
+            f"tokenizer {given!r}: {where} is none of {', '.join(_VOCABULARIES)}, so the output gets no copy of it; "
+            f"data are encoded with it as far as transformers can load it"
+        )
+        return TokenizerChoice(given, warnings=(said,))
+    snapshot = repo.fetch([f"{start}{file}" for file in wanted])
+    folder, origin = snapshot / name.subfolder, repo.origin(snapshot, name.subfolder)
+    found = TokenizerFolder.read(folder)
+    assert found is not None, "its vocabulary was fetched"
+    return TokenizerChoice(given, {}, {file: folder / file for file in found.files}, (), origin)
 
 
 def _of_base(base: str | None) -> TokenizerFolder | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ..data_loader.base_model import load_base_model, load_tokenizer, resolve_device
 from ..errors import AdapterError
 from .adapters import EvaluatedAdapter
+from .resolved_patterns import resolved_config
 from .settings import ModelSettings
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ class HuggingFaceModels:
         """Take off the adapter in use and put another on; checks that it is on, and that the base came back unchanged.
 
         Raises:
-            AdapterError: PEFT did not load every tensor, or the logits are the base's.
+            AdapterError: PEFT did not load every tensor, or the logits are the base's; or its configuration names no
+                module of the base.
         """
         self._take_off()
         if adapter is None:
@@ -60,7 +62,8 @@ class HuggingFaceModels:
         from peft import PeftModel
 
         try:
-            model = PeftModel.from_pretrained(self._base_model, str(adapter.path))
+            config = resolved_config(adapter.path, self._base_model, adapter.modules)
+            model = PeftModel.from_pretrained(self._base_model, str(adapter.path), config=config)
         except (ValueError, RuntimeError, KeyError, TypeError, OSError) as error:
             first = str(error).strip().partition("\n")[0]
             raise AdapterError(

@@ -63,25 +63,41 @@ class Coverage:
             None where it cannot be said: no ``target_modules``, or an expression that cannot be tried
             (:mod:`.linear_match`).
         """
-        if self._matchers is None:
+        excluded = self.excludes(module)
+        if self._matchers is None or excluded is None:
             return None
-        targeted, excluded = self._matchers
-        if isinstance(self.exclude_modules, str):
-            if self.exclude_modules and excluded(module):
-                return False
-        elif _ends_with(module, self.exclude_modules):
+        if excluded:
             return False
         if any(re.match(rf"(^|.*\.){name}($|\..*)", module) for name in self.saved_whole):
             return False
         if self.target_modules is None:
             return None
         if isinstance(self.target_modules, str):
-            if self.target_modules.lower() == _ALL_LINEAR:
+            if not self.names_modules:
                 return not embedding and module.rpartition(".")[2] not in _OUTPUT_HEADS
-            return targeted(module)
+            return self._matchers[0](module)
         if module in self.target_modules:
             return True
         return _ends_with(module, self.target_modules) and (self.layers is None or self._layer(module) in self.layers)
+
+    def excludes(self, module: str) -> bool | None:
+        """Whether ``exclude_modules`` names a module; None where :attr:`is_tried` says no."""
+        if self._matchers is None:
+            return None
+        if isinstance(self.exclude_modules, str):
+            return bool(self.exclude_modules) and self._matchers[1](module)
+        return _ends_with(module, self.exclude_modules)
+
+    @property
+    def is_tried(self) -> bool:
+        """Whether every expression can be tried (:mod:`.linear_match`)."""
+        return self._matchers is not None
+
+    @property
+    def names_modules(self) -> bool:
+        """Whether ``target_modules`` says by names or an expression which modules are meant."""
+        target = self.target_modules
+        return target is not None and not (isinstance(target, str) and target.lower() == _ALL_LINEAR)
 
     def _layer(self, module: str) -> int | None:
         """The module's number of layer as PEFT finds it."""
