@@ -77,7 +77,7 @@ def merge(
             f"{checked.output.path} exists already; choose another --output, or replace it with --force"
         )
     from ..data_loader import resolve_device, torch_type
-    from ..merging import merge_to_folder
+    from ..merging import merge_to_folder, number_of_workers
     from .inputs import builtin_note, load_adapters, load_inputs, own_tokenizer, unused_revision
 
     if checked.merge.method is None:
@@ -97,8 +97,11 @@ def merge(
         ),
     )
     dtype = torch_type(checked.output.dtype) if checked.output.dtype else None
+    workers = number_of_workers(plan, checked.workers)
+    if isinstance(checked.workers, int) and workers < checked.workers:
+        note(f"workers  {workers}, not {checked.workers}: {_why_fewer(plan)}")
     with progress_bars() as progress:
-        found = plan.read_values(progress=progress)
+        found = plan.read_values(progress=progress, threads=workers)
     if dry_run:
         say_lines(plan.describe(dtype=dtype, ranks=checked.output.ranks))
         for warning in found:
@@ -123,6 +126,7 @@ def merge(
             copies=tokenizer.files,
             progress=progress,
             values=found,
+            workers=workers,
         )
     for warning in report.warnings:
         if warning not in inputs.notes:  # those were said when the data were read
@@ -157,6 +161,15 @@ def _why_method(config: MergeConfig) -> str:
     else:
         why = "there is no base (--base) to measure on, so safety is simply added; with one the method is sst"
     return f"method   {config.method}: {why} (--method takes another)"
+
+
+def _why_fewer(plan: "MergePlan") -> str:
+    """Why a merge takes fewer processes than were asked for."""
+    if plan.method.prepare is not None:
+        return f"method {plan.method.name} looks at the whole merge before it merges modules"
+    if str(plan.settings.device) != "cpu":
+        return f"one process fills {plan.settings.device}"
+    return f"there {'is' if len(plan.modules) == 1 else 'are'} {counted(len(plan.modules), 'module')}"
 
 
 def _record(
