@@ -1,11 +1,12 @@
-"""What this machine lets a process have: cores and memory, by its own limits and those of its container."""
+"""What this machine lets a process have: cores, memory and speed, by its own limits and those of its container."""
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["free_memory", "peak_memory", "usable_cores"]
+__all__ = ["free_memory", "operations_per_second", "peak_memory", "resident_memory", "usable_cores"]
 
 _CONTAINER = Path("/sys/fs/cgroup")
 
@@ -54,6 +55,34 @@ def peak_memory() -> int:
 
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return largest if sys.platform == "darwin" else largest * 2**10
+
+
+def operations_per_second(dtype: str, device: str, *, size: int = 1024) -> float:
+    """The best of a few products of two square matrices.
+
+    Args:
+        dtype: name of a type of torch, such as ``bfloat16``.
+        device: where they are multiplied.
+        size: of their sides.
+
+    Returns:
+        Floating-point operations a second.
+    """
+    import torch
+
+    left = torch.ones(size, size, dtype=getattr(torch, dtype), device=device)
+    best = float("inf")
+    for _ in range(4):
+        began = time.perf_counter()
+        float((left @ left)[0, 0])  # reading a number waits for the device
+        best = min(best, time.perf_counter() - began)
+    return 2.0 * size**3 / best
+
+
+def resident_memory() -> int:
+    """Resident size of this process now, in bytes; its largest so far where the system does not say."""
+    now = next((line for line in _lines(Path("/proc/self/status")) if line.startswith("VmRSS:")), None)
+    return peak_memory() if now is None else int(now.split()[1]) * 2**10
 
 
 def _lines(file: Path) -> list[str]:

@@ -126,10 +126,10 @@ def main() -> None:
     head = (
         "# One merge by several processes\n\n"
         f"`{given.method}` of {given.adapters} adapters of rank {given.rank}, bfloat16 on disk, {sizes}\n"
-        f"({len(shapes)} modules), exact, to a file of {size / 1e9:.2f} GB. Seconds of the wall's clock from disk to disk "
-        f"with all checks and\nhashes, new processes included; median of {given.rounds} rounds in turn, ratios inside a "
-        f"round with their 95 % interval\n(below six rounds their range). All wrote the same bytes. {usable_cores()} "
-        f"cores, load average {load[0]} before and {load[1]} after;\n{versions()}. Made by "
+        f"({len(shapes)} modules), exact, to a file of {size / 1e9:.2f} GB. Seconds of the wall's clock from disk to "
+        f"disk with all checks and\nhashes, new processes included; median of {given.rounds} rounds in turn, ratios "
+        f"inside a round with their 95 % interval\n(below six rounds their range). All wrote the same bytes. "
+        f"{usable_cores()} cores, load average {load[0]} before and {load[1]} after;\n{versions()}. Made by "
         f"`studies/workers/measure.py`.\n\n"
     )
     columns = ["processes", "seconds", "times as fast as one", "× reading the inputs and writing the output"]

@@ -10,11 +10,13 @@ from ..errors import ConfigError, OptionError
 from ..merging.config import MergeConfig
 from ..texts import did_you_mean
 from .console import finish, progress_bars, say, shell, warn
+from .estimates import memory_option, say_data_costs, tokens_a_sample
 from .flags import config_from_flags
 from .groups import CommandGroup
 from .merge import MERGE_SUBJECTS, with_config_flags
 from .outputs import check_target
 from .sections import SectionedCommand
+from .voice import words_without
 
 if TYPE_CHECKING:
     from ..fim_calculator import Fisher
@@ -42,6 +44,8 @@ def fisher() -> None:
 @click.option("--skill", metavar="ADAPTER", help="instead of --kind: the own Fisher of a utility adapter")
 @click.option("--point", metavar="POINT", help="where gradients are taken: short for --set fisher.point=POINT")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="file to write, .safetensors")
+@click.option("--dry-run", is_flag=True, help="check everything, print memory and time, and write nothing")
+@memory_option
 def collect(
     config: Path | None,
     adapters: Sequence[str],
@@ -50,6 +54,8 @@ def collect(
     skill: str | None,
     point: str | None,
     out: Path,
+    dry_run: bool,
+    memory: str | None,
     **values: Any,
 ) -> None:
     """Collect and save.
@@ -106,9 +112,16 @@ def collect(
         settings=merge_settings,
     )
     plan.read_values()
+    if dry_run:
+        costs = (
+            {} if base is None else say_data_costs(checked, plan, base, tokenizer, memory=memory, only=kind or skill)
+        )
+        say(f"nothing written; without --dry-run the statistics go to {out}")
+        finish({"dry_run": True, "path": str(out)} | costs, then=shell(*words_without("--dry-run")))
+        return
     modules = [module.name for module in plan.modules]
     loaded = load_model_and_data(checked, str(merge_settings.device), modules=modules, tokenizer=tokenizer)
-    with progress_bars() as progress:
+    with progress_bars(tokens_a_sample(loaded)) as progress:
         problem = merge_problem(plan, loaded, progress=progress)
         merge = SSTMerge(problem, options)
         found = merge.fisher(kind) if kind is not None else merge.skill_fisher(str(skill))

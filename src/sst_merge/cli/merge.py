@@ -10,6 +10,7 @@ from ..errors import ConfigError, OptionError, OutputExistsError, UnknownMethodE
 from ..merging.config import MergeConfig
 from ..texts import counted
 from .console import finish, note, progress_bars, say, say_lines, shell, warn
+from .estimates import memory_option, say_data_costs, tokens_a_sample
 from .flags import config_from_flags, with_flags
 from .sections import SectionedCommand
 from .voice import words_without
@@ -17,7 +18,7 @@ from .voice import words_without
 if TYPE_CHECKING:
     import torch
 
-    from ..lora_utils import Adapter
+    from ..lora_utils import Adapter, BaseModelIndex
     from ..merging import FileText, MergePlan
 
 __all__ = ["MERGE_SUBJECTS", "merge", "with_config_flags"]
@@ -56,7 +57,8 @@ def with_config_flags(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--skill", "skills", multiple=True, metavar="ADAPTER[=WEIGHT]", help="an adapter of a skill; repeatable")
 @click.option("--safety", multiple=True, metavar="ADAPTER[=WEIGHT]", help="an adapter that refuses harm; repeatable")
 @with_config_flags
-@click.option("--dry-run", is_flag=True, help="check everything, print the plan, and write nothing")
+@click.option("--dry-run", is_flag=True, help="check everything, print plan, memory and time, and write nothing")
+@memory_option
 def merge(
     config: Path | None,
     adapters: Sequence[str],
@@ -64,6 +66,7 @@ def merge(
     safety: Sequence[str],
     settings: Sequence[str],
     dry_run: bool,
+    memory: str | None,
     **values: Any,
 ) -> None:
     """Check, merge, write.
@@ -85,7 +88,7 @@ def merge(
 
     opened = load_adapters(checked, headers_only=dry_run)
     tokenizer = own_tokenizer(checked, opened)
-    plan = _plan(
+    plan, base_index = _plan(
         checked,
         opened,
         resolve_device(checked.device),
@@ -109,12 +112,15 @@ def merge(
         rows = _rows_found(checked)
         for line in rows:
             say(line)
+        costs = {}
+        if plan.needs.data and base_index is not None:
+            costs = say_data_costs(checked, plan, base_index, tokenizer, memory=memory)
         say(f"nothing written; without --dry-run the result goes to {checked.output.path}")
-        finish(_record(plan, checked, found, rows, dtype), then=shell(*words_without("--dry-run")))
+        finish(_record(plan, checked, found, rows, dtype) | costs, then=shell(*words_without("--dry-run")))
         return
     modules = [module.name for module in plan.modules]
     inputs = load_inputs(checked, plan.needs, str(plan.settings.device), modules=modules, tokenizer=tokenizer)
-    with progress_bars() as progress:
+    with progress_bars(tokens_a_sample(inputs)) as progress:
         report = merge_to_folder(
             plan,
             checked.output.path,
@@ -190,6 +196,7 @@ def _record(
         "rank_at_most": plan.output_rank,
         "bytes_at_most": plan.output_bytes(dtype or plan.settings.compute_dtype, config.output.ranks),
         "memory_bytes": plan.peak_bytes,
+        "seconds": plan.seconds,
         "whole_weights": list(plan.carried.tensors),
         "data": [row for row in rows if row.startswith("data")],
         "warnings": [*plan.warnings, *found, *(row.removeprefix("warning  ") for row in rows if row[:4] == "warn")],
@@ -198,7 +205,7 @@ def _record(
 
 def _plan(
     config: MergeConfig, adapters: "list[Adapter]", device: str, source: str, *, notes: Sequence[str]
-) -> "MergePlan":
+) -> "tuple[MergePlan, BaseModelIndex | None]":
     from ..data_loader import check_weights, torch_type
     from ..merging import MergeSettings, plan_merge
     from .inputs import load_base_index, needs_of, provenance
@@ -224,7 +231,7 @@ def _plan(
         base, unchecked = load_base_index(config, adapters, needed=needs.data or needs.base)
         if config.base_model is not None and (needs.data or needs.base):
             check_weights(config.base_model, config.access)
-        return plan_merge(
+        plan = plan_merge(
             adapters,
             config.method,
             options=config.merge.options,
@@ -236,6 +243,7 @@ def _plan(
             provenance=provenance(config, base),
             notes=notes,
         )
+        return plan, base
     except UnknownMethodError as error:
         raise ConfigError(f"{source}: merge.method: {error}") from error
     except OptionError as error:

@@ -26,6 +26,8 @@ class BaseModelIndex:
         others: names of modules of no known kind (:mod:`.layouts`), with their class, for messages.
         class_name: class of transformers that it was built as; None for a model that was there already.
         commit: of the hub repository that its configuration comes from, as far as known.
+        parameters: numbers that its weights have, shared ones counted once.
+        dtype: type that its configuration names for them, such as ``bfloat16``; None where it names none.
     """
 
     name: str
@@ -33,6 +35,8 @@ class BaseModelIndex:
     others: Mapping[str, str]
     class_name: str | None = None
     commit: str | None = None
+    parameters: int = 0
+    dtype: str | None = None
 
     @classmethod
     @reads(BaseModelError, "the configuration of a base model", "check base_model (--base-model)", at=1)
@@ -76,7 +80,14 @@ class BaseModelIndex:
                 others[path] = type(module).__name__
             else:
                 modules[path] = shape
-        return cls(name, MappingProxyType(modules), MappingProxyType(others))
+        named = getattr(getattr(model, "config", None), "dtype", None)
+        return cls(
+            name,
+            MappingProxyType(modules),
+            MappingProxyType(others),
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
+            dtype=None if named is None else str(named).removeprefix("torch."),
+        )
 
     @property
     def kinds(self) -> dict[str, ModuleKind]:

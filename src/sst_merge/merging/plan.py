@@ -27,7 +27,7 @@ from ..lora_utils import (
 )
 from ..methods import MergeMethod, MethodOptions, Needs, get_method, parse_options
 from ..progress import Progress
-from ..texts import counted, visible
+from ..texts import counted, duration, memory_size, visible
 from .cost import ModuleCost
 from .inputs import MergeInputs
 from .settings import DEFAULT_SETTINGS, MergeSettings
@@ -197,12 +197,13 @@ class MergePlan:
         lines.append(f"base     {self.base_model or 'not named by any adapter'}")
         lines.append(
             f"output   {counted(len(self.modules), 'module')}, rank at most {self.output_rank} ({cut}), at most "
-            f"{_size(self.output_bytes(dtype, ranks))} in {str(dtype).removeprefix('torch.')}"
+            f"{memory_size(self.output_bytes(dtype, ranks))} in {str(dtype).removeprefix('torch.')}"
         )
         if self.carried.tensors:
             count = counted(len(self.carried.tensors), "weight")
             lines.append(f"whole    {count} beside them: {', '.join(self.carried.tensors)}")
-        lines.append(f"memory   about {_size(self.peak_bytes)} at once for the largest module")
+        lines.append(f"memory   about {memory_size(self.peak_bytes)} at once for the largest module")
+        lines.append(f"time     about {duration(self.seconds)} of one core for all modules, within a factor of three")
         lines += [f"warning  {warning}" for warning in self.warnings]
         return "\n".join(map(visible, lines))
 
@@ -391,11 +392,3 @@ def _warnings(adapters: Sequence[Adapter], base: BaseModelIndex | None, *, noted
         if adapter.weight == 0:
             found.append(f"adapter {adapter.name!r} has weight 0")
     return found
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} GiB"
