@@ -14,6 +14,7 @@ from sst_merge.cli.main import cli
 from sst_merge.errors import MergeError
 from sst_merge.lora_utils import Adapter, LoraFactors
 from sst_merge.merging import MergeSettings, merge_to_folder, number_of_workers, plan_merge
+from sst_merge.merging.workers import require_module_memory
 
 SHAPES = {"layers.2.q": (12, 9), "layers.10.q": (12, 9), "layers.2.up": (7, 15), "norm": (5, 5)}
 FILES = ("adapter_model.safetensors", "adapter_config.json", "merge_report.json")
@@ -87,6 +88,10 @@ def test_auto_starts_none_for_a_small_merge(
     assert number_of_workers(plan, "auto") == 2
     assert number_of_workers(plan, 100) == 60
     assert number_of_workers(plan_merge(plan.adapters, settings=MergeSettings(device="cuda")), 4) == 1
+    with pytest.raises(MergeError, match=r"2\.0 GiB are there for 8 processes; one process needs .* \(--workers 1\)"):
+        require_module_memory(plan, 8, 2 << 30)
+    with pytest.raises(MergeError, match=r"ties forms ΔW, other methods do not \(such as --method task_arithmetic\)"):
+        require_module_memory(plan_merge(plan.adapters, "ties"), 1, 2 << 30)
     with pytest.raises(MergeError, match=r"workers = 0 .* at least 1, or auto"):
         number_of_workers(plan, 0)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..merging import MergeInputs, MergePlan
     from ..merging.data_cost import PassCosts
 
-__all__ = ["memory_option", "parse_size", "say_data_costs", "tokens_a_sample"]
+__all__ = ["memory_option", "parse_size", "planned_memory", "say_data_costs", "tokens_a_sample"]
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
@@ -42,13 +42,26 @@ def parse_size(text: str) -> int:
     return round(float(found[1]) * _UNITS[found[2]])
 
 
+def planned_memory(text: str | None, *, dry_run: bool) -> int | None:
+    """Bytes of ``--memory``, None without it.
+
+    Raises:
+        ConfigError: it is no size, or there is nothing to plan.
+    """
+    if text is None:
+        return None
+    if not dry_run:
+        raise ConfigError(f"--memory {shown(text)}: it is what a dry run plans for; add --dry-run, or leave it out")
+    return parse_size(text)
+
+
 def say_data_costs(
     config: MergeConfig,
     plan: "MergePlan",
     base: "BaseModelIndex",
     tokenizer: "TokenizerChoice",
     *,
-    memory: str | None,
+    memory: int | None,
     only: str | None = None,
 ) -> dict[str, Any]:
     """Tell memory and time of all passes over data; the rows are read and tokenised, no weight is loaded.
@@ -58,7 +71,7 @@ def say_data_costs(
         plan: the checked merge.
         base: layers of the base.
         tokenizer: what encodes the data.
-        memory: ``--memory``.
+        memory: bytes to plan for, or None for what is free here.
         only: a single Fisher, see :func:`~sst_merge.merging.data_cost.pass_costs`.
 
     Returns:
@@ -66,11 +79,9 @@ def say_data_costs(
 
     Raises:
         MergeError: it does not fit.
-        ConfigError: ``--memory`` is no size.
     """
     from ..merging.data_cost import TextSize, pass_costs, require_memory
 
-    given = None if memory is None else parse_size(memory)
     sources: list[DataSource | None] = [config.data.harm, config.data.benign, *(one.data for one in config.adapters)]
     if any(source is not None and source.path is None for source in sources):
         say("passes   not estimated: data on the hub are not fetched in a dry run")
@@ -99,7 +110,7 @@ def say_data_costs(
     shares = ", ".join(f"{name} {memory_size(size)}" for name, size in costs.parts.items() if size)
     say(f"memory   about {memory_size(costs.bytes)} while data are read: {shares}")
     say(f"time     about {duration(costs.seconds)} for these passes in {dtype} on {device}, within a factor of three")
-    available = given if given is not None else _available(device, spread=config.device_map is not None)
+    available = memory if memory is not None else _available(device, spread=config.device_map is not None)
     if available is not None:
         require_memory(costs.bytes, available, parts=costs.parts, batch_size=config.data.batch_size)
     return _plain(costs, available)

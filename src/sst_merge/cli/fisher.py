@@ -10,7 +10,7 @@ from ..errors import ConfigError, OptionError
 from ..merging.config import MergeConfig
 from ..texts import did_you_mean
 from .console import finish, progress_bars, say, shell, warn
-from .estimates import memory_option, say_data_costs, tokens_a_sample
+from .estimates import memory_option, planned_memory, say_data_costs, tokens_a_sample
 from .flags import config_from_flags
 from .groups import CommandGroup
 from .merge import MERGE_SUBJECTS, with_config_flags
@@ -67,6 +67,7 @@ def collect(
         raise ConfigError("give either --kind harm, --kind benign or --skill ADAPTER: a file holds one Fisher")
     if out.suffix != ".safetensors":
         raise ConfigError(f"--out {out}: expected a name that ends in .safetensors")
+    planned_bytes = planned_memory(memory, dry_run=dry_run)
     # The output folder of a merge is not needed here, but one model checks both commands.
     values = {**values, "output__path": values.get("output__path") or str(out.absolute().with_suffix(".merged"))}
     settings = [*settings, f"fisher.point={point}"] if point else settings
@@ -114,7 +115,9 @@ def collect(
     plan.read_values()
     if dry_run:
         costs = (
-            {} if base is None else say_data_costs(checked, plan, base, tokenizer, memory=memory, only=kind or skill)
+            {}
+            if base is None
+            else say_data_costs(checked, plan, base, tokenizer, memory=planned_bytes, only=kind or skill)
         )
         say(f"nothing written; without --dry-run the statistics go to {out}")
         finish({"dry_run": True, "path": str(out)} | costs, then=shell(*words_without("--dry-run")))

@@ -10,7 +10,7 @@ from ..errors import ConfigError, OptionError, OutputExistsError, UnknownMethodE
 from ..merging.config import MergeConfig
 from ..texts import counted
 from .console import finish, note, progress_bars, say, say_lines, shell, warn
-from .estimates import memory_option, say_data_costs, tokens_a_sample
+from .estimates import memory_option, planned_memory, say_data_costs, tokens_a_sample
 from .flags import config_from_flags, with_flags
 from .sections import SectionedCommand
 from .voice import words_without
@@ -74,13 +74,16 @@ def merge(
     Raises:
         OutputExistsError: the output is there and ``--force`` is not given.
     """
+    planned_bytes = planned_memory(memory, dry_run=dry_run)
     checked = config_from_flags(config, values, adapters, settings, skills=skills, safety=safety)
     if checked.output.path.exists() and not checked.force:
         raise OutputExistsError(
             f"{checked.output.path} exists already; choose another --output, or replace it with --force"
         )
     from ..data_loader import resolve_device, torch_type
+    from ..machine import free_memory
     from ..merging import merge_to_folder, number_of_workers
+    from ..merging.workers import require_module_memory
     from .inputs import builtin_note, load_adapters, load_inputs, own_tokenizer, unused_revision
 
     if checked.merge.method is None:
@@ -114,7 +117,9 @@ def merge(
             say(line)
         costs = {}
         if plan.needs.data and base_index is not None:
-            costs = say_data_costs(checked, plan, base_index, tokenizer, memory=memory)
+            costs = say_data_costs(checked, plan, base_index, tokenizer, memory=planned_bytes)
+        elif plan.settings.device == "cpu" and (there := planned_bytes or free_memory()) is not None:
+            require_module_memory(plan, workers, there)
         say(f"nothing written; without --dry-run the result goes to {checked.output.path}")
         finish(_record(plan, checked, found, rows, dtype) | costs, then=shell(*words_without("--dry-run")))
         return

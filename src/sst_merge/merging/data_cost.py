@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..data_loader.batch import IGNORED
 from ..errors import MergeError
 from ..lora_utils import BaseModelIndex
 from ..texts import memory_size
@@ -47,7 +48,7 @@ class TextSize:
     @classmethod
     def of(cls, batches: "Sequence[Batch]") -> "TextSize":
         """Of encoded batches."""
-        sizes = [(batch.input_ids.numel(), int((batch.labels[:, 1:] != -100).sum())) for batch in batches]
+        sizes = [(batch.input_ids.numel(), int((batch.labels[:, 1:] != IGNORED).sum())) for batch in batches]
         return cls(
             sum(map(len, batches)),
             sum(tokens for tokens, _ in sizes),

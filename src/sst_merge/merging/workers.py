@@ -28,12 +28,13 @@ from ..lora_utils import LoraFactors, ModuleKind
 from ..machine import free_memory, usable_cores
 from ..methods import MergeMethod, get_method
 from ..progress import Progress
+from ..texts import memory_size
 from .engine import MergedModule, merged_modules
 from .plan import MergePlan
 from .report import ModuleFigures
 from .whole import CarriedWeights
 
-__all__ = ["Workers", "merged_by_workers", "number_of_workers"]
+__all__ = ["Workers", "merged_by_workers", "number_of_workers", "require_module_memory"]
 
 Workers = int | Literal["auto"]
 """How many processes merge; ``auto`` takes several where the work is worth starting them."""
@@ -70,6 +71,30 @@ def number_of_workers(plan: MergePlan, asked: Workers) -> int:
     free = free_memory()
     fitting = _MOST if free is None else free // 2 // (plan.peak_bytes + _OWN_BYTES)
     return max(1, min(_MOST, usable_cores(), fitting, len(plan.modules)))
+
+
+def require_module_memory(plan: MergePlan, workers: int, available: int) -> None:
+    """Refuse modules that do not fit; what a method reads beside adapters comes on top.
+
+    Args:
+        plan: a checked merge.
+        workers: processes that merge modules.
+        available: bytes for all of them.
+
+    Raises:
+        MergeError: what is needed and what is there, and the setting that would fit.
+    """
+    alone = plan.peak_bytes + _OWN_BYTES
+    needed = alone if workers == 1 else workers * alone + _OWN_BYTES
+    if needed <= available:
+        return
+    found = f"the largest module needs about {memory_size(needed)}, and {memory_size(available)} are there"
+    if alone <= available:
+        raise MergeError(f"{found} for {workers} processes; one process needs {memory_size(alone)} (--workers 1)")
+    other = ""
+    if plan.method.domain == "delta":
+        other = f"; {plan.method.name} forms ΔW, other methods do not (such as --method task_arithmetic)"
+    raise MergeError(f"{found}; take a machine with more memory{other}")
 
 
 def merged_by_workers(plan: MergePlan, workers: int, *, progress: Progress | None = None) -> Iterator[MergedModule]:
