@@ -95,7 +95,7 @@ def say_data_costs(
     named = base.dtype or "float32"
     dtype = named if config.model_dtype == "auto" else config.model_dtype
     sizes = {"harm": TextSize.of(data.harm), "benign": TextSize.of(data.benign)}
-    sizes |= {name: TextSize.of(batches) for name, batches in data.own.items()}
+    sizes |= {f"benign of {name}": TextSize.of(batches) for name, batches in data.own.items()}
     costs = pass_costs(
         plan,
         base,

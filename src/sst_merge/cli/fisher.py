@@ -117,7 +117,7 @@ def collect(
         costs = (
             {}
             if base is None
-            else say_data_costs(checked, plan, base, tokenizer, memory=planned_bytes, only=kind or skill)
+            else say_data_costs(checked, plan, base, tokenizer, memory=planned_bytes, only=kind or f"benign of {skill}")
         )
         say(f"nothing written; without --dry-run the statistics go to {out}")
         finish({"dry_run": True, "path": str(out)} | costs, then=shell(*words_without("--dry-run")))

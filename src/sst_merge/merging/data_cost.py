@@ -119,11 +119,11 @@ def pass_costs(
     Args:
         plan: a checked merge.
         base: layers of its base.
-        data: ``harm``, ``benign`` and names of adapters with data of their own → how much text.
+        data: ``harm``, ``benign`` and ``benign of NAME`` for adapters with data of their own → how much text.
         dtype: type of the loaded model.
         program: resident bytes of a process that has everything imported.
         operations: floating-point operations a second in that type.
-        only: of a single Fisher (``fisher collect``): ``harm``, ``benign`` or an adapter's name.
+        only: of a single Fisher (``fisher collect``): ``harm``, ``benign`` or ``benign of NAME``.
 
     Returns:
         Estimates: memory within about a fifth, time within a factor of three.
@@ -134,7 +134,7 @@ def pass_costs(
     for name, text, forward, backward in wanted:
         tokens, answers = text.largest
         kept = model.activations(tokens, answers, gradients=backward > 0)
-        work = model.operations(text) * (forward + 2 * backward)
+        work = model.operations(text) * (forward + backward)  # no gradient of a weight is taken
         passes.append(DataPass(name, text.tokens * (forward + backward), kept, work / (_PRODUCTS * operations)))
     held = {name: text.samples for name, text, _, _ in wanted if name.startswith("held-out")}
     parts = {
@@ -253,19 +253,25 @@ class _Model:
         """Bytes of the Fishers, of their eigenvectors, of held-out gradients and of a few sets of cores."""
         options: Any = plan.options
         structure = getattr(getattr(options, "fisher", None), "structure", "kronecker")
-        size = {
-            "block": lambda p, q: (p * q) ** 2,
-            "diagonal": lambda p, q: 2 * p * q,
-            "lowrank": lambda p, q: 0,
-        }.get("kronecker" if structure == "auto" else structure, lambda p, q: p * p + q * q)
-        sums = sum(size(p, q) for p, q in self.widths)
+        sums = sum(_numbers("kronecker" if structure == "auto" else structure, p, q) for p, q in self.widths)
         cores = sum(p * q for p, q in self.widths)
         return 8 * sums * (2 * count) + 4 * cores * (2 * held + len(plan.adapters) + 8)
 
 
-def _stages(
-    plan: MergePlan, data: Mapping[str, TextSize], only: str | None
-) -> list[tuple[str, TextSize, float, float]]:
+def _numbers(structure: str, p: int, q: int) -> int:
+    """Numbers of one module's statistics; gradients of single samples are counted apart."""
+    match structure:
+        case "block":
+            return (p * q) ** 2
+        case "diagonal":
+            return 2 * p * q
+        case "lowrank":
+            return 0
+        case _:
+            return p * p + q * q
+
+
+def _stages(plan: MergePlan, data: Mapping[str, TextSize], only: str | None) -> list[tuple[str, TextSize, int, int]]:
     """(name, text, forward passes, backward passes) of every stage; of a method but ``sst`` one pass over all data."""
     options: Any = plan.options
     none = TextSize()
@@ -275,7 +281,7 @@ def _stages(
     harm, benign = data.get("harm", none), data.get("benign", none)
     fit_harm, held_harm = harm.share(1 - options.harm_holdout), harm.share(options.harm_holdout)
     fit_benign, held_benign = benign.share(1 - aside), benign.share(aside)
-    stages: list[tuple[str, TextSize, float, float]] = []
+    stages: list[tuple[str, TextSize, int, int]] = []
     fisher = options.fisher
     if fisher.point == "trust" and fisher.trust_share is None and only in {None, "harm", "benign"}:
         stages.append(("trust region", held_benign if aside else fit_benign, 7, 0))
@@ -283,8 +289,8 @@ def _stages(
         if only in {None, name} and getattr(fisher, name) is None:
             stages.append((f"Fisher of {name}{'ful' if name == 'harm' else ''} prompts", text, 1, 1))
     for adapter in plan.adapters:
-        own = data.get(adapter.name, none)
-        if own.samples and (only == adapter.name or (only is None and options.utility == "fisher")):
+        own = data.get(f"benign of {adapter.name}", none)
+        if own.samples and (only == f"benign of {adapter.name}" or (only is None and options.utility == "fisher")):
             stages.append((f"Fisher of adapter {adapter.name}", own, 1, 1))
     if only is not None:
         return stages
