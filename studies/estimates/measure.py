@@ -1,7 +1,7 @@
 """Estimated against measured memory of merges with data: largest resident size of a process, shape by shape.
 
     python studies/estimates/measure.py --out studies/estimates
-    python studies/estimates/measure.py --out out/estimates --shapes small
+    python studies/estimates/measure.py --out studies/estimates --keep --shapes --base SMOLLM2_FOLDER
 
 Random Llamas and two random adapters are written to a temporary folder; every merge by ``sst`` (random tokens as data,
 μ given) runs in a fork of this process, which has imported everything and computed nothing. With ``--base FOLDER`` a
@@ -151,7 +151,7 @@ def measured(shape: Shape, base: Path) -> dict[str, int]:
 def main() -> None:
     """Measure every shape and write the page."""
     parser = study_options(__doc__)
-    parser.add_argument("--shapes", nargs="+", default=[shape.name for shape in SHAPES])
+    parser.add_argument("--shapes", nargs="*", default=[shape.name for shape in SHAPES])
     parser.add_argument("--base", type=Path, help="folder of a real base, which is measured as well")
     parser.add_argument("--keep", action="store_true", help="keep the rows in --out that are not measured now")
     given = parser.parse_args()
@@ -201,6 +201,8 @@ def page(figures: list[dict[str, Any]]) -> str:
         "in MiB. Two adapters on all\nlinear layers of a random Llama (or of the named base), random tokens of which "
         "half are answers; one process of one thread. `program` is\nthe process with everything imported, as measured "
         "before, and 32 MiB for what the first computation brings in; the last column leaves it\nout. "
+        "The estimate's few constants (copies of logits, numbers kept a token, libraries) were set on the rows `small` "
+        "to `many at once`,\nso those show how well one rule fits them all, and the others how well it foretells. "
         f"{versions()}. Made by `studies/estimates/measure.py`.\n\n" + markdown_table(rows, columns)
     )
 

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["DataPass", "PassCosts", "TextSize", "pass_costs", "require_memory"]
 
 _KEPT = 1.45
-_VOCABULARY = 7  # copies of the logits at answers while log-odds are differentiated
+# Copies of the logits at answers while log-odds are differentiated; the C library gives blocks above 32 MiB back to the
+# system at once, and keeps smaller ones.
+_COPIES_KEPT, _COPIES_LARGE, _LARGE_BLOCK = 7.0, 5.5, 32 << 20
 _LIBRARIES = 32 << 20  # code and buffers of libraries that come into memory with the first computation
 _SLACK = 1.05  # what the allocator cannot use
 _SHARED_HEAD = 4096  # vocabularies from which the output layer computes at answers alone
@@ -241,7 +243,8 @@ class _Model:
             # Nothing is kept for the way back: one layer's numbers, and two sets of log-probabilities.
             return self.itemsize * tokens * max((out for out, _ in self.sides), default=0) * 4 + logits * 4
         projected = sum(q for _, q in self.widths)
-        return round(self.itemsize * tokens * (_KEPT * self.outputs + projected)) + logits * _VOCABULARY
+        copies = _COPIES_KEPT if logits <= _LARGE_BLOCK else _COPIES_LARGE
+        return round(self.itemsize * tokens * (_KEPT * self.outputs + projected) + logits * copies)
 
     def operations(self, text: TextSize) -> float:
         """Of one forward pass over a text."""
