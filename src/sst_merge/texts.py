@@ -10,7 +10,17 @@ import reprlib
 import unicodedata
 from collections.abc import Iterable
 
-__all__ = ["bounded", "counted", "did_you_mean", "escaped_json", "is_text", "shown", "visible"]
+__all__ = [
+    "bounded",
+    "counted",
+    "did_you_mean",
+    "duration",
+    "escaped_json",
+    "is_text",
+    "memory_size",
+    "shown",
+    "visible",
+]
 
 _LONGEST_MESSAGE = 4000
 _LONGEST_VALUE = 120
@@ -143,3 +153,19 @@ def escaped_json(text: str) -> str:
 def _json_escape(letter: str) -> str:
     units = letter.encode("utf-16-be", "surrogatepass").hex()
     return "".join(f"\\u{units[place : place + 4]}" for place in range(0, len(units), 4))
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: ``40 s``, ``12 min``, ``2.5 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def memory_size(count: float) -> str:
+    """Bytes as a person says them: ``512 B``, ``3.2 MiB``, ``7.5 GiB``."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from sst_merge.errors import MergeError, OptionError
 from sst_merge.lora_utils import Adapter, LoraFactors
-from sst_merge.merging import merge
+from sst_merge.merging import merge, module_generator
+from sst_merge.methods import named_generator
 from sst_merge.methods.parts.spectral import significant_svd
 from sst_merge.methods.parts.thresholds import magnitude_threshold
 
@@ -324,6 +325,20 @@ def test_dare_keeps_and_rescales_single_entries(build: Any) -> None:
     l1 = merged("dare_linear", alone, density=0.25, rescale="l1")
     assert np.abs(l1).sum() == pytest.approx(np.abs(tau).sum())
     assert np.allclose(merged("dare_linear", alone, density=0.25, rescale="none")[kept], tau[kept])
+
+
+@pytest.mark.parametrize("rescale", ["paper", "l1"])
+def test_dare_in_blocks_of_rows_has_the_draws_of_whole_matrices(
+    build: Any, rescale: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sst_merge.methods.parts.updates.BLOCK", 16)  # a row or two at a time
+    items, expected = adapters(build), np.zeros(SHAPE)
+    for adapter, tau in zip(items, dense(items), strict=True):
+        generator = named_generator(module_generator(5, MODULE).initial_seed(), adapter.name)
+        kept = tau * (torch.rand(tau.shape, generator=generator).numpy() < 0.4)
+        factor = 1 / 0.4 if rescale == "paper" else np.abs(tau).sum() / np.abs(kept).sum()
+        expected = expected + factor * kept
+    assert_close(merged("dare_linear", items, seed=5, density=0.4, rescale=rescale), expected)
 
 
 def test_della_drops_small_entries_more_often(build: Any) -> None:

@@ -371,3 +371,26 @@ def test_demo_hands_its_flags_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert call("demo", "--out", tmp_path, "--seed", 2, "--quick").exit_code == 0
     assert call("demo", "--out", tmp_path, "--quiet").exit_code == 0
     assert calls == [(tmp_path, 2, True, {"bars": True}), (tmp_path, 0, False, {"bars": False})]
+
+
+# --- what it will need ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["merge", "fisher"])
+def test_a_dry_run_estimates_the_passes_and_refuses_what_cannot_fit(command: str, place: Path, tmp_path: Path) -> None:
+    words: list[object] = ["merge", place / "config.yaml", "--output", tmp_path / "out"]
+    if command == "fisher":
+        words = ["fisher", "collect", place / "config.yaml", "--kind", "harm", "--out", tmp_path / "harm.safetensors"]
+    done = call(*words, "--dry-run", "--memory", "64GiB", "--json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    names = [one["name"] for one in found["passes"]]
+    assert "Fisher of harmful prompts" in names
+    assert ("Fisher of benign prompts" in names) == (command == "merge")
+    assert found["pass_memory"]["available_bytes"] == 64 << 30
+    assert found["pass_memory"]["bytes"] == sum(found["pass_memory"]["parts"].values())
+    message = refused(*words, "--dry-run", "--memory", "10MiB")
+    assert "needs about" in message
+    assert "10.0 MiB are there" in message
+    assert "--method task_arithmetic" in message
+    assert list(tmp_path.iterdir()) == []

@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ..methods import Layer, Promises, StrengthOptions, merge_method
-from ..methods.parts.entrywise import Normalization, Rescaling, disjoint_merge, drop, rescaled
+from ..methods.parts.entrywise import Normalization, Rescaling, added, disjoint_merge, merge_dropped
 from ..methods.sweeps import LESS, SAFETY_WEIGHT, SUMS, TRIMMED, MethodSweep, TwoStageSweep
 
 __all__ = ["dare_linear", "dare_ties"]
@@ -63,10 +63,7 @@ class DareTiesOptions(DareLinearOptions):
 )
 def dare_linear(layer: Layer, options: DareLinearOptions, state: None) -> Tensor:
     """λ Σ wᵢ τ̃ᵢ."""
-    total = layer.patches[0].new_zeros(layer.patches[0].shape)
-    for update in _dropped(layer, options):
-        total += update
-    return options.strength * total
+    return options.strength * merge_dropped(layer, lambda _: options.density, options.rescale, added)
 
 
 @merge_method(
@@ -80,12 +77,8 @@ def dare_linear(layer: Layer, options: DareLinearOptions, state: None) -> Tensor
 )
 def dare_ties(layer: Layer, options: DareTiesOptions, state: None) -> Tensor:
     """λ · disjoint mean of wᵢ τ̃ᵢ."""
-    merged = disjoint_merge(_dropped(layer, options), layer.weights, normalize=options.normalize)
-    return options.strength * merged
 
+    def elected(updates: Iterator[Tensor]) -> Tensor:
+        return disjoint_merge(updates, layer.weights, normalize=options.normalize)
 
-def _dropped(layer: Layer, options: DareLinearOptions) -> Iterator[Tensor]:
-    for index, weight in enumerate(layer.weights):
-        tau = layer.patches[index]
-        kept = drop(tau, options.density, layer.draws(index))
-        yield weight * rescaled(kept, tau, options.density, options.rescale)
+    return options.strength * merge_dropped(layer, lambda _: options.density, options.rescale, elected)

@@ -20,7 +20,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from ..methods import Layer, Promises, StrengthOptions, merge_method
-from ..methods.parts.entrywise import Normalization, Rescaling, disjoint_merge, drop, rescaled
+from ..methods.parts.entrywise import Normalization, Rescaling, added, disjoint_merge, merge_dropped
 from ..methods.parts.updates import row_blocks
 from ..methods.sweeps import SAFETY_WEIGHT, TRIMMED, MethodSweep
 
@@ -66,20 +66,14 @@ class DellaOptions(StrengthOptions):
 )
 def della(layer: Layer, options: DellaOptions, state: None) -> Tensor:
     """λ · disjoint mean (or sum) of wᵢ τ̃ᵢ."""
-    if options.elect:
-        merged = disjoint_merge(_dropped(layer, options), layer.weights, normalize=options.normalize)
-        return options.strength * merged
-    total = layer.patches[0].new_zeros(layer.patches[0].shape)
-    for update in _dropped(layer, options):
-        total += update
-    return options.strength * total
 
+    def elected(updates: Iterator[Tensor]) -> Tensor:
+        return disjoint_merge(updates, layer.weights, normalize=options.normalize)
 
-def _dropped(layer: Layer, options: DellaOptions) -> Iterator[Tensor]:
-    for index, weight in enumerate(layer.weights):
-        tau = layer.patches[index]
-        probability = _keep_probability(tau, options)
-        yield weight * rescaled(drop(tau, probability, layer.draws(index)), tau, probability, options.rescale)
+    def probability(tau: Tensor) -> Tensor:
+        return _keep_probability(tau, options)
+
+    return options.strength * merge_dropped(layer, probability, options.rescale, elected if options.elect else added)
 
 
 def _keep_probability(tau: Tensor, options: DellaOptions) -> Tensor:

@@ -12,8 +12,9 @@ import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import click
@@ -44,8 +45,11 @@ _WIDE = 200
 
 
 @contextmanager
-def progress_bars() -> Iterator[Progress]:
+def progress_bars(tokens: Mapping[str, float] = MappingProxyType({})) -> Iterator[Progress]:
     """One bar per stage on stderr, with the time left, while the block runs; silent where stderr is not a terminal.
+
+    Args:
+        tokens: stage → tokens of a step on average; such a stage shows tokens a second too.
 
     Yields:
         A function of (stage, done, total).
@@ -55,23 +59,38 @@ def progress_bars() -> Iterator[Progress]:
     from rich.progress import Progress as Bars
 
     text = TextColumn("{task.description}", markup=False)
-    columns = (text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        text,
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[speed]}", markup=False),
+    )
     hidden = voice().quiet or not sys.stderr.isatty()
-    began: dict[str, float] = {}
+    began: dict[str, tuple[float, int]] = {}
     last: dict[str, tuple[float, int]] = {}
+
+    def rate(stage: str) -> str:
+        """Since the stage's first report, for nobody knows how long its first step took."""
+        (start, before), (now, done) = began[stage], last[stage]
+        known = stage in tokens and now > start
+        return f"{(done - before) * tokens[stage] / (now - start):.0f} tokens/s" if known else ""
+
     with Bars(*columns, console=Console(stderr=True), disable=hidden) as bars:
         stages: dict[str, object] = {}
 
         def advance(stage: str, done: int, total: int) -> None:
             if stage not in stages:
-                stages[stage] = bars.add_task(visible(stage), total=total)
-                began[stage] = time.perf_counter()
+                stages[stage] = bars.add_task(visible(stage), total=total, speed="")
+                began[stage] = time.perf_counter(), done
             last[stage] = time.perf_counter(), done
-            bars.update(stages[stage], completed=done, total=total)  # type: ignore[arg-type]
+            bars.update(stages[stage], completed=done, total=total, speed=rate(stage))  # type: ignore[arg-type]
 
         yield advance
     for stage, (ended, done) in last.items():
-        detail(f"{stage}: {done} in {ended - began[stage]:.1f} s")
+        speed = f", {rate(stage)}" if rate(stage) else ""
+        detail(f"{stage}: {done} in {ended - began[stage][0]:.1f} s{speed}")
 
 
 def print_table(

@@ -11,11 +11,13 @@ from ..merging.config import MergeConfig
 from ..processes import once
 from ..texts import did_you_mean
 from .console import finish, progress_bars, say, shell, warn
+from .estimates import memory_option, planned_memory, say_data_costs, tokens_a_sample
 from .flags import config_from_flags
 from .groups import CommandGroup
 from .merge import MERGE_SUBJECTS, with_config_flags
 from .outputs import check_target
 from .sections import SectionedCommand
+from .voice import words_without
 
 if TYPE_CHECKING:
     from ..fim_calculator import Fisher
@@ -43,6 +45,8 @@ def fisher() -> None:
 @click.option("--skill", metavar="ADAPTER", help="instead of --kind: the own Fisher of a utility adapter")
 @click.option("--point", metavar="POINT", help="where gradients are taken: short for --set fisher.point=POINT")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="file to write, .safetensors")
+@click.option("--dry-run", is_flag=True, help="check everything, print memory and time, and write nothing")
+@memory_option
 def collect(
     config: Path | None,
     adapters: Sequence[str],
@@ -51,6 +55,8 @@ def collect(
     skill: str | None,
     point: str | None,
     out: Path,
+    dry_run: bool,
+    memory: str | None,
     **values: Any,
 ) -> None:
     """Collect and save.
@@ -62,6 +68,7 @@ def collect(
         raise ConfigError("give either --kind harm, --kind benign or --skill ADAPTER: a file holds one Fisher")
     if out.suffix != ".safetensors":
         raise ConfigError(f"--out {out}: expected a name that ends in .safetensors")
+    planned_bytes = planned_memory(memory, dry_run=dry_run)
     # The output folder of a merge is not needed here, but one model checks both commands.
     values = {**values, "output__path": values.get("output__path") or str(out.absolute().with_suffix(".merged"))}
     settings = [*settings, f"fisher.point={point}"] if point else settings
@@ -108,10 +115,19 @@ def collect(
         settings=merge_settings,
     )
     plan.read_values()
+    if dry_run:
+        costs = (
+            {}
+            if base is None
+            else say_data_costs(checked, plan, base, tokenizer, memory=planned_bytes, only=kind or f"benign of {skill}")
+        )
+        say(f"nothing written; without --dry-run the statistics go to {out}")
+        finish({"dry_run": True, "path": str(out)} | costs, then=shell(*words_without("--dry-run")))
+        return
     modules = [module.name for module in plan.modules]
     loaded = load_model_and_data(checked, str(merge_settings.device), modules=modules, tokenizer=tokenizer)
     keep = parts_beside(out)
-    with progress_bars() as progress:
+    with progress_bars(tokens_a_sample(loaded)) as progress:
         problem = merge_problem(plan, loaded, keep=keep, progress=progress)
         merge = SSTMerge(problem, options)
         found = merge.fisher(kind) if kind is not None else merge.skill_fisher(str(skill))

@@ -1,7 +1,7 @@
 """From a configuration to adapters, model and batches in memory."""
 
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..methods import Needs
 
 __all__ = [
+    "ReadData",
     "builtin_note",
     "commit_of_set",
     "load_adapters",
@@ -32,6 +33,7 @@ __all__ = [
     "needs_of",
     "own_tokenizer",
     "provenance",
+    "read_data",
     "unused_revision",
 ]
 
@@ -305,41 +307,15 @@ def load_model_and_data(
     """
     if config.base_model is None:
         raise ConfigError("base_model: missing; a command that reads data needs the base model's folder or hub id")
-    from ..data_loader import encode_rows, load_base_model, read_rows
+    from ..data_loader import load_base_model
     from ..judges import GreedyRefusals
     from ..merging import MergeInputs
 
-    notes: list[str] = []
-
-    def read(source: DataSource | None) -> "tuple[DataSource, list[Row]] | None":
-        if source is None:
-            return None
-        found = read_rows(source, seed=config.seed)
-        for note in found.notes:
-            warn(note)
-        notes.extend(found.notes)
-        return source, found.rows
-
-    harm, benign = read(config.data.harm), read(config.data.benign)
-    own = {item.label: read(item.data) for item in config.adapters if item.data is not None}
-    encoder = _loaded(tokenizer, config)
-
-    def encoded(found: "tuple[DataSource, list[Row]] | None") -> "list[Batch]":
-        if found is None:
-            return []
-        source, rows = found
-        size = config.data.batch_size
-        return encode_rows(
-            rows,
-            encoder,
-            template=source.template,
-            template_name=source.template_name,
-            max_length=source.max_length,
-            batch_size=size,
-        )
-
-    batches = {"harm": encoded(harm), "benign": encoded(benign)}
-    own_batches = {name: encoded(found) for name, found in own.items()}
+    found_data = read_data(config, tokenizer)
+    for note in found_data.notes:
+        warn(note)
+    encoder, own_batches = found_data.encoder, found_data.own
+    batches = {"harm": found_data.harm, "benign": found_data.benign}
     model = load_base_model(
         config.base_model,
         modules=modules,
@@ -369,6 +345,69 @@ def load_model_and_data(
         harm=moved(batches["harm"]),
         benign=moved(batches["benign"]),
         adapter_benign={name: moved(found) for name, found in own_batches.items()},
-        notes=tuple(notes),
+        notes=found_data.notes,
         refuses=GreedyRefusals(encoder),
     )
+
+
+@dataclass(frozen=True)
+class ReadData:
+    """Calibration data, encoded, on the CPU.
+
+    Attributes:
+        encoder: the tokenizer.
+        harm: batches of harmful prompts.
+        benign: batches of benign prompts.
+        own: adapter → batches of its own benign prompts.
+        notes: sentences about how the rows were read.
+    """
+
+    encoder: "PreTrainedTokenizerBase"
+    harm: "list[Batch]"
+    benign: "list[Batch]"
+    own: "dict[str, list[Batch]]"
+    notes: tuple[str, ...]
+
+
+def read_data(config: MergeConfig, tokenizer: "TokenizerChoice") -> ReadData:
+    """Read and tokenise the calibration data.
+
+    Args:
+        config: names the data, and a base.
+        tokenizer: what encodes them.
+
+    Raises:
+        DataError: rows cannot be read or encoded.
+        BaseModelError: the tokenizer cannot be loaded.
+    """
+    from ..data_loader import encode_rows, read_rows
+
+    notes: list[str] = []
+
+    def read(source: DataSource | None) -> "tuple[DataSource, list[Row]] | None":
+        if source is None:
+            return None
+        found = read_rows(source, seed=config.seed)
+        notes.extend(found.notes)
+        return source, found.rows
+
+    harm, benign = read(config.data.harm), read(config.data.benign)
+    own = {item.label: read(item.data) for item in config.adapters if item.data is not None}
+    encoder = _loaded(tokenizer, config)
+
+    def encoded(found: "tuple[DataSource, list[Row]] | None") -> "list[Batch]":
+        if found is None:
+            return []
+        source, rows = found
+        size = config.data.batch_size
+        return encode_rows(
+            rows,
+            encoder,
+            template=source.template,
+            template_name=source.template_name,
+            max_length=source.max_length,
+            batch_size=size,
+        )
+
+    own_batches = {name: encoded(found) for name, found in own.items()}
+    return ReadData(encoder, encoded(harm), encoded(benign), own_batches, tuple(notes))

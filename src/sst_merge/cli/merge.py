@@ -10,6 +10,7 @@ from ..errors import ConfigError, OptionError, OutputExistsError, UnknownMethodE
 from ..merging.config import MergeConfig
 from ..texts import counted
 from .console import finish, note, progress_bars, say, say_lines, shell, warn
+from .estimates import memory_option, planned_memory, say_data_costs, tokens_a_sample
 from .flags import config_from_flags, with_flags
 from .sections import SectionedCommand
 from .tracks import tracked, with_track
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..data_loader import TokenizerChoice
-    from ..lora_utils import Adapter
+    from ..lora_utils import Adapter, BaseModelIndex
     from ..merging import FileText, MergePlan
 
 __all__ = ["MERGE_SUBJECTS", "merge", "with_config_flags"]
@@ -59,7 +60,8 @@ def with_config_flags(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--safety", multiple=True, metavar="ADAPTER[=WEIGHT]", help="an adapter that refuses harm; repeatable")
 @with_config_flags
 @with_track
-@click.option("--dry-run", is_flag=True, help="check everything, print the plan, and write nothing")
+@click.option("--dry-run", is_flag=True, help="check everything, print plan, memory and time, and write nothing")
+@memory_option
 def merge(
     config: Path | None,
     adapters: Sequence[str],
@@ -67,6 +69,7 @@ def merge(
     safety: Sequence[str],
     settings: Sequence[str],
     dry_run: bool,
+    memory: str | None,
     **values: Any,
 ) -> None:
     """Check, merge, write.
@@ -74,13 +77,16 @@ def merge(
     Raises:
         OutputExistsError: the output is there and ``--force`` is not given.
     """
+    planned_bytes = planned_memory(memory, dry_run=dry_run)
     checked = config_from_flags(config, values, adapters, settings, skills=skills, safety=safety)
     if checked.output.path.exists() and not checked.force:
         raise OutputExistsError(
             f"{checked.output.path} exists already; choose another --output, or replace it with --force"
         )
     from ..data_loader import resolve_device, torch_type
-    from ..merging import merge_to_folder
+    from ..machine import free_memory
+    from ..merging import merge_to_folder, number_of_workers
+    from ..merging.workers import require_module_memory
     from .inputs import builtin_note, load_adapters, load_inputs, own_tokenizer, unused_revision
 
     if checked.merge.method is None:
@@ -88,7 +94,7 @@ def merge(
 
     opened = load_adapters(checked, headers_only=dry_run)
     tokenizer = own_tokenizer(checked, opened)
-    plan = _plan(
+    plan, base_index = _plan(
         checked,
         opened,
         resolve_device(checked.device),
@@ -101,8 +107,11 @@ def merge(
         ),
     )
     dtype = torch_type(checked.output.dtype) if checked.output.dtype else None
+    workers = number_of_workers(plan, checked.workers)
+    if isinstance(checked.workers, int) and workers < checked.workers:
+        note(f"workers  {workers}, not {checked.workers}: {_why_fewer(plan)}")
     with progress_bars() as progress:
-        found = plan.read_values(progress=progress)
+        found = plan.read_values(progress=progress, threads=workers)
     if dry_run:
         say_lines(plan.describe(dtype=dtype, ranks=checked.output.ranks))
         for warning in found:
@@ -110,12 +119,17 @@ def merge(
         rows = _rows_found(checked)
         for line in rows:
             say(line)
+        costs = {}
+        if plan.needs.data and base_index is not None:
+            costs = say_data_costs(checked, plan, base_index, tokenizer, memory=planned_bytes)
+        elif plan.settings.device == "cpu" and (there := planned_bytes or free_memory()) is not None:
+            require_module_memory(plan, workers, there)
         say(f"nothing written; without --dry-run the result goes to {checked.output.path}")
-        finish(_record(plan, checked, found, rows, dtype), then=shell(*words_without("--dry-run")))
+        finish(_record(plan, checked, found, rows, dtype) | costs, then=shell(*words_without("--dry-run")))
         return
     modules = [module.name for module in plan.modules]
     inputs = load_inputs(checked, plan.needs, str(plan.settings.device), modules=modules, tokenizer=tokenizer)
-    with progress_bars() as progress, tracked(checked, checked.output.path):
+    with progress_bars(tokens_a_sample(inputs)) as progress, tracked(checked, checked.output.path):
         report = merge_to_folder(
             plan,
             checked.output.path,
@@ -127,6 +141,7 @@ def merge(
             copies=tokenizer.files,
             progress=progress,
             values=found,
+            workers=workers,
         )
     for warning in report.warnings:
         if warning not in inputs.notes:  # those were said when the data were read
@@ -163,6 +178,15 @@ def _why_method(config: MergeConfig) -> str:
     return f"method   {config.method}: {why} (--method takes another)"
 
 
+def _why_fewer(plan: "MergePlan") -> str:
+    """Why a merge takes fewer processes than were asked for."""
+    if plan.method.prepare is not None:
+        return f"method {plan.method.name} looks at the whole merge before it merges modules"
+    if str(plan.settings.device) != "cpu":
+        return f"one process fills {plan.settings.device}"
+    return f"there {'is' if len(plan.modules) == 1 else 'are'} {counted(len(plan.modules), 'module')}"
+
+
 def _record(
     plan: "MergePlan", config: MergeConfig, found: Sequence[str], rows: Sequence[str], dtype: "torch.dtype | None"
 ) -> dict[str, Any]:
@@ -181,6 +205,7 @@ def _record(
         "rank_at_most": plan.output_rank,
         "bytes_at_most": plan.output_bytes(dtype or plan.settings.compute_dtype, config.output.ranks),
         "memory_bytes": plan.peak_bytes,
+        "seconds": plan.seconds,
         "whole_weights": list(plan.carried.tensors),
         "data": [row for row in rows if row.startswith("data")],
         "warnings": [*plan.warnings, *found, *(row.removeprefix("warning  ") for row in rows if row[:4] == "warn")],
@@ -195,7 +220,7 @@ def _plan(
     tokenizer: "TokenizerChoice",
     *,
     notes: Sequence[str],
-) -> "MergePlan":
+) -> "tuple[MergePlan, BaseModelIndex | None]":
     from ..data_loader import check_weights, torch_type
     from ..merging import MergeSettings, plan_merge
     from .inputs import load_base_index, needs_of, provenance
@@ -221,7 +246,7 @@ def _plan(
         base, unchecked = load_base_index(config, adapters, needed=needs.data or needs.base)
         if config.base_model is not None and (needs.data or needs.base):
             check_weights(config.base_model, config.access)
-        return plan_merge(
+        plan = plan_merge(
             adapters,
             config.method,
             options=config.merge.options,
@@ -233,6 +258,7 @@ def _plan(
             provenance=provenance(config, base, tokenizer),
             notes=notes,
         )
+        return plan, base
     except UnknownMethodError as error:
         raise ConfigError(f"{source}: merge.method: {error}") from error
     except OptionError as error:

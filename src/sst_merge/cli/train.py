@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import OutputExistsError
+from ..texts import duration
 from ..training.config import TrainConfig
 from .console import finish, progress_bars, say, shell, warn
 from .flags import read_config, with_flags
@@ -74,7 +75,7 @@ def train(config: Path | None, dry_run: bool, **values: Any) -> None:
             access=checked.access,
         )
     say(
-        f"trained on {report.rows} rows in {report.steps} steps and {_duration(report.seconds)} "
+        f"trained on {report.rows} rows in {report.steps} steps and {duration(report.seconds)} "
         f"({report.tokens_per_second:.0f} tokens/s): loss {report.losses[0]:.3f} -> {report.final_loss:.3f}"
     )
     say(checked.output)
@@ -105,15 +106,9 @@ def _describe(config: TrainConfig, index: "BaseModelIndex", mixture: "Mixture") 
         f"tokens   {plan.tokens} in all steps, {plan.answer_tokens} of them answers; {plan.computed_tokens} are "
         "computed (padding, and beginnings that rows share once)"
     )
-    say(f"time     about {_duration(seconds)} in {dtype} on {device}, within a factor of two")
+    say(f"time     about {duration(seconds)} in {dtype} on {device}, within a factor of two")
     say(f"nothing written; without --dry-run the {config.role} adapter goes to {config.output}")
     result = {"dry_run": True, "output": str(config.output), "data": dict(mixture.counts), "rows": len(plan.rows)}
     result |= {"cut": plan.cut, "steps": len(plan.steps), "tokens": plan.tokens, "answer_tokens": plan.answer_tokens}
     result |= {"computed_tokens": plan.computed_tokens, "seconds": seconds, "dtype": dtype, "device": str(device)}
     finish(result, then=shell(*words_without("--dry-run")))
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -29,6 +29,8 @@ class BaseModelIndex:
         class_name: class of transformers that it was built as; None for a model that was there already.
         commit: of the hub repository that its configuration comes from, as far as known.
         bare: parameters that no such layer owns, by the names that adapters have for them (:mod:`.experts`) → shape.
+        parameters: numbers that its weights have, shared ones counted once.
+        dtype: type that its configuration names for them, such as ``bfloat16``; None where it names none.
     """
 
     name: str
@@ -37,6 +39,8 @@ class BaseModelIndex:
     class_name: str | None = None
     commit: str | None = None
     bare: Mapping[str, ModuleShape] = field(default_factory=dict)
+    parameters: int = 0
+    dtype: str | None = None
 
     @classmethod
     @reads(BaseModelError, "the configuration of a base model", "check base_model (--base-model)", at=1)
@@ -82,7 +86,15 @@ class BaseModelIndex:
                 bare |= bare_parameters(path, module)
             else:
                 modules[path] = shape
-        return cls(name, MappingProxyType(modules), MappingProxyType(others), bare=MappingProxyType(bare))
+        named = getattr(getattr(model, "config", None), "dtype", None)
+        return cls(
+            name,
+            MappingProxyType(modules),
+            MappingProxyType(others),
+            bare=MappingProxyType(bare),
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
+            dtype=None if named is None else str(named).removeprefix("torch."),
+        )
 
     @cached_property
     def adaptable(self) -> Mapping[str, ModuleShape]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .result import FileText, MergeResult
     from .run import merge_in_memory, merge_problem, merge_to_folder
     from .settings import MergeSettings
+    from .workers import number_of_workers
 
 __all__ = [
     "AdapterRecord",
@@ -34,6 +35,7 @@ __all__ = [
     "merge_to_folder",
     "merged_modules",
     "module_generator",
+    "number_of_workers",
     "plan_merge",
 ]
 
@@ -59,6 +61,8 @@ def __getattr__(name: str) -> object:
             from . import run as home
         case "MergeSettings":
             from . import settings as home
+        case "number_of_workers":
+            from . import workers as home
         case _:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it offers {', '.join(__all__)}")
     return getattr(home, name)

@@ -6,7 +6,7 @@ Torch is not imported here. Options of a method are written beside ``merge.metho
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     ConfigDict,
@@ -194,6 +194,11 @@ class MergeConfig(BaseAccessFields):
     compute_dtype: Literal["float32", "float64"] = Field(default="float32", description="type of the algebra")
     model_dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = Field(
         default="auto", description="type the base model is loaded in"
+    )
+    workers: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default="auto",
+        description="processes that merge modules, on the CPU by methods without data; same bytes. auto takes several "
+        "where the merge takes long enough to start them",
     )
     device_map: str | None = Field(default=None, description="how transformers spreads the base model, such as auto")
     force: bool = Field(default=False, description="replace an existing output")

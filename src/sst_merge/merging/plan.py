@@ -5,6 +5,7 @@ A plan is made from configurations and safetensors headers alone; ``--dry-run`` 
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -27,7 +28,8 @@ from ..lora_utils import (
 )
 from ..methods import MergeMethod, MethodOptions, Needs, get_method, parse_options
 from ..progress import Progress
-from ..texts import counted, visible
+from ..texts import counted, duration, memory_size, visible
+from .cost import ModuleCost
 from .inputs import MergeInputs
 from .settings import DEFAULT_SETTINGS, MergeSettings
 from .whole import CarriedWeights, carried_weights, written_task_type
@@ -121,11 +123,12 @@ class MergePlan:
         """Refuse model and data that lack what the method needs."""
         _check_needs(self.method.name, self.needs, self.adapters, inputs.given)
 
-    def read_values(self, *, progress: Progress | None = None) -> tuple[str, ...]:
+    def read_values(self, *, progress: Progress | None = None, threads: int = 1) -> tuple[str, ...]:
         """Read every value of every adapter once: the last thing that can be refused before heavy work.
 
         Args:
             progress: called with ("check", done, total).
+            threads: adapters that are read at once.
 
         Returns:
             Sentences about adapters that contribute nothing, beside the plan's own warnings.
@@ -134,21 +137,22 @@ class MergePlan:
             AdapterError: NaN or Inf, with the tensor's name.
         """
         found = []
-        for done, adapter in enumerate(self.adapters, start=1):
-            if not adapter.is_fetched:
-                found.append(
-                    f"adapter {adapter.name!r}: its weights are on the hub and were not fetched, so its values are not "
-                    f"checked yet (NaN, factors of zeros)"
-                )
-                continue
-            zero = adapter.check_values()
-            if len(zero) == len(adapter.modules) and not adapter.is_scaled_away:
-                found.append(
-                    f"adapter {adapter.name!r} contributes nothing: ΔW is zero in all its modules ({len(zero)}), as "
-                    f"A or B is; was it saved before training?"
-                )
-            if progress is not None:
-                progress("check", done, len(self.adapters))
+        with ThreadPoolExecutor(threads) as pool:
+            zeros = pool.map(lambda a: a.check_values() if a.is_fetched else None, self.adapters)
+            for done, (adapter, zero) in enumerate(zip(self.adapters, zeros, strict=True), start=1):
+                if zero is None:
+                    found.append(
+                        f"adapter {adapter.name!r}: its weights are on the hub and were not fetched, so its values are "
+                        f"not checked yet (NaN, factors of zeros)"
+                    )
+                    continue
+                if len(zero) == len(adapter.modules) and not adapter.is_scaled_away:
+                    found.append(
+                        f"adapter {adapter.name!r} contributes nothing: ΔW is zero in all its modules ({len(zero)}), "
+                        f"as A or B is; was it saved before training?"
+                    )
+                if progress is not None:
+                    progress("check", done, len(self.adapters))
         return tuple(found)
 
     def output_bytes(self, dtype: torch.dtype, ranks: Ranks = "uniform") -> int:
@@ -159,17 +163,24 @@ class MergePlan:
     @property
     def peak_bytes(self) -> int:
         """Working memory of the largest module, roughly; a model and Fisher statistics come on top."""
-        return max(self._module_bytes(module) for module in self.modules)
+        return max(self.cost(module).bytes for module in self.modules)
 
-    def _module_bytes(self, module: ModulePlan) -> int:
-        d_in = module.d_in + int(module.bias)
-        total = sum(module.ranks)
-        factors = total * (module.d_out + d_in)
-        if self.method.domain == "delta":
-            # ΔW are formed one at a time: the method's handful of matrices, the merged one, and what its SVD needs.
-            return self.settings.compute_dtype.itemsize * (factors + 12 * module.d_out * d_in)
-        # In float64: factors, their concatenation, the bases and LAPACK's copy; one core per adapter.
-        return 8 * (4 * factors + (len(self.adapters) + 3) * total * total)
+    @property
+    def seconds(self) -> float:
+        """Seconds of one core for all modules, within a factor of about three; passes over data come on top."""
+        return sum(self.cost(module).seconds for module in self.modules)
+
+    def cost(self, module: ModulePlan) -> ModuleCost:
+        """What one module costs."""
+        return ModuleCost(
+            d_out=module.d_out,
+            d_in=module.d_in + int(module.bias),
+            ranks=module.ranks,
+            rank=module.rank,
+            whole=self.method.domain == "delta",
+            cut=self.settings.rank is not None and self.settings.energy is None,
+            itemsize=self.settings.compute_dtype.itemsize,
+        )
 
     def describe(self, *, dtype: torch.dtype | None = None, ranks: Ranks = "uniform") -> str:
         """The plan as text."""
@@ -187,12 +198,13 @@ class MergePlan:
         lines.append(f"base     {self.base_model or 'not named by any adapter'}")
         lines.append(
             f"output   {counted(len(self.modules), 'module')}, rank at most {self.output_rank} ({cut}), at most "
-            f"{_size(self.output_bytes(dtype, ranks))} in {str(dtype).removeprefix('torch.')}"
+            f"{memory_size(self.output_bytes(dtype, ranks))} in {str(dtype).removeprefix('torch.')}"
         )
         if self.carried.tensors:
             count = counted(len(self.carried.tensors), "weight")
             lines.append(f"whole    {count} beside them: {', '.join(self.carried.tensors)}")
-        lines.append(f"memory   about {_size(self.peak_bytes)} at once for the largest module")
+        lines.append(f"memory   about {memory_size(self.peak_bytes)} at once for the largest module")
+        lines.append(f"time     about {duration(self.seconds)} of one core for all modules, within a factor of three")
         lines += [f"warning  {warning}" for warning in self.warnings]
         return "\n".join(map(visible, lines))
 
@@ -402,11 +414,3 @@ def _warnings(adapters: Sequence[Adapter], base: BaseModelIndex | None, *, noted
         if adapter.weight == 0:
             found.append(f"adapter {adapter.name!r} has weight 0")
     return found
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} GiB"

@@ -2,8 +2,9 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Generator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -24,6 +25,7 @@ from .inputs import NO_INPUTS, MergeInputs
 from .plan import MergePlan
 from .report import AdapterRecord, MergeReport, ModuleFigures, package_versions
 from .result import FileText, MergeResult, write_merge
+from .workers import Workers, merged_by_workers, number_of_workers
 
 if TYPE_CHECKING:
     from ..core_space import CoreSpace
@@ -72,6 +74,7 @@ def merge_to_folder(
     copies: Mapping[str, Path] = MappingProxyType({}),
     progress: Progress | None = None,
     values: tuple[str, ...] | None = None,
+    workers: Workers = 1,
 ) -> MergeReport:
     """Carry a plan out straight to disk: memory holds one module, however large the adapters are.
 
@@ -89,29 +92,33 @@ def merge_to_folder(
         copies: relative name → file that is copied there as it is, such as a tokenizer's.
         progress: called with (stage, done, total).
         values: what :meth:`~.plan.MergePlan.read_values` returned, where it was called before.
+        workers: processes that merge modules, or ``auto``; the result has the same bytes
+            (:func:`~.workers.number_of_workers`). A script that asks for several keeps its own work below
+            ``if __name__ == "__main__":``, as everywhere where Python starts processes.
 
     Returns:
         The report as written to ``merge_report.json``.
     """
-    run = _Run(plan, inputs, progress, values, keep=parts_beside(Path(path)))
+    run = _Run(plan, inputs, progress, values, keep=parts_beside(Path(path)), workers=number_of_workers(plan, workers))
     run.check()
 
     def write() -> MergeReport:
-        return write_merge(
-            path,
-            ((merged.name, merged.factors) for merged in run.modules()),
-            run.report,
-            base_model=plan.base_model,
-            task_type=plan.task_type,
-            whole=plan.carried.tensors,
-            modules_to_save=plan.carried.modules_to_save,
-            dtype=dtype,
-            ranks=ranks,
-            force=force,
-            extra_files=extra_files,
-            copies=copies,
-            inputs=plan.input_folders,
-        )
+        with closing(run.modules()) as modules:
+            return write_merge(
+                path,
+                ((merged.name, merged.factors) for merged in modules),
+                run.report,
+                base_model=plan.base_model,
+                task_type=plan.task_type,
+                whole=plan.carried.tensors,
+                modules_to_save=plan.carried.modules_to_save,
+                dtype=dtype,
+                ranks=ranks,
+                force=force,
+                extra_files=extra_files,
+                copies=copies,
+                inputs=plan.input_folders,
+            )
 
     if processes.count() == 1:
         return write()
@@ -179,6 +186,7 @@ class _Run:
         drowned: adapter → in how many modules nothing is left of it beside much larger ones.
         timings: seconds by stage, as far as done.
         keep: where several processes keep their parts of statistics.
+        workers: processes that merge modules.
     """
 
     plan: MergePlan
@@ -191,16 +199,19 @@ class _Run:
     drowned: Counter[str] = field(default_factory=Counter)
     timings: dict[str, float] = field(default_factory=dict)
     keep: Path | None = None
+    workers: int = 1
 
     def check(self) -> None:
         """Refuse missing data, then read every value of every adapter once, where that was not done before."""
         began = time.perf_counter()
         self.plan.check_inputs(self.inputs)
-        self.found = self.plan.read_values(progress=self.progress) if self.found is None else self.found
-        self.records = tuple(AdapterRecord.of(adapter) for adapter in self.plan.adapters)
+        if self.found is None:
+            self.found = self.plan.read_values(progress=self.progress, threads=self.workers)
+        with ThreadPoolExecutor(self.workers) as pool:
+            self.records = tuple(pool.map(AdapterRecord.of, self.plan.adapters))
         self.timings["check"] = time.perf_counter() - began
 
-    def modules(self) -> Iterator[MergedModule]:
+    def modules(self) -> Generator[MergedModule]:
         """Prepare the method, then merge module by module.
 
         Yields:
@@ -208,7 +219,7 @@ class _Run:
         """
         spaces = self.prepare()
         began = time.perf_counter()
-        for merged in merged_modules(self.plan, state=self.prepared.state, spaces=spaces, progress=self.progress):
+        for merged in self._merged(spaces):
             self.figures[merged.name] = merged.figures
             self.drowned.update(merged.drowned)
             yield merged
@@ -222,6 +233,11 @@ class _Run:
             spaces = self._prepare()
         self.timings["prepare"] = time.perf_counter() - began
         return spaces
+
+    def _merged(self, spaces: "Mapping[str, CoreSpace] | None") -> Iterator[MergedModule]:
+        if self.workers > 1:
+            return merged_by_workers(self.plan, self.workers, progress=self.progress)
+        return merged_modules(self.plan, state=self.prepared.state, spaces=spaces, progress=self.progress)
 
     def report(self) -> MergeReport:
         """Provenance and figures of the finished merge."""

@@ -1,15 +1,11 @@
 """How long a training takes, before it starts: its matrix products, at the speed that this machine multiplies."""
 
-import time
-
-import torch
-
 from ..lora_utils import BaseModelIndex
+from ..machine import operations_per_second
 from .plan import TrainingPlan
 
 __all__ = ["estimated_seconds"]
 
-_SIZE = 1024
 # Of the matrix products' speed, what a whole step reaches: attention, norms, activations and the adapter come on top.
 _SHARE = 0.6
 
@@ -31,7 +27,7 @@ def estimated_seconds(plan: TrainingPlan, index: BaseModelIndex, *, dtype: str, 
     """
     heads, layers = _weights(index)
     operations = 4.0 * (layers * plan.computed_tokens + heads * plan.answer_tokens)
-    return operations / (_SHARE * _operations_per_second(dtype, device))
+    return operations / (_SHARE * operations_per_second(dtype, device))
 
 
 def _weights(index: BaseModelIndex) -> tuple[int, int]:
@@ -46,14 +42,3 @@ def _weights(index: BaseModelIndex) -> tuple[int, int]:
             else:
                 layers += size
     return heads, layers
-
-
-def _operations_per_second(dtype: str, device: str) -> float:
-    """The best of a few products of two square matrices."""
-    left = torch.ones(_SIZE, _SIZE, dtype=getattr(torch, dtype), device=device)
-    best = float("inf")
-    for _ in range(4):
-        began = time.perf_counter()
-        float((left @ left)[0, 0])  # reading a number waits for the device
-        best = min(best, time.perf_counter() - began)
-    return 2.0 * _SIZE**3 / best

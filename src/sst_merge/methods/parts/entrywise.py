@@ -8,9 +8,20 @@ from torch import Tensor
 
 from .. import Layer
 from .thresholds import magnitude_threshold, update_thresholds
-from .updates import scaled
+from .updates import by_rows, scaled
 
-__all__ = ["Normalization", "Rescaling", "at_least", "disjoint_merge", "drop", "rescaled", "trim", "trimmed_rows"]
+__all__ = [
+    "Normalization",
+    "Rescaling",
+    "added",
+    "at_least",
+    "disjoint_merge",
+    "drop",
+    "merge_dropped",
+    "rescaled",
+    "trim",
+    "trimmed_rows",
+]
 
 Normalization = Literal["count", "weights", "none"]
 Rescaling = Literal["paper", "l1", "none"]
@@ -79,6 +90,49 @@ def rescaled(dropped: Tensor, update: Tensor, density: float | Tensor, rescale: 
         return dropped / density
     left = dropped.abs().sum()
     return torch.where(left > 0, dropped * (update.abs().sum() / left), dropped)
+
+
+def merge_dropped(
+    layer: Layer,
+    density: Callable[[Tensor], float | Tensor],
+    rescale: Rescaling,
+    combine: Callable[[Iterator[Tensor]], Tensor],
+) -> Tensor:
+    """Combine wᵢ τ̃ᵢ, every update with entries dropped at random (:func:`drop`) and rescaled.
+
+    Blocks of rows go from factors to the merged entries in one pass, while the processor's cache holds them. Draws come
+    in row-major order, so they are those of whole matrices.
+
+    Args:
+        layer: its draws of every adapter are used.
+        density: rows of an update → probability to keep an entry, a number or one per entry.
+        rescale: see :func:`rescaled`.
+        combine: the updates, whole or the same rows of each → the merged matrix or rows.
+
+    Returns:
+        The merged matrix.
+    """
+    draws = [layer.draws(index) for index in range(len(layer.weights))]
+
+    def updates(rows: slice) -> Iterator[Tensor]:
+        for index, weight in enumerate(layer.weights):
+            tau = layer.rows(index, rows)
+            probability = density(tau)
+            kept = drop(tau, probability, draws[index])
+            yield weight * rescaled(kept, tau, probability, rescale)
+
+    if rescale == "l1":  # one number for a whole update
+        return combine(updates(slice(None)))
+    return by_rows(layer, lambda rows: combine(updates(rows)))
+
+
+def added(updates: Iterator[Tensor]) -> Tensor:
+    """Σᵢ uᵢ of at least one update, from 0 on."""
+    first = next(updates)
+    total = torch.zeros_like(first) + first
+    for update in updates:
+        total += update
+    return total
 
 
 def disjoint_merge(updates: Iterable[Tensor], weights: Iterable[float], *, normalize: Normalization) -> Tensor:

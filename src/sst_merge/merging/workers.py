@@ -1,0 +1,229 @@
+"""The modules of one merge over several processes: each reads, merges and sends its own, one writes them in order.
+
+Modules are independent and every one draws from (seed, its name), so the result has the same bytes whatever the number
+of processes. They are started anew and never forked from this one, whose torch may have threads. Each reads its
+modules' tensors from the files itself; here at most two finished modules a process wait to be written.
+"""
+
+import io
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from itertools import islice
+from multiprocessing.connection import wait as wait_for
+from types import MappingProxyType
+from typing import Any, Literal
+
+import torch
+
+from ..errors import MergeError
+from ..lora_utils import LoraFactors, ModuleKind
+from ..machine import free_memory, usable_cores
+from ..methods import MergeMethod, get_method
+from ..progress import Progress
+from ..texts import memory_size
+from .engine import MergedModule, merged_modules
+from .plan import MergePlan
+from .report import ModuleFigures
+from .whole import CarriedWeights
+
+__all__ = ["Workers", "merged_by_workers", "number_of_workers", "require_module_memory"]
+
+Workers = int | Literal["auto"]
+"""How many processes merge; ``auto`` takes several where the work is worth starting them."""
+
+_AHEAD = 2  # modules a process that are merged or wait to be written
+_MOST = 8
+_WORTH_S = 30.0  # starting a process takes about two seconds of its core: it imports torch
+_OWN_BYTES = 300 << 20  # of a process without any work
+
+
+def number_of_workers(plan: MergePlan, asked: Workers) -> int:
+    """How many processes a merge is given.
+
+    Args:
+        plan: a checked merge.
+        asked: a number, or ``auto``: one process where the merge takes less than about half a minute, else as many as
+            there are cores, eight at most, and no more than half of the free memory holds.
+
+    Returns:
+        1 where modules are not independent (the method looks at the whole merge before it merges them), and on a GPU,
+        which one process fills; else the number, at most one a module.
+
+    Raises:
+        MergeError: a number below 1.
+    """
+    if asked != "auto" and asked < 1:
+        raise MergeError(f"workers = {asked} does not fit: expected a number of processes, at least 1, or auto")
+    if plan.method.prepare is not None or torch.device(plan.settings.device).type != "cpu":
+        return 1
+    if asked != "auto":
+        return min(asked, len(plan.modules))
+    if plan.seconds < _WORTH_S:
+        return 1
+    free = free_memory()
+    fitting = _MOST if free is None else free // 2 // (plan.peak_bytes + _OWN_BYTES)
+    return max(1, min(_MOST, usable_cores(), fitting, len(plan.modules)))
+
+
+def require_module_memory(plan: MergePlan, workers: int, available: int) -> None:
+    """Refuse modules that do not fit; what a method reads beside adapters comes on top.
+
+    Args:
+        plan: a checked merge.
+        workers: processes that merge modules.
+        available: bytes for all of them.
+
+    Raises:
+        MergeError: what is needed and what is there, and the setting that would fit.
+    """
+    alone = plan.peak_bytes + _OWN_BYTES
+    needed = alone if workers == 1 else workers * alone + _OWN_BYTES
+    if needed <= available:
+        return
+    found = f"the largest module needs about {memory_size(needed)}, and {memory_size(available)} are there"
+    if alone <= available:
+        raise MergeError(f"{found} for {workers} processes; one process needs {memory_size(alone)} (--workers 1)")
+    other = ""
+    if plan.method.domain == "delta":
+        other = f"; {plan.method.name} forms ΔW, other methods do not (such as --method task_arithmetic)"
+    raise MergeError(f"{found}; take a machine with more memory{other}")
+
+
+def merged_by_workers(plan: MergePlan, workers: int, *, progress: Progress | None = None) -> Iterator[MergedModule]:
+    """Merge the plan's modules in several processes; as :func:`~.engine.merged_modules` in one.
+
+    Args:
+        plan: a checked merge, by a method that prepares nothing.
+        workers: processes.
+        progress: called with ("merge", done, total).
+
+    Yields:
+        One merged module after another, in the plan's order.
+
+    Raises:
+        MergeError: the method or the lift refuses a module, the first one in order, as in one process; or a process
+            was killed, or cannot be started.
+    """
+    names = [module.name for module in plan.modules]
+    try:
+        packed = _packed(plan)
+        pool = ProcessPoolExecutor(workers, mp_context=_context(), initializer=_start, initargs=(packed,))
+    except (OSError, ImportError, TypeError, AttributeError, pickle.PicklingError) as error:
+        raise MergeError(
+            f"{workers} worker processes cannot be started here ({error}); merge in one: workers=1 (--workers 1)"
+        ) from error
+    waiting: deque[Future[_Sent]] = deque()
+    left = iter(range(len(names)))
+    done = 0
+    try:
+        while done < len(names):
+            for index in islice(left, _AHEAD * workers - len(waiting)):
+                waiting.append(pool.submit(_merge, index))
+            merged = waiting.popleft().result().received()
+            yield merged
+            done += 1
+            if progress is not None:
+                progress("merge", done, len(names))
+    except BrokenProcessPool as error:
+        raise MergeError(
+            f"a worker process ended before module {names[done]!r} was merged: it was killed, as systems do when "
+            f"memory runs out, or could not start. Nothing was written; fewer processes need less memory: workers=1 "
+            f"(--workers 1)"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """A merged module between two processes: a tensor would go through shared memory, of which containers have little.
+
+    Attributes:
+        name: canonical module name.
+        arrays: B and A.
+        kind: of the layer.
+        bias: whether A has a column for a bias.
+        figures: for the report.
+        drowned: adapters of which rounding leaves nothing here.
+    """
+
+    name: str
+    arrays: tuple[Any, Any]
+    kind: ModuleKind
+    bias: bool
+    figures: ModuleFigures
+    drowned: tuple[str, ...]
+
+    @classmethod
+    def of(cls, merged: MergedModule) -> "_Sent":
+        factors = merged.factors
+        arrays = factors.b.numpy(), factors.a.numpy()
+        return cls(merged.name, arrays, factors.kind, factors.bias, merged.figures, merged.drowned)
+
+    def received(self) -> MergedModule:
+        b, a = map(torch.from_numpy, self.arrays)
+        return MergedModule(self.name, LoraFactors(b, a, self.kind, self.bias), self.figures, self.drowned)
+
+
+def _context() -> Any:
+    """New processes, which share one import of torch where the system can fork it."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+class _Packer(pickle.Pickler):
+    """Methods go by their names, as functions under a decorator have none of their own; so do read-only mappings."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, MergeMethod):
+            return get_method, (obj.name,)
+        if isinstance(obj, MappingProxyType):
+            return _read_only, (dict(obj),)
+        return NotImplemented
+
+
+def _read_only(mapping: dict[Any, Any]) -> Any:
+    return MappingProxyType(mapping)
+
+
+def _packed(plan: MergePlan) -> bytes:
+    """A plan as bytes, without what no module needs: whole weights are written by the one that writes."""
+    adapters = tuple(replace(adapter, whole=MappingProxyType({})) for adapter in plan.adapters)
+    stream = io.BytesIO()
+    _Packer(stream).dump(replace(plan, adapters=adapters, carried=CarriedWeights(), provenance={}, warnings=()))
+    return stream.getvalue()
+
+
+_given: list[MergePlan] = []  # of the process that merges, one
+
+
+def _start(packed: bytes) -> None:
+    """In a new process: one thread, no end by the keyboard's interrupt, which the parent handles, but by its end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(1)
+    _given.append(pickle.loads(packed))
+
+
+def _end_with_parent() -> None:
+    """A process whose parent was killed would wait for work forever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait_for([parent.sentinel])
+        os._exit(1)
+
+
+def _merge(index: int) -> _Sent:
+    (plan,) = _given
+    return _Sent.of(next(merged_modules(replace(plan, modules=(plan.modules[index],)))))

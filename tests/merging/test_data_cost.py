@@ -1,0 +1,123 @@
+"""Estimates of passes over data against the tensors that torch really keeps, and refusals that name what fits."""
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from sst_merge.errors import ConfigError, MergeError
+from sst_merge.fim_calculator import CoreModel, build_spaces
+from sst_merge.fim_calculator.likelihood import token_log_odds
+from sst_merge.lora_utils import Adapter, BaseModelIndex
+from sst_merge.merging import MergePlan, plan_merge
+from sst_merge.merging.data_cost import TextSize, pass_costs, require_memory
+from sst_merge.texts import memory_size
+
+
+def planned(build: Any, model: Any, **options: Any) -> tuple[MergePlan, BaseModelIndex, list[Adapter]]:
+    index = BaseModelIndex.of(model)
+    linear = {n: (s.d_out, s.d_in) for n, s in index.modules.items() if s.kind.reads_vectors and n != "lm_head"}
+    adapters = [
+        build.random_adapter(linear, name=role, role=role, rank=2, seed=seed, dtype=torch.float32)
+        for seed, role in enumerate(("utility", "safety"))
+    ]
+    given = ("model", "harm", "benign")
+    return plan_merge(adapters, "sst", options={"mu": 1.0, **options}, given=given, base=index), index, adapters
+
+
+def batches(build: Any, rows: int, length: int) -> Any:
+    from sst_merge.data_loader.batch import Batch
+
+    ids = torch.randint(0, build.VOCABULARY, (rows, length), generator=torch.Generator().manual_seed(0))
+    return [Batch(ids, torch.ones_like(ids), ids.where(torch.arange(length) >= length // 2, -100))]
+
+
+def test_what_is_kept_for_the_way_back_is_what_torch_keeps(build: Any) -> None:
+    model = build.tiny_model("llama")
+    plan, index, adapters = planned(build, model, calibration_holdout=0.0)
+    data = batches(build, 4, 30)
+    size = TextSize.of(data)
+    assert size == TextSize(samples=4, tokens=120, answers=60, largest=(120, 60))
+    spaces = build_spaces(adapters)
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Any) -> Any:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with CoreModel(model, spaces) as attached:
+        attached.set_point({name: torch.zeros(space.shape) for name, space in spaces.items()})
+        with attached.recording(lambda *_: None), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            attached.backward(token_log_odds(attached.answers(data[0]))[0].sum())
+        own = [p.untyped_storage() for p in model.parameters()] + [s.left.untyped_storage() for s in spaces.values()]
+        found = sum(kept.values()) - sum(kept.get(storage.data_ptr(), 0) for storage in own)
+    costs = pass_costs(plan, index, {"harm": size, "benign": size}, dtype="float32", program=0, operations=1e9)
+    # Torch keeps two sets of logits; while it goes back it makes more, which the estimate has too.
+    logits = 4 * build.VOCABULARY * 120
+    assert costs.parts["activations"] / 1.05 - 5 * logits == pytest.approx(found, rel=0.25)
+    assert costs.parts["weights"] == 4 * sum(p.numel() for p in model.parameters())
+    assert costs.parts["bases"] == sum(s.left.nbytes + s.right.nbytes for s in spaces.values())
+
+
+def test_shared_weights_count_once(build: Any) -> None:
+    from transformers import LlamaForCausalLM
+
+    config = build.tiny_config("llama")
+    apart, tied = (
+        BaseModelIndex.of(LlamaForCausalLM(type(config)(**{**config.to_dict(), "tie_word_embeddings": same})))
+        for same in (False, True)
+    )
+    assert apart.parameters - tied.parameters == build.VOCABULARY * 16
+
+
+def test_passes_follow_the_options(build: Any) -> None:
+    model = build.tiny_model("llama")
+    size = TextSize(samples=8, tokens=80, answers=40, largest=(40, 20))
+
+    def names(only: str | None = None, **options: Any) -> list[str]:
+        plan, index, _ = planned(build, model, **options)
+        data = {"harm": size, "benign": size}
+        costs = pass_costs(plan, index, data, dtype="float32", program=0, operations=1e9, only=only)
+        assert costs.seconds == sum(one.seconds for one in costs.passes) > 0
+        return [one.name for one in costs.passes]
+
+    fishers = ["Fisher of harmful prompts", "Fisher of benign prompts"]
+    held = ["held-out, harmful", "held-out, benign"]
+    assert names() == ["trust region", *fishers, *held]
+    assert names(fisher={"point": "merged"}, refine=3) == [*fishers, "refining coefficients", *held]
+    assert names(calibration_holdout=0.0, fisher={"trust_share": 0.5}) == fishers
+    assert names(only="harm", fisher={"point": "merged"}) == fishers[:1]
+
+
+PARTS = {"program": 300, "weights": 600, "activations": 800}
+
+
+@pytest.mark.parametrize(
+    ("available", "advice"),
+    [
+        (1300, "activations take 800 B; set data.batch_size to 4 (--data-batch-size 4)"),
+        (800, "the weights take 600 B; load them in half of it (--model-dtype bfloat16), with data.batch_size 1"),
+        (500, "no batch size makes enough (900 B without activations); take a machine with more memory"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_what_would(available: int, advice: str) -> None:
+    require_memory(1700, 1700, parts=PARTS, batch_size=8)
+    with pytest.raises(MergeError, match=re.escape(advice)) as refused:
+        require_memory(1700, available, parts=PARTS, batch_size=8)
+    assert f"needs about 1.7 KiB of memory, and {memory_size(available)} are there" in str(refused.value)
+
+
+def test_sizes_are_read_as_they_are_written() -> None:
+    from sst_merge.cli.estimates import parse_size
+
+    assert [parse_size(text) for text in ("24GiB", "1.5 g", "500MB", "7")] == [24 << 30, 1_500_000_000, 500_000_000, 7]
+    with pytest.raises(ConfigError, match=r"--memory 'plenty': expected a size"):
+        parse_size("plenty")
+
+
+def test_a_share_of_a_text_is_one(build: Any) -> None:
+    size = TextSize.of(batches(build, 8, 10))
+    assert size.share(0.25) == replace(size, samples=2, tokens=20, answers=10, largest=(20, 10))
