@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from ..executors import Executors
 from ..files import atomic_file
 from ..progress import Progress
 from .cells import Cell, CellStore, canonical
@@ -92,12 +93,13 @@ class Experiments:
         kinds = Expectation(self.store).outline(cells)
         return Outline(kinds, sum(of.seconds for of in kinds.values()) / self.config.workers)
 
-    def run(self, name: str, *, workers: Workers | None = None, progress: Progress | None = None) -> list[Path]:
+    def run(self, name: str, *, workers: Executors | None = None, progress: Progress | None = None) -> list[Path]:
         """Finish an experiment's cells and write its report.
 
         Args:
             name: of the experiment.
-            workers: processes that go on to the next experiment; by default own ones, as the configuration says.
+            workers: where cells are done, ready for the next experiment too; by default processes, as the configuration
+                says.
             progress: called with (stage, done, total).
 
         Returns:
@@ -147,7 +149,7 @@ class Experiments:
             ran.append(Ran(name, report, [k["run"] for k in kept], sum(k["seconds"] for k in kept), len(kept)))
         return results_page(self.config, ran)
 
-    def _train(self, name: str, workers: Workers, progress: Progress | None) -> None:
+    def _train(self, name: str, workers: Executors, progress: Progress | None) -> None:
         """Bases, and adapters beside them where their base is there; the world keeps everything."""
         for stage in training_stages(_training(self.planned(name))):
             run_cells(stage, self.store, workers=workers, stage="training", progress=progress, again=True)
