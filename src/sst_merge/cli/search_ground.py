@@ -1,7 +1,6 @@
 """From a search's configuration to where its trials take place: a world, or the user's own models and prompts."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data_loader.base_model import base_fingerprint, resolve_device
@@ -14,6 +13,7 @@ from ..search.config import DevPrompts, SearchConfig
 from ..search.merge_files import own_merge
 from ..search.run import Ground
 from ..yaml_config import validated
+from .evaluate_elsewhere import absolute_suite
 from .inputs import load_adapters, load_base_index, load_model_and_data, own_tokenizer
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def ground_of(config: SearchConfig) -> Ground:
     merge, opened = own_merge(config.merge), load_adapters(config.merge)
     if config.merge.base_model is None:
         raise ConfigError("merge.base_model: missing; a search asks the base with every merge added")
-    dev = config.dev.model_dump(mode="json") | {"suites": [_absolute(name) for name in config.dev.suites]}
+    dev = config.dev.model_dump(mode="json") | {"suites": [absolute_suite(name) for name in config.dev.suites]}
     data = [source for source in (config.merge.data.harm, config.merge.data.benign) if source is not None]
     data += [adapter.data for adapter in config.merge.adapters if adapter.data is not None]
     depends = {
@@ -157,9 +157,3 @@ def _judges(dev: DevPrompts, suites: "Sequence[Suite]", device: str, *, only_che
     if only_check or not any(suite.judged for suite in suites):
         return []
     return make_judges(names, device=device, models={model.name: model.path for model in dev.judge_models})
-
-
-def _absolute(name: str) -> str:
-    """A file of questions with its measure, from any folder; names of suites stay."""
-    path, ending, measure = name.partition(".jsonl")
-    return f"{Path(path + ending).absolute()}{measure}" if ending else name

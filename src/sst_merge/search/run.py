@@ -112,6 +112,7 @@ def run_search(
     workers: Executors,
     trials: int | None = None,
     seconds: float | None = None,
+    store: CellStore | None = None,
     progress: Progress | None = None,
 ) -> Found:
     """Search; a study in the same folder is continued.
@@ -122,6 +123,7 @@ def run_search(
         workers: who makes and measures merges.
         trials: in all, in place of the configuration's.
         seconds: after which no further trial begins.
+        store: of measured merges, for searches that share one; the folder's own by default.
         progress: called with (stage, done, total).
 
     Returns:
@@ -132,7 +134,7 @@ def run_search(
         SSTMergeError: every merge of the warm start failed.
     """
     began, most = time.monotonic(), trials or config.search.trials
-    store = CellStore(config.out / "cells")
+    store = CellStore(config.out / "cells") if store is None else store
     sweeps = asked_sweeps(config, safety=ground.safety)
     left_out = _left_out(config, ground, space_of(config, sweeps), store, workers)
     named = bool(config.search.methods or config.search.forms)
@@ -193,16 +195,22 @@ def _left_out(
     """Forms that cannot be made of what is given, found without any work but opening it.
 
     Raises:
+        ConfigError: a rank that no merge of these adapters has.
         SSTMergeError: it cannot be opened.
     """
     points = {label: form.point(form.sweep.middle, {}, None).parameters for label, form in space.forms.items()}
+    some = next(iter(space.forms.values()))
+    points |= {f"rank {r}": some.point(some.sweep.middle, {}, r).parameters for r in space.ranks if r is not None}
     parameters = {"arena": dict(ground.parameters), "points": points}
     cell = Cell(PROBE, "what can be merged", parameters, {"version": __version__, **ground.depends})
     ended = finish_cells([cell], store, work=ProbeWork(ground.opener), workers=workers)
     if ended.failures:
         raise SSTMergeError(next(iter(ended.failures.values())).partition(": ")[2])
     found: dict[str, str] = store.load(cell)["result"]["refused"]
-    return found
+    too_large = next((found[name] for name in found if name.startswith("rank ")), None)
+    if too_large is not None and some.sweep.label not in found:
+        raise ConfigError(f"search.ranks: {too_large}")
+    return {label: why for label, why in found.items() if label in space.forms}
 
 
 def _measure(

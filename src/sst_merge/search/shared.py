@@ -13,11 +13,11 @@ from torch import Tensor
 from ..core_space import StackedSpace
 from ..errors import SSTMergeError
 from ..experiments.cells import canonical
-from ..experiments.updates_by_knob import updates_by_knob
 from ..lora_utils import LoraFactors
-from ..merging.plan import plan_merge
+from ..merging.engine import merged_modules
+from ..merging.plan import MergePlan, plan_merge
 from ..merging.settings import MergeSettings
-from ..methods import SAFETY_WEIGHT, MergeProblem
+from ..methods import MergeProblem, Prepared
 from ..sst import SSTMerge, SSTOptions
 from ..sst.region import merged_cores
 from ..worlds.updates import Update, core_update
@@ -57,22 +57,30 @@ class SharedMerges:
         Raises:
             MergeError: the method refuses its settings, or needs what is not there.
         """
-        closed = point.method == "sst" and "safety_target" not in point.options
-        whole = self._sst(point) if closed else self._plain(point)
-        return whole if point.rank is None else {m: _cut(factors, point.rank) for m, factors in whole.items()}
+        if point.method == "sst" and "safety_target" not in point.options:
+            return self._sst(point)
+        return self._plain(point)
 
     def _plain(self, point: Point) -> Update:
         """By any method, in the steps of a merge; the preparation is shared where the method says that it may be."""
-        if point.prepare_from is None:
-            settings = (self.problem, point.method, point.options, SAFETY_WEIGHT)
-            return updates_by_knob(*settings, prepare_once=False)(point.safety_weight)
-        knob = point.prepare_from
-        options = {name: value for name, value in point.options.items() if name != knob}
-        path: Callable[[float], Update] = self._shared(
-            canonical(["plain", point.method, options, knob]),
-            lambda: updates_by_knob(self.problem, point.method, options, knob, prepare_once=True),
-        )
-        return path(point.options.get(knob, point.safety_weight))
+        problem = self.problem
+        adapters = [
+            a.with_(weight=point.safety_weight * a.weight) if a.role == "safety" else a for a in problem.adapters
+        ]
+        plan = _plan(replace(problem, adapters=adapters), point)
+        prepared, spaces = Prepared(), None
+        if plan.method.prepare is not None:
+            prepare, options = plan.method.prepare, plan.options
+            if point.prepare_from is None:
+                prepared = prepare(replace(problem, adapters=adapters), options)
+            else:
+                others = {name: value for name, value in point.options.items() if name != point.prepare_from}
+                prepared = self._shared(
+                    canonical(["plain", point.method, others]),
+                    lambda: prepare(replace(problem, adapters=adapters), options),
+                )
+            spaces = problem.spaces if prepared.spaces is None else prepared.spaces
+        return {module.name: module.factors for module in merged_modules(plan, state=prepared.state, spaces=spaces)}
 
     def _sst(self, point: Point) -> Update:
         """By SST-Merge, whose Fishers and eigenvectors serve every μ, budget and strength."""
@@ -81,7 +89,8 @@ class SharedMerges:
         merge: SSTMerge = self._shared(canonical(["sst", fixed]), lambda: SSTMerge(self.problem, options))
         # Nothing that is kept depends on what this changes.
         merge.options = options
-        return core_update(merge.problem.spaces, _sst_cores(merge, options))
+        found = core_update(merge.problem.spaces, _sst_cores(merge, options))
+        return found if point.rank is None else {m: _cut(factors, point.rank) for m, factors in found.items()}
 
     def _shared(self, key: str, make: Callable[[], Value]) -> Value:
         if key not in self._kept:
@@ -128,17 +137,20 @@ def refusal_of(problem: MergeProblem, point: Point) -> str | None:
     Returns:
         A sentence, or None where nothing speaks against it.
     """
-    given = {"model": problem.model, "harm": problem.harm, "benign": problem.benign}
-    given |= {"base_weights": problem.base_weights, "aligned_weights": problem.aligned_weights}
-    present = tuple(name for name, there in given.items() if there)
     try:
-        plan_merge(
-            list(problem.adapters),
-            point.method,
-            options=dict(point.options),
-            settings=MergeSettings(seed=problem.seed),
-            given=present,
-        )
+        _plan(problem, point)
     except SSTMergeError as error:
         return str(error)
     return None
+
+
+def _plan(problem: MergeProblem, point: Point) -> MergePlan:
+    given = {"model": problem.model, "harm": problem.harm, "benign": problem.benign}
+    given |= {"base_weights": problem.base_weights, "aligned_weights": problem.aligned_weights}
+    return plan_merge(
+        list(problem.adapters),
+        point.method,
+        options=dict(point.options),
+        settings=MergeSettings(seed=problem.seed, rank=point.rank),
+        given=tuple(name for name, there in given.items() if there),
+    )

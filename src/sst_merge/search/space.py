@@ -183,7 +183,7 @@ class Space:
             elif of.low != of.high:
                 default = _default(method, name)
                 default = default if isinstance(default, int | float) else of.low
-                found[f"{label}: {name}"] = min(max(default, of.low), of.high)
+                found[f"{label}: {name}"] = min(max(default, of.low), of.high)  # a range may be the user's
         if len(self.ranks) > 1:
             found[_RANK] = _EXACT if self.ranks[0] is None else str(self.ranks[0])
         return found
@@ -280,9 +280,11 @@ def _declared(method: MergeMethod, sweep: MethodSweep) -> list[tuple[str, Range 
         bounds = _bounds(info)
         if words:
             found.append((name, Choices((default, *(word for word in words if word != default)))))
+        elif not isinstance(default, int | float):
+            continue  # a warm start could not leave it as it is
         elif bounds is not None:
-            found.append((name, bounds))
-        elif name in varied and isinstance(default, int | float):
+            found.append((name, replace(bounds, low=min(bounds.low, default), high=max(bounds.high, default))))
+        elif name in varied:
             ends = (*varied[name], default)
             found.append((name, Range(min(ends), max(ends))))
     return found

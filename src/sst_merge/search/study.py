@@ -119,7 +119,8 @@ class Study:
         trials = self._study.get_trials(deepcopy=False)
         for trial in trials:
             if trial.state == TrialState.RUNNING and _POINT not in trial.user_attrs:
-                self._finish_proposal(trial.number)
+                with _quiet():
+                    self._finish_proposal(trial.number)
         states = [trial.state for trial in trials]
         asked = sum(state != TrialState.WAITING for state in states)
         running = sum(state == TrialState.RUNNING for state in states)
