@@ -96,6 +96,8 @@ def _print(config: "SearchConfig", found: "Found", results: "Results") -> None:
         warn(f"trial {trial.number} failed: {trial.failure}")
     if len(failed) > 3:
         warn(f"and {len(failed) - 3} more failed; {results.paths[0]} says why")
+    if found.limit != config.choose.over_refusal:
+        note(f"proposals keep to the over-refusal that this search began with, {found.limit:g}")
     if found.out_of_time:
         note("time ran out; the same command goes on")
     then = f"open {shell(results.paths[-1])}"

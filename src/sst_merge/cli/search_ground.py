@@ -109,8 +109,11 @@ def open_own(parameters: Mapping[str, Any]) -> "OwnArena":
 
     Returns:
         The arena.
+
+    Raises:
+        ConfigError: adapters with weights that a trial does not add.
     """
-    from ..data_loader import load_tokenizer
+    from ..data_loader import load_tokenizer, torch_type
     from ..merging import MergeSettings, plan_merge
     from ..merging.run import merge_problem
     from ..search.own_models import Asking, OwnArena
@@ -122,8 +125,19 @@ def open_own(parameters: Mapping[str, Any]) -> "OwnArena":
     opened, device = load_adapters(config), resolve_device(config.device)
     tokenizer = own_tokenizer(config, opened)
     base, _ = load_base_index(config, opened, needed=True)
-    settings = MergeSettings(seed=config.seed, device=device, assume_same_base=config.assume_same_base)
+    settings = MergeSettings(
+        seed=config.seed,
+        energy=config.output.energy,
+        device=device,
+        compute_dtype=torch_type(config.compute_dtype),
+        assume_same_base=config.assume_same_base,
+    )
     plan = plan_merge(opened, "task_arithmetic", settings=settings, base=base, base_model=config.base_model)
+    if plan.carried.tensors:
+        raise ConfigError(
+            f"merge.adapters: they have whole trained weights ({next(iter(plan.carried.tensors))}), which a search "
+            "does not try; leave them out (merge.drop_modules_to_save: true), or merge with them and evaluate"
+        )
     modules = [module.name for module in plan.modules]
     inputs = load_model_and_data(config, device, modules=modules, tokenizer=tokenizer)
     suites = _suites(dev)
@@ -136,7 +150,8 @@ def open_own(parameters: Mapping[str, Any]) -> "OwnArena":
         batch_size=dev.batch_size,
         seed=config.seed,
     )
-    return OwnArena(merge_problem(plan, inputs), load_tokenizer(config.base_model, access=config.access), asking)
+    encoder = load_tokenizer(config.base_model, access=config.access)
+    return OwnArena(merge_problem(plan, inputs), settings, encoder, asking)
 
 
 def _suites(dev: DevPrompts) -> "list[Suite]":

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..experiments.setups import setup_of
+from ..merging.settings import DEFAULT_SETTINGS, MergeSettings
 from ..methods import MergeProblem
 from ..worlds.merge_setup import MergeSetup
 from ..worlds.outcomes import HARM, LOOKALIKE, Counts, task_kind
@@ -55,6 +56,10 @@ class Arena(Protocol):
     def problem(self) -> MergeProblem:
         """Adapters, model and calibration data."""
 
+    @property
+    def settings(self) -> MergeSettings:
+        """How merges are computed."""
+
     def measure(self, update: Update) -> Measured:
         """What a merge does on the dev prompts; the base is itself again afterwards.
 
@@ -87,6 +92,11 @@ class WorldArena:
     def problem(self) -> MergeProblem:
         """As :attr:`Arena.problem`."""
         return self._setup.problem
+
+    @property
+    def settings(self) -> MergeSettings:
+        """As :attr:`Arena.settings`."""
+        return DEFAULT_SETTINGS
 
     def measure(self, update: Update) -> Measured:
         """As :meth:`Arena.measure`."""

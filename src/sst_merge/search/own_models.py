@@ -14,6 +14,7 @@ from ..evaluation.loading import LoadedSuite, load_suites
 from ..evaluation.records import Record
 from ..evaluation.silence_libraries import quiet_libraries
 from ..judges import Judge
+from ..merging.settings import MergeSettings
 from ..methods import MergeProblem
 from ..suites import Suite
 from ..worlds.outcomes import Counts
@@ -81,6 +82,7 @@ class OwnArena:
 
     Args:
         problem: with the base model, which answers too.
+        settings: how merges are computed.
         tokenizer: of the base.
         asking: what is asked, and how.
 
@@ -89,8 +91,11 @@ class OwnArena:
         ConfigError: lm-evaluation-harness is not installed.
     """
 
-    def __init__(self, problem: MergeProblem, tokenizer: "PreTrainedTokenizerBase", asking: Asking) -> None:
+    def __init__(
+        self, problem: MergeProblem, settings: MergeSettings, tokenizer: "PreTrainedTokenizerBase", asking: Asking
+    ) -> None:
         assert problem.model is not None
+        self.settings = settings
         self._problem, self._asking, self._model = problem, asking, problem.model
         _check_weights(problem, self._model)
         try:

@@ -47,6 +47,7 @@ class Found:
         trials: all that were proposed, in order.
         space: what was searched.
         left_out: label of a form → why it cannot be made of what is given.
+        limit: over-refusal that proposals kept to.
         measured: merges that were made and measured now; others were known.
         out_of_time: whether time ran out before all trials were made.
     """
@@ -54,6 +55,7 @@ class Found:
     trials: tuple[Trial, ...]
     space: Space
     left_out: Mapping[str, str]
+    limit: float
     measured: int
     out_of_time: bool
 
@@ -145,7 +147,7 @@ def run_search(
     space = space_of(config, {label: possible[label] for label in possible})
     said = config.model_dump(mode="json", include={"world", "skills", "adapter_seed", "prompts", "calibration"})
     said |= {"search": config.search.model_dump(mode="json", exclude={"trials"}), "forms": list(possible)}
-    said |= {"limit": config.choose.over_refusal, "depends": dict(ground.depends)}
+    said |= {"depends": dict(ground.depends)}
     study = Study(
         config.out,
         space,
@@ -166,7 +168,7 @@ def run_search(
         if out_of_time:
             break
         _check(study)
-    return Found(tuple(study.trials()), space, left_out, new, out_of_time)
+    return Found(tuple(study.trials()), space, left_out, study.limit, new, out_of_time)
 
 
 def trial_cell(ground: Ground, trial: Trial) -> Cell:

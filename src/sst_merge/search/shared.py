@@ -16,7 +16,7 @@ from ..experiments.cells import canonical
 from ..lora_utils import LoraFactors
 from ..merging.engine import merged_modules
 from ..merging.plan import MergePlan, plan_merge
-from ..merging.settings import MergeSettings
+from ..merging.settings import DEFAULT_SETTINGS, MergeSettings
 from ..methods import MergeProblem, Prepared
 from ..sst import SSTMerge, SSTOptions
 from ..sst.region import merged_cores
@@ -39,10 +39,11 @@ class SharedMerges:
 
     Args:
         problem: adapters, model and data.
+        settings: how its merges are computed; rank and seed come from points and problem.
     """
 
-    def __init__(self, problem: MergeProblem) -> None:
-        self.problem = replace(problem, cache={})
+    def __init__(self, problem: MergeProblem, settings: MergeSettings = DEFAULT_SETTINGS) -> None:
+        self.problem, self._settings = replace(problem, cache={}), settings
         self._kept: OrderedDict[str, Any] = OrderedDict()
 
     def update(self, point: Point) -> Update:
@@ -67,7 +68,7 @@ class SharedMerges:
         adapters = [
             a.with_(weight=point.safety_weight * a.weight) if a.role == "safety" else a for a in problem.adapters
         ]
-        plan = _plan(replace(problem, adapters=adapters), point)
+        plan = _plan(replace(problem, adapters=adapters), point, self._settings)
         prepared, spaces = Prepared(), None
         if plan.method.prepare is not None:
             prepare, options = plan.method.prepare, plan.options
@@ -90,7 +91,9 @@ class SharedMerges:
         # Nothing that is kept depends on what this changes.
         merge.options = options
         found = core_update(merge.problem.spaces, _sst_cores(merge, options))
-        return found if point.rank is None else {m: _cut(factors, point.rank) for m, factors in found.items()}
+        rank, energy = point.rank, self._settings.energy
+        cut = rank is not None or energy is not None
+        return {m: _cut(factors, rank, energy) for m, factors in found.items()} if cut else found
 
     def _shared(self, key: str, make: Callable[[], Value]) -> Value:
         if key not in self._kept:
@@ -119,38 +122,39 @@ def _sst_cores(merge: SSTMerge, options: SSTOptions) -> Mapping[str, Tensor]:
     return merged_cores(merge.utility, change)
 
 
-def _cut(factors: LoraFactors, rank: int) -> LoraFactors:
-    """The best approximation of a rank."""
+def _cut(factors: LoraFactors, rank: int | None, energy: float | None) -> LoraFactors:
+    """The best approximation of a rank, or of a share of the energy."""
     whole = LoraFactors(factors.b.double(), factors.a.double(), factors.kind, factors.bias)
     space = StackedSpace.spanned_by([whole])
-    lifted, _ = space.lift(space.coordinates[0], rank=rank)
-    return lifted.to(device="cpu", dtype=factors.b.dtype)
+    lifted, _ = space.lift(space.coordinates[0], rank=rank, energy=energy)
+    return lifted.to(dtype=factors.b.dtype)
 
 
-def refusal_of(problem: MergeProblem, point: Point) -> str | None:
+def refusal_of(problem: MergeProblem, point: Point, settings: MergeSettings = DEFAULT_SETTINGS) -> str | None:
     """Why a merge cannot be made of what is given, found without any work.
 
     Args:
         problem: adapters, model and data.
         point: method and settings.
+        settings: how merges are computed.
 
     Returns:
         A sentence, or None where nothing speaks against it.
     """
     try:
-        _plan(problem, point)
+        _plan(problem, point, settings)
     except SSTMergeError as error:
         return str(error)
     return None
 
 
-def _plan(problem: MergeProblem, point: Point) -> MergePlan:
+def _plan(problem: MergeProblem, point: Point, settings: MergeSettings) -> MergePlan:
     given = {"model": problem.model, "harm": problem.harm, "benign": problem.benign}
     given |= {"base_weights": problem.base_weights, "aligned_weights": problem.aligned_weights}
     return plan_merge(
         list(problem.adapters),
         point.method,
         options=dict(point.options),
-        settings=MergeSettings(seed=problem.seed, rank=point.rank),
+        settings=replace(settings, seed=problem.seed, rank=point.rank),
         given=tuple(name for name, there in given.items() if there),
     )

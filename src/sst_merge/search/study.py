@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Study", "Trial"]
 
 _FILE = "study.journal"
-_SAID = "search"
+_SAID, _LIMIT = "search", "limit"
 _POINT, _FOUND, _FAILED = "point", "found", "failed"
 _OVER_REFUSAL = "over_refusal"
 
@@ -53,7 +53,7 @@ class Study:
         out: the folder.
         space: what may be tried.
         said: plain values that decide the study; one with others in the same folder is refused.
-        limit: over-refusal that a merge should not exceed.
+        limit: over-refusal that proposals should not exceed; a study that is there keeps the one that it began with.
         seed: of the proposals.
         warm: parameters of the merges that are tried first.
 
@@ -80,7 +80,7 @@ class Study:
         from optuna.storages.journal import JournalFileBackend
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.space, self.limit, self.seed = space, limit, seed
+        self.space, self.seed = space, seed
         file = out / _FILE
         out.mkdir(parents=True, exist_ok=True)
         with _quiet():
@@ -90,6 +90,7 @@ class Study:
                     study_name="search", storage=storage, directions=["maximize", "maximize"], load_if_exists=True
                 )
                 before = self._study.user_attrs.get(_SAID)
+                self.limit: float = self._study.user_attrs.get(_LIMIT, limit)
             except (ValueError, KeyError) as error:
                 raise DataError(f"{file}: no study ({error}); remove the file and search again") from error
         now = canonical({"search": said, "warm": [dict(one) for one in warm]})
@@ -102,6 +103,7 @@ class Study:
         if before is None:
             for parameters in warm[len(self._study.trials) :]:
                 self._study.enqueue_trial(dict(parameters))
+            self._study.set_user_attr(_LIMIT, limit)
             self._study.set_user_attr(_SAID, now)
 
     def propose(self, most: int, at_once: int) -> list[Trial]:

@@ -61,7 +61,7 @@ class ProbeWork:
         """
         arena, _ = _opened(self.opener, canonical(cell.parameters["arena"]))
         points: Mapping[str, Mapping[str, Any]] = cell.parameters["points"]
-        found = {label: refusal_of(arena.problem, Point(label, **point)) for label, point in points.items()}
+        found = {label: refusal_of(arena.problem, Point(label, **of), arena.settings) for label, of in points.items()}
         return {"refused": {label: why for label, why in found.items() if why is not None}}
 
 
@@ -70,4 +70,4 @@ def _opened(opener: Opener, parameters: str) -> tuple[Arena, SharedMerges]:
     import json
 
     arena = opener(json.loads(parameters))
-    return arena, SharedMerges(arena.problem)
+    return arena, SharedMerges(arena.problem, arena.settings)
