@@ -250,5 +250,5 @@ def _check(study: Study) -> None:
     """
     trials = study.trials()
     failures = [trial.failure for trial in trials if trial.failure is not None]
-    if len(failures) == len(trials) and len(failures) >= min(5, max(1, study.warm)):
+    if len(failures) == len(trials) and len(failures) >= min(5, study.warm or 5):
         raise SSTMergeError(f"all {len(failures)} merges that were tried failed; first {failures[0]}")

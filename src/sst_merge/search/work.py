@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from ..errors import MergeError, SSTMergeError
 from ..experiments.cells import Cell, canonical
 from .arena import Arena, Opener
 from .point import Point
@@ -34,10 +35,19 @@ class TrialWork:
 
         Returns:
             What was measured.
+
+        Raises:
+            MergeError: numbers that no factorisation takes, or memory that ran out: one merge of many, not the search.
+            SSTMergeError: the merge cannot be made as asked.
         """
         arena, merges = _opened(self.opener, canonical(cell.parameters["arena"]))
         point: Mapping[str, Any] = cell.parameters["point"]
-        return arena.measure(merges.update(Point("", **point))).to_dict()
+        try:
+            return arena.measure(merges.update(Point("", **point))).to_dict()
+        except SSTMergeError:
+            raise
+        except (RuntimeError, ValueError, ArithmeticError) as error:
+            raise MergeError(f"it could not be made: {type(error).__name__}: {error}") from error
 
 
 @dataclass(frozen=True)
