@@ -4,7 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,7 +106,8 @@ class Experiments:
             What was written: records, summary, tables, pictures.
         """
         folder = self.out / _FOLDERS[name] if name in _FOLDERS else self.out
-        with _logged(self.out), nullcontext(workers) if workers else Workers(self.config.workers) as processes:
+        with _logged(self.out), ExitStack() as own:
+            processes: Executors = workers or own.enter_context(Workers(self.config.workers))
             started = time.perf_counter()
             self._train(name, processes, progress)
             planned = self.planned(name)

@@ -4,7 +4,6 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -129,9 +128,11 @@ def finish_cells(
         if progress is not None:
             progress(stage, done, len(unique))
 
-    if todo:
-        with Workers(workers) if isinstance(workers, int) else nullcontext(workers) as executors:
-            share_out(partial(_do, work), todo, executors, finished)
+    if todo and isinstance(workers, int):
+        with Workers(workers) as processes:
+            share_out(partial(_do, work), todo, processes, finished)
+    elif todo and not isinstance(workers, int):
+        share_out(partial(_do, work), todo, workers, finished)
     return ended
 
 
