@@ -1,7 +1,10 @@
 """Pieces of work go to any executor: each is done once, and what a killed machine lost is done again elsewhere."""
 
+import importlib
+import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -14,8 +17,6 @@ import pytest
 
 from sst_merge.errors import ConfigError, SSTMergeError
 from sst_merge.executors import DaskWorkers, Workers, share_out
-from sst_merge.experiments.cells import Cell, CellStore
-from sst_merge.experiments.runner import finish_cells
 
 
 class Threads:
@@ -48,53 +49,60 @@ def test_a_piece_at_which_one_machine_after_the_other_dies_is_given_up() -> None
         share_out(die, range(2), Threads(), lambda *_: None)
 
 
-class Work:
-    """A cell's work that kills its worker the first time that it is done."""
+# Stands in a file of its own, which workers import; so does a torch that costs nothing to import.
+PIECES = """
+import os, signal
+from pathlib import Path
 
-    def __init__(self, marks: Path, victim: int) -> None:
-        self.marks, self.victim = marks, victim
-
-    def __call__(self, cell: Cell) -> dict[str, Any]:
-        number = cell.parameters["number"]
-        with (self.marks / f"{number}").open("a") as stream:
-            stream.write(f"{os.getpid()}\n")
-        first = len((self.marks / f"{number}").read_text().splitlines()) == 1
-        if number == self.victim and first and os.getpid() != int((self.marks / "parent").read_text()):
-            os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(0.05)
-        return {"square": number**2, "third": number / 3}
-
-
-def contents(store: CellStore) -> dict[str, Any]:
-    """Everything but when, where and how fast."""
-    import json
-
-    kept = {path.name: json.loads(path.read_text()) for path in sorted(store.folder.rglob("*.json"))}
-    return {name: {**cell, "seconds": 0, "run": 0} for name, cell in kept.items()}
+def third(piece):
+    marks, number, victim = piece
+    mark = Path(marks, str(number))
+    with mark.open("a") as stream:
+        stream.write(f"{os.getpid()}\\n")
+    if number == victim and len(mark.read_text().splitlines()) == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"third": number / 3}
+"""
+TORCH = "def get_num_threads():\n    return 1\ndef set_num_threads(count):\n    pass\n"
 
 
-@pytest.mark.slow(10)
-def test_a_dask_worker_that_is_killed_loses_nothing(tmp_path: Path) -> None:
-    distributed = pytest.importorskip("distributed", reason="the extra dask is not installed")
-    import cloudpickle
-
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    marks = tmp_path / "marks"
-    marks.mkdir()
-    (marks / "parent").write_text(str(os.getpid()))
-    cells = [Cell("square", f"cell {n}", {"number": n}) for n in range(8)]
-    there, here = CellStore(tmp_path / "there"), CellStore(tmp_path / "here")
-    quiet = {"silence_logs": 60, "dashboard_address": None}
-    with (
-        distributed.LocalCluster(n_workers=3, threads_per_worker=1, processes=True, **quiet) as cluster,
-        DaskWorkers(cluster.scheduler_address) as workers,
-    ):
-        ended = finish_cells(cells, there, work=Work(marks, victim=3), workers=workers)
-    assert (ended.started, ended.failures) == (8, {})
-    assert len((marks / "3").read_text().splitlines()) == 2, "killed once, done again"
-    assert len({(marks / f"{n}").read_text().splitlines()[-1] for n in range(8)}) > 1
-    finish_cells(cells, here, work=Work(marks, victim=-1))
-    assert contents(there) == contents(here)
+@pytest.mark.slow(8)
+def test_a_dask_worker_that_is_killed_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed", reason="the extra dask is not installed")
+    library, marks, file = tmp_path / "library", tmp_path / "marks", tmp_path / "scheduler.json"
+    library.mkdir(), marks.mkdir()
+    (library / "pieces.py").write_text(PIECES)
+    (library / "torch.py").write_text(TORCH)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(library), *sys.path])}
+    python, place = [sys.executable, "-m"], ["--scheduler-file", str(file)]
+    commands = [[*python, "distributed.cli.dask_scheduler", "--port", "0", "--no-dashboard", *place]]
+    worker = [*python, "distributed.cli.dask_worker", "--nthreads", "1", "--no-nanny", "--no-dashboard", *place]
+    commands += [[*worker, "--local-directory", str(tmp_path / str(n))] for n in range(3)]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment, "cwd": tmp_path}
+    started = [subprocess.Popen(command, **quiet) for command in commands]  # type: ignore[call-overload]
+    monkeypatch.syspath_prepend(str(library))
+    found: dict[str, dict[int, bytes]] = {"there": {}, "here": {}}
+    try:
+        deadline = time.monotonic() + 300
+        while not file.exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        third = importlib.import_module("pieces").third
+        with DaskWorkers(str(file), seconds=300) as workers:
+            share_out(
+                third,
+                [(str(marks), number, 3) for number in range(8)],
+                workers,
+                lambda piece, result: found["there"].update({piece[1]: json.dumps(result).encode()}),
+            )
+        killed = [process.wait(60) for process in started[1:] if process.poll() is not None]
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+    assert len((marks / "3").read_text().splitlines()) == 2 and killed == [-signal.SIGKILL], "killed once, done again"
+    done = [(str(tmp_path / "marks"), number, -1) for number in range(8)]
+    share_out(third, done, Workers(1), lambda p, result: found["here"].update({p[1]: json.dumps(result).encode()}))
+    assert found["there"] == found["here"] and len(found["here"]) == 8
 
 
 def stub(monkeypatch: pytest.MonkeyPatch, workers: dict[str, Any], version: str) -> dict[str, Any]:
