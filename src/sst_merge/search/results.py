@@ -131,8 +131,10 @@ def _record(out: Path, trial: Trial, wanted: Wanted, edge: Sequence[Trial]) -> d
     }
 
 
-_COLUMNS = ("trial", "form", "method", "options", "safety_weight", "rank", "safety", "skill", "over_refusal")
-_COLUMNS += ("within_limit", "on_front", "merge", "failure")
+_COLUMNS = (
+    *("trial", "form", "method", "options", "safety_weight", "rank", "safety", "skill", "over_refusal"),
+    *("within_limit", "on_front", "merge", "failure"),
+)
 
 
 def _csv(records: Sequence[Mapping[str, Any]]) -> str:
