@@ -50,9 +50,17 @@ def _list_suites() -> None:
 @with_track
 @click.option("--labels", type=click.Path(path_type=Path), help="labelled answers for --judge-check")
 @click.option("--judge-check", metavar="NAME", help="measure a judge against labelled answers and stop")
+@click.option("--workers", type=click.IntRange(1, 64), default=1, help="processes, each with a copy of the base")
+@click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler whose workers have the models answer")
 @click.option("--list-suites", is_flag=True, help="show all suites and stop")
 def evaluate(
-    config: Path | None, judge_check: str | None, labels: Path | None, list_suites: bool, **values: Any
+    config: Path | None,
+    judge_check: str | None,
+    labels: Path | None,
+    list_suites: bool,
+    workers: int,
+    scheduler: str | None,
+    **values: Any,
 ) -> None:
     """Check, evaluate, print."""
     if list_suites:
@@ -91,11 +99,18 @@ def evaluate(
             exclude.append(read_calibration(where))
     faults.tell()
     judges = _judges(checked, suites)
+    base, world_seed = (checked.base, 0) if lab is None else (str(lab.base_path), lab.seed)
+    elsewhere = None
+    if workers > 1 or scheduler is not None:
+        from .evaluate_elsewhere import asker
+
+        prompts = tuple(prompt for source in exclude for prompt in source.prompts)
+        elsewhere = asker(checked, base, world, world_seed, prompts, count=workers, scheduler=scheduler)
     for name in left_out:
         warn(f"suite {name} runs code that the models write and is left out; --allow-code-execution lets it run")
     with progress_bars() as progress, tracked(checked, checked.out):
         run = evaluate_models(
-            checked.base if lab is None else str(lab.base_path),
+            base,
             adapters,
             suites,
             checked.out,
@@ -110,10 +125,16 @@ def evaluate(
             allow_code=checked.allow_code,
             allow_noop=checked.allow_noop,
             cache=checked.cache,
-            world_seed=0 if lab is None else lab.seed,
+            world_seed=world_seed,
             force=checked.force,
             write_report=write_evaluation_report,
             progress=progress,
+            ask_elsewhere=elsewhere,
+        )
+    if elsewhere is not None and run.generated:
+        warn(
+            f"{run.generated} answers were given here again: on the other machines device, type or versions are not "
+            "those of this one, which decide what a model answers"
         )
         _track(run)
     _print(run, compared=checked.reference is not None)

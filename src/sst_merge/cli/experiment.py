@@ -30,6 +30,7 @@ _CONFIG = Path("configs/experiment_config.yaml")
 @click.option("--methods", default=None, help="all, or labels and names such as 'sst;ties', separated by semicolons")
 @click.option("--num-experts", "--num_experts", type=int, default=None, help="exp2: only this number of experts")
 @click.option("--workers", type=int, default=None, help="processes, one thread each")
+@click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler whose workers do the cells, in place of processes")
 @click.option("--quick", is_flag=True, help="the small version: the configuration's section quick")
 @click.option("--dry-run", is_flag=True, help="count cells and estimate the time; nothing is trained or measured")
 def experiment(name: str, config: Path, out: Path, quick: bool, dry_run: bool, **flags: Any) -> None:
@@ -41,7 +42,7 @@ def experiment(name: str, config: Path, out: Path, quick: bool, dry_run: bool, *
         out: folder of results.
         quick: the small version.
         dry_run: only plan.
-        flags: seeds, methods, num_experts and workers, which win over the file.
+        flags: seeds, methods, num_experts and workers, which win over the file, and scheduler.
     """
     run_experiment(name, config, out, quick=quick, dry_run=dry_run, **flags)
 
@@ -57,6 +58,7 @@ def run_experiment(
     methods: str | None = None,
     num_experts: int | None = None,
     workers: int | None = None,
+    scheduler: str | None = None,
 ) -> None:
     """What the command and the scripts below ``experiments/`` do.
 
@@ -70,6 +72,7 @@ def run_experiment(
         methods: ``all``, or labels and names, separated by semicolons.
         num_experts: the only number of experts of experiment 2.
         workers: processes.
+        scheduler: address of a Dask scheduler, whose workers do the cells in place of processes.
     """
     out = out / "quick" if quick else out
     from ..experiments.config import load_experiment_config
@@ -86,10 +89,10 @@ def run_experiment(
         say_lines(page)
         finish({"page": page}, then="sst-merge methods")
         return
-    from ..experiments.runner import Workers
+    from ..executors import workers_of
 
     paths: list[str] = []
-    with Workers(experiments.config.workers) as processes:
+    with workers_of(experiments.config.workers, scheduler) as processes:
         for chosen in names:
             with progress_bars() as progress:
                 written = experiments.run(chosen, workers=processes, progress=progress)

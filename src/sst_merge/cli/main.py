@@ -30,6 +30,7 @@ _SUMMARIES = {
     "train": "Train one adapter: a skill, or safety.",
     "fisher": "Collect Fisher statistics, and add them up.",
     "evaluate": "Safety, over-refusal, utility and drift of a base and adapters.",
+    "search": "Find method, strength and rank on dev prompts.",
     "experiment": "The three experiments on the lab, resumable, with tables.",
     "lab": "The small world with ground truth: build it, find its files, evaluate.",
     "env": "What is installed, and whether it is new enough.",
@@ -59,6 +60,8 @@ def _command(name: str) -> click.Command | None:
             from . import fisher as home
         case "evaluate":
             from . import evaluate as home
+        case "search":
+            from . import search as home
         case "experiment":
             from . import experiment as home
         case "lab":

@@ -33,7 +33,7 @@ from .shared_answers import open_answers
 from .silence_libraries import quiet_libraries
 from .summary import Summary
 
-__all__ = ["EvaluationRun", "evaluate_models"]
+__all__ = ["Answerers", "EvaluationRun", "evaluate_models"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +76,7 @@ def evaluate_models(
     force: bool = False,
     write_report: ReportWriter | None = None,
     progress: Progress | None = None,
+    ask_elsewhere: "Callable[[Mapping[str, Path], Path], None] | None" = None,
 ) -> EvaluationRun:
     """Evaluate a base and adapters on it.
 
@@ -105,6 +106,8 @@ def evaluate_models(
         write_report: writes tables, pictures and pages into the folder as well, such as
             :func:`sst_merge.reporting.write_evaluation_report`.
         progress: told (stage, done, total).
+        ask_elsewhere: given every adapter (name → folder, sources of merges among them) and the folder of answers, has
+            models answer into it in other processes (:meth:`Answerers.answer_as`); what it leaves out is asked here.
 
     Returns:
         Records, summary and provenance, as written.
@@ -162,6 +165,8 @@ def evaluate_models(
         )
         cache = cache or out / ANSWERS
         cache.mkdir(parents=True, exist_ok=True)
+        if ask_elsewhere is not None:
+            ask_elsewhere({adapter.name: adapter.path for adapter in checked}, cache)
         with _code_allowed(any(suite.runs_code for suite in suites)):
             records, facts, generated = _ask_all(
                 base, checked, loaded, settings, cache, allow_code=allow_code, progress=progress
@@ -208,6 +213,64 @@ def evaluate_models(
     return EvaluationRun(out=out, records=records, summary=summary, provenance=provenance, generated=generated)
 
 
+@dataclass(frozen=True)
+class Answerers:
+    """A base in memory with adapters to put on it, and suites to ask, for models that answer one after another.
+
+    Attributes:
+        base: folder or hub id.
+        adapters: all that are evaluated; they decide which class the base is.
+        suites: what is asked.
+        settings: loading and batching.
+        models: the base, loaded.
+    """
+
+    base: str
+    adapters: Sequence[EvaluatedAdapter]
+    suites: Sequence[LoadedSuite]
+    settings: ModelSettings
+    models: Any
+
+    @classmethod
+    def opened(
+        cls, base: str, adapters: Mapping[str, Path], suites: Sequence[LoadedSuite], settings: ModelSettings
+    ) -> "Answerers":
+        """Check the adapters and load the base, as an evaluation of them all does."""
+        from ..lora_utils import BaseModelIndex
+
+        with quiet_libraries():
+            modules = adapted_modules(adapters)
+            index = BaseModelIndex.load(base, modules=modules, generative=True, access=settings.access)
+            checked = check_adapters(adapters, index, allow_noop=True)
+            return cls(base, checked, suites, settings, _load(base, checked, settings))
+
+    def answer_as(self, name: str, cache: Path, *, allow_code: bool = False) -> int:
+        """Let one model answer all suites; what it has answered before is not asked again.
+
+        Args:
+            name: of an adapter, or of the base.
+            cache: folder of answers, into which no other process may have the same model answer.
+            allow_code: whether suites may run code that the model wrote.
+
+        Returns:
+            Answers that are new.
+        """
+        asked = [None] if name == BASE_NAME else [adapter for adapter in self.adapters if adapter.name == name]
+        with quiet_libraries(), _code_allowed(allow_code):
+            _, _, generated = _ask_all(
+                self.base,
+                self.adapters,
+                self.suites,
+                self.settings,
+                cache,
+                allow_code=allow_code,
+                progress=None,
+                models=self.models,
+                asked=asked,
+            )
+        return generated
+
+
 def _ask_all(
     base: str,
     adapters: Sequence[EvaluatedAdapter],
@@ -217,10 +280,12 @@ def _ask_all(
     *,
     allow_code: bool,
     progress: Progress | None,
+    models: Any = None,
+    asked: Sequence[EvaluatedAdapter | None] | None = None,
 ) -> tuple[dict[tuple[str, str], list[Record]], dict[str, Any], int]:
     from .serving import ServedModel
 
-    models = _load(base, adapters, settings)
+    models = _load(base, adapters, settings) if models is None else models
     tokenizer = models.lm.tokenizer
     template = settings.chat_template
     if template is None:
@@ -247,7 +312,7 @@ def _ask_all(
     deciding["base"] = facts["base"].get("files", facts["base"])
     records: dict[tuple[str, str], list[Record]] = {}
     generated = 0
-    for adapter in (None, *adapters):
+    for adapter in (None, *adapters) if asked is None else asked:
         name = BASE_NAME if adapter is None else adapter.name
         models.use(adapter)
         before, total = 0, sum(item.samples for item in suites)

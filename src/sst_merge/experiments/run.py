@@ -4,12 +4,13 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from ..executors import Executors
 from ..files import atomic_file
 from ..progress import Progress
 from .cells import Cell, CellStore, canonical
@@ -92,19 +93,21 @@ class Experiments:
         kinds = Expectation(self.store).outline(cells)
         return Outline(kinds, sum(of.seconds for of in kinds.values()) / self.config.workers)
 
-    def run(self, name: str, *, workers: Workers | None = None, progress: Progress | None = None) -> list[Path]:
+    def run(self, name: str, *, workers: Executors | None = None, progress: Progress | None = None) -> list[Path]:
         """Finish an experiment's cells and write its report.
 
         Args:
             name: of the experiment.
-            workers: processes that go on to the next experiment; by default own ones, as the configuration says.
+            workers: where cells are done, ready for the next experiment too; by default processes, as the configuration
+                says.
             progress: called with (stage, done, total).
 
         Returns:
             What was written: records, summary, tables, pictures.
         """
         folder = self.out / _FOLDERS[name] if name in _FOLDERS else self.out
-        with _logged(self.out), nullcontext(workers) if workers else Workers(self.config.workers) as processes:
+        with _logged(self.out), ExitStack() as own:
+            processes: Executors = workers or own.enter_context(Workers(self.config.workers))
             started = time.perf_counter()
             self._train(name, processes, progress)
             planned = self.planned(name)
@@ -147,7 +150,7 @@ class Experiments:
             ran.append(Ran(name, report, [k["run"] for k in kept], sum(k["seconds"] for k in kept), len(kept)))
         return results_page(self.config, ran)
 
-    def _train(self, name: str, workers: Workers, progress: Progress | None) -> None:
+    def _train(self, name: str, workers: Executors, progress: Progress | None) -> None:
         """Bases, and adapters beside them where their base is there; the world keeps everything."""
         for stage in training_stages(_training(self.planned(name))):
             run_cells(stage, self.store, workers=workers, stage="training", progress=progress, again=True)
