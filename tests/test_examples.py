@@ -58,6 +58,15 @@ def test_it_runs_and_prints_what_the_page_says(name: str, tmp_path: Path) -> Non
     assert len(report["adapters"]) == len(yaml.safe_load(source.read_text(encoding="utf-8"))["adapters"])
 
 
+@pytest.mark.slow
+def test_the_search_runs(tmp_path: Path) -> None:
+    pytest.importorskip("optuna", reason="the extra search is not installed")
+    words = ["search", str(FOLDER / "search.yaml"), "--trials", "2", "--out", str(tmp_path / "search")]
+    done = CliRunner().invoke(cli, words, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "search" / "trials.csv").is_file()
+
+
 def test_the_prompts_are_calibration_prompts_of_the_lab(lab: Lab) -> None:
     """What is measured with `lab evaluate` is in no calibration split, so in none of these files."""
     for file in sorted((FOLDER / "data").glob("*.jsonl")):
