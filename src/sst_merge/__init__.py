@@ -22,7 +22,8 @@ if TYPE_CHECKING:
         vila_parameter_identification,
     )
     from .gevp_solver import GEVPResult, compute_safety_efficiency, select_safety_subspace, solve_gevp
-    from .inspection import Inspection, inspect_adapters
+    from .inspection import Inspection
+    from .inspection.inspect_adapters import inspect_adapters
     from .lora_utils import Adapter, LoraFactors
     from .merging import MergeInputs, MergeResult, merge, merge_lora_adapters
     from .methods import merge_method

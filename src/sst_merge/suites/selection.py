@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..data_loader import normalise_prompt
 from ..errors import DataError
-from .sets import draw
+from .sets.draw import draw
 
 if TYPE_CHECKING:
     from datasets import Dataset
