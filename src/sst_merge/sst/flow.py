@@ -6,7 +6,6 @@
 the two Fishers, the choice of μ, and structure ``lowrank``.
 """
 
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -64,20 +63,23 @@ class SSTMerge(MergeFishers):
             return self.filter.gevp if isinstance(self.filter, SpectralFilter) else None
         if len(self._utility_adapters) > 1:
             return None
-        (weight,) = self.filter.weights
-        harm = replace(self._harm, layers=dict(self.filter.harm))
-        benign = replace(harm, layers={m: of[0].scaled(weight) for m, of in self._adapter_fishers.items()})
-        return once(
-            "directions",
-            lambda: solve_gevp(harm, benign, damping=self.options.damping, harm_damping=self._harm_damping),
-        )
+        harm, (weight,), dampings = self.filter.harm, self.filter.weights, (self.options.damping, self._harm_damping)
+
+        def solved() -> LayeredGEVP:
+            own = {module: of[0].scaled(weight) for module, of in self._adapter_fishers.items()}
+            return LayeredGEVP({
+                module: solve_gevp(harm[module], benign, damping=dampings[0], harm_damping=dampings[1])
+                for module, benign in own.items()
+            })
+
+        return once("directions", solved)
 
     @cached_property
     def filter(self) -> SafetyFilter:
         """V h(Λ) VᵀF_b as a function of h."""
         if self.options.utility == "sum":
             return SpectralFilter(self.gevp)
-        weights = tuple(a.weight for a in self._utility_adapters)
+        weights = tuple(abs(a.weight) for a in self._utility_adapters)
         benign_trace = sum(
             w * f.trace() for fishers in self._adapter_fishers.values() for w, f in zip(weights, fishers, strict=True)
         )

@@ -243,13 +243,15 @@ class MergeFishers:
         """M_U: the skills, as one patch."""
         if self.options.utility == "sum":
             return self.patches.utility
-        names = [a.name for a in self._utility_adapters]
-        if len(names) == 1:
+        adapters = self._utility_adapters
+        if len(adapters) == 1:
             return self.patches.utility
+        # A negative weight merges the reverse of an update; how much it counts is its size.
+        signs = {a.name: -1.0 if a.weight < 0 else 1.0 for a in adapters}
         return fisher_weighted_utility(
-            {m: tuple(self.each[n][m] for n in names) for m in self.problem.spaces},
+            {m: tuple(sign * self.each[n][m] for n, sign in signs.items()) for m in self.problem.spaces},
             self._adapter_fishers,
-            tuple(a.weight for a in self._utility_adapters),
+            tuple(abs(a.weight) for a in adapters),
             damping=self.options.damping,
         )
 

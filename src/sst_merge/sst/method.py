@@ -174,7 +174,7 @@ def _warnings(
         found.append(
             f"the filter keeps nothing of the safety patch (captured energy {captured:.2g}): lower mu, raise k"
         )
-    if captured > 0.999 and not tuned:
+    if 0.999 < captured < 1.001 and not tuned:
         found.append(f"the filter keeps the whole safety patch (captured energy {captured:.4g}): raise mu, lower k")
     if choice and not choice.feasible:
         found.append(
