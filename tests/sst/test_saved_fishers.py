@@ -246,4 +246,4 @@ def test_options_that_cannot_be_are_refused(adapters: list[Adapter], options: di
 
 def test_without_prompts_held_out_no_budget_is_met(model: Any, adapters: list[Adapter]) -> None:
     with pytest.raises(OptionError, match="calibration_holdout: 0 leaves no prompts"):
-        merge(adapters, "sst", model=model, **DATA, calibration_holdout=0.0)
+        merge(adapters, "sst", model=model, **DATA, calibration_holdout=0.0, tax_budget=0.05)

@@ -6,11 +6,13 @@
 the two Fishers, the choice of μ, and structure ``lowrank``.
 """
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
 from ..errors import MergeError
 from ..fim_calculator import Fisher
+from ..fim_calculator.structures import LayerFisher
 from ..gevp_solver import GramGEVP, LayeredGEVP, solve_gevp
 from ..processes import once
 from .coefficients import CoefficientChoice, optimize_merge_coefficients
@@ -56,23 +58,10 @@ class SSTMerge(MergeFishers):
             lambda: solve_gevp(harm, benign, damping=self.options.damping, harm_damping=self._harm_damping),
         )
 
-    @cached_property
+    @property
     def directions(self) -> LayeredGEVP | GramGEVP | None:
         """The directions that :attr:`filter` weighs; None for several skills, whose filter has no basis of its own."""
-        if not isinstance(self.filter, SumFilter):
-            return self.filter.gevp if isinstance(self.filter, SpectralFilter) else None
-        if len(self._utility_adapters) > 1:
-            return None
-        harm, (weight,), dampings = self.filter.harm, self.filter.weights, (self.options.damping, self._harm_damping)
-
-        def solved() -> LayeredGEVP:
-            own = {module: of[0].scaled(weight) for module, of in self._adapter_fishers.items()}
-            return LayeredGEVP({
-                module: solve_gevp(harm[module], benign, damping=dampings[0], harm_damping=dampings[1])
-                for module, benign in own.items()
-            })
-
-        return once("directions", solved)
+        return self.filter.gevp if isinstance(self.filter, SpectralFilter) else None
 
     @cached_property
     def filter(self) -> SafetyFilter:
@@ -83,8 +72,17 @@ class SSTMerge(MergeFishers):
         benign_trace = sum(
             w * f.trace() for fishers in self._adapter_fishers.values() for w, f in zip(weights, fishers, strict=True)
         )
-        scaled = self._harm.scaled(benign_trace / self._harm.trace())
-        return SumFilter(scaled.layers, self._adapter_fishers, weights, self.options.damping, self._harm_damping)
+        harm = self._harm.scaled(benign_trace / self._harm.trace()).layers
+        if len(weights) == 1 and self._harm.structure != "lowrank":
+            benign = {module: of[0].scaled(weights[0]) for module, of in self._adapter_fishers.items()}
+            return SpectralFilter(once("eigenproblem", lambda: self._solved(harm, benign)))
+        return SumFilter(harm, self._adapter_fishers, weights, self.options.damping, self._harm_damping)
+
+    def _solved(self, harm: Mapping[str, LayerFisher], benign: Mapping[str, LayerFisher]) -> LayeredGEVP:
+        rho, harm_rho = self.options.damping, self._harm_damping
+        return LayeredGEVP({
+            module: solve_gevp(harm[module], of, damping=rho, harm_damping=harm_rho) for module, of in benign.items()
+        })
 
     def merged(self, *, mu: float | None = None, strength: float | None = None) -> Cores:
         """The merge at one point of the path.
