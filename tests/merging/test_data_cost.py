@@ -36,7 +36,7 @@ def batches(build: Any, rows: int, length: int) -> Any:
 
 def test_what_is_kept_for_the_way_back_is_what_torch_keeps(build: Any) -> None:
     model = build.tiny_model("llama")
-    plan, index, adapters = planned(build, model, calibration_holdout=0.0)
+    plan, index, adapters = planned(build, model, calibration_holdout=0.0, inputs="core")
     data = batches(build, 4, 30)
     size = TextSize.of(data)
     assert size == TextSize(samples=4, tokens=120, answers=60, largest=(120, 60))
@@ -86,9 +86,12 @@ def test_passes_follow_the_options(build: Any) -> None:
 
     fishers = ["Fisher of harmful prompts", "Fisher of benign prompts"]
     held = ["held-out, harmful", "held-out, benign"]
-    assert names() == ["trust region", *fishers, *held]
-    assert names(fisher={"point": "merged"}, refine=3) == [*fishers, "refining coefficients", *held]
-    assert names(calibration_holdout=0.0, fisher={"trust_share": 0.5}) == fishers
+    inputs = ["inputs of adapter utility", "inputs of adapter safety"]
+    assert names() == [*inputs, fishers[0], "Fisher of adapter utility"]
+    core = {"inputs": "core"}
+    assert names(**core) == ["trust region", *fishers, *held]
+    assert names(fisher={"point": "merged"}, refine=3, **core) == [*fishers, "refining coefficients", *held]
+    assert names(calibration_holdout=0.0, fisher={"trust_share": 0.5}, **core) == fishers
     assert names(only="harm", fisher={"point": "merged"}) == fishers[:1]
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["DataPass", "PassCosts", "TextSize", "pass_costs", "require_memory"]
 
 _KEPT = 1.45
+_MOMENTS = 2 << 30  # bytes of second moments that are collected at once (sst.wide_inputs)
 # Copies of the logits at answers while log-odds are differentiated; the C library gives blocks above 32 MiB back to the
 # system at once, and keeps smaller ones.
 _COPIES_KEPT, _COPIES_LARGE, _LARGE_BLOCK = 7.0, 5.5, 32 << 20
@@ -219,7 +220,9 @@ class _Model:
         inner = [s for n, s in base.modules.items() if s.kind.reads_vectors and n not in heads]
         sides = [(module.d_out, module.d_in + int(module.bias)) for module in plan.modules]
         totals = [sum(module.ranks) for module in plan.modules]
-        widths = [(min(out, t), min(into, t)) for (out, into), t in zip(sides, totals, strict=True)]
+        # Wide spaces have as many rows more on the input side as the outputs have columns.
+        more = 2 if _is_wide(plan) else 1
+        widths = [(min(out, t), min(into, more * t)) for (out, into), t in zip(sides, totals, strict=True)]
         numbers = sum(out * p + into * q for (out, into), (p, q) in zip(sides, widths, strict=True))
         # Where the model computes in another type, the hooks have bases of their own.
         each = plan.settings.compute_dtype.itemsize
@@ -258,7 +261,13 @@ class _Model:
         structure = getattr(getattr(options, "fisher", None), "structure", "kronecker")
         sums = sum(_numbers("kronecker" if structure == "auto" else structure, p, q) for p, q in self.widths)
         cores = sum(p * q for p, q in self.widths)
-        return 8 * sums * (2 * count) + 4 * cores * (2 * held + len(plan.adapters) + 8)
+        # Second moments of inputs are gone before a Fisher is collected.
+        moments = min(_MOMENTS, 24 * sum(into**2 for _, into in self.sides)) if _is_wide(plan) else 0
+        return max(moments, 8 * sums * (2 * count) + 4 * cores * (2 * held + len(plan.adapters) + 8))
+
+
+def _is_wide(plan: MergePlan) -> bool:
+    return getattr(plan.options, "inputs", None) == "wide" and plan.method.name == "sst"
 
 
 def _numbers(structure: str, p: int, q: int) -> int:
@@ -285,16 +294,22 @@ def _stages(plan: MergePlan, data: Mapping[str, TextSize], only: str | None) -> 
     fit_harm, held_harm = harm.share(1 - options.harm_holdout), harm.share(options.harm_holdout)
     fit_benign, held_benign = benign.share(1 - aside), benign.share(aside)
     stages: list[tuple[str, TextSize, int, int]] = []
-    fisher = options.fisher
+    fisher, skills = options.fisher, options.utility == "fisher"
+    own = {a.name: data.get(f"benign of {a.name}", none) for a in plan.adapters}
+    common = {a.name: fit_harm if a.role == "safety" else fit_benign for a in plan.adapters}
+    judged = {name: text if text.samples else common[name] for name, text in own.items()}
+    if _is_wide(plan) and only is None:
+        stages += [(f"inputs of adapter {name}", text, 1, 0) for name, text in judged.items()]
     if fisher.point == "trust" and fisher.trust_share is None and only in {None, "harm", "benign"}:
         stages.append(("trust region", held_benign if aside else fit_benign, 7, 0))
     for name, text in (("harm", fit_harm), ("benign", fit_benign)):
-        if only in {None, name} and getattr(fisher, name) is None:
+        pooled = only == name or (only is None and not (skills and name == "benign"))
+        if pooled and getattr(fisher, name) is None:
             stages.append((f"Fisher of {name}{'ful' if name == 'harm' else ''} prompts", text, 1, 1))
     for adapter in plan.adapters:
-        own = data.get(f"benign of {adapter.name}", none)
-        if own.samples and (only == f"benign of {adapter.name}" or (only is None and options.utility == "fisher")):
-            stages.append((f"Fisher of adapter {adapter.name}", own, 1, 1))
+        asked = only == f"benign of {adapter.name}" or (only is None and skills and adapter.role == "utility")
+        if asked and adapter.name not in fisher.skills and judged[adapter.name].samples:
+            stages.append((f"Fisher of adapter {adapter.name}", judged[adapter.name], 1, 1))
     if only is not None:
         return stages
     if options.budget is not None:
