@@ -111,7 +111,7 @@ def figures(build: Any, adapters: list[Adapter], monkeypatch: pytest.MonkeyPatch
         with CoreModel(model, spaces) as attached:
             found["divergence"] = torch.tensor(divergences(attached, [cores, {}], {}, BENIGN))
             found["scores"] = torch.tensor(score_candidates(attached, [cores], {}, HARM, BENIGN))
-            refusals = safety_target._refusals(SSTMerge(problem, SSTOptions(mu=1.0)), attached, {}, HARM)
+            refusals = safety_target._refusals(SSTMerge(problem, SSTOptions(mu=1.0, inputs="core")), attached, {}, HARM)
             found["refusals"] = torch.tensor(refusals)
         plain = {"mu": 1.0, "fisher": {"point": "merged"}}
         found["merge"] = merged(tax_budget=0.05)
