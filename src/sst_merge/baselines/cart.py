@@ -15,7 +15,7 @@ from torch import Tensor
 from ..methods import Layer, MethodOptions, Promises, merge_method
 from ..methods.parts.spectral import significant_svd
 from ..methods.parts.updates import sum_of, weighted_updates
-from ..methods.sweeps import LESS, SAFETY_WEIGHT, SUMS, MethodSweep, TwoStageSweep
+from ..methods.sweeps import LESS, SAFETY_WEIGHT, SUMS, MethodSweep
 
 __all__ = ["cart"]
 
@@ -41,7 +41,6 @@ class CartOptions(MethodOptions):
     sweeps=(
         MethodSweep("CART", SUMS, knob=SAFETY_WEIGHT),
         MethodSweep("CART", LESS, knob="strength", base="aligned"),
-        TwoStageSweep.of_sum("CART"),
     ),
 )
 def cart(layer: Layer, options: CartOptions, state: None) -> Tensor:

@@ -122,7 +122,7 @@ def _source(module: str) -> Path | None:
 
 @cache
 def _imports(module: str, *, in_functions: bool) -> tuple[str, ...]:
-    """Names that a module imports; of ``from a import b`` both ``a`` and ``a.b``, of which one may be no module."""
+    """Names that a module imports; of ``from a import b`` it is ``a.b`` where that is a module, else ``a``."""
     path = _source(module)
     assert path is not None
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
@@ -140,7 +140,10 @@ def _imports(module: str, *, in_functions: bool) -> tuple[str, ...]:
         elif isinstance(node, ast.ImportFrom):
             near = ".".join(package.split(".")[: len(package.split(".")) - node.level + 1]) if node.level else ""
             whole = ".".join(part for part in (near, node.module) if part)
-            found += [whole, *(f"{whole}.{alias.name}" for alias in node.names)]
+            names = [f"{whole}.{alias.name}" for alias in node.names]
+            modules = [name for name in names if _source(name) is not None]
+            # A package that a module is taken from is not entered for it: a door with lazy imports leads everywhere.
+            found += modules if len(modules) == len(names) else [whole, *modules]
         todo += ast.iter_child_nodes(node)
     return tuple(found)
 
