@@ -31,7 +31,7 @@ def place(build: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def call(*arguments: object) -> Result:
-    return CliRunner().invoke(cli, ["inspect", *map(str, arguments)])
+    return CliRunner(env={"COLUMNS": "200"}).invoke(cli, ["inspect", *map(str, arguments)])
 
 
 def refused(*arguments: object) -> str:

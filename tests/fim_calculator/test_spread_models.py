@@ -71,6 +71,8 @@ def test_projections_of_layers_that_two_processes_hold(build: Any, figures: Any,
 
     expected = figures(build.tiny_model("llama", dtype=torch.float64))
     for state, found in launched(2, spread, tmp_path / "said"):
+        if "connectFullMesh failed" in found:
+            pytest.skip("gloo cannot connect processes on this machine")
         assert state == 0, found
         same(found, expected)
 

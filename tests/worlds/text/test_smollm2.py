@@ -145,14 +145,16 @@ def test_one_cell_of_each_experiment(world: TextWorld, tmp_path: Path) -> None:
         "calibration": {"harm": 8, "benign": 8},
         "safety_tax": {"groups": groups, "drift": {"groups": groups}},
         "interference": {**many, "prompts": few},
-        "comparison": {"methods": ["SST-Merge"], "ablation": {"seeds": [0], "prompts": few}},
+        "comparison": {"methods": ["SST-Merge, core inputs"], "ablation": {"seeds": [0], "prompts": few}},
     }
     path = tmp_path / "experiments.yaml"
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
     planner = Planner(load_experiment_config(path))
     first = [entry for entry in planner.safety_tax() if entry.part == "tax" and entry.label != "alone"]
     second = [entry for entry in planner.interference() if entry.part == "experts" and entry.label != "alone"]
-    third = [entry for entry in planner.comparison() if entry.part == "methods" and entry.label == "SST-Merge"]
+    third = [
+        entry for entry in planner.comparison() if entry.part == "methods" and entry.label == "SST-Merge, core inputs"
+    ]
     for entry in (first[0], second[0], third[0]):
         result = WORK[entry.cell.kind](entry.cell.parameters)
         tests = result["test"] if "test" in result else [result["safe"]["test"]]
