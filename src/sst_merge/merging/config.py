@@ -3,7 +3,7 @@
 Torch is not imported here. Options of a method are written beside ``merge.method``; the method itself checks them.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     ConfigDict,
     Field,
-    ModelWrapValidatorHandler,
     PrivateAttr,
     ValidationInfo,
     field_validator,
@@ -65,7 +64,7 @@ class AdapterConfig(Section):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _keep_what_was_written(cls, raw: Any, handler: ModelWrapValidatorHandler["AdapterConfig"]) -> "AdapterConfig":
+    def _keep_what_was_written(cls, raw: Any, handler: Callable[[Any], "AdapterConfig"]) -> "AdapterConfig":
         made = handler(raw)
         if isinstance(raw, Mapping):
             made._written = str(raw.get("path"))
