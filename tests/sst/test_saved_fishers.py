@@ -1,6 +1,6 @@
 """Merges from saved Fishers: the same bits as those that collect them, and refused where something differs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,15 @@ def batches(seed: int, n: int = 12, size: int = 4, length: int = 7) -> list[Batc
 HARM, BENIGN = batches(1), batches(2, n=16)
 OWN = {"skill": batches(5), "other": batches(6)}
 DATA: Mapping[str, Any] = {"harm": HARM, "benign": BENIGN, "adapter_benign": OWN}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """A model's own sums have the same bits on one thread, however busy the machine is."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
