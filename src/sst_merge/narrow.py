@@ -126,18 +126,22 @@ def _longest_word(column: "Column") -> int:
 
 
 def _allotted(table: "Table", needed: list[int], room: int) -> list[int]:
-    """Widths of columns: what each needs, and what is left goes first to those that lack least."""
-    natural = [
-        max(_length(line) for cell in (column.header, *column.cells) for line in str(cell).split("\n"))
-        for column in table.columns
-    ]
+    """Widths of columns: what each needs; what is left goes to cells, of which there are many, and then to headings.
+
+    Those that lack least come first.
+    """
     widths = list(needed)
-    left = room - sum(needed)
-    lacking = sorted(range(len(widths)), key=lambda place: natural[place] - needed[place])
-    for done, place in enumerate(lacking):
-        more = min(max(natural[place] - needed[place], 0), left // (len(lacking) - done))
-        widths[place] += more
-        left -= more
+    for texts in ([column.cells for column in table.columns], [[column.header] for column in table.columns]):
+        natural = [
+            max((_length(line) for cell in cells for line in str(cell).split("\n")), default=0) for cells in texts
+        ]
+        left = room - sum(widths)
+        lacking = [place for place, width in enumerate(widths) if natural[place] > width]
+        lacking.sort(key=lambda place: natural[place] - widths[place])
+        for done, place in enumerate(lacking):
+            more = min(natural[place] - widths[place], left // (len(lacking) - done))
+            widths[place] += more
+            left -= more
     return widths
 
 

@@ -51,7 +51,6 @@ SKILL = "swap_pairs"
 OURS = "SST-Merge"
 METHODS = (PLAIN, "Random subspace", OURS)
 THRESHOLD = 0.9
-TAX_BUDGET, REFINE = 0.05, 60
 _SAVED = "SST-Merge, saved adapter"
 _ALONE = {"base": "base", "skills alone": "skill adapter alone", "safety alone": "safety adapter alone"}
 COLUMNS = ("model", "skill", "safety direct", "safety wrapped", "refuses harmless", "general", "safety tax")
@@ -129,7 +128,7 @@ def run_demo(out: Path, seed: int = 0, quick: bool = False, *, bars: bool = True
         "test prompts per measure": f"{size.test} (safety: direct and jailbroken, {size.test} each)",
         "dev prompts per measure": size.dev,
         "calibration": f"{sum(map(len, setup.problem.harm))} harmful, {sum(map(len, setup.problem.benign))} benign",
-        "saved adapter": f"mu = {found.mu:.4g} under tax_budget = {TAX_BUDGET}, refine = {REFINE}",
+        "saved adapter": f"sst with nothing set, mu = {found.mu:g}",
         "versions": f"sst-merge {__version__}, torch {torch.__version__}, Python {platform.python_version()}",
     }
     page = DemoPage(
@@ -151,11 +150,10 @@ def run_demo(out: Path, seed: int = 0, quick: bool = False, *, bars: bool = True
         ),
         notes=(
             "The lab is a synthetic world: safety and skills are exact matches, not judged. One seed of adapters; "
-            "studies/ has several. The defaults were chosen on this skill, with earlier adapters: this "
-            "shows the method, and does not test it.",
-            f"“{_SAVED}” is the merge in merged/: the command line's own flow with "
-            f"tax_budget = {TAX_BUDGET} and refine = {REFINE}, which sees calibration prompts alone, read back "
-            "from disk by PEFT.",
+            "studies/ has several. The defaults were chosen on dev prompts of this skill: this shows the method, and "
+            "does not test it.",
+            f"“{_SAVED}” is the merge in merged/: the command line's own flow with nothing set, which sees calibration "
+            "prompts alone, read back from disk by PEFT.",
         ),
         facts=facts,
         command=YOUR_OWN,
@@ -193,7 +191,7 @@ def _measure(progress: "Progress", setup: MergeSetup, folder: Path, size: _Size)
         bar = progress.add_task(f"{name}: {len(swept.values)} strengths", total=len(swept.values))
         tick: Callable[[], None] = partial(progress.advance, bar)
         results[name] = measured_sweep(setup, swept_updates(setup.problem, swept), swept.values, **asked, tick=tick)
-    bar = progress.add_task("merging for real: μ under a tax budget, then refined", total=1)
+    bar = progress.add_task("the adapter to save", total=1)
     mu = _merge(setup, folder)
     saved = _read_back(setup, folder, asked["test"])
     progress.update(bar, completed=1)
@@ -211,9 +209,8 @@ def _merge(setup: MergeSetup, folder: Path) -> float:
         model=problem.model,
         harm=problem.harm,
         benign=problem.benign,
+        adapter_benign=problem.adapter_benign,
         seed=problem.seed,
-        tax_budget=TAX_BUDGET,
-        refine=REFINE,
     )
     result.save(folder, force=True, extra_files={"README.md": model_card, "merge_report.html": merge_page})
     return float(result.report.method_report["mu"])
@@ -282,7 +279,7 @@ def _plot(out: Path, found: _Measured) -> str:
 def _summary(found: _Measured, sweeps: Mapping[str, SeedSweep]) -> str:
     refused = refusal_text(found.saved["right"])
     safety = refused.count("1") / len(refused)
-    saved = f" The saved adapter, refined, pays {_saved_tax(found):.2f} at safety {safety:.2f}."
+    saved = f" The saved adapter, with nothing tuned, pays {_saved_tax(found):.2f} at safety {safety:.2f}."
     ours, plain = (sweeps[label].figure(MatchedSweep.tax) for label in (OURS, PLAIN))
     if ours is None:
         return f"{OURS} reaches safety {THRESHOLD} at none of its settings on dev prompts.{saved}"

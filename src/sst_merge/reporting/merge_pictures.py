@@ -174,7 +174,8 @@ def _captured(said: Mapping[str, Any]) -> Shown | None:
         return None
     title = "How much of the safety patch was taken, by layer and module"
     caption = (
-        "Share of the patch's size that passed the filter: at 1 all of it was taken, at 0 the skills are left alone."
+        "How far the merge has moved from the skills, as a share of the step to the safety patch: 0 leaves them alone. "
+        "More than 1 is no fault: the best compromise may lie outside the adapters' own rows."
     )
     return _grid(title, caption, found, "share", (0.0, max(1.0, *found.values())))
 
