@@ -69,7 +69,7 @@ def input_sketches(
         progress: called with the number of samples done.
 
     Returns:
-        Module → its sketch, on the module's device.
+        Module → its sketch, on the device of its core space, whatever the module's is.
 
     Raises:
         DataError: no batches.
@@ -91,4 +91,10 @@ def input_sketches(
     if processes.count() > 1:
         add_up(diagonals, {module: (len(test),) for module, test in tests.items()}, 0)
         tokens = add_up(images, {module: tuple(test.shape) for module, test in tests.items()}, tokens)
-    return {m: InputSketch(tests[m], images[m] / tokens, diagonals[m] / tokens) for m in modules}
+    found = {}
+    for m in modules:
+        device = spaces[m].right.device
+        found[m] = InputSketch(
+            tests[m].to(device), images.pop(m).to(device) / tokens, diagonals.pop(m).to(device) / tokens
+        )
+    return found
