@@ -340,6 +340,7 @@ def test_sweeps_teach_at_every_strength(relative_error: Any, model: Any, adapter
             merge(adapters, "sst", **data, mu=0.5, **swept.options),
         ),
         (SkillsThenSafety(skills, narrow).skills(1.0), merge(adapters[:2], "sst", **data, **narrow)),
+        (path.skills(1.0), merge(adapters[:2], "sst", **data, **staged.options)),
     ]
     once, twice, safe = path.skills(1.0), path.skills(2.0), path.safe(1.0, 0.5)
     for m in SHAPES:

@@ -36,7 +36,7 @@ def interference_cell(parameters: Mapping[str, Any]) -> dict[str, Any]:
     problem = replace(setup.problem, cache={})
     if not parameters["with_safety"]:
         problem = replace(problem, adapters=[a for a in problem.adapters if a.role == "utility"])
-    # Its skills are the same with and without a safety adapter, and both stages start from their Fishers.
+    # Its skills are the same with and without a safety adapter; with core inputs both stages share their Fishers.
     sst = SkillsThenSafety(problem, staged.options) if staged.method == "sst" else None
     found: dict[str, Any] = {}
 

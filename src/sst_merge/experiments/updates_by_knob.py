@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..fim_calculator import build_spaces
 from ..merging.engine import merged_modules
 from ..merging.plan import plan_merge
 from ..merging.settings import MergeSettings
@@ -134,6 +135,9 @@ def sst_updates_by_knob(merge: SSTMerge, knob: str, middle: float) -> Callable[[
 class SkillsThenSafety:
     """SST-Merge of many skills: their Fisher-weighted patch M_U at a strength, then the filtered safety patch on top.
 
+    With ``inputs: wide`` V spans RegMean's rows of all that is merged, the safe model with it, so that each stage is a
+    merge of its own; each is made when it is first asked for.
+
     Args:
         problem: adapters, model, data of every skill; with or without safety adapters.
         options: settings; ``utility`` is ``fisher`` unless they say otherwise.
@@ -141,11 +145,11 @@ class SkillsThenSafety:
 
     def __init__(self, problem: MergeProblem, options: Mapping[str, Any]) -> None:
         given: dict[str, Any] = {"utility": "fisher", "mu": 1.0, **options}
-        # Without a safety patch M_U is the whole merge; the flag only says that this is meant.
+        # Without a safety adapter the base is the safe model.
         given["aligned_base"] = all(a.role != "safety" for a in problem.adapters)
         if given["aligned_base"]:
             given.pop("combine", None)
-        self._merge = SSTMerge(problem, SSTOptions.model_validate(given))
+        self._problem, self._options = problem, SSTOptions.model_validate(given)
 
     def skills(self, strength: float) -> Update:
         """M_U alone.
@@ -156,7 +160,7 @@ class SkillsThenSafety:
         Returns:
             The update.
         """
-        return self._update({m: strength * core for m, core in self._skills.items()})
+        return core_update(self._alone.problem.spaces, {m: strength * core for m, core in self._skills_alone.items()})
 
     def safe(self, strength: float, mu: float) -> Update:
         """λ·M_U and the filtered safety patch; on an aligned base M_S = 0 and the filter takes from λ·M_U.
@@ -168,19 +172,38 @@ class SkillsThenSafety:
         Returns:
             The update.
         """
-        change, factor = self._merge.change(mu=mu), strength if self._merge.options.aligned_base else 1.0
+        change, factor = self._merge.change(mu=mu), strength if self._options.aligned_base else 1.0
         cores = {m: strength * core + factor * change[m] for m, core in self._skills.items()}
-        return self._update(self._merge.taught(cores, 1.0 / mu).cores if self._taught else cores)
+        cores = dict(self._merge.taught(cores, 1.0 / mu).cores) if self._taught else cores
+        return core_update(self._merge.problem.spaces, cores)
 
     @property
     def _taught(self) -> bool:
-        return self._merge.options.refine == "teachers"
+        return self._options.refine == "teachers"
+
+    @cached_property
+    def _merge(self) -> SSTMerge:
+        return SSTMerge(self._problem, self._options)
+
+    @cached_property
+    def _alone(self) -> SSTMerge:
+        """The skills' merge as it is without a safe model."""
+        if self._options.inputs == "core":
+            return self._merge
+        skills = [a for a in self._problem.adapters if a.role == "utility"]
+        right = next(iter(self._problem.spaces.values())).right
+        spaces = build_spaces(skills, dtype=right.dtype, device=right.device)
+        options = self._options.model_copy(update={"aligned_base": False})
+        return SSTMerge(replace(self._problem, adapters=skills, spaces=spaces), options, skills_only=True)
 
     @cached_property
     def _skills(self) -> Mapping[str, Tensor]:
-        """M_U, or what the skills' teachers made of it."""
-        utility = self._merge.utility
-        return self._merge.taught(utility, 0.0).cores if self._taught else utility
+        return self._patch_of(self._merge)
 
-    def _update(self, cores: Mapping[str, Tensor]) -> Update:
-        return core_update(self._merge.problem.spaces, cores)
+    @cached_property
+    def _skills_alone(self) -> Mapping[str, Tensor]:
+        return self._skills if self._alone is self._merge else self._patch_of(self._alone)
+
+    def _patch_of(self, merge: SSTMerge) -> Mapping[str, Tensor]:
+        """M_U, or what the skills' teachers made of it."""
+        return merge.taught(merge.utility, 0.0).cores if self._taught else merge.utility

@@ -52,18 +52,19 @@ class MergeFishers:
     Args:
         problem: model, adapters, spaces, batches, seed.
         options: all settings.
+        skills_only: whether M_U is all that is asked for, so that no safe model need be there.
 
     Raises:
         MergeError: the adapters' roles do not fit the options.
     """
 
-    def __init__(self, problem: MergeProblem, options: SSTOptions) -> None:
+    def __init__(self, problem: MergeProblem, options: SSTOptions, *, skills_only: bool = False) -> None:
         roles = [a.role for a in problem.adapters]
         if "utility" not in roles:
             raise MergeError("method 'sst' needs at least one adapter of role utility; found only safety adapters")
         # Teachers make the skills' merge better without any safety; the closed form would be M_U as it is.
         self.skills_alone = "safety" not in roles and not options.aligned_base
-        if self.skills_alone and options.refine != "teachers":
+        if self.skills_alone and options.refine != "teachers" and not skills_only:
             raise MergeError(
                 "method 'sst' found no adapter of role safety: add one, or set aligned_base: true if the base model "
                 "itself is aligned and its safety is to be kept; to merge skills alone, set refine: teachers"
