@@ -47,3 +47,15 @@ def test_what_is_not_given_follows_from_the_inputs(given: dict[str, Any], expect
 )
 def test_mu_is_one_where_nothing_chooses_it(given: dict[str, Any], expected: float | None) -> None:
     assert SSTOptions.model_validate(given).mu == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"tune_strengths": (0.5, 1.0)}, "tune_strengths needs a tax_budget"),
+        ({"filter": {"hard": 3}, "tune_strengths": (0.5, 1.0)}, "tune_strengths needs a tax_budget"),
+    ],
+)
+def test_what_would_be_passed_over_is_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SSTOptions.model_validate(given)

@@ -179,6 +179,10 @@ class SSTOptions(MethodOptions):
             raise ValueError("mu belongs to the soft filter; a hard filter has k and strength")
         if isinstance(self.filter, HardFilter) and self.tax_budget is not None and not self.tune_strengths:
             raise ValueError("with a hard filter tax_budget chooses the strength: list candidates in tune_strengths")
+        if self.tune_strengths and self.budget is None and self.safety_target is None:
+            raise ValueError(
+                "tune_strengths needs a tax_budget under which they are tried; give one, or strength alone"
+            )
         if self.fisher.skills and self.utility != "fisher":
             raise ValueError("fisher.skills belongs to utility: fisher; a plain sum needs no Fisher of single skills")
         if self.fisher.files and self.vila is not None:
