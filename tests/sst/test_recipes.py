@@ -54,8 +54,10 @@ def test_mu_is_one_where_nothing_chooses_it(given: dict[str, Any], expected: flo
     [
         ({"tune_strengths": (0.5, 1.0)}, "tune_strengths needs a tax_budget"),
         ({"filter": {"hard": 3}, "tune_strengths": (0.5, 1.0)}, "tune_strengths needs a tax_budget"),
+        ({"inputs": "wide", "filter": {"hard": 3}}, "inputs: wide goes with the soft filter"),
+        ({"inputs": "wide", "vila": {}}, "belongs to inputs: core"),
     ],
 )
-def test_what_would_be_passed_over_is_refused(given: dict[str, Any], message: str) -> None:
+def test_what_cannot_be_served_is_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SSTOptions.model_validate(given)

@@ -192,6 +192,10 @@ class SSTOptions(MethodOptions):
             )
         if self.inputs == "wide" and self.utility != "fisher":
             raise ValueError("inputs: wide belongs to utility: fisher; a plain sum lies within the core space")
+        if self.inputs == "wide" and isinstance(self.filter, HardFilter):
+            raise ValueError("inputs: wide goes with the soft filter; a hard one chooses among the adapters' own rows")
+        if self.inputs == "wide" and self.vila is not None:
+            raise ValueError("vila keeps a part of the adapters' own rows, so it belongs to inputs: core")
         if self.refine == "teachers" and self.calibration_holdout == 0:
             raise ValueError("refine: teachers stops by held-out prompts; give calibration_holdout > 0")
         if self.refine == "teachers" and self.vila is not None:

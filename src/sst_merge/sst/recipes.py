@@ -64,7 +64,8 @@ def completed(given: Mapping[str, Any]) -> dict[str, Any]:
     filled = {**recipe, **given}
     if given.get("aligned_base") and "combine" not in given:
         filled["combine"] = "interpolate"
-    if inputs == "wide" and all(given.get(name) is None for name in _CHOOSES_MU):
+    soft = given.get("filter") in (None, "soft")
+    if inputs == "wide" and soft and all(given.get(name) is None for name in _CHOOSES_MU):
         filled["mu"] = 1.0
     if fisher is None or isinstance(fisher, Mapping):
         filled["fisher"] = {"point": "own" if inputs == "wide" else POINT, **named}
