@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from sst_merge.sst import SSTOptions
+from sst_merge.sst import FisherOptions, SSTOptions
 
 WIDE = ("wide", "fisher", "interpolate", "own", 0.001, 0.3)
 CORE = ("core", "sum", "add", "trust", 0.1, 0.7)
@@ -22,6 +22,8 @@ CORE = ("core", "sum", "add", "trust", 0.1, 0.7)
         ({"filter": "soft"}, WIDE),
         ({"vila": {}}, CORE),
         ({"fisher": {"structure": "block"}}, CORE),
+        ({"fisher": FisherOptions(structure="block")}, CORE),
+        ({"fisher": FisherOptions(estimator="empirical")}, WIDE),
         ({"fisher": {"harm": "harm.safetensors"}}, CORE),
         ({"inputs": "core", "aligned_base": True}, ("core", "sum", "interpolate", "trust", 0.1, 0.7)),
         ({"inputs": "core", "utility": "fisher"}, ("core", "fisher", "add", "trust", 0.1, 0.7)),

@@ -20,6 +20,8 @@ Fishers without data, VILA's regions, a hard filter, and Fishers that are no Kro
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import BaseModel
+
 from ..fim_calculator import DAMPING, POINT, STRUCTURE
 
 __all__ = ["CORE", "WIDE", "completed"]
@@ -58,6 +60,8 @@ def completed(given: Mapping[str, Any]) -> dict[str, Any]:
         The same, and what :data:`WIDE` or :data:`CORE` says about all that is missing.
     """
     fisher = given.get("fisher")
+    if isinstance(fisher, BaseModel):
+        fisher = fisher.model_dump(exclude_unset=True)
     named = dict(fisher) if isinstance(fisher, Mapping) else {}
     inputs = given.get("inputs") or ("core" if _core(given, named) else "wide")
     recipe = WIDE if inputs == "wide" else CORE
