@@ -32,9 +32,9 @@ def fisher() -> None:
 
 
 @fisher.command(
-    help="Collect statistics that `merge` with method sst would collect from CONFIG itself, and save them for it "
-    "(fisher.harm, fisher.benign, fisher.skills). Takes the flags of `merge` and the options of sst, with the defaults "
-    "of `inputs: core`; what calibration_holdout sets aside stays out.",
+    help="Collect the statistics that `merge` with method sst and `inputs: core` would collect from CONFIG, and save "
+    "them for it: naming these files (fisher.harm, fisher.benign, fisher.skills) gives that merge. Takes the flags of "
+    "`merge` and the options of sst; what calibration_holdout sets aside stays out.",
     short_help="Collect what sst would collect from a merge's data.",
     cls=SectionedCommand,
     first=("base_model", "adapters", "kind", "skill", "point", "out", "data__calibration"),

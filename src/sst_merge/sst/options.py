@@ -106,8 +106,8 @@ class SSTOptions(MethodOptions):
         filter: what passes of each direction: ``soft`` h = λ/(λ+μ), or ``{hard: k}``.
         combine: move from M_U towards M_S (``interpolate``, the only way with ``aligned_base``), or add the filtered
             M_S (``add``, the default with ``inputs: core``).
-        mu: μ of the soft filter, the λ at which half of a direction passes; 1 where neither it nor what chooses it is
-            given.
+        mu: μ of the soft filter, the λ at which half of a direction passes; with ``inputs: wide`` 1 where neither it
+            nor what chooses it is given.
         tax_budget: largest mean KL divergence (nats per benign answer token) from the skilled model; chooses μ on
             calibration prompts that the Fishers do not see. With ``inputs: core`` 0.02 where neither it nor μ is given.
         safety_target: rate of refusals to keep with ``confidence`` on held-out harmful prompts; chooses μ and strength
@@ -125,10 +125,10 @@ class SSTOptions(MethodOptions):
             shrunk towards a multiple of the identity: 0 leaves it, at 1 only inputs count, as in RegMean; 0.7 by
             default with ``inputs: core``.
         inputs: where V comes from: the adapters' own rows and those that RegMean's merge of all adapters would have
-            (``wide``), for one more pass over each adapter's data; or their own rows alone (``core``). The defaults of
-            ``utility``, ``combine``, ``damping``, ``output_shrinkage`` and ``fisher.point`` belong to ``wide``; for
-            ``core``, which is taken with saved Fishers, ``vila``, a hard filter, ``utility: sum`` or another structure
-            than ``kronecker``, they are others.
+            (``wide``), for up to three more passes over each adapter's data (one where a larger model needs sketches);
+            or their own rows alone (``core``). The defaults of ``utility``, ``combine``, ``damping``,
+            ``output_shrinkage`` and ``fisher.point`` belong to ``wide``; for ``core``, which is taken with saved
+            Fishers, ``vila``, a hard filter, ``utility: sum`` or another structure than ``kronecker``, they are others.
         aligned_base: no safety adapter is given because the base itself is aligned: M_S = 0.
         damping: ρ, added to the diagonal of F_benign, relative to its mean; 0.1 by default with ``inputs: core``.
         harm_damping: the same for F_harm; null takes ``damping``.
