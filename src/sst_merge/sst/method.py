@@ -78,7 +78,7 @@ def _prepare(problem: MergeProblem, options: SSTOptions) -> Prepared:
     if merge.skills_alone:
         taught = merge.taught(merge.utility, 0.0)
         alone = {"structure": merge.structure, "teachers": taught.to_dict()}
-        return Prepared(taught.cores, alone, _ABOUT_SKILLS_ALONE, merge.problem.spaces)
+        return Prepared(taught.cores, alone, (*_ABOUT_SKILLS_ALONE, *_common_data(merge)), merge.problem.spaces)
     target = None if options.safety_target is None else reach_target(merge)
     choice = merge.choose(options.budget) if options.budget is not None else None
     mu, strength = (choice.best.mu, choice.best.strength) if choice else (options.mu, options.strength)
@@ -133,9 +133,9 @@ def _prepare(problem: MergeProblem, options: SSTOptions) -> Prepared:
 def _common_data(merge: SSTMerge) -> list[str]:
     """Skills that share the common benign data: nothing there says which of them answers which prompt."""
     skills = [a.name for a in merge.problem.adapters if a.role == "utility"]
-    bare = [name for name in skills if not merge.problem.adapter_benign.get(name)]
-    saved = merge.options.fisher.skills
-    if merge.options.utility == "sum" or len(skills) < 2 or not set(bare) - set(saved):
+    own, saved = merge.problem.adapter_benign, merge.options.fisher.skills
+    bare = [name for name in skills if not own.get(name) and name not in saved]
+    if merge.options.utility == "sum" or len(skills) < 2 or not bare:
         return []
     return [
         f"adapters without benign data of their own: {', '.join(map(repr, bare))}; they are judged on the common "
