@@ -298,6 +298,9 @@ def test_a_merge_and_a_fisher_are_those_of_one_process(place: Path, tmp_path: Pa
     said, out = tmp_path / "said", {name: tmp_path / name for name in ("one", "two", "again")}
     words = merging(place, "merge", "--method", "sst", "--set", "mu=1", "--set", "fisher.point=merged")
     alone(*words, "--output", out["one"])
+    # What three processes left that were killed.
+    (tmp_path / ".two.parts").mkdir()
+    (tmp_path / ".two.parts" / "0a1b-3of3.safetensors").write_bytes(b"")
     assert "merged 2 adapters by sst" in run(said, *words, "--output", out["two"])
     run(said, *words, "--output", out["again"])
     same_numbers(out["one"] / WEIGHTS, out["two"] / WEIGHTS)

@@ -325,6 +325,5 @@ def _said_if_gone(what: str) -> Iterator[None]:
     except RuntimeError as error:
         raise ProcessError(
             f"another process of this run ended while this one waited for it ({what}). Look for its own message above "
-            "(killed, out of memory?) and start the same command again: finished parts of statistics are kept and are "
-            "not computed again"
+            "(killed, out of memory?) and start the same command again: what was kept on disk is not computed again"
         ) from error

@@ -1,6 +1,7 @@
 """What one of several processes has collected of a Fisher, in a file: a run that is started again goes on from it."""
 
 import hashlib
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -40,17 +41,22 @@ def parts_beside(output: Path) -> Path | None:
 
 
 def remove_parts(folder: Path | None) -> None:
-    """Remove this process's parts, and the folder with the last ones: the output is there.
+    """Remove the folder with all that is in it, also of a run of other processes that was killed: the output is there.
+
+    Where every machine has a disk of its own, all but the first one's lose the parts of this run's processes alone.
 
     Args:
         folder: of :func:`parts_beside`.
     """
     if folder is None:
         return
-    for file in folder.glob(f"*-{processes.name()}.safetensors"):
-        file.unlink(missing_ok=True)
-    # On one disk the last process finds it empty; another one's parts are that one's to remove.
+    # On one disk somebody else may be removing the same at this moment.
+    if processes.is_first():
+        shutil.rmtree(folder, ignore_errors=True)
+        return
     with suppress(OSError):
+        for file in folder.glob(f"*-{processes.name()}.safetensors"):
+            file.unlink(missing_ok=True)
         folder.rmdir()
 
 
