@@ -3,6 +3,13 @@
     python studies/lab_tax/measure.py --seeds 0 1 2 --skills swap_pairs --out studies/lab_tax
     python studies/lab_tax/measure.py --methods every --n-dev 64 --n-test 128 --seeds 0 --skills add \
         --out studies/lab_methods
+    python studies/lab_tax/measure.py --methods "Task Arithmetic" RegMean SST-Merge "SST-Merge, core inputs" \
+        "Random subspace" "Calibration data alone" --n-dev 64 --n-test 128 --seeds 0 1 2 --skills swap_pairs \
+        --title "Safety tax on the lab: one skill" --out studies/lab_one_skill
+    python studies/lab_tax/measure.py --methods "Task Arithmetic" RegMean SST-Merge "SST-Merge, core inputs" \
+        "SST-Merge, core inputs, Fisher utility" "Random subspace" "Calibration data alone" --n-dev 64 --n-test 128 \
+        --seeds 0 1 2 --skills reverse sort_up add --title "Safety tax on the lab: three skills" \
+        --out studies/lab_three_skills
 
 For each seed a skill expert and a safety adapter are (re)trained on the fixed unaligned base (cached), and every method
 is swept, measured and shown as experiment 1 does it: the strength is the smallest with safety ≥ 0.9 on dev prompts, and
@@ -81,6 +88,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=_TAX, help="labels or names of methods, or `every`")
     parser.add_argument("--n-dev", type=int, default=128, help="dev prompts per kind")
     parser.add_argument("--n-test", type=int, default=256, help="test prompts per kind")
+    parser.add_argument("--title", default="Safety tax on the lab", help="of the page")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -88,7 +96,7 @@ def main() -> None:
     sweeps = list(chosen_sweeps(() if args.methods == ["every"] else args.methods, METHOD_SWEEPS).values())
     world = open_world("lab", seed=0)
     cells = measure(world, args.skills, sweeps, args.seeds, n_dev=args.n_dev, n_test=args.n_test)
-    report = Report("Safety tax on the lab")
+    report = Report(args.title)
     report.notes.append(
         f"Lab seed 0, adapter seeds {args.seeds}; {args.n_test} test prompts per kind (safety: twice that), "
         f"{args.n_dev} dev prompts. {versions()}, {time.perf_counter() - started:.0f} s. Made by "
