@@ -83,9 +83,15 @@ def main() -> None:
             skill = float(np.mean([rates[task_kind(name)] for name in args.skills]))
             points.append((float(np.mean([rates[kind] for kind in HARM])), skill))
         safe = [skill for safety, skill in points if safety >= 0.9]
-        rows.append([label, f"{hypervolume(points):.3f}", f"{max(safe):.3f}" if safe else "–"])
+        at_one = [safety for mu, (safety, _) in zip(swept.values, points, strict=True) if label in FORMS and mu == 1.0]
+        rows.append([
+            label,
+            f"{hypervolume(points):.3f}",
+            f"{max(safe):.3f}" if safe else "–",
+            f"{at_one[0]:.3f}" if at_one else "–",
+        ])
         print(rows[-1], file=sys.stderr, flush=True)
-    table = markdown_table(rows, ["Form", "Hypervolume", "Skill at safety ≥ 0.9"])
+    table = markdown_table(rows, ["Form", "Hypervolume", "Skill at safety ≥ 0.9", "Safety at μ = 1"])
     about = f"{', '.join(args.skills)}; adapter seed {args.seed}; {args.prompts} dev prompts per kind. {versions()}."
     write_page(args.out, f"# {about}\n\n{table}\n", {"asked": vars(args) | {"out": ""}, "rows": rows})
 
