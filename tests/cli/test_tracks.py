@@ -114,6 +114,20 @@ def test_an_evaluation_sends_the_means_of_its_overview(some_records: Any) -> Non
     assert "mmlu/correct" not in sent["merge"]
 
 
+def test_the_command_itself_sends_them(some_records: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sst_merge.evaluation import summarize
+
+    found, kept = SimpleNamespace(summary=summarize(some_records()), generated=0, out=tmp_path), Kept()
+    monkeypatch.setattr("sst_merge.evaluation.evaluate_models", lambda *_, **__: found)
+    monkeypatch.setattr("sst_merge.cli.tracks.check_tracker", lambda _: None)
+    monkeypatch.setattr("sst_merge.cli.tracks.open_tracker", lambda *_: kept)
+    words = ["evaluate", "--base", "b", "--suite", "mmlu", "--out", str(tmp_path / "out"), "--track", "tensorboard"]
+    done = CliRunner().invoke(cli, words)
+    assert done.exit_code == 0, done.output
+    assert {stage for stage, _, _ in kept.seen} == {f"evaluation/{model}" for model in found.summary.models}
+    assert kept.ended == 1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(TRACKERS))
 def test_a_local_run_of_every_tracker(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,12 +131,12 @@ def evaluate(
             progress=progress,
             ask_elsewhere=elsewhere,
         )
+        _track(run)
     if elsewhere is not None and run.generated:
         warn(
             f"{run.generated} answers were given here again: on the other machines device, type or versions are not "
             "those of this one, which decide what a model answers"
         )
-        _track(run)
     _print(run, compared=checked.reference is not None)
     say(checked.out)
     result = json.loads(run.summary.to_json()) | {"out": str(checked.out)}
