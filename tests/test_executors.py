@@ -39,6 +39,36 @@ def test_every_piece_is_done_once(executors: Any) -> None:
     assert sorted(found) == [(n, n * n) for n in range(7)]
 
 
+class Counted(ThreadPoolExecutor):
+    """Knows what it was given."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.given: list[int] = []
+
+    def submit(self, work: Any, /, *given: Any, **named: Any) -> Any:
+        self.given.append(given[-1])
+        return super().submit(work, *given, **named)
+
+
+class Few(Threads):
+    """So many of one thread each."""
+
+    def __init__(self, count: int) -> None:
+        self.of = [Counted() for _ in range(count)]
+
+    def pools(self, pieces: int) -> Sequence[Executor]:
+        return self.of[:pieces]
+
+
+@pytest.mark.parametrize(("pieces", "count", "first"), [(5, 4, [0, 1, 2, 3]), (7, 3, [0, 2, 4]), (2, 4, [0, 1])])
+def test_nobody_goes_without_work(pieces: int, count: int, first: list[int]) -> None:
+    executors, found = Few(count), []
+    share_out(lambda n: n, range(pieces), executors, lambda n, _: found.append(n))
+    assert [pool.given[0] for pool in executors.of if pool.given] == first
+    assert sorted(found) == list(range(pieces))
+
+
 def test_a_piece_at_which_one_machine_after_the_other_dies_is_given_up() -> None:
     killed = type("KilledWorker", (Exception,), {"__doc__": "As Dask calls it."})
 

@@ -219,9 +219,9 @@ def _result(future: Future[Result]) -> Result:
 
 
 def _shares(items: Sequence[Item], count: int) -> list[list[Item]]:
-    """Contiguous pieces of about equal length."""
-    size = -(-len(items) // count)
-    return [list(items[start : start + size]) for start in range(0, len(items), size)]
+    """Contiguous pieces whose lengths differ by one at most."""
+    n = len(items)
+    return [list(items[i * n // count : (i + 1) * n // count]) for i in range(count)]
 
 
 def _package_version() -> str:
