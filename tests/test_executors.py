@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -63,7 +64,8 @@ class Few(Threads):
 
 @pytest.mark.parametrize(("pieces", "count", "first"), [(5, 4, [0, 1, 2, 3]), (7, 3, [0, 2, 4]), (2, 4, [0, 1])])
 def test_nobody_goes_without_work(pieces: int, count: int, first: list[int]) -> None:
-    executors, found = Few(count), []
+    executors = Few(count)
+    found: list[int] = []
     share_out(lambda n: n, range(pieces), executors, lambda n, _: found.append(n))
     assert [pool.given[0] for pool in executors.of if pool.given] == first
     assert sorted(found) == list(range(pieces))
@@ -77,6 +79,30 @@ def test_a_piece_at_which_one_machine_after_the_other_dies_is_given_up() -> None
 
     with pytest.raises(SSTMergeError, match="several workers died one after another at the same piece"):
         share_out(die, range(2), Threads(), lambda *_: None)
+
+
+@pytest.mark.parametrize("where", ["at the piece", "before it"])
+def test_what_was_finished_before_a_process_was_killed_is_kept(where: str) -> None:
+    """Broken is what a process pool says of a piece, or when it is given one, if its process is no more."""
+
+    class Beside(Threads):
+        def pools(self, pieces: int) -> Sequence[Executor]:
+            return [Beside.Pool(1)]
+
+        class Pool(ThreadPoolExecutor):
+            def submit(self, work: Any, /, *given: Any, **named: Any) -> Any:
+                if given[-1] == 1 and where == "before it":
+                    raise BrokenProcessPool
+                return super().submit(work, *given, **named)
+
+    def die(number: int) -> None:
+        if number == 1:
+            raise BrokenProcessPool
+
+    found: list[int] = []
+    with pytest.raises(SSTMergeError, match=r"a worker process was killed.*fewer --workers"):
+        share_out(die, range(3), Beside(), lambda number, _: found.append(number))
+    assert found == [0]
 
 
 # Stands in a file of its own, which workers import; so does a torch that costs nothing to import.

@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
@@ -174,7 +175,7 @@ def share_out(
         finished: told in this process, piece by piece as they end.
 
     Raises:
-        SSTMergeError: the processes that did a piece died, again and again.
+        SSTMergeError: a process beside this one died, or several of a cluster's at one piece.
     """
     pools = executors.pools(len(items)) if len(items) > 1 or isinstance(executors, DaskWorkers) else []
     if not pools:
@@ -189,16 +190,22 @@ def share_out(
     def start(number: int, item: Item) -> None:
         running[pools[number].submit(_alone, work, item)] = (number, item)
 
-    for number, share in enumerate(shares):
-        start(number, share.pop(0))
-    while running:
-        for future in wait(running, return_when=FIRST_COMPLETED).done:
-            number, item = running.pop(future)
-            finished(item, _result(future))
-            # A worker without work takes from the end of the longest share.
-            source = shares[number] or max(shares, key=len)
-            if source:
-                start(number, source.pop(0 if source is shares[number] else -1))
+    try:
+        for number, share in enumerate(shares):
+            start(number, share.pop(0))
+        while running:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                number, item = running.pop(future)
+                finished(item, _result(future))
+                # A worker without work takes from the end of the longest share.
+                source = shares[number] or max(shares, key=len)
+                if source:
+                    start(number, source.pop(0 if source is shares[number] else -1))
+    except BrokenProcessPool as error:
+        raise SSTMergeError(
+            "a worker process was killed, as systems do when memory runs out, or could not start; what is finished is "
+            "kept: run again with fewer --workers"
+        ) from error
 
 
 def _alone(work: Callable[[Item], Result], item: Item) -> Result:
