@@ -20,7 +20,7 @@ from ._version import __version__
 from .errors import ConfigError, SSTMergeError
 from .threads import one_thread
 
-__all__ = ["DaskWorkers", "Executors", "Workers", "share_out", "workers_of"]
+__all__ = ["DaskWorkers", "Executors", "Workers", "end_with_parent", "share_out", "workers_of"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -208,6 +208,14 @@ def share_out(
         ) from error
 
 
+def end_with_parent() -> None:
+    """In a thread of a worker process: end the process when its parent is gone; it would wait for work forever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait_for([parent.sentinel])
+        os._exit(1)
+
+
 def _alone(work: Callable[[Item], Result], item: Item) -> Result:
     with one_thread():
         return work(item)
@@ -241,12 +249,4 @@ def _start_worker() -> None:
     torch.set_num_threads(1)
     with contextlib.suppress(RuntimeError):  # it may only be set before the first parallel work
         torch.set_num_interop_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for work forever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait_for([parent.sentinel])
-        os._exit(1)
+    threading.Thread(target=end_with_parent, daemon=True).start()
