@@ -5,6 +5,7 @@ function and a value that can be pickled; it gives the same result wherever it i
 machine was lost.
 """
 
+import asyncio
 import contextlib
 import multiprocessing
 import os
@@ -131,7 +132,7 @@ class DaskWorkers:
         """
         try:
             self._client.wait_for_workers(1, timeout=self._seconds)
-        except TimeoutError as error:
+        except (TimeoutError, asyncio.TimeoutError) as error:  # two classes under Python 3.10
             raise ConfigError(
                 f"--scheduler {self.address}: no worker came within {self._seconds:g} s; start some, such as "
                 f"dask worker {self.address} --nthreads 1"
