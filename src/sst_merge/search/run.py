@@ -147,7 +147,7 @@ def run_search(
     space = space_of(config, {label: possible[label] for label in possible})
     said = config.model_dump(mode="json", include={"world", "skills", "adapter_seed", "prompts", "calibration"})
     said |= {"search": config.search.model_dump(mode="json", exclude={"trials"}), "forms": list(possible)}
-    said |= {"depends": dict(ground.depends)}
+    said |= {**ground.parameters, "depends": dict(ground.depends)}
     study = Study(
         config.out,
         space,
