@@ -1,5 +1,6 @@
 """Pieces of work go to any executor: each is done once, and what a killed machine lost is done again elsewhere."""
 
+import asyncio
 import importlib
 import json
 import os
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -39,6 +41,37 @@ def test_every_piece_is_done_once(executors: Any) -> None:
     assert sorted(found) == [(n, n * n) for n in range(7)]
 
 
+class Counted(ThreadPoolExecutor):
+    """Knows what it was given."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.given: list[int] = []
+
+    def submit(self, work: Any, /, *given: Any, **named: Any) -> Any:
+        self.given.append(given[-1])
+        return super().submit(work, *given, **named)
+
+
+class Few(Threads):
+    """So many of one thread each."""
+
+    def __init__(self, count: int) -> None:
+        self.of = [Counted() for _ in range(count)]
+
+    def pools(self, pieces: int) -> Sequence[Executor]:
+        return self.of[:pieces]
+
+
+@pytest.mark.parametrize(("pieces", "count", "first"), [(5, 4, [0, 1, 2, 3]), (7, 3, [0, 2, 4]), (2, 4, [0, 1])])
+def test_nobody_goes_without_work(pieces: int, count: int, first: list[int]) -> None:
+    executors = Few(count)
+    found: list[int] = []
+    share_out(lambda n: n, range(pieces), executors, lambda n, _: found.append(n))
+    assert [pool.given[0] for pool in executors.of if pool.given] == first
+    assert sorted(found) == list(range(pieces))
+
+
 def test_a_piece_at_which_one_machine_after_the_other_dies_is_given_up() -> None:
     killed = type("KilledWorker", (Exception,), {"__doc__": "As Dask calls it."})
 
@@ -47,6 +80,30 @@ def test_a_piece_at_which_one_machine_after_the_other_dies_is_given_up() -> None
 
     with pytest.raises(SSTMergeError, match="several workers died one after another at the same piece"):
         share_out(die, range(2), Threads(), lambda *_: None)
+
+
+@pytest.mark.parametrize("where", ["at the piece", "before it"])
+def test_what_was_finished_before_a_process_was_killed_is_kept(where: str) -> None:
+    """Broken is what a process pool says of a piece, or when it is given one, if its process is no more."""
+
+    class Beside(Threads):
+        def pools(self, pieces: int) -> Sequence[Executor]:
+            return [Beside.Pool(1)]
+
+        class Pool(ThreadPoolExecutor):
+            def submit(self, work: Any, /, *given: Any, **named: Any) -> Any:
+                if given[-1] == 1 and where == "before it":
+                    raise BrokenProcessPool
+                return super().submit(work, *given, **named)
+
+    def die(number: int) -> None:
+        if number == 1:
+            raise BrokenProcessPool
+
+    found: list[int] = []
+    with pytest.raises(SSTMergeError, match=r"a worker process was killed.*fewer --workers"):
+        share_out(die, range(3), Beside(), lambda number, _: found.append(number))
+    assert found == [0]
 
 
 # Stands in a file of its own, which workers import; so does a torch that costs nothing to import.
@@ -115,7 +172,7 @@ def stub(monkeypatch: pytest.MonkeyPatch, workers: dict[str, Any], version: str)
 
         def wait_for_workers(self, *_: object, **__: object) -> None:
             if not workers:
-                raise TimeoutError
+                raise asyncio.TimeoutError  # Dask's is a kind of it, which Python 3.10 does not take for a TimeoutError
 
         def scheduler_info(self, **_: object) -> dict[str, Any]:
             return {"workers": workers}

@@ -5,12 +5,14 @@ function and a value that can be pickled; it gives the same result wherever it i
 machine was lost.
 """
 
+import asyncio
 import contextlib
 import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
@@ -19,7 +21,7 @@ from ._version import __version__
 from .errors import ConfigError, SSTMergeError
 from .threads import one_thread
 
-__all__ = ["DaskWorkers", "Executors", "Workers", "share_out", "workers_of"]
+__all__ = ["DaskWorkers", "Executors", "Workers", "end_with_parent", "share_out", "workers_of"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -130,7 +132,7 @@ class DaskWorkers:
         """
         try:
             self._client.wait_for_workers(1, timeout=self._seconds)
-        except TimeoutError as error:
+        except (TimeoutError, asyncio.TimeoutError) as error:  # two classes under Python 3.10
             raise ConfigError(
                 f"--scheduler {self.address}: no worker came within {self._seconds:g} s; start some, such as "
                 f"dask worker {self.address} --nthreads 1"
@@ -174,7 +176,7 @@ def share_out(
         finished: told in this process, piece by piece as they end.
 
     Raises:
-        SSTMergeError: the processes that did a piece died, again and again.
+        SSTMergeError: a process beside this one died, or several of a cluster's at one piece.
     """
     pools = executors.pools(len(items)) if len(items) > 1 or isinstance(executors, DaskWorkers) else []
     if not pools:
@@ -189,16 +191,30 @@ def share_out(
     def start(number: int, item: Item) -> None:
         running[pools[number].submit(_alone, work, item)] = (number, item)
 
-    for number, share in enumerate(shares):
-        start(number, share.pop(0))
-    while running:
-        for future in wait(running, return_when=FIRST_COMPLETED).done:
-            number, item = running.pop(future)
-            finished(item, _result(future))
-            # A worker without work takes from the end of the longest share.
-            source = shares[number] or max(shares, key=len)
-            if source:
-                start(number, source.pop(0 if source is shares[number] else -1))
+    try:
+        for number, share in enumerate(shares):
+            start(number, share.pop(0))
+        while running:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                number, item = running.pop(future)
+                finished(item, _result(future))
+                # A worker without work takes from the end of the longest share.
+                source = shares[number] or max(shares, key=len)
+                if source:
+                    start(number, source.pop(0 if source is shares[number] else -1))
+    except BrokenProcessPool as error:
+        raise SSTMergeError(
+            "a worker process was killed, as systems do when memory runs out, or could not start; what is finished is "
+            "kept: run again with fewer --workers"
+        ) from error
+
+
+def end_with_parent() -> None:
+    """In a thread of a worker process: end the process when its parent is gone; it would wait for work forever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait_for([parent.sentinel])
+        os._exit(1)
 
 
 def _alone(work: Callable[[Item], Result], item: Item) -> Result:
@@ -219,9 +235,9 @@ def _result(future: Future[Result]) -> Result:
 
 
 def _shares(items: Sequence[Item], count: int) -> list[list[Item]]:
-    """Contiguous pieces of about equal length."""
-    size = -(-len(items) // count)
-    return [list(items[start : start + size]) for start in range(0, len(items), size)]
+    """Contiguous pieces whose lengths differ by one at most."""
+    n = len(items)
+    return [list(items[i * n // count : (i + 1) * n // count]) for i in range(count)]
 
 
 def _package_version() -> str:
@@ -234,12 +250,4 @@ def _start_worker() -> None:
     torch.set_num_threads(1)
     with contextlib.suppress(RuntimeError):  # it may only be set before the first parallel work
         torch.set_num_interop_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for work forever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait_for([parent.sentinel])
-        os._exit(1)
+    threading.Thread(target=end_with_parent, daemon=True).start()

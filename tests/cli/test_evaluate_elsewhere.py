@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from sst_merge.cli import evaluate_elsewhere
 from sst_merge.cli.main import cli
+from sst_merge.evaluation.config import EvaluationConfig
 
 pytest.importorskip("lm_eval", reason="the extra eval is not installed")
 
@@ -57,3 +58,26 @@ def test_models_answer_elsewhere_as_they_do_here(tmp_path: Path, monkeypatch: py
         outs[name] = {p.relative_to(tmp_path / name).as_posix(): p.read_bytes() for p in kept}
     assert Here.done == ["base", "reverse"]
     assert outs["there"] == outs["here"]
+
+
+def test_a_base_beside_the_user_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[evaluate_elsewhere.Piece] = []
+    monkeypatch.setattr(evaluate_elsewhere, "share_out", lambda _work, pieces, *_: given.extend(pieces))
+    monkeypatch.setattr(evaluate_elsewhere, "workers_of", lambda *_: Elsewhere())
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models" / "base").mkdir(parents=True)
+    for base in ("models/base", "models/no-folder"):
+        config = EvaluationConfig(base=base, suites=("mmlu",), out=tmp_path)
+        ask = evaluate_elsewhere.asker(config, base, None, 0, (), count=2, scheduler=None)
+        ask({}, tmp_path / "cache")
+    assert [piece.base for piece in given] == [str(tmp_path / "models" / "base"), "models/no-folder"]
+
+
+@pytest.mark.parametrize("flag", ["--workers", "--scheduler"])
+def test_a_launcher_leaves_nothing_for_workers(flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, value in {"WORLD_SIZE": "2", "RANK": "0"}.items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setattr("sst_merge.cli.several._together", lambda work, *args, **values: work(*args, **values))
+    words = ["evaluate", "--base", "b", "--suite", "mmlu", "--out", str(tmp_path / "out"), flag, "2"]
+    done = CliRunner().invoke(cli, words)
+    assert done.exit_code == 2 and f"{flag}: not together with a launcher, which started 2" in done.stderr

@@ -6,15 +6,22 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import click
 import pytest
 import torch
 from click.testing import CliRunner
+from pydantic import BaseModel
 from tests.training.conftest import rows, write_base
 
 from sst_merge.cli.evaluate import _track
 from sst_merge.cli.main import cli
+from sst_merge.cli.tracks import tracked, with_track
 from sst_merge.errors import ConfigError
 from sst_merge.tracking import TRACKERS, open_tracker, record, tracking
+
+
+class Settings(BaseModel):
+    """Of a command that has none."""
 
 
 class Kept:
@@ -112,6 +119,38 @@ def test_an_evaluation_sends_the_means_of_its_overview(some_records: Any) -> Non
     harm = [r.scores["harm"] for r in records if r.model == "safety" and "harm" in r.scores]
     assert sent["safety"]["beavertails/harm"] == pytest.approx(sum(harm) / len(harm))
     assert "mmlu/correct" not in sent["merge"]
+
+
+def test_the_command_itself_sends_them(some_records: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sst_merge.evaluation import summarize
+
+    found, kept = SimpleNamespace(summary=summarize(some_records()), generated=0, out=tmp_path), Kept()
+    monkeypatch.setattr("sst_merge.evaluation.evaluate_models", lambda *_, **__: found)
+    monkeypatch.setattr("sst_merge.cli.tracks.check_tracker", lambda _: None)
+    monkeypatch.setattr("sst_merge.cli.tracks.open_tracker", lambda *_: kept)
+    words = ["evaluate", "--base", "b", "--suite", "mmlu", "--out", str(tmp_path / "out"), "--track", "tensorboard"]
+    done = CliRunner().invoke(cli, words)
+    assert done.exit_code == 0, done.output
+    assert {stage for stage, _, _ in kept.seen} == {f"evaluation/{model}" for model in found.summary.models}
+    assert kept.ended == 1
+
+
+@pytest.mark.parametrize(("rank", "runs"), [("0", 1), ("1", 0)])
+def test_of_a_launchers_processes_one_opens_a_run(rank: str, runs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = Kept()
+    for variable, value in {"WORLD_SIZE": "2", "RANK": rank}.items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setattr("sst_merge.cli.tracks.check_tracker", lambda _: None)
+    monkeypatch.setattr("sst_merge.cli.tracks.open_tracker", lambda *_: kept)
+
+    @click.command()
+    @with_track
+    def work() -> None:
+        with tracked(Settings(), Path("out")):
+            record("stage", 1, {"x": 1.0})
+
+    assert CliRunner().invoke(work, ["--track", "tensorboard"]).exit_code == 0
+    assert len(kept.seen) == kept.ended == runs
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import pytest
 from sst_merge.merging.config import load_config
 from sst_merge.search.arena import Measured
 from sst_merge.search.config import Wanted
-from sst_merge.search.merge_files import own_merge
+from sst_merge.search.merge_files import own_merge, point_merge
 from sst_merge.search.page import PagePoint, search_page
 from sst_merge.search.point import Point
 from sst_merge.search.results import write_results
@@ -84,3 +84,9 @@ def test_every_merge_is_one_command_away(build: Any, tmp_path: Path, monkeypatch
     assert {p: p.read_bytes() for p in results.paths} == again
     write_results(tmp_path / "out", trials, Wanted(safety=1.0), merge, "title")
     assert not (tmp_path / "out" / "best.yaml").exists(), "the best of a search that asked for less is gone"
+
+
+def test_an_exact_merge_is_not_cut_to_the_rank_of_the_file(tmp_path: Path) -> None:
+    given = {"adapters": [], "output": {"rank": 8, "dtype": "float32"}}
+    ranks = {rank: point_merge(given, Point("", "ties", rank=rank), tmp_path)["output"]["rank"] for rank in (None, 4)}
+    assert ranks == {None: None, 4: 4}

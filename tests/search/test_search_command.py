@@ -146,3 +146,6 @@ def test_a_dry_run_says_what_would_be_tried(tmp_path: Path) -> None:
     assert said["trials"] == 4 and said["warm_start"] == 3
     assert said["forms"]["RegMean"] == {"knob": "safety weight", "range": "0.3 to 12, logarithmic", "options": {}}
     assert not (tmp_path / "found").exists()
+    words = [str(tmp_path / "search.yaml"), "--time", "5", "--safety", "0.8", "--workers", "2"]
+    dry = call(*words, "--dry-run")
+    assert shlex.join(["sst-merge", "search", *words]) in dry.stderr, "the command that does it"

@@ -99,6 +99,21 @@ def test_what_the_user_says_of_an_option_counts() -> None:
         search_space(forms_of(("SST-Merge",), safety=True), asked={"SST-Merge": {"filter": Choices(({"hard": 1},))}})
 
 
+@pytest.mark.parametrize("between", [Range(10.0, 30.0), Range(30.0, 40.0)], ids=["default inside", "default below"])
+def test_an_option_of_whole_numbers_gets_no_others(between: Range) -> None:
+    optuna = pytest.importorskip("optuna", reason="the extra search is not installed")
+    asked = {"RESTA": {"vector_rank": between}}
+    space = search_space(forms_of(("RESTA",), safety=True), asked=asked)
+    points = [space.point(Dice(seed)) for seed in range(20)]
+    points += [space.point(optuna.trial.FixedTrial(parameters)) for parameters in space.warm(1)]
+    for point in points:
+        rank = point.options.get("vector_rank", 16)  # a default is not said
+        assert type(rank) is int and between.low <= rank <= between.high
+        assert option_faults(available_methods()["resta"], point.options) == []
+    with pytest.raises(ConfigError, match="vector_rank"):
+        search_space(forms_of(("RESTA",), safety=True), asked={"RESTA": {"vector_rank": Range(1.5, 3.0)}})
+
+
 def test_names_are_methods_or_labels() -> None:
     assert set(forms_of(("task_arithmetic",), safety=True)) == {"Task Arithmetic", "Task Arithmetic, interpolated"}
     assert list(forms_of(("SST-Merge, teachers",), safety=True)) == ["SST-Merge, teachers"]

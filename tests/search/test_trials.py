@@ -21,6 +21,7 @@ POINTS = [
         Point("", "sst", {"mu": 1.0}),
         Point("", "sst", {"mu": 0.05, "strength": 1.5}, rank=3),
         Point("", "sst", {"refine": 1, "tax_budget": 0.02}),
+        Point("", "sst", {"refine": 1}),
     ],
     [Point("", "regmean", {}, 2.0), Point("", "regmean", {}, 0.3)],
     [Point("", "ties", {"density": 0.5, "normalize": "none"}, 1.5), Point("", "dare_linear", {}, 0.7, 2)],

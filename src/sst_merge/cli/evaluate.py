@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .. import processes
 from ..errors import ConfigError
 from ..evaluation.config import EvaluationConfig, NamedFolder
 from .console import finish, print_table, progress_bars, say, shell, warn
@@ -69,6 +70,9 @@ def evaluate(
     if judge_check is not None:
         _check_judge(judge_check, labels, values["device"] or "cpu")
         return
+    away = workers > 1 or scheduler is not None
+    if away:
+        _refuse_launcher("--workers" if scheduler is None else "--scheduler")
     checked = read_config(EvaluationConfig, config, values)
     from ..evaluation import evaluate_models, find_adapters
     from ..evaluation.calibration import CalibrationPrompts, read_calibration
@@ -101,7 +105,7 @@ def evaluate(
     judges = _judges(checked, suites)
     base, world_seed = (checked.base, 0) if lab is None else (str(lab.base_path), lab.seed)
     elsewhere = None
-    if workers > 1 or scheduler is not None:
+    if away:
         from .evaluate_elsewhere import asker
 
         prompts = tuple(prompt for source in exclude for prompt in source.prompts)
@@ -131,18 +135,31 @@ def evaluate(
             progress=progress,
             ask_elsewhere=elsewhere,
         )
+        _track(run)
     if elsewhere is not None and run.generated:
         warn(
             f"{run.generated} answers were given here again: on the other machines device, type or versions are not "
             "those of this one, which decide what a model answers"
         )
-        _track(run)
     _print(run, compared=checked.reference is not None)
     say(checked.out)
     result = json.loads(run.summary.to_json()) | {"out": str(checked.out)}
     finish(
         result, then=f"open {shell(checked.out / 'index.html')}; every answer is in {shell(checked.out / 'records')}"
     )
+
+
+def _refuse_launcher(flag: str) -> None:
+    """Each of a launcher's processes would start workers of its own.
+
+    Raises:
+        ConfigError: there is a launcher.
+    """
+    if processes.launched() > 1:
+        raise ConfigError(
+            f"{flag}: not together with a launcher, which started {processes.launched()} processes (WORLD_SIZE) that "
+            f"share the work themselves; start the command without it, or leave {flag} out"
+        )
 
 
 def _adapter(adapter: NamedFolder, lab: "LabNames | None") -> tuple[str | None, Path]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..evaluation.config import EvaluationConfig
 from ..executors import share_out, workers_of
+from ..hub_names import is_here
 
 if TYPE_CHECKING:
     from ..evaluation.run import Answerers
@@ -81,6 +82,8 @@ def asker(
     """
     from ..evaluation.adapters import BASE_NAME
 
+    where = str(Path(base).expanduser().absolute()) if is_here(base) else base
+
     def ask(adapters: Mapping[str, Path], cache: Path) -> None:
         named = tuple((name, str(path.absolute())) for name, path in adapters.items())
         plain: dict[str, Any] = {
@@ -92,7 +95,7 @@ def asker(
             plain["driftcheck"] = str(Path(config.driftcheck).absolute())
         written = config.model_copy(update=plain).model_dump_json()
         pieces = [
-            Piece(written, base, world, world_seed, named, prompts, str(cache.absolute()), model)
+            Piece(written, where, world, world_seed, named, prompts, str(cache.absolute()), model)
             for model in (BASE_NAME, *adapters)
         ]
         with workers_of(count, scheduler) as executors:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .console import finish, note, print_table, progress_bars, say, shell, warn
+from .voice import words_without
 
 if TYPE_CHECKING:
     from ..methods import MethodSweep
@@ -57,7 +58,7 @@ def search(
     checked = load_yaml_config(SearchConfig, config, overrides=given, flags=called)
     most = trials or checked.search.trials
     if dry_run:
-        _show_space(checked, most, [*("sst-merge", "search", config, "--trials", most), *("--out", checked.out)])
+        _show_space(checked, most)
         return
     from ..executors import workers_of
     from ..search.run import run_search
@@ -140,7 +141,7 @@ def _row(trial: "Trial", results: "Results") -> list[str]:
     return [number, trial.point.label, trial.point.settings, *rates]
 
 
-def _show_space(config: "SearchConfig", most: int, words: list[object]) -> None:
+def _show_space(config: "SearchConfig", most: int) -> None:
     """What would be tried; whether it can be made of what is given is seen when it is."""
     from ..search.run import asked_sweeps, space_of
 
@@ -165,4 +166,4 @@ def _show_space(config: "SearchConfig", most: int, words: list[object]) -> None:
         "warm_start": warm,
         "trials": most,
     }
-    finish(record, then=shell(*words))
+    finish(record, then=shell(*words_without("--dry-run")))

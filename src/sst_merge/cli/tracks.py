@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 from pydantic import BaseModel
 
+from .. import processes
 from ..tracking import TRACKERS, check_tracker, open_tracker, tracking
 
 __all__ = ["tracked", "with_track"]
@@ -34,7 +35,7 @@ def _keep(context: click.Context, _option: click.Parameter, name: str | None) ->
 
 
 def tracked(config: BaseModel, output: Path) -> AbstractContextManager[None]:
-    """The block in which a command's figures are sent, where ``--track`` asks for it.
+    """The block in which a command's figures are sent, where ``--track`` asks for it; of a launcher's, by the first.
 
     Args:
         config: of the command; it is kept with the run.
@@ -45,7 +46,7 @@ def tracked(config: BaseModel, output: Path) -> AbstractContextManager[None]:
     """
     context = click.get_current_context(silent=True)
     name = None if context is None else context.meta.get(_KEY)
-    if context is None or name is None:
+    if context is None or name is None or not processes.speaks():
         return nullcontext()
     settings = config.model_dump(mode="json")
     return tracking(open_tracker(name, f"{context.command.name} {output.name}", settings))

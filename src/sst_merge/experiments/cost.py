@@ -1,13 +1,12 @@
 """What a merge costs: time of preparation and of the layers, and peak memory, each in a process of its own."""
 
 import multiprocessing
-import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from ..errors import MergeError
+from ..machine import peak_memory
 from ..methods import MethodSweep
 from .setups import setup_of
 from .updates_by_knob import swept_updates
@@ -55,27 +54,15 @@ def _in_child(parameters: dict[str, Any], sender: Any) -> None:
     torch.set_num_threads(1)
     swept = MethodSweep("", **{**parameters["swept"], "values": tuple(parameters["swept"]["values"])})
     setup = setup_of(parameters["problem"])
-    before = _peak_mib()
+    before = peak_memory()
     started = time.perf_counter()
     path = swept_updates(setup.problem, swept)
     path(swept.middle)
     first = time.perf_counter() - started
-    peak = _peak_mib()
+    peak = peak_memory()
     started = time.perf_counter()
     path(swept.values[-1])
-    figures = {"seconds": first, "more_seconds": time.perf_counter() - started, "peak_mib": round(peak - before, 1)}
+    figures = {"seconds": first, "more_seconds": time.perf_counter() - started}
+    figures["peak_mib"] = round((peak - before) / 2**20, 1)
     sender.send(figures | {"processor_seconds": time.process_time()})
     sender.close()
-
-
-def _peak_mib() -> float:
-    """Largest resident size of this process so far."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        # The kernel's ru_maxrss starts at the parent's size; this one starts anew with the program.
-        line = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) / 2**10
-    import resource
-
-    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return largest / 2**20 if sys.platform == "darwin" else largest / 2**10

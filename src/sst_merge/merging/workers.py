@@ -7,7 +7,6 @@ modules' tensors from the files itself; here at most two finished modules a proc
 
 import io
 import multiprocessing
-import os
 import pickle
 import signal
 import threading
@@ -17,13 +16,13 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from itertools import islice
-from multiprocessing.connection import wait as wait_for
 from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
 
 from ..errors import MergeError
+from ..executors import end_with_parent
 from ..lora_utils import LoraFactors, ModuleKind
 from ..machine import free_memory, usable_cores
 from ..methods import MergeMethod, get_method
@@ -211,17 +210,9 @@ _given: list[MergePlan] = []  # of the process that merges, one
 def _start(packed: bytes) -> None:
     """In a new process: one thread, no end by the keyboard's interrupt, which the parent handles, but by its end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     _given.append(pickle.loads(packed))
-
-
-def _end_with_parent() -> None:
-    """A process whose parent was killed would wait for work forever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait_for([parent.sentinel])
-        os._exit(1)
 
 
 def _merge(index: int) -> _Sent:

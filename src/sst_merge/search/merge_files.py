@@ -48,12 +48,11 @@ def point_merge(merge: Mapping[str, Any], point: Point, output: Path) -> dict[st
     for adapter in adapters:
         if adapter.get("role") == "safety" and point.safety_weight != 1.0:
             adapter["weight"] = point.safety_weight * adapter.get("weight", 1.0)
-    rank = {} if point.rank is None else {"rank": point.rank}
     return {
         **merge,
         "adapters": adapters,
         "merge": {"method": point.method, **point.options},
-        "output": {**merge.get("output", {}), **rank, "path": str(output.absolute())},
+        "output": {**merge.get("output", {}), "rank": point.rank, "path": str(output.absolute())},
     }
 
 

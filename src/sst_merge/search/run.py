@@ -147,7 +147,7 @@ def run_search(
     space = space_of(config, {label: possible[label] for label in possible})
     said = config.model_dump(mode="json", include={"world", "skills", "adapter_seed", "prompts", "calibration"})
     said |= {"search": config.search.model_dump(mode="json", exclude={"trials"}), "forms": list(possible)}
-    said |= {"depends": dict(ground.depends)}
+    said |= {**ground.parameters, "depends": dict(ground.depends)}
     study = Study(
         config.out,
         space,
@@ -159,7 +159,9 @@ def run_search(
     new, out_of_time = 0, False
     while batch := study.propose(most, config.search.at_once):
         warm = batch[0].number < study.warm
-        size = max(config.workers, config.search.at_once) if seconds is not None and warm else len(batch)
+        # Between two pieces of the warm start time is looked at.
+        timed = seconds is not None and warm
+        size = max(1, config.search.at_once, len(workers.pools(len(batch)))) if timed else len(batch)
         for some in [batch[start : start + size] for start in range(0, len(batch), size)]:
             if seconds is not None and time.monotonic() - began > seconds:
                 out_of_time = True

@@ -19,6 +19,7 @@ from ..merging.plan import MergePlan, plan_merge
 from ..merging.settings import DEFAULT_SETTINGS, MergeSettings
 from ..methods import MergeProblem, Prepared
 from ..sst import SSTMerge, SSTOptions
+from ..sst.options import DEFAULT_BUDGET
 from ..sst.region import merged_cores
 from ..worlds.updates import Update, core_update
 from .point import Point
@@ -117,8 +118,7 @@ def _sst_cores(merge: SSTMerge, options: SSTOptions) -> Mapping[str, Tensor]:
     if options.refine == "teachers":
         return merge.taught(merged_cores(merge.utility, change), 1.0 / mu if mu else 1.0).cores
     if options.refine:
-        assert options.budget is not None
-        change = merge.refined(change, options.budget)
+        change = merge.refined(change, options.budget or DEFAULT_BUDGET)
     return merged_cores(merge.utility, change)
 
 

@@ -183,7 +183,8 @@ class Space:
             elif of.low != of.high:
                 default = _default(method, name)
                 default = default if isinstance(default, int | float) else of.low
-                found[f"{label}: {name}"] = min(max(default, of.low), of.high)  # a range may be the user's
+                value = min(max(default, of.low), of.high)  # a range may be the user's
+                found[f"{label}: {name}"] = int(value) if of.whole else value
         if len(self.ranks) > 1:
             found[_RANK] = _EXACT if self.ranks[0] is None else str(self.ranks[0])
         return found
@@ -247,8 +248,7 @@ def search_space(
 
 def _form(sweep: MethodSweep, asked: Mapping[str, Range | Choices]) -> Form:
     method = available_methods()[sweep.method]
-    info = method.options.model_fields.get(sweep.knob)
-    whole = info is not None and int in _kinds(info.annotation) and all(float(v).is_integer() for v in sweep.values)
+    whole = _whole(method, sweep.knob) and all(float(v).is_integer() for v in sweep.values)
     knob = Range(min(sweep.values), max(sweep.values), whole)
     if sweep.knob in asked:
         chosen = asked[sweep.knob]
@@ -264,7 +264,7 @@ def _form(sweep: MethodSweep, asked: Mapping[str, Range | Choices]) -> Form:
     for name, of in asked.items():
         if name != sweep.knob:
             _check(method, sweep, name, of)
-            free[name] = of
+            free[name] = replace(of, whole=_whole(method, name)) if isinstance(of, Range) else of
     return Form(sweep, knob, free)
 
 
@@ -293,6 +293,13 @@ def _declared(method: MergeMethod, sweep: MethodSweep) -> list[tuple[str, Range 
 def _default(method: MergeMethod, name: str) -> Any:
     found = method.options.model_fields.get(name)
     return None if found is None else found.get_default(call_default_factory=True)
+
+
+def _whole(method: MergeMethod, name: str) -> bool:
+    """Whether an option takes whole numbers alone."""
+    info = method.options.model_fields.get(name)
+    kinds = () if info is None else _kinds(info.annotation)
+    return int in kinds and float not in kinds
 
 
 def _words(info: FieldInfo) -> tuple[Any, ...]:

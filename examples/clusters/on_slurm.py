@@ -1,7 +1,7 @@
 """Workers on SLURM for ``sst-merge ... --scheduler scheduler.json``; change what your cluster calls otherwise.
 
 pip install dask-jobqueue
-python slurm.py &                      # on a login node; ends the jobs when it is ended
+python on_slurm.py &                   # on a login node; ends the jobs when it is ended
 sst-merge search search.yaml --scheduler scheduler.json
 """
 

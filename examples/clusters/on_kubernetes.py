@@ -1,7 +1,7 @@
 """Workers on Kubernetes for ``sst-merge ... --scheduler ADDRESS``; change image, claims and sizes to your cluster's.
 
     pip install dask-kubernetes            # and install its operator into the cluster, as its page says
-    python kubernetes.py                   # prints the address; the cluster stays until it is deleted
+    python on_kubernetes.py                # prints the address; the cluster stays until it is deleted
 
 The image holds the same version of sst-merge as the machine that calls it; ``/shared`` is a volume with base, adapters
 and prompts, mounted at the same path there.
