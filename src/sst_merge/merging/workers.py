@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from multiprocessing.connection import wait as wait_for
@@ -115,18 +116,21 @@ def merged_by_workers(plan: MergePlan, workers: int, *, progress: Progress | Non
     names = [module.name for module in plan.modules]
     try:
         packed = _packed(plan)
-        pool = ProcessPoolExecutor(workers, mp_context=_context(), initializer=_start, initargs=(packed,))
-    except (OSError, ImportError, TypeError, AttributeError, pickle.PicklingError) as error:
+    except (TypeError, AttributeError, pickle.PicklingError) as error:
         raise MergeError(
-            f"{workers} worker processes cannot be started here ({error}); merge in one: workers=1 (--workers 1)"
+            f"the plan of this merge by {plan.method.name!r} cannot be sent to worker processes ({error}); merge in "
+            f"one: workers=1 (--workers 1)"
         ) from error
+    with _starting(workers):
+        pool = ProcessPoolExecutor(workers, mp_context=_context(), initializer=_start, initargs=(packed,))
     waiting: deque[Future[_Sent]] = deque()
     left = iter(range(len(names)))
     done = 0
     try:
         while done < len(names):
             for index in islice(left, _AHEAD * workers - len(waiting)):
-                waiting.append(pool.submit(_merge, index))
+                with _starting(workers):  # one of the first calls starts each process
+                    waiting.append(pool.submit(_merge, index))
             merged = waiting.popleft().result().received()
             yield merged
             done += 1
@@ -140,6 +144,21 @@ def merged_by_workers(plan: MergePlan, workers: int, *, progress: Progress | Non
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _starting(workers: int) -> Iterator[None]:
+    """Say what a system without room or rights for processes refuses.
+
+    Raises:
+        MergeError: it refused.
+    """
+    try:
+        yield
+    except (OSError, ImportError, NotImplementedError) as error:
+        raise MergeError(
+            f"{workers} worker processes cannot be started here ({error}); merge in one: workers=1 (--workers 1)"
+        ) from error
 
 
 @dataclass(frozen=True)
