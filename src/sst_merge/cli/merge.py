@@ -85,8 +85,8 @@ def merge(
         )
     from ..data_loader import resolve_device, torch_type
     from ..machine import free_memory
-    from ..merging import merge_to_folder, number_of_workers
-    from ..merging.workers import require_module_memory
+    from ..merging import merge_to_folder
+    from ..merging.workers import require_module_memory, workers_and_why
     from .inputs import builtin_note, load_adapters, load_inputs, own_tokenizer, unused_revision
 
     if checked.merge.method is None:
@@ -107,9 +107,9 @@ def merge(
         ),
     )
     dtype = torch_type(checked.output.dtype) if checked.output.dtype else None
-    workers = number_of_workers(plan, checked.workers)
-    if isinstance(checked.workers, int) and workers < checked.workers:
-        note(f"workers  {workers}, not {checked.workers}: {_why_fewer(plan)}")
+    workers, why = workers_and_why(plan, checked.workers)
+    if why is not None:
+        note(f"workers  {workers}, not {checked.workers}: {why}")
     with progress_bars() as progress:
         found = plan.read_values(progress=progress, threads=workers)
     if dry_run:
@@ -176,15 +176,6 @@ def _why_method(config: MergeConfig) -> str:
     else:
         why = "there is no base (--base) to measure on, so safety is simply added; with one the method is sst"
     return f"method   {config.method}: {why} (--method takes another)"
-
-
-def _why_fewer(plan: "MergePlan") -> str:
-    """Why a merge takes fewer processes than were asked for."""
-    if plan.method.prepare is not None:
-        return f"method {plan.method.name} looks at the whole merge before it merges modules"
-    if str(plan.settings.device) != "cpu":
-        return f"one process fills {plan.settings.device}"
-    return f"there {'is' if len(plan.modules) == 1 else 'are'} {counted(len(plan.modules), 'module')}"
 
 
 def _record(
