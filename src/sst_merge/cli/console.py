@@ -114,7 +114,7 @@ def print_tables(tables: "Sequence[Table]", *, intervals: str | None = None) -> 
         return
     from rich.console import Console
 
-    from ..narrow import print_fitted
+    from ..fitted_tables import print_fitted
 
     # Where the output is not a terminal, lines must not break at 80 columns unless somebody asks for it.
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDE

@@ -225,7 +225,7 @@ def _print(run: "EvaluationRun", *, compared: bool) -> None:
 
     Comparisons are many and are in the report; they are printed too where a reference was asked for.
     """
-    from ..narrow import best_marked
+    from ..fitted_tables import best_marked
     from ..reporting.evaluation_tables import comparison_table, figure_cell, main_scores, tax_table
     from ..reporting.tables import cell_text
 
