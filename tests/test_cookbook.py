@@ -76,6 +76,13 @@ def runs_here(lines: str) -> bool:
     return find_spec("gguf") is not None or not re.search(r"--to (gguf|ollama)", lines)
 
 
+def test_every_block_can_run_here() -> None:
+    blocks = list(_BLOCKS.finditer(PAGE.read_text(encoding="utf-8")))
+    left = [block["lines"].splitlines()[0] for block in blocks if not runs_here(block["lines"])]
+    if left:
+        pytest.skip(f"gguf is not installed (extra gguf), so these blocks are not run: {'; '.join(left)}")
+
+
 @pytest.mark.slow(6)
 def test_every_command_prints_what_the_page_says(
     hub: Any, build: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
