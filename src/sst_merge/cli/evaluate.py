@@ -9,7 +9,7 @@ import click
 
 from ..errors import ConfigError
 from ..evaluation.config import EvaluationConfig, NamedFolder
-from .console import finish, print_table, progress_bars, say, shell, warn
+from .console import finish, near, print_table, progress_bars, say, shell, warn
 from .flags import read_config, with_flags
 from .sections import SectionedCommand
 from .together import Faults
@@ -138,11 +138,10 @@ def evaluate(
         )
         _track(run)
     _print(run, compared=checked.reference is not None)
-    say(checked.out)
+    out = Path(near(checked.out))
+    say(out)
     result = json.loads(run.summary.to_json()) | {"out": str(checked.out)}
-    finish(
-        result, then=f"open {shell(checked.out / 'index.html')}; every answer is in {shell(checked.out / 'records')}"
-    )
+    finish(result, then=f"open {shell(out / 'index.html')}; every answer is in {shell(out / 'records')}")
 
 
 def _adapter(adapter: NamedFolder, lab: "LabNames | None") -> tuple[str | None, Path]:

@@ -9,7 +9,7 @@ import click
 from ..errors import ConfigError, OptionError, OutputExistsError, UnknownMethodError
 from ..merging.config import MergeConfig
 from ..texts import counted
-from .console import finish, note, progress_bars, say, say_lines, shell, warn
+from .console import finish, near, note, progress_bars, say, say_lines, shell, warn
 from .estimates import memory_option, planned_memory, say_data_costs, tokens_a_sample
 from .flags import config_from_flags, with_flags
 from .sections import SectionedCommand
@@ -124,7 +124,7 @@ def merge(
             costs = say_data_costs(checked, plan, base_index, tokenizer, memory=planned_bytes)
         elif plan.settings.device == "cpu" and (there := planned_bytes or free_memory()) is not None:
             require_module_memory(plan, workers, there)
-        say(f"nothing written; without --dry-run the result goes to {checked.output.path}")
+        say(f"nothing written; without --dry-run the result goes to {near(checked.output.path)}")
         finish(_record(plan, checked, found, rows, dtype) | costs, then=shell(*words_without("--dry-run")))
         return
     modules = [module.name for module in plan.modules]
@@ -151,14 +151,14 @@ def merge(
         f"{counted(len(report.modules), 'module')}, rank "
         f"{report.output['rank']}, {report.output['dtype']}"
     )
-    say(checked.output.path)
-    base = checked.base_model or report.base_model or "BASE"
+    output, base = near(checked.output.path), near(checked.base_model or report.base_model or "BASE")
+    say(output)
     finish(
         {"output": str(checked.output.path), "base_model": report.base_model, "method": report.method}
         | {"options": report.to_dict()["options"], "modules": len(report.modules), "rank": report.output["rank"]}
         | {"dtype": report.output["dtype"], "warnings": list(report.warnings), "files": dict(report.output["files"])},
         then=shell(
-            *("sst-merge", "evaluate", "--base", base, "--adapter", checked.output.path),
+            *("sst-merge", "evaluate", "--base", base, "--adapter", output),
             *("--suite", "safety", "--samples", 100, "--out", Path("results") / checked.output.path.name),
         ),
     )
