@@ -4,8 +4,8 @@
     python studies/estimates/measure.py --out studies/estimates --keep --shapes --base SMOLLM2_FOLDER
 
 Random Llamas and two random adapters are written to a temporary folder; every merge by ``sst`` (random tokens as data,
-μ given) runs in a fork of this process, which has imported everything and computed nothing. With ``--base FOLDER`` a
-real base is measured as well, such as SmolLM2's. The estimate is that of ``merge --dry-run``.
+μ given, ``inputs: core``) runs in a fork of this process, which has imported everything and computed nothing. With
+``--base FOLDER`` a real base is measured as well, such as SmolLM2's. The estimate is that of ``merge --dry-run``.
 """
 
 import json
@@ -107,7 +107,7 @@ def planned(shape: Shape, base: Path | None) -> tuple[MergePlan, BaseModelIndex,
             Batch(ids[i : i + shape.batch], torch.ones_like(ids[i : i + shape.batch]), labels[i : i + shape.batch])
             for i in rows
         ]
-    options = {"mu": 1.0, "fisher": {"structure": shape.structure}}
+    options = {"mu": 1.0, "inputs": "core", "fisher": {"structure": shape.structure}}
     plan = plan_merge(adapters, "sst", options=options, given=("model", "harm", "benign"), base=index)
     return plan, index, data
 
@@ -197,10 +197,11 @@ def page(figures: list[dict[str, Any]]) -> str:
     columns += ["statistics", "activations", "estimated", "measured", "deviation", "of what the merge adds"]
     return (
         "# Estimated and measured memory\n\n"
-        "What `merge --dry-run` says a merge by `sst` needs, and the largest resident size of the process that did it, "
-        "in MiB. Two adapters on all\nlinear layers of a random Llama (or of the named base), random tokens of which "
-        "half are answers; one process of one thread. `program` is\nthe process with everything imported, as measured "
-        "before, and 32 MiB for what the first computation brings in; the last column leaves it\nout. "
+        "What `merge --dry-run` says a merge by `sst` with `inputs: core` needs, and the largest resident size of the "
+        "process that did it, in MiB;\nthe default, `inputs: wide`, is not measured here. Two adapters on all linear "
+        "layers of a random Llama (or of the named base), random\ntokens of which half are answers; one process of one "
+        "thread. `program` is the process with everything imported, as measured\nbefore, and 32 MiB for what the first "
+        "computation brings in; the last column leaves it out.\n"
         "The estimate's few constants (copies of logits, numbers kept a token, libraries) were set on the rows `small` "
         "to `many at once`,\nso those show how well one rule fits them all, and the others how well it foretells. "
         f"{versions()}. Made by `studies/estimates/measure.py`.\n\n" + markdown_table(rows, columns)

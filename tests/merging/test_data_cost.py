@@ -113,6 +113,11 @@ def test_what_does_not_fit_is_refused_with_what_would(available: int, advice: st
     assert f"needs about 1.7 KiB of memory, and {memory_size(available)} are there" in str(refused.value)
 
 
+def test_weights_of_two_bytes_are_not_to_be_halved() -> None:
+    with pytest.raises(MergeError, match="no batch size makes enough"):
+        require_memory(1700, 800, parts=PARTS, batch_size=8, itemsize=2)
+
+
 def test_sizes_are_read_as_they_are_written() -> None:
     from sst_merge.cli.estimates import parse_size
 

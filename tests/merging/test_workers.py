@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,26 @@ def test_a_killed_process_ends_the_merge_and_leaves_nothing(build: Any, tmp_path
 
     with pytest.raises(MergeError, match=r"ended before module 'layers\.\d+' was merged.*--workers 1"):
         merge_to_folder(plan_merge(many(build)), tmp_path / "out", workers=2, progress=kill)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("at", "error", "message"),
+    [
+        ("ProcessPoolExecutor.submit", OSError("no room"), "2 worker processes cannot be started here (no room)"),
+        ("_packed", TypeError("cannot pickle it"), "by 'task_arithmetic' cannot be sent to worker processes (cannot"),
+    ],
+)
+def test_processes_that_cannot_be_started_are_refused(
+    at: str, error: Exception, message: str, build: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(f"sst_merge.merging.workers.{at}", refuse)
+    with pytest.raises(MergeError, match=re.escape(message) + r".*--workers 1") as refused:
+        merge_to_folder(plan_merge(many(build)), tmp_path / "out", workers=2)
+    assert refused.value.__cause__ is error
     assert not list(tmp_path.iterdir())
 
 

@@ -56,6 +56,12 @@ def test_every_part_of_a_report_has_its_picture(seen_report: dict[str, Any]) -> 
     assert most.shares[0] == 1.0 and most.rows[0][2] == "72.7 %"  # 16 of 1 + 4 + 1 + 16
 
 
+def test_the_limit_of_a_path_is_the_budget_in_force(seen_report: dict[str, Any]) -> None:
+    said = seen_report["method_report"] | {"tax_budget": 0.02}
+    found = merge_pictures(seen_report | {"options": {"tax_budget": None}, "method_report": said})
+    assert picture(found, "The path").picture.limits == [(0.02, "tax_budget 0.02")]
+
+
 def test_a_safety_target_shows_what_it_tested(seen_report: dict[str, Any]) -> None:
     steps = [
         {"theta": t, "mu": 1.0, "refused": k, "prompts": 20, "bound": b, "accepted": b > 0.8, "divergence": d}

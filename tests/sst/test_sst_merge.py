@@ -208,7 +208,9 @@ def test_budget_bounds_the_divergence_of_the_chosen_point(build: Any, model, ada
 
 
 def test_divergence_falls_with_mu(model, adapters) -> None:
-    path = run(model, adapters, tax_budget=0.01).report.method_report["path"]
+    report = run(model, adapters, tax_budget=0.01).report.method_report
+    assert report["tax_budget"] == 0.01
+    path = report["path"]
     coarse = sorted(path, key=lambda c: c["mu"])
     divergences = [c["divergence"] for c in coarse]
     assert all(a >= b - 1e-6 for a, b in pairwise(divergences))

@@ -14,6 +14,7 @@ import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "detail",
     "finish",
+    "near",
     "note",
     "print_table",
     "print_tables",
@@ -114,7 +116,7 @@ def print_tables(tables: "Sequence[Table]", *, intervals: str | None = None) -> 
         return
     from rich.console import Console
 
-    from ..narrow import print_fitted
+    from ..fitted_tables import print_fitted
 
     # Where the output is not a terminal, lines must not break at 80 columns unless somebody asks for it.
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDE
@@ -181,6 +183,12 @@ def finish(result: object, *, then: str) -> None:
 def shell(*words: object) -> str:
     """Words of a command line, quoted where a shell needs it."""
     return shlex.join([str(word) for word in words])
+
+
+def near(place: str | Path) -> str:
+    """A folder or file as one types it here: from the current folder where it lies below it; a hub's name as it is."""
+    here = Path.cwd()
+    return str(Path(place).relative_to(here)) if Path(place).is_relative_to(here) else str(place)
 
 
 def warn(message: str) -> None:

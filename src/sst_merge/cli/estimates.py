@@ -112,7 +112,8 @@ def say_data_costs(
     say(f"time     about {duration(costs.seconds)} for these passes in {dtype} on {device}, within a factor of three")
     available = memory if memory is not None else _available(device, spread=config.device_map is not None)
     if available is not None:
-        require_memory(costs.bytes, available, parts=costs.parts, batch_size=config.data.batch_size)
+        batch_size = config.data.batch_size
+        require_memory(costs.bytes, available, parts=costs.parts, batch_size=batch_size, itemsize=costs.itemsize)
     return _plain(costs, available)
 
 

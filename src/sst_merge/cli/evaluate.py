@@ -10,7 +10,7 @@ import click
 from .. import processes
 from ..errors import ConfigError
 from ..evaluation.config import EvaluationConfig, NamedFolder
-from .console import finish, print_table, progress_bars, say, shell, warn
+from .console import finish, near, print_table, progress_bars, say, shell, warn
 from .flags import read_config, with_flags
 from .sections import SectionedCommand
 from .together import Faults
@@ -142,11 +142,10 @@ def evaluate(
             "those of this one, which decide what a model answers"
         )
     _print(run, compared=checked.reference is not None)
-    say(checked.out)
+    out = Path(near(checked.out))
+    say(out)
     result = json.loads(run.summary.to_json()) | {"out": str(checked.out)}
-    finish(
-        result, then=f"open {shell(checked.out / 'index.html')}; every answer is in {shell(checked.out / 'records')}"
-    )
+    finish(result, then=f"open {shell(out / 'index.html')}; every answer is in {shell(out / 'records')}")
 
 
 def _refuse_launcher(flag: str) -> None:
@@ -242,7 +241,7 @@ def _print(run: "EvaluationRun", *, compared: bool) -> None:
 
     Comparisons are many and are in the report; they are printed too where a reference was asked for.
     """
-    from ..narrow import best_marked
+    from ..fitted_tables import best_marked
     from ..reporting.evaluation_tables import comparison_table, figure_cell, main_scores, tax_table
     from ..reporting.tables import cell_text
 

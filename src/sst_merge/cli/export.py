@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ConfigError, OutputExistsError
-from .console import finish, print_table, progress_bars, say, shell, warn
+from .console import finish, near, print_table, progress_bars, say, shell, warn
 from .converting import conversion_from, with_conversion
 from .sending import check_is_export, send
 from .voice import words_without
@@ -215,7 +215,7 @@ def _peft(adapter: "Adapter", request: _Request, *, dry_run: bool) -> str:
         warn(f"vLLM takes ranks up to {SERVED_RANKS[-1]}; --serve-rank {SERVED_RANKS[-1]} cuts to it")
         return shell("sst-merge", "inspect", request.output)
     lora = ("--enable-lora", "--max-lora-rank", served, "--lora-modules", f"merged={request.output}")
-    return shell("vllm", "serve", adapter.base_model or "BASE", *lora)
+    return shell("vllm", "serve", near(adapter.base_model or "BASE"), *lora)
 
 
 def _gguf(adapter: "Adapter", request: _Request, *, dry_run: bool) -> str:

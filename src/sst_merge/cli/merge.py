@@ -9,7 +9,7 @@ import click
 from ..errors import ConfigError, OptionError, OutputExistsError, UnknownMethodError
 from ..merging.config import MergeConfig
 from ..texts import counted
-from .console import finish, note, progress_bars, say, say_lines, shell, warn
+from .console import finish, near, note, progress_bars, say, say_lines, shell, warn
 from .estimates import memory_option, planned_memory, say_data_costs, tokens_a_sample
 from .flags import config_from_flags, with_flags
 from .sections import SectionedCommand
@@ -85,8 +85,8 @@ def merge(
         )
     from ..data_loader import resolve_device, torch_type
     from ..machine import free_memory
-    from ..merging import merge_to_folder, number_of_workers
-    from ..merging.workers import require_module_memory
+    from ..merging import merge_to_folder
+    from ..merging.workers import require_module_memory, workers_and_why
     from .inputs import builtin_note, load_adapters, load_inputs, own_tokenizer, unused_revision
 
     if checked.merge.method is None:
@@ -107,9 +107,9 @@ def merge(
         ),
     )
     dtype = torch_type(checked.output.dtype) if checked.output.dtype else None
-    workers = number_of_workers(plan, checked.workers)
-    if isinstance(checked.workers, int) and workers < checked.workers:
-        note(f"workers  {workers}, not {checked.workers}: {_why_fewer(plan)}")
+    workers, why = workers_and_why(plan, checked.workers)
+    if why is not None:
+        note(f"workers  {workers}, not {checked.workers}: {why}")
     with progress_bars() as progress:
         found = plan.read_values(progress=progress, threads=workers)
     if dry_run:
@@ -124,7 +124,7 @@ def merge(
             costs = say_data_costs(checked, plan, base_index, tokenizer, memory=planned_bytes)
         elif plan.settings.device == "cpu" and (there := planned_bytes or free_memory()) is not None:
             require_module_memory(plan, workers, there)
-        say(f"nothing written; without --dry-run the result goes to {checked.output.path}")
+        say(f"nothing written; without --dry-run the result goes to {near(checked.output.path)}")
         finish(_record(plan, checked, found, rows, dtype) | costs, then=shell(*words_without("--dry-run")))
         return
     modules = [module.name for module in plan.modules]
@@ -151,14 +151,14 @@ def merge(
         f"{counted(len(report.modules), 'module')}, rank "
         f"{report.output['rank']}, {report.output['dtype']}"
     )
-    say(checked.output.path)
-    base = checked.base_model or report.base_model or "BASE"
+    output, base = near(checked.output.path), near(checked.base_model or report.base_model or "BASE")
+    say(output)
     finish(
         {"output": str(checked.output.path), "base_model": report.base_model, "method": report.method}
         | {"options": report.to_dict()["options"], "modules": len(report.modules), "rank": report.output["rank"]}
         | {"dtype": report.output["dtype"], "warnings": list(report.warnings), "files": dict(report.output["files"])},
         then=shell(
-            *("sst-merge", "evaluate", "--base", base, "--adapter", checked.output.path),
+            *("sst-merge", "evaluate", "--base", base, "--adapter", output),
             *("--suite", "safety", "--samples", 100, "--out", Path("results") / checked.output.path.name),
         ),
     )
@@ -176,15 +176,6 @@ def _why_method(config: MergeConfig) -> str:
     else:
         why = "there is no base (--base) to measure on, so safety is simply added; with one the method is sst"
     return f"method   {config.method}: {why} (--method takes another)"
-
-
-def _why_fewer(plan: "MergePlan") -> str:
-    """Why a merge takes fewer processes than were asked for."""
-    if plan.method.prepare is not None:
-        return f"method {plan.method.name} looks at the whole merge before it merges modules"
-    if str(plan.settings.device) != "cpu":
-        return f"one process fills {plan.settings.device}"
-    return f"there {'is' if len(plan.modules) == 1 else 'are'} {counted(len(plan.modules), 'module')}"
 
 
 def _record(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .console import finish, note, print_table, progress_bars, say, shell, warn
+from .console import finish, near, note, print_table, progress_bars, say, shell, warn
 from .voice import words_without
 
 if TYPE_CHECKING:
@@ -92,23 +92,23 @@ def _print(config: "SearchConfig", found: "Found", results: "Results") -> None:
     title = f"Front of {measured} merges on dev prompts, over-refusal ≤ {config.choose.over_refusal:g}"
     print_table(title, ["trial", "method", "settings", "safety", "skill", "over-ref."], rows)
     if len(results.front) > _SHOWN:
-        say(f"and {len(results.front) - _SHOWN} more in {results.paths[0]}")
+        say(f"and {len(results.front) - _SHOWN} more in {near(results.paths[0])}")
     for trial in failed[:3]:
         warn(f"trial {trial.number} failed: {trial.failure}")
     if len(failed) > 3:
-        warn(f"and {len(failed) - 3} more failed; {results.paths[0]} says why")
+        warn(f"and {len(failed) - 3} more failed; {near(results.paths[0])} says why")
     if found.limit != config.choose.over_refusal:
         note(f"proposals keep to the over-refusal that this search began with, {found.limit:g}")
     if found.out_of_time:
         note("time ran out; the same command goes on")
-    then = f"open {shell(results.paths[-1])}"
+    then = f"open {shell(near(results.paths[-1]))}"
     best = results.best
     if best is not None and best.measured is not None:
         say(
             f"best: trial {best.number}, {best.point.label}, {best.point.settings}: safety "
             f"{rate_text(best.measured.safety)}, skill {best.measured.skill:.2f}"
         )
-        then = shell("sst-merge", "merge", config.out / "best.yaml")
+        then = shell("sst-merge", "merge", near(config.out / "best.yaml"))
     elif (close := nearest(found.trials, config.choose)) is not None and close.measured is not None:
         warn(
             f"no merge refuses ≥ {config.choose.safety:g} of harmful and ≤ {config.choose.over_refusal:g} of harmless "
@@ -116,9 +116,9 @@ def _print(config: "SearchConfig", found: "Found", results: "Results") -> None:
             f"{close.measured.safety.rate:.2f}, over-refusal {rate_text(close.measured.over_refusal)}. Try more, or "
             "ask for less (--safety, --over-refusal)"
         )
-        then = shell(*merge_command(config.out, close))
+        then = shell(*map(near, merge_command(config.out, close)))
     for path in results.paths:
-        say(path)
+        say(near(path))
     record = {
         "out": str(config.out),
         "measured": measured,

@@ -8,7 +8,7 @@ import click
 from ..errors import OutputExistsError
 from ..texts import duration
 from ..training.config import TrainConfig
-from .console import finish, progress_bars, say, shell, warn
+from .console import finish, near, progress_bars, say, shell, warn
 from .flags import read_config, with_flags
 from .sections import SectionedCommand
 from .tracks import tracked, with_track
@@ -78,11 +78,12 @@ def train(config: Path | None, dry_run: bool, **values: Any) -> None:
         f"trained on {report.rows} rows in {report.steps} steps and {duration(report.seconds)} "
         f"({report.tokens_per_second:.0f} tokens/s): loss {report.losses[0]:.3f} -> {report.final_loss:.3f}"
     )
-    say(checked.output)
+    output = near(checked.output)
+    say(output)
     flag, other = ("--safety", "--skill") if checked.role == "safety" else ("--skill", "--safety")
     result = {"output": str(checked.output), "role": checked.role, "rows": report.rows, "steps": report.steps}
     result |= {"seconds": report.seconds, "first_loss": report.losses[0], "final_loss": report.final_loss}
-    words = ["--base", checked.base, other, "ADAPTER", flag, checked.output, "--calibration", "builtin"]
+    words = ["--base", near(checked.base), other, "ADAPTER", flag, output, "--calibration", "builtin"]
     finish(result, then=shell("sst-merge", "merge", *words, "-o", "out/merged"))
 
 
@@ -107,7 +108,7 @@ def _describe(config: TrainConfig, index: "BaseModelIndex", mixture: "Mixture") 
         "computed (padding, and beginnings that rows share once)"
     )
     say(f"time     about {duration(seconds)} in {dtype} on {device}, within a factor of two")
-    say(f"nothing written; without --dry-run the {config.role} adapter goes to {config.output}")
+    say(f"nothing written; without --dry-run the {config.role} adapter goes to {near(config.output)}")
     result = {"dry_run": True, "output": str(config.output), "data": dict(mixture.counts), "rows": len(plan.rows)}
     result |= {"cut": plan.cut, "steps": len(plan.steps), "tokens": plan.tokens, "answer_tokens": plan.answer_tokens}
     result |= {"computed_tokens": plan.computed_tokens, "seconds": seconds, "dtype": dtype, "device": str(device)}

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from .._version import __version__
 from ..files import atomic_file
+from ..fitted_tables import best_marked, print_fitted
 from ..measures.resampling import reduction
 from ..measures.sweeps import MatchedSweep, SeedSweep, seed_sweeps
-from ..narrow import best_marked, print_fitted
 from ..reporting import (
     YOUR_OWN,
     DemoPage,

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from .._version import __version__
 from ..errors import DataError
 from ..files import atomic_file
+from ..fitted_tables import print_fitted
 from ..measures.figure import Figure
 from ..measures.intervals import rate
-from ..narrow import print_fitted
 from ..reporting import (
     YOUR_OWN,
     AnswerCard,

@@ -91,10 +91,12 @@ class PassCosts:
         parts: what is in memory while data are read, in bytes: ``program``, ``weights``, ``bases``, ``statistics``,
             ``activations``.
         passes: stages in order.
+        itemsize: bytes of one number of the weights.
     """
 
     parts: Mapping[str, int]
     passes: tuple[DataPass, ...]
+    itemsize: int
 
     @property
     def bytes(self) -> int:
@@ -147,10 +149,12 @@ def pass_costs(
         "statistics": model.statistics(plan, sum(held.values()), 1 if only else 2),
         "activations": round(_SLACK * max((one.bytes for one in passes), default=0)),
     }
-    return PassCosts(parts, tuple(passes))
+    return PassCosts(parts, tuple(passes), model.itemsize)
 
 
-def require_memory(needed: int, available: int, *, parts: Mapping[str, int], batch_size: int) -> None:
+def require_memory(
+    needed: int, available: int, *, parts: Mapping[str, int], batch_size: int, itemsize: int = 4
+) -> None:
     """Refuse what does not fit.
 
     Args:
@@ -158,6 +162,7 @@ def require_memory(needed: int, available: int, *, parts: Mapping[str, int], bat
         available: bytes.
         parts: of :class:`PassCosts`.
         batch_size: sequences in a pass.
+        itemsize: bytes of one number of the weights.
 
     Raises:
         MergeError: both numbers, and the setting that would fit.
@@ -173,9 +178,11 @@ def require_memory(needed: int, available: int, *, parts: Mapping[str, int], bat
             f"{found}: its activations take {memory_size(parts['activations'])}; set data.batch_size to {size} "
             f"(--data-batch-size {size})"
         )
-    if rest - parts["weights"] / 2 + each <= available:
+    smaller = parts["weights"] * 2 // itemsize
+    if itemsize > 2 and rest - parts["weights"] + smaller + each <= available:
+        share = "half" if itemsize == 4 else "a quarter"
         raise MergeError(
-            f"{found}: the weights take {memory_size(parts['weights'])}; load them in half of it (--model-dtype "
+            f"{found}: the weights take {memory_size(parts['weights'])}; load them in {share} of it (--model-dtype "
             f"bfloat16), with data.batch_size 1"
         )
     raise MergeError(

@@ -15,7 +15,8 @@ from ..methods import Layer, named_generator
 from ..progress import Progress
 from ..threads import one_thread
 from .delta import FormedUpdates, compress_delta, keep_freed_memory
-from .plan import MergePlan, ModulePlan
+from .module_plan import ModulePlan
+from .plan import MergePlan
 from .ranges import check_range
 from .report import ModuleFigures
 

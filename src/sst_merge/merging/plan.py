@@ -1,9 +1,8 @@
-"""Everything that can be refused before heavy work, and what the work will cost.
+"""A merge before its work: everything that can be refused was, and what the work will cost.
 
 A plan is made from configurations and safetensors headers alone; ``--dry-run`` prints it.
 """
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -12,16 +11,13 @@ from types import MappingProxyType
 
 import torch
 
-from ..errors import BaseModelError, DataError, MergeError
 from ..lora_utils import (
     Adapter,
     BaseModelIndex,
-    ModuleKind,
     Ranks,
     check_against_base,
     check_compatible,
     check_distinct,
-    natural_key,
     spelled_alike,
     true_copies,
     written_base,
@@ -31,40 +27,12 @@ from ..progress import Progress
 from ..texts import counted, duration, memory_size, visible
 from .cost import ModuleCost
 from .inputs import MergeInputs
+from .module_plan import ModulePlan, planned_modules
+from .plan_checks import UNNAMED, check_bias, check_needs, check_rank, check_seen, plan_warnings
 from .settings import DEFAULT_SETTINGS, MergeSettings
 from .whole import CarriedWeights, carried_weights, written_task_type
 
-__all__ = ["MergePlan", "ModulePlan", "plan_merge"]
-
-_DATA_INPUTS = ("model", "harm", "benign")
-_UNNAMED = "model"  # what BaseModelIndex.of calls a model that comes without a name
-
-
-@dataclass(frozen=True)
-class ModulePlan:
-    """One module of the merge.
-
-    Attributes:
-        name: canonical module name.
-        d_out: outputs.
-        d_in: inputs, a bias' constant one not counted.
-        kind: of the layer.
-        bias: whether the update has a bias column.
-        ranks: of the adapters that touch it.
-        rank: upper bound of the merged update's rank.
-    """
-
-    name: str
-    d_out: int
-    d_in: int
-    kind: ModuleKind
-    bias: bool
-    ranks: tuple[int, ...]
-    rank: int
-
-    def parameters(self, rank: int | None = None) -> int:
-        """Numbers that the merged factors hold at most, with rows of zeros up to a rank."""
-        return (rank or self.rank) * (self.d_out + self.d_in + int(self.bias))
+__all__ = ["MergePlan", "plan_merge"]
 
 
 @dataclass(frozen=True)
@@ -121,7 +89,7 @@ class MergePlan:
 
     def check_inputs(self, inputs: MergeInputs) -> None:
         """Refuse model and data that lack what the method needs."""
-        _check_needs(self.method.name, self.needs, self.adapters, inputs.given)
+        check_needs(self.method.name, self.needs, self.adapters, inputs.given)
 
     def read_values(self, *, progress: Progress | None = None, threads: int = 1) -> tuple[str, ...]:
         """Read every value of every adapter once: the last thing that can be refused before heavy work.
@@ -251,20 +219,20 @@ def plan_merge(
     parsed = parse_options(chosen, options)
     needs = chosen.needs_for(parsed)
     check_distinct(adapters)
-    _check_needs(chosen.name, needs, adapters, given)
+    check_needs(chosen.name, needs, adapters, given)
     adapters, renamed = spelled_alike(adapters, () if base is None else base.adaptable)
     if base is not None:
         for adapter in adapters:
             check_against_base(adapter, base)
         adapters = [adapter.with_kinds(base.kinds) for adapter in adapters]
     check_compatible(adapters, assume_same_base=settings.assume_same_base)
-    modules = _modules(adapters)
-    _check_seen(chosen.name, needs, modules)
+    modules = planned_modules(adapters)
+    check_seen(chosen.name, needs, modules)
     if settings.rank is not None:
-        _check_rank(settings.rank, modules)
+        check_rank(settings.rank, modules)
         modules = [replace(module, rank=min(module.rank, settings.rank)) for module in modules]
-    _check_bias(modules)
-    if base_model is None and base is not None and base.name != _UNNAMED:
+    check_bias(modules)
+    if base_model is None and base is not None and base.name != UNNAMED:
         base_model = base.name
     written, about_base = written_base([adapter.base_model for adapter in adapters], base_model)
     adapters = [
@@ -283,7 +251,7 @@ def plan_merge(
         base_model=written,
         warnings=(
             *unchecked,
-            *_warnings(adapters, base, noted=bool(unchecked)),
+            *plan_warnings(adapters, base, noted=bool(unchecked)),
             *about_base,
             *carried.warnings(),
             *about_type,
@@ -306,111 +274,3 @@ def _origins(adapters: Sequence[Adapter]) -> dict[str, object]:
 def _folders(adapter: Adapter, base: BaseModelIndex | None, base_model: str | None) -> list[str]:
     """Where the base's weights may lie, for a comparison."""
     return [name for name in (base_model, None if base is None else base.name, adapter.base_model) if name is not None]
-
-
-def _check_needs(method: str, needs: Needs, adapters: Sequence[Adapter], given: Collection[str]) -> None:
-    roles = {adapter.role for adapter in adapters}
-    missing = sorted(needs.roles - roles)
-    if missing:
-        raise MergeError(
-            f"method {method!r} needs at least one adapter of role {missing[0]!r}; found only "
-            f"{', '.join(sorted(roles))}. Set the roles of the adapters, or choose another method"
-        )
-    absent = [name for name in _DATA_INPUTS if name not in given]
-    if needs.data and absent:
-        why = f"; {needs.why}" if needs.why else ""
-        raise DataError(
-            f"method {method!r} reads calibration data and needs model, harm and benign; missing: {', '.join(absent)}. "
-            f"Give base_model (--base), data.harm: harmful prompts with refusals, and data.benign: prompts of your "
-            f"skills with good answers (model=, harm=, benign= in Python). Without prompts of your own, --calibration "
-            f"builtin (data.calibration: builtin) takes a small general set that ships with this package. Or choose a "
-            f"method without data, such as --method task_arithmetic{why}"
-        )
-    if needs.base and "model" not in given:
-        raise BaseModelError(f"method {method!r} reads the base model's weights; give base_model (model=)")
-    pair = {"base_weights", "aligned_weights"} & set(given)
-    if needs.aligned_base and len(pair) < 2 and "safety" not in roles:
-        found = f"only {pair.pop()}" if pair else "neither of them, and no adapter of role 'safety'"
-        raise MergeError(
-            f"method {method!r} needs to know what alignment changed; found {found}. Give base_model and "
-            f"aligned_base_model as local folders (base_weights=, aligned_weights= in Python), or an adapter of role "
-            f"safety in their place"
-        )
-
-
-def _modules(adapters: Sequence[Adapter]) -> list[ModulePlan]:
-    names = sorted({module for adapter in adapters for module in adapter.modules}, key=natural_key)
-    plans = []
-    for name in names:
-        touching = [adapter for adapter in adapters if name in adapter]
-        d_out, d_in = touching[0].shape(name)
-        bias = any(adapter.has_bias(name) for adapter in touching)
-        ranks = tuple(adapter.rank(name) for adapter in touching)
-        bound = min(d_out, d_in + int(bias), sum(ranks))
-        plans.append(ModulePlan(name, d_out, d_in, touching[0].kind(name), bias, ranks, bound))
-    return plans
-
-
-def _check_rank(rank: int, modules: Sequence[ModulePlan]) -> None:
-    largest = max(module.rank for module in modules)
-    if not 1 <= rank <= largest:
-        raise MergeError(
-            f"rank = {rank} does not fit: these adapters' merge has at most rank {largest} in any module; give 1 to "
-            f"{largest}, or leave rank out for the exact result"
-        )
-
-
-def _check_seen(method: str, needs: Needs, modules: Sequence[ModulePlan]) -> None:
-    """A running base shows what goes into its layers, and not what each of several fused experts gets.
-
-    Raises:
-        MergeError: the method needs that.
-    """
-    bare = [module for module in modules if module.kind.bare]
-    if not bare or not (needs.data or needs.base):
-        return
-    owners = {module.kind.owner(module.name) for module in bare}
-    ends = sorted({re.sub(r".*\.\d+\.", "", owner) for owner in owners})
-    flags = " ".join(f"--leave-out {end}" for end in ends)
-    raise MergeError(
-        f"method {method!r} looks at the layers of the running base, and fused experts and routers "
-        f"({counted(len(bare), 'module')}, such as {bare[0].name!r}) are none: what each expert gets cannot be seen "
-        f"there. Choose a method without data (task_arithmetic, ties, dare, ...), or leave them out: {flags}"
-    )
-
-
-def _check_bias(modules: Sequence[ModulePlan]) -> None:
-    unbiased = [module for module in modules if not module.kind.can_have_bias]
-    biased = [module.name for module in modules if module.bias]
-    if unbiased and biased:
-        found = f"module {unbiased[0].name!r} is {unbiased[0].kind.described}"
-        raise MergeError(
-            f"{found} and module {biased[0]!r} has a LoRA bias: PEFT "
-            f"cannot hold both in one adapter, so this merge could not be saved; leave one of these modules out "
-            f"(--leave-out), or the adapter with it"
-        )
-
-
-def _warnings(adapters: Sequence[Adapter], base: BaseModelIndex | None, *, noted: bool) -> list[str]:
-    found = []
-    if base is None and not noted:
-        found.append("no base model was given, so module names were not checked against its layers")
-    for adapter in adapters:
-        named, checked = adapter.base_model, None if base is None else base.name
-        # The same base may lie in several places, so only another last name is worth a word.
-        if named and checked and checked != _UNNAMED and Path(named).name != Path(checked).name:
-            found.append(f"adapter {adapter.name!r} names base {named!r}, it was checked against {checked!r}")
-        if adapter.left_out:
-            found.append(
-                f"adapter {adapter.name!r}: left out, as no part of its low-rank update: "
-                f"{counted(len(adapter.left_out), 'tensor')}, such as {adapter.left_out[0]!r}"
-            )
-        found += [f"adapter {adapter.name!r}: {note}" for note in adapter.notes]
-        if adapter.is_scaled_away:
-            found.append(
-                f"adapter {adapter.name!r} contributes nothing: its scale is 0 in all its modules "
-                f"({len(adapter.modules)}; lora_alpha in its adapter_config.json)"
-            )
-        if adapter.weight == 0:
-            found.append(f"adapter {adapter.name!r} has weight 0")
-    return found

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from types import MappingProxyType
@@ -27,13 +28,13 @@ from ..lora_utils import LoraFactors, ModuleKind
 from ..machine import free_memory, usable_cores
 from ..methods import MergeMethod, get_method
 from ..progress import Progress
-from ..texts import memory_size
+from ..texts import counted, memory_size
 from .engine import MergedModule, merged_modules
 from .plan import MergePlan
 from .report import ModuleFigures
 from .whole import CarriedWeights
 
-__all__ = ["Workers", "merged_by_workers", "number_of_workers", "require_module_memory"]
+__all__ = ["Workers", "merged_by_workers", "number_of_workers", "require_module_memory", "workers_and_why"]
 
 Workers = int | Literal["auto"]
 """How many processes merge; ``auto`` takes several where the work is worth starting them."""
@@ -59,17 +60,43 @@ def number_of_workers(plan: MergePlan, asked: Workers) -> int:
     Raises:
         MergeError: a number below 1.
     """
+    return workers_and_why(plan, asked)[0]
+
+
+def workers_and_why(plan: MergePlan, asked: Workers) -> tuple[int, str | None]:
+    """:func:`number_of_workers`, and why it is less than the number that was asked for.
+
+    Args:
+        plan: as there.
+        asked: as there.
+
+    Returns:
+        The number, and what keeps it down; None where nothing does, and with ``auto``, which asks for no number.
+
+    Raises:
+        MergeError: a number below 1.
+    """
     if asked != "auto" and asked < 1:
         raise MergeError(f"workers = {asked} does not fit: expected a number of processes, at least 1, or auto")
-    if plan.method.prepare is not None or torch.device(plan.settings.device).type != "cpu":
-        return 1
+    limit, why = _most_workers(plan)
     if asked != "auto":
-        return min(asked, len(plan.modules))
-    if plan.seconds < _WORTH_S:
-        return 1
+        return (asked, None) if asked <= limit else (limit, why)
+    if limit == 1 or plan.seconds < _WORTH_S:
+        return 1, None
     free = free_memory()
     fitting = _MOST if free is None else free // 2 // (plan.peak_bytes + _OWN_BYTES)
-    return max(1, min(_MOST, usable_cores(), fitting, len(plan.modules)))
+    return max(1, min(_MOST, usable_cores(), fitting, limit)), None
+
+
+def _most_workers(plan: MergePlan) -> tuple[int, str]:
+    """How many processes could have work, and why no more could."""
+    if plan.method.prepare is not None:
+        return 1, f"method {plan.method.name} looks at the whole merge before it merges modules"
+    device = torch.device(plan.settings.device)
+    if device.type != "cpu":
+        return 1, f"one process fills {device}"
+    count = len(plan.modules)
+    return count, f"there {'is' if count == 1 else 'are'} {counted(count, 'module')}"
 
 
 def require_module_memory(plan: MergePlan, workers: int, available: int) -> None:
@@ -114,18 +141,21 @@ def merged_by_workers(plan: MergePlan, workers: int, *, progress: Progress | Non
     names = [module.name for module in plan.modules]
     try:
         packed = _packed(plan)
-        pool = ProcessPoolExecutor(workers, mp_context=_context(), initializer=_start, initargs=(packed,))
-    except (OSError, ImportError, TypeError, AttributeError, pickle.PicklingError) as error:
+    except (TypeError, AttributeError, pickle.PicklingError) as error:
         raise MergeError(
-            f"{workers} worker processes cannot be started here ({error}); merge in one: workers=1 (--workers 1)"
+            f"the plan of this merge by {plan.method.name!r} cannot be sent to worker processes ({error}); merge in "
+            f"one: workers=1 (--workers 1)"
         ) from error
+    with _starting(workers):
+        pool = ProcessPoolExecutor(workers, mp_context=_context(), initializer=_start, initargs=(packed,))
     waiting: deque[Future[_Sent]] = deque()
     left = iter(range(len(names)))
     done = 0
     try:
         while done < len(names):
             for index in islice(left, _AHEAD * workers - len(waiting)):
-                waiting.append(pool.submit(_merge, index))
+                with _starting(workers):  # one of the first calls starts each process
+                    waiting.append(pool.submit(_merge, index))
             merged = waiting.popleft().result().received()
             yield merged
             done += 1
@@ -139,6 +169,21 @@ def merged_by_workers(plan: MergePlan, workers: int, *, progress: Progress | Non
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _starting(workers: int) -> Iterator[None]:
+    """Say what a system without room or rights for processes refuses.
+
+    Raises:
+        MergeError: it refused.
+    """
+    try:
+        yield
+    except (OSError, ImportError, NotImplementedError) as error:
+        raise MergeError(
+            f"{workers} worker processes cannot be started here ({error}); merge in one: workers=1 (--workers 1)"
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ def budget_path(report: Mapping[str, Any], said: Mapping[str, Any]) -> Shown | N
     path = said.get("path")
     if not path:
         return None
-    budget = (report.get("options") or {}).get("tax_budget")
+    # The options have none where it is the default.
+    budget = said.get("tax_budget", (report.get("options") or {}).get("tax_budget"))
     curves = []
     for strength in dict.fromkeys(of["strength"] for of in path):
         own = sorted((of for of in path if of["strength"] == strength), key=lambda of: of["divergence"])

@@ -113,6 +113,7 @@ def _prepare(problem: MergeProblem, options: SSTOptions) -> Prepared:
         "held_out_quotients": held_out.to_dict() if held_out else None,
         "path": [asdict(c) for c in choice.tried] if choice else [],
         **seen,
+        **({} if options.budget is None else {"tax_budget": options.budget}),
     }
     if learnt:
         report["teachers"] = learnt.to_dict()

@@ -33,25 +33,25 @@ def print_fitted(table: "Table", console: "Console", *, intervals: str | None = 
         console: where it is printed.
         intervals: where else the intervals are, or None.
     """
-    for part in fitted(table, console, elsewhere=intervals is not None):
+    for part, without in fitted(table, console, elsewhere=intervals is not None):
         console.print(part)
-        if part.caption is not None:
+        if without:
             console.print(f"intervals: {intervals}", markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
-def fitted(table: "Table", console: "Console", *, elsewhere: bool = False) -> "Iterator[Table]":
+def fitted(table: "Table", console: "Console", *, elsewhere: bool = False) -> "Iterator[tuple[Table, bool]]":
     """The table itself where it fits, else one that wraps between words, else its rows as columns.
 
     Args:
         table: of texts.
         console: where it is printed.
-        elsewhere: whether intervals may be left out; then the table has a caption that says so, which is not for print.
+        elsewhere: whether intervals may be left out.
 
     Yields:
-        One table; several where its rows became too many columns.
+        One table, or several where its rows became too many columns; and whether its intervals are left out.
     """
     if _measured(table, console) <= console.width or table.row_count == 0:
-        yield table
+        yield table, False
         return
     below = _changed(table, lambda cell: _INTERVAL.sub(r"\1\n\2", cell))
     for found in (below, _changed(table, lambda cell: _INTERVAL.sub(r"\1", cell))):
@@ -60,9 +60,7 @@ def fitted(table: "Table", console: "Console", *, elsewhere: bool = False) -> "I
         if sum(needed) <= room:
             for column, width in zip(found.columns, _allotted(found, needed, room), strict=True):
                 column.width, column.min_width, column.overflow = width, None, "fold"
-            if found is not below:
-                found.caption = ""
-            yield found
+            yield found, found is not below
             return
         if not elsewhere:
             break
@@ -76,7 +74,7 @@ def fitted(table: "Table", console: "Console", *, elsewhere: bool = False) -> "I
     for start in range(0, table.row_count, side_by_side):
         rows = slice(start, start + side_by_side)
         whole = all(_length(str(cell)) <= width for column in table.columns for cell in list(column.cells)[rows])
-        yield _turned(table if whole else below, rows, (headings, width), titled=start == 0)
+        yield _turned(table if whole else below, rows, (headings, width), titled=start == 0), False
 
 
 def best_marked(cells: list[str], values: list[float | None], *, higher: bool | None) -> list[str]:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from sst_merge.narrow import best_marked, print_fitted
+from sst_merge.fitted_tables import best_marked, print_fitted
 from sst_merge.reporting import rich_table
 
 COLUMNS = ["adapter", "what it is for", "a number with its interval", "module"]
