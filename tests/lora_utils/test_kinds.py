@@ -206,6 +206,17 @@ def test_beyond_the_exact_rank_as_much_is_kept_as_the_limit_asks(
         assert relative_error(adapter.delta(module), made.deltas[module]) ** 2 == pytest.approx(figures.lost, abs=1e-12)
 
 
+@pytest.mark.parametrize("name", ["loha", "lokr", "oft", "miss"])
+def test_a_limit_of_zero_is_exact_whatever_rounding_leaves(
+    make: Any, relative_error: Any, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(lowering, "EXACT_RANK", 1)
+    made = make(CASES[name])
+    adapter = Adapter.load(made.folder, conversion=Conversion(made.base, most_lost=0.0))
+    for module in adapter.modules:
+        assert relative_error(adapter.delta(module), made.deltas[module]) <= 1e-7
+
+
 def test_modules_can_be_left_out(make: Any) -> None:
     made = make(CASES["loha"])
     adapter = Adapter.load(made.folder, leave_out=["lin1"])

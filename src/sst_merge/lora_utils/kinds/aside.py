@@ -156,7 +156,8 @@ def _write(stored: StoredKind, folder: Path, target: Path, conversion: Conversio
     def factors() -> Iterator[tuple[str, LoraFactors]]:
         for module, update, bias in _updates(stored, base, limits):
             figures[module] = ConvertedModule(update.b.shape[1], update.energy, update.lost)
-            if update.lost > conversion.most_lost:
+            # Without a rank as many directions are kept as are above rounding, or fewer.
+            if conversion.rank is not None and update.lost > conversion.most_lost:
                 raise AdapterError(
                     f"{stored.file}: of module {module!r}, a {kind.name}, a LoRA of rank {update.b.shape[1]} leaves "
                     f"out {update.lost:.3g} of ‖ΔW‖², more than {conversion.most_lost:g}. Give a larger rank "
