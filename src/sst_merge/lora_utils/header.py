@@ -268,7 +268,8 @@ def _stack_entries(
     rows = tensors[parts["lora_A"]][1] if "lora_A" in parts else ()
     rank = settings.rank(stack.path)
     # PEFT asks the patterns by the parameter's own name, and says nowhere how many experts there are.
-    count = rows[0] // rank if len(rows) == 2 and rows[0] % rank == 0 else 1
+    stacked = stack.parameter != "weight" and len(rows) == 2 and rows[0] % rank == 0
+    count = rows[0] // rank if stacked else 1
     of_module = {**names, stack.path: (stack.path, stack.path)}
     entry = _entry(file, stack.path, (stack.path, stack.path), of_module, parts, tensors, settings, count=count)
     if stack.parameter == "weight":
