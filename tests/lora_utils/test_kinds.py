@@ -88,7 +88,7 @@ def make(build: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Case
         import peft
 
         if not hasattr(peft, case.config):
-            pytest.skip(f"PEFT {peft.__version__} has no {case.config}")
+            build.skip_below("peft", "0.21", f"it has no {case.config}")
         model = build.tiny_model(case.architecture, dtype=torch.float64)
         if case.architecture not in bases:
             bases[case.architecture] = tmp_path_factory.mktemp("base")
