@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ...errors import AdapterError
-from ...reading import cause
+from ...reading import reading
 from ..folders import CONFIG_NAME, PICKLE_NAME, WEIGHTS_NAME
 
 __all__ = ["unpickle"]
@@ -27,13 +27,12 @@ def unpickle(folder: Path, target: Path) -> None:
         AdapterError: the pickle holds something else than named tensors.
     """
     file = folder / PICKLE_NAME
-    try:
+    advice = (
+        "nothing else is read of a pickle. Load the adapter with PEFT where you trust it, and save it with "
+        "safe_serialization=True"
+    )
+    with reading(file, AdapterError, "tensors alone", advice):
         found = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged archives fail in many ways
-        raise AdapterError(
-            f"{file}: cannot be read as tensors alone ({cause(error)}); nothing else is read of a pickle. Load the "
-            f"adapter with PEFT where you trust it, and save it with safe_serialization=True"
-        ) from error
     tensors = found if isinstance(found, dict) else {}
     if not tensors or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in tensors.items()):
         raise AdapterError(
