@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from ..errors import AdapterError
 from ..texts import counted
@@ -15,6 +14,7 @@ from .keys import SortedKeys, how_to_leave_out, sort_keys, stored_name
 from .layouts import ModuleKind, layer_kinds
 from .settings import TARGET_PARAMETERS, LoraSettings
 from .stacks import Stack, find_stacks
+from .weights_file import TensorHeaders, tensor_headers
 from .whole_weights import WholeWeight, heads_of, saved_part
 from .wrappers import PREFIX
 
@@ -100,7 +100,7 @@ def read_header(
     *,
     drop_modules_to_save: bool = False,
     leave_out: Collection[str] = (),
-    tensors: Mapping[str, tuple[str, tuple[int, ...]]] | None = None,
+    tensors: TensorHeaders | None = None,
 ) -> Header:
     """Sort a folder's tensors into modules and check every shape; no tensor is read.
 
@@ -115,7 +115,7 @@ def read_header(
         AdapterError: no safetensors file, or any tensor that does not fit the configuration exactly.
     """
     file = find_weights(folder) if tensors is None else folder / WEIGHTS_NAME
-    tensors = _open_header(file) if tensors is None else tensors
+    tensors = tensor_headers(file) if tensors is None else tensors
     _refuse_empty(file, tensors)
     if settings.bias != "none":
         _refuse_biases(file, tensors, settings)
@@ -152,16 +152,7 @@ def read_header(
     )
 
 
-def _open_header(file: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
-    try:
-        with safe_open(file, framework="pt") as handle:
-            slices = {key: handle.get_slice(key) for key in handle.keys()}  # noqa: SIM118 (not a dict)
-            return {key: (view.get_dtype(), tuple(view.get_shape())) for key, view in slices.items()}
-    except (SafetensorError, OSError) as error:
-        raise AdapterError(f"{file}: no readable safetensors file ({error}); copy or save it again") from error
-
-
-def _refuse_empty(file: Path, tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
+def _refuse_empty(file: Path, tensors: TensorHeaders) -> None:
     empty = [key for key, (_, shape) in tensors.items() if 0 in shape]
     if tensors and not empty:
         return
@@ -189,7 +180,7 @@ def _check_magnitudes(
     file: Path,
     modules: Mapping[str, ModuleEntry],
     magnitudes: Mapping[str, str],
-    tensors: Mapping[str, tuple[str, tuple[int, ...]]],
+    tensors: TensorHeaders,
     settings: LoraSettings,
 ) -> None:
     """A DoRA has one length for every output of every module, and nothing else has any.
@@ -225,7 +216,7 @@ def _stacks(
     file: Path,
     names: Mapping[str, tuple[str, str]],
     keys: SortedKeys,
-    tensors: Mapping[str, tuple[str, tuple[int, ...]]],
+    tensors: TensorHeaders,
     settings: LoraSettings,
 ) -> list[Stack]:
     """Find the LoRA that belongs to no layer but to a bare parameter.
@@ -250,7 +241,7 @@ def _stacks(
     raise AdapterError(f"{file}: {found}: {TARGET_PARAMETERS} ({count}). {how_to_leave_out(refused, names)}")
 
 
-def _outer_shape(parts: Mapping[str, str], tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> tuple[int, int]:
+def _outer_shape(parts: Mapping[str, str], tensors: TensorHeaders) -> tuple[int, int]:
     """(d_out, d_in) of two matrices; zeros of anything else, which is refused later."""
     a, b = (tensors[parts[part]][1] if part in parts else () for part in ("lora_A", "lora_B"))
     return (b[0], a[1]) if len(a) == len(b) == 2 else (0, 0)
@@ -261,7 +252,7 @@ def _stack_entries(
     stack: Stack,
     names: Mapping[str, tuple[str, str]],
     parts: Mapping[str, str],
-    tensors: Mapping[str, tuple[str, tuple[int, ...]]],
+    tensors: TensorHeaders,
     settings: LoraSettings,
 ) -> dict[str, ModuleEntry]:
     """The experts of a stack, one module each; or a router."""
@@ -338,7 +329,7 @@ def _entry(
     own_names: tuple[str, str],
     names: Collection[str],
     parts: Mapping[str, str],
-    tensors: Mapping[str, tuple[str, tuple[int, ...]]],
+    tensors: TensorHeaders,
     settings: LoraSettings,
     *,
     count: int = 1,
