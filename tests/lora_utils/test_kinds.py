@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sst_merge import merge
 from sst_merge.errors import AdapterError
+from sst_merge.evaluation.adapters import adapted_modules
 from sst_merge.lora_utils import Adapter, Conversion
 from sst_merge.lora_utils.kinds import lowering
 
@@ -168,6 +169,9 @@ def test_without_the_base_a_kind_that_needs_it_says_so(make: Any, name: str) -> 
     what = "config.json" if name in {"vera", "fourierft"} else "weights, read layer by layer"
     with pytest.raises(AdapterError, match=rf"has no ΔW of its own; it takes .*{what}.*--base"):
         Adapter.load(made.folder)
+    # Commands that take no base for it, such as an evaluation, say what does.
+    with pytest.raises(AdapterError, match="write it as a plain LoRA first: sst-merge export ADAPTER --base BASE"):
+        adapted_modules({name: made.folder})
     # The adapter's own base is taken where it is a folder here.
     change(made.folder, base_model_name_or_path=str(made.base))
     assert set(Adapter.load(made.folder).modules) == set(made.deltas)

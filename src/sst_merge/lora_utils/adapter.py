@@ -155,7 +155,9 @@ class Adapter:
         source: Source
         entries, notes, converted = header.modules, [*place.notes, *plain.notes, *header.notes], plain.converted
         if header.magnitudes:
-            source, converted = fold_dora(file, header, conversion, base_model=settings.base_model)
+            source, converted = fold_dora(
+                file, header, conversion, base_model=settings.base_model, task_type=settings.task_type
+            )
             entries = source.entries
             notes.append(converted.sentence())
         elif place.tensors is None:
