@@ -201,6 +201,11 @@ def _check_magnitudes(
             f"{file}: use_dora is True, but module {wrong[0]!r} has {has}; the file is incomplete or belongs to "
             f"another adapter_config.json: save the adapter again"
         )
+    if unread := [module for module, entry in modules.items() if entry.layout.kind.dimensions > 2]:
+        raise AdapterError(
+            f"{file}: module {unread[0]!r} is {modules[unread[0]].layout.kind.described} with a DoRA magnitude, which "
+            f"is read of layers with a matrix alone. {how_to_leave_out(unread, modules)}"
+        )
     for module, key in magnitudes.items():
         (dtype, shape), layout = tensors[key], modules[module].layout
         if dtype not in _FLOATS or shape != (layout.d_out,):
