@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -316,6 +317,22 @@ def test_the_initial_weights_are_taken_off(
         Adapter.load(folder, conversion=Conversion(initial=str(tmp_path / "elsewhere")))
 
 
+def test_initial_weights_may_be_a_pickle_too(moved: tuple[Path, dict[str, Tensor]]) -> None:
+    folder, _ = moved
+    before = Adapter.load(folder)
+    deltas = {module: before.delta(module) for module in before.modules}
+    (first,) = [path for path in folder.iterdir() if path.is_dir()]
+    pickled(first)
+    with pytest.raises(AdapterError, match="--allow-pickle"):
+        Adapter.load(folder)
+    adapter = Adapter.load(folder, conversion=Conversion(allow_pickle=True))
+    assert all(torch.equal(adapter.delta(module), delta) for module, delta in deltas.items())
+    # A message about the copy of a pickle names the pickle.
+    change(pickled(folder), r=5)
+    with pytest.raises(AdapterError, match=re.escape(f"{folder / 'adapter_model.bin'}: module ")):
+        Adapter.load(folder, conversion=Conversion(allow_pickle=True))
+
+
 # --- pickles ---------------------------------------------------------------------------------------------------------
 
 
@@ -344,6 +361,9 @@ def test_a_pickle_needs_a_flag_and_stays_as_it_is(build: Any, make: Any, tmp_pat
     assert {file.name for file in folder.iterdir()} == names
     assert adapter.fingerprints().keys() == {"adapter_config.json", "adapter_model.bin"}
     assert any("was a pickle" in note for note in adapter.notes)
+    change(folder, r=0)
+    with pytest.raises(AdapterError, match=re.escape(f"{folder / 'adapter_config.json'}: r is 0")):
+        Adapter.load(folder, conversion=Conversion(allow_pickle=True))
 
 
 class Runs:

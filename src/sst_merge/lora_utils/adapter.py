@@ -20,7 +20,7 @@ from .dora import fold_dora
 from .factors import LoraFactors
 from .folders import PICKLE_NAME
 from .header import WEIGHTS_NAME, ModuleLayout, natural_key, read_header
-from .kinds import is_plain, plain_folder
+from .kinds import is_plain, named_as, plain_folder
 from .layouts import ModuleKind
 from .opening import fitting_task_type
 from .places import adapter_place
@@ -144,10 +144,11 @@ class Adapter:
             place = adapter_place(path, allow_pickle=pickles)
         plain = plain_folder(place.folder, conversion, drop_modules_to_save=drop_modules_to_save, leave_out=leave_out)
         folder = plain.folder
-        settings = read_settings(folder)
-        header = read_header(
-            folder, settings, drop_modules_to_save=drop_modules_to_save, leave_out=leave_out, tensors=place.tensors
-        )
+        with named_as(place.folder, folder):
+            settings = read_settings(folder)
+            header = read_header(
+                folder, settings, drop_modules_to_save=drop_modules_to_save, leave_out=leave_out, tensors=place.tensors
+            )
         if (header.whole or header.magnitudes) and place.tensors is not None:
             place = adapter_place(path)
             header = read_header(folder, settings, drop_modules_to_save=drop_modules_to_save, leave_out=leave_out)

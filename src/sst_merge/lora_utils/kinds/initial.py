@@ -86,7 +86,7 @@ def plain_of_initial(
         whole=header.whole,
         modules_to_save=names_held(settings.modules_to_save, header.whole),
     )
-    notes = (f"its initial weights are those of {place.name!r}", *header.notes)
+    notes = header.notes
     if init.lower() == "loftq":
         notes += (
             "its ΔW is relative to the base as LoftQ quantised it, its first weights put back in; what quantisation "
@@ -107,7 +107,7 @@ def initial_place(folder: Path, config: Mapping[str, Any], conversion: Conversio
         AdapterError: there is none, or several.
     """
     if conversion.initial is not None:
-        return adapter_place(conversion.initial).folder
+        return adapter_place(conversion.initial, allow_pickle=conversion.allow_pickle).folder
     init = base_changing_init(config) or ""
     name = init.partition("_")[0].lower()
     names = {pattern.format(each) for pattern in _BESIDE for each in (name, folder.name)}
