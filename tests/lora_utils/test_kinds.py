@@ -1,6 +1,7 @@
 """Other kinds of PEFT's adapters, read as plain LoRA: against PEFT's own merge into the base, in float64."""
 
 import copy
+import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -312,6 +313,10 @@ def test_the_initial_weights_are_taken_off(
         Adapter.load(folder)
     named = Adapter.load(folder, conversion=Conversion(initial=tmp_path / "elsewhere"))
     assert torch.equal(named.delta(named.modules[0]), adapter.delta(adapter.modules[0]))
+    files = ["adapter_config.json", "adapter_model.safetensors"]
+    digests = {f: hashlib.sha256((tmp_path / "elsewhere" / f).read_bytes()).hexdigest() for f in files}
+    assert {f: named.fingerprints()[f"initial/{f}"] for f in files} == digests
+    assert named.fingerprints().keys() == {*files, *(f"initial/{f}" for f in files)}
     change(tmp_path / "elsewhere", lora_alpha=1)
     with pytest.raises(AdapterError, match="another shape, rank or scale in these initial weights"):
         Adapter.load(folder, conversion=Conversion(initial=str(tmp_path / "elsewhere")))

@@ -59,6 +59,7 @@ class Adapter:
         is_fetched: False where its weights stayed on the hub (``headers_only``), so that no value can be read.
         plain_path: folder in which it lies as a plain LoRA: ``path``, unless it was of another kind.
         converted: what it was, where it was of another kind.
+        initial_path: folder of the weights that training began with, where they were taken off.
 
     Raises:
         AdapterError: unknown role, or a weight that is not finite.
@@ -92,6 +93,7 @@ class Adapter:
     is_fetched: bool = True
     plain_path: Path | None = None
     converted: Converted | None = None
+    initial_path: Path | None = None
 
     def __post_init__(self) -> None:
         if self.role not in get_args(Role):
@@ -184,6 +186,7 @@ class Adapter:
             is_fetched=place.tensors is None,
             plain_path=folder,
             converted=converted,
+            initial_path=plain.initial,
         )
 
     @classmethod
@@ -368,10 +371,13 @@ class Adapter:
         return tuple(m for m in self.modules if self._source.check(m) or self._source.is_scaled_away(m))
 
     def fingerprints(self) -> dict[str, str]:
-        """SHA-256 of the files that decide ΔW, by file name; empty for an adapter in memory."""
-        if self.path is None:
-            return {}
-        return adapter_fingerprints(self.path)
+        """SHA-256 of the files that decide ΔW, by file name; empty for an adapter in memory.
+
+        Those of the weights that training began with are called ``initial/<file name>``.
+        """
+        own = {} if self.path is None else adapter_fingerprints(self.path)
+        began = {} if self.initial_path is None else adapter_fingerprints(self.initial_path)
+        return own | {f"initial/{name}": digest for name, digest in began.items()}
 
     def save(
         self,
