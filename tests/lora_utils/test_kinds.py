@@ -322,6 +322,26 @@ def test_the_initial_weights_are_taken_off(
         Adapter.load(folder, conversion=Conversion(initial=str(tmp_path / "elsewhere")))
 
 
+def test_a_rank_cuts_what_training_changed(moved: tuple[Path, dict[str, Tensor]], relative_error: Any) -> None:
+    folder, deltas = moved
+    with pytest.raises(AdapterError, match=r"a (pissa|olora)\w*, a LoRA of rank 2 leaves out 0\.\d+ of .*--convert-r"):
+        Adapter.load(folder, conversion=Conversion(rank=2))
+    adapter = Adapter.load(folder, conversion=Conversion(rank=2, most_lost=1.0))
+    assert adapter.converted is not None
+    for module, delta in deltas.items():
+        values, figures = torch.linalg.svdvals(delta).square(), adapter.converted.modules[module]
+        assert adapter.rank(module) == figures.rank == 2
+        assert figures.lost == pytest.approx(float(values[2:].sum() / values.sum()), rel=1e-3)
+        assert relative_error(adapter.delta(module), delta) ** 2 == pytest.approx(figures.lost, rel=1e-3)
+
+
+def test_initial_weights_that_are_not_needed_are_named(build: Any, tmp_path: Path) -> None:
+    folder = build.adapter_folder(build.tiny_model("llama"), tmp_path, targets=["q_proj"])
+    adapter = Adapter.load(folder, conversion=Conversion(initial="somewhere"))
+    assert any("initial weights were given, and are not used" in note for note in adapter.notes)
+    assert Adapter.load(folder).notes == ()
+
+
 def test_initial_weights_may_be_a_pickle_too(moved: tuple[Path, dict[str, Tensor]]) -> None:
     folder, _ = moved
     before = Adapter.load(folder)

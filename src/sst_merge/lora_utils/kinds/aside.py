@@ -8,7 +8,7 @@ from typing import Any
 
 from ...errors import AdapterError
 from ...reading import parse_json
-from ..conversion import Conversion, Converted, ConvertedModule
+from ..conversion import Conversion, Converted, ConvertedModule, check_loss
 from ..factors import LoraFactors
 from ..folders import CONFIG_NAME, PICKLE_NAME, WEIGHTS_NAME
 from ..layouts import LINEAR, Conv1DKind
@@ -80,7 +80,7 @@ def plain_folder(
     """
     if is_plain(folder, conversion):
         _refuse_other_kinds(folder)
-        return Plain(folder)
+        return Plain(folder, notes=_unused(conversion))
     config = _config(folder)
     initial = initial_place(folder, config, conversion) if config is not None and _way(config) == "initial" else None
     states = tuple(_state(place) for place in (folder, initial) if place is not None)
@@ -115,21 +115,21 @@ def _convert(
     if config is None or way is None:
         with named_as(folder, source):
             _refuse_other_kinds(source)
-        return Plain(source, notes=notes)
+        return Plain(source, notes=(*notes, *_unused(conversion)))
     target = place / "plain"
     target.mkdir()
     if initial is not None:
         began = _readable(initial, place / "initial", conversion)
         with named_as(folder, source), named_as(initial, began):
             converted, left_out, more = plain_of_initial(
-                source, config, target, began, drop_modules_to_save=drop, leave_out=leave_out
+                source, config, target, began, conversion, drop_modules_to_save=drop, leave_out=leave_out
             )
         notes += (converted.sentence(), f"its initial weights are those of {initial.name!r}", *more)
         return Plain(target, converted, left_out, notes, initial)
     with named_as(folder, source):
         stored = read_stored_kind(source, config, KINDS[way], drop_modules_to_save=drop, leave_out=leave_out)
         converted = _write(stored, folder, target, conversion)
-    return Plain(target, converted, stored.left_out, (*notes, converted.sentence()))
+    return Plain(target, converted, stored.left_out, (*notes, converted.sentence(), *_unused(conversion)))
 
 
 def _write(stored: StoredKind, folder: Path, target: Path, conversion: Conversion) -> Converted:
@@ -160,14 +160,7 @@ def _write(stored: StoredKind, folder: Path, target: Path, conversion: Conversio
     def factors() -> Iterator[tuple[str, LoraFactors]]:
         for module, update, bias in _updates(stored, base, limits):
             figures[module] = ConvertedModule(update.b.shape[1], update.energy, update.lost)
-            # Without a rank as many directions are kept as are above rounding, or fewer.
-            if conversion.rank is not None and update.lost > conversion.most_lost:
-                raise AdapterError(
-                    f"{stored.file}: of module {module!r}, a {kind.name}, a LoRA of rank {update.b.shape[1]} leaves "
-                    f"out {update.lost:.3g} of ‖ΔW‖², more than {conversion.most_lost:g}. Give a larger rank "
-                    f"(--convert-rank; without one as many directions are kept as it takes), or allow more "
-                    f"(--convert-lost)"
-                )
+            check_loss(update, conversion, where=stored.file, module=module, kind=kind.name)
             layer = flagged if base is None else base.shape(module).kind
             yield module, LoraFactors(update.b, update.a, layer, bias)
 
@@ -221,6 +214,16 @@ def _refuse_other_kinds(folder: Path) -> None:
     )
     raise AdapterError(
         f"{folder / CONFIG_NAME}: peft_type is {kind!r}, expected 'LORA' or one of {', '.join(KINDS)}; {why}"
+    )
+
+
+def _unused(conversion: Conversion) -> tuple[str, ...]:
+    """A note where initial weights were given for an adapter whose training did not move the base."""
+    if conversion.initial is None:
+        return ()
+    return (
+        "initial weights were given, and are not used: its configuration names no initialisation that takes weights "
+        "out of the base",
     )
 
 
