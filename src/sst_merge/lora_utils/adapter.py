@@ -17,9 +17,10 @@ from ..reading import reads
 from ..texts import counted
 from .conversion import Conversion, Converted
 from .dora import fold_dora
+from .entries import ModuleLayout, natural_key
 from .factors import LoraFactors
 from .folders import PICKLE_NAME
-from .header import WEIGHTS_NAME, ModuleLayout, natural_key, read_header
+from .header import WEIGHTS_NAME, read_header
 from .kinds import is_plain, named_as, plain_folder
 from .layouts import ModuleKind
 from .opening import fitting_task_type

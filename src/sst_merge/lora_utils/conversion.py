@@ -18,7 +18,7 @@ from ..data_loader import PLAIN, BaseAccess
 from ..errors import AdapterError
 from ..texts import counted
 from ..threads import one_thread
-from .header import ModuleEntry, ModuleLayout
+from .entries import ModuleEntry, ModuleLayout
 from .layouts import ModuleKind
 from .nearest import Nearest, nearest
 from .sources import FileSource

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ...errors import AdapterError
+from ..entries import natural_key
 from ..folders import CONFIG_NAME, find_weights
-from ..header import natural_key
 from ..keys import how_to_leave_out, is_named
 from ..settings import LEAVES_UPDATE_ALONE
 from ..weights_file import opened, tensor_headers
