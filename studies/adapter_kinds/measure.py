@@ -1,7 +1,7 @@
 """Other kinds of PEFT's adapters read as plain LoRA: rank, lost energy and the distance to PEFT's own ΔW.
 
-A Llama-like model whose layers are wider than the rank up to which nothing is cut, one adapter of each kind with PEFT's
-default settings and random values, in float64. Every adapter is saved by PEFT and read with the defaults of this
+A Llama-like model whose layers are wider than the rank up to which nothing is cut, one adapter of each kind with random
+values, in float64. Every adapter is saved by PEFT and read with the defaults of this
 package; the oracle is PEFT's merge into the base.
 
     python studies/adapter_kinds/measure.py --out studies/adapter_kinds [--seeds 3] [--width 320]
@@ -31,7 +31,7 @@ __all__ = ["KINDS", "Outcome", "measured"]
 
 _TARGETS = ["q_proj", "down_proj"]
 _NOISE = 0.02  # standard deviation of what is added to every trained number
-# Class of PEFT's configuration → settings that have no default for this width, or none at all.
+# Class of PEFT's configuration → settings that are not its defaults, most because those do not fit this width.
 KINDS: Mapping[str, Mapping[str, Any]] = {
     "LoHaConfig": {},
     "LoKrConfig": {},
@@ -141,12 +141,15 @@ def _page(found: Mapping[str, list[Outcome]], width: int) -> str:
             f"{max(one.error for one in outcomes):.1e}",
         ])
     count = len(next(iter(found.values())))
+    own = {kind: ", ".join(f"{name} {value}" for name, value in given.items()) for kind, given in KINDS.items()}
+    settings = "; ".join(f"{kind.removesuffix('Config')} {said}" for kind, said in own.items() if said)
     table = markdown_table(rows, ["kind", "rank", "lost energy", "distance to PEFT's ΔW"])
     return (
         f"# Other kinds of adapters, read as plain LoRA\n\n"
-        f"One adapter of each kind with PEFT's default settings and random values (standard deviation {_NOISE} added\n"
+        f"One adapter of each kind with random values (standard deviation {_NOISE} added\n"
         f"to every trained number) on the q_proj ({width} × {width}) and down_proj of one layer; {count} seeds, the\n"
-        f"worst value of each. Saved by PEFT {peft_version} in float64, read with the defaults of this package: a\n"
+        f"worst value of each. Settings are PEFT's defaults, but for these:\n{settings}.\n"
+        f"Saved by PEFT {peft_version} in float64, read with the defaults of this package: a\n"
         f"rank of up to 256 is kept exactly; of a higher one 256 directions, or as many more as it takes to lose at\n"
         f"most 1 % of ‖ΔW‖² in every module. The distance is ‖found − PEFT's‖ / ‖PEFT's‖ of the worst module,\n"
         f"against PEFT's merge into the base; its square is the energy that was lost. Random values are the worst\n"

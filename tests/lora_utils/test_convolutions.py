@@ -97,6 +97,14 @@ def test_groups_are_refused(build: Any, model: Convolutions, tmp_path: Path) -> 
     assert Adapter.load(tmp_path, leave_out=["grouped"]).modules == ("head",)
 
 
+def test_a_dora_is_refused_and_can_be_left_out(build: Any, model: Convolutions, tmp_path: Path) -> None:
+    build.adapter_folder(model, tmp_path, targets=["plane", "head"], use_dora=True)
+    with pytest.raises(AdapterError, match=r"'plane' is a convolution .* DoRA magnitude.*--leave-out plane"):
+        Adapter.load(tmp_path)
+    with pytest.raises(AdapterError, match="Name the base it was trained on"):
+        Adapter.load(tmp_path, leave_out=["plane"])
+
+
 def test_another_kernel_of_as_many_inputs_is_another_base(model: Convolutions) -> None:
     factors = LoraFactors(torch.ones(5, 1), torch.ones(1, 18), Conv2dLayerKind((3, 2)))
     adapter = Adapter.from_factors({"plane": factors}, name="one")

@@ -227,6 +227,7 @@ def test_what_is_refused(mixtures: dict[str, Mixture], tmp_path: Path) -> None:
         ("other", {"target_parameters": ["mlp.experts.a", "mlp.experts.b"]}, {}, "of 2 of the parameters"),
         ("shape", {}, {"experts__lora_B": ones(10, 9)}, "which are no gate_up_proj and down_proj.*--leave-out"),
         ("ranks", {"rank_pattern": {".*down_proj": 2}}, {}, r"A \(9, 12\).*say rank 2"),
+        ("router", {}, {"gate__lora_A": ones(6, 16), "gate__lora_B": ones(3, 6)}, r"gate\.weight' has A \(6, 16\)"),
     ):
         with pytest.raises(AdapterError, match=said):
             Adapter.load(changed(made, tmp_path / name, fields, **edits))

@@ -1,7 +1,9 @@
 """Other kinds of PEFT's adapters, read as plain LoRA: against PEFT's own merge into the base, in float64."""
 
 import copy
+import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from sst_merge import merge
 from sst_merge.errors import AdapterError
+from sst_merge.evaluation.adapters import adapted_modules
 from sst_merge.lora_utils import Adapter, Conversion
 from sst_merge.lora_utils.kinds import lowering
 
@@ -88,7 +91,7 @@ def make(build: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Case
         import peft
 
         if not hasattr(peft, case.config):
-            pytest.skip(f"PEFT {peft.__version__} has no {case.config}")
+            build.skip_below("peft", "0.21", f"it has no {case.config}")
         model = build.tiny_model(case.architecture, dtype=torch.float64)
         if case.architecture not in bases:
             bases[case.architecture] = tmp_path_factory.mktemp("base")
@@ -168,6 +171,9 @@ def test_without_the_base_a_kind_that_needs_it_says_so(make: Any, name: str) -> 
     what = "config.json" if name in {"vera", "fourierft"} else "weights, read layer by layer"
     with pytest.raises(AdapterError, match=rf"has no ΔW of its own; it takes .*{what}.*--base"):
         Adapter.load(made.folder)
+    # Commands that take no base for it, such as an evaluation, say what does.
+    with pytest.raises(AdapterError, match="write it as a plain LoRA first: sst-merge export ADAPTER --base BASE"):
+        adapted_modules({name: made.folder})
     # The adapter's own base is taken where it is a folder here.
     change(made.folder, base_model_name_or_path=str(made.base))
     assert set(Adapter.load(made.folder).modules) == set(made.deltas)
@@ -204,6 +210,17 @@ def test_beyond_the_exact_rank_as_much_is_kept_as_the_limit_asks(
         left = 1 - values.cumsum(0) / values.sum()
         assert figures.rank == int((left > 0.05).sum()) + 1
         assert relative_error(adapter.delta(module), made.deltas[module]) ** 2 == pytest.approx(figures.lost, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", ["loha", "lokr", "oft", "miss"])
+def test_a_limit_of_zero_is_exact_whatever_rounding_leaves(
+    make: Any, relative_error: Any, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(lowering, "EXACT_RANK", 1)
+    made = make(CASES[name])
+    adapter = Adapter.load(made.folder, conversion=Conversion(made.base, most_lost=0.0))
+    for module in adapter.modules:
+        assert relative_error(adapter.delta(module), made.deltas[module]) <= 1e-7
 
 
 def test_modules_can_be_left_out(make: Any) -> None:
@@ -296,9 +313,49 @@ def test_the_initial_weights_are_taken_off(
         Adapter.load(folder)
     named = Adapter.load(folder, conversion=Conversion(initial=tmp_path / "elsewhere"))
     assert torch.equal(named.delta(named.modules[0]), adapter.delta(adapter.modules[0]))
+    files = ["adapter_config.json", "adapter_model.safetensors"]
+    digests = {f: hashlib.sha256((tmp_path / "elsewhere" / f).read_bytes()).hexdigest() for f in files}
+    assert {f: named.fingerprints()[f"initial/{f}"] for f in files} == digests
+    assert named.fingerprints().keys() == {*files, *(f"initial/{f}" for f in files)}
     change(tmp_path / "elsewhere", lora_alpha=1)
     with pytest.raises(AdapterError, match="another shape, rank or scale in these initial weights"):
         Adapter.load(folder, conversion=Conversion(initial=str(tmp_path / "elsewhere")))
+
+
+def test_a_rank_cuts_what_training_changed(moved: tuple[Path, dict[str, Tensor]], relative_error: Any) -> None:
+    folder, deltas = moved
+    with pytest.raises(AdapterError, match=r"a (pissa|olora)\w*, a LoRA of rank 2 leaves out 0\.\d+ of .*--convert-r"):
+        Adapter.load(folder, conversion=Conversion(rank=2))
+    adapter = Adapter.load(folder, conversion=Conversion(rank=2, most_lost=1.0))
+    assert adapter.converted is not None
+    for module, delta in deltas.items():
+        values, figures = torch.linalg.svdvals(delta).square(), adapter.converted.modules[module]
+        assert adapter.rank(module) == figures.rank == 2
+        assert figures.lost == pytest.approx(float(values[2:].sum() / values.sum()), rel=1e-3)
+        assert relative_error(adapter.delta(module), delta) ** 2 == pytest.approx(figures.lost, rel=1e-3)
+
+
+def test_initial_weights_that_are_not_needed_are_named(build: Any, tmp_path: Path) -> None:
+    folder = build.adapter_folder(build.tiny_model("llama"), tmp_path, targets=["q_proj"])
+    adapter = Adapter.load(folder, conversion=Conversion(initial="somewhere"))
+    assert any("initial weights were given, and are not used" in note for note in adapter.notes)
+    assert Adapter.load(folder).notes == ()
+
+
+def test_initial_weights_may_be_a_pickle_too(moved: tuple[Path, dict[str, Tensor]]) -> None:
+    folder, _ = moved
+    before = Adapter.load(folder)
+    deltas = {module: before.delta(module) for module in before.modules}
+    (first,) = [path for path in folder.iterdir() if path.is_dir()]
+    pickled(first)
+    with pytest.raises(AdapterError, match="--allow-pickle"):
+        Adapter.load(folder)
+    adapter = Adapter.load(folder, conversion=Conversion(allow_pickle=True))
+    assert all(torch.equal(adapter.delta(module), delta) for module, delta in deltas.items())
+    # A message about the copy of a pickle names the pickle.
+    change(pickled(folder), r=5)
+    with pytest.raises(AdapterError, match=re.escape(f"{folder / 'adapter_model.bin'}: module ")):
+        Adapter.load(folder, conversion=Conversion(allow_pickle=True))
 
 
 # --- pickles ---------------------------------------------------------------------------------------------------------
@@ -329,6 +386,9 @@ def test_a_pickle_needs_a_flag_and_stays_as_it_is(build: Any, make: Any, tmp_pat
     assert {file.name for file in folder.iterdir()} == names
     assert adapter.fingerprints().keys() == {"adapter_config.json", "adapter_model.bin"}
     assert any("was a pickle" in note for note in adapter.notes)
+    change(folder, r=0)
+    with pytest.raises(AdapterError, match=re.escape(f"{folder / 'adapter_config.json'}: r is 0")):
+        Adapter.load(folder, conversion=Conversion(allow_pickle=True))
 
 
 class Runs:

@@ -9,9 +9,9 @@ from .checks import check_against_base, check_compatible, check_distinct
 from .conversion import Conversion, Converted, ConvertedModule
 from .convolutions import Conv1dLayerKind, Conv2dLayerKind, Conv3dLayerKind
 from .copies import true_copies
+from .entries import natural_key
 from .experts import ExpertKind, RouterKind, expert_module, parameter_of
 from .factors import LoraFactors
-from .header import natural_key
 from .layouts import (
     LINEAR,
     Conv1DKind,

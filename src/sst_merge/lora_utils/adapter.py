@@ -17,10 +17,11 @@ from ..reading import reads
 from ..texts import counted
 from .conversion import Conversion, Converted
 from .dora import fold_dora
+from .entries import ModuleLayout, natural_key
 from .factors import LoraFactors
 from .folders import PICKLE_NAME
-from .header import WEIGHTS_NAME, ModuleLayout, natural_key, read_header
-from .kinds import is_plain, plain_folder
+from .header import WEIGHTS_NAME, read_header
+from .kinds import is_plain, named_as, plain_folder
 from .layouts import ModuleKind
 from .opening import fitting_task_type
 from .places import adapter_place
@@ -59,6 +60,7 @@ class Adapter:
         is_fetched: False where its weights stayed on the hub (``headers_only``), so that no value can be read.
         plain_path: folder in which it lies as a plain LoRA: ``path``, unless it was of another kind.
         converted: what it was, where it was of another kind.
+        initial_path: folder of the weights that training began with, where they were taken off.
 
     Raises:
         AdapterError: unknown role, or a weight that is not finite.
@@ -92,6 +94,7 @@ class Adapter:
     is_fetched: bool = True
     plain_path: Path | None = None
     converted: Converted | None = None
+    initial_path: Path | None = None
 
     def __post_init__(self) -> None:
         if self.role not in get_args(Role):
@@ -144,10 +147,11 @@ class Adapter:
             place = adapter_place(path, allow_pickle=pickles)
         plain = plain_folder(place.folder, conversion, drop_modules_to_save=drop_modules_to_save, leave_out=leave_out)
         folder = plain.folder
-        settings = read_settings(folder)
-        header = read_header(
-            folder, settings, drop_modules_to_save=drop_modules_to_save, leave_out=leave_out, tensors=place.tensors
-        )
+        with named_as(place.folder, folder):
+            settings = read_settings(folder)
+            header = read_header(
+                folder, settings, drop_modules_to_save=drop_modules_to_save, leave_out=leave_out, tensors=place.tensors
+            )
         if (header.whole or header.magnitudes) and place.tensors is not None:
             place = adapter_place(path)
             header = read_header(folder, settings, drop_modules_to_save=drop_modules_to_save, leave_out=leave_out)
@@ -155,7 +159,9 @@ class Adapter:
         source: Source
         entries, notes, converted = header.modules, [*place.notes, *plain.notes, *header.notes], plain.converted
         if header.magnitudes:
-            source, converted = fold_dora(file, header, conversion, base_model=settings.base_model)
+            source, converted = fold_dora(
+                file, header, conversion, base_model=settings.base_model, task_type=settings.task_type
+            )
             entries = source.entries
             notes.append(converted.sentence())
         elif place.tensors is None:
@@ -181,6 +187,7 @@ class Adapter:
             is_fetched=place.tensors is None,
             plain_path=folder,
             converted=converted,
+            initial_path=plain.initial,
         )
 
     @classmethod
@@ -365,10 +372,13 @@ class Adapter:
         return tuple(m for m in self.modules if self._source.check(m) or self._source.is_scaled_away(m))
 
     def fingerprints(self) -> dict[str, str]:
-        """SHA-256 of the files that decide ΔW, by file name; empty for an adapter in memory."""
-        if self.path is None:
-            return {}
-        return adapter_fingerprints(self.path)
+        """SHA-256 of the files that decide ΔW, by file name; empty for an adapter in memory.
+
+        Those of the weights that training began with are called ``initial/<file name>``.
+        """
+        own = {} if self.path is None else adapter_fingerprints(self.path)
+        began = {} if self.initial_path is None else adapter_fingerprints(self.initial_path)
+        return own | {f"initial/{name}": digest for name, digest in began.items()}
 
     def save(
         self,

@@ -18,13 +18,21 @@ from ..data_loader import PLAIN, BaseAccess
 from ..errors import AdapterError
 from ..texts import counted
 from ..threads import one_thread
-from .header import ModuleEntry, ModuleLayout
+from .entries import ModuleEntry, ModuleLayout
 from .layouts import ModuleKind
 from .nearest import Nearest, nearest
 from .sources import FileSource
 from .tensor_file import TensorFile
 
-__all__ = ["Conversion", "Converted", "ConvertedModule", "ConvertedSource", "FormedUpdate", "convert_aside"]
+__all__ = [
+    "Conversion",
+    "Converted",
+    "ConvertedModule",
+    "ConvertedSource",
+    "FormedUpdate",
+    "check_loss",
+    "convert_aside",
+]
 
 
 @dataclass(frozen=True)
@@ -194,11 +202,28 @@ def _nearest(update: FormedUpdate, conversion: Conversion, where: str, kind: str
             f"it, or values beyond the type); name the base that the adapter was trained on (--base-model)"
         )
     found = nearest(update.delta, rank=conversion.rank, most_lost=conversion.most_lost, least=update.rank)
-    # Without a rank as many directions are kept as are above rounding, or fewer.
-    if conversion.rank is not None and found.lost > conversion.most_lost:
-        raise AdapterError(
-            f"{where}: of module {update.module!r}, a {kind}, a LoRA of rank {conversion.rank} leaves out "
-            f"{found.lost:.3g} of ‖ΔW‖², more than {conversion.most_lost:g}. Give a larger rank (--convert-rank; "
-            f"without one the least that suffices is taken), or allow more (--convert-lost)"
-        )
+    check_loss(found, conversion, where=where, module=update.module, kind=kind)
     return found
+
+
+def check_loss(found: Nearest, conversion: Conversion, *, where: object, module: str, kind: str) -> None:
+    """Refuse a rank that was asked for where it loses too much.
+
+    Args:
+        found: a module's factors.
+        conversion: rank and limit.
+        where: the adapter's file, for the message.
+        module: its name.
+        kind: what the adapter is, such as ``DoRA``.
+
+    Raises:
+        AdapterError: more is lost than the limit.
+    """
+    # Without a rank, and below it, all directions are there that the limit asks for and rounding leaves.
+    if conversion.rank is None or found.b.shape[1] < conversion.rank or found.lost <= conversion.most_lost:
+        return
+    raise AdapterError(
+        f"{where}: of module {module!r}, a {kind}, a LoRA of rank {conversion.rank} leaves out {found.lost:.3g} of "
+        f"‖ΔW‖², more than {conversion.most_lost:g}. Give a larger rank (--convert-rank; without one as many "
+        f"directions are kept as it takes), or allow more (--convert-lost)"
+    )

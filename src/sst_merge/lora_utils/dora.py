@@ -31,7 +31,7 @@ _REASON = (
 
 
 def fold_dora(
-    file: Path, header: Header, conversion: Conversion, *, base_model: str | None
+    file: Path, header: Header, conversion: Conversion, *, base_model: str | None, task_type: str | None
 ) -> tuple[ConvertedSource, Converted]:
     """Turn a DoRA into plain factors; one layer of the base is in memory at a time.
 
@@ -40,6 +40,7 @@ def fold_dora(
         header: of it, with a magnitude for every module.
         conversion: where the base is, rank and limit.
         base_model: that the adapter names.
+        task_type: that the adapter names.
 
     Returns:
         The factors, and what it cost.
@@ -48,7 +49,7 @@ def fold_dora(
         AdapterError: no base, one of other shapes, or more lost than the limit.
         BaseModelError: the base cannot be read.
     """
-    base = OpenBase.of(conversion, base_model, f"{file}: {_REASON}", tuple(header.modules))
+    base = OpenBase.of(conversion, base_model, f"{file}: {_REASON}", tuple(header.modules), task_type=task_type)
     source = FileSource(file, header.modules)
 
     def updates() -> Iterator[FormedUpdate]:

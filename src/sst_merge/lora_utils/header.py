@@ -1,70 +1,22 @@
 """adapter_model.safetensors: which tensor belongs to which module, decided from the header alone."""
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from safetensors import SafetensorError, safe_open
 
 from ..errors import AdapterError
 from ..texts import counted
-from .experts import ExpertKind, RouterKind, expert_module
+from .entries import FLOATS, ModuleEntry, layer_entry, natural_key, placed_stacks, stack_entries
 from .folders import WEIGHTS_NAME, find_weights
 from .keys import SortedKeys, how_to_leave_out, sort_keys, stored_name
-from .layouts import ModuleKind, layer_kinds
-from .settings import TARGET_PARAMETERS, LoraSettings
-from .stacks import Stack, find_stacks
+from .settings import LoraSettings
+from .weights_file import TensorHeaders, tensor_headers
 from .whole_weights import WholeWeight, heads_of, saved_part
 from .wrappers import PREFIX
 
-__all__ = ["PREFIX", "WEIGHTS_NAME", "Header", "ModuleEntry", "ModuleLayout", "natural_key", "read_header"]
+__all__ = ["PREFIX", "WEIGHTS_NAME", "Header", "read_header"]
 
-_FLOATS = ("F16", "BF16", "F32", "F64")
 _MOST_NAMES = 8  # of modules in one sentence
-
-
-@dataclass(frozen=True)
-class ModuleLayout:
-    """Shape and kind of one module's update, scale and bias column included.
-
-    Attributes:
-        d_out: outputs of the layer.
-        d_in: inputs of the layer, the constant one of a bias not counted.
-        rank: columns of B as :class:`~.factors.LoraFactors` holds them (one more than in the file with a bias).
-        kind: of the layer.
-        bias: whether the update has a bias column.
-    """
-
-    d_out: int
-    d_in: int
-    rank: int
-    kind: ModuleKind
-    bias: bool
-
-
-@dataclass(frozen=True)
-class ModuleEntry:
-    """Where one module's factors lie in the file.
-
-    Attributes:
-        a_key: key of A.
-        b_key: key of B.
-        bias_key: key of B's bias, or None.
-        scale: s of ΔW = s·B·A.
-        layout: what comes out.
-    """
-
-    a_key: str
-    b_key: str
-    bias_key: str | None
-    scale: float
-    layout: ModuleLayout
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """Keys of A, B and, where there is one, B's bias."""
-        return (self.a_key, self.b_key) if self.bias_key is None else (self.a_key, self.b_key, self.bias_key)
 
 
 @dataclass(frozen=True)
@@ -89,18 +41,13 @@ class Header:
     magnitudes: Mapping[str, str]
 
 
-def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
-    """Sort key that puts layer 2 before layer 10."""
-    return tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in name.split("."))
-
-
 def read_header(
     folder: Path,
     settings: LoraSettings,
     *,
     drop_modules_to_save: bool = False,
     leave_out: Collection[str] = (),
-    tensors: Mapping[str, tuple[str, tuple[int, ...]]] | None = None,
+    tensors: TensorHeaders | None = None,
 ) -> Header:
     """Sort a folder's tensors into modules and check every shape; no tensor is read.
 
@@ -115,7 +62,7 @@ def read_header(
         AdapterError: no safetensors file, or any tensor that does not fit the configuration exactly.
     """
     file = find_weights(folder) if tensors is None else folder / WEIGHTS_NAME
-    tensors = _open_header(file) if tensors is None else tensors
+    tensors = tensor_headers(file) if tensors is None else tensors
     _refuse_empty(file, tensors)
     if settings.bias != "none":
         _refuse_biases(file, tensors, settings)
@@ -132,15 +79,15 @@ def read_header(
     if not kept and not keys.nested:
         raise AdapterError(f"{file}: holds no LoRA factors; expected lora_A and lora_B of at least one module")
     names = {module: (module, stored_name(next(iter(keys.parts[module].values())))) for module in kept}
-    stacks = _stacks(file, names, keys, tensors, settings)
+    stacks = placed_stacks(file, names, keys, tensors, settings)
     bare = {stack.module for stack in stacks}
     modules = {
-        module: _entry(file, module, names[module], names, keys.parts[module], tensors, settings)
+        module: layer_entry(file, module, names[module], names, keys.parts[module], tensors, settings)
         for module in kept
         if module not in bare
     }
     for stack in stacks:
-        modules |= _stack_entries(file, stack, names, {**keys.parts, **keys.inner}[stack.stored], tensors, settings)
+        modules |= stack_entries(file, stack, names, {**keys.parts, **keys.inner}[stack.stored], tensors, settings)
     modules = {module: modules[module] for module in sorted(modules, key=natural_key)}
     _check_magnitudes(file, modules, keys.magnitudes, tensors, settings)
     return Header(
@@ -152,16 +99,7 @@ def read_header(
     )
 
 
-def _open_header(file: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
-    try:
-        with safe_open(file, framework="pt") as handle:
-            slices = {key: handle.get_slice(key) for key in handle.keys()}  # noqa: SIM118 (not a dict)
-            return {key: (view.get_dtype(), tuple(view.get_shape())) for key, view in slices.items()}
-    except (SafetensorError, OSError) as error:
-        raise AdapterError(f"{file}: no readable safetensors file ({error}); copy or save it again") from error
-
-
-def _refuse_empty(file: Path, tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
+def _refuse_empty(file: Path, tensors: TensorHeaders) -> None:
     empty = [key for key, (_, shape) in tensors.items() if 0 in shape]
     if tensors and not empty:
         return
@@ -189,7 +127,7 @@ def _check_magnitudes(
     file: Path,
     modules: Mapping[str, ModuleEntry],
     magnitudes: Mapping[str, str],
-    tensors: Mapping[str, tuple[str, tuple[int, ...]]],
+    tensors: TensorHeaders,
     settings: LoraSettings,
 ) -> None:
     """A DoRA has one length for every output of every module, and nothing else has any.
@@ -210,73 +148,20 @@ def _check_magnitudes(
             f"{file}: use_dora is True, but module {wrong[0]!r} has {has}; the file is incomplete or belongs to "
             f"another adapter_config.json: save the adapter again"
         )
+    if unread := [module for module, entry in modules.items() if entry.layout.kind.dimensions > 2]:
+        raise AdapterError(
+            f"{file}: module {unread[0]!r} is {modules[unread[0]].layout.kind.described} with a DoRA magnitude, which "
+            f"is read of layers with a matrix alone. {how_to_leave_out(unread, modules)}"
+        )
     for module, key in magnitudes.items():
         (dtype, shape), layout = tensors[key], modules[module].layout
-        if dtype not in _FLOATS or shape != (layout.d_out,):
+        if dtype not in FLOATS or shape != (layout.d_out,):
             raise AdapterError(
                 f"{file}: tensor {key!r} is {dtype} of shape {list(shape)}, expected plain floats of shape "
                 f"[{layout.d_out}], one for every output; save the adapter again"
             )
         if layout.bias:
             raise AdapterError(f"{file}: module {module!r} has a LoRA bias beside a DoRA magnitude, which is not read")
-
-
-def _stacks(
-    file: Path,
-    names: Mapping[str, tuple[str, str]],
-    keys: SortedKeys,
-    tensors: Mapping[str, tuple[str, tuple[int, ...]]],
-    settings: LoraSettings,
-) -> list[Stack]:
-    """Find the LoRA that belongs to no layer but to a bare parameter.
-
-    Raises:
-        AdapterError: some of it cannot be told; all of that is said in one sentence, so that one more try is enough.
-    """
-    shapes = {module: _outer_shape(parts, tensors) for module, parts in (keys.parts | keys.inner).items()}
-    stacks, unplaced = find_stacks(shapes, settings, names)
-    why = {one.module: one.why for one in unplaced}
-    refused = sorted({*why, *keys.nested}, key=natural_key)
-    if not refused:
-        return stacks
-    if keys.nested:
-        key = next(iter(keys.nested.values()))
-        found = f"tensor {key!r} belongs to a LoRA inside a LoRA (fused experts, nn.MultiheadAttention)"
-    else:
-        found = f"module {refused[0]!r} {why[refused[0]]}"
-    if settings.target_parameters:
-        found += f"; target_parameters is {list(settings.target_parameters)}"
-    count = f"{len(refused)} module{'s' * (len(refused) > 1)} of this kind"
-    raise AdapterError(f"{file}: {found}: {TARGET_PARAMETERS} ({count}). {how_to_leave_out(refused, names)}")
-
-
-def _outer_shape(parts: Mapping[str, str], tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> tuple[int, int]:
-    """(d_out, d_in) of two matrices; zeros of anything else, which is refused later."""
-    a, b = (tensors[parts[part]][1] if part in parts else () for part in ("lora_A", "lora_B"))
-    return (b[0], a[1]) if len(a) == len(b) == 2 else (0, 0)
-
-
-def _stack_entries(
-    file: Path,
-    stack: Stack,
-    names: Mapping[str, tuple[str, str]],
-    parts: Mapping[str, str],
-    tensors: Mapping[str, tuple[str, tuple[int, ...]]],
-    settings: LoraSettings,
-) -> dict[str, ModuleEntry]:
-    """The experts of a stack, one module each; or a router."""
-    rows = tensors[parts["lora_A"]][1] if "lora_A" in parts else ()
-    rank = settings.rank(stack.path)
-    # PEFT asks the patterns by the parameter's own name, and says nowhere how many experts there are.
-    count = rows[0] // rank if len(rows) == 2 and rows[0] % rank == 0 else 1
-    of_module = {**names, stack.path: (stack.path, stack.path)}
-    entry = _entry(file, stack.path, (stack.path, stack.path), of_module, parts, tensors, settings, count=count)
-    if stack.parameter == "weight":
-        return {stack.module: replace(entry, layout=replace(entry.layout, kind=RouterKind()))}
-    return {
-        expert_module(stack.path, index): replace(entry, layout=replace(entry.layout, kind=ExpertKind(index, count)))
-        for index in range(count)
-    }
 
 
 def _notes(
@@ -329,100 +214,3 @@ def _notes(
 def _listed(names: Collection[str]) -> str:
     shown = ", ".join(repr(name) for name in list(names)[:_MOST_NAMES])
     return shown if len(names) <= _MOST_NAMES else f"{shown} and {len(names) - _MOST_NAMES} more modules"
-
-
-def _entry(
-    file: Path,
-    module: str,
-    own_names: tuple[str, str],
-    names: Collection[str],
-    parts: Mapping[str, str],
-    tensors: Mapping[str, tuple[str, tuple[int, ...]]],
-    settings: LoraSettings,
-    *,
-    count: int = 1,
-) -> ModuleEntry:
-    """Where a module's factors lie; of a stack of several the layout is that of each.
-
-    Raises:
-        AdapterError: tensors that do not fit the configuration.
-    """
-    kinds = [kind for kind in layer_kinds() if {kind.form.a, kind.form.b} & parts.keys()]
-    a_part, b_part = kinds[0].form.a, kinds[0].form.b
-    expected = {a_part, b_part} | ({f"{b_part}.bias"} if settings.lora_bias else set())
-    if set(parts) != expected:
-        raise AdapterError(
-            f"{file}: module {module!r} has {_join(parts)}, expected {_join(expected)} (lora_bias is "
-            f"{settings.lora_bias}); the file is incomplete or belongs to another adapter_config.json; "
-            f"save the adapter again"
-        )
-    for key in parts.values():
-        if tensors[key][0] not in _FLOATS:
-            raise AdapterError(
-                f"{file}: tensor {key!r} has type {tensors[key][0]}, expected one of {', '.join(_FLOATS)}; quantised "
-                f"factors are not exact. Save the adapter in float32 or bfloat16"
-            )
-    a_shape, b_shape = tensors[parts[a_part]][1], tensors[parts[b_part]][1]
-    found = (kind.of_file(a_shape, b_shape, fan_in_fan_out=settings.fan_in_fan_out) for kind in kinds)
-    kind = next((kind for kind in found if kind is not None), None)
-    if kind is None:
-        raise AdapterError(
-            f"{file}: module {module!r} has A {a_shape} and B {b_shape}, expected matrices "
-            + (
-                "(a piece of a DeepSpeed or FSDP save); gather the weights when saving"
-                if min(len(a_shape), len(b_shape)) < 2
-                else "or an ordinary convolution (those in groups are not supported). "
-                + how_to_leave_out([module], names)
-            )
-        )
-    rank, scale = _rank_and_scale(file, module, own_names, a_shape[0] // count, settings)
-    if a_shape[0] != rank * count or b_shape[1] != rank * count:
-        raise AdapterError(
-            f"{file}: module {module!r} has A {a_shape} and B {b_shape}, but r and rank_pattern of the configuration "
-            f"say rank {rank}; restore the adapter_config.json that was saved with this file"
-            + _if_stacked(module, a_shape[0], b_shape[1], rank, names)
-        )
-    bias_key = parts.get(f"{b_part}.bias")
-    if bias_key is not None and tensors[bias_key][1] != (b_shape[0],):
-        raise AdapterError(f"{file}: tensor {bias_key!r} has shape {tensors[bias_key][1]}, expected {(b_shape[0],)}")
-    a, b = kind.from_file(torch.empty(a_shape, device="meta"), torch.empty(b_shape, device="meta"))
-    layout = ModuleLayout(b.shape[0], a.shape[1], rank + int(bias_key is not None), kind, bias_key is not None)
-    return ModuleEntry(parts[a_part], parts[b_part], bias_key, scale, layout)
-
-
-def _if_stacked(module: str, a_rows: int, b_columns: int, rank: int, names: Collection[str]) -> str:
-    """A word about fused experts: as many factor pairs as there are experts, one below the other."""
-    if "expert" not in module or a_rows != b_columns or a_rows % rank:
-        return ""
-    return (
-        f". If these are {a_rows // rank} fused experts of rank {rank}, target_parameters must name them. "
-        + how_to_leave_out([module], names)
-    )
-
-
-def _rank_and_scale(
-    file: Path, module: str, names: tuple[str, str], rows: int, settings: LoraSettings
-) -> tuple[int, float]:
-    """What the configuration says of a module.
-
-    PEFT asked it by the name that the module had then: wrapped before or after, so that both names are tried where the
-    file has wrappers. The shape of A tells them apart, or there is nothing to tell.
-
-    Raises:
-        AdapterError: both fit, with different scales.
-    """
-    said = {(settings.rank(name), settings.scale(name)) for name in set(names)}
-    fitting = {(rank, scale) for rank, scale in said if rank == rows}
-    if len(fitting) > 1 and settings.names_alpha(names[1]) and not settings.names_alpha(module):
-        return settings.rank(names[1]), settings.scale(names[1])
-    if len(fitting) > 1:
-        raise AdapterError(
-            f"{file}: module {module!r} is stored as {names[1]!r}, and alpha_pattern gives these two names the scales "
-            f"{sorted(scale for _, scale in fitting)}; rename the tensors, or the keys of alpha_pattern, so that they "
-            f"agree"
-        )
-    return next(iter(fitting or said))
-
-
-def _join(names: Iterable[str]) -> str:
-    return " and ".join(sorted(names))

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -14,7 +15,30 @@ from .base_weights import BaseWeights
 from .conversion import Conversion
 from .layouts import ModuleKind
 
-__all__ = ["OpenBase"]
+__all__ = ["OpenBase", "given_base"]
+
+
+def given_base(conversion: Conversion, named: object, where: str) -> str | Path:
+    """The base that was given, or else the adapter's own where that is a folder here.
+
+    Args:
+        conversion: may name it.
+        named: what the adapter names.
+        where: the adapter's file and what of it needs the base, for the message.
+
+    Raises:
+        AdapterError: there is neither.
+    """
+    if conversion.base is not None:
+        return conversion.base
+    if isinstance(named, str) and named and exists_here(named):
+        return named
+    found = f"names the base {named!r}, which is no folder here" if named else "names no base"
+    raise AdapterError(
+        f"{where}; the adapter {found}. Name the base it was trained on, a folder or hub id: --base-model "
+        f"(--base; conversion=Conversion(base=...) in Python). For commands that take none for it, write it as "
+        f"a plain LoRA first: sst-merge export ADAPTER --base BASE --to peft -o OUT"
+    )
 
 
 @dataclass(frozen=True)
@@ -32,7 +56,9 @@ class OpenBase:
     index: BaseModelIndex
 
     @classmethod
-    def of(cls, conversion: Conversion, named: str | None, where: str, modules: Collection[str]) -> "OpenBase":
+    def of(
+        cls, conversion: Conversion, named: str | None, where: str, modules: Collection[str], *, task_type: str | None
+    ) -> "OpenBase":
         """Open the base of an adapter.
 
         Args:
@@ -40,21 +66,15 @@ class OpenBase:
             named: what the adapter names.
             where: the adapter's file and what of it needs the base, for the message.
             modules: that are read; they decide as which class the base is built.
+            task_type: that the adapter names; its class is tried first.
 
         Raises:
             AdapterError: no base is given, and the adapter names none that is a folder here.
             BaseModelError: it cannot be read.
         """
-        base = conversion.base if conversion.base is not None else named
-        if base is None or (conversion.base is None and not exists_here(str(base))):
-            found = "names no base" if named is None else f"names the base {named!r}, which is no folder here"
-            raise AdapterError(
-                f"{where}; the adapter {found}. Name the base it was trained on, a folder or hub id: --base-model "
-                f"(--base; conversion=Conversion(base=...) in Python). For commands that take none for it, write it as "
-                f"a plain LoRA first: sst-merge export ADAPTER --base BASE --to peft -o OUT"
-            )
+        base = given_base(conversion, named, where)
         folder = base_folder(base, conversion.access)
-        index = BaseModelIndex.load(base, modules=modules, access=conversion.access)
+        index = BaseModelIndex.load(base, modules=modules, task_type=task_type, access=conversion.access)
         return cls(str(base), BaseWeights.load(folder), index)
 
     def kind(self, module: str, otherwise: ModuleKind) -> ModuleKind:

@@ -13,12 +13,12 @@ from ..data_loader.own_tokenizer import tokenizer_files
 from ..errors import AdapterError
 from ..hub_names import HubName, is_here
 from .folders import CONFIG_NAME, PICKLE_NAME, WEIGHTS_NAME, no_weights
+from .weights_file import TensorHeaders
 
 __all__ = ["AdapterPlace", "adapter_place"]
 
 _MOST_NAMES = 5
 _DEEPEST = 2  # levels of folders below the one that was named
-Tensors = Mapping[str, tuple[str, tuple[int, ...]]]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class AdapterPlace:
     folder: Path
     origin: HubOrigin | None = None
     notes: tuple[str, ...] = ()
-    tensors: Tensors | None = None
+    tensors: TensorHeaders | None = None
 
 
 def adapter_place(

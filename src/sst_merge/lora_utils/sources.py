@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import AdapterError
+from .entries import ModuleEntry
 from .factors import LoraFactors
-from .header import ModuleEntry
 
 __all__ = ["FileSource", "MemorySource", "RemoteSource", "RenamedSource", "Source"]
 

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from ..errors import AdapterError
 from ..files import atomic_folder
+from .entries import natural_key
 from .expert_files import ExpertFile
 from .experts import ExpertKind
 from .factors import LoraFactors
-from .header import PREFIX, WEIGHTS_NAME, natural_key
+from .header import PREFIX, WEIGHTS_NAME
 from .layouts import ModuleKind
 from .opening import check_opens
 from .patterns import ModulePatterns

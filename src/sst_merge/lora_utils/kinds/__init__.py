@@ -5,5 +5,6 @@ leave this room as a PEFT folder of a plain LoRA, which the rest of the package 
 """
 
 from .aside import Plain, is_plain, plain_folder
+from .pickles import named_as
 
-__all__ = ["Plain", "is_plain", "plain_folder"]
+__all__ = ["Plain", "is_plain", "named_as", "plain_folder"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...errors import AdapterError
 from ...reading import parse_json
-from ..conversion import Conversion, Converted, ConvertedModule
+from ..conversion import Conversion, Converted, ConvertedModule, check_loss
 from ..factors import LoraFactors
 from ..folders import CONFIG_NAME, PICKLE_NAME, WEIGHTS_NAME
 from ..layouts import LINEAR, Conv1DKind
@@ -19,7 +19,7 @@ from ..writing import write_adapter_files
 from .base_side import BaseSide
 from .initial import initial_place, plain_of_initial
 from .lowering import Limits
-from .pickles import unpickle
+from .pickles import is_pickle, named_as, unpickle
 from .products import adalora_update, loha_update, lokr_update, vera_projections, vera_update
 from .stored import StoredKind, read_stored_kind
 from .table import KINDS, NO_UPDATE
@@ -39,12 +39,14 @@ class Plain:
         converted: what it was; None for a plain LoRA.
         left_out: keys that were left out on the way.
         notes: sentences about it.
+        initial: folder of the weights that training began with, where they were taken off.
     """
 
     folder: Path
     converted: Converted | None = None
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    initial: Path | None = None
 
 
 # Made once a process: commands open the same adapter several times. The folders go when the process ends.
@@ -78,7 +80,7 @@ def plain_folder(
     """
     if is_plain(folder, conversion):
         _refuse_other_kinds(folder)
-        return Plain(folder)
+        return Plain(folder, notes=_unused(conversion))
     config = _config(folder)
     initial = initial_place(folder, config, conversion) if config is not None and _way(config) == "initial" else None
     states = tuple(_state(place) for place in (folder, initial) if place is not None)
@@ -104,28 +106,30 @@ def _convert(
     drop: bool,
     leave_out: tuple[str, ...],
 ) -> Plain:
-    source = folder
+    source = _readable(folder, place / "tensors", conversion)
     notes: tuple[str, ...] = ()
-    if _is_pickle(folder, conversion):
-        source = place / "tensors"
-        source.mkdir()
-        unpickle(folder, source)
+    if source != folder:
         notes = (f"{PICKLE_NAME} was a pickle; its tensors alone were read (--allow-pickle)",)
     config = _config(source)
     way = None if config is None else _way(config)
     if config is None or way is None:
-        _refuse_other_kinds(source)
-        return Plain(source, notes=notes)
+        with named_as(folder, source):
+            _refuse_other_kinds(source)
+        return Plain(source, notes=(*notes, *_unused(conversion)))
     target = place / "plain"
     target.mkdir()
     if initial is not None:
-        converted, left_out, more = plain_of_initial(
-            source, config, target, initial, drop_modules_to_save=drop, leave_out=leave_out
-        )
-        return Plain(target, converted, left_out, (*notes, converted.sentence(), *more))
-    stored = read_stored_kind(source, config, KINDS[way], drop_modules_to_save=drop, leave_out=leave_out)
-    converted = _write(stored, folder, target, conversion)
-    return Plain(target, converted, stored.left_out, (*notes, converted.sentence()))
+        began = _readable(initial, place / "initial", conversion)
+        with named_as(folder, source), named_as(initial, began):
+            converted, left_out, more = plain_of_initial(
+                source, config, target, began, conversion, drop_modules_to_save=drop, leave_out=leave_out
+            )
+        notes += (converted.sentence(), f"its initial weights are those of {initial.name!r}", *more)
+        return Plain(target, converted, left_out, notes, initial)
+    with named_as(folder, source):
+        stored = read_stored_kind(source, config, KINDS[way], drop_modules_to_save=drop, leave_out=leave_out)
+        converted = _write(stored, folder, target, conversion)
+    return Plain(target, converted, stored.left_out, (*notes, converted.sentence(), *_unused(conversion)))
 
 
 def _write(stored: StoredKind, folder: Path, target: Path, conversion: Conversion) -> Converted:
@@ -156,13 +160,7 @@ def _write(stored: StoredKind, folder: Path, target: Path, conversion: Conversio
     def factors() -> Iterator[tuple[str, LoraFactors]]:
         for module, update, bias in _updates(stored, base, limits):
             figures[module] = ConvertedModule(update.b.shape[1], update.energy, update.lost)
-            if update.lost > conversion.most_lost:
-                raise AdapterError(
-                    f"{stored.file}: of module {module!r}, a {kind.name}, a LoRA of rank {update.b.shape[1]} leaves "
-                    f"out {update.lost:.3g} of ‖ΔW‖², more than {conversion.most_lost:g}. Give a larger rank "
-                    f"(--convert-rank; without one as many directions are kept as it takes), or allow more "
-                    f"(--convert-lost)"
-                )
+            check_loss(update, conversion, where=stored.file, module=module, kind=kind.name)
             layer = flagged if base is None else base.shape(module).kind
             yield module, LoraFactors(update.b, update.a, layer, bias)
 
@@ -219,8 +217,29 @@ def _refuse_other_kinds(folder: Path) -> None:
     )
 
 
+def _unused(conversion: Conversion) -> tuple[str, ...]:
+    """A note where initial weights were given for an adapter whose training did not move the base."""
+    if conversion.initial is None:
+        return ()
+    return (
+        "initial weights were given, and are not used: its configuration names no initialisation that takes weights "
+        "out of the base",
+    )
+
+
+def _readable(folder: Path, place: Path, conversion: Conversion) -> Path:
+    """A folder itself, or one of the same name with its pickle as safetensors."""
+    if not _is_pickle(folder, conversion):
+        return folder
+    # Whoever reads a value later knows the copy alone.
+    copy = place / folder.resolve().name
+    copy.mkdir(parents=True)
+    unpickle(folder, copy)
+    return copy
+
+
 def _is_pickle(folder: Path, conversion: Conversion) -> bool:
-    return conversion.allow_pickle and (folder / PICKLE_NAME).is_file() and not (folder / WEIGHTS_NAME).is_file()
+    return conversion.allow_pickle and is_pickle(folder)
 
 
 def _config(folder: Path) -> dict[str, Any] | None:

@@ -9,11 +9,11 @@ from torch import Tensor
 from ...data_loader import base_folder
 from ...errors import AdapterError, BaseModelError
 from ..base_index import BaseModelIndex
-from ..base_names import exists_here
 from ..base_weights import BaseWeights
 from ..conversion import Conversion
 from ..keys import how_to_leave_out
 from ..layouts import Conv1DKind, LinearKind, ModuleShape
+from ..open_base import given_base
 from .table import Kind, Needs
 
 __all__ = ["BaseSide"]
@@ -60,15 +60,8 @@ class BaseSide:
             AdapterError: there is none, or a module is no linear layer of it.
             BaseModelError: it cannot be read.
         """
-        base = conversion.base
-        if base is None and isinstance(named, str) and exists_here(named):
-            base = named
-        if base is None:
-            what = "the base model's weights, read layer by layer" if needs == "weights" else "the base's config.json"
-            raise AdapterError(
-                f"{where}: {kind.name} has no ΔW of its own; it takes {what}, and no base is given (the adapter names "
-                f"{named!r}, which is no folder here). Give the base: base_model (--base)"
-            )
+        what = "the base model's weights, read layer by layer" if needs == "weights" else "the base's config.json"
+        base = given_base(conversion, named, f"{where}: {kind.name} has no ΔW of its own; it takes {what}")
         access = conversion.access
         index = BaseModelIndex.load(base, modules=modules, task_type=task_type, access=access)
         wrong = [m for m in modules if m not in index.modules or not _is_linear(index.modules[m])]

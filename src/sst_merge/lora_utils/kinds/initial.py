@@ -6,22 +6,25 @@ out of a quantised base: what quantisation itself lost of the weights is no part
 """
 
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ...errors import AdapterError
-from ..conversion import Conversion, Converted, ConvertedModule
+from ..conversion import Conversion, Converted, ConvertedModule, check_loss
 from ..factors import LoraFactors
 from ..folders import CONFIG_NAME, WEIGHTS_NAME
 from ..header import Header, read_header
+from ..nearest import Nearest
 from ..opening import fitting_task_type
 from ..places import adapter_place
 from ..settings import base_changing_init, read_settings
 from ..sources import FileSource
 from ..whole_weights import names_held
 from ..writing import write_adapter_files
+from .lowering import Limits, from_pair
 from .stored import precision_of
 
 __all__ = ["initial_place", "plain_of_initial"]
@@ -34,6 +37,7 @@ def plain_of_initial(
     config: Mapping[str, Any],
     target: Path,
     place: Path,
+    conversion: Conversion,
     *,
     drop_modules_to_save: bool,
     leave_out: Collection[str],
@@ -45,6 +49,7 @@ def plain_of_initial(
         config: its adapter_config.json.
         target: an empty folder.
         place: folder of the initial weights (:func:`initial_place`).
+        conversion: rank and limit; without a rank all is kept.
         drop_modules_to_save: leave whole trained weights out.
         leave_out: modules to leave out.
 
@@ -52,7 +57,7 @@ def plain_of_initial(
         What was done, keys that were left out, and notes.
 
     Raises:
-        AdapterError: they are others than this adapter began with.
+        AdapterError: they are others than this adapter began with, or a rank that was asked for loses too much.
     """
     init = base_changing_init(config) or ""
     if config.get("use_dora"):
@@ -66,6 +71,7 @@ def plain_of_initial(
     began = read_header(place, read_settings(place, moved_base=True), drop_modules_to_save=True, leave_out=leave_out)
     _check_same(folder, header, place, began)
     trained, first = (FileSource(at / WEIGHTS_NAME, h.modules) for at, h in ((folder, header), (place, began)))
+    limits = Limits(conversion.rank, conversion.most_lost, dtype)
     figures: dict[str, ConvertedModule] = {}
 
     def factors() -> Iterator[tuple[str, LoraFactors]]:
@@ -74,8 +80,12 @@ def plain_of_initial(
             first.check(module)
             made = _difference(trained.read(module, dtype), first.read(module, dtype))
             energy = float(((made.b.T @ made.b).double() * (made.a @ made.a.T).double()).sum())
-            figures[module] = ConvertedModule(made.rank, max(energy, 0.0), 0.0)
-            yield module, made
+            kept = Nearest(made.b, made.a, max(energy, 0.0), 0.0)
+            if conversion.rank is not None:
+                kept = from_pair(made.b, made.a, limits)
+                check_loss(kept, conversion, where=folder / WEIGHTS_NAME, module=module, kind=init)
+            figures[module] = ConvertedModule(kept.b.shape[1], kept.energy, kept.lost)
+            yield module, replace(made, b=kept.b, a=kept.a)
 
     write_adapter_files(
         target,
@@ -86,7 +96,7 @@ def plain_of_initial(
         whole=header.whole,
         modules_to_save=names_held(settings.modules_to_save, header.whole),
     )
-    notes = (f"its initial weights are those of {place.name!r}", *header.notes)
+    notes = header.notes
     if init.lower() == "loftq":
         notes += (
             "its ΔW is relative to the base as LoftQ quantised it, its first weights put back in; what quantisation "
@@ -107,7 +117,7 @@ def initial_place(folder: Path, config: Mapping[str, Any], conversion: Conversio
         AdapterError: there is none, or several.
     """
     if conversion.initial is not None:
-        return adapter_place(conversion.initial).folder
+        return adapter_place(conversion.initial, allow_pickle=conversion.allow_pickle).folder
     init = base_changing_init(config) or ""
     name = init.partition("_")[0].lower()
     names = {pattern.format(each) for pattern in _BESIDE for each in (name, folder.name)}

@@ -1,6 +1,8 @@
 """``adapter_model.bin``: a pickle, read as tensors alone and written as safetensors aside."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -8,10 +10,36 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ...errors import AdapterError
-from ...reading import cause
+from ...reading import reading
 from ..folders import CONFIG_NAME, PICKLE_NAME, WEIGHTS_NAME
 
-__all__ = ["unpickle"]
+__all__ = ["is_pickle", "named_as", "unpickle"]
+
+
+def is_pickle(folder: Path) -> bool:
+    """Whether an adapter's weights are a pickle and nothing else."""
+    return (folder / PICKLE_NAME).is_file() and not (folder / WEIGHTS_NAME).is_file()
+
+
+@contextmanager
+def named_as(folder: Path, aside: Path) -> Iterator[None]:
+    """Errors about a copy of an adapter name the adapter's own files.
+
+    Args:
+        folder: of the adapter.
+        aside: of its copy, or the same folder.
+
+    Raises:
+        AdapterError: whatever was raised inside.
+    """
+    try:
+        yield
+    except AdapterError as error:
+        if aside == folder or str(aside) not in str(error):
+            raise
+        own = folder / (PICKLE_NAME if is_pickle(folder) else WEIGHTS_NAME)
+        said = str(error).replace(str(aside / WEIGHTS_NAME), str(own)).replace(str(aside), str(folder))
+        raise AdapterError(said) from error
 
 
 def unpickle(folder: Path, target: Path) -> None:
@@ -27,13 +55,12 @@ def unpickle(folder: Path, target: Path) -> None:
         AdapterError: the pickle holds something else than named tensors.
     """
     file = folder / PICKLE_NAME
-    try:
+    advice = (
+        "nothing else is read of a pickle. Load the adapter with PEFT where you trust it, and save it with "
+        "safe_serialization=True"
+    )
+    with reading(file, AdapterError, "tensors alone", advice):
         found = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged archives fail in many ways
-        raise AdapterError(
-            f"{file}: cannot be read as tensors alone ({cause(error)}); nothing else is read of a pickle. Load the "
-            f"adapter with PEFT where you trust it, and save it with safe_serialization=True"
-        ) from error
     tensors = found if isinstance(found, dict) else {}
     if not tensors or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in tensors.items()):
         raise AdapterError(

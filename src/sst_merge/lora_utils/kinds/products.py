@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...errors import AdapterError
 from ..folders import CONFIG_NAME
+from ..keys import how_to_leave_out
 from ..nearest import Nearest
 from ..patterns import ModulePatterns
 from .base_side import BaseSide
@@ -53,8 +54,7 @@ def lokr_update(stored: StoredKind, module: str, limits: Limits) -> Nearest:
     if left.ndim != 2 or right.ndim != 2:
         raise AdapterError(
             f"{stored.file}: module {module!r} has LoKr of a convolution, of shapes {tuple(left.shape)} and "
-            f"{tuple(right.shape)}; expected matrices, of a linear layer. To read the rest: leave_out=[{module!r}] "
-            f"(--leave-out {module})"
+            f"{tuple(right.shape)}; expected matrices, of a linear layer. {how_to_leave_out([module], stored.parts)}"
         )
     return from_kronecker(left * _lycoris_scale(stored, module), right, limits)
 

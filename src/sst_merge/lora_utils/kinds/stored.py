@@ -1,20 +1,19 @@
 """A folder of another kind of adapter: its configuration, and which tensor belongs to which module."""
 
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ...errors import AdapterError
+from ..entries import natural_key
 from ..folders import CONFIG_NAME, find_weights
-from ..header import natural_key
 from ..keys import how_to_leave_out, is_named
 from ..settings import LEAVES_UPDATE_ALONE
+from ..weights_file import opened, tensor_headers
 from ..whole_weights import WholeWeight, heads_of, saved_part
 from ..wrappers import PREFIX, plain_key
 from .table import Kind
@@ -55,7 +54,7 @@ class StoredKind:
         Raises:
             AdapterError: the file is gone, or a value is not finite.
         """
-        with _opened(self.file) as handle:
+        with opened(self.file) as handle:
             found = {key: handle.get_tensor(key) for key in keys}
         for key, tensor in found.items():
             if tensor.is_floating_point() and not tensor.isfinite().all():
@@ -117,27 +116,25 @@ def read_stored_kind(
     shared: list[str] = []
     whole: dict[str, WholeWeight] = {}
     left_out: list[str] = []
-    with _opened(file) as handle:
-        headers = {key: handle.get_slice(key) for key in handle.keys()}  # noqa: SIM118 (not a dict)
-        for key, header in headers.items():
-            name = plain_key(key).removeprefix(PREFIX)
-            module, part = _split(name, kind.prefix)
-            if name == plain_key(key):
-                shared.append(key)
-            elif part and is_named(module, leave_out):
-                left_out.append(key)
-            elif part:
-                parts.setdefault(module, {})[part] = key
-            elif saved_part(name, saved) and drop_modules_to_save:
-                left_out.append(key)
-            elif saved_part(name, saved):
-                whole[name] = WholeWeight(file, key, header.get_dtype(), tuple(header.get_shape()))
-            else:
-                raise AdapterError(
-                    f"{file}: tensor {key!r} belongs to no {kind.name} update, whose parts begin with {kind.prefix!r} "
-                    f"(a trained bias of the base?); expected nothing else. Train with bias='none', or merge the "
-                    f"adapter into its base with PEFT and use sst-merge extract"
-                )
+    for key, (dtype, shape) in tensor_headers(file).items():
+        name = plain_key(key).removeprefix(PREFIX)
+        module, part = _split(name, kind.prefix)
+        if name == plain_key(key):
+            shared.append(key)
+        elif part and is_named(module, leave_out):
+            left_out.append(key)
+        elif part:
+            parts.setdefault(module, {})[part] = key
+        elif saved_part(name, saved) and drop_modules_to_save:
+            left_out.append(key)
+        elif saved_part(name, saved):
+            whole[name] = WholeWeight(file, key, dtype, shape)
+        else:
+            raise AdapterError(
+                f"{file}: tensor {key!r} belongs to no {kind.name} update, whose parts begin with {kind.prefix!r} "
+                f"(a trained bias of the base?); expected nothing else. Train with bias='none', or merge the "
+                f"adapter into its base with PEFT and use sst-merge extract"
+            )
     if not parts:
         raise AdapterError(f"{file}: holds no tensors of {kind.name} ({kind.prefix}...); save the adapter again")
     ordered = {module: parts[module] for module in sorted(parts, key=natural_key)}
@@ -147,9 +144,7 @@ def read_stored_kind(
 
 def precision_of(file: Path) -> torch.dtype:
     """float64 where a file has any float64, else float32."""
-    with _opened(file) as handle:
-        types = {handle.get_slice(key).get_dtype() for key in handle.keys()}  # noqa: SIM118 (not a dict)
-    return torch.float64 if "F64" in types else torch.float32
+    return torch.float64 if "F64" in {dtype for dtype, _ in tensor_headers(file).values()} else torch.float32
 
 
 def _split(name: str, prefix: str) -> tuple[str, str]:
@@ -168,12 +163,3 @@ def _refuse_fields(file: Path, config: Mapping[str, Any], known: Collection[str]
                 f"may change what ΔW is. Upgrade sst-merge, or merge the adapter into its base with PEFT and use "
                 f"sst-merge extract"
             )
-
-
-@contextmanager
-def _opened(file: Path) -> Iterator[Any]:
-    try:
-        with safe_open(file, framework="pt") as handle:
-            yield handle
-    except (SafetensorError, OSError) as error:
-        raise AdapterError(f"{file}: no readable safetensors file ({error}); copy or save it again") from error

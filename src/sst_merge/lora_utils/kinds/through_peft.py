@@ -109,8 +109,9 @@ def _adapted(stored: StoredKind, skeleton: nn.Module, modules: list[str]) -> Any
         set_peft_model_state_dict(model, dict(given))
         held = get_peft_model_state_dict(model, save_embedding_layers=False)
     except Exception as error:  # each kind has refusals of its own
+        others = f", one of the {len(modules)} that are loaded at once," if len(modules) > 1 else ""
         raise AdapterError(
-            f"{stored.file}: the installed PEFT cannot load module {modules[0]!r} as {stored.kind.name} "
+            f"{stored.file}: the installed PEFT cannot load module {modules[0]!r}{others} as {stored.kind.name} "
             f"({cause(error)}); check that the configuration and the base are this adapter's, or {_WAY_OUT}"
         ) from error
     for key in sorted(held.keys() | given.keys()):
