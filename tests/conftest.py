@@ -238,7 +238,10 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
 
 
 def launched(number: int, work: Callable[[], Any], folder: Path) -> list[tuple[int, Any]]:
-    """Start processes as a launcher does; exit status (or −signal) of each and what its work returned or raised."""
+    """Start processes as a launcher does; exit status (or −signal) of each and what its work returned or raised.
+
+    Of one that was killed, what it had printed.
+    """
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
@@ -252,18 +255,18 @@ def launched(number: int, work: Callable[[], Any], folder: Path) -> list[tuple[i
             _work(work, folder / f"{rank}.pt", folder / f"{rank}.txt")
         children.append(child)
     states = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-    files = [folder / f"{rank}.pt" for rank in range(number)]
-    return [
-        (state, torch.load(file, weights_only=False) if file.exists() else None)
-        for state, file in zip(states, files, strict=True)
-    ]
+    found = []
+    for rank, state in enumerate(states):
+        file, said = folder / f"{rank}.pt", folder / f"{rank}.txt"
+        found.append((state, torch.load(file, weights_only=False) if file.exists() else said.read_text()))
+    return found
 
 
 def _work(work: Callable[[], Any], result: Path, said: Path) -> None:
     status = 70
     try:
         # Threads of the parent are not in its child, and whoever waits for them waits for ever.
-        signal.alarm(300)
+        signal.alarm(120)
         torch.set_num_threads(1)
         sys.stdout = sys.stderr = said.open("w")
         torch.save(work(), result)

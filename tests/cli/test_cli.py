@@ -386,7 +386,8 @@ def test_a_dry_run_estimates_the_passes_and_refuses_what_cannot_fit(command: str
     found = json.loads(done.stdout)
     names = [one["name"] for one in found["passes"]]
     assert "Fisher of harmful prompts" in names
-    assert ("Fisher of benign prompts" in names) == (command == "merge")
+    # The skill's side: one Fisher of its own, at its own point.
+    assert ("Fisher of adapter code" in names) == (command == "merge")
     assert found["pass_memory"]["available_bytes"] == 64 << 30
     assert found["pass_memory"]["bytes"] == sum(found["pass_memory"]["parts"].values())
     message = refused(*words, "--dry-run", "--memory", "10MiB")

@@ -60,18 +60,19 @@ def test_projections_of_layers_that_two_processes_hold(build: Any, figures: Any,
         model = AutoModelForCausalLM.from_pretrained(tmp_path / "base", tp_plan="auto", dtype=torch.float64).eval()
         assert model.model.layers[0].mlp.down_proj.weight.to_local().shape == (16, 12)
         found = figures(model)
-        torch.distributed.destroy_process_group()
         with processes.joined(), pytest.raises(BaseModelError, match="have to read the same rows"):
             figures(model)
         with processes.joined(), pytest.raises(BaseModelError, match="FSDP has cut its weights"):
             whole = build.tiny_model("llama")
             torch.distributed.fsdp.fully_shard(whole)
             figures(whole)
+        # A second group on the same port could meet the end of the first, and wait for ever.
+        torch.distributed.destroy_process_group()
         return found
 
     expected = figures(build.tiny_model("llama", dtype=torch.float64))
     for state, found in launched(2, spread, tmp_path / "said"):
-        if "connectFullMesh failed" in found:
+        if state and "connectFullMesh failed" in found:
             pytest.skip("gloo cannot connect processes on this machine")
         assert state == 0, found
         same(found, expected)
