@@ -117,7 +117,7 @@ def _prepare(problem: MergeProblem, options: SSTOptions) -> Prepared:
     }
     if learnt:
         report["teachers"] = learnt.to_dict()
-    warnings = _warnings(captured, choice, options, held_out) + _common_data(merge) + _unread(merge)
+    warnings = _warnings(captured, choice, options, held_out) + _common_data(merge)
     if target:
         report["safety_target"] = target.to_dict()
         warnings += target.warnings()
@@ -142,19 +142,6 @@ def _common_data(merge: SSTMerge) -> list[str]:
         f"adapters without benign data of their own: {', '.join(map(repr, bare))}; they are judged on the common "
         "benign data, where the skills' merge is close to an average. Give each a `data:` section of its own prompts"
     ]
-
-
-def _unread(merge: SSTMerge) -> list[str]:
-    """Prompts that were kept from the Fishers for somebody who is not there."""
-    options = merge.options
-    tuned = options.budget is not None or options.safety_target is not None or options.refine == "teachers"
-    # The point `trust` is found on held-out prompts, and saved Fishers were made with their share.
-    if tuned or options.utility == "sum" or options.fisher.point == "trust" or merge.saved:
-        return []
-    count = sum(len(batch) for batch in (*merge.held_harm, *merge.held_benign))
-    return [
-        f"{count} calibration prompts were held out and nothing reads them: give calibration_holdout: 0 to use all"
-    ] * (count > 0)
 
 
 def _spectrum(merge: SSTMerge, mu: float | None, target: TargetChoice | None) -> dict[str, Any] | None:

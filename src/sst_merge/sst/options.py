@@ -133,9 +133,10 @@ class SSTOptions(MethodOptions):
         damping: ρ, added to the diagonal of F_benign, relative to its mean; 0.1 by default with ``inputs: core``.
         harm_damping: the same for F_harm; null takes ``damping``.
         calibration_holdout: share of the calibration samples kept from the Fishers, to choose μ and to report
-            held-out quotients, which ``utility: sum`` alone has; 0 gives the Fishers all of them. The default, at
-            μ = 1, reads none of those held out, so 0 loses nothing there. A ``safety_target`` by default holds out half
-            of the harmful ones: a bound on a rate needs prompts more than a Fisher does.
+            held-out quotients, which ``utility: sum`` alone has; 0 gives the Fishers all of them. That is the default
+            with ``inputs: wide`` where no ``tax_budget``, ``safety_target`` or ``refine`` reads them; else it is a
+            quarter, and with a ``safety_target`` half of the harmful ones: a bound on a rate needs prompts more than a
+            Fisher does.
         refine: what follows the closed form. A number: so many gradient steps that re-learn the coefficients inside the
             subspace; 0 for none. ``teachers``: steps towards what every adapter itself says on its own data (the rest
             of the benign data is the base's, and harmful prompts are the safety adapters', with ν = 1/μ), until
