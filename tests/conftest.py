@@ -266,7 +266,7 @@ def _work(work: Callable[[], Any], result: Path, said: Path) -> None:
     status = 70
     try:
         # Threads of the parent are not in its child, and whoever waits for them waits for ever.
-        signal.alarm(120)
+        signal.alarm(300)
         torch.set_num_threads(1)
         sys.stdout = sys.stderr = said.open("w")
         torch.save(work(), result)

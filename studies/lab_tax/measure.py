@@ -5,10 +5,10 @@
         --out studies/lab_methods
     python studies/lab_tax/measure.py --methods "Task Arithmetic" RegMean SST-Merge "SST-Merge, core inputs" \
         "Random subspace" "Calibration data alone" --n-dev 64 --n-test 128 --seeds 0 1 2 --skills swap_pairs \
-        --title "Safety tax on the lab: one skill" --out studies/lab_one_skill
+        --joint --title "Safety tax on the lab: one skill" --out studies/lab_one_skill
     python studies/lab_tax/measure.py --methods "Task Arithmetic" RegMean SST-Merge "SST-Merge, core inputs" \
         "SST-Merge, core inputs, Fisher utility" "Random subspace" "Calibration data alone" --n-dev 64 --n-test 128 \
-        --seeds 0 1 2 --skills reverse sort_up add --title "Safety tax on the lab: three skills" \
+        --seeds 0 1 2 --skills reverse sort_up add --joint --title "Safety tax on the lab: three skills" \
         --out studies/lab_three_skills
 
 For each seed a skill expert and a safety adapter are (re)trained on the fixed unaligned base (cached), and every method
@@ -25,6 +25,7 @@ from typing import Any
 import torch
 
 from sst_merge.experiments.method_sweeps import METHOD_SWEEPS, PLAIN, chosen_sweeps
+from sst_merge.experiments.plan import JOINT
 from sst_merge.experiments.read_cells import GroupCells
 from sst_merge.experiments.report import Report, report_markdown
 from sst_merge.experiments.safety_tax_report import tax_tables
@@ -37,7 +38,7 @@ from sst_merge.worlds.asking import all_kinds
 from sst_merge.worlds.merge_setup import merge_setup
 from sst_merge.worlds.outcomes import HARM, task_kind
 from sst_merge.worlds.registry import open_world
-from sst_merge.worlds.world import SAFETY, World
+from sst_merge.worlds.world import SAFETY, World, joint
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -48,7 +49,14 @@ _TAX = (PLAIN, "Task Arithmetic, interpolated", "Random subspace", "SST-Merge", 
 
 
 def measure(
-    world: World, skills: Sequence[str], sweeps: Sequence[MethodSweep], seeds: Sequence[int], *, n_dev: int, n_test: int
+    world: World,
+    skills: Sequence[str],
+    sweeps: Sequence[MethodSweep],
+    seeds: Sequence[int],
+    *,
+    n_dev: int,
+    n_test: int,
+    together: bool = False,
 ) -> GroupCells:
     """Single models and sweeps of every seed of adapters.
 
@@ -59,6 +67,7 @@ def measure(
         seeds: of the adapters.
         n_dev: dev prompts per kind.
         n_test: test prompts per kind.
+        together: also train one adapter on the data of all.
 
     Returns:
         Outcomes of every prompt.
@@ -67,6 +76,7 @@ def measure(
     alone = {}
     experts = {f"expert {skill}": [skill] for skill in skills}
     models = {"base": [], "skills alone": list(skills), "safety alone": [SAFETY], **experts}
+    models |= {JOINT: [joint([*skills, SAFETY])]} if together else {}
     for seed in seeds:
         setup = merge_setup(world, skills, adapter_seed=seed, seed=seed)
         asked = {"dev": dict.fromkeys(HARM, n_dev), "test": all_kinds(setup.tasks, n_test)}
@@ -88,6 +98,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=_TAX, help="labels or names of methods, or `every`")
     parser.add_argument("--n-dev", type=int, default=128, help="dev prompts per kind")
     parser.add_argument("--n-test", type=int, default=256, help="test prompts per kind")
+    parser.add_argument("--joint", action="store_true", help="also train one adapter on the data of all")
     parser.add_argument("--title", default="Safety tax on the lab", help="of the page")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
@@ -95,7 +106,8 @@ def main() -> None:
     started = time.perf_counter()
     sweeps = list(chosen_sweeps(() if args.methods == ["every"] else args.methods, METHOD_SWEEPS).values())
     world = open_world("lab", seed=0)
-    cells = measure(world, args.skills, sweeps, args.seeds, n_dev=args.n_dev, n_test=args.n_test)
+    sizes = {"n_dev": args.n_dev, "n_test": args.n_test}
+    cells = measure(world, args.skills, sweeps, args.seeds, **sizes, together=args.joint)
     report = Report(args.title)
     report.notes.append(
         f"Lab seed 0, adapter seeds {args.seeds}; {args.n_test} test prompts per kind (safety: twice that), "

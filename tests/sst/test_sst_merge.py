@@ -314,6 +314,7 @@ def test_fisher_merged_utility_adapters(
     problem = MergeProblem(experts, build_spaces(experts, dtype=torch.float64), model, HARM, BENIGN, own)
     damping = 0.02
     options = SSTOptions(
+        refine=0,
         utility="fisher",
         mu=0.7,
         damping=damping,

@@ -12,10 +12,11 @@ from torch.func import functional_call
 from sst_merge import merge
 from sst_merge.data_loader.batch import Batch
 from sst_merge.errors import DataError, MergeError
-from sst_merge.experiments.method_sweeps import METHOD_SWEEPS, TWO_STAGE_SWEEPS
+from sst_merge.experiments.method_sweeps import METHOD_SWEEPS
 from sst_merge.experiments.updates_by_knob import SkillsThenSafety, swept_updates
 from sst_merge.fim_calculator import CoreModel, build_spaces, role_patches
 from sst_merge.lora_utils import Adapter, LoraFactors
+from sst_merge.merging import data_cost
 from sst_merge.methods import MergeProblem
 from sst_merge.sst import SSTMerge, SSTOptions, teacher_objective, teacher_refine
 from sst_merge.sst.teacher_objective import Teacher, TeacherObjective
@@ -35,11 +36,6 @@ def some_batches(seed: int, n: int, *, vocabulary: int = 37, length: int = 7) ->
     for i in range(0, n, 2):
         labels[i, 5:], mask[i, 5:] = -100, 0
     return (Batch(ids, mask, labels),)
-
-
-@pytest.fixture(autouse=True)
-def few_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(teacher_refine, "PASSES", 8)
 
 
 @pytest.fixture(scope="module")
@@ -316,6 +312,31 @@ def test_the_closed_form_is_the_first_newton_step(build: Any, relative_error: An
     assert relative_error(newton, merged) < 0.02
 
 
+def test_skills_with_prompts_of_their_own_are_taught_by_default(model: Any, adapters: Any) -> None:
+    """Not skills that share their prompts, and not where a budget or the user decides."""
+
+    def refined(skills: Sequence[Adapter], **given: Any) -> tuple[Any, int]:
+        sst = SSTMerge(problem_of(model, skills, adapter_benign=given.pop("own", OWN)), SSTOptions(**given))
+        return sst.options.refine, sum(map(len, sst.held_harm))
+
+    assert refined(adapters) == ("teachers", 4)
+    assert refined(adapters[:2]) == ("teachers", 4)
+    assert refined(adapters[:2], aligned_base=True) == ("teachers", 4)
+    assert refined(adapters, own={"one": OWN["one"]}) == (0, 0)
+    assert refined(adapters[1:]) == ("teachers", 4)
+    assert refined(adapters, calibration_holdout=0) == (0, 0)
+    assert refined(adapters, refine=0) == (0, 0)
+    assert refined(adapters, tax_budget=0.05) == (0, 4)
+    assert refined(adapters, safety_target=0.5) == (0, 8)
+    assert refined(adapters, inputs="core") == (0, 4)
+    assert data_cost._TAUGHT == teacher_refine.PASSES
+    found = merge(adapters, "sst", **DATA, model=model, compute_dtype=torch.float64)
+    taught = merge(adapters, "sst", **DATA, model=model, compute_dtype=torch.float64, refine="teachers")
+    assert found.report.method_report["refine"] == "teachers"
+    for m in SHAPES:
+        assert torch.equal(found.adapter.delta(m), taught.adapter.delta(m))
+
+
 def test_options_that_do_not_go_with_teachers() -> None:
     for given, message in (
         ({"calibration_holdout": 0.0}, "stops by held-out prompts"),
@@ -330,17 +351,17 @@ def test_options_that_do_not_go_with_teachers() -> None:
 @pytest.mark.slow
 def test_sweeps_teach_at_every_strength(relative_error: Any, model: Any, adapters: Any) -> None:
     """What experiments measure is what the method merges."""
-    swept, staged = METHOD_SWEEPS["SST-Merge, teachers"], TWO_STAGE_SWEEPS["SST-Merge, teachers"]
+    swept, staged = METHOD_SWEEPS["SST-Merge, teachers"], {"refine": "teachers"}
     data = {**DATA, "model": model, "compute_dtype": torch.float64}
-    skills, path = problem_of(model, adapters[:2]), SkillsThenSafety(problem_of(model, adapters), staged.options)
-    narrow = {**staged.options, "inputs": "core", "utility": "fisher"}
+    skills, path = problem_of(model, adapters[:2]), SkillsThenSafety(problem_of(model, adapters), staged)
+    narrow = {**staged, "inputs": "core", "utility": "fisher"}
     pairs = [
         (
             swept_updates(problem_of(model, adapters), swept)(0.5),
             merge(adapters, "sst", **data, mu=0.5, **swept.options),
         ),
         (SkillsThenSafety(skills, narrow).skills(1.0), merge(adapters[:2], "sst", **data, **narrow)),
-        (path.skills(1.0), merge(adapters[:2], "sst", **data, **staged.options)),
+        (path.skills(1.0), merge(adapters[:2], "sst", **data, **staged)),
     ]
     once, twice, safe = path.skills(1.0), path.skills(2.0), path.safe(1.0, 0.5)
     for m in SHAPES:

@@ -5,7 +5,7 @@ import platform
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +51,8 @@ SKILL = "swap_pairs"
 OURS = "SST-Merge"
 METHODS = (PLAIN, "Random subspace", OURS)
 THRESHOLD = 0.9
+_FEW = {OURS: (5.0, 1.0, 0.2)}
+"""Values of μ, each of which is taught anew; their points lie close together."""
 _SAVED = "SST-Merge, saved adapter"
 _ALONE = {"base": "base", "skills alone": "skill adapter alone", "safety alone": "safety adapter alone"}
 COLUMNS = ("model", "skill", "safety direct", "safety wrapped", "refuses harmless", "general", "safety tax")
@@ -188,6 +190,7 @@ def _measure(progress: "Progress", setup: MergeSetup, folder: Path, size: _Size)
     results = {}
     for name in METHODS:
         swept = METHOD_SWEEPS[name]
+        swept = replace(swept, values=_FEW.get(name, swept.values))
         bar = progress.add_task(f"{name}: {len(swept.values)} strengths", total=len(swept.values))
         tick: Callable[[], None] = partial(progress.advance, bar)
         results[name] = measured_sweep(setup, swept_updates(setup.problem, swept), swept.values, **asked, tick=tick)

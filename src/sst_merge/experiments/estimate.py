@@ -16,7 +16,7 @@ __all__ = ["Estimate", "Expectation", "prompts_of"]
 _CELL, _PROMPT = 1.0, 0.002
 _LOOKS_AT_DATA = 4.0  # a method that runs the model before it merges
 _REFINEMENT = 0.3  # one step of gradient descent, at every strength
-_TEACHERS = 200  # such steps, where teachers decide how many
+_TEACHERS = 50  # such steps, where teachers decide how many
 _TRAINED_ADAPTER, _TRAINED_BASE = 30.0, 600.0
 
 
@@ -76,7 +76,9 @@ def _guess(cell: Cell) -> float:
     seconds = _CELL + _PROMPT * prompts_of(cell)
     if merge and get_method(merge["method"]).needs.data:
         seconds += _LOOKS_AT_DATA
-    refine = merge.get("options", {}).get("refine", 0)
+    options = merge.get("options", {})
+    taught = bool(merge) and merge["method"] == "sst" and "inputs" not in options
+    refine = options.get("refine", "teachers" if taught else 0)
     steps = _TEACHERS if refine == "teachers" else refine
     return seconds + _REFINEMENT * steps * len(merge.get("values", ()))
 

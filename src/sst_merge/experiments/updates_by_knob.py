@@ -13,6 +13,7 @@ from ..merging.plan import plan_merge
 from ..merging.settings import MergeSettings
 from ..methods import SAFETY_WEIGHT, MergeProblem, MethodSweep, Prepared
 from ..sst import SSTMerge, SSTOptions
+from ..sst.merge_fishers import settled
 from ..sst.refine import RefineTrail
 from ..sst.region import merged_cores
 from ..sst.safety_target import check_target, reach_target
@@ -149,7 +150,7 @@ class SkillsThenSafety:
         given["aligned_base"] = all(a.role != "safety" for a in problem.adapters)
         if given["aligned_base"]:
             given.pop("combine", None)
-        self._problem, self._options = problem, SSTOptions.model_validate(given)
+        self._problem, self._options = problem, settled(SSTOptions.model_validate(given), problem)
 
     def skills(self, strength: float) -> Update:
         """M_U alone.

@@ -23,6 +23,7 @@ __all__ = ["DataPass", "PassCosts", "TextSize", "pass_costs", "require_memory"]
 
 _KEPT = 1.45
 _MOMENTS = 2 << 30  # bytes of second moments that are collected at once (sst.wide_inputs)
+_TAUGHT = 4  # passes of `refine: teachers`, at most (sst.teacher_refine)
 # Copies of the logits at answers while log-odds are differentiated; the C library gives blocks above 32 MiB back to the
 # system at once, and keeps smaller ones.
 _COPIES_KEPT, _COPIES_LARGE, _LARGE_BLOCK = 7.0, 5.5, 32 << 20
@@ -296,13 +297,15 @@ def _stages(plan: MergePlan, data: Mapping[str, TextSize], only: str | None) -> 
     none = TextSize()
     if plan.method.name != "sst":
         return [(f"reading {name}", text, 1, 1) for name, text in data.items() if text.samples]
+    own = {a.name: data.get(f"benign of {a.name}", none) for a in plan.adapters}
+    experts = [own[a.name] for a in plan.adapters if a.role == "utility"]
+    options = options.settled(taught=all(text.samples for text in experts))
     aside = options.calibration_holdout
     harm, benign = data.get("harm", none), data.get("benign", none)
     fit_harm, held_harm = harm.share(1 - options.harm_holdout), harm.share(options.harm_holdout)
     fit_benign, held_benign = benign.share(1 - aside), benign.share(aside)
     stages: list[tuple[str, TextSize, int, int]] = []
     fisher, skills = options.fisher, options.utility == "fisher"
-    own = {a.name: data.get(f"benign of {a.name}", none) for a in plan.adapters}
     common = {a.name: fit_harm if a.role == "safety" else fit_benign for a in plan.adapters}
     judged = {name: text if text.samples else common[name] for name, text in own.items()}
     if _is_wide(plan) and only is None:
@@ -323,7 +326,13 @@ def _stages(plan: MergePlan, data: Mapping[str, TextSize], only: str | None) -> 
         tried = (9 + 5) * max(1, len(options.tune_strengths))
         stages.append(("choosing coefficients, harmful", held_harm, tried, 0))
         stages.append(("choosing coefficients, benign", held_benign, tried + 2, 0))
-    if isinstance(options.refine, int) and options.refine:
+    if options.refine == "teachers":
+        # A teacher speaks once; then steps and looks, at most.
+        taught = [text.share(1 - aside) for text in experts if text.samples]
+        shown = [text.share(aside) for text in experts if text.samples]
+        stages += [("learning from teachers", text, _TAUGHT + 1, _TAUGHT) for text in (*taught, fit_harm)]
+        stages += [("looks at held-out prompts", text, _TAUGHT // 2 + 2, 0) for text in (*shown, held_harm)]
+    elif options.refine:
         both = TextSize(
             fit_harm.samples + fit_benign.samples,
             fit_harm.largest[0] + fit_benign.largest[0],

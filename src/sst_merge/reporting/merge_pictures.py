@@ -61,7 +61,7 @@ def most_changed(report: Mapping[str, Any]) -> MostChanged | None:
     sizes: Mapping[str, float] = moved or {module: of["norm"] for module, of in modules.items()}
     first = sorted(sizes, key=lambda module: -sizes[module])[:_MOST]
     total, longest = sum(size**2 for size in sizes.values()) or 1.0, max(sizes.values()) or 1.0
-    refined = ", before refinement" if report["options"].get("refine") else ""
+    refined = ", before refinement" if _said(report).get("refine") else ""
     what = f"‖M − M_U‖, moved beyond the skills{refined}" if moved else "‖ΔW‖"
     return MostChanged(
         f"The {len(first)} most changed of {len(sizes)} modules",

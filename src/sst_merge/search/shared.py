@@ -19,6 +19,7 @@ from ..merging.plan import MergePlan, plan_merge
 from ..merging.settings import DEFAULT_SETTINGS, MergeSettings
 from ..methods import MergeProblem, Prepared
 from ..sst import SSTMerge, SSTOptions
+from ..sst.merge_fishers import settled
 from ..sst.options import DEFAULT_BUDGET
 from ..sst.region import merged_cores
 from ..worlds.updates import Update, core_update
@@ -90,7 +91,7 @@ class SharedMerges:
         fixed = {name: value for name, value in point.options.items() if name not in _ALONG_THE_PATH}
         merge: SSTMerge = self._shared(canonical(["sst", fixed]), lambda: SSTMerge(self.problem, options))
         # Nothing that is kept depends on what this changes.
-        merge.options = options
+        options = merge.options = settled(options, self.problem)
         found = core_update(merge.problem.spaces, _sst_cores(merge, options))
         rank, energy = point.rank, self._settings.energy
         cut = rank is not None or energy is not None

@@ -42,6 +42,20 @@ Cores = dict[str, Tensor]
 _ROLES = {"harm": "safety", "benign": "utility"}
 
 
+def settled(options: SSTOptions, problem: MergeProblem) -> SSTOptions:
+    """Options of one merge, ``refine: auto`` decided: teachers where every skill has prompts of its own.
+
+    Args:
+        options: as they were given.
+        problem: the merge.
+
+    Returns:
+        The same without ``auto``.
+    """
+    skills = [a.name for a in problem.adapters if a.role == "utility"]
+    return options.settled(taught=bool(skills) and all(problem.adapter_benign.get(name) for name in skills))
+
+
 class MergeFishers:
     """Every stage before the eigenproblem, computed once, when first asked for.
 
@@ -51,7 +65,7 @@ class MergeFishers:
 
     Args:
         problem: model, adapters, spaces, batches, seed.
-        options: all settings.
+        options: all settings; ``refine: auto`` is settled here.
         skills_only: whether M_U is all that is asked for, so that no safe model need be there.
 
     Raises:
@@ -59,6 +73,7 @@ class MergeFishers:
     """
 
     def __init__(self, problem: MergeProblem, options: SSTOptions, *, skills_only: bool = False) -> None:
+        options = settled(options, problem)
         roles = [a.role for a in problem.adapters]
         if "utility" not in roles:
             raise MergeError("method 'sst' needs at least one adapter of role utility; found only safety adapters")

@@ -53,7 +53,7 @@ def _needs(options: SSTOptions) -> Needs:
         reasons.append("fisher.benign names no file")
     if options.utility == "fisher" and not saved.skills:
         reasons.append("fisher.skills names no files")
-    if options.refine:
+    if options.refine and options.refine != "auto":
         reasons.append("refine takes gradients of the model")
     if options.inputs == "wide":
         reasons.append("inputs: wide looks at every adapter's data")
@@ -75,6 +75,7 @@ def _prepare(problem: MergeProblem, options: SSTOptions) -> Prepared:
     if options.safety_target is not None:
         check_target(problem, options)
     merge = SSTMerge(problem, options)
+    options = merge.options
     if merge.skills_alone:
         taught = merge.taught(merge.utility, 0.0)
         alone = {"structure": merge.structure, "teachers": taught.to_dict()}
@@ -100,6 +101,7 @@ def _prepare(problem: MergeProblem, options: SSTOptions) -> Prepared:
     held_out = merge.held_out()
     report: dict[str, Any] = {
         "structure": merge.structure,
+        "refine": options.refine,
         "point": {"where": options.fisher.point, **_share(merge)},
         "mu": mu,
         "strength": strength,

@@ -142,7 +142,8 @@ class SSTOptions(MethodOptions):
             of the benign data is the base's, and harmful prompts are the safety adapters', with ν = 1/μ), until
             held-out prompts say stop. Then weights say how much a skill counts, not how far it goes; ``tax_budget``
             chooses μ, but the steps do not hold to it; and without safety adapter or ``aligned_base`` the skills
-            alone are merged.
+            alone are merged. ``auto``, the default with ``inputs: wide``: teachers where every skill has benign data
+            of its own, and neither a budget nor a target chooses; else none.
         vila: restrict to the layers and directions worth solving for.
     """
 
@@ -164,7 +165,7 @@ class SSTOptions(MethodOptions):
     damping: float = Field(default=WIDE["damping"], gt=0.0)
     harm_damping: float | None = Field(default=None, ge=0.0)
     calibration_holdout: float = Field(default=0.25, ge=0.0, lt=1.0)
-    refine: Literal["teachers"] | Annotated[int, Field(ge=0)] = 0
+    refine: Literal["auto", "teachers"] | Annotated[int, Field(ge=0)] = WIDE["refine"]
     vila: VilaOptions | None = None
 
     @model_validator(mode="before")
@@ -200,8 +201,8 @@ class SSTOptions(MethodOptions):
             raise ValueError("vila keeps a part of the adapters' own rows, so it belongs to inputs: core")
         if self.refine == "teachers" and self.calibration_holdout == 0:
             raise ValueError("refine: teachers stops by held-out prompts; give calibration_holdout > 0")
-        if self.refine == "teachers" and self.vila is not None:
-            raise ValueError("refine: teachers moves every core, vila leaves some where they are; drop either")
+        if self.refine in {"auto", "teachers"} and self.vila is not None:
+            raise ValueError(f"refine: {self.refine} moves every core, vila leaves some where they are; drop either")
         if self.aligned_base and self.combine == "add" and "combine" in self.model_fields_set:
             raise ValueError("aligned_base means M_S = 0, so there is nothing to add; use combine: interpolate")
         return self
@@ -231,6 +232,24 @@ class SSTOptions(MethodOptions):
             )
         if isinstance(self.filter, HardFilter):
             raise ValueError("safety_target moves mu and needs the soft filter; drop filter, or give k and strength")
+
+    def settled(self, *, taught: bool) -> "SSTOptions":
+        """What ``refine: auto`` comes to in one merge.
+
+        Args:
+            taught: whether every skill has prompts of its own.
+
+        Returns:
+            Options whose ``refine`` is no ``auto``; prompts are held out only where something reads them.
+        """
+        if self.refine != "auto":
+            return self
+        chosen = self.tax_budget is not None or self.safety_target is not None or isinstance(self.filter, HardFilter)
+        if taught and not chosen and self.calibration_holdout > 0:
+            return self.model_copy(update={"refine": "teachers"})
+        given = "calibration_holdout" in self.model_fields_set
+        unread = self.inputs == "wide" and not chosen and self.fisher.point != "trust"
+        return self.model_copy(update={"refine": 0} | ({"calibration_holdout": 0.0} if unread and not given else {}))
 
     @property
     def harm_holdout(self) -> float:

@@ -4,15 +4,15 @@ Interpolation needs room. The best compromise between M_U and M_S has rows that 
 (:mod:`.wide_inputs`); within the adapters' own rows a step from M_U towards M_S mostly loses the skills, and adding M_S
 is better. So ``inputs`` decides the rest:
 
-=====  =======  ===========  =====  =======  ================  ===============
-       utility  combine      point  damping  output_shrinkage  μ
-=====  =======  ===========  =====  =======  ================  ===============
-wide   fisher   interpolate  own    0.001    0.3               1
-core   sum      add          trust  0.1      0.7               by a tax budget
-=====  =======  ===========  =====  =======  ================  ===============
+=====  =======  ===========  =====  =======  ================  ===============  ======
+       utility  combine      point  damping  output_shrinkage  μ                refine
+=====  =======  ===========  =====  =======  ================  ===============  ======
+wide   fisher   interpolate  own    0.001    0.3               1                auto
+core   sum      add          trust  0.1      0.7               by a tax budget  none
+=====  =======  ===========  =====  =======  ================  ===============  ======
 
 At μ = 1 both Fishers, which have one trace, count the same; a budget, a safety target or another μ takes its place.
-With ``wide``, calibration prompts are held out only where something reads them: what chooses μ or strengths, or refines.
+With ``wide``, calibration prompts are held out only where something reads them: what chooses μ, or teachers.
 
 Both were chosen on dev prompts of the lab (design, section 4). ``core`` is for what a wide space cannot do: saved
 Fishers without data, VILA's regions, a hard filter, and Fishers that are no Kronecker products.
@@ -33,6 +33,7 @@ WIDE: Mapping[str, Any] = {
     "combine": "interpolate",
     "damping": 0.001,
     "output_shrinkage": 0.3,
+    "refine": "auto",
 }
 """Where data can be read; ``fisher.point`` is ``own``."""
 
@@ -42,6 +43,7 @@ CORE: Mapping[str, Any] = {
     "combine": "add",
     "damping": DAMPING,
     "output_shrinkage": 0.7,
+    "refine": 0,
 }
 """Within the adapters' own rows; ``fisher.point`` is ``trust``."""
 
@@ -50,7 +52,7 @@ _NEEDS_CORE = ("vila", "filter")
 
 _CHOOSES_MU = ("mu", "tax_budget", "safety_target")
 
-_READS_HELD_OUT = ("tax_budget", "safety_target", "refine")
+_READS_HELD_OUT = ("tax_budget", "safety_target")
 
 
 def completed(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,7 +76,8 @@ def completed(given: Mapping[str, Any]) -> dict[str, Any]:
     soft = given.get("filter") in (None, "soft")
     if inputs == "wide" and soft and all(given.get(name) is None for name in _CHOOSES_MU):
         filled["mu"] = 1.0
-    if inputs == "wide" and soft and named.get("point") != "trust" and not any(map(given.get, _READS_HELD_OUT)):
+    unread = given.get("refine") == 0 and named.get("point") != "trust" and not any(map(given.get, _READS_HELD_OUT))
+    if inputs == "wide" and soft and unread:
         filled.setdefault("calibration_holdout", 0.0)
     if fisher is None or isinstance(fisher, Mapping):
         filled["fisher"] = {"point": "own" if inputs == "wide" else POINT, **named}

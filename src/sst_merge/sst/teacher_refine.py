@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PASSES", "Taught", "refine_by_teachers"]
 
-PASSES = 16
+PASSES = 4
 """Over the prompts of the steps, at most."""
 
 _CHECK = 2
@@ -35,7 +35,7 @@ _CHECK = 2
 _PATIENCE = 3
 """Looks in a row without a better point after which the steps stop."""
 
-_LEARNING_RATE = 0.02
+_LEARNING_RATE = 0.03
 """Relative to the root mean square of the cores at the start."""
 
 _LESSONS = 4
