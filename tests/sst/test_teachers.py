@@ -239,6 +239,7 @@ def test_the_best_point_is_kept_and_never_worse_than_the_start(model: Any, adapt
     """Steps far too large find nothing better, so the start comes back, after as many looks as patience allows."""
     sst = SSTMerge(problem_of(model, adapters), SSTOptions(mu=0.5, **TAUGHT))
     start = sst.merged(mu=0.5)
+    monkeypatch.setattr(teacher_refine, "PASSES", 8)
     monkeypatch.setattr(teacher_refine, "_LEARNING_RATE", 30.0)
     wild = sst.taught(start, 2.0)
     assert (wild.after, wild.best_pass, wild.passes) == (wild.before, 0, 6)

@@ -35,7 +35,7 @@ _CHECK = 2
 _PATIENCE = 3
 """Looks in a row without a better point after which the steps stop."""
 
-_LEARNING_RATE = 0.03
+_LEARNING_RATE = 0.02
 """Relative to the root mean square of the cores at the start."""
 
 _LESSONS = 4
