@@ -28,7 +28,7 @@ from sst_merge.worlds.outcomes import HARM, task_kind
 from sst_merge.worlds.registry import open_world
 
 MU = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
-WIDE = {"inputs": "wide", "utility": "fisher", "combine": "interpolate"}
+WIDE = {"inputs": "wide", "utility": "fisher", "combine": "interpolate", "refine": 0}
 OWN = {**WIDE, "damping": 0.001, "output_shrinkage": 0.3}
 
 
