@@ -32,7 +32,7 @@ PASSES = 4
 _CHECK = 2
 """Passes between two looks at the held-out prompts."""
 
-_PATIENCE = 3
+_PATIENCE = 1
 """Looks in a row without a better point after which the steps stop."""
 
 _LEARNING_RATE = 0.02
