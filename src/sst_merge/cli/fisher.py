@@ -80,14 +80,10 @@ def collect(
     from ..fim_calculator import parts_beside, remove_parts
     from ..merging import MergeSettings, merge_problem, plan_merge
     from ..sst import SSTMerge
-    from .inputs import (
-        builtin_note,
-        load_adapters,
-        load_base_index,
-        load_model_and_data,
-        own_tokenizer,
-        unused_revision,
-    )
+    from .adapters import load_adapters, load_base_index
+    from .calibration import own_tokenizer
+    from .inputs import load_model_and_data
+    from .provenance import builtin_note, unused_revision
 
     opened = load_adapters(checked)
     merge_settings = MergeSettings(

@@ -87,7 +87,10 @@ def merge(
     from ..machine import free_memory
     from ..merging import merge_to_folder
     from ..merging.workers import require_module_memory, workers_and_why
-    from .inputs import builtin_note, load_adapters, load_inputs, own_tokenizer, unused_revision
+    from .adapters import load_adapters
+    from .calibration import own_tokenizer
+    from .inputs import load_inputs
+    from .provenance import builtin_note, unused_revision
 
     if checked.merge.method is None:
         note(_why_method(checked))
@@ -214,7 +217,9 @@ def _plan(
 ) -> "tuple[MergePlan, BaseModelIndex | None]":
     from ..data_loader import check_weights, torch_type
     from ..merging import MergeSettings, plan_merge
-    from .inputs import load_base_index, needs_of, provenance
+    from .adapters import load_base_index
+    from .inputs import needs_of
+    from .provenance import provenance
 
     present = {
         "model": config.base_model,
@@ -265,7 +270,7 @@ def _pages() -> "dict[str, FileText]":
 def _rows_found(config: MergeConfig) -> list[str]:
     """Rows of the data that lie on this machine; a hub data set is asked for and not fetched for a dry run."""
     from ..data_loader import read_rows
-    from .inputs import commit_of_set
+    from .provenance import commit_of_set
 
     sources = {"data.harm": config.data.harm, "data.benign": config.data.benign}
     sources |= {f"data of {item.label}": item.data for item in config.adapters}
