@@ -12,9 +12,9 @@ from ..processes import once
 from ..texts import did_you_mean
 from .console import finish, progress_bars, say, shell, warn
 from .estimates import memory_option, planned_memory, say_data_costs, tokens_a_sample
-from .flags import config_from_flags
 from .groups import CommandGroup
 from .merge import MERGE_SUBJECTS, with_config_flags
+from .merge_flags import config_from_flags
 from .outputs import check_target
 from .sections import SectionedCommand
 from .voice import words_without

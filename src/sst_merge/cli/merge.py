@@ -11,7 +11,8 @@ from ..merging.config import MergeConfig
 from ..texts import counted
 from .console import finish, near, note, progress_bars, say, say_lines, shell, warn
 from .estimates import memory_option, planned_memory, say_data_costs, tokens_a_sample
-from .flags import config_from_flags, with_flags
+from .flags import with_flags
+from .merge_flags import config_from_flags
 from .sections import SectionedCommand
 from .tracks import tracked, with_track
 from .voice import words_without
