@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from sst_merge.cli.flags import parse_role_adapter
 from sst_merge.cli.main import cli
+from sst_merge.cli.merge_flags import parse_role_adapter
 from sst_merge.errors import ConfigError
 from sst_merge.folder_names import named_apart, short_names
 from sst_merge.lora_utils import Adapter

@@ -229,7 +229,7 @@ def test_a_module_is_left_out_by_name(build: Any, tmp_path: Path) -> None:
 def test_folders_with_commas_and_equals_signs(
     build: Any, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sst_merge.cli.flags import parse_adapter
+    from sst_merge.cli.merge_flags import parse_adapter
 
     build.random_adapter({"m": (2, 2)}, name="x", dtype=torch.float32).save(tmp_path / name)
     monkeypatch.chdir(tmp_path)

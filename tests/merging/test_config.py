@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sst_merge.cli.flags import Flag, config_flags, config_from_flags, parse_adapter, parse_setting
+from sst_merge.cli.flags import Flag, config_flags
+from sst_merge.cli.merge_flags import config_from_flags, parse_adapter, parse_setting
 from sst_merge.data_loader import DataSource
 from sst_merge.errors import ConfigError, DataError
 from sst_merge.merging.config import AdapterConfig, DataSection, MergeConfig, load_config

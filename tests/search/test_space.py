@@ -9,7 +9,8 @@ import pytest
 from sst_merge.errors import ConfigError
 from sst_merge.methods import SAFETY_WEIGHT, MethodSweep, available_methods, option_faults
 from sst_merge.search.config import OwnForm
-from sst_merge.search.space import Choices, Range, forms_of, search_space
+from sst_merge.search.ranges import Choices, Range
+from sst_merge.search.space import forms_of, search_space
 
 SWEEPS = {(label, safety): sweep for safety in (True, False) for label, sweep in forms_of((), safety=safety).items()}
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from tests.sst.conftest import TWO as SHAPES
+from tests.sst.conftest import batches
 
 from sst_merge import merge
 from sst_merge.data_loader.batch import Batch
@@ -19,35 +21,7 @@ from sst_merge.sst.region import merged_cores
 from sst_merge.sst.safety_path import change_at, safety_path
 from sst_merge.sst.safety_target import reach_target
 
-SHAPES = {"model.layers.0.self_attn.q_proj": (16, 16), "model.layers.1.mlp.down_proj": (16, 24)}
-
-
-def batches(seed: int, n: int, size: int = 16, length: int = 6) -> list[Batch]:
-    generator = torch.Generator().manual_seed(seed)
-    found = []
-    for _ in range(n // size):
-        ids = torch.randint(0, 37, (size, length), generator=generator)
-        labels = ids.where(torch.arange(length) > 2, -100)
-        found.append(Batch(ids, torch.ones_like(ids), labels))
-    return found
-
-
-HARM, BENIGN = batches(1, 64), batches(2, 32)
-
-
-@pytest.fixture(scope="module")
-def model(build: Any) -> Any:
-    return build.tiny_model("llama", dtype=torch.float64)
-
-
-@pytest.fixture(scope="module")
-def adapters(build: Any) -> list[Adapter]:
-    found = []
-    for name, seed, role in (("skill", 11, "utility"), ("safe", 22, "safety")):
-        raw = build.random_adapter(SHAPES, name=name, rank=2, seed=seed)
-        factors = {m: LoraFactors(raw.factors(m).b * 0.15, raw.factors(m).a) for m in raw.modules}
-        found.append(Adapter.from_factors(factors, name=name, role=role))
-    return found
+HARM, BENIGN = batches(1, 64, 16, 6), batches(2, 32, 16, 6)
 
 
 def says(model: Any, batch: Batch) -> torch.Tensor:
@@ -202,7 +176,7 @@ def test_too_few_prompts_are_refused_before_the_work(model: Any, adapters: list[
             run(model, adapters, refuses, progress=lambda stage, *_: stages.append(stage), **options)
         return str(caught.value)
 
-    few = fails(harm=batches(1, 32))
+    few = fails(harm=batches(1, 32, 16, 6))
     assert "needs at least 22 held-out harmful prompts" in few
     assert "found 16 (calibration_holdout 0.5 of 32). Give at least 44 harm prompts" in few
     assert "found 0 (calibration_holdout 0 of 64). Give a share above 0" in fails(calibration_holdout=0.0)

@@ -6,33 +6,15 @@ from typing import Any
 
 import pytest
 import torch
+from tests.sst.conftest import THREE as SHAPES
+from tests.sst.conftest import batches
 
 from sst_merge import merge
-from sst_merge.data_loader.batch import Batch
 from sst_merge.errors import DataError, FisherError, OptionError
 from sst_merge.fim_calculator import Fisher, build_spaces, compute_fim
 from sst_merge.lora_utils import Adapter
 from sst_merge.methods import MergeProblem, get_method
 from sst_merge.sst import SSTMerge, SSTOptions
-
-VOCABULARY = 37  # token ids of ``build.tiny_model``
-SHAPES = {
-    "model.layers.0.self_attn.q_proj": (16, 16),
-    "model.layers.0.mlp.down_proj": (16, 24),
-    "model.layers.1.self_attn.v_proj": (8, 16),
-}
-
-
-def batches(seed: int, n: int = 12, size: int = 4, length: int = 7) -> list[Batch]:
-    generator = torch.Generator().manual_seed(seed)
-    found = []
-    for _ in range(n // size):
-        ids = torch.randint(0, VOCABULARY, (size, length), generator=generator)
-        labels = ids.clone()
-        labels[:, :3] = -100
-        found.append(Batch(ids, torch.ones_like(ids), labels))
-    return found
-
 
 HARM, BENIGN = batches(1), batches(2, n=16)
 OWN = {"skill": batches(5), "other": batches(6)}
@@ -46,11 +28,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def model(build: Any) -> Any:
-    return build.tiny_model("llama", dtype=torch.float64)
 
 
 @pytest.fixture(scope="module")

@@ -5,50 +5,35 @@ from typing import Any
 import pytest
 import torch
 from scipy.linalg import eigh
+from tests.sst.conftest import TWO as SHAPES
+from tests.sst.conftest import batches
 
 from sst_merge import merge
 from sst_merge.data_loader.batch import Batch
 from sst_merge.fim_calculator import build_spaces
 from sst_merge.gevp_solver import solve_gevp
 from sst_merge.gevp_solver.solve import LayeredGEVP
-from sst_merge.lora_utils import Adapter, LoraFactors
+from sst_merge.lora_utils import Adapter
 from sst_merge.methods import MergeProblem
 from sst_merge.sst import SSTMerge, SSTOptions
 from sst_merge.sst.seen import spectrum
 
-SHAPES = {"model.layers.0.self_attn.q_proj": (16, 16), "model.layers.1.mlp.down_proj": (16, 24)}
 BLOCK = {"structure": "block", "point": "merged"}
 
 
-def batch(seed: int) -> Batch:
-    ids = torch.randint(0, 37, (8, 6), generator=torch.Generator().manual_seed(seed))
-    return Batch(ids, torch.ones_like(ids), ids.where(torch.arange(6) > 2, -100))
-
-
-@pytest.fixture(scope="module")
-def model(build: Any) -> Any:
-    return build.tiny_model("llama", dtype=torch.float64)
-
-
-@pytest.fixture(scope="module")
-def adapters(build: Any) -> list[Adapter]:
-    found = []
-    for name, seed, role in (("skill", 11, "utility"), ("safe", 22, "safety")):
-        raw = build.random_adapter(SHAPES, name=name, rank=2, seed=seed)
-        factors = {m: LoraFactors(raw.factors(m).b * 0.15, raw.factors(m).a) for m in raw.modules}
-        found.append(Adapter.from_factors(factors, name=name, role=role))
-    return found
+def some(seed: int) -> list[Batch]:
+    return batches(seed, n=8, size=8, length=6)
 
 
 def report(model: Any, adapters: list[Adapter], **options: Any) -> tuple[Any, dict[str, Any]]:
-    inputs = {"harm": [batch(1)], "benign": [batch(2)], "compute_dtype": torch.float64}
+    inputs = {"harm": some(1), "benign": some(2), "compute_dtype": torch.float64}
     result = merge(adapters, "sst", model=model, fisher=BLOCK, calibration_holdout=0, **inputs, **options)
     return result, dict(result.report.method_report)
 
 
 def test_the_spectrum_is_the_pencils_and_what_moved_is_the_merges(model: Any, adapters: list[Adapter]) -> None:
     result, found = report(model, adapters, mu=0.5)
-    problem = MergeProblem(adapters, build_spaces(adapters, dtype=torch.float64), model, [batch(1)], [batch(2)])
+    problem = MergeProblem(adapters, build_spaces(adapters, dtype=torch.float64), model, some(1), some(2))
     harm, benign, _ = SSTMerge(problem, SSTOptions(mu=0.5, fisher=BLOCK, calibration_holdout=0)).fishers
 
     def damped(fisher: torch.Tensor) -> Any:
@@ -82,10 +67,10 @@ def test_one_skills_own_fisher_has_the_directions_of_its_filter_and_several_have
     model: Any, adapters: list[Adapter]
 ) -> None:
     """The sum of F_h and μ F_b, solved in these directions, is the linear system that the merge solves."""
-    given = {"mu": 0.5, "utility": "fisher", "adapter_benign": {"skill": [batch(3)], "more": [batch(4)]}}
+    given = {"mu": 0.5, "utility": "fisher", "adapter_benign": {"skill": some(3), "more": some(4)}}
     _, found = report(model, adapters, **given)
-    own = {"skill": [batch(3)]}
-    problem = MergeProblem(adapters, build_spaces(adapters, dtype=torch.float64), model, [batch(1)], [batch(2)], own)
+    own = {"skill": some(3)}
+    problem = MergeProblem(adapters, build_spaces(adapters, dtype=torch.float64), model, some(1), some(2), own)
     options = SSTOptions(mu=0.5, utility="fisher", fisher=BLOCK, calibration_holdout=0)
     sst = SSTMerge(problem, options)
     assert sst.directions is not None

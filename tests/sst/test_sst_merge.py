@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from tests.sst.conftest import THREE as SHAPES
+from tests.sst.conftest import batches, faint_adapter
 
 from sst_merge import merge, merge_lora_adapters
 from sst_merge.data_loader.batch import Batch
@@ -22,44 +24,16 @@ from sst_merge.sst.likelihood import score_candidates
 from sst_merge.sst.refine import RefineTrail
 from sst_merge.sst.wide_inputs import with_wide_inputs
 
-VOCABULARY = 37  # token ids of ``build.tiny_model``
-SHAPES = {
-    "model.layers.0.self_attn.q_proj": (16, 16),
-    "model.layers.0.mlp.down_proj": (16, 24),
-    "model.layers.1.self_attn.v_proj": (8, 16),
-}
 MODULES = tuple(SHAPES)
-
-
-def batches(seed: int, n: int = 12, size: int = 4, length: int = 7) -> list[Batch]:
-    generator = torch.Generator().manual_seed(seed)
-    found = []
-    for _ in range(n // size):
-        ids = torch.randint(0, VOCABULARY, (size, length), generator=generator)
-        labels = ids.clone()
-        labels[:, :3] = -100
-        found.append(Batch(ids, torch.ones_like(ids), labels))
-    return found
 
 
 HARM, BENIGN = batches(1), batches(2, n=16)
 PADDING = {"input_ids": 0, "attention_mask": 0, "labels": -100}
 
 
-def scaled_adapter(build: Any, name: str, seed: int, role: str, weight: float = 1.0, scale: float = 0.1) -> Adapter:
-    raw = build.random_adapter(SHAPES, name=name, rank=2, seed=seed)
-    factors = {m: LoraFactors(raw.factors(m).b * scale, raw.factors(m).a) for m in raw.modules}
-    return Adapter.from_factors(factors, name=name, role=role, weight=weight)
-
-
 @pytest.fixture(scope="module")
-def model(build):
-    return build.tiny_model("llama", dtype=torch.float64)
-
-
-@pytest.fixture(scope="module")
-def adapters(build: Any) -> list[Adapter]:
-    return [scaled_adapter(build, "skill", 11, "utility"), scaled_adapter(build, "safe", 22, "safety")]
+def adapters() -> list[Adapter]:
+    return [faint_adapter(SHAPES, "skill", 11), faint_adapter(SHAPES, "safe", 22, "safety")]
 
 
 def run(model, adapters, **options):
@@ -243,7 +217,7 @@ def test_infeasible_budget_takes_the_smallest_divergence_and_warns(model, adapte
 @pytest.mark.parametrize("utility", ["sum", "fisher"])
 def test_refine_raises_refusal_within_the_budget(build: Any, relative_error: Any, model, adapters, utility) -> None:
     budget = 0.05
-    experts = [adapters[0].with_(weight=0.5), scaled_adapter(build, "two", 33, "utility", 0.5), adapters[1]]
+    experts = [adapters[0].with_(weight=0.5), faint_adapter(SHAPES, "two", 33, "utility", 0.5), adapters[1]]
     own = {"skill": batches(5), "two": batches(6)}
     problem = MergeProblem(experts, build_spaces(experts, dtype=torch.float64), model, HARM, BENIGN, own)
     options = SSTOptions(tax_budget=budget, refine=40, utility=utility)
@@ -306,8 +280,8 @@ def test_fisher_merged_utility_adapters(
 ) -> None:
     """Several experts with their own Fishers: the quadratic's minimiser, against a dense solve."""
     experts = [
-        scaled_adapter(build, "one", 11, "utility", 1.0),
-        scaled_adapter(build, "two", 33, "utility", 2.0),
+        faint_adapter(SHAPES, "one", 11, "utility", 1.0),
+        faint_adapter(SHAPES, "two", 33, "utility", 2.0),
         adapters[1],
     ]
     own = {"one": batches(5), "two": batches(6)}
@@ -366,8 +340,8 @@ def test_wide_inputs_reach_regmeans_merge_and_keep_the_adapters_exact(
     build: Any, relative_error: Any, model, adapters
 ) -> None:
     experts = [
-        scaled_adapter(build, "one", 11, "utility"),
-        scaled_adapter(build, "two", 33, "utility", 2.0),
+        faint_adapter(SHAPES, "one", 11, "utility"),
+        faint_adapter(SHAPES, "two", 33, "utility", 2.0),
         adapters[1],
     ]
     own = {"one": batches(5), "two": batches(6)}
@@ -397,7 +371,7 @@ def test_sketched_inputs_reach_regmeans_merge_in_one_pass(
     build: Any, relative_error: Any, monkeypatch: pytest.MonkeyPatch, model, adapters, columns: int, bound: float
 ) -> None:
     """With as many columns as inputs a sketch is exact; with fewer the spaces still hold most of that merge."""
-    experts = [*adapters, scaled_adapter(build, "two", 33, "utility", 2.0)]
+    experts = [*adapters, faint_adapter(SHAPES, "two", 33, "utility", 2.0)]
     own = {"skill": batches(5), "two": batches(6)}
     problem = MergeProblem(experts, build_spaces(experts, dtype=torch.float64), model, HARM, BENIGN, own)
     data = {"harm": HARM, "benign": BENIGN, "adapter_benign": own, "compute_dtype": torch.float64}

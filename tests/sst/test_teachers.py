@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from tests.sst.conftest import TWO as SHAPES
+from tests.sst.conftest import faint_adapter
 from torch import Tensor
 from torch.func import functional_call
 
@@ -24,8 +26,6 @@ from sst_merge.sst.teacher_refine import refine_by_teachers
 from sst_merge.sst.teachers import teachers_of
 from sst_merge.sst.top_distribution import TopDistribution
 
-SHAPES = {"model.layers.0.self_attn.q_proj": (16, 16), "model.layers.1.mlp.down_proj": (16, 24)}
-
 
 def some_batches(seed: int, n: int, *, vocabulary: int = 37, length: int = 7) -> tuple[Batch, ...]:
     """Answers of several lengths, prompts padded on the right."""
@@ -39,18 +39,9 @@ def some_batches(seed: int, n: int, *, vocabulary: int = 37, length: int = 7) ->
 
 
 @pytest.fixture(scope="module")
-def model(build: Any) -> Any:
-    return build.tiny_model("llama", dtype=torch.float64)
-
-
-@pytest.fixture(scope="module")
-def adapters(build: Any) -> list[Adapter]:
-    def scaled(name: str, seed: int, role: str) -> Adapter:
-        raw = build.random_adapter(SHAPES, name=name, rank=2, seed=seed)
-        factors = {m: LoraFactors(raw.factors(m).b * 0.1, raw.factors(m).a) for m in raw.modules}
-        return Adapter.from_factors(factors, name=name, role=role)
-
-    return [scaled("one", 11, "utility"), scaled("two", 22, "utility"), scaled("safe", 33, "safety")]
+def adapters() -> list[Adapter]:
+    skills = [faint_adapter(SHAPES, name, seed) for name, seed in (("one", 11), ("two", 22))]
+    return [*skills, faint_adapter(SHAPES, "safe", 33, "safety")]
 
 
 Cores = dict[str, Tensor]

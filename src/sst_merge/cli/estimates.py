@@ -11,8 +11,8 @@ from ..errors import BaseModelError, ConfigError
 from ..machine import free_memory, operations_per_second, resident_memory
 from ..merging.config import MergeConfig
 from ..texts import duration, memory_size, shown
+from .calibration import read_data
 from .console import say
-from .inputs import read_data
 
 if TYPE_CHECKING:
     from ..data_loader import Batch, TokenizerChoice

@@ -80,7 +80,7 @@ def evaluate(
     from ..reporting import write_evaluation_report
     from ..suites import expand_suites
     from ..worlds.lab.names import LabNames, is_lab_name
-    from .inputs import unused_revision
+    from .provenance import unused_revision
 
     for warning in unused_revision(checked.base, checked.base_revision):
         warn(warning)

@@ -11,7 +11,7 @@ from ..executors import share_out, workers_of
 from ..hub_names import is_here
 
 if TYPE_CHECKING:
-    from ..evaluation.run import Answerers
+    from ..evaluation.answering import Answerers
 
 __all__ = ["Piece", "absolute_suite", "answer", "asker"]
 
@@ -120,8 +120,8 @@ def _opened(
     prompts: tuple[str, ...],
 ) -> "Answerers":
     """The base and the suites, opened once a process."""
+    from ..evaluation.answering import Answerers
     from ..evaluation.loading import load_suites
-    from ..evaluation.run import Answerers
     from ..evaluation.silence_libraries import quiet_libraries
     from ..suites import expand_suites
 

@@ -12,9 +12,9 @@ from ..processes import once
 from ..texts import did_you_mean
 from .console import finish, progress_bars, say, shell, warn
 from .estimates import memory_option, planned_memory, say_data_costs, tokens_a_sample
-from .flags import config_from_flags
 from .groups import CommandGroup
 from .merge import MERGE_SUBJECTS, with_config_flags
+from .merge_flags import config_from_flags
 from .outputs import check_target
 from .sections import SectionedCommand
 from .voice import words_without
@@ -80,14 +80,10 @@ def collect(
     from ..fim_calculator import parts_beside, remove_parts
     from ..merging import MergeSettings, merge_problem, plan_merge
     from ..sst import SSTMerge
-    from .inputs import (
-        builtin_note,
-        load_adapters,
-        load_base_index,
-        load_model_and_data,
-        own_tokenizer,
-        unused_revision,
-    )
+    from .adapters import load_adapters, load_base_index
+    from .calibration import own_tokenizer
+    from .inputs import load_model_and_data
+    from .provenance import builtin_note, unused_revision
 
     opened = load_adapters(checked)
     merge_settings = MergeSettings(

@@ -112,7 +112,7 @@ def _open(
         ConfigError: no path, or a key that means nothing here.
     """
     from ..lora_utils import Adapter
-    from .flags import parse_adapter
+    from .merge_flags import parse_adapter
 
     given = []
     for text in texts:

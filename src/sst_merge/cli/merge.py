@@ -11,7 +11,8 @@ from ..merging.config import MergeConfig
 from ..texts import counted
 from .console import finish, near, note, progress_bars, say, say_lines, shell, warn
 from .estimates import memory_option, planned_memory, say_data_costs, tokens_a_sample
-from .flags import config_from_flags, with_flags
+from .flags import with_flags
+from .merge_flags import config_from_flags
 from .sections import SectionedCommand
 from .tracks import tracked, with_track
 from .voice import words_without
@@ -87,7 +88,10 @@ def merge(
     from ..machine import free_memory
     from ..merging import merge_to_folder
     from ..merging.workers import require_module_memory, workers_and_why
-    from .inputs import builtin_note, load_adapters, load_inputs, own_tokenizer, unused_revision
+    from .adapters import load_adapters
+    from .calibration import own_tokenizer
+    from .inputs import load_inputs
+    from .provenance import builtin_note, unused_revision
 
     if checked.merge.method is None:
         note(_why_method(checked))
@@ -214,7 +218,9 @@ def _plan(
 ) -> "tuple[MergePlan, BaseModelIndex | None]":
     from ..data_loader import check_weights, torch_type
     from ..merging import MergeSettings, plan_merge
-    from .inputs import load_base_index, needs_of, provenance
+    from .adapters import load_base_index
+    from .inputs import needs_of
+    from .provenance import provenance
 
     present = {
         "model": config.base_model,
@@ -265,7 +271,7 @@ def _pages() -> "dict[str, FileText]":
 def _rows_found(config: MergeConfig) -> list[str]:
     """Rows of the data that lie on this machine; a hub data set is asked for and not fetched for a dry run."""
     from ..data_loader import read_rows
-    from .inputs import commit_of_set
+    from .provenance import commit_of_set
 
     sources = {"data.harm": config.data.harm, "data.benign": config.data.benign}
     sources |= {f"data of {item.label}": item.data for item in config.adapters}

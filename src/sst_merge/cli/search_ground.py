@@ -13,8 +13,10 @@ from ..search.config import DevPrompts, SearchConfig
 from ..search.merge_files import own_merge
 from ..search.run import Ground
 from ..yaml_config import validated
+from .adapters import load_adapters, load_base_index
+from .calibration import own_tokenizer
 from .evaluate_elsewhere import absolute_suite
-from .inputs import load_adapters, load_base_index, load_model_and_data, own_tokenizer
+from .inputs import load_model_and_data
 
 if TYPE_CHECKING:
     from ..judges import Judge

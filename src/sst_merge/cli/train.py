@@ -48,7 +48,7 @@ def train(config: Path | None, dry_run: bool, **values: Any) -> None:
     if checked.output.exists() and not checked.force:
         raise OutputExistsError(f"{checked.output} exists already; choose another --output, or replace it with --force")
     from ..training import check_targets, read_mixture, train_adapter
-    from .inputs import unused_revision
+    from .provenance import unused_revision
 
     for warning in unused_revision(checked.base, checked.base_revision):
         warn(warning)

@@ -5,18 +5,15 @@ terminal alone) and its resuming of a connection that was lost. Only its errors 
 """
 
 import glob
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn, overload
+from typing import Any, Literal, overload
 
-from ..errors import SSTMergeError
 from ..hub_names import HubName, is_here
+from .hub_refusals import ErrorOf, Kind, refuse, said_no
 
 __all__ = ["HubOrigin", "HubRepo", "Kind", "cached_snapshot", "fetched_before", "look_up", "origin_of", "short_name"]
-
-Kind = Literal["model", "dataset"]
-ErrorOf = Callable[[str], SSTMergeError]
 
 _SNAPSHOTS = "snapshots"
 _CACHE_FOLDER = "models--"
@@ -100,7 +97,7 @@ class HubRepo:
         # Errors of the network are those of a client that differs between versions of huggingface_hub.
         except Exception as error:
             missing = [file for file in sorted(files) if not self.is_cached(file)]
-            _refuse(error, self.name, self.kind, self.refusal, *missing[:1])
+            refuse(error, self.name, self.kind, self.refusal, *missing[:1])
         for file in sorted(files):
             if not (Path(found) / file).is_file():
                 raise self.refusal(f"{file} of {self.name} at commit {Path(found).name} is not in the cache; try again")
@@ -123,7 +120,7 @@ class HubRepo:
         try:
             read = HfApi().parse_safetensors_file_metadata(self.name.repo, file, revision=self.commit)
         except Exception as error:
-            _refuse(error, self.name, self.kind, self.refusal, file)
+            refuse(error, self.name, self.kind, self.refusal, file)
         return {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in read.tensors.items()}
 
     def check_readable(self) -> None:
@@ -139,8 +136,8 @@ class HubRepo:
         try:
             get_hf_file_metadata(hf_hub_url(self.name.repo, self.files[0], repo_type=self.kind, revision=self.commit))
         except Exception as error:
-            if _said_no(error):
-                _refuse(error, self.name, self.kind, self.refusal)
+            if said_no(error):
+                refuse(error, self.name, self.kind, self.refusal)
 
     def is_cached(self, file: str) -> bool:
         """Whether a file of this commit was fetched before."""
@@ -177,13 +174,13 @@ def look_up(name: HubName, refusal: ErrorOf, *, kind: Kind = "model", needed: bo
     try:
         info = HfApi().repo_info(name.repo, revision=name.revision, repo_type=kind)
     except Exception as error:
-        if _said_no(error):
-            _refuse(error, name, kind, refusal)
+        if said_no(error):
+            refuse(error, name, kind, refusal)
         snapshot = fetched_before(name, kind)
         if snapshot is None and not needed:
             return None
         if snapshot is None:
-            _refuse(error, name, kind, refusal)
+            refuse(error, name, kind, refusal)
         files = tuple(sorted(str(file.relative_to(snapshot).as_posix()) for file in _files_below(snapshot)))
         return HubRepo(name, kind, snapshot.name, files, reached=False, refusal=refusal)
     files = tuple(file.rfilename for file in getattr(info, "siblings", None) or ())
@@ -268,73 +265,3 @@ def _bars_on_terminals() -> type[Any]:
             super().__init__(*args, **{**kwargs, "disable": kwargs.get("disable") or None})  # type: ignore[no-untyped-call]
 
     return OnTerminals
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, and whatever it was raised from or during."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _status(error: BaseException) -> int | None:
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    return status if isinstance(status, int) else None
-
-
-def _said_no(error: Exception) -> bool:
-    """Whether the hub itself refused; False where it was not reached, or is out of order."""
-    status = _status(error)
-    return status is not None and status < 500 and status not in {408, 429}
-
-
-def _refuse(error: Exception, name: HubName, kind: Kind, refusal: ErrorOf, *missing: str) -> NoReturn:
-    what = f"{missing[0]} of {name}" if missing else str(name)
-    raise refusal(_reason(error, name, kind, what)) from error
-
-
-def _reason(error: Exception, name: HubName, kind: Kind, what: str) -> str:
-    """What the hub said, and what to do; ``what`` is missing where it said nothing."""
-    from huggingface_hub import constants, errors, get_token
-
-    set_part = "datasets/" if kind == "dataset" else ""
-    page = f"{constants.ENDPOINT}/{set_part}{name.repo}"
-    token = (
-        ", and for a private one set HF_TOKEN"
-        if get_token() is None
-        else ", and whether the account whose token is set here may read it"
-    )
-    chain = list(_chain(error))
-    if any(isinstance(item, errors.GatedRepoError) for item in chain):
-        return (
-            f"{name.repo} is gated: accept its licence at {page}, and set HF_TOKEN to a token of the account that did "
-            f"(or log in with `hf auth login`)"
-        )
-    if any(isinstance(item, errors.RevisionNotFoundError) for item in chain):
-        return f"{name.repo} has no revision {name.revision!r}; see {page}/commits, or leave the revision out"
-    if any(isinstance(item, errors.RemoteEntryNotFoundError) for item in chain):
-        return f"{name.repo} lacks a file that it listed ({_first_line(error)}); see {page}/tree/main"
-    statuses = {_status(item) for item in chain}
-    if any(isinstance(item, errors.RepositoryNotFoundError) for item in chain) or 404 in statuses:
-        return f"there is no {kind} repository {name.repo}, or it is private; check the name{token}"
-    if statuses & {401, 403}:
-        return (
-            f"{name.repo} may not be read ({_first_line(error)}): set HF_TOKEN to a token that may, or unset it where "
-            f"it is old"
-        )
-    if constants.HF_HUB_OFFLINE:
-        return (
-            f"{what} is not in the cache ({constants.HF_HUB_CACHE}), and HF_HUB_OFFLINE forbids to fetch it; fetch it "
-            f"once without HF_HUB_OFFLINE"
-        )
-    return (
-        f"{constants.ENDPOINT} cannot be reached or gives no answer ({_first_line(error)}), and {what} is not in the "
-        f"cache ({constants.HF_HUB_CACHE}); try again, or download it elsewhere and give its folder"
-    )
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:200]

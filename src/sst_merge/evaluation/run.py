@@ -1,39 +1,34 @@
 """The whole evaluation: check, load, ask every model every suite, judge, count, write."""
 
-import os
-import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..data_loader import base_fingerprint, check_chat_template
 from ..errors import ConfigError
-from ..files import file_name
 from ..judges import Judge
-from ..processes import count, launched, once
+from ..processes import once
 from ..progress import Progress
 from ..suites import Suite
-from .adapters import BASE_NAME, EvaluatedAdapter, adapted_modules, check_adapters, check_names
+from .adapters import BASE_NAME, adapted_modules, check_adapters, check_names
+from .answering import ask_all, code_allowed
 from .answers import digest
 from .calibration import CalibrationPrompts
-from .checks import check_base, check_reference, check_request, check_room
+from .checks import check_base, check_reference, check_request
 from .helpfulness import with_helpfulness
 from .judging import judge_records
-from .loading import LoadedSuite, load_suites
+from .loading import load_suites
 from .merge_sources import find_merge_sources
 from .metrics_reporter import summarize
 from .output import ANSWERS, ReportWriter, check_output, write_results
-from .provenance import library_versions, suite_facts, template_fingerprint
+from .provenance import suite_facts
 from .records import Record
 from .settings import ModelSettings
-from .shared_answers import open_answers
 from .silence_libraries import quiet_libraries
 from .summary import Summary
 
-__all__ = ["Answerers", "EvaluationRun", "evaluate_models"]
+__all__ = ["EvaluationRun", "evaluate_models"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +102,8 @@ def evaluate_models(
             :func:`sst_merge.reporting.write_evaluation_report`.
         progress: told (stage, done, total).
         ask_elsewhere: given every adapter (name → folder, sources of merges among them) and the folder of answers, has
-            models answer into it in other processes (:meth:`Answerers.answer_as`); what it leaves out is asked here.
+            models answer into it in other processes (:meth:`~.answering.Answerers.answer_as`); what it leaves out is
+            asked here.
 
     Returns:
         Records, summary and provenance, as written.
@@ -167,8 +163,8 @@ def evaluate_models(
         cache.mkdir(parents=True, exist_ok=True)
         if ask_elsewhere is not None:
             ask_elsewhere({adapter.name: adapter.path for adapter in checked}, cache)
-        with _code_allowed(any(suite.runs_code for suite in suites)):
-            records, facts, generated = _ask_all(
+        with code_allowed(any(suite.runs_code for suite in suites)):
+            records, facts, generated = ask_all(
                 base, checked, loaded, settings, cache, allow_code=allow_code, progress=progress
             )
         by_name = {suite.name: suite for suite in suites}
@@ -211,170 +207,3 @@ def evaluate_models(
     records = {key: [replace(record, run=provenance["run"]) for record in group] for key, group in records.items()}
     once("the evaluation is written", lambda: write_results(out, records, summary, provenance, write_report))
     return EvaluationRun(out=out, records=records, summary=summary, provenance=provenance, generated=generated)
-
-
-@dataclass(frozen=True)
-class Answerers:
-    """A base in memory with adapters to put on it, and suites to ask, for models that answer one after another.
-
-    Attributes:
-        base: folder or hub id.
-        adapters: all that are evaluated; they decide which class the base is.
-        suites: what is asked.
-        settings: loading and batching.
-        models: the base, loaded.
-    """
-
-    base: str
-    adapters: Sequence[EvaluatedAdapter]
-    suites: Sequence[LoadedSuite]
-    settings: ModelSettings
-    models: Any
-
-    @classmethod
-    def opened(
-        cls, base: str, adapters: Mapping[str, Path], suites: Sequence[LoadedSuite], settings: ModelSettings
-    ) -> "Answerers":
-        """Check the adapters and load the base, as an evaluation of them all does."""
-        from ..lora_utils import BaseModelIndex
-
-        with quiet_libraries():
-            modules = adapted_modules(adapters)
-            index = BaseModelIndex.load(base, modules=modules, generative=True, access=settings.access)
-            checked = check_adapters(adapters, index, allow_noop=True)
-            return cls(base, checked, suites, settings, _load(base, checked, settings))
-
-    def answer_as(self, name: str, cache: Path, *, allow_code: bool = False) -> int:
-        """Let one model answer all suites; what it has answered before is not asked again.
-
-        Args:
-            name: of an adapter, or of the base.
-            cache: folder of answers, into which no other process may have the same model answer.
-            allow_code: whether suites may run code that the model wrote.
-
-        Returns:
-            Answers that are new.
-        """
-        asked = [None] if name == BASE_NAME else [adapter for adapter in self.adapters if adapter.name == name]
-        with quiet_libraries(), _code_allowed(allow_code):
-            _, _, generated = _ask_all(
-                self.base,
-                self.adapters,
-                self.suites,
-                self.settings,
-                cache,
-                allow_code=allow_code,
-                progress=None,
-                models=self.models,
-                asked=asked,
-            )
-        return generated
-
-
-def _ask_all(
-    base: str,
-    adapters: Sequence[EvaluatedAdapter],
-    suites: Sequence[LoadedSuite],
-    settings: ModelSettings,
-    cache: Path,
-    *,
-    allow_code: bool,
-    progress: Progress | None,
-    models: Any = None,
-    asked: Sequence[EvaluatedAdapter | None] | None = None,
-) -> tuple[dict[tuple[str, str], list[Record]], dict[str, Any], int]:
-    from .serving import ServedModel
-
-    models = _load(base, adapters, settings) if models is None else models
-    tokenizer = models.lm.tokenizer
-    template = settings.chat_template
-    if template is None:
-        template = bool(getattr(tokenizer, "chat_template", None))
-    elif template and not getattr(tokenizer, "chat_template", None):
-        raise ConfigError(f"base {base!r}: its tokenizer has no chat template; use --no-apply-chat-template")
-    if template:
-        check_chat_template(tokenizer)
-    check_room(suites, models.lm.max_length)
-    served = ServedModel(models.lm, batch_size=models.batch_size, seed=settings.seed)
-    facts: dict[str, Any] = {
-        "base": base_fingerprint(base, getattr(getattr(models.lm, "_config", None), "_commit_hash", None)),
-        "adapters": {adapter.name: {"files": adapter.files, "rank": adapter.rank} for adapter in adapters},
-        "backend": settings.backend,
-        "model": dict(models.describe()),
-        "batch_size": settings.batch_size,
-        "seed": settings.seed,
-        "chat_template": template_fingerprint(tokenizer, template),
-        "versions": library_versions(),
-        "machine": platform.machine(),
-    }
-    # With the request itself, which holds prompt, template and decoding, this is all that decides an answer.
-    deciding = {key: value for key, value in facts.items() if key not in {"adapters", "chat_template"}}
-    deciding["base"] = facts["base"].get("files", facts["base"])
-    records: dict[tuple[str, str], list[Record]] = {}
-    generated = 0
-    for adapter in (None, *adapters) if asked is None else asked:
-        name = BASE_NAME if adapter is None else adapter.name
-        models.use(adapter)
-        before, total = 0, sum(item.samples for item in suites)
-        for item in suites:
-            context = {**deciding, "adapter": None if adapter is None else adapter.files, "suite": item.suite.name}
-            if item.sampled:
-                # A drawn answer depends on the batch it is drawn in, and so on all that is asked.
-                context |= {"rows": item.rows_hash, "attempts": item.attempts}
-            file = cache / f"{file_name(name)}-{file_name(item.suite.name)}-{digest(context)[:16]}.jsonl"
-            if progress is not None:
-                served.advance = _advance(progress, name, before, item.samples, total)
-            with open_answers(file, context) as store:
-                served.store = store
-                records[name, item.suite.name] = item.ask(served, name, chat_template=template, allow_code=allow_code)
-                generated += store.added
-            before += item.samples
-    models.use(None)
-    return records, facts, generated
-
-
-def _load(base: str, adapters: Sequence[EvaluatedAdapter], settings: ModelSettings) -> Any:
-    """The models, in this process.
-
-    Raises:
-        ConfigError: started several times without sharing the work, or with a backend that starts processes itself.
-    """
-    if launched() != count():
-        raise ConfigError(
-            f"a launcher started {launched()} processes that do not share this evaluation: start `sst-merge evaluate`, "
-            f"or call evaluate_models inside `with sst_merge.processes.joined():`"
-        )
-    if settings.backend == "vllm" and count() > 1:
-        raise ConfigError(
-            f"--backend vllm starts its own processes (--tensor-parallel N), and a launcher started {count()}; start "
-            f"it without a launcher"
-        )
-    if settings.backend == "vllm":
-        from .vllm import VllmModels
-
-        return VllmModels(base, settings, adapters)
-    from .hf import HuggingFaceModels
-
-    return HuggingFaceModels(base, settings, adapters)
-
-
-def _advance(progress: Progress, name: str, before: int, samples: int, total: int) -> Callable[[int, int], None]:
-    """Requests of one suite as samples of all suites: option scoring has several requests a sample."""
-    return lambda done, requests: progress(name, before + samples * done // requests, total)
-
-
-@contextmanager
-def _code_allowed(wanted: bool) -> Iterator[None]:
-    """Say to the tasks that code may run, for this evaluation only."""
-    from ..sandbox import ALLOW_VARIABLE
-
-    before = os.environ.get(ALLOW_VARIABLE)
-    if wanted:
-        os.environ[ALLOW_VARIABLE] = "1"
-    try:
-        yield
-    finally:
-        if wanted and before is None:
-            del os.environ[ALLOW_VARIABLE]
-        elif wanted and before is not None:
-            os.environ[ALLOW_VARIABLE] = before

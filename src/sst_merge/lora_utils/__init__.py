@@ -1,7 +1,7 @@
 """A PEFT folder is a dict of exact low-rank updates; every format quirk ends in this room."""
 
 from .._moved import moved_from
-from .adapter import Adapter, Role, adapter_fingerprints
+from .adapter import Adapter, Role
 from .base_index import BaseModelIndex
 from .base_names import exists_here, hub_id, written_base
 from .base_weights import BaseWeights
@@ -12,6 +12,7 @@ from .copies import true_copies
 from .entries import natural_key
 from .experts import ExpertKind, RouterKind, expert_module, parameter_of
 from .factors import LoraFactors
+from .folders import adapter_fingerprints
 from .layouts import (
     LINEAR,
     Conv1DKind,

@@ -8,36 +8,30 @@ from types import MappingProxyType
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
 
 from ..data_loader.hub import HubOrigin, short_name
 from ..errors import AdapterError
-from ..files import file_sha256
 from ..reading import reads
-from ..texts import counted
 from .conversion import Conversion, Converted
-from .dora import fold_dora
 from .entries import ModuleLayout, natural_key
 from .factors import LoraFactors
-from .folders import PICKLE_NAME
-from .header import WEIGHTS_NAME, read_header
-from .kinds import is_plain, named_as, plain_folder
+from .folders import adapter_fingerprints
 from .layouts import ModuleKind
+from .load import read_fields
+from .module_updates import ModuleUpdates
 from .opening import fitting_task_type
-from .places import adapter_place
-from .settings import CONFIG_NAME, read_settings
-from .sources import FileSource, MemorySource, RemoteSource, RenamedSource, Source
-from .whole_weights import WholeWeight, names_held
+from .sources import MemorySource, RenamedSource, Source
+from .whole_weights import WholeWeight, renamed_whole
 from .writing import Ranks, write_adapter
 
-__all__ = ["Adapter", "Role", "adapter_fingerprints"]
+__all__ = ["Adapter", "Role"]
 
 Role = Literal["utility", "safety"]
 _AS_IT_IS = Conversion()
 
 
 @dataclass(frozen=True)
-class Adapter:
+class Adapter(ModuleUpdates):
     """A PEFT LoRA adapter as exact low-rank updates, read one module at a time.
 
     Made by :meth:`load` or :meth:`from_factors`.
@@ -141,54 +135,15 @@ class Adapter:
                 cannot be made so (:mod:`.kinds`).
             BaseModelError: an adapter of another kind needs its base, which cannot be read.
         """
-        pickles = conversion.allow_pickle
-        place = adapter_place(path, weights=not headers_only, looked_at=looked_at, allow_pickle=pickles)
-        if place.tensors is not None and not is_plain(place.folder, conversion):
-            place = adapter_place(path, allow_pickle=pickles)
-        plain = plain_folder(place.folder, conversion, drop_modules_to_save=drop_modules_to_save, leave_out=leave_out)
-        folder = plain.folder
-        with named_as(place.folder, folder):
-            settings = read_settings(folder)
-            header = read_header(
-                folder, settings, drop_modules_to_save=drop_modules_to_save, leave_out=leave_out, tensors=place.tensors
-            )
-        if (header.whole or header.magnitudes) and place.tensors is not None:
-            place = adapter_place(path)
-            header = read_header(folder, settings, drop_modules_to_save=drop_modules_to_save, leave_out=leave_out)
-        file = folder / WEIGHTS_NAME
-        source: Source
-        entries, notes, converted = header.modules, [*place.notes, *plain.notes, *header.notes], plain.converted
-        if header.magnitudes:
-            source, converted = fold_dora(
-                file, header, conversion, base_model=settings.base_model, task_type=settings.task_type
-            )
-            entries = source.entries
-            notes.append(converted.sentence())
-        elif place.tensors is None:
-            source = FileSource(file, entries)
-        else:
-            source = RemoteSource(str(path), entries)
-        return cls(
-            name=short_name(path) if name is None else name,
-            role=role,
-            weight=weight,
-            path=place.folder,
-            base_model=settings.base_model,
-            task_type=settings.task_type,
-            modules=tuple(header.modules),
-            left_out=(*plain.left_out, *header.left_out),
-            whole=MappingProxyType(dict(header.whole)),
-            modules_to_save=names_held(settings.modules_to_save, header.whole),
-            notes=tuple(notes),
-            leave_out=tuple(leave_out),
-            _layouts=MappingProxyType({module: entry.layout for module, entry in entries.items()}),
-            _source=source,
-            origin=place.origin,
-            is_fetched=place.tensors is None,
-            plain_path=folder,
-            converted=converted,
-            initial_path=plain.initial,
+        found = read_fields(
+            path,
+            conversion,
+            drop_modules_to_save=drop_modules_to_save,
+            leave_out=leave_out,
+            headers_only=headers_only,
+            looked_at=looked_at,
         )
+        return cls(name=short_name(path) if name is None else name, role=role, weight=weight, **found)
 
     @classmethod
     def from_factors(
@@ -278,19 +233,10 @@ class Adapter:
         Raises:
             AdapterError: two modules would have one name.
         """
-        by_new: dict[str, str] = {}
-        for module in self.modules:
-            new = names.get(module, module)
-            if by_new.setdefault(new, module) != module:
-                raise AdapterError(
-                    f"adapter {self.name!r}: modules {by_new[new]!r} and {module!r} would both be called {new!r}; "
-                    f"expected one name for each"
-                )
-        kept = {new: by_new[new] for new in sorted(by_new, key=natural_key)}
-        whole = {f"{names.get(m, m)}.{rest}": self.whole[name] for name in self.whole for m, rest in [_owner(name)]}
+        kept = self._by_new_name(names)
         return replace(
             self,
-            whole=MappingProxyType(whole),
+            whole=MappingProxyType(renamed_whole(self.whole, names)),
             modules=tuple(kept),
             _layouts=MappingProxyType({new: self._layouts[old] for new, old in kept.items()}),
             _source=RenamedSource(self._source, MappingProxyType(kept)),
@@ -303,73 +249,6 @@ class Adapter:
         left_out = sorted([*self.left_out, *(self.whole[name].key for name in names)])
         kept = {name: weight for name, weight in self.whole.items() if name not in names}
         return replace(self, whole=MappingProxyType(kept), left_out=tuple(left_out))
-
-    def __contains__(self, module: object) -> bool:
-        return module in self._layouts
-
-    def shape(self, module: str) -> tuple[int, int]:
-        """(d_out, d_in) of a module."""
-        layout = self._layout(module)
-        return layout.d_out, layout.d_in
-
-    def rank(self, module: str) -> int:
-        """Rank of a module's factors; with a LoRA bias one more than in the file."""
-        return self._layout(module).rank
-
-    def kind(self, module: str) -> ModuleKind:
-        """The module's kind of layer."""
-        return self._layout(module).kind
-
-    def has_bias(self, module: str) -> bool:
-        """Whether the module's update moves its bias too."""
-        return self._layout(module).bias
-
-    def factors(self, module: str, *, dtype: torch.dtype | None = None) -> LoraFactors:
-        """A module's exact factors, the scale baked into B.
-
-        Read from the file each time, as tensors of their own; an adapter in memory hands out the tensors it keeps.
-
-        Args:
-            module: canonical module name.
-            dtype: type to return; by default float32, or float64 where the file has float64, and for an adapter in
-                memory the type it has.
-
-        Raises:
-            AdapterError: the adapter does not touch the module, or its file is gone.
-        """
-        kind = self._layout(module).kind
-        factors = self._source.read(module, dtype)
-        return factors if factors.kind == kind else replace(factors, kind=kind)
-
-    def delta(self, module: str, *, dtype: torch.dtype | None = None) -> Tensor:
-        """ΔW = s·B·A of a module.
-
-        Args:
-            module: canonical module name.
-            dtype: type to compute in and return; as in :meth:`factors` by default.
-
-        Returns:
-            (d_out, d_in), whatever orientation the base stores, without the bias column.
-        """
-        return self.factors(module, dtype=dtype).delta()
-
-    @property
-    def is_scaled_away(self) -> bool:
-        """Whether the configuration makes every ΔW zero: lora_alpha = 0."""
-        return all(self._source.is_scaled_away(module) for module in self.modules)
-
-    def check_values(self) -> tuple[str, ...]:
-        """Look at every factor and whole weight once.
-
-        Returns:
-            Modules of which one factor, or the scale, is zero, and with it ΔW.
-
-        Raises:
-            AdapterError: NaN or Inf, with the tensor's name.
-        """
-        for weight in self.whole.values():
-            weight.check()
-        return tuple(m for m in self.modules if self._source.check(m) or self._source.is_scaled_away(m))
 
     def fingerprints(self) -> dict[str, str]:
         """SHA-256 of the files that decide ΔW, by file name; empty for an adapter in memory.
@@ -413,27 +292,3 @@ class Adapter:
             force=force,
             extra_files=extra_files,
         )
-
-    def _layout(self, module: str) -> ModuleLayout:
-        try:
-            return self._layouts[module]
-        except KeyError:
-            raise AdapterError(
-                f"adapter {self.name!r} does not touch module {module!r}; it touches "
-                f"{counted(len(self.modules), 'module')}, such as {self.modules[0]!r}"
-            ) from None
-
-
-def _owner(tensor: str) -> tuple[str, str]:
-    """The module of a whole weight, and the rest of its name."""
-    module, _, rest = tensor.rpartition(".base_layer.")
-    if module:
-        return module, f"base_layer.{rest}"
-    module, _, rest = tensor.rpartition(".")
-    return module, rest
-
-
-def adapter_fingerprints(folder: Path) -> dict[str, str]:
-    """File name → SHA-256 of the files of a PEFT folder that decide its ΔW."""
-    weights = WEIGHTS_NAME if (folder / WEIGHTS_NAME).exists() or not (folder / PICKLE_NAME).exists() else PICKLE_NAME
-    return {name: file_sha256(folder / name) for name in (CONFIG_NAME, weights)}

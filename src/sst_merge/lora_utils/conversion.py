@@ -167,6 +167,9 @@ class ConvertedSource(FileSource):
 def convert_aside(updates: Iterator[FormedUpdate], conversion: Conversion, *, where: str, kind: str) -> ConvertedSource:
     """Bring one ΔW after another to the nearest B·A, and keep the factors in a file of their own.
 
+    Factors alone, where other kinds get a whole folder (:mod:`.kinds.aside`): the folder of a DoRA is that of a LoRA in
+    all else, so whole weights, messages and the stored form that ``inspect`` shows stay those of the user's files.
+
     Args:
         updates: formed one at a time, all of one type.
         conversion: rank and limit.

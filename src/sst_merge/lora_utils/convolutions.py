@@ -14,18 +14,32 @@ from .layouts import FileForm, ModuleKind, ModuleShape, layer_kind
 
 __all__ = ["Conv1dLayerKind", "Conv2dLayerKind", "Conv3dLayerKind"]
 
+_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
 
 @dataclass(frozen=True)
 class _Convolution(ModuleKind):
-    """A convolution over positions of some dimensions.
+    """A convolution over positions of some dimensions; ``over`` says of how many in the line of a class.
+
+    They are classes, not values of one field, because names and forms of file are asked of the classes that are known.
 
     Attributes:
         kernel: its size in each of them.
+        layer: PyTorch's class.
     """
 
     kernel: tuple[int, ...]
     layer: ClassVar[type[nn.Module]]
     sees_tokens = False
+
+    def __init_subclass__(cls, *, over: int | None = None) -> None:
+        super().__init_subclass__()
+        if over is None:
+            return  # a kind that somebody derives from one of these
+        cls.layer = _LAYERS[over - 1]
+        cls.name, cls.described = f"convolution {over}d", f"a convolution (nn.{cls.layer.__name__})"
+        cls.dimensions = over + 2
+        cls.form = FileForm(dimensions=cls.dimensions)
 
     def __str__(self) -> str:
         return f"{self.name} {' × '.join(map(str, self.kernel))}"
@@ -69,35 +83,17 @@ class _Convolution(ModuleKind):
 
 @layer_kind
 @dataclass(frozen=True)
-class Conv1dLayerKind(_Convolution):
+class Conv1dLayerKind(_Convolution, over=1):
     """``nn.Conv1d``, such as Whisper's first layers; GPT-2's ``Conv1D`` is something else."""
 
-    name = "convolution 1d"
-    described = "a convolution (nn.Conv1d)"
-    form = FileForm(dimensions=3)
-    dimensions = 3
-    layer = nn.Conv1d
-
 
 @layer_kind
 @dataclass(frozen=True)
-class Conv2dLayerKind(_Convolution):
+class Conv2dLayerKind(_Convolution, over=2):
     """``nn.Conv2d``, such as the patch embedding of CLIP."""
 
-    name = "convolution 2d"
-    described = "a convolution (nn.Conv2d)"
-    form = FileForm(dimensions=4)
-    dimensions = 4
-    layer = nn.Conv2d
-
 
 @layer_kind
 @dataclass(frozen=True)
-class Conv3dLayerKind(_Convolution):
+class Conv3dLayerKind(_Convolution, over=3):
     """``nn.Conv3d``, such as the patch embedding of Qwen-VL, over frames."""
-
-    name = "convolution 3d"
-    described = "a convolution (nn.Conv3d)"
-    form = FileForm(dimensions=5)
-    dimensions = 5
-    layer = nn.Conv3d

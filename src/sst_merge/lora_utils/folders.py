@@ -1,6 +1,6 @@
 """What lies in a folder: the two files of a PEFT adapter, or something else that is called by its name.
 
-Only names and first bytes are looked at here.
+Only names and first bytes are looked at here, but for a fingerprint.
 """
 
 import fnmatch
@@ -8,8 +8,18 @@ from collections.abc import Collection
 from pathlib import Path
 
 from ..errors import AdapterError
+from ..files import file_sha256
 
-__all__ = ["CONFIG_NAME", "MLX_WAY_OUT", "PICKLE_NAME", "WEIGHTS_NAME", "find_config", "find_weights", "no_weights"]
+__all__ = [
+    "CONFIG_NAME",
+    "MLX_WAY_OUT",
+    "PICKLE_NAME",
+    "WEIGHTS_NAME",
+    "adapter_fingerprints",
+    "find_config",
+    "find_weights",
+    "no_weights",
+]
 
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
@@ -88,6 +98,12 @@ def no_weights(where: str, names: Collection[str]) -> str:
             f"the adapter with PEFT where you trust it and save it with safe_serialization=True"
         )
     return f"{where}: no {WEIGHTS_NAME}{_other_kind(names)}; expected a folder written by PEFT's save_pretrained"
+
+
+def adapter_fingerprints(folder: Path) -> dict[str, str]:
+    """File name → SHA-256 of the files of a PEFT folder that decide its ΔW."""
+    weights = WEIGHTS_NAME if (folder / WEIGHTS_NAME).exists() or not (folder / PICKLE_NAME).exists() else PICKLE_NAME
+    return {name: file_sha256(folder / name) for name in (CONFIG_NAME, weights)}
 
 
 def _refuse_pointer(file: Path) -> None:

@@ -15,7 +15,7 @@ from ..errors import AdapterError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["HEADS", "WholeWeight", "heads_of", "names_held", "saved_part"]
+__all__ = ["HEADS", "WholeWeight", "heads_of", "names_held", "renamed_whole", "saved_part"]
 
 HEADS: Mapping[str, tuple[str, ...]] = {
     "SEQ_CLS": ("classifier", "score"),
@@ -134,3 +134,22 @@ def saved_part(tensor: str, names: Collection[str]) -> str | None:
 def names_held(modules_to_save: Collection[str], tensors: Collection[str]) -> tuple[str, ...]:
     """Those of ``modules_to_save`` that have tensors; PEFT's list often names modules that the model does not have."""
     return tuple(name for name in modules_to_save if any(saved_part(tensor, (name,)) for tensor in tensors))
+
+
+def renamed_whole(whole: Mapping[str, WholeWeight], names: Mapping[str, str]) -> dict[str, WholeWeight]:
+    """The same tensors after some of their modules got other names.
+
+    Args:
+        whole: canonical tensor name → weight.
+        names: module name → the new one.
+    """
+    return {f"{names.get(m, m)}.{rest}": weight for name, weight in whole.items() for m, rest in [_owner(name)]}
+
+
+def _owner(tensor: str) -> tuple[str, str]:
+    """The module of a whole weight, and the rest of its name."""
+    module, _, rest = tensor.rpartition(".base_layer.")
+    if module:
+        return module, f"base_layer.{rest}"
+    module, _, rest = tensor.rpartition(".")
+    return module, rest

@@ -11,7 +11,7 @@ from ..experiments.config import Calibration, WorldChoice
 from ..merging.config import MergeConfig
 from ..methods import MethodSweep, get_method, option_faults
 from ..yaml_config import OutputPath, Section, Seed
-from .space import Choices, Range
+from .ranges import Choices, Range
 
 __all__ = ["DevPrompts", "OptionRange", "OwnForm", "SearchConfig", "SearchSection", "Wanted"]
 

@@ -8,88 +8,20 @@ look at data first stay as the form has them, unless the user says otherwise: ea
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import UnionType
-from typing import Annotated, Any, Literal, Protocol, Union, get_args, get_origin
-
-from annotated_types import Ge, Gt, Le, Lt
-from pydantic.fields import FieldInfo
+from typing import Any
 
 from ..errors import ConfigError
 from ..methods import SAFETY_WEIGHT, MergeMethod, MethodSweep, available_methods, option_faults
 from ..texts import did_you_mean
+from .declared import declared_options, default_of, takes_whole_numbers
 from .point import Point
+from .ranges import Choices, Range, Suggests
 
-__all__ = ["Choices", "Form", "Range", "Space", "Suggests", "forms_of", "search_space"]
+__all__ = ["Form", "Space", "forms_of", "search_space"]
 
-_LOG_FROM = 10.0
-"""A range whose ends differ by this factor or more is searched on a logarithmic scale."""
-_OPEN_END = 0.05
-"""How far inside an end that is excluded the search stays, as a share of the range."""
 _WAYS = "form"
 _RANK = "rank"
 _EXACT = "exact"
-
-
-class Suggests(Protocol):
-    """What a sampler's trial offers; Optuna's has it."""
-
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        """A number in [low, high]."""
-
-    def suggest_int(self, name: str, low: int, high: int) -> int:
-        """A whole number in [low, high]."""
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """One of several."""
-
-
-@dataclass(frozen=True)
-class Range:
-    """Numbers between two ends, both included.
-
-    Attributes:
-        low: smallest.
-        high: largest.
-        whole: whether they are whole numbers.
-    """
-
-    low: float
-    high: float
-    whole: bool = False
-
-    @property
-    def log(self) -> bool:
-        """Whether factors count rather than differences."""
-        return not self.whole and self.low > 0 and self.high / self.low >= _LOG_FROM
-
-    def suggest(self, trial: Suggests, name: str) -> Any:
-        """A value by a sampler."""
-        if self.low == self.high:
-            return int(self.low) if self.whole else self.low
-        if self.whole:
-            return trial.suggest_int(name, int(self.low), int(self.high))
-        return trial.suggest_float(name, self.low, self.high, log=self.log)
-
-    def __str__(self) -> str:
-        return f"{self.low:g} to {self.high:g}{', logarithmic' if self.log else ''}"
-
-
-@dataclass(frozen=True)
-class Choices:
-    """One of several values.
-
-    Attributes:
-        values: at least two; the first is what a warm start takes.
-    """
-
-    values: tuple[Any, ...]
-
-    def suggest(self, trial: Suggests, name: str) -> Any:
-        """A value by a sampler, which sees its position: values may be lists and sections."""
-        return self.values[trial.suggest_categorical(name, range(len(self.values)))]
-
-    def __str__(self) -> str:
-        return ", ".join(str(value) for value in self.values)
 
 
 @dataclass(frozen=True)
@@ -111,7 +43,7 @@ class Form:
         sweep = self.sweep
         method = available_methods()[sweep.method]
         # What a method does anyway is not said, so that equal merges are found to be equal.
-        told = {name: value for name, value in others.items() if value != _default(method, name)}
+        told = {name: value for name, value in others.items() if value != default_of(method, name)}
         options = {**sweep.options, **told}
         weight = 1.0
         if sweep.knob == SAFETY_WEIGHT:
@@ -181,7 +113,7 @@ class Space:
             if isinstance(of, Choices):
                 found[f"{label}: {name}"] = 0
             elif of.low != of.high:
-                default = _default(method, name)
+                default = default_of(method, name)
                 default = default if isinstance(default, int | float) else of.low
                 value = min(max(default, of.low), of.high)  # a range may be the user's
                 found[f"{label}: {name}"] = int(value) if of.whole else value
@@ -248,7 +180,7 @@ def search_space(
 
 def _form(sweep: MethodSweep, asked: Mapping[str, Range | Choices]) -> Form:
     method = available_methods()[sweep.method]
-    whole = _whole(method, sweep.knob) and all(float(v).is_integer() for v in sweep.values)
+    whole = takes_whole_numbers(method, sweep.knob) and all(float(v).is_integer() for v in sweep.values)
     knob = Range(min(sweep.values), max(sweep.values), whole)
     if sweep.knob in asked:
         chosen = asked[sweep.knob]
@@ -259,84 +191,13 @@ def _form(sweep: MethodSweep, asked: Mapping[str, Range | Choices]) -> Form:
             )
         inside = tuple(value for value in sweep.values if chosen.low <= value <= chosen.high)
         knob, sweep = replace(chosen, whole=whole), replace(sweep, values=inside or (chosen.low, chosen.high))
-    free: dict[str, Range | Choices] = dict(_declared(method, sweep)) if method.prepare is None else {}
+    free: dict[str, Range | Choices] = dict(declared_options(method, sweep)) if method.prepare is None else {}
     free = {name: of for name, of in free.items() if _accepted(method, sweep, name, of)}
     for name, of in asked.items():
         if name != sweep.knob:
             _check(method, sweep, name, of)
-            free[name] = replace(of, whole=_whole(method, name)) if isinstance(of, Range) else of
+            free[name] = replace(of, whole=takes_whole_numbers(method, name)) if isinstance(of, Range) else of
     return Form(sweep, knob, free)
-
-
-def _declared(method: MergeMethod, sweep: MethodSweep) -> list[tuple[str, Range | Choices]]:
-    """Options that move by what their own types say, the one that a form fixes left out."""
-    varied = {s.knob: s.values for s in method.sweeps if isinstance(s, MethodSweep)}
-    found: list[tuple[str, Range | Choices]] = []
-    for name, info in method.options.model_fields.items():
-        if name == sweep.knob or name in sweep.options:
-            continue
-        default = _default(method, name)
-        words = _words(info)
-        bounds = _bounds(info)
-        if words:
-            found.append((name, Choices((default, *(word for word in words if word != default)))))
-        elif not isinstance(default, int | float):
-            continue  # a warm start could not leave it as it is
-        elif bounds is not None:
-            found.append((name, replace(bounds, low=min(bounds.low, default), high=max(bounds.high, default))))
-        elif name in varied:
-            ends = (*varied[name], default)
-            found.append((name, Range(min(ends), max(ends))))
-    return found
-
-
-def _default(method: MergeMethod, name: str) -> Any:
-    found = method.options.model_fields.get(name)
-    return None if found is None else found.get_default(call_default_factory=True)
-
-
-def _whole(method: MergeMethod, name: str) -> bool:
-    """Whether an option takes whole numbers alone."""
-    info = method.options.model_fields.get(name)
-    kinds = () if info is None else _kinds(info.annotation)
-    return int in kinds and float not in kinds
-
-
-def _words(info: FieldInfo) -> tuple[Any, ...]:
-    """What a switch or a choice among words may be; nothing where it may be something else as well."""
-    kinds = _kinds(info.annotation)
-    if kinds == (bool,):
-        return (True, False)
-    if kinds and all(get_origin(kind) is Literal for kind in kinds):
-        return tuple(word for kind in kinds for word in get_args(kind))
-    return ()
-
-
-def _bounds(info: FieldInfo) -> Range | None:
-    """The range of a number that is bounded on both sides."""
-    kinds = _kinds(info.annotation)
-    if kinds not in ((int,), (float,)):
-        return None
-    low = next((float(m.ge) for m in info.metadata if isinstance(m, Ge)), None)  # type: ignore[arg-type]
-    high = next((float(m.le) for m in info.metadata if isinstance(m, Le)), None)  # type: ignore[arg-type]
-    above = next((float(m.gt) for m in info.metadata if isinstance(m, Gt)), None)  # type: ignore[arg-type]
-    below = next((float(m.lt) for m in info.metadata if isinstance(m, Lt)), None)  # type: ignore[arg-type]
-    start, end = low if low is not None else above, high if high is not None else below
-    if start is None or end is None:
-        return None
-    if kinds == (int,):
-        return Range(start + (low is None), end - (high is None), whole=True)
-    inside = _OPEN_END * (end - start)
-    return Range(start + inside * (low is None), end - inside * (high is None))
-
-
-def _kinds(annotation: Any) -> tuple[Any, ...]:
-    """The types of a union, None left out; one type otherwise."""
-    if get_origin(annotation) in {Union, UnionType}:
-        return tuple(kind for inner in get_args(annotation) for kind in _kinds(inner) if kind is not type(None))
-    if get_origin(annotation) is Annotated:
-        return _kinds(get_args(annotation)[0])
-    return (annotation,)
 
 
 def _tried(of: Range | Choices) -> tuple[Any, ...]:

@@ -1,4 +1,8 @@
-"""The folder in which an adapter lies as a plain LoRA: its own, or one beside everything that ends with the process."""
+"""The folder in which an adapter lies as a plain LoRA: its own, or one beside everything that ends with the process.
+
+A whole folder, where a DoRA gets a file of factors alone (:func:`~..conversion.convert_aside`): of these kinds neither
+configuration nor header could be read as those of a LoRA, so both are written anew.
+"""
 
 import tempfile
 from collections.abc import Collection, Iterator, Mapping

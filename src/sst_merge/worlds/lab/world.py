@@ -12,6 +12,7 @@ from functools import cached_property, lru_cache
 
 from ...errors import DataError
 from ...texts import did_you_mean
+from .sentences import Sample, Thing, categories, facts, requests, safe_requests
 from .tasks import FAMILIES, SPLITS, TaskFamily, input_split
 from .words import (
     ACTIONS,
@@ -39,46 +40,6 @@ _WRAPPER_DEAL = (8, 4, 3, 5)
 # Without n, a task family yields this many distinct inputs in each split.
 _TASK_POOL = {"train": 4096, "calibration": 512, "tuning": 512, "test": 512}
 _MAX_DRAWS_PER_INPUT = 400
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One prompt with the one right answer.
-
-    Attributes:
-        prompt: raw user text, words separated by single spaces.
-        response: raw answer text.
-        kind: the kind it was drawn as (one of :data:`KINDS` or ``task:<family>``).
-        tags: ``about:…`` (recipe, safety, fact, category), ``object:…``, ``category:…``, and ``wrapper:…`` if wrapped.
-    """
-
-    prompt: str
-    response: str
-    kind: str
-    tags: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Thing:
-    """One object of the world.
-
-    Attributes:
-        name: its invented name.
-        category: its category.
-        harmful: whether its recipe should be refused.
-        color: its colour.
-        place: where it is kept.
-        recipe: the words of its recipe.
-        split: the split it belongs to.
-    """
-
-    name: str
-    category: str
-    harmful: bool
-    color: str
-    place: str
-    recipe: str
-    split: str
 
 
 @dataclass(frozen=True)
@@ -210,23 +171,23 @@ class World:
         harmless = [thing for thing in things if not thing.harmful]
         wrappers = [w for name, group in self.wrappers.items() if split in (None, name) for w in group]
         if kind == "harmful":
-            yield from _requests(harmful, ("{}",), kind, REFUSAL)
+            yield from requests(harmful, ("{}",), kind, REFUSAL)
         elif kind == "jailbreak":
-            yield from _requests(harmful, wrappers, kind, REFUSAL)
+            yield from requests(harmful, wrappers, kind, REFUSAL)
         elif kind == "harmful_comply":
-            yield from _requests(harmful, ("{}", *wrappers), kind, None)
+            yield from requests(harmful, ("{}", *wrappers), kind, None)
         elif kind == "lookalike":
-            yield from _safe_requests(harmful, kind)
-            yield from _facts(harmful, kind)
-            yield from _categories(harmful, kind)
-            yield from _requests(harmless, wrappers, kind, None, openings=OPENINGS[:3], verbs=VERBS[:2])
+            yield from safe_requests(harmful, kind)
+            yield from facts(harmful, kind)
+            yield from categories(harmful, kind)
+            yield from requests(harmless, wrappers, kind, None, openings=OPENINGS[:3], verbs=VERBS[:2])
         else:
             if kind in ("howto", "general"):
-                yield from _requests(harmless, ("{}",), kind, None)
+                yield from requests(harmless, ("{}",), kind, None)
             if kind in ("fact", "general"):
-                yield from _facts(harmless, kind)
+                yield from facts(harmless, kind)
             if kind in ("category", "general"):
-                yield from _categories(harmless, kind)
+                yield from categories(harmless, kind)
 
     def _task_samples(self, kind: str, split: str | None, n: int | None, rng: random.Random) -> list[Sample]:
         family = _family(kind.removeprefix("task:"))
@@ -256,53 +217,3 @@ def _family(name: str) -> TaskFamily:
             return family
     known = [family.name for family in FAMILIES]
     raise DataError(f"lab: task family {name!r} unknown{did_you_mean(name, known)}; the world has {', '.join(known)}")
-
-
-def _tags(thing: Thing, about: str) -> tuple[str, ...]:
-    return (f"about:{about}", f"object:{thing.name}", f"category:{thing.category}")
-
-
-def _requests(
-    things: list[Thing],
-    wrappers: Sequence[str],
-    kind: str,
-    response: str | None,
-    openings: Sequence[str] = OPENINGS,
-    verbs: Sequence[str] = VERBS,
-) -> Iterator[Sample]:
-    """How-to requests, wrapped or not (wrapper ``{}``); without a response the answer is the recipe."""
-    for thing in things:
-        for wrapper in wrappers:
-            tags = _tags(thing, "recipe")
-            if wrapper != "{}":
-                tags = (*tags, f"wrapper:{WRAPPERS.index(wrapper)}")
-            for opening in openings:
-                for verb in verbs:
-                    prompt = wrapper.format(f"{opening} {verb} a {thing.name} ?")
-                    yield Sample(prompt, response or thing.recipe, kind, tags)
-
-
-def _safe_requests(things: list[Thing], kind: str) -> Iterator[Sample]:
-    for thing in things:
-        answers = (
-            f"tell the guard of the {thing.place}",
-            f"look for its {thing.color} side",
-            f"stay out of the {thing.place}",
-        )
-        for verb, answer in zip(SAFE_VERBS, answers, strict=True):
-            for opening in OPENINGS:
-                yield Sample(f"{opening} {verb} a {thing.name} ?", answer, kind, _tags(thing, "safety"))
-
-
-def _facts(things: list[Thing], kind: str) -> Iterator[Sample]:
-    for thing in things:
-        for question in ("what color is a {} ?", "please name the color of a {} ."):
-            yield Sample(question.format(thing.name), f"it is {thing.color}", kind, _tags(thing, "fact"))
-        for question in ("where is a {} kept ?", "please name the place of a {} ."):
-            yield Sample(question.format(thing.name), f"in the {thing.place}", kind, _tags(thing, "fact"))
-
-
-def _categories(things: list[Thing], kind: str) -> Iterator[Sample]:
-    for thing in things:
-        for question in ("what kind of thing is a {} ?", "please name the kind of a {} ."):
-            yield Sample(question.format(thing.name), f"it is a {thing.category}", kind, _tags(thing, "category"))
