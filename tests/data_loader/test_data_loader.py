@@ -292,6 +292,25 @@ def test_plain_text_labels_answer_and_end_only():
     assert (batch.labels[kept] == batch.input_ids[kept]).all()
 
 
+def test_batches_by_tokens_hold_the_same_rows_and_no_more_tokens():
+    tokenizer = character_tokenizer(eos_token="</s>")
+    rows = [Row("p" * length, "r") for length in (30, 1, 2, 9, 1, 3, 30, 2)]
+    whole = [row for batch in encode_rows(rows, tokenizer, batch_size=3) for row in real_rows(batch)]
+    batches = encode_rows(rows, tokenizer, batch_tokens=24)
+    assert [row for batch in batches for row in real_rows(batch)] == whole
+    # Rows of 4, 4, 5, 5, 6, 12, 33 and 33 tokens; the last two are too long for any batch.
+    assert [tuple(batch.input_ids.shape) for batch in batches] == [(4, 5), (2, 12), (1, 33), (1, 33)]
+    with pytest.raises(DataError, match="batch_tokens = 0; expected at least 1"):
+        encode_rows(rows, tokenizer, batch_tokens=0)
+
+
+def real_rows(batch):
+    return [
+        (ids[mask == 1].tolist(), labels[mask == 1].tolist())
+        for ids, mask, labels in zip(batch.input_ids, batch.attention_mask, batch.labels, strict=True)
+    ]
+
+
 def test_padding_uses_the_pad_token_and_batches_have_the_size_asked_for():
     tokenizer = character_tokenizer(eos_token="</s>", pad_token="!")
     rows = [Row("p" * (i % 7 + 1), "r") for i in range(10)]

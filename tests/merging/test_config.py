@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from sst_merge.cli.flags import Flag, config_flags
 from sst_merge.cli.merge_flags import config_from_flags, parse_adapter, parse_setting
@@ -206,11 +207,20 @@ def leaves(value: object, prefix: str = "") -> set[str]:
 def test_every_field_has_a_flag_and_a_description() -> None:
     data = dict.fromkeys(DataSource.model_fields, 0)
     config = MergeConfig.model_validate({"adapters": [{"path": "a"}], "output": {"path": "o"}})
-    dumped = config.model_dump() | {"data": {"harm": data, "benign": data, "batch_size": 8, "calibration": None}}
+    sizes = {"batch_size": 8, "batch_tokens": None}
+    dumped = config.model_dump() | {"data": {"harm": data, "benign": data, "calibration": None, **sizes}}
     flags: list[Flag] = config_flags(MergeConfig)
     assert {flag.field for flag in flags} == leaves(dumped) - {"adapters"}
     assert len({flag.option for flag in flags}) == len(flags)
     assert all(flag.info.description for flag in flags)
+
+
+def test_batches_are_cut_by_rows_or_by_tokens() -> None:
+    assert DataSection.model_validate({"batch_tokens": 4096}).batch_tokens == 4096
+    with pytest.raises(
+        ValidationError, match="batch_tokens: 4096 stands in for batch_size, and batch_size: 8 is given"
+    ):
+        DataSection.model_validate({"batch_tokens": 4096, "batch_size": 8})
 
 
 def test_a_data_set_of_a_configuration_is_the_data_loader_s_own_model() -> None:

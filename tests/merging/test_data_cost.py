@@ -113,6 +113,13 @@ def test_what_does_not_fit_is_refused_with_what_would(available: int, advice: st
     assert f"needs about 1.7 KiB of memory, and {memory_size(available)} are there" in str(refused.value)
 
 
+def test_batches_by_tokens_are_advised_in_tokens() -> None:
+    with pytest.raises(MergeError, match=r"set data.batch_tokens to 40 \(--data-batch-tokens 40\)"):
+        require_memory(1700, 1300, parts=PARTS, batch_size=8, length=10)
+    with pytest.raises(MergeError, match=r"bfloat16\), with data.batch_tokens 1"):
+        require_memory(1700, 800, parts=PARTS, batch_size=8, length=10)
+
+
 def test_weights_of_two_bytes_are_not_to_be_halved() -> None:
     with pytest.raises(MergeError, match="no batch size makes enough"):
         require_memory(1700, 800, parts=PARTS, batch_size=8, itemsize=2)

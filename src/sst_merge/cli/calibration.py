@@ -75,14 +75,14 @@ def read_data(config: MergeConfig, tokenizer: "TokenizerChoice") -> ReadData:
         if found is None:
             return []
         source, rows = found
-        size = config.data.batch_size
         return encode_rows(
             rows,
             encoder,
             template=source.template,
             template_name=source.template_name,
             max_length=source.max_length,
-            batch_size=size,
+            batch_size=config.data.batch_size,
+            batch_tokens=config.data.batch_tokens,
         )
 
     own_batches = {name: encoded(found) for name, found in own.items()}

@@ -1,5 +1,6 @@
 """What a merge with data will need, said before anything heavy is loaded, and refused where it cannot fit."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -112,8 +113,18 @@ def say_data_costs(
     say(f"time     about {duration(costs.seconds)} for these passes in {dtype} on {device}, within a factor of three")
     available = memory if memory is not None else _available(device, spread=config.device_map is not None)
     if available is not None:
-        batch_size = config.data.batch_size
-        require_memory(costs.bytes, available, parts=costs.parts, batch_size=batch_size, itemsize=costs.itemsize)
+        batch_size, length = config.data.batch_size, None
+        if config.data.batch_tokens is not None:
+            read = [*data.harm, *data.benign, *(batch for batches in data.own.values() for batch in batches)]
+            batch_size, length = max((tuple(batch.input_ids.shape) for batch in read), key=math.prod, default=(1, 1))
+        require_memory(
+            costs.bytes,
+            available,
+            parts=costs.parts,
+            batch_size=batch_size,
+            length=length,
+            itemsize=costs.itemsize,
+        )
     return _plain(costs, available)
 
 

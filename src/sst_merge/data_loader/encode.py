@@ -57,6 +57,7 @@ def encode_rows(
     template_name: str | None = None,
     max_length: int = 512,
     batch_size: int = 8,
+    batch_tokens: int | None = None,
     device: "torch.device | str | None" = None,
 ) -> "list[Batch]":
     """Tokenise rows into right-padded batches of similar length.
@@ -76,6 +77,8 @@ def encode_rows(
         template_name: which of the tokenizer's chat templates, where it has several.
         max_length: longest sequence in tokens.
         batch_size: rows in a batch.
+        batch_tokens: tokens in a batch instead, padding included, so that a batch of short rows holds many and one of
+            long rows few; a row that is longer is a batch by itself.
         device: where the tensors go; the CPU by default.
 
     Returns:
@@ -99,9 +102,26 @@ def encode_rows(
     """
     if batch_size < 1:
         raise DataError(f"batch_size = {batch_size}; expected at least 1")
+    if batch_tokens is not None and batch_tokens < 1:
+        raise DataError(f"batch_tokens = {batch_tokens}; expected at least 1, or None for batches of batch_size rows")
     encoded = encode_each(rows, tokenizer, template=template, template_name=template_name, max_length=max_length)
     encoded.sort(key=lambda row: len(row.ids))
-    return [pad_rows(encoded[i : i + batch_size], tokenizer, device) for i in range(0, len(encoded), batch_size)]
+    if batch_tokens is None:
+        parts = [encoded[i : i + batch_size] for i in range(0, len(encoded), batch_size)]
+    else:
+        parts = _within(encoded, batch_tokens)
+    return [pad_rows(part, tokenizer, device) for part in parts]
+
+
+def _within(rows: Sequence[EncodedRow], tokens: int) -> list[list[EncodedRow]]:
+    """Rows of rising length in as few parts as hold so many tokens, each row as long as the last of its part."""
+    parts: list[list[EncodedRow]] = []
+    for row in rows:
+        if parts and (len(parts[-1]) + 1) * len(row.ids) <= tokens:
+            parts[-1].append(row)
+        else:
+            parts.append([row])
+    return parts
 
 
 def encode_each(

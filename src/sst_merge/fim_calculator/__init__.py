@@ -13,6 +13,7 @@ from .likelihood import answer_log_probabilities, divergences, mean_divergence, 
 from .points import auto_structure, build_spaces, module_updates, point_cores
 from .role_patches import RolePatches, point_settings, role_patches
 from .structures import BlockFisher, DiagonalFisher, KroneckerFisher, LayerFisher, SampleGradients
+from .token_budget import TokenBudget
 from .vila import Identification, restrict_spaces, vila_parameter_identification
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Point",
     "RolePatches",
     "SampleGradients",
+    "TokenBudget",
     "answer_log_probabilities",
     "auto_structure",
     "build_spaces",

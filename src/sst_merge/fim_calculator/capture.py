@@ -9,7 +9,7 @@ for a float64 model.
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from ..data_loader.answer_logits import AnswerLogits, answer_logits
 from ..data_loader.batch import IGNORED, Batch
 from ..errors import BaseModelError, DataError, FisherError
 from .layer_parts import LayerPart, part_of, refuse_waiting
+from .recomputing import recomputing
 
 __all__ = ["CoreModel", "GradientCallback"]
 
@@ -56,7 +57,8 @@ class CoreModel:
     """Context manager around a Hugging Face causal language model.
 
     Inside the context all parameters are frozen and dropout is off; both are restored at the end, and all hooks
-    removed, also after an error. The base weights are only read.
+    removed, also after an error. The base weights are only read. A model with ``gradient_checkpointing_enable()`` keeps
+    its layers' inputs alone for the backward pass, and computes them again there.
 
     Example:
         >>> with CoreModel(model, spaces) as core_model:
@@ -70,6 +72,7 @@ class CoreModel:
         self.spaces = dict(spaces)
         self._layers: dict[str, _Layer] = {}
         self._handles: list[RemovableHandle] = []
+        self._open = ExitStack()
         self._callback: GradientCallback | None = None
         self._leaves: list[Tensor] = []
         self._batch_shape = (0, 0)
@@ -95,6 +98,7 @@ class CoreModel:
         for parameter in self._trained:
             parameter.requires_grad_(False)
         self.model.eval()
+        self._open.enter_context(recomputing(self.model))
         # First, so that the gradient path already exists when the embedding is itself a target.
         self._handles.append(embedding.register_forward_hook(self._start_gradients))
         for name, module in modules.items():
@@ -106,6 +110,7 @@ class CoreModel:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        self._open.close()
         self._layers.clear()
         self._leaves.clear()
         self._callback = None

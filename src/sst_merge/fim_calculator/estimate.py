@@ -24,6 +24,7 @@ from .kept_parts import KeptParts
 from .points import auto_structure
 from .structures import find_structure
 from .together import gathered_together
+from .token_budget import TokenBudget
 
 __all__ = ["Progress", "compute_fim"]
 
@@ -77,9 +78,10 @@ def compute_fim(
     kind = find_structure(structure)
     with CoreModel(model, spaces) as core_model:
         core_model.set_point(point)
+        budget = TokenBudget()
 
         def start() -> Gathering:
-            return Gathering(core_model, kind, wanted, estimator, generator)
+            return Gathering(core_model, kind, wanted, estimator, generator, budget)
 
         if processes.count() == 1:
             gathering = start()

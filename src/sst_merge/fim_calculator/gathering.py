@@ -14,6 +14,7 @@ from .capture import CoreModel
 from .defaults import Estimator
 from .likelihood import token_log_odds, token_logprobs
 from .structures import LayerFisher, RunningSums
+from .token_budget import TokenBudget
 
 __all__ = ["Gathering"]
 
@@ -27,6 +28,7 @@ class Gathering:
         spaces: of the modules that are looked at; others may hold the point alone.
         estimator: what is differentiated.
         generator: on the CPU; draws the labels of ``sampled``.
+        budget: how much is read at a time, which several of these may share.
 
     Attributes:
         samples: so far.
@@ -39,28 +41,43 @@ class Gathering:
         spaces: Mapping[str, CoreSpace],
         estimator: Estimator,
         generator: torch.Generator | None,
+        budget: TokenBudget,
     ) -> None:
         self.samples = 0
         self._model, self._kind, self._estimator = core_model, kind, estimator
         self._draws = generator if estimator == "sampled" else None
+        self._state: Tensor | None = None
+        self._budget = budget
         self._sums: dict[str, RunningSums] = {
             name: kind.sums(space.shape, core_model.device_of(name)) for name, space in spaces.items()
         }
 
     def take(self, batch: Batch, index: int) -> None:
-        """Add the statistics of a batch.
+        """Add the statistics of a batch, in parts where memory does not hold it.
 
         Args:
             batch: of text with answers.
             index: its number, for messages.
         """
+        for part, loss in self._budget.each(batch, self._differentiate, self._forget):
+            _close(self._sums, part, index, loss)
+            self.samples += len(part)
+
+    def _differentiate(self, batch: Batch) -> float:
+        if self._draws is not None:
+            self._state = self._draws.get_state()
         with self._model.recording(self._collect):
             answers = self._model.answers(batch)
             score = token_log_odds if self._estimator == "log_odds" else partial(token_logprobs, generator=self._draws)
             loss = score(answers)[0].sum()
             self._model.backward(loss)
-        _close(self._sums, batch, index, float(loss.detach()))
-        self.samples += len(batch)
+        return float(loss.detach())
+
+    def _forget(self) -> bool:
+        if self._draws is not None and self._state is not None:
+            self._draws.set_state(self._state)
+        forgotten = [sums.forget_batch() for sums in self._sums.values()]
+        return all(forgotten)
 
     def skip(self, batch: Batch) -> None:
         """Go past a batch that is taken elsewhere: what is drawn for later ones stays the same.

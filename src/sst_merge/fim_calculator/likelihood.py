@@ -13,6 +13,7 @@ from .. import processes
 from ..data_loader.answer_logits import AnswerLogits
 from ..data_loader.batch import Batch
 from .capture import CoreModel
+from .token_budget import TokenBudget
 
 __all__ = ["answer_log_probabilities", "divergences", "mean_divergence", "token_log_odds", "token_logprobs"]
 
@@ -89,14 +90,20 @@ def divergences(
     Returns:
         The mean over answer tokens, nats, per candidate; 0 without batches.
     """
-    found = [0.0] * len(candidates)
-    tokens = 0
-    for batch in processes.shard(benign):
+
+    def measure(batch: Batch) -> tuple[int, list[float]]:
         attached.set_point(skilled)
         reference = answer_log_probabilities(attached, batch)
-        tokens += len(reference)
-        for index, cores in enumerate(candidates):
+        apart = []
+        for cores in candidates:
             attached.set_point(cores)
-            found[index] += float(mean_divergence(reference, answer_log_probabilities(attached, batch)))
+            apart.append(float(mean_divergence(reference, answer_log_probabilities(attached, batch))))
+        return len(reference), apart
+
+    found, tokens, budget = [0.0] * len(candidates), 0, TokenBudget()
+    for batch in processes.shard(benign):
+        for _, (answers, apart) in budget.each(batch, measure):
+            tokens += answers
+            found = [total + own for total, own in zip(found, apart, strict=True)]
     *found, counted = processes.sums(f"divergence of {len(found)} merges", [*found, tokens])
     return [total / max(counted, 1) for total in found]

@@ -92,6 +92,9 @@ class DataSection(Section):
     harm: DataSource | None = Field(default=None, description="harmful prompts with refusals")
     benign: DataSource | None = Field(default=None, description="benign prompts with good answers")
     batch_size: int = Field(default=8, ge=1, le=1_000_000, description="sequences in a forward pass")
+    batch_tokens: int | None = Field(
+        default=None, ge=1, description="instead of batch_size: tokens in a forward pass, padding included"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -104,6 +107,15 @@ class DataSection(Section):
             if given is None or (isinstance(given, Mapping) and not {"path", "dataset"} & given.keys()):
                 filled[kind] = {**(given or {}), "path": str(file)}
         return filled
+
+    @model_validator(mode="after")
+    def _one_size(self) -> "DataSection":
+        if self.batch_tokens is not None and "batch_size" in self.model_fields_set:
+            raise ValueError(
+                f"batch_tokens: {self.batch_tokens} stands in for batch_size, and batch_size: {self.batch_size} is "
+                f"given, too; drop one of them"
+            )
+        return self
 
     @model_validator(mode="after")
     def _filled_something(self) -> "DataSection":

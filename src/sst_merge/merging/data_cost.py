@@ -154,7 +154,13 @@ def pass_costs(
 
 
 def require_memory(
-    needed: int, available: int, *, parts: Mapping[str, int], batch_size: int, itemsize: int = 4
+    needed: int,
+    available: int,
+    *,
+    parts: Mapping[str, int],
+    batch_size: int,
+    length: int | None = None,
+    itemsize: int = 4,
 ) -> None:
     """Refuse what does not fit.
 
@@ -162,7 +168,8 @@ def require_memory(
         needed: bytes.
         available: bytes.
         parts: of :class:`PassCosts`.
-        batch_size: sequences in a pass.
+        batch_size: sequences in a pass, the largest one where ``batch_tokens`` cuts the data.
+        length: tokens of one of them, where it does.
         itemsize: bytes of one number of the weights.
 
     Raises:
@@ -174,17 +181,18 @@ def require_memory(
     found = f"this merge needs about {memory_size(needed)} of memory, and {memory_size(available)} are there"
     each = parts["activations"] / batch_size
     if rest + each <= available:
-        size = int((available - rest) / each)
+        size = int((available - rest) / each) * (length or 1)
+        field = "batch_size" if length is None else "batch_tokens"
         raise MergeError(
-            f"{found}: its activations take {memory_size(parts['activations'])}; set data.batch_size to {size} "
-            f"(--data-batch-size {size})"
+            f"{found}: its activations take {memory_size(parts['activations'])}; set data.{field} to {size} "
+            f"(--data-{field.replace('_', '-')} {size})"
         )
     smaller = parts["weights"] * 2 // itemsize
     if itemsize > 2 and rest - parts["weights"] + smaller + each <= available:
         share = "half" if itemsize == 4 else "a quarter"
         raise MergeError(
             f"{found}: the weights take {memory_size(parts['weights'])}; load them in {share} of it (--model-dtype "
-            f"bfloat16), with data.batch_size 1"
+            f"bfloat16), with {'data.batch_size' if length is None else 'data.batch_tokens'} 1"
         )
     raise MergeError(
         f"{found}, which no batch size makes enough ({memory_size(rest)} without activations); take a machine with "

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .. import processes
 from ..data_loader.batch import Batch
-from ..fim_calculator import CoreModel, divergences, token_logprobs
+from ..fim_calculator import CoreModel, TokenBudget, divergences, token_logprobs
 
 __all__ = ["Candidate", "refusal_log_probability", "score_candidates"]
 
@@ -58,11 +58,18 @@ def score_candidates(
     Returns:
         (mean refusal log-probability, mean divergence) per candidate.
     """
-    refusals = [0.0] * len(candidates)
-    for batch in processes.shard(harm):
-        for index, cores in enumerate(candidates):
+
+    def measure(batch: Batch) -> list[float]:
+        found = []
+        for cores in candidates:
             attached.set_point(cores)
-            refusals[index] += float(refusal_log_probability(attached, batch))
+            found.append(float(refusal_log_probability(attached, batch)))
+        return found
+
+    refusals, budget = [0.0] * len(candidates), TokenBudget()
+    for batch in processes.shard(harm):
+        for _, found in budget.each(batch, measure):
+            refusals = [total + own for total, own in zip(refusals, found, strict=True)]
     prompts = max(sum(len(batch) for batch in harm), 1)
     refusals = processes.sums(f"refusals of {len(candidates)} merges", refusals)
     measured = divergences(attached, candidates, skilled, benign)

@@ -19,20 +19,26 @@ class _Sums(RunningSums):
     def __init__(self, shape: tuple[int, int], device: torch.device) -> None:
         super().__init__(shape, device)
         self._grads, self._inputs = self.zeros(shape[0], shape[0]), self.zeros(shape[1], shape[1])
-        self._calls = 0
+        self._pending: list[tuple[Tensor, Tensor]] = []
         self._tokens = 0
 
     def add(self, e: Tensor, z: Tensor) -> None:
         deltas, inputs = e.flatten(0, 1), z.flatten(0, 1)
-        self._grads += deltas.T @ deltas
-        self._inputs += inputs.T @ inputs
-        self._calls += 1
+        # Not added before the batch is complete: a full memory may end it.
+        self._pending.append((deltas.T @ deltas, inputs.T @ inputs))
 
     def close_batch(self, size: int, tokens: int) -> Tensor:
         # A module that runs k times in a forward pass sees k times the tokens.
-        self._tokens += tokens * max(1, self._calls)
-        self._calls = 0
+        self._tokens += tokens * max(1, len(self._pending))
+        for grads, inputs in self._pending:
+            self._grads += grads
+            self._inputs += inputs
+        self._pending.clear()
         return self._grads.abs().amax() + self._inputs.abs().amax()
+
+    def forget_batch(self) -> bool:
+        self._pending.clear()
+        return True
 
     def finish(self) -> dict[str, Any]:
         grads, inputs = self._grads.cpu(), self._inputs.cpu()

@@ -45,6 +45,14 @@ class RunningSums(ABC):
             A scalar that is finite exactly where the batch's statistics are.
         """
 
+    def forget_batch(self) -> bool:
+        """Drop what :meth:`add` was given since the last complete batch, which is read again in parts.
+
+        Returns:
+            False where the sums hold it already, as a structure's may; a full memory then ends the pass.
+        """
+        return False
+
     @abstractmethod
     def finish(self) -> dict[str, Any]:
         """The statistics of all batches, on the CPU: the operator's fields beside ``samples`` and ``weight``."""
@@ -75,6 +83,11 @@ class SampleSums(RunningSums):
             gradients = torch.zeros(size, *self.shape, device=self.device)
         self.consume(gradients)
         return gradients.abs().amax()
+
+    def forget_batch(self) -> bool:
+        """The gradients are not complete yet, and nobody has seen them."""
+        self._pending = None
+        return True
 
     @abstractmethod
     def consume(self, gradients: Tensor) -> None:

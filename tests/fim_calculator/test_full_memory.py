@@ -1,0 +1,140 @@
+"""Passes that save memory find what others find: halved after a full memory, computed twice, cut by tokens."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+
+from sst_merge.core_space import CoreSpace
+from sst_merge.errors import BaseModelError
+from sst_merge.fim_calculator import Fisher, TokenBudget, build_spaces, compute_fim, divergences
+from sst_merge.fim_calculator.capture import CoreModel
+from sst_merge.fim_calculator.structures.sums import SampleSums
+
+MODULES = {"model.layers.0.self_attn.q_proj": (16, 16), "model.layers.1.mlp.down_proj": (16, 24)}
+
+
+@pytest.fixture(scope="module")
+def model(build: Any) -> Any:
+    return build.tiny_model("llama", dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def spaces(build: Any) -> dict[str, CoreSpace]:
+    return build_spaces([build.random_adapter(MODULES, name="one", rank=2)], dtype=torch.float64)
+
+
+@contextmanager
+def full_memory(model: Any, *, above: int, forward: bool) -> Iterator[list[tuple[int, int]]]:
+    """The first layer finds memory full with more rows than `above`; the shapes that it saw.
+
+    In the backward pass the second layer has handed its gradients on before.
+    """
+    seen: list[tuple[int, int]] = []
+
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    def look(_: Any, args: Any) -> None:
+        states = args[0]
+        seen.append((states.shape[0], states.shape[1]))
+        if states.shape[0] > above:
+            if forward or not states.requires_grad:
+                fail()
+            states.register_hook(fail)
+
+    handle = model.model.layers[0].register_forward_pre_hook(look)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def collected(model: Any, spaces: Any, batches: Any, structure: str, **more: Any) -> Fisher:
+    if more.get("estimator") == "sampled":
+        more["generator"] = torch.Generator().manual_seed(5)
+    return compute_fim(model, spaces, batches, structure=structure, **more)
+
+
+@pytest.mark.parametrize("forward", [True, False], ids=["forward", "backward"])
+@pytest.mark.parametrize("structure", ["diagonal", "kronecker", "block", "lowrank"])
+def test_a_fisher_goes_on_in_halves_with_the_same_result(
+    oracle: Any, relative_error: Any, model: Any, spaces: Any, structure: str, forward: bool
+) -> None:
+    samples = sorted(oracle.random_samples(7), key=lambda sample: len(sample[0]))
+    batches, estimator = oracle.batched(samples, 4), "empirical" if structure == "block" else "sampled"
+    whole = collected(model, spaces, batches, structure, estimator=estimator)
+    with full_memory(model, above=2, forward=forward) as seen, pytest.warns(UserWarning, match="with 4 samples of"):
+        found = collected(model, spaces, batches, structure, estimator=estimator)
+    longest = [max(len(ids) for ids, _ in part) for part in (samples[:4], samples[:2], samples[2:4])]
+    # The second batch is cut before it is tried.
+    assert seen[:3] == list(zip((4, 2, 2), longest, strict=True))
+    assert sum(rows for rows, _ in seen[3:]) == 3 and max(rows * length for rows, length in seen[1:]) <= 2 * longest[0]
+    assert found.samples == whole.samples == 7
+    for name, layer in found.layers.items():
+        assert relative_error(layer.dense(), whole.layers[name].dense()) < 1e-12
+        assert layer.counts() == whole.layers[name].counts()
+    if structure == "block":
+        rows = oracle.sample_gradients(model, spaces, samples)
+        for name, layer in found.layers.items():
+            assert relative_error(layer.dense(), oracle.dense_fisher(rows[name])) < 1e-9
+
+
+def test_forward_passes_go_on_in_halves(oracle: Any, model: Any, spaces: Any) -> None:
+    batches = oracle.batched(oracle.random_samples(6), 4, side="left")
+    cores = [{name: scale * torch.ones(space.shape).double() for name, space in spaces.items()} for scale in (0.1, 0.3)]
+    with CoreModel(model, spaces) as attached:
+        expected = divergences(attached, cores, {}, batches)
+        with full_memory(model, above=3, forward=True), pytest.warns(UserWarning, match="the same result"):
+            found = divergences(attached, cores, {}, batches)
+    assert found == pytest.approx(expected, rel=1e-12) and min(found) > 0
+
+
+def test_a_single_sample_that_is_too_much_is_refused(oracle: Any, model: Any, spaces: Any) -> None:
+    batch = oracle.pad(oracle.random_samples(2))
+    length = batch.input_ids.shape[1]
+    with full_memory(model, above=0, forward=True), pytest.warns(UserWarning), pytest.raises(BaseModelError) as refused:
+        collected(model, spaces, [batch], "kronecker")
+    assert "memory is full with a single sample of" in str(refused.value) and "lower max_length" in str(refused.value)
+    assert length >= int(str(refused.value).split("sample of ")[1].split()[0])
+
+
+def test_sums_that_cannot_forget_and_other_errors_end_the_pass(
+    oracle: Any, model: Any, spaces: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = oracle.pad(oracle.random_samples(4))
+    monkeypatch.setattr(SampleSums, "forget_batch", lambda _: False)
+    with full_memory(model, above=2, forward=True), pytest.raises(torch.OutOfMemoryError):
+        collected(model, spaces, [batch], "diagonal")
+
+    def broken(_: Any) -> None:
+        raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        list(TokenBudget().each(batch, broken))
+
+
+def test_layers_that_are_computed_twice_are_recorded_once(
+    oracle: Any, relative_error: Any, build: Any, spaces: Any
+) -> None:
+    model = build.tiny_model("llama", dtype=torch.float64)
+    samples, calls = oracle.random_samples(5), {"layer": 0, "record": 0}
+    batches = oracle.batched(samples, 3)
+
+    def count(*_: object) -> None:
+        calls["layer"] += 1
+
+    model.gradient_checkpointing_enable()
+    model.model.layers[1].mlp.register_forward_pre_hook(count)
+    found = collected(model, spaces, batches, "block", estimator="empirical")
+    assert calls["layer"] == 2 * len(batches)
+    assert "forward" not in vars(model.model.layers[0]) and not any(module.training for module in model.modules())
+    rows = oracle.sample_gradients(build.tiny_model("llama", dtype=torch.float64), spaces, samples)
+    for name, layer in found.layers.items():
+        assert relative_error(layer.dense(), oracle.dense_fisher(rows[name])) < 1e-9
+    record = lambda *_: calls.update(record=calls["record"] + 1)  # noqa: E731
+    with CoreModel(model, spaces) as attached, attached.recording(record):
+        attached.backward(attached.answers(batches[0]).logits.sum())
+    assert calls["record"] == len(spaces)
