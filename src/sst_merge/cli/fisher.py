@@ -76,7 +76,7 @@ def collect(
     check_target(out, option="--out", force=checked.force)
     options = _sst_options(checked)
     _check_data(checked, options, kind, skill)
-    from ..data_loader import resolve_device, torch_type
+    from ..data_loader import check_weights, resolve_device, torch_type
     from ..fim_calculator import parts_beside, remove_parts
     from ..merging import MergeSettings, merge_problem, plan_merge
     from ..sst import SSTMerge
@@ -86,6 +86,7 @@ def collect(
         load_base_index,
         load_model_and_data,
         own_tokenizer,
+        quantised_note,
         unused_revision,
     )
 
@@ -105,6 +106,9 @@ def collect(
     ):
         warn(warning)
     base, _ = load_base_index(checked, opened, needed=True)
+    if checked.base_model is not None:
+        for warning in quantised_note(check_weights(checked.base_model, checked.access), opened):
+            warn(warning)
     plan = plan_merge(
         opened,
         "sst",

@@ -10,6 +10,7 @@ from ..data_loader import DataSource
 from ..data_loader.builtin import BUILTIN_FILES
 from ..errors import BaseModelError, ConfigError, DataError
 from ..files import file_sha256
+from ..hub_names import is_here
 from ..merging.config import MergeConfig
 from .console import warn
 from .together import Faults
@@ -17,7 +18,7 @@ from .together import Faults
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from ..data_loader import Batch, Row, TokenizerChoice
+    from ..data_loader import Batch, QuantisedBase, Row, TokenizerChoice
     from ..lora_utils import Adapter, BaseModelIndex
     from ..merging import MergeInputs
     from ..methods import Needs
@@ -33,6 +34,7 @@ __all__ = [
     "needs_of",
     "own_tokenizer",
     "provenance",
+    "quantised_note",
     "read_data",
     "unused_revision",
 ]
@@ -139,8 +141,19 @@ def needs_of(config: MergeConfig) -> "Needs":
     return method.needs_for(parse_options(method, config.merge.options))
 
 
-def provenance(config: MergeConfig, base: "BaseModelIndex | None", tokenizer: "TokenizerChoice") -> dict[str, object]:
+def provenance(
+    config: MergeConfig,
+    base: "BaseModelIndex | None",
+    tokenizer: "TokenizerChoice",
+    quantised: "QuantisedBase | None" = None,
+) -> dict[str, object]:
     """Where base, tokenizer and data come from, for the report: what a name alone does not say.
+
+    Args:
+        config: of the merge.
+        base: its layers, where they are known.
+        tokenizer: what encodes the data.
+        quantised: in which form the base is measured, where its weights are no plain numbers.
 
     Raises:
         BaseModelError: the aligned base is neither here nor on the hub.
@@ -156,6 +169,7 @@ def provenance(config: MergeConfig, base: "BaseModelIndex | None", tokenizer: "T
             "commit": None if base is None else base.commit,
             "trust_remote_code": config.trust_remote_code,
             "allow_pickle": config.allow_pickle,
+            **({} if quantised is None else {"quantization": quantised.to_dict()}),
         }
     if config.aligned_base_model is not None and (aligned := find_base_repo(config.aligned_base_model)) is not None:
         aligned.check_readable()
@@ -209,12 +223,30 @@ def builtin_note(config: MergeConfig) -> tuple[str, ...]:
     )
 
 
+def quantised_note(quantised: "QuantisedBase | None", adapters: "list[Adapter]") -> tuple[str, ...]:
+    """A sentence where the base is measured in another form than plain numbers.
+
+    Args:
+        quantised: its form.
+        adapters: what is merged.
+    """
+    if quantised is None:
+        return ()
+    named = sorted({adapter.base_model for adapter in adapters if adapter.base_model is not None})
+    who = f"the adapters name {' and '.join(map(repr, named))} and say" if named else "the adapters say"
+    return (
+        f"the base is read as {quantised}: what is measured on data holds the rounding of that form; {who} nothing of "
+        f"the form that they were trained on",
+    )
+
+
 def unused_revision(base: str | None, revision: str | None) -> tuple[str, ...]:
     """A sentence where a revision is asked of a base that has none."""
-    if revision is None or base is None or not Path(base).is_dir():
+    if revision is None or base is None or not is_here(base):
         return ()
+    kind = "folder" if Path(base).is_dir() else "file"
     return (
-        f"base_revision {revision!r} is not used: the base {base!r} is a folder, which is "
+        f"base_revision {revision!r} is not used: the base {base!r} is a {kind}, which is "
         f"read as it is; revisions belong to ids of the hub",
     )
 
@@ -230,8 +262,10 @@ def _loaded(choice: "TokenizerChoice", config: MergeConfig) -> "PreTrainedTokeni
     assert config.base_model is not None, "checked by the caller"
     if choice.reference is not None:
         try:
-            # A revision is the base's; another repository has its own.
-            return load_tokenizer(choice.reference, access=replace(config.access, revision=None))
+            # Revision and form are the base's; another repository has its own.
+            return load_tokenizer(
+                choice.reference, access=replace(config.access, revision=None, gguf_file=None, quantization=None)
+            )
         except BaseModelError as error:
             if config.tokenizer is not None:
                 raise

@@ -1,6 +1,7 @@
 """``sst-merge merge``: a configuration in, a merged adapter with report, model card and page out."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -212,9 +213,9 @@ def _plan(
     *,
     notes: Sequence[str],
 ) -> "tuple[MergePlan, BaseModelIndex | None]":
-    from ..data_loader import check_weights, torch_type
+    from ..data_loader import check_weights, require_plain, torch_type
     from ..merging import MergeSettings, plan_merge
-    from .inputs import load_base_index, needs_of, provenance
+    from .inputs import load_base_index, needs_of, provenance, quantised_note
 
     present = {
         "model": config.base_model,
@@ -235,8 +236,14 @@ def _plan(
     try:
         needs = needs_of(config)
         base, unchecked = load_base_index(config, adapters, needed=needs.data or needs.base)
+        quantised = None
         if config.base_model is not None and (needs.data or needs.base):
-            check_weights(config.base_model, config.access)
+            quantised = check_weights(config.base_model, config.access)
+        elif config.quantization is not None:
+            notes = [*notes, f"quantization is not used: method {config.method!r} runs no base"]
+        if needs.aligned_base and base is not None and config.base_model and config.aligned_base_model:
+            why = f"method {config.method!r} compares the weights of two bases"
+            require_plain(config.base_model, replace(config.access, quantization=None), why)
         plan = plan_merge(
             adapters,
             config.method,
@@ -244,10 +251,10 @@ def _plan(
             settings=settings,
             given=tuple(name for name, value in present.items() if value is not None),
             base=base,
-            base_model=None if config.base_model is None else config.access.repo(config.base_model),
+            base_model=None if config.base_model is None else config.access.label(config.base_model),
             unchecked=unchecked,
-            provenance=provenance(config, base, tokenizer),
-            notes=notes,
+            provenance=provenance(config, base, tokenizer, quantised),
+            notes=[*notes, *quantised_note(quantised, adapters)],
         )
         return plan, base
     except UnknownMethodError as error:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..data_loader.base_model import base_fingerprint, resolve_device
-from ..errors import ConfigError
+from ..data_loader.base_model import base_fingerprint, check_weights, resolve_device
+from ..errors import BaseModelError, ConfigError
 from ..experiments.provenance import folder_digest
 from ..files import file_sha256
 from ..merging.config import MergeConfig
@@ -112,6 +112,7 @@ def open_own(parameters: Mapping[str, Any]) -> "OwnArena":
 
     Raises:
         ConfigError: adapters with weights that a trial does not add.
+        BaseModelError: a base of packed weights.
     """
     from ..data_loader import load_tokenizer, torch_type
     from ..merging import MergeSettings, plan_merge
@@ -137,6 +138,12 @@ def open_own(parameters: Mapping[str, Any]) -> "OwnArena":
         raise ConfigError(
             f"merge.adapters: they have whole trained weights ({next(iter(plan.carried.tensors))}), which a search "
             "does not try; leave them out (merge.drop_modules_to_save: true), or merge with them and evaluate"
+        )
+    found = None if config.base_model is None else check_weights(config.base_model, config.access)
+    if found is not None and found.method != "gguf":
+        raise BaseModelError(
+            f"base {config.base_model!r} is {found}; a search adds every merge to the weights of the base, so give the "
+            f"plain model, or a GGUF file"
         )
     modules = [module.name for module in plan.modules]
     inputs = load_model_and_data(config, device, modules=modules, tokenizer=tokenizer)
