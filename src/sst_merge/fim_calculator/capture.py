@@ -22,6 +22,7 @@ from ..core_space import CoreSpace
 from ..data_loader.answer_logits import AnswerLogits, answer_logits
 from ..data_loader.batch import IGNORED, Batch
 from ..errors import BaseModelError, DataError, FisherError
+from ..lora_utils.layouts import shape_of_layer, stored_weight
 from .layer_parts import LayerPart, part_of, refuse_waiting
 
 __all__ = ["CoreModel", "GradientCallback"]
@@ -204,7 +205,10 @@ class CoreModel:
         """Whether the output layer is worth sparing, and may see positions out of their samples."""
         head = getattr(self.model, "get_output_embeddings", lambda: None)()
         observed = {id(self.model.get_submodule(name)) for name in self.spaces}
-        return head is not None and id(head) not in observed and head.weight.shape[0] >= _LARGE_VOCABULARY
+        if head is None or id(head) in observed:
+            return False
+        shape = shape_of_layer(head)
+        return (head.weight.shape[0] if shape is None else shape.d_out) >= _LARGE_VOCABULARY
 
     def _inputs(self, batch: Batch) -> dict[str, Any]:
         """Keywords of a forward pass; what the hooks need of the batch is noted."""
@@ -254,8 +258,7 @@ class CoreModel:
                 f"module {name}: {space.kind.described}, whose positions are no tokens, so that calibration data say "
                 f"nothing of it token by token; leave it out (leave_out, --leave-out), or take a method without data"
             )
-        weight = getattr(module, "weight", None)
-        if not isinstance(weight, Tensor) or _device_of(module).type == "meta":
+        if stored_weight(module) is None or _device_of(module).type == "meta":
             raise BaseModelError(
                 f"module {name} ({type(module).__name__}): its weight is absent; expected a base that was loaded, "
                 f"whole or with device_map"
@@ -269,9 +272,11 @@ class CoreModel:
         return module
 
     def _layer(self, name: str, module: nn.Module) -> _Layer:
-        weight, space = module.weight, self.spaces[name]
-        assert isinstance(weight, Tensor)
-        kind = weight.dtype if weight.dtype in _PLAIN_TYPES else torch.float32
+        weight, space = stored_weight(module), self.spaces[name]
+        assert weight is not None
+        # Codes may be kept in a type of plain numbers, which says nothing of the activations' type.
+        plain = weight.dtype in _PLAIN_TYPES and tuple(weight.shape) == space.kind.weight_shape(module)
+        kind = weight.dtype if plain else torch.float32
         right = space.kind.input_basis(module, space.right)
         device = _device_of(module)
         part = part_of(name, module, space.kind)
@@ -327,7 +332,7 @@ class CoreModel:
 
 def _device_of(module: nn.Module) -> torch.device:
     """Where a module computes: offloaded weights are nowhere until they are called."""
-    weight: Any = module.weight
+    weight: Any = stored_weight(module)
     hook: Any = getattr(module, "_hf_hook", None)
     place = getattr(hook, "execution_device", None) if weight.device.type == "meta" else None
     return torch.device(place) if place is not None else weight.device
