@@ -92,3 +92,18 @@ def test_wrong_names_and_contradictions_are_told(gguf_model: Any, tmp_path: Path
     monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(BaseModelError, match=r"read by the package gguf, which is not installed; run: pip install"):
         BaseModelIndex.load(again)
+
+
+@pytest.mark.parametrize(("name", "file"), [("org/tiny-GGUF/q/m.gguf", None), ("org/tiny-GGUF/q", "m.gguf")])
+def test_a_file_on_the_hub_is_fetched_alone(hub: Any, gguf_model: Any, tmp_path: Path, name: str, file: Any) -> None:
+    files = {f"q/{one}": gguf_model.file.read_bytes() for one in ("m.gguf", "other.gguf")}
+    hub.add("org/tiny-GGUF", files)
+    access = BaseAccess(gguf_file=file)
+    index = BaseModelIndex.load(name, access=access)
+    assert index.name == "org/tiny-GGUF/q/m.gguf" and index.commit is not None
+    ids = torch.arange(8)[None]
+    with torch.no_grad():
+        assert torch.equal(load_base_model(name, access=access)(ids).logits, gguf_model.plain(ids).logits)
+    assert [one.name for one in (tmp_path / "hub-cache").rglob("*.gguf")] == ["m.gguf"]
+    with pytest.raises(BaseModelError, match=r"has no file 'x\.gguf'; GGUF files there: m\.gguf, other\.gguf"):
+        quantised_base("org/tiny-GGUF/q", BaseAccess(gguf_file="x.gguf"))

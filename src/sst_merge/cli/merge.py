@@ -95,10 +95,11 @@ def merge(
 
     opened = load_adapters(checked, headers_only=dry_run)
     tokenizer = own_tokenizer(checked, opened)
+    device = resolve_device(checked.device)
     plan, base_index = _plan(
         checked,
         opened,
-        resolve_device(checked.device),
+        device,
         "command line" if config is None else str(config),
         tokenizer,
         notes=(
@@ -129,7 +130,7 @@ def merge(
         finish(_record(plan, checked, found, rows, dtype) | costs, then=shell(*words_without("--dry-run")))
         return
     modules = [module.name for module in plan.modules]
-    inputs = load_inputs(checked, plan.needs, str(plan.settings.device), modules=modules, tokenizer=tokenizer)
+    inputs = load_inputs(checked, plan.needs, device, modules=modules, tokenizer=tokenizer)
     with progress_bars(tokens_a_sample(inputs)) as progress, tracked(checked, checked.output.path):
         report = merge_to_folder(
             plan,
@@ -213,7 +214,7 @@ def _plan(
     *,
     notes: Sequence[str],
 ) -> "tuple[MergePlan, BaseModelIndex | None]":
-    from ..data_loader import check_weights, require_plain, torch_type
+    from ..data_loader import algebra_device, check_weights, require_plain, torch_type
     from ..merging import MergeSettings, plan_merge
     from .inputs import load_base_index, needs_of, provenance, quantised_note
 
@@ -229,7 +230,7 @@ def _plan(
         rank=config.output.rank,
         energy=config.output.energy,
         compute_dtype=torch_type(config.compute_dtype),
-        device=device,
+        device=str(algebra_device(device)),
         assume_same_base=config.assume_same_base,
         modules_to_save_from=config.modules_to_save_from,
     )

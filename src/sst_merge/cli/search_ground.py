@@ -114,7 +114,7 @@ def open_own(parameters: Mapping[str, Any]) -> "OwnArena":
         ConfigError: adapters with weights that a trial does not add.
         BaseModelError: a base of packed weights.
     """
-    from ..data_loader import load_tokenizer, torch_type
+    from ..data_loader import algebra_device, load_tokenizer, torch_type
     from ..merging import MergeSettings, plan_merge
     from ..merging.run import merge_problem
     from ..search.own_models import Asking, OwnArena
@@ -129,7 +129,7 @@ def open_own(parameters: Mapping[str, Any]) -> "OwnArena":
     settings = MergeSettings(
         seed=config.seed,
         energy=config.output.energy,
-        device=device,
+        device=str(algebra_device(device)),
         compute_dtype=torch_type(config.compute_dtype),
         assume_same_base=config.assume_same_base,
     )

@@ -3,10 +3,11 @@
 from .access import PLAIN, BaseAccess, BaseAccessFields, MeasuredBaseFields
 from .answer_logits import AnswerLogits, answer_logits, can_share_prefix
 from .base_files import base_folder
-from .base_model import base_fingerprint, check_weights, load_base_model, load_tokenizer, resolve_device, torch_type
+from .base_model import base_fingerprint, check_weights, load_base_model, load_tokenizer, torch_type
 from .batch import Batch
 from .builtin import builtin_calibration, is_builtin
 from .chat_template import check_chat_template
+from .devices import algebra_device, resolve_device
 from .encode import EncodedRow, encode_each, encode_rows, pad_rows
 from .load import LoadedRows, load_rows, read_rows
 from .model_class import AUTO_CLASSES, empty_model, read_base_config
@@ -29,6 +30,7 @@ __all__ = [
     "QuantisedBase",
     "Row",
     "TokenizerChoice",
+    "algebra_device",
     "answer_logits",
     "base_fingerprint",
     "base_folder",

@@ -87,7 +87,9 @@ class BaseAccess:
         file = self.gguf(reference)
         if file is None:
             return self.repo(reference)
-        return str(reference) if _is_gguf(reference) else f"{self.repo(reference)}/{file}"
+        if (name := self.hub_name(reference)) is not None:
+            return "/".join(part for part in (name.repo, name.subfolder, file) if part)
+        return str(reference) if _is_gguf(reference) else f"{reference}/{file}"
 
     def hub_name(self, reference: str | Path) -> HubName | None:
         """What is asked of the hub; None for a folder, and for what is no name of the hub.

@@ -15,6 +15,7 @@ from ..errors import BaseModelError, ConfigError, SSTMergeError
 from ..files import file_sha256
 from .access import PLAIN, BaseAccess
 from .base_files import base_files
+from .devices import resolve_device
 from .model_class import code_advice, empty_model, first_line
 from .quantised import QuantisedBase, load_options, require_loadable
 
@@ -25,31 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["base_fingerprint", "check_weights", "load_base_model", "load_tokenizer", "resolve_device", "torch_type"]
 
 _DECIDING = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja")
-
-
-def resolve_device(name: str) -> str:
-    """``auto`` as a device of this machine; any other name is tried out.
-
-    Args:
-        name: ``auto``, or a device as torch calls it, such as ``cuda:1``.
-
-    Returns:
-        A device that torch can use here.
-
-    Raises:
-        ConfigError: no such device here.
-    """
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            f"device: {name!r} cannot be used here ({first_line(error)}); take cpu, cuda or auto"
-        ) from error
-    return name
 
 
 def torch_type(name: str) -> "torch.dtype":
@@ -93,7 +69,8 @@ def load_base_model(
     Raises:
         BaseModelError: transformers cannot load it, a package that its quantisation needs is missing, or a GGUF file
             lacks weights.
-        ConfigError: a device map, and several processes that would each spread the model over the same devices.
+        ConfigError: a device map, and several processes that would each spread the model over the same devices; or a
+            type that the device does not have.
     """
     if device_map is not None and processes.count() > 1:
         raise ConfigError(
@@ -105,6 +82,8 @@ def load_base_model(
     kind = None if dtype == "auto" else torch_type(dtype)
     found = require_loadable(reference, access)
     packed = found is not None and found.method != "gguf"
+    if kind is not None and _is_too_wide(kind, device):
+        raise ConfigError(f"model_dtype: {dtype} is none that device {device} has; take float32, bfloat16 or float16")
     if found is not None and not packed:
         kind = kind or torch_type("float32")
     options: dict[str, Any] = {"dtype": kind or "auto"}
@@ -129,7 +108,7 @@ def load_base_model(
     if packed:
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # a line per layer and pass on what it rounds
     elif device_map is None:
-        model = model.to(device)
+        model = (model.float() if _is_too_wide(model.dtype, device) else model).to(device)
     return model.eval()
 
 
@@ -190,6 +169,10 @@ def base_fingerprint(reference: str, commit: str | None = None) -> Mapping[str, 
         return {"name": reference, "commit": commit}
     files = sorted(file for file in folder.iterdir() if file.suffix in _DECIDING)
     return {"name": folder.resolve().name, "files": {file.name: file_sha256(file) for file in files}}
+
+
+def _is_too_wide(dtype: "torch.dtype", device: str) -> bool:
+    return dtype == torch_type("float64") and device.startswith("mps")
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from typing_extensions import Self
 from ..core_space import CoreSpace
 from ..data_loader.answer_logits import AnswerLogits, answer_logits
 from ..data_loader.batch import IGNORED, Batch
+from ..data_loader.devices import onto
 from ..errors import BaseModelError, DataError, FisherError
 from ..lora_utils.layouts import shape_of_layer, stored_weight
 from .layer_parts import LayerPart, part_of, refuse_waiting
@@ -135,7 +136,7 @@ class CoreModel:
                 raise FisherError(
                     f"module {name}: core of shape {tuple(core.shape)}, its space needs {layer.space.shape}"
                 )
-            layer.core = None if core is None else core.to(layer.left.device)
+            layer.core = None if core is None else onto(core, layer.left.device)
 
     def device_of(self, module: str) -> torch.device:
         """Where a module computes."""
@@ -280,7 +281,7 @@ class CoreModel:
         right = space.kind.input_basis(module, space.right)
         device = _device_of(module)
         part = part_of(name, module, space.kind)
-        return _Layer(name, space, space.left.to(device, kind), right.to(device, kind), part)
+        return _Layer(name, space, space.left.to(kind).to(device), right.to(kind).to(device), part)
 
     def _start_gradients(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         if self._callback is not None:
