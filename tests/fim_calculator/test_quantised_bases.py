@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sst_merge.core_space import CoreSpace
 from sst_merge.data_loader import BaseAccess, load_base_model
+from sst_merge.errors import BaseModelError
 from sst_merge.fim_calculator import CoreModel, build_spaces, compute_fim, divergences
 from sst_merge.lora_utils import BaseModelIndex
 
@@ -112,10 +113,11 @@ class _Coded(nn.Module):
         super().__init__()
         self.in_features, self.out_features, self.bias = layer.in_features, layer.out_features, layer.bias
         self.register_buffer("qweight", layer.weight.detach().T.contiguous().view(torch.int32)[::2])
-        self._weight = (layer.weight.detach(),)
+        self._weight, self.has_gradients = (layer.weight.detach(),), True
 
     def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.linear(x, self._weight[0], self.bias)
+        with torch.set_grad_enabled(self.has_gradients and torch.is_grad_enabled()):
+            return nn.functional.linear(x, self._weight[0], self.bias)
 
 
 def test_layers_without_a_weight(build: Any, measured: Any, relative_error: Any) -> None:
@@ -127,3 +129,11 @@ def test_layers_without_a_weight(build: Any, measured: Any, relative_error: Any)
     assert BaseModelIndex.of(coded).modules == BaseModelIndex.of(plain).modules
     found, expected = hooked(coded), naive(plain.double())
     assert all(relative_error(found[name], figure) < 1e-5 for name, figure in expected.items())
+    # A kernel without a way back would leave a part of the gradients out; also where its layer is not looked at.
+    other = "model.layers.1.mlp.down_proj"
+    coded.set_submodule(other, _Coded(coded.get_submodule(other)))
+    coded.get_submodule(other).has_gradients = False
+    with pytest.raises(
+        BaseModelError, match=r"model\.layers\.1\.mlp\.down_proj \(_Coded\): its kernel gives no gradients"
+    ):
+        hooked(coded)

@@ -23,7 +23,7 @@ from ..data_loader.answer_logits import AnswerLogits, answer_logits
 from ..data_loader.batch import IGNORED, Batch
 from ..data_loader.devices import onto
 from ..errors import BaseModelError, DataError, FisherError
-from ..lora_utils.layouts import shape_of_layer, stored_weight
+from ..lora_utils.layouts import is_packed, shape_of_layer, stored_weight
 from .layer_parts import LayerPart, part_of, refuse_waiting
 
 __all__ = ["CoreModel", "GradientCallback"]
@@ -33,8 +33,6 @@ GradientCallback = Callable[[str, Tensor, Tensor], None]
 
 _LARGE_VOCABULARY = 4096
 """From here on the output layer costs enough to be spared; below it one product over all positions is as fast."""
-
-_PLAIN_TYPES = {torch.float64, torch.float32, torch.bfloat16, torch.float16}
 
 
 @dataclass
@@ -99,6 +97,9 @@ class CoreModel:
         self.model.eval()
         # First, so that the gradient path already exists when the embedding is itself a target.
         self._handles.append(embedding.register_forward_hook(self._start_gradients))
+        for name, module in self.model.named_modules():
+            if is_packed(module):
+                self._handles.append(module.register_forward_hook(_refuse_lost_gradient(name)))
         for name, module in modules.items():
             self._handles.append(module.register_forward_hook(self._hook(self._layers[name])))
         return self
@@ -276,8 +277,7 @@ class CoreModel:
         weight, space = stored_weight(module), self.spaces[name]
         assert weight is not None
         # Codes may be kept in a type of plain numbers, which says nothing of the activations' type.
-        plain = weight.dtype in _PLAIN_TYPES and tuple(weight.shape) == space.kind.weight_shape(module)
-        kind = weight.dtype if plain else torch.float32
+        kind = torch.float32 if is_packed(module) else weight.dtype
         right = space.kind.input_basis(module, space.right)
         device = _device_of(module)
         part = part_of(name, module, space.kind)
@@ -337,6 +337,23 @@ def _device_of(module: nn.Module) -> torch.device:
     hook: Any = getattr(module, "_hf_hook", None)
     place = getattr(hook, "execution_device", None) if weight.device.type == "meta" else None
     return torch.device(place) if place is not None else weight.device
+
+
+def _refuse_lost_gradient(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+    """A hook of a layer whose kernel may have no way back: without one the gradients of earlier layers lack a part.
+
+    Raises:
+        BaseModelError: inside the hook, where inputs have gradients and outputs have none.
+    """
+
+    def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if torch.is_grad_enabled() and args and args[0].requires_grad and not output.requires_grad:
+            raise BaseModelError(
+                f"module {name} ({type(module).__name__}): its kernel gives no gradients; load the base in another "
+                f"form (plain, GGUF, or --quantization 4bit), or take a method without gradients, such as regmean"
+            )
+
+    return hook
 
 
 class _CorePath(torch.autograd.Function):

@@ -21,6 +21,7 @@ __all__ = [
     "LinearKind",
     "ModuleKind",
     "ModuleShape",
+    "is_packed",
     "layer_kind",
     "layer_kinds",
     "shape_of_layer",
@@ -29,6 +30,7 @@ __all__ = [
 
 _CODES = ("qweight", "weight_packed")
 """Where layers of GPTQ, AWQ and compressed-tensors, which are no ``nn.Linear``, keep their weights."""
+_PLAIN = {torch.float64, torch.float32, torch.bfloat16, torch.float16}
 
 
 @dataclass(frozen=True)
@@ -224,6 +226,15 @@ def stored_weight(layer: nn.Module) -> Tensor | None:
         if isinstance(found, Tensor):
             return found
     return None
+
+
+def is_packed(layer: nn.Module) -> bool:
+    """Whether it is a linear layer that keeps codes in place of plain numbers of its shape."""
+    weight = stored_weight(layer)
+    if weight is None or not _is_linear(layer):
+        return False
+    sides: Any = layer
+    return weight.dtype not in _PLAIN or tuple(weight.shape) != (sides.out_features, sides.in_features)
 
 
 def _is_linear(layer: nn.Module) -> bool:
