@@ -42,13 +42,16 @@ def ground_of(config: SearchConfig) -> Ground:
     suites = _suites(config.dev)
     _judges(config.dev, suites, "cpu", only_check=True)
     merge, opened = own_merge(config.merge), load_adapters(config.merge)
-    if config.merge.base_model is None:
+    base = config.merge.base_model
+    if base is None:
         raise ConfigError("merge.base_model: missing; a search asks the base with every merge added")
+    if config.merge.access.gguf(base) is not None:
+        base = config.merge.access.label(base)
     dev = config.dev.model_dump(mode="json") | {"suites": [absolute_suite(name) for name in config.dev.suites]}
     data = [source for source in (config.merge.data.harm, config.merge.data.benign) if source is not None]
     data += [adapter.data for adapter in config.merge.adapters if adapter.data is not None]
     depends = {
-        "base": base_fingerprint(config.merge.base_model),
+        "base": base_fingerprint(base),
         "adapters": {adapter.name: dict(adapter.fingerprints()) for adapter in opened},
         "suites": {suite.name: suite.asking.get("metadata", {}).get("sha256", "") for suite in suites},
         "calibration": [file_sha256(source.path) for source in data if source.path is not None],

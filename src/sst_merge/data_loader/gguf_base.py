@@ -6,7 +6,6 @@ ordinary one whose weights hold the file's rounding.
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,27 +15,7 @@ from ..reading import reading
 from .access import PLAIN, BaseAccess
 from .base_files import find_base_repo
 
-__all__ = ["GgufHeader", "gguf_header", "gguf_path", "named_gguf"]
-
-_FLOATS = {"F32", "F16", "BF16"}
-
-
-@dataclass(frozen=True)
-class GgufHeader:
-    """What a GGUF file says of itself.
-
-    Attributes:
-        architecture: as llama.cpp calls it.
-        types: type of ggml → how many tensors have it.
-    """
-
-    architecture: str
-    types: Mapping[str, int]
-
-    @property
-    def is_quantised(self) -> bool:
-        """Whether any tensor holds blocks of codes."""
-        return not self.types.keys() <= _FLOATS
+__all__ = ["gguf_path", "gguf_types", "named_gguf"]
 
 
 def gguf_path(reference: str | Path, access: BaseAccess = PLAIN) -> Path | None:
@@ -76,19 +55,22 @@ def named_gguf(names: Any) -> str:
     return f"; GGUF files there: {shown}" if found else ""
 
 
-def gguf_header(file: Path) -> GgufHeader:
+def gguf_types(file: Path) -> dict[str, int]:
     """Read the header of a GGUF file, and refuse what transformers cannot load.
+
+    Returns:
+        Type of ggml → how many tensors have it.
 
     Raises:
         BaseModelError: the package gguf is missing, the file is damaged, an adapter or one part of several, or it has
             tensors of a type that the package cannot turn back into numbers.
     """
     state = file.stat()
-    return _header(file, state.st_mtime_ns, state.st_size)
+    return dict(_types(file, state.st_mtime_ns, state.st_size))
 
 
 @lru_cache(maxsize=4)
-def _header(file: Path, _changed: int, _size: int) -> GgufHeader:
+def _types(file: Path, _changed: int, _size: int) -> Mapping[str, int]:
     try:
         import gguf
     except ImportError as error:
@@ -99,7 +81,6 @@ def _header(file: Path, _changed: int, _size: int) -> GgufHeader:
         reader = gguf.GGUFReader(file)
         kind, parts = (_value(reader, name) for name in ("general.type", "split.count"))
         types = Counter(tensor.tensor_type for tensor in reader.tensors)
-        architecture = _value(reader, "general.architecture")
     if kind not in {None, "model"}:
         raise BaseModelError(f"{file}: found a GGUF file of type {kind!r}, expected that of a model; name the base's")
     if parts is not None and int(parts) > 1:
@@ -107,15 +88,15 @@ def _header(file: Path, _changed: int, _size: int) -> GgufHeader:
             f"{file}: one of {parts} parts of a model, and transformers reads a single file; join them with "
             f"llama.cpp's llama-gguf-split --merge"
         )
-    if not types or architecture is None:
-        raise BaseModelError(f"{file}: no tensors or no architecture in it; name the GGUF file of a model (--base)")
+    if not types:
+        raise BaseModelError(f"{file}: found no tensors; name the GGUF file of a model (--base)")
     for one in types:
         if not _can_be_read(gguf, one):
             raise BaseModelError(
                 f"{file}: {types[one]} of its tensors are {one.name}, which the installed gguf cannot turn back into "
                 f"numbers; take another quantisation of this model, such as Q8_0 or Q4_K_M, or a newer gguf"
             )
-    return GgufHeader(str(architecture), {one.name: count for one, count in sorted(types.items())})
+    return {one.name: count for one, count in sorted(types.items())}
 
 
 def _value(reader: Any, name: str) -> Any:

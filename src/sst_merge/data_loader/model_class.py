@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..errors import BaseModelError
 from .access import PLAIN, BaseAccess
 from .base_files import find_base_repo
-from .gguf_base import gguf_header, gguf_path, named_gguf
+from .gguf_base import gguf_path, gguf_types, named_gguf
 
 if TYPE_CHECKING:
     from torch import nn
@@ -58,7 +58,7 @@ def read_base_config(reference: str | Path, access: BaseAccess = PLAIN) -> Any:
         BaseModelError: no configuration there, or none that the installed transformers knows.
     """
     if (file := gguf_path(reference, access)) is not None:
-        gguf_header(file)
+        gguf_types(file)
         return _read_config(reference, access)
     folder = Path(reference)
     if folder.is_dir() and not (folder / "config.json").is_file():

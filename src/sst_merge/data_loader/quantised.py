@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import BaseModelError, ConfigError
 from ..texts import did_you_mean
 from .access import PLAIN, BaseAccess
-from .gguf_base import gguf_header, gguf_path
+from .gguf_base import gguf_path, gguf_types
 from .model_class import first_line, read_base_config
 
 __all__ = ["QuantisedBase", "load_options", "quantised_base", "require_loadable", "require_plain"]
@@ -79,8 +79,7 @@ def quantised_base(reference: str | Path, access: BaseAccess = PLAIN) -> Quantis
                 f"base model {str(reference)!r}: {file.name} is loaded as it was quantised, and quantization asks for "
                 f"more; leave quantization out, or give the model as safetensors"
             )
-        header = gguf_header(file)
-        return QuantisedBase("gguf", True, {"file": file.name, "types": dict(header.types)})
+        return QuantisedBase("gguf", True, {"file": file.name, "types": gguf_types(file)})
     config = read_base_config(reference, access)
     text = config.get_text_config(decoder=True)
     stored = getattr(config, "quantization_config", None) or getattr(text, "quantization_config", None)
