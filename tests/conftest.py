@@ -15,7 +15,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import torch
@@ -522,6 +522,90 @@ def logits(model: nn.Module, *, seed: int = 0) -> Tensor:
         return model(input_ids=tokens).logits
 
 
+# --- a base as llama.cpp keeps it ------------------------------------------------------------------------------------
+
+
+class GgufModel(NamedTuple):
+    """A tiny Llama in a GGUF file with its tokenizer, and the same with every weight turned back into a number."""
+
+    file: Path
+    plain: Any
+
+
+def write_gguf_model(model: Any, file: Path, **more: Any) -> Any:
+    """Write a Llama as llama.cpp's converter does, in Q8_0 and Q4_0; returns it with the weights that the file holds.
+
+    Args:
+        model: with sides that are multiples of 32.
+        file: to write.
+        more: other fields of the header.
+    """
+    import gguf
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    config = model.config
+    writer = gguf.GGUFWriter(file, "llama")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_vocab_size(config.vocab_size)
+    tokens = [*sorted(ByteLevel.alphabet()), "<s>", "</s>", "ab"]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(tokens + [f"<{i}>" for i in range(config.vocab_size - len(tokens))])
+    writer.add_token_merges(["a b"])
+    writer.add_bos_token_id(256)
+    writer.add_eos_token_id(257)
+    for name, value in more.items():
+        (writer.add_string if isinstance(value, str) else writer.add_uint16)(name.replace("_", "."), value)
+    plain = copy.deepcopy(model)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    for key, parameter in plain.named_parameters():
+        heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.get(key.split(".")[-2])
+        rows = parameter.detach().numpy()
+        if heads is not None:
+            rows = rows.reshape(heads, 2, -1, rows.shape[1]).swapaxes(1, 2).reshape(rows.shape)
+        kind = gguf.GGMLQuantizationType["F32" if rows.ndim == 1 else "Q4_0" if "down_proj" in key else "Q8_0"]
+        stored = gguf.quantize(rows, kind)
+        writer.add_tensor(f"{names.get_name(key.removesuffix('.weight'))}.weight", stored, raw_dtype=kind)
+        back = gguf.dequantize(stored, kind)
+        if heads is not None:
+            back = back.reshape(heads, -1, 2, rows.shape[1]).swapaxes(1, 2).reshape(rows.shape)
+        parameter.data = torch.from_numpy(back.copy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return plain
+
+
+def model_of_blocks() -> Any:
+    """A random Llama whose sides are multiples of 32, as blocks of codes need them."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=288,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        tie_word_embeddings=False,
+        bos_token_id=256,
+        eos_token_id=257,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(config)
+    randomise(model, seed=0, scale=0.1)
+    return model.eval()
+
+
 class Build:
     """What the fixture ``build`` offers."""
 
@@ -530,6 +614,7 @@ class Build:
     adapter_folder = staticmethod(adapter_folder)
     add_deltas = staticmethod(add_deltas)
     logits = staticmethod(logits)
+    model_of_blocks = staticmethod(model_of_blocks)
     peft_model = staticmethod(peft_model)
     random_adapter = staticmethod(random_adapter)
     random_factors = staticmethod(random_factors)
@@ -537,6 +622,7 @@ class Build:
     tiny_config = staticmethod(tiny_config)
     skip_below = staticmethod(skip_below)
     tiny_model = staticmethod(tiny_model)
+    write_gguf_model = staticmethod(write_gguf_model)
 
 
 @pytest.fixture(scope="session")
@@ -561,3 +647,10 @@ def error_of(found: Tensor, expected: Tensor) -> float:
 def relative_error() -> Callable[[Tensor, Tensor], float]:
     """‖found − expected‖ / ‖expected‖ in float64."""
     return error_of
+
+
+@pytest.fixture(scope="session")
+def gguf_model(tmp_path_factory: pytest.TempPathFactory) -> GgufModel:
+    pytest.importorskip("gguf", reason="GGUF files are written by the package gguf (sst-merge[gguf])")
+    file = tmp_path_factory.mktemp("gguf") / "tiny-Q8_0.gguf"
+    return GgufModel(file, write_gguf_model(model_of_blocks(), file))

@@ -82,12 +82,14 @@ def _output_path(path: Path, info: ValidationInfo) -> Path:
 
 
 def _folder_or_id(value: object, info: ValidationInfo) -> object:
-    """A base model may be a hub id, which looks like a relative path: a folder of that name decides."""
+    """A base model may be a hub id, which looks like a relative path: a folder (or GGUF file) of that name decides."""
     if not isinstance(value, str):
         return value
     folder = beside_or_here(value, Path((info.context or {}).get("folder", Path())))
     # What is written as a path stays one, so that it is never asked of the hub.
-    return str(folder) if folder.is_dir() else str(folder.absolute()) if value.startswith((".", "~")) else value
+    if folder.is_dir() or (folder.suffix.lower() == ".gguf" and folder.is_file()):
+        return str(folder)
+    return str(folder.absolute()) if value.startswith((".", "~")) else value
 
 
 FilePath = Annotated[Path, AfterValidator(_input_path)]

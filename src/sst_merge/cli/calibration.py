@@ -100,8 +100,10 @@ def _loaded(choice: "TokenizerChoice", config: MergeConfig) -> "PreTrainedTokeni
     assert config.base_model is not None, "checked by the caller"
     if choice.reference is not None:
         try:
-            # A revision is the base's; another repository has its own.
-            return load_tokenizer(choice.reference, access=replace(config.access, revision=None))
+            # Revision and form are the base's; another repository has its own.
+            return load_tokenizer(
+                choice.reference, access=replace(config.access, revision=None, gguf_file=None, quantization=None)
+            )
         except BaseModelError as error:
             if config.tokenizer is not None:
                 raise

@@ -81,6 +81,7 @@ def say_data_costs(
     Raises:
         MergeError: it does not fit.
     """
+    from ..data_loader import quantised_base, resolve_device
     from ..merging.data_cost import TextSize, pass_costs, require_memory
 
     sources: list[DataSource | None] = [config.data.harm, config.data.benign, *(one.data for one in config.adapters)]
@@ -92,8 +93,9 @@ def say_data_costs(
     except BaseModelError as error:
         say(f"passes   not estimated: {error}")
         return {}
-    device = str(plan.settings.device)
+    device = resolve_device(config.device)
     named = base.dtype or "float32"
+    quantised = None if config.base_model is None else quantised_base(config.base_model, config.access)
     dtype = named if config.model_dtype == "auto" else config.model_dtype
     sizes = {"harm": TextSize.of(data.harm), "benign": TextSize.of(data.benign)}
     sizes |= {f"benign of {name}": TextSize.of(batches) for name, batches in data.own.items()}
@@ -102,9 +104,10 @@ def say_data_costs(
         base,
         sizes,
         dtype=dtype,
-        program=resident_memory() if device == "cpu" else 0,
+        program=0 if device.startswith("cuda") else resident_memory(),
         operations=operations_per_second(dtype, device, size=512),
         only=only,
+        bits=None if quantised is None else quantised.bits,
     )
     for one in costs.passes:
         say(f"pass     {one.name}: {one.tokens} tokens, about {duration(one.seconds)}")
@@ -132,7 +135,7 @@ def _available(device: str, *, spread: bool) -> int | None:
     """Bytes that a process may come to have; None where that is not known, or on several devices."""
     if spread:
         return None
-    if device == "cpu":
+    if not device.startswith("cuda"):  # one memory, or what the CPU and Apple's GPUs share
         free = free_memory()
         return None if free is None else free + resident_memory()
     import torch

@@ -76,20 +76,20 @@ def collect(
     check_target(out, option="--out", force=checked.force)
     options = _sst_options(checked)
     _check_data(checked, options, kind, skill)
-    from ..data_loader import resolve_device, torch_type
+    from ..data_loader import algebra_device, check_weights, resolve_device, torch_type
     from ..fim_calculator import parts_beside, remove_parts
     from ..merging import MergeSettings, merge_problem, plan_merge
     from ..sst import SSTMerge
     from .adapters import load_adapters, load_base_index
     from .calibration import own_tokenizer
     from .inputs import load_model_and_data
-    from .provenance import builtin_note, unused_revision
+    from .provenance import builtin_note, quantised_note, unused_revision
 
-    opened = load_adapters(checked)
+    opened, device = load_adapters(checked), resolve_device(checked.device)
     merge_settings = MergeSettings(
         seed=checked.seed,
         compute_dtype=torch_type(checked.compute_dtype),
-        device=resolve_device(checked.device),
+        device=str(algebra_device(device)),
         assume_same_base=checked.assume_same_base,
         modules_to_save_from=checked.modules_to_save_from,
     )
@@ -101,6 +101,9 @@ def collect(
     ):
         warn(warning)
     base, _ = load_base_index(checked, opened, needed=True)
+    if checked.base_model is not None:
+        for warning in quantised_note(check_weights(checked.base_model, checked.access), opened):
+            warn(warning)
     plan = plan_merge(
         opened,
         "sst",
@@ -121,7 +124,7 @@ def collect(
         finish({"dry_run": True, "path": str(out)} | costs, then=shell(*words_without("--dry-run")))
         return
     modules = [module.name for module in plan.modules]
-    loaded = load_model_and_data(checked, str(merge_settings.device), modules=modules, tokenizer=tokenizer)
+    loaded = load_model_and_data(checked, device, modules=modules, tokenizer=tokenizer)
     keep = parts_beside(out)
     with progress_bars(tokens_a_sample(loaded)) as progress:
         problem = merge_problem(plan, loaded, keep=keep, progress=progress)

@@ -1,6 +1,7 @@
 """``sst-merge merge``: a configuration in, a merged adapter with report, model card and page out."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,10 +99,11 @@ def merge(
 
     opened = load_adapters(checked, headers_only=dry_run)
     tokenizer = own_tokenizer(checked, opened)
+    device = resolve_device(checked.device)
     plan, base_index = _plan(
         checked,
         opened,
-        resolve_device(checked.device),
+        device,
         "command line" if config is None else str(config),
         tokenizer,
         notes=(
@@ -132,7 +134,7 @@ def merge(
         finish(_record(plan, checked, found, rows, dtype) | costs, then=shell(*words_without("--dry-run")))
         return
     modules = [module.name for module in plan.modules]
-    inputs = load_inputs(checked, plan.needs, str(plan.settings.device), modules=modules, tokenizer=tokenizer)
+    inputs = load_inputs(checked, plan.needs, device, modules=modules, tokenizer=tokenizer)
     with progress_bars(tokens_a_sample(inputs)) as progress, tracked(checked, checked.output.path):
         report = merge_to_folder(
             plan,
@@ -216,11 +218,11 @@ def _plan(
     *,
     notes: Sequence[str],
 ) -> "tuple[MergePlan, BaseModelIndex | None]":
-    from ..data_loader import check_weights, torch_type
+    from ..data_loader import algebra_device, check_weights, require_plain, torch_type
     from ..merging import MergeSettings, plan_merge
     from .adapters import load_base_index
     from .inputs import needs_of
-    from .provenance import provenance
+    from .provenance import provenance, quantised_note
 
     present = {
         "model": config.base_model,
@@ -234,15 +236,21 @@ def _plan(
         rank=config.output.rank,
         energy=config.output.energy,
         compute_dtype=torch_type(config.compute_dtype),
-        device=device,
+        device=str(algebra_device(device)),
         assume_same_base=config.assume_same_base,
         modules_to_save_from=config.modules_to_save_from,
     )
     try:
         needs = needs_of(config)
         base, unchecked = load_base_index(config, adapters, needed=needs.data or needs.base)
+        quantised = None
         if config.base_model is not None and (needs.data or needs.base):
-            check_weights(config.base_model, config.access)
+            quantised = check_weights(config.base_model, config.access)
+        elif config.quantization is not None:
+            notes = [*notes, f"quantization is not used: method {config.method!r} runs no base"]
+        if needs.aligned_base and base is not None and config.base_model and config.aligned_base_model:
+            why = f"method {config.method!r} compares the weights of two bases"
+            require_plain(config.base_model, replace(config.access, quantization=None), why)
         plan = plan_merge(
             adapters,
             config.method,
@@ -250,10 +258,10 @@ def _plan(
             settings=settings,
             given=tuple(name for name, value in present.items() if value is not None),
             base=base,
-            base_model=None if config.base_model is None else config.access.repo(config.base_model),
+            base_model=None if config.base_model is None else config.access.label(config.base_model),
             unchecked=unchecked,
-            provenance=provenance(config, base, tokenizer),
-            notes=notes,
+            provenance=provenance(config, base, tokenizer, quantised),
+            notes=[*notes, *quantised_note(quantised, adapters)],
         )
         return plan, base
     except UnknownMethodError as error:

@@ -7,17 +7,29 @@ from .._version import __version__
 from ..data_loader import DataSource
 from ..data_loader.builtin import BUILTIN_FILES
 from ..files import file_sha256
+from ..hub_names import is_here
 from ..merging.config import MergeConfig
 
 if TYPE_CHECKING:
-    from ..data_loader import TokenizerChoice
-    from ..lora_utils import BaseModelIndex
+    from ..data_loader import QuantisedBase, TokenizerChoice
+    from ..lora_utils import Adapter, BaseModelIndex
 
-__all__ = ["builtin_note", "commit_of_set", "provenance", "unused_revision"]
+__all__ = ["builtin_note", "commit_of_set", "provenance", "quantised_note", "unused_revision"]
 
 
-def provenance(config: MergeConfig, base: "BaseModelIndex | None", tokenizer: "TokenizerChoice") -> dict[str, object]:
+def provenance(
+    config: MergeConfig,
+    base: "BaseModelIndex | None",
+    tokenizer: "TokenizerChoice",
+    quantised: "QuantisedBase | None" = None,
+) -> dict[str, object]:
     """Where base, tokenizer and data come from, for the report: what a name alone does not say.
+
+    Args:
+        config: of the merge.
+        base: its layers, where they are known.
+        tokenizer: what encodes the data.
+        quantised: in which form the base is measured, where its weights are no plain numbers.
 
     Raises:
         BaseModelError: the aligned base is neither here nor on the hub.
@@ -33,6 +45,7 @@ def provenance(config: MergeConfig, base: "BaseModelIndex | None", tokenizer: "T
             "commit": None if base is None else base.commit,
             "trust_remote_code": config.trust_remote_code,
             "allow_pickle": config.allow_pickle,
+            **({} if quantised is None else {"quantization": quantised.to_dict()}),
         }
     if config.aligned_base_model is not None and (aligned := find_base_repo(config.aligned_base_model)) is not None:
         aligned.check_readable()
@@ -86,11 +99,29 @@ def builtin_note(config: MergeConfig) -> tuple[str, ...]:
     )
 
 
+def quantised_note(quantised: "QuantisedBase | None", adapters: "list[Adapter]") -> tuple[str, ...]:
+    """A sentence where the base is measured in another form than plain numbers.
+
+    Args:
+        quantised: its form.
+        adapters: what is merged.
+    """
+    if quantised is None:
+        return ()
+    named = sorted({adapter.base_model for adapter in adapters if adapter.base_model is not None})
+    who = f"the adapters name {' and '.join(map(repr, named))} and say" if named else "the adapters say"
+    return (
+        f"the base is read as {quantised}: what is measured on data holds the rounding of that form; {who} nothing of "
+        f"the form that they were trained on",
+    )
+
+
 def unused_revision(base: str | None, revision: str | None) -> tuple[str, ...]:
     """A sentence where a revision is asked of a base that has none."""
-    if revision is None or base is None or not Path(base).is_dir():
+    if revision is None or base is None or not is_here(base):
         return ()
+    kind = "folder" if Path(base).is_dir() else "file"
     return (
-        f"base_revision {revision!r} is not used: the base {base!r} is a folder, which is "
+        f"base_revision {revision!r} is not used: the base {base!r} is a {kind}, which is "
         f"read as it is; revisions belong to ids of the hub",
     )

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..data_loader.base_model import base_fingerprint, resolve_device
-from ..errors import ConfigError
+from ..data_loader.base_model import base_fingerprint, check_weights, resolve_device
+from ..errors import BaseModelError, ConfigError
 from ..experiments.provenance import folder_digest
 from ..files import file_sha256
 from ..merging.config import MergeConfig
@@ -44,13 +44,16 @@ def ground_of(config: SearchConfig) -> Ground:
     suites = _suites(config.dev)
     _judges(config.dev, suites, "cpu", only_check=True)
     merge, opened = own_merge(config.merge), load_adapters(config.merge)
-    if config.merge.base_model is None:
+    base = config.merge.base_model
+    if base is None:
         raise ConfigError("merge.base_model: missing; a search asks the base with every merge added")
+    if config.merge.access.gguf(base) is not None:
+        base = config.merge.access.label(base)
     dev = config.dev.model_dump(mode="json") | {"suites": [absolute_suite(name) for name in config.dev.suites]}
     data = [source for source in (config.merge.data.harm, config.merge.data.benign) if source is not None]
     data += [adapter.data for adapter in config.merge.adapters if adapter.data is not None]
     depends = {
-        "base": base_fingerprint(config.merge.base_model),
+        "base": base_fingerprint(base),
         "adapters": {adapter.name: dict(adapter.fingerprints()) for adapter in opened},
         "suites": {suite.name: suite.asking.get("metadata", {}).get("sha256", "") for suite in suites},
         "calibration": [file_sha256(source.path) for source in data if source.path is not None],
@@ -114,8 +117,9 @@ def open_own(parameters: Mapping[str, Any]) -> "OwnArena":
 
     Raises:
         ConfigError: adapters with weights that a trial does not add.
+        BaseModelError: a base of packed weights.
     """
-    from ..data_loader import load_tokenizer, torch_type
+    from ..data_loader import algebra_device, load_tokenizer, torch_type
     from ..merging import MergeSettings, plan_merge
     from ..merging.run import merge_problem
     from ..search.own_models import Asking, OwnArena
@@ -130,7 +134,7 @@ def open_own(parameters: Mapping[str, Any]) -> "OwnArena":
     settings = MergeSettings(
         seed=config.seed,
         energy=config.output.energy,
-        device=device,
+        device=str(algebra_device(device)),
         compute_dtype=torch_type(config.compute_dtype),
         assume_same_base=config.assume_same_base,
     )
@@ -139,6 +143,12 @@ def open_own(parameters: Mapping[str, Any]) -> "OwnArena":
         raise ConfigError(
             f"merge.adapters: they have whole trained weights ({next(iter(plan.carried.tensors))}), which a search "
             "does not try; leave them out (merge.drop_modules_to_save: true), or merge with them and evaluate"
+        )
+    found = None if config.base_model is None else check_weights(config.base_model, config.access)
+    if found is not None and found.method != "gguf":
+        raise BaseModelError(
+            f"base {config.base_model!r} is {found}; a search adds every merge to the weights of the base, so give the "
+            f"plain model, or a GGUF file"
         )
     modules = [module.name for module in plan.modules]
     inputs = load_model_and_data(config, device, modules=modules, tokenizer=tokenizer)

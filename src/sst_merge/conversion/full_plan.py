@@ -91,6 +91,11 @@ class FullPlan:
             BaseModelError: no such base, a quantised one, or one that the adapter does not fit.
             ConversionError: an update that the model has no place for.
         """
+        if (file := access.gguf(base)) is not None:
+            raise BaseModelError(
+                f"base model {str(base)!r}: {file} holds codes, to which no ΔW can be added; give the folder of the "
+                f"model as safetensors (--base), or write the adapter for llama.cpp (--to gguf)"
+            )
         weights = BaseWeights.load(base)
         config = _plain_config(weights.folder)
         named = named_for_base(adapter, base, access=access)

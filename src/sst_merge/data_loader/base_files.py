@@ -16,21 +16,22 @@ _PICKLES = ("pytorch_model.bin", "pytorch_model-*-of-*.bin")
 
 
 def find_base_repo(reference: str | Path, access: BaseAccess = PLAIN) -> HubRepo | None:
-    """Ask the hub for a base; None for a folder.
+    """Ask the hub for a base; None for a folder or a GGUF file here.
 
     Args:
-        reference: folder or name of the hub.
+        reference: folder or name of the hub, or a GGUF file of either.
         access: its revision.
 
     Raises:
         BaseModelError: neither a folder here nor a repository that can be read.
     """
-    if Path(reference).is_dir():
+    if access.local(reference) is not None:
         return None
     name = access.hub_name(reference)
     if name is None:
         raise BaseModelError(
-            f"base model {str(reference)!r}: no usable configuration, for there is no such folder, and it is no "
+            f"base model {str(reference)!r}: no usable configuration, for there is no such folder"
+            f"{' or GGUF file' if access.gguf(reference) else ''}, and it is no "
             f"name of the hub (user/name, user/name@revision, user/name/folder)"
         )
 
@@ -64,8 +65,13 @@ def base_folder(reference: str | Path, access: BaseAccess = PLAIN) -> Path:
         access: its revision, and whether pickles may be read.
 
     Raises:
-        BaseModelError: as :func:`find_base_repo`, or there are no weights that may be read.
+        BaseModelError: as :func:`find_base_repo`, there are no weights that may be read, or a GGUF file is asked for.
     """
+    if (file := access.gguf(reference)) is not None:
+        raise BaseModelError(
+            f"base model {str(reference)!r}: its weights themselves are needed here, and {file} holds their quantised "
+            f"form; give the folder or hub id of the model as safetensors"
+        )
     repo = find_base_repo(reference, access)
     if repo is None:
         return Path(reference)

@@ -3,6 +3,7 @@
 Torch and transformers are imported when something is loaded, so that configurations can be checked without them.
 """
 
+import logging
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatch
@@ -14,7 +15,9 @@ from ..errors import BaseModelError, ConfigError, SSTMergeError
 from ..files import file_sha256
 from .access import PLAIN, BaseAccess
 from .base_files import base_files
+from .devices import resolve_device
 from .model_class import code_advice, empty_model, first_line
+from .quantised import QuantisedBase, load_options, require_loadable
 
 if TYPE_CHECKING:
     import torch
@@ -23,31 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["base_fingerprint", "check_weights", "load_base_model", "load_tokenizer", "resolve_device", "torch_type"]
 
 _DECIDING = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja")
-
-
-def resolve_device(name: str) -> str:
-    """``auto`` as a device of this machine; any other name is tried out.
-
-    Args:
-        name: ``auto``, or a device as torch calls it, such as ``cuda:1``.
-
-    Returns:
-        A device that torch can use here.
-
-    Raises:
-        ConfigError: no such device here.
-    """
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            f"device: {name!r} cannot be used here ({first_line(error)}); take cpu, cuda or auto"
-        ) from error
-    return name
 
 
 def torch_type(name: str) -> "torch.dtype":
@@ -76,10 +54,10 @@ def load_base_model(
     """Load a causal language model for reading: evaluation mode, no dropout.
 
     Args:
-        reference: folder or hub id.
+        reference: folder or hub id, or a GGUF file of either.
         modules: names of modules that adapters touch; they decide as which class it is loaded
             (:func:`~.model_class.empty_model`). Without them as ``AutoModelForCausalLM``.
-        dtype: name of a type, or ``auto`` for the one that it is stored in.
+        dtype: name of a type, or ``auto`` for the one that it is stored in; of a GGUF file that is float32.
         device: where the model goes; :func:`resolve_device` makes one out of ``auto``.
         device_map: how transformers spreads the model over several devices, such as ``auto``; ``device`` is not used
             then.
@@ -89,8 +67,10 @@ def load_base_model(
         The model.
 
     Raises:
-        BaseModelError: transformers cannot load it.
-        ConfigError: a device map, and several processes that would each spread the model over the same devices.
+        BaseModelError: transformers cannot load it, a package that its quantisation needs is missing, or a GGUF file
+            lacks weights.
+        ConfigError: a device map, and several processes that would each spread the model over the same devices; or a
+            type that the device does not have.
     """
     if device_map is not None and processes.count() > 1:
         raise ConfigError(
@@ -99,33 +79,56 @@ def load_base_model(
         )
     import transformers
 
-    options: dict[str, Any] = {"dtype": "auto" if dtype == "auto" else torch_type(dtype)}
-    if device_map is not None:
-        options["device_map"] = device_map
+    kind = None if dtype == "auto" else torch_type(dtype)
+    found = require_loadable(reference, access)
+    packed = found is not None and found.method != "gguf"
+    if kind is not None and _is_too_wide(kind, device):
+        raise ConfigError(f"model_dtype: {dtype} is none that device {device} has; take float32, bfloat16 or float16")
+    if found is not None and not packed:
+        kind = kind or torch_type("float32")
+    options: dict[str, Any] = {"dtype": kind or "auto"}
+    if device_map is not None or packed:
+        # Packed weights are made on their device; later they cannot always be moved.
+        options["device_map"] = device_map or {"": device}
+    if found is not None:
+        options |= load_options(found, access, kind)
     name = "AutoModelForCausalLM"
     if modules:
         name = empty_model(reference, modules=modules, generative=True, access=access).class_name
     with _loading(reference, "model", access):
-        model = getattr(transformers, name).from_pretrained(
-            access.repo(reference), **options, **access.of_weights(reference)
+        model, report = getattr(transformers, name).from_pretrained(
+            access.repo(reference), **options, **access.of_weights(reference), output_loading_info=True
         )
-    if device_map is None:
-        model = model.to(device)
+    if found is not None and not packed and report["missing_keys"]:
+        # Transformers draws what a file lacks, and goes on.
+        raise BaseModelError(
+            f"base model {reference!r}: {found.fields['file']} has no weights for {min(report['missing_keys'])} (of "
+            f"{len(report['missing_keys'])} that transformers looks for); take a whole GGUF file of this model"
+        )
+    if packed:
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # a line per layer and pass on what it rounds
+    elif device_map is None:
+        model = (model.float() if _is_too_wide(model.dtype, device) else model).to(device)
     return model.eval()
 
 
-def check_weights(reference: str, access: BaseAccess = PLAIN) -> None:
+def check_weights(reference: str, access: BaseAccess = PLAIN) -> QuantisedBase | None:
     """Refuse a base whose weights could not be loaded later, without reading or fetching any.
 
     Args:
-        reference: folder or hub id.
+        reference: folder or hub id, or a GGUF file of either.
         access: what may be read.
 
+    Returns:
+        How they are quantised; None for plain numbers.
+
     Raises:
-        BaseModelError: a folder or repository that holds pickles alone, which may not be read.
+        BaseModelError: a folder or repository that holds pickles alone, which may not be read; or as
+            :func:`~.quantised.require_loadable`.
     """
-    if access.allow_pickle:
-        return
+    found = require_loadable(reference, access)
+    if access.allow_pickle or access.gguf(reference) is not None:
+        return found
     folder = Path(reference)
     names = [file.name for file in folder.iterdir()] if folder.is_dir() else base_files(reference, access)
     pickles = sorted(name for name in names if fnmatch(name, "pytorch_model*.bin"))
@@ -134,6 +137,7 @@ def check_weights(reference: str, access: BaseAccess = PLAIN) -> None:
             f"base model {reference!r}: found {pickles[0]} but no safetensors; pickles can run code and are read "
             f"only with --allow-pickle. Save the model again with safe_serialization=True, or allow it"
         )
+    return found
 
 
 def load_tokenizer(reference: str, *, access: BaseAccess = PLAIN) -> "PreTrainedTokenizerBase":
@@ -152,17 +156,23 @@ def base_fingerprint(reference: str, commit: str | None = None) -> Mapping[str, 
     """A base model beyond its name.
 
     Args:
-        reference: folder or hub id.
+        reference: folder, GGUF file or hub id.
         commit: of the hub's repository, as transformers resolved it.
 
     Returns:
-        ``name``, and ``files`` (file name → SHA-256) for a folder, ``commit`` for a hub id.
+        ``name``, and ``files`` (file name → SHA-256) for a folder or file, ``commit`` for a hub id.
     """
     folder = Path(reference)
+    if folder.is_file():
+        return {"name": folder.name, "files": {folder.name: file_sha256(folder)}}
     if not folder.is_dir():
         return {"name": reference, "commit": commit}
     files = sorted(file for file in folder.iterdir() if file.suffix in _DECIDING)
     return {"name": folder.resolve().name, "files": {file.name: file_sha256(file) for file in files}}
+
+
+def _is_too_wide(dtype: "torch.dtype", device: str) -> bool:
+    return dtype == torch_type("float64") and device.startswith("mps")
 
 
 @contextmanager

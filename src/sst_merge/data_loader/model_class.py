@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..errors import BaseModelError
 from .access import PLAIN, BaseAccess
 from .base_files import find_base_repo
+from .gguf_base import gguf_path, gguf_types, named_gguf
 
 if TYPE_CHECKING:
     from torch import nn
@@ -50,26 +51,40 @@ def read_base_config(reference: str | Path, access: BaseAccess = PLAIN) -> Any:
     """The configuration of a base model; no question is asked and no code of the repository runs unless allowed.
 
     Args:
-        reference: folder or hub id.
+        reference: folder or hub id, or a GGUF file, whose header is the configuration.
         access: what may be read.
 
     Raises:
         BaseModelError: no configuration there, or none that the installed transformers knows.
     """
-    from transformers import AutoConfig
-
+    if (file := gguf_path(reference, access)) is not None:
+        gguf_types(file)
+        return _read_config(reference, access)
     folder = Path(reference)
     if folder.is_dir() and not (folder / "config.json").is_file():
         found = "a PEFT adapter" if (folder / "adapter_config.json").is_file() else "no config.json"
-        raise BaseModelError(f"{folder}: found {found}, expected the folder of a base model with config.json")
+        there = named_gguf(entry.name for entry in folder.iterdir())
+        advice = f"{there}: name one with gguf_file (--gguf-file)" if there else ""
+        raise BaseModelError(f"{folder}: found {found}, expected the folder of a base model with config.json{advice}")
     repo = find_base_repo(reference, access)
     if repo is not None:
         inside = repo.name.subfolder
         repo.fetch([f"{inside}/config.json" if inside else "config.json"])
+    return _read_config(reference, access)
+
+
+def _read_config(reference: str | Path, access: BaseAccess) -> Any:
+    from transformers import AutoConfig
+
     try:
         return AutoConfig.from_pretrained(access.repo(reference), **access.of(reference))
     # Classes of configurations are other people's code, and raise what they like on a config.json of another version.
     except Exception as error:
+        if access.gguf(reference) is not None:
+            raise BaseModelError(
+                f"base model {str(reference)!r}: transformers makes no configuration of its GGUF header "
+                f"({first_line(error)}); expected an architecture that it converts, such as llama, qwen2 or mistral"
+            ) from error
         raise BaseModelError(
             f"base model {str(reference)!r}: no usable configuration ({first_line(error)}); expected a folder with "
             f"config.json or a hub id that can be reached{code_advice(error, access)}. Name the base with base_model "

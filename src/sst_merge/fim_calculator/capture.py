@@ -21,7 +21,9 @@ from typing_extensions import Self
 from ..core_space import CoreSpace
 from ..data_loader.answer_logits import AnswerLogits, answer_logits
 from ..data_loader.batch import IGNORED, Batch
+from ..data_loader.devices import onto
 from ..errors import BaseModelError, DataError, FisherError
+from ..lora_utils.layouts import is_packed, shape_of_layer, stored_weight
 from .layer_parts import LayerPart, part_of, refuse_waiting
 from .recomputing import recomputing
 
@@ -32,8 +34,6 @@ GradientCallback = Callable[[str, Tensor, Tensor], None]
 
 _LARGE_VOCABULARY = 4096
 """From here on the output layer costs enough to be spared; below it one product over all positions is as fast."""
-
-_PLAIN_TYPES = {torch.float64, torch.float32, torch.bfloat16, torch.float16}
 
 
 @dataclass
@@ -101,6 +101,9 @@ class CoreModel:
         self._open.enter_context(recomputing(self.model))
         # First, so that the gradient path already exists when the embedding is itself a target.
         self._handles.append(embedding.register_forward_hook(self._start_gradients))
+        for name, module in self.model.named_modules():
+            if is_packed(module):
+                self._handles.append(module.register_forward_hook(_refuse_lost_gradient(name)))
         for name, module in modules.items():
             self._handles.append(module.register_forward_hook(self._hook(self._layers[name])))
         return self
@@ -139,7 +142,7 @@ class CoreModel:
                 raise FisherError(
                     f"module {name}: core of shape {tuple(core.shape)}, its space needs {layer.space.shape}"
                 )
-            layer.core = None if core is None else core.to(layer.left.device)
+            layer.core = None if core is None else onto(core, layer.left.device)
 
     def device_of(self, module: str) -> torch.device:
         """Where a module computes."""
@@ -209,7 +212,10 @@ class CoreModel:
         """Whether the output layer is worth sparing, and may see positions out of their samples."""
         head = getattr(self.model, "get_output_embeddings", lambda: None)()
         observed = {id(self.model.get_submodule(name)) for name in self.spaces}
-        return head is not None and id(head) not in observed and head.weight.shape[0] >= _LARGE_VOCABULARY
+        if head is None or id(head) in observed:
+            return False
+        shape = shape_of_layer(head)
+        return (head.weight.shape[0] if shape is None else shape.d_out) >= _LARGE_VOCABULARY
 
     def _inputs(self, batch: Batch) -> dict[str, Any]:
         """Keywords of a forward pass; what the hooks need of the batch is noted."""
@@ -259,8 +265,7 @@ class CoreModel:
                 f"module {name}: {space.kind.described}, whose positions are no tokens, so that calibration data say "
                 f"nothing of it token by token; leave it out (leave_out, --leave-out), or take a method without data"
             )
-        weight = getattr(module, "weight", None)
-        if not isinstance(weight, Tensor) or _device_of(module).type == "meta":
+        if stored_weight(module) is None or _device_of(module).type == "meta":
             raise BaseModelError(
                 f"module {name} ({type(module).__name__}): its weight is absent; expected a base that was loaded, "
                 f"whole or with device_map"
@@ -274,13 +279,14 @@ class CoreModel:
         return module
 
     def _layer(self, name: str, module: nn.Module) -> _Layer:
-        weight, space = module.weight, self.spaces[name]
-        assert isinstance(weight, Tensor)
-        kind = weight.dtype if weight.dtype in _PLAIN_TYPES else torch.float32
+        weight, space = stored_weight(module), self.spaces[name]
+        assert weight is not None
+        # Codes may be kept in a type of plain numbers, which says nothing of the activations' type.
+        kind = torch.float32 if is_packed(module) else weight.dtype
         right = space.kind.input_basis(module, space.right)
         device = _device_of(module)
         part = part_of(name, module, space.kind)
-        return _Layer(name, space, space.left.to(device, kind), right.to(device, kind), part)
+        return _Layer(name, space, space.left.to(kind).to(device), right.to(kind).to(device), part)
 
     def _start_gradients(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         if self._callback is not None:
@@ -332,10 +338,27 @@ class CoreModel:
 
 def _device_of(module: nn.Module) -> torch.device:
     """Where a module computes: offloaded weights are nowhere until they are called."""
-    weight: Any = module.weight
+    weight: Any = stored_weight(module)
     hook: Any = getattr(module, "_hf_hook", None)
     place = getattr(hook, "execution_device", None) if weight.device.type == "meta" else None
     return torch.device(place) if place is not None else weight.device
+
+
+def _refuse_lost_gradient(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+    """A hook of a layer whose kernel may have no way back: without one the gradients of earlier layers lack a part.
+
+    Raises:
+        BaseModelError: inside the hook, where inputs have gradients and outputs have none.
+    """
+
+    def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if torch.is_grad_enabled() and args and args[0].requires_grad and not output.requires_grad:
+            raise BaseModelError(
+                f"module {name} ({type(module).__name__}): its kernel gives no gradients; load the base in another "
+                f"form (plain, GGUF, or --quantization 4bit), or take a method without gradients, such as regmean"
+            )
+
+    return hook
 
 
 class _CorePath(torch.autograd.Function):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..core_space import CoreSpace
 from ..data_loader.batch import IGNORED, Batch
+from ..data_loader.devices import algebra_device
 from ..errors import FisherError
 from .capture import CoreModel
 from .defaults import Estimator
@@ -49,7 +50,7 @@ class Gathering:
         self._state: Tensor | None = None
         self._budget = budget
         self._sums: dict[str, RunningSums] = {
-            name: kind.sums(space.shape, core_model.device_of(name)) for name, space in spaces.items()
+            name: kind.sums(space.shape, algebra_device(core_model.device_of(name))) for name, space in spaces.items()
         }
 
     def take(self, batch: Batch, index: int) -> None:
@@ -95,7 +96,8 @@ class Gathering:
 
     def _collect(self, module: str, e: Tensor, z: Tensor) -> None:
         if module in self._sums:
-            self._sums[module].add(e, z)
+            sums = self._sums[module]
+            sums.add(e.to(sums.device), z.to(sums.device))
 
 
 def _close(sums: Mapping[str, RunningSums], batch: Batch, index: int, loss: float) -> None:

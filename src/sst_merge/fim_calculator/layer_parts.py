@@ -64,7 +64,7 @@ def part_of(name: str, module: nn.Module, kind: ModuleKind) -> LayerPart | None:
     Raises:
         BaseModelError: it is cut in another way than by outputs or by inputs.
     """
-    cut = _placements(module.weight)
+    cut = _placements(getattr(module, "weight", None))
     if cut is None:
         return None
     from torch.distributed.tensor import Shard

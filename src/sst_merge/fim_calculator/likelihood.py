@@ -12,6 +12,7 @@ from torch.nn.functional import log_softmax
 from .. import processes
 from ..data_loader.answer_logits import AnswerLogits
 from ..data_loader.batch import Batch
+from ..data_loader.devices import in_float64
 from .capture import CoreModel
 from .token_budget import TokenBudget
 
@@ -32,9 +33,10 @@ def token_logprobs(answers: AnswerLogits, *, generator: torch.Generator | None =
     targets = answers.targets
     if generator is not None:
         # By the inverse distribution function: the same draws on every device, whatever the batch size.
-        draws = torch.rand(len(targets), 1, generator=generator, dtype=torch.float64).to(logs.device)
-        cumulated = logs.detach().double().exp().cumsum(-1)
+        cumulated = in_float64(logs.detach()).exp().cumsum(-1)
+        draws = torch.rand(len(targets), 1, generator=generator, dtype=torch.float64).to(cumulated.device)
         targets = torch.searchsorted(cumulated, draws * cumulated[:, -1:]).squeeze(-1).clamp_max(logs.shape[-1] - 1)
+        targets = targets.to(logs.device)
     return logs.gather(-1, targets[:, None]).squeeze(-1), answers.samples
 
 

@@ -70,7 +70,7 @@ class BaseModelIndex:
         built = empty_model(base, modules=modules, task_type=task_type, generative=generative, access=access)
         repo = find_base_repo(base, access)
         commit = None if repo is None else repo.commit
-        return replace(cls.of(built.model, name=access.repo(base)), class_name=built.class_name, commit=commit)
+        return replace(cls.of(built.model, name=access.label(base)), class_name=built.class_name, commit=commit)
 
     @classmethod
     def of(cls, model: nn.Module, *, name: str = "model") -> "BaseModelIndex":

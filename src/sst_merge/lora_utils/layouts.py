@@ -8,7 +8,7 @@ A new kind is one class under :func:`layer_kind`; see docs/extending/layer.md.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +21,16 @@ __all__ = [
     "LinearKind",
     "ModuleKind",
     "ModuleShape",
+    "is_packed",
     "layer_kind",
     "layer_kinds",
     "shape_of_layer",
+    "stored_weight",
 ]
+
+_CODES = ("qweight", "weight_packed")
+"""Where layers of GPTQ, AWQ and compressed-tensors, which are no ``nn.Linear``, keep their weights."""
+_PLAIN = {torch.float64, torch.float32, torch.bfloat16, torch.float16}
 
 
 @dataclass(frozen=True)
@@ -213,10 +219,36 @@ def shape_of_layer(layer: nn.Module) -> ModuleShape | None:
     return next((shape for kind in layer_kinds() if (shape := kind.of_layer(layer)) is not None), None)
 
 
+def stored_weight(layer: nn.Module) -> Tensor | None:
+    """What a layer keeps its weight in: plain numbers, or codes of any shape and type; None where it has none."""
+    for name in ("weight", *_CODES):
+        found = getattr(layer, name, None)
+        if isinstance(found, Tensor):
+            return found
+    return None
+
+
+def is_packed(layer: nn.Module) -> bool:
+    """Whether it is a linear layer that keeps codes in place of plain numbers of its shape."""
+    weight = stored_weight(layer)
+    if weight is None or not _is_linear(layer):
+        return False
+    sides: Any = layer
+    return weight.dtype not in _PLAIN or tuple(weight.shape) != (sides.out_features, sides.in_features)
+
+
+def _is_linear(layer: nn.Module) -> bool:
+    """Whether it computes y = W x + b, whatever it keeps W in."""
+    if isinstance(layer, nn.Linear):
+        return True
+    sides = (getattr(layer, name, None) for name in ("in_features", "out_features"))
+    return all(isinstance(side, int) for side in sides) and any(hasattr(layer, name) for name in _CODES)
+
+
 @layer_kind
 @dataclass(frozen=True)
 class LinearKind(ModuleKind):
-    """``nn.Linear``: y = W x + b with W (d_out, d_in)."""
+    """``nn.Linear``: y = W x + b with W (d_out, d_in); also where a quantised layer keeps codes in its place."""
 
     name = "linear"
     described = "a linear layer"
@@ -225,9 +257,10 @@ class LinearKind(ModuleKind):
     @classmethod
     def of_layer(cls, layer: nn.Module) -> ModuleShape | None:
         """See :meth:`ModuleKind.of_layer`."""
-        if not isinstance(layer, nn.Linear):
+        if not _is_linear(layer):
             return None
-        return ModuleShape(cls(), layer.out_features, layer.in_features, layer.bias is not None)
+        sides: Any = layer
+        return ModuleShape(cls(), sides.out_features, sides.in_features, getattr(layer, "bias", None) is not None)
 
     def matrix(self, stored: Tensor) -> Tensor:
         """See :meth:`ModuleKind.matrix`."""
@@ -239,8 +272,9 @@ class LinearKind(ModuleKind):
 
     def weight_shape(self, layer: nn.Module) -> tuple[int, ...]:
         """See :meth:`ModuleKind.weight_shape`; quantised weights are packed into other shapes than the layer's."""
-        if isinstance(layer, nn.Linear):
-            return layer.out_features, layer.in_features
+        if _is_linear(layer):
+            sides: Any = layer
+            return sides.out_features, sides.in_features
         return super().weight_shape(layer)
 
 

@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from ..data_loader import BaseAccessFields, DataSource, is_builtin
+from ..data_loader import DataSource, MeasuredBaseFields, is_builtin
 from ..data_loader.builtin import BUILTIN_FILES
 from ..data_loader.hub import short_name
 from ..folder_names import named_apart
@@ -182,12 +182,12 @@ class OutputConfig(Section):
     )
 
 
-class MergeConfig(BaseAccessFields):
+class MergeConfig(MeasuredBaseFields):
     """A whole merge."""
 
     base_model: ModelReference | None = Field(
         default=None,
-        description="hub id (user/name[@revision][/folder]) or folder; needed by methods that read data",
+        description="hub id (user/name[@revision][/folder]), folder or GGUF file; needed by methods that read data",
         json_schema_extra={"also": ["--base"]},
     )
     tokenizer: ModelReference | None = Field(
@@ -255,6 +255,17 @@ class MergeConfig(BaseAccessFields):
                 )
             seen[adapter.label] = adapter.path
         return adapters
+
+    @model_validator(mode="after")
+    def _base_of_a_form(self) -> "MergeConfig":
+        if self.base_model is None and (self.gguf_file or self.quantization):
+            raise ValueError(
+                f"{'gguf_file' if self.gguf_file else 'quantization'} says how the base is stored; give base_model "
+                f"(--base) too"
+            )
+        if self.quantization is not None and self.model_dtype == "float64":
+            raise ValueError("quantization: quantised layers do not compute in float64; take another model_dtype")
+        return self
 
     @model_validator(mode="after")
     def _output_apart(self) -> "MergeConfig":

@@ -119,6 +119,7 @@ def pass_costs(
     program: int,
     operations: float,
     only: str | None = None,
+    bits: float | None = None,
 ) -> PassCosts:
     """What the passes of a merge need.
 
@@ -130,6 +131,7 @@ def pass_costs(
         program: resident bytes of a process that has everything imported.
         operations: floating-point operations a second in that type.
         only: of a single Fisher (``fisher collect``): ``harm``, ``benign`` or ``benign of NAME``.
+        bits: of a weight of a layer, where they are quantised; embeddings and output layer are not.
 
     Returns:
         Estimates: memory within about a fifth, time within a factor of three.
@@ -145,7 +147,8 @@ def pass_costs(
     held = {name: text.samples for name, text, _, _ in wanted if name.startswith("held-out")}
     parts = {
         "program": program + _LIBRARIES,
-        "weights": base.parameters * model.itemsize,
+        "weights": base.parameters * model.itemsize
+        - (0 if bits is None else round(model.layers * max(0.0, model.itemsize - bits / 8))),
         "bases": model.bases,
         "statistics": model.statistics(plan, sum(held.values()), 1 if only else 2),
         "activations": round(_SLACK * max((one.bytes for one in passes), default=0)),

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .. import processes
 from ..data_loader.batch import IGNORED, Batch
+from ..data_loader.devices import in_float64
 from ..errors import DataError
 from ..fim_calculator import CoreModel, answer_log_probabilities
 from .top_distribution import TOP, TopDistribution
@@ -172,4 +173,4 @@ def _token_shares(batch: Batch) -> Tensor:
     """1 / (prompts · |y|) of every answer token, in the order of :meth:`~.CoreModel.answers`."""
     answers = batch.labels[:, 1:] != IGNORED
     counts = answers.sum(1)
-    return (1.0 / (len(batch) * counts.double())).repeat_interleave(counts)
+    return (1.0 / (len(batch) * in_float64(counts))).repeat_interleave(counts)

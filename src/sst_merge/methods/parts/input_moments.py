@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ... import processes
 from ...core_space import CoreSpace
 from ...data_loader.batch import Batch
+from ...data_loader.devices import in_float64
 from ...errors import DataError, MergeError
 from ...fim_calculator import CoreModel
 
@@ -91,7 +92,7 @@ def each_input(
                 raise MergeError(
                     f"module {module!r} sees {len(rows)} inputs for {len(mask)} tokens (routed experts?); leave it out"
                 )
-            rows = rows[mask.to(rows.device)].double()
+            rows = in_float64(rows[mask.to(rows.device)])
             if spaces[module].bias:
                 rows = torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1)
             add(module, rows)
