@@ -100,8 +100,8 @@ def importance(
     totals = summed_gradients(model, spaces, samples, modules, torch.abs, point=point)
     scores = {}
     for module, total in totals.items():
-        space, stored = spaces[module], model.get_submodule(module).weight.detach()
-        value = space.kind.matrix(stored).to("cpu", torch.float32)
+        space, stored = spaces[module], model.get_parameter(f"{module}.weight")
+        value = space.kind.matrix(stored.detach()).to("cpu", torch.float32)
         core = None if point is None else point.get(module)
         if core is not None:
             right = space.right[: space.d_in]

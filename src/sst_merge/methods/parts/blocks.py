@@ -158,10 +158,10 @@ def _replaced(blocks: Sequence[nn.Module], forward: Callable[..., Any]) -> Itera
     before = [vars(block).get("forward") for block in blocks]
     try:
         for block in blocks:
-            block.forward = forward  # type: ignore[method-assign]
+            block.forward = forward
         yield
     finally:
         for block, own in zip(blocks, before, strict=True):
             del block.forward
             if own is not None:
-                block.forward = own  # type: ignore[method-assign]
+                block.forward = own
