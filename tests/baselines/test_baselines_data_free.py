@@ -230,6 +230,68 @@ def test_consensus_ta(build: Any) -> None:
     assert_close(merged("consensus_ta", adapters(build), agreeing=1), total * (votes >= 1))
 
 
+def test_localize_and_stitch(build: Any) -> None:
+    trimmed = [keep_largest(u, int(0.3 * u.size)) for u in dense(adapters(build))]
+    claims = sum((t != 0).astype(int) for t in trimmed)
+    assert set(np.unique(claims)) == {0, 1, 2, 3}
+    expected = 0.5 * np.asarray(sum(trimmed)) / np.maximum(claims, 1)
+    assert_close(merged("localize_and_stitch", adapters(build), density=0.3, strength=0.5), expected)
+
+
+def test_pico(build: Any) -> None:
+    """The paper's formulas on B as it is stored; an adapter of weight 0 does not count."""
+    items = adapters(build)
+    stacked = np.hstack([a.weight * a.factors(MODULE).b.numpy() for a in items])
+    u, s, _ = np.linalg.svd(stacked, full_matrices=False)
+    alpha = 1.0 / (1.0 + 2.0 * s**2 / (s**2).sum())
+    operator = np.eye(SHAPE[0]) + u @ np.diag(alpha - 1.0) @ u.T
+    calibrated = np.mean([operator @ update for update in dense(items)], axis=0)
+    gamma = np.mean([np.linalg.norm(update) for update in dense(items)]) / np.linalg.norm(calibrated)
+    unused = items[0].with_(name="unused", weight=0.0)
+    assert_close(merged("pico", [*items, unused], strength=0.6), 0.6 * gamma * calibrated)
+
+
+def test_pico_turns_down_what_both_adapters_write_to(build: Any) -> None:
+    """Two updates of rank 2 with one output in common, each of length 1 on every output: s = 1/2, 1/4, 1/4."""
+    rows = np.linalg.qr(np.random.default_rng(0).normal(size=(SHAPE[1], 4)))[0].T
+    items = [
+        Adapter.from_factors({MODULE: LoraFactors(torch.eye(3).double()[:, own], torch.tensor(rows[part]))}, name=name)
+        for name, own, part in (("a", [0, 1], slice(0, 2)), ("b", [0, 2], slice(2, 4)))
+    ]
+    shared, first, second = np.linalg.norm(merged("pico", items), axis=1)
+    # α of the shared output is 1 / (1 + 1/2), of the others 1 / (1 + 1/4); it holds two of the four unit rows.
+    assert shared / first == pytest.approx(np.sqrt(2.0) * (2 / 3) / (4 / 5))
+    assert first == pytest.approx(second)
+
+
+@pytest.mark.parametrize(("r", "beta"), [(None, 0.25), (2, 1.0)])
+def test_compress_then_merge(build: Any, r: int | None, beta: float) -> None:
+    """Higher-order orthogonal iteration on dense updates, until the missed share stands still."""
+    updates = dense(adapters(build))
+    norms = [np.linalg.norm(u) for u in updates]
+    targets = [u / n * (beta * n + (1 - beta) * np.mean(norms)) for u, n in zip(updates, norms, strict=True)]
+    size, count = np.sqrt(sum((t**2).sum() for t in targets)), r or 4
+    v = np.linalg.svd(np.vstack(targets))[2][:count].T
+    errors = [1.0]
+    while len(errors) < 2 or abs(errors[-1] - errors[-2]) >= 1e-6:
+        u = np.linalg.svd(np.hstack([t @ v for t in targets]))[0][:, :count]
+        v = np.linalg.svd(np.hstack([t.T @ u for t in targets]))[0][:, :count]
+        errors.append(np.sqrt(size**2 - sum(((u.T @ t @ v) ** 2).sum() for t in targets)) / size)
+    trimmed = [keep_largest(o, int(0.4 * o.size)) for o in (u.T @ update @ v for update in updates)]
+    found = merged("compress_then_merge", adapters(build), directions=r, beta=beta, density=0.4)
+    assert_close(found, u @ agreeing_mean(trimmed, ONES) @ v.T)
+    assert rank_of(found) <= count
+
+
+def test_compress_then_merge_keeps_whole_what_fits(build: Any) -> None:
+    """With as many directions as all ranks together nothing is lost: TIES at density 1 in rotated coordinates."""
+    alone = adapters(build, (1.0,))
+    assert_close(merged("compress_then_merge", alone, density=1.0), dense(alone)[0])
+    everything = merged("compress_then_merge", adapters(build), directions=9, density=1.0, normalize="none")
+    again = merged("compress_then_merge", adapters(build), directions=12, density=1.0, normalize="none")
+    assert_close(again, everything)
+
+
 @pytest.mark.parametrize("per_task", [None, 0.5])
 def test_tsv_m(build: Any, per_task: float | None) -> None:
     lefts, values, rights = [], [], []
@@ -363,6 +425,8 @@ def test_core_dare_stays_in_the_span_and_dare_does_not(build: Any) -> None:
     [
         ("ties", {"density": 1.0}),
         ("magnitude_prune", {"density": 1.0}),
+        ("localize_and_stitch", {"density": 1.0}),
+        ("compress_then_merge", {"density": 1.0}),
         ("dare_linear", {"density": 1.0}),
         ("dare_ties", {"density": 1.0}),
         ("della", {"density": 1.0, "epsilon": 0.0}),
@@ -380,7 +444,10 @@ def test_lossy_methods_give_one_adapter_back_at_their_neutral_option(
     assert_close(merged(method, alone, **options), dense(alone)[0])
 
 
-@pytest.mark.parametrize("method", ["cart", "iso_c", "iso_cts", "subspace_boosting", "tsv_m", "knots", "core_ties"])
+@pytest.mark.parametrize(
+    "method",
+    ["cart", "iso_c", "iso_cts", "subspace_boosting", "tsv_m", "knots", "core_ties", "pico", "compress_then_merge"],
+)
 def test_rounding_noise_is_never_raised(build: Any, method: str) -> None:
     """Three copies of a rank-4 adapter in float32: every direction beyond the fourth is noise."""
     factors = build.random_factors(256, 200, 4, seed=90, dtype=torch.float32)

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -103,13 +104,19 @@ def weight_gradients(build: Any, model: torch.nn.Module, point: Adapter | None, 
     return {m: torch.stack(r) for m, r in rows.items()}
 
 
-def inputs(build: Any, model: torch.nn.Module, point: Adapter | None, data: list[Batch]) -> dict[str, Tensor]:
+def inputs(
+    build: Any,
+    model: torch.nn.Module,
+    point: Adapter | None,
+    data: list[Batch],
+    modules: tuple[str, ...] = MODULES,
+) -> dict[str, Tensor]:
     """Every unpadded token's input to every module, one sample at a time."""
     moved = build.add_deltas(model, point) if point is not None else model
-    seen: dict[str, list[Tensor]] = {m: [] for m in MODULES}
+    seen: dict[str, list[Tensor]] = {m: [] for m in modules}
     handles = [
         moved.get_submodule(m).register_forward_hook(lambda _, args, __, m=m: seen[m].append(args[0][0]))
-        for m in MODULES
+        for m in modules
     ]
     with torch.no_grad():
         for batch in data:
@@ -207,7 +214,7 @@ def test_fisher_merging_with_much_damping_is_the_average(model) -> None:
     assert_deltas(found, {m: 0.25 * delta(SKILL, m) + 0.75 * delta(OTHER, m) for m in MODULES}, 1e-6)
 
 
-@pytest.mark.parametrize("method", ["fisher_merging", "regmean"])
+@pytest.mark.parametrize("method", ["fisher_merging", "regmean", "regmean_plusplus", "lora_soups"])
 def test_averages_refuse_weights_that_are_all_zero(method, model) -> None:
     with pytest.raises(MergeError, match=method):
         run(method, [SKILL.with_(weight=0.0), OTHER.with_(weight=0.0)], model)
@@ -248,6 +255,93 @@ def test_regmean_on_the_same_inputs_is_the_average(relative_error: Any, model) -
     found = run("regmean", [SKILL, OTHER], model)
     module = MODULES[0]
     assert relative_error(delta(found, module), (delta(SKILL, module) + delta(OTHER, module)) / 2) < 1e-8
+
+
+BLOCKS = (("model.layers.0.self_attn.q_proj", "model.layers.0.mlp.down_proj"), ("model.layers.1.self_attn.v_proj",))
+
+
+def mixed(*parts: tuple[Adapter | dict[str, Tensor], tuple[str, ...]]) -> Adapter:
+    """Modules of several adapters, or of dense updates, as one adapter."""
+    factors = {}
+    for source, modules in parts:
+        for m in modules:
+            d = source[m] if isinstance(source, dict) else delta(source, m)
+            factors[m] = LoraFactors(d, torch.eye(d.shape[1]).double())
+    return Adapter.from_factors(factors, name="mixed")
+
+
+def blockwise(
+    build: Any, model: torch.nn.Module, sources: list[tuple[Adapter, float, list[Batch]]], blocks: Any, a: float
+) -> Deltas:
+    """RegMean++ with whole dense models: merged blocks below, an adapter's own modules in the block at hand."""
+    found: Deltas = {}
+    for block in blocks:
+        points = [mixed((found, tuple(found)), (adapter, block)) for adapter, _, _ in sources]
+        seen = [inputs(build, model, p, data, block) for p, (_, _, data) in zip(points, sources, strict=True)]
+        total = sum(weight for _, weight, _ in sources)
+        for m in block:
+            grams = []
+            for rows, (_, weight, _) in zip(seen, sources, strict=True):
+                gram = rows[m].T @ rows[m] / len(rows[m])
+                grams.append(weight * (a * gram + (1 - a) * torch.diag(gram.diagonal())))
+            floor = 1e-6 * sum(grams).diagonal().mean() / total
+            padded = [g + w * floor * torch.eye(len(g)).double() for g, (_, w, _) in zip(grams, sources, strict=True)]
+            top = sum(delta(adapter, m) @ g for g, (adapter, _, _) in zip(padded, sources, strict=True))
+            found[m] = top @ torch.linalg.inv(sum(padded))
+    return found
+
+
+@pytest.mark.parametrize("memory_gib", [2.0, 1e-9], ids=["one group", "a group per module"])
+def test_regmean_plusplus_sees_the_merged_blocks_below(build: Any, model, memory_gib) -> None:
+    own = {"skill": OWN, "other": BENIGN}
+    adapters = [SKILL.with_(weight=0.7), OTHER.with_(weight=1.5)]
+    options = {"off_diagonal": 0.8, "memory_gib": memory_gib, "adapter_benign": own}
+    found = run("regmean_plusplus", adapters, model, strength=2.0, **options)
+    expected = blockwise(build, model, [(SKILL, 0.7, OWN), (OTHER, 1.5, BENIGN)], BLOCKS, 0.8)
+    assert_deltas(found, {m: 2.0 * d for m, d in expected.items()}, 1e-5)
+    # Behind the first block only: eight samples of seven tokens each, sixteen numbers of eight bytes a token.
+    assert found.report.method_report["blocks"] == 2
+    assert found.report.method_report["hidden_states_bytes"] == 2 * 8 * TOKENS * 16 * 8
+    assert not any("forward" in vars(part) for part in model.modules())
+    regmean = run("regmean", adapters, model, strength=2.0, **options)
+    assert (delta(found, MODULES[0]) - delta(regmean, MODULES[0])).norm() < 1e-8
+    assert (delta(found, MODULES[2]) - delta(regmean, MODULES[2])).norm() > 1e-3
+
+
+def test_regmean_plusplus_before_and_after_the_blocks(build: Any, model) -> None:
+    """An embedding is averaged before all else, the output layer sees the merged blocks; block 0 is not adapted."""
+    shapes = {"model.layers.1.self_attn.v_proj": (8, 16), "lm_head": (VOCABULARY, 16)}
+    adapters = [build.random_adapter(shapes, name=name, rank=2, seed=seed) for name, seed in (("a", 5), ("b", 6))]
+    generator = torch.Generator().manual_seed(7)
+    embeddings = [
+        LoraFactors(
+            *(0.1 * torch.randn(*s, generator=generator, dtype=torch.float64) for s in ((16, 2), (2, VOCABULARY))),
+            EmbeddingKind(),
+        )
+        for _ in adapters
+    ]
+    both = [
+        Adapter.from_factors({"model.embed_tokens": e, **{m: a.factors(m) for m in shapes}}, name=a.name)
+        for a, e in zip(adapters, embeddings, strict=True)
+    ]
+    found = run("regmean_plusplus", both, model, adapter_benign={"a": OWN, "b": BENIGN})
+    average = sum(e.b @ e.a for e in embeddings) / 2
+    moved = copy.deepcopy(model)
+    with torch.no_grad():
+        moved.get_submodule("model.embed_tokens").weight += average.T
+    expected = blockwise(
+        build, moved, [(a, 1.0, d) for a, d in zip(adapters, (OWN, BENIGN), strict=True)], [(m,) for m in shapes], 0.9
+    )
+    assert_deltas(found, {"model.embed_tokens": average, **expected}, 1e-5)
+
+
+def test_regmean_plusplus_refuses_a_block_that_is_computed_twice(build: Any) -> None:
+    shared = build.tiny_model("llama", dtype=torch.float64)
+    shared.model.layers[1] = shared.model.layers[0]
+    with pytest.raises(
+        MergeError, match=r"computes 'model\.layers\.0' 2 times; expected blocks that are computed once"
+    ):
+        run("regmean_plusplus", [SKILL, OTHER], shared)
 
 
 @pytest.mark.parametrize("which", ["full", "core"])
@@ -734,6 +828,41 @@ def test_led_merging_limits(model) -> None:
 # --- learned coefficients -------------------------------------------------------------------------------------------
 
 
+# --- IRR ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recalibrate", [True, False])
+@pytest.mark.parametrize(("source", "kept"), [("safety", 0.6), ("weights", 0.0)])
+def test_irr_is_its_definition(build: Any, model, bases, source, kept, recalibrate) -> None:
+    """Column by column with plain inverses of what is left of H; Fisher information from dense gradients."""
+    skill = SKILL.with_(weight=0.7)
+    adapters, given = ([skill, SAFE], {}) if source == "safety" else ([skill], bases)
+    found = run("irr", adapters, model, kept=kept, recalibrate=recalibrate, adapter_benign={"skill": OWN}, **given)
+    dense = {m: 0.7 * delta(SKILL, m) for m in MODULES}
+    added = {m: delta(SAFE, m) if source == "safety" else torch.zeros(SHAPES[m]).double() for m in MODULES}
+    point = mixed(({m: dense[m] + added[m] for m in MODULES}, MODULES))
+    seen = inputs(build, model, point, OWN)
+    fishers = weight_gradients(build, model, SAFE if source == "safety" else None, HARM)
+    expected = {}
+    for m in MODULES:
+        vector = added[m] if source == "safety" else difference(bases, m)
+        opposed = [(i, j) for i, j in np.ndindex(*SHAPES[m]) if dense[m][i, j] * vector[i, j] < 0]
+        opposed.sort(key=lambda at: float(fishers[m][:, at[0], at[1]].square().sum()))
+        gone = set(opposed[int(kept * len(opposed)) :])
+        assert found.report.method_report["removed"][m] == pytest.approx(len(gone) / dense[m].numel(), abs=1e-6)
+        hessian = seen[m].T @ seen[m] / len(seen[m])
+        hessian += 0.01 * hessian.diagonal().mean() * torch.eye(len(hessian)).double()
+        left = dense[m].clone()
+        for j in range(SHAPES[m][1]):
+            inverse = torch.linalg.inv(hessian[j:, j:])
+            for i in range(SHAPES[m][0]):
+                if (i, j) in gone:
+                    push = left[i, j] / inverse[0, 0] * inverse[0]
+                    left[i, j:] -= push if recalibrate else torch.cat([left[i, j : j + 1], torch.zeros_like(push[1:])])
+        expected[m] = left + added[m]
+    assert_deltas(found, expected, 1e-6)
+
+
 def objective(build: Any, model: torch.nn.Module, merged: MergeResult, harm_weight: float) -> float:
     """harm_weight · mean log p(refusal) + mean log p(answer), per answer token of every sample, by hand."""
     moved, totals = build.add_deltas(model, merged.adapter), []
@@ -772,6 +901,43 @@ def test_ada_merging_uses_the_reported_coefficients(model) -> None:
     )
     with pytest.raises(MergeError, match="'ada_merging' weighs adapters against each other; found one"):
         run("ada_merging", [SKILL], model)
+
+
+def test_lora_soups_is_adam_on_shares(build: Any, model) -> None:
+    """Through a dense model whose weights are the base's and the shares' sum of updates, one sample at a time."""
+    adapters = [SKILL.with_(weight=1.5), OTHER.with_(weight=-0.5)]
+    found = run("lora_soups", adapters, model, steps=3, learning_rate=0.3, strength=2.0, adapter_benign={"skill": OWN})
+    scores = torch.zeros(len(MODULES), 2, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.Adam([scores], lr=0.3)
+    signed = [(1.0, SKILL), (-1.0, OTHER)]
+    for step in range(3):
+        loss = torch.zeros(()).double()
+        for weight, data in ((0.75, OWN), (0.25, BENIGN)):
+            shares = scores.softmax(1)
+            weights = {
+                f"{m}.weight": model.get_submodule(m).weight.detach()
+                + sum(shares[i, j] * sign * delta(a, m) for j, (sign, a) in enumerate(signed))
+                for i, m in enumerate(MODULES)
+            }
+            batch = data[step % len(data)]
+            for i in range(len(batch)):
+                length = int(batch.attention_mask[i].sum())
+                tokens = {"input_ids": batch.input_ids[i : i + 1, :length]}
+                logp = torch.func.functional_call(model, weights, kwargs=tokens).logits[0, :-1].log_softmax(-1)
+                labels = batch.labels[i, 1:length]
+                loss = loss - weight / len(batch) * logp[labels >= 0].gather(1, labels[labels >= 0][:, None]).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    shares = scores.detach().softmax(1)
+    assert float((shares - 0.5).abs().min()) > 0.01
+    expected = {
+        m: 2.0 * (shares[i, 0] * delta(SKILL, m) - shares[i, 1] * delta(OTHER, m)) for i, m in enumerate(MODULES)
+    }
+    # What is learned is rounded to three decimals.
+    assert_deltas(found, expected, 2e-3)
+    reported = found.report.method_report["coefficients"]
+    assert all(sum(row.values()) == pytest.approx(1.0, abs=2e-4) for row in reported.values())
 
 
 def test_calibration_only_is_adam_on_dense_weights_in_the_adapters_spans(build: Any, model) -> None:
@@ -865,6 +1031,14 @@ def test_other_orientations_and_bias_columns(build: Any, relative_error: Any) ->
         ("fisher_merging", {"damping": 1e9}, lambda m: (wide(skill, m) + wide(safe, m)) / 2),
         # The first layer's inputs are those of the base in both models, and here the data are the same too.
         ("regmean", {"adapter_benign": {"skill": OWN, "safe": OWN}}, lambda m: (wide(skill, m) + wide(safe, m)) / 2),
+        # And where the block below is the merged one, the second layer's too.
+        (
+            "regmean_plusplus",
+            {"adapter_benign": {"skill": OWN, "safe": OWN}},
+            lambda m: (wide(skill, m) + wide(safe, m)) / 2,
+        ),
+        ("lora_soups", {"steps": 0}, lambda m: (wide(skill, m) + wide(safe, m)) / 2),
+        ("irr", {"kept": 1.0}, lambda m: wide(skill, m) + wide(safe, m)),
     ):
         found = run(method, [skill, safe], gpt2, **options)
         for m in shapes if method != "regmean" else [first]:
@@ -897,6 +1071,9 @@ def test_options_out_of_range_are_named(model, bases) -> None:
         ("ada_merging", "steps", -1),
         ("safe_delta", "budget", 1.5),
         ("led_merging", "rate", 0.0),
+        ("irr", "kept", 1.5),
+        ("lora_soups", "learning_rate", 0.0),
+        ("regmean_plusplus", "damping", 0.0),
     ):
         with pytest.raises(OptionError, match=rf"option '{option}' = {value} of method '{method}'"):
             run(method, [SKILL, SAFE], model, **bases, **{option: value})

@@ -27,6 +27,7 @@ OPTIONS: dict[str, dict[str, object]] = {
     "ada_merging": {"steps": 3},
     "layer_interpolation": {"steps": 3},
     "calibration_only": {"steps": 3},
+    "lora_soups": {"steps": 2},
 }
 SEEDS = 40
 

@@ -7,7 +7,6 @@ s · log p(refusal | harmful prompt) + log p(answer | benign prompt). It asks ho
 choosing *layers* alone; a method that also chooses directions inside a layer must beat it. Sweeping s gives its front.
 """
 
-import re
 from typing import Literal
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from ..fim_calculator import point_cores
 from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
+from ..methods.parts.blocks import block_name
 from ..methods.parts.learned_coefficients import learn_coefficients
 from ..methods.sweeps import HARM_WEIGHTS, MethodSweep
 
@@ -45,7 +45,7 @@ def _prepare(problem: MergeProblem, options: LayerInterpolationOptions) -> Prepa
     utility = zeros | point_cores(problem.adapters, problem.spaces, role="utility")
     safety = zeros | point_cores(problem.adapters, problem.spaces, role="safety")
     change = {m: safety[m] - utility[m] if options.combine == "interpolate" else safety[m] for m in zeros}
-    names = {m: layer_name(m) for m in zeros}
+    names = {m: block_name(m) for m in zeros}
     layers = list(dict.fromkeys(names.values()))
     row = {m: layers.index(name) for m, name in names.items()}
     first = next(iter(zeros.values()))
@@ -64,12 +64,6 @@ def _prepare(problem: MergeProblem, options: LayerInterpolationOptions) -> Prepa
         "objective": [round(value, 4) for value in objectives],
     }
     return Prepared({m: float(learned[row[m]]) for m in zeros}, report)
-
-
-def layer_name(module: str) -> str:
-    """The transformer layer of a module, such as ``model.layers.3``; the module itself outside of them."""
-    found = re.match(r"(?:.*?\.)?\d+(?=\.)", module)
-    return found.group() if found else module
 
 
 @merge_method(

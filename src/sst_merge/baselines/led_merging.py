@@ -19,15 +19,14 @@ from collections.abc import Mapping, Sequence
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import Parameter
 
 from ..core_space import CoreSpace
 from ..data_loader.batch import Batch
-from ..errors import BaseModelError, MergeError
-from ..fim_calculator import CoreModel, token_logprobs
+from ..errors import MergeError
 from ..methods import Layer, MergeProblem, Needs, Prepared, Promises, StrengthOptions, merge_method
 from ..methods.parts.input_moments import budget_groups
 from ..methods.parts.own_data import OwnData, own_data, required_model
+from ..methods.parts.weight_gradients import single_samples, summed_gradients
 from ..methods.sweeps import SAFETY_WEIGHT, TRIMMED, MethodSweep
 
 __all__ = ["led_merging"]
@@ -59,7 +58,7 @@ def _prepare(problem: MergeProblem, options: LedMergingOptions) -> Prepared:
     groups = list(budget_groups(sizes, options.memory_gib))
     elected: dict[str, list[Tensor]] = {m: [] for m in problem.spaces}
     for done, own in enumerate(adapters, start=1):
-        samples = _first(own.batches, options.samples)
+        samples = single_samples(own.batches, options.samples)
         for group in groups:
             at_base = importance(model, problem.spaces, samples, group, point=None)
             tuned = importance(model, problem.spaces, samples, group, point=_tuned(own, group, problem.spaces))
@@ -98,48 +97,17 @@ def importance(
     Raises:
         BaseModelError: a weight that has no gradient, such as a quantised one.
     """
-    with CoreModel(model, spaces) as attached:
-        attached.set_point(point)
-        weights: dict[str, Parameter] = {}
-        for module in modules:
-            weight = model.get_submodule(module).weight
-            if not isinstance(weight, Parameter) or not weight.is_floating_point():
-                raise BaseModelError(f"module {module!r}: its weight has no gradient (quantised?); load a plain model")
-            weights[module] = weight
-        totals = {m: torch.zeros_like(w, dtype=torch.float32) for m, w in weights.items()}
-        try:
-            for weight in weights.values():
-                weight.requires_grad_(True)
-            for sample in samples:
-                log_p, _ = token_logprobs(attached.answers(sample))
-                gradients = torch.autograd.grad(-log_p.mean(), list(weights.values()), allow_unused=True)
-                for module, gradient in zip(weights, gradients, strict=True):
-                    if gradient is not None:
-                        totals[module] += gradient.abs()
-        finally:
-            for weight in weights.values():
-                weight.requires_grad_(False)
+    totals = summed_gradients(model, spaces, samples, modules, torch.abs, point=point)
     scores = {}
     for module, total in totals.items():
-        space, stored = spaces[module], weights[module].detach()
-        value = space.kind.matrix(stored).to("cpu", torch.float32)
+        space, stored = spaces[module], model.get_parameter(f"{module}.weight")
+        value = space.kind.matrix(stored.detach()).to("cpu", torch.float32)
         core = None if point is None else point.get(module)
         if core is not None:
             right = space.right[: space.d_in]
             value = value + (space.left @ core @ right.T).to(value)
-        gradient = space.kind.matrix(total).cpu()
-        scores[module] = value.abs() * gradient / max(len(samples), 1)
+        scores[module] = value.abs() * total.cpu() / max(len(samples), 1)
     return scores
-
-
-def _first(batches: Sequence[Batch], count: int) -> list[Batch]:
-    """The first samples, each in a batch of its own and without its padding's share of the work."""
-    rows: list[Batch] = []
-    for batch in batches:
-        for i in range(min(len(batch), count - len(rows))):
-            seen = batch.attention_mask[i].bool()
-            rows.append(Batch(*(t[i : i + 1, seen] for t in (batch.input_ids, batch.attention_mask, batch.labels))))
-    return rows
 
 
 def _tuned(own: OwnData, group: Sequence[str], spaces: Mapping[str, CoreSpace]) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ group costs one pass over the data.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -17,7 +18,11 @@ from ...data_loader.devices import in_float64
 from ...errors import DataError, MergeError
 from ...fim_calculator import CoreModel
 
-__all__ = ["add_up", "budget_groups", "each_input", "grouped_moments", "input_moments", "module_groups"]
+__all__ = ["EnoughError", "add_up", "budget_groups", "each_input", "grouped_moments", "input_moments", "module_groups"]
+
+
+class EnoughError(Exception):
+    """Raised by a caller's own hook: what was to be seen of this batch has been seen, the rest need not be computed."""
 
 
 def module_groups(spaces: Mapping[str, CoreSpace], memory_gib: float, *, copies: int = 1) -> Iterator[tuple[str, ...]]:
@@ -106,7 +111,8 @@ def each_input(
         try:
             for batch in processes.shard(batches):
                 mask = batch.attention_mask.flatten().bool()
-                attached.answers(batch)
+                with suppress(EnoughError):
+                    attached.answers(batch)
                 tokens, samples = tokens + batch.tokens, samples + len(batch)
                 if progress is not None:
                     progress(samples)
