@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 from click.testing import CliRunner
+from tests.test_cookbook import says
 
 import sst_merge
 from sst_merge.cli.main import cli
@@ -233,9 +234,12 @@ def test_the_tutorial_of_the_aligned_base_runs(page: Page, clone: Path) -> None:
 @pytest.mark.slow(5)
 def test_the_tutorial_of_honest_evaluation_runs(page: Page, clone: Path) -> None:
     pytest.importorskip("lm_eval", reason="the extra eval is not installed")
-    page.run("tutorials/evaluate_honestly.md")
-    summary = json.loads(Path("out/evaluation/summary.json").read_text(encoding="utf-8"))
-    assert {"random", "control", "sst"} <= set(str(summary).replace("'", " ").split())
+    shown = page.run("tutorials/evaluate_honestly.md")[-1]
+    text = (DOCS / "tutorials/evaluate_honestly.md").read_text(encoding="utf-8")
+    (told,) = re.findall(r"^```text\n(refusal-rules.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    assert says(told, "".join(f"{line.rstrip()}\n" for line in shown.splitlines()))
+    asked = {path.name for path in Path("out/evaluation/records").iterdir()}
+    assert asked == {"base", "skill", "safety", "sum", "random", "control", "sst"}
 
 
 @pytest.mark.slow(3)
