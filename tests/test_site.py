@@ -6,8 +6,10 @@ The build itself is ``make docs``: strict about links, anchors, navigation and n
 import contextlib
 import glob
 import io
+import json
 import re
 import shlex
+import shutil
 import string
 from collections.abc import Callable
 from importlib import import_module
@@ -19,12 +21,15 @@ import numpy as np
 import pytest
 import scipy.linalg
 from click.testing import CliRunner
+from tests.test_cookbook import says
 
 import sst_merge
 from sst_merge.cli.main import cli
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+# Of seven kinds of layers one is left where data are read.
+REST = ["q_proj", "k_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 # As few rows and prompts as can be wrong. The search for μ and the heat map, which take longest, have their own tests.
 SMALLER = {
     "ROWS = 64": "ROWS = 3",
@@ -33,6 +38,11 @@ SMALLER = {
     "batch_size: 64": "batch_size: 8",
     "tax_budget: 0.05": "mu: 2.0",
     " --heatmap ten": "",
+    "--workers 2": "--workers 1",
+    "--samples 64": "--samples 1",
+    "--samples 32": "--samples 1",
+    "--method calibration_only": "--method calibration_only --set steps=1",
+    "--data-batch-size 64": " ".join(f"--leave-out {name}" for name in REST),
 }
 
 
@@ -198,6 +208,45 @@ def test_the_tutorial_of_ten_adapters_runs(page: Page) -> None:
     assert len(told) == 12
     for line in told:
         assert any(row.startswith(line) for row in tables), line
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """Stands for the folder of the repository, as far as the examples of the lab need it; few prompts and layers."""
+    folder = tmp_path / "examples" / "lab"
+    shutil.copytree(ROOT / "examples" / "lab", folder, ignore=shutil.ignore_patterns("out"))
+    (tmp_path / "src").symlink_to(ROOT / "src")
+    for rows in (folder / "data").glob("*.jsonl"):
+        rows.write_text("".join(rows.read_text(encoding="utf-8").splitlines(keepends=True)[:2]), encoding="utf-8")
+    for config in folder.glob("*.yaml"):
+        with config.open("a", encoding="utf-8") as file:
+            file.write(f"leave_out: {REST}\n" if "\ndata:" in config.read_text(encoding="utf-8") else "")
+    return folder
+
+
+@pytest.mark.slow(3)
+def test_the_tutorial_of_the_aligned_base_runs(page: Page, clone: Path) -> None:
+    page.run("tutorials/aligned_base.md")
+    options = json.loads(Path("out/aligned/merge_report.json").read_text(encoding="utf-8"))["options"]
+    assert options["aligned_base"] is True
+
+
+@pytest.mark.slow(5)
+def test_the_tutorial_of_honest_evaluation_runs(page: Page, clone: Path) -> None:
+    pytest.importorskip("lm_eval", reason="the extra eval is not installed")
+    shown = page.run("tutorials/evaluate_honestly.md")[-1]
+    text = (DOCS / "tutorials/evaluate_honestly.md").read_text(encoding="utf-8")
+    (told,) = re.findall(r"^```text\n(refusal-rules.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    assert says(told, "".join(f"{line.rstrip()}\n" for line in shown.splitlines()))
+    asked = {path.name for path in Path("out/evaluation/records").iterdir()}
+    assert asked == {"base", "skill", "safety", "sum", "random", "control", "sst"}
+
+
+@pytest.mark.slow(3)
+def test_the_tutorial_of_scaling_out_runs(page: Page, clone: Path) -> None:
+    pytest.importorskip("lm_eval", reason="the extra eval is not installed")
+    page.run("tutorials/scale_out.md")
+    assert not Path("out/scale").exists() and Path("out/many/merge_report.html").is_file()
 
 
 @pytest.mark.slow(3)
