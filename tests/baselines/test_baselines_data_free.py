@@ -251,6 +251,11 @@ def test_pico(build: Any) -> None:
     assert_close(merged("pico", [*items, unused], strength=0.6), 0.6 * gamma * calibrated)
 
 
+def test_pico_does_not_raise_what_cancels(build: Any) -> None:
+    first = adapters(build)[0]
+    assert float(np.abs(merged("pico", [first, first.with_(name="other", weight=-1.0)])).max()) == 0.0
+
+
 def test_pico_turns_down_what_both_adapters_write_to(build: Any) -> None:
     """Two updates of rank 2 with one output in common, each of length 1 on every output: s = 1/2, 1/4, 1/4."""
     rows = np.linalg.qr(np.random.default_rng(0).normal(size=(SHAPE[1], 4)))[0].T

@@ -11,7 +11,7 @@ benign answers. These are shares, and answer to every adapter's own data.
 
 Deviations: the authors start from random numbers and take AdamW at 3e-4 for some epochs of a mixture of the tasks'
 training data; here calibration data are fewer, so that 20 steps of Adam at 0.1 are the default, each on one batch of
-every adapter's data. A safety adapter's data are the harmful prompts with refusals.
+every adapter's data. A safety adapter's data are the harmful prompts with refusals. λ multiplies what was learned.
 """
 
 import torch

@@ -4,7 +4,8 @@
     ΔW = λ γ S Σᵢ wᵢ Bᵢ Aᵢ,   γ = (1/T) Σᵢ ‖wᵢ Bᵢ Aᵢ‖ / ‖S Σᵢ wᵢ Bᵢ Aᵢ‖
 
 S acts on outputs alone, so it is exact in the core space. γ gives the merge the mean norm of its sources, which makes
-the paper's mean over tasks and the sum one. One adapter comes back exactly. Adapters of weight 0 do not count.
+the paper's mean over tasks and the sum one; where the updates cancel, the result is 0. One adapter comes back exactly.
+Adapters of weight 0 do not count; one that does not touch a module counts there with a norm of 0.
 
 U is that of the Bᵢ as they were trained, with the scale α/r in them as in the paper: another factorisation of the same
 ΔW has other ones, and gives another merge. (The paper tried the updates themselves in place of B, and found it worse.)
@@ -16,6 +17,7 @@ command line keeps each adapter's norm instead of the merge's; γ here is the pa
 import torch
 from torch import Tensor
 
+from ..fim_calculator import module_updates
 from ..methods import Layer, MergeProblem, Prepared, Promises, StrengthOptions, merge_method
 from ..methods.sweeps import LESS_OF_AVERAGES, SAFETY_WEIGHT, TRIMMED, MethodSweep, TwoStageSweep
 
@@ -28,11 +30,8 @@ def _prepare(problem: MergeProblem, options: StrengthOptions) -> Prepared:
     largest: dict[str, float] = {}
     for module, space in problem.spaces.items():
         left = space.left.double()
-        columns = [
-            adapter.weight * left.T @ adapter.factors(module, dtype=torch.float64).b.to(left.device)
-            for adapter in used
-            if module in adapter.modules
-        ]
+        factors = module_updates(used, module, dtype=torch.float64, device=left.device)
+        columns = [a.weight * left.T @ found.b for a, found in zip(used, factors, strict=True) if found is not None]
         stacked = torch.cat(columns, dim=1) if columns else left.new_zeros(left.shape[1], 1)
         size = float(stacked.abs().max())
         vectors, values, _ = torch.linalg.svd(stacked / size if size else stacked, full_matrices=False)
@@ -59,10 +58,14 @@ def _prepare(problem: MergeProblem, options: StrengthOptions) -> Prepared:
 def pico(layer: Layer, options: StrengthOptions, state: dict[str, Tensor]) -> Tensor:
     """λ γ S Σ w M."""
     calibrated = state[layer.module].to(layer.patches[0]) @ layer.weighted_sum()
-    # Of the largest entry first: squares of tiny updates would underflow.
-    size = float(calibrated.abs().max())
-    if not size:
-        return calibrated
-    norms = [abs(w) * float((m / size).norm()) for w, m in zip(layer.weights, layer.patches, strict=True) if w != 0]
-    gamma = sum(norms) / len(norms) / float((calibrated / size).norm())
-    return options.strength * gamma * calibrated
+    used = [(abs(w), m) for w, m in zip(layer.weights, layer.patches, strict=True) if w != 0]
+    # In units of the largest entry: squares of tiny updates would underflow.
+    unit = max((w * float(m.abs().max()) for w, m in used), default=0.0)
+    if not unit:
+        return torch.zeros_like(calibrated)
+    wanted = sum(w * float((m / unit).norm()) for w, m in used) / len(used)
+    found = float((calibrated / unit).norm())
+    if found <= 100 * torch.finfo(calibrated.dtype).eps * wanted:
+        # The updates cancel, and what is left is rounding, which must not be raised.
+        return torch.zeros_like(calibrated)
+    return options.strength * (wanted / found) * calibrated
