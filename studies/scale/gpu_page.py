@@ -68,7 +68,7 @@ def _with_data(found: Mapping[str, Any]) -> str:
         f"{NEW_TOKENS} tokens by the merged model beside the base's. `merge` is a whole\n`sst` by default with "
         f"`refine: {REFINED}`, the first and only one, so that it pays for what is done once.\n\n"
         + markdown_table(cells, columns)
-        + "\nStages of that merge, with the same plain pass:\n\n"
+        + "\nStages of that merge beside the same plain pass; work between two stages counts to the later one:\n\n"
         + markdown_table(spent, ("model", "stage", "seconds", "× plain pass"))
     )
 
