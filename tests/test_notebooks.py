@@ -49,7 +49,13 @@ def test_it_is_a_small_notebook_without_output(notebook: Path) -> None:
     assert notebook.stat().st_size < 20_000
     assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code(notebook))
     assert [cell["metadata"]["tags"] for cell in code(notebook) if cell["metadata"]] == [["install"], ["parameters"]]
-    nbformat = pytest.importorskip("nbformat", reason="nbformat, which knows what a notebook is, is not installed")
+    ids = [cell["id"] for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]]
+    assert len(set(ids)) == len(ids)
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_it_keeps_to_the_format(notebook: Path) -> None:
+    nbformat = pytest.importorskip("nbformat", reason="nbformat, which has the format's schema, is not installed")
     nbformat.validate(nbformat.read(notebook, as_version=4))
 
 
