@@ -30,13 +30,12 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 # Of seven kinds of layers one is left where data are read.
 REST = ["q_proj", "k_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-# As few rows and prompts as can be wrong. The search for μ and the heat map, which take longest, have their own tests.
+# As few rows and prompts as can be wrong. The heat map, which takes longest, has its own tests.
 SMALLER = {
     "ROWS = 64": "ROWS = 3",
     "--n 64": "--n 1",
     "--n 32": "--n 1",
     "batch_size: 64": "batch_size: 8",
-    "tax_budget: 0.05": "mu: 2.0",
     " --heatmap ten": "",
     "--workers 2": "--workers 1",
     "--samples 64": "--samples 1",
