@@ -126,9 +126,8 @@ def check_weights(reference: str, access: BaseAccess = PLAIN) -> QuantisedBase |
         BaseModelError: a folder or repository that holds pickles alone, which may not be read; or as
             :func:`~.quantised.require_loadable`.
     """
-    found = require_loadable(reference, access)
     if access.allow_pickle or access.gguf(reference) is not None:
-        return found
+        return require_loadable(reference, access)
     folder = Path(reference)
     names = [file.name for file in folder.iterdir()] if folder.is_dir() else base_files(reference, access)
     pickles = sorted(name for name in names if fnmatch(name, "pytorch_model*.bin"))
@@ -137,7 +136,7 @@ def check_weights(reference: str, access: BaseAccess = PLAIN) -> QuantisedBase |
             f"base model {reference!r}: found {pickles[0]} but no safetensors; pickles can run code and are read "
             f"only with --allow-pickle. Save the model again with safe_serialization=True, or allow it"
         )
-    return found
+    return require_loadable(reference, access)
 
 
 def load_tokenizer(reference: str, *, access: BaseAccess = PLAIN) -> "PreTrainedTokenizerBase":
