@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..texts import counted
 from .console import finish, print_table, say, shell
 from .groups import CommandGroup
 
@@ -111,5 +112,6 @@ def evaluate(adapters: Sequence[Path], base: str, families: Sequence[str], split
     utility = scores.pop("utility")
     rates = scores | {f"task {family}": rate for family, rate in utility.items()}
     rows = [[name, f"{rate['k'] / rate['n']:.3f}", f"{rate['k']}/{rate['n']}"] for name, rate in rates.items()]
-    print_table(f"{base} base with {len(adapters)} adapters, {split} prompts", ["measure", "rate", "count"], rows)
+    title = f"{base} base with {counted(len(adapters), 'adapter')}, {split} prompts"
+    print_table(title, ["measure", "rate", "count"], rows)
     finish(rates, then="sst-merge experiment exp1 --quick --dry-run")
