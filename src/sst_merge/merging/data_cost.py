@@ -339,10 +339,10 @@ def _stages(plan: MergePlan, data: Mapping[str, TextSize], only: str | None) -> 
         stages.append(("choosing coefficients, benign", held_benign, tried + 2, 0))
     if options.refine == "teachers":
         # A teacher speaks once; then steps and looks, at most.
-        taught = [text.share(1 - aside) for text in experts if text.samples]
-        shown = [text.share(aside) for text in experts if text.samples]
-        stages += [("learning from teachers", text, _TAUGHT + 1, _TAUGHT) for text in (*taught, fit_harm)]
-        stages += [("looks at held-out prompts", text, _TAUGHT // 2 + 2, 0) for text in (*shown, held_harm)]
+        teachers = {a.name: own[a.name] for a in plan.adapters if a.role == "utility" and own[a.name].samples}
+        for name, text in {**teachers, "harmful prompts": harm}.items():
+            stages.append((f"learning from {name}", text.share(1 - aside), _TAUGHT + 1, _TAUGHT))
+            stages.append((f"looks at what is held out of {name}", text.share(aside), _TAUGHT // 2 + 2, 0))
     elif options.refine:
         both = TextSize(
             fit_harm.samples + fit_benign.samples,
