@@ -1,4 +1,4 @@
-"""From the closed form towards the minimum of J: Adam on the cores, until prompts that no step sees say stop.
+"""From the closed form towards the minimum of J: Adam on the cores; prompts that no step sees say which.
 
 The closed form minimises the second order of J at the teachers; what its approximation lost, steps on J itself bring
 back. The best point on held-out prompts is what comes out, and the start is one of the points: J on them never rises.
@@ -27,13 +27,11 @@ if TYPE_CHECKING:
 __all__ = ["PASSES", "Taught", "refine_by_teachers"]
 
 PASSES = 4
-"""Over the prompts of the steps, at most."""
+"""Over the prompts of the steps. None is spared: while the rate is high a look may be worse than the start, and the end
+still better."""
 
 _CHECK = 2
 """Passes between two looks at the held-out prompts."""
-
-_PATIENCE = 1
-"""Looks in a row without a better point after which the steps stop."""
 
 _LEARNING_RATE = 0.02
 """Relative to the root mean square of the cores at the start."""
@@ -131,7 +129,7 @@ def refine_by_teachers(
         steps = _Adam(start, _step_size(start, teachers), PASSES * groups)
         best, best_pass, found, done = first, 0, (dict(start), before), 0
         looks: list[float] = []
-        while done < PASSES and done - best_pass < _CHECK * _PATIENCE:
+        while done < PASSES:
             for group in _in_groups(fit, order):
                 steps.take(fit.gradient(steps.cores, group), len(fit.lessons) / len(group))
             done += 1
