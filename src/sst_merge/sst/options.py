@@ -139,11 +139,11 @@ class SSTOptions(MethodOptions):
             Fisher does.
         refine: what follows the closed form. A number: so many gradient steps that re-learn the coefficients inside the
             subspace; 0 for none. ``teachers``: steps towards what every adapter itself says on its own data (the rest
-            of the benign data is the base's, and harmful prompts are the safety adapters', with ν = 1/μ), of
-            which the best point on held-out prompts is taken. Then weights say how much a skill counts, not how far it goes; ``tax_budget``
-            chooses μ, but the steps do not hold to it; and without safety adapter or ``aligned_base`` the skills
-            alone are merged. ``auto``, the default with ``inputs: wide``: teachers where every skill has benign data
-            of its own, and neither a budget nor a target chooses; else none.
+            of the benign data is the base's, and harmful prompts are the safety adapters', with ν = 1/μ); their best
+            point on held-out prompts is taken. Then weights say how much a skill counts, not how far it goes;
+            ``tax_budget`` chooses μ, but the steps do not hold to it; and without safety adapter or ``aligned_base``
+            the skills alone are merged. ``auto``, the default with ``inputs: wide``: teachers where every skill has
+            benign data of its own, and neither a budget nor a target chooses; else none.
         vila: restrict to the layers and directions worth solving for.
     """
 

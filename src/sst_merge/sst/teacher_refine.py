@@ -1,4 +1,4 @@
-"""From the closed form towards the minimum of J: Adam on the cores; prompts that no step sees say which.
+"""From the closed form towards the minimum of J: Adam on the cores, judged by prompts that no step sees.
 
 The closed form minimises the second order of J at the teachers; what its approximation lost, steps on J itself bring
 back. The best point on held-out prompts is what comes out, and the start is one of the points: J on them never rises.
