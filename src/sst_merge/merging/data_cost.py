@@ -310,7 +310,7 @@ def _stages(plan: MergePlan, data: Mapping[str, TextSize], only: str | None) -> 
         return [(f"reading {name}", text, 1, 1) for name, text in data.items() if text.samples]
     own = {a.name: data.get(f"benign of {a.name}", none) for a in plan.adapters}
     experts = [own[a.name] for a in plan.adapters if a.role == "utility"]
-    options = options.settled(taught=all(text.samples for text in experts))
+    options = options.settled(taught=all(text.samples > 1 for text in experts))
     aside = options.calibration_holdout
     harm, benign = data.get("harm", none), data.get("benign", none)
     fit_harm, held_harm = harm.share(1 - options.harm_holdout), harm.share(options.harm_holdout)

@@ -53,7 +53,11 @@ def settled(options: SSTOptions, problem: MergeProblem) -> SSTOptions:
         The same without ``auto``.
     """
     skills = [a.name for a in problem.adapters if a.role == "utility"]
-    return options.settled(taught=bool(skills) and all(problem.adapter_benign.get(name) for name in skills))
+    own = [problem.adapter_benign.get(name, ()) for name in skills]
+    # A part of each is held out. One adapter alone is no merge.
+    enough = all(sum(map(len, batches)) > 1 for batches in (problem.harm, problem.benign, *own) if batches)
+    merged = len(problem.adapters) > 1 or options.aligned_base
+    return options.settled(taught=merged and enough and bool(own) and all(own))
 
 
 class MergeFishers:

@@ -205,7 +205,8 @@ def _energy(cores: Mapping[str, Tensor]) -> float:
     options=SSTOptions,
     needs=Needs(data=True, roles=_ROLES),
     needs_by_options=_needs,
-    promises=Promises(exact=False),
+    # Steps of Adam depend on the basis, and that on the order of the adapters.
+    promises=Promises(exact=False, symmetric=False),
     prepare=_prepare,
     knob="mu",
     sweeps=SWEEPS,

@@ -1,6 +1,6 @@
-"""Whether teachers belong into SST-Merge's default, and for how many passes: the point μ = 1 on dev prompts of the lab.
+"""Whether teachers belong into SST-Merge's default: the point μ = 1 on dev prompts of the lab.
 
-python studies/attempts/teachers_default/measure.py --out studies/attempts/teachers_default
+python studies/attempts/teachers_default/measure.py --out studies/attempts/teachers_default --passes 0 4
 """
 
 import sys
