@@ -10,7 +10,6 @@ for a float64 model.
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,8 +22,9 @@ from ..data_loader.answer_logits import AnswerLogits, answer_logits
 from ..data_loader.batch import IGNORED, Batch
 from ..data_loader.devices import onto
 from ..errors import BaseModelError, DataError, FisherError
-from ..lora_utils.layouts import is_packed, shape_of_layer, stored_weight
-from .layer_parts import LayerPart, part_of, refuse_waiting
+from ..lora_utils.layouts import is_packed, shape_of_layer
+from .core_layer import CoreLayer, CorePath, Recorder, device_of, refuse_lost_gradient
+from .layer_parts import refuse_waiting
 from .recomputing import recomputing
 
 __all__ = ["CoreModel", "GradientCallback"]
@@ -34,23 +34,6 @@ GradientCallback = Callable[[str, Tensor, Tensor], None]
 
 _LARGE_VOCABULARY = 4096
 """From here on the output layer costs enough to be spared; below it one product over all positions is as fast."""
-
-
-@dataclass
-class _Layer:
-    """One hooked module: its bases on its device, and the current core (None stands for M = 0)."""
-
-    name: str
-    space: CoreSpace
-    left: Tensor
-    right: Tensor
-    part: LayerPart | None = None
-    core: Tensor | None = None
-
-    def bases(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """U and V without its row of a bias, as far as inputs and outputs are here."""
-        right = self.right[:-1] if self.space.bias else self.right
-        return (self.left, right) if self.part is None else self.part.bases(self.left, right, x, y)
 
 
 class CoreModel:
@@ -70,7 +53,7 @@ class CoreModel:
     def __init__(self, model: nn.Module, spaces: Mapping[str, CoreSpace]) -> None:
         self.model = model
         self.spaces = dict(spaces)
-        self._layers: dict[str, _Layer] = {}
+        self._layers: dict[str, CoreLayer] = {}
         self._handles: list[RemovableHandle] = []
         self._open = ExitStack()
         self._callback: GradientCallback | None = None
@@ -90,8 +73,7 @@ class CoreModel:
             raise BaseModelError("this CoreModel is already active; leave its context first")
         refuse_waiting(self.model)
         # All that can fail comes before the model is touched, for without __enter__ there is no __exit__.
-        modules = {name: self._module(name) for name in self.spaces}
-        self._layers = {name: self._layer(name, module) for name, module in modules.items()}
+        self._layers = {name: CoreLayer.of(self.model, name, space) for name, space in self.spaces.items()}
         embedding = self._embedding()
         self._trained = [p for p in self.model.parameters() if p.requires_grad]
         self._training = [m for m in self.model.modules() if m.training]
@@ -103,9 +85,9 @@ class CoreModel:
         self._handles.append(embedding.register_forward_hook(self._start_gradients))
         for name, module in self.model.named_modules():
             if is_packed(module):
-                self._handles.append(module.register_forward_hook(_refuse_lost_gradient(name)))
-        for name, module in modules.items():
-            self._handles.append(module.register_forward_hook(self._hook(self._layers[name])))
+                self._handles.append(module.register_forward_hook(refuse_lost_gradient(name)))
+        for name, layer in self._layers.items():
+            self._handles.append(self.model.get_submodule(name).register_forward_hook(self._hook(layer)))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -204,7 +186,7 @@ class CoreModel:
             return AnswerLogits.of(self.logits(batch), batch)
         inputs = self._inputs(batch)
         moved = Batch(
-            inputs.pop("input_ids"), inputs.pop("attention_mask"), batch.labels.to(_device_of(self._embedding()))
+            inputs.pop("input_ids"), inputs.pop("attention_mask"), batch.labels.to(device_of(self._embedding()))
         )
         return answer_logits(self.model, moved, **inputs)
 
@@ -219,7 +201,7 @@ class CoreModel:
 
     def _inputs(self, batch: Batch) -> dict[str, Any]:
         """Keywords of a forward pass; what the hooks need of the batch is noted."""
-        device = _device_of(self._embedding())
+        device = device_of(self._embedding())
         self._batch_shape = (batch.input_ids.shape[0], batch.input_ids.shape[1])
         padded = bool((batch.attention_mask == 0).any())
         moved = batch.to(device)
@@ -254,45 +236,11 @@ class CoreModel:
             raise BaseModelError(f"{type(self.model).__name__} has no input embeddings; a Hugging Face model is needed")
         return embedding
 
-    def _module(self, name: str) -> nn.Module:
-        try:
-            module = self.model.get_submodule(name)
-        except AttributeError as error:
-            raise BaseModelError(f"module {name}: not in {type(self.model).__name__}; wrong base model?") from error
-        space = self.spaces[name]
-        if not space.kind.sees_tokens:
-            raise FisherError(
-                f"module {name}: {space.kind.described}, whose positions are no tokens, so that calibration data say "
-                f"nothing of it token by token; leave it out (leave_out, --leave-out), or take a method without data"
-            )
-        if stored_weight(module) is None or _device_of(module).type == "meta":
-            raise BaseModelError(
-                f"module {name} ({type(module).__name__}): its weight is absent; expected a base that was loaded, "
-                f"whole or with device_map"
-            )
-        found, expected = space.kind.weight_shape(module), space.kind.stored_shape(space.left.shape[0], space.d_in)
-        if found != expected:
-            raise BaseModelError(
-                f"module {name} ({type(module).__name__}): weight of shape {found}, the adapters need {expected} "
-                f"({space.kind}); these adapters were trained on another base model"
-            )
-        return module
-
-    def _layer(self, name: str, module: nn.Module) -> _Layer:
-        weight, space = stored_weight(module), self.spaces[name]
-        assert weight is not None
-        # Codes may be kept in a type of plain numbers, which says nothing of the activations' type.
-        kind = torch.float32 if is_packed(module) else weight.dtype
-        right = space.kind.input_basis(module, space.right)
-        device = _device_of(module)
-        part = part_of(name, module, space.kind)
-        return _Layer(name, space, space.left.to(kind).to(device), right.to(kind).to(device), part)
-
     def _start_gradients(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         if self._callback is not None:
             self._leaves.append(output.requires_grad_(True))
 
-    def _hook(self, layer: _Layer) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor | None]:
+    def _hook(self, layer: CoreLayer) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor | None]:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
             if self._callback is None and layer.core is None:
                 return None
@@ -306,12 +254,12 @@ class CoreModel:
                 if not output.requires_grad:
                     output = output.detach().requires_grad_(True)
                     self._leaves.append(output)
-            y: Tensor = _CorePath.apply(output, x, layer.core, layer, self._recorder(layer))  # type: ignore[no-untyped-call]
+            y: Tensor = CorePath.apply(output, x, layer.core, layer, self._recorder(layer))  # type: ignore[no-untyped-call]
             return y
 
         return hook
 
-    def _recorder(self, layer: _Layer) -> Callable[[Tensor, Tensor], None] | None:
+    def _recorder(self, layer: CoreLayer) -> Recorder | None:
         if self._callback is None:
             return None
         callback, padding, shape = self._callback, self._padding, self._batch_shape
@@ -334,78 +282,3 @@ class CoreModel:
             )
         wide = tokens.reshape(*shape, tokens.shape[-1])
         return wide if wide.dtype == torch.float64 else wide.float()
-
-
-def _device_of(module: nn.Module) -> torch.device:
-    """Where a module computes: offloaded weights are nowhere until they are called."""
-    weight: Any = stored_weight(module)
-    hook: Any = getattr(module, "_hf_hook", None)
-    place = getattr(hook, "execution_device", None) if weight.device.type == "meta" else None
-    return torch.device(place) if place is not None else weight.device
-
-
-def _refuse_lost_gradient(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
-    """A hook of a layer whose kernel may have no way back: without one the gradients of earlier layers lack a part.
-
-    Raises:
-        BaseModelError: inside the hook, where inputs have gradients and outputs have none.
-    """
-
-    def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if torch.is_grad_enabled() and args and args[0].requires_grad and not output.requires_grad:
-            raise BaseModelError(
-                f"module {name} ({type(module).__name__}): its kernel gives no gradients; load the base in another "
-                f"form (plain, GGUF, or --quantization 4bit), or take a method without gradients, such as regmean"
-            )
-
-    return hook
-
-
-class _CorePath(torch.autograd.Function):
-    """y + U M Vᵀ x, which hands (Uᵀδ, Vᵀx) on during the backward pass and shares Uᵀδ with the gradient of x."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        y: Tensor,
-        x: Tensor,
-        core: Tensor | None,
-        layer: _Layer,
-        record: Callable[[Tensor, Tensor], None] | None,
-    ) -> Tensor:
-        kind, bias = layer.space.kind, layer.space.bias
-        left, right = layer.bases(x, y)
-        z = kind.project(kind.rows(x), right)
-        if layer.part is not None and len(right) < layer.space.d_in:
-            z = layer.part.summed(z)
-        if bias:
-            z = z + layer.right[-1]
-        ctx.layer, ctx.record, ctx.bases = layer, record, (left, right)
-        ctx.save_for_backward(z, core)
-        if core is None:
-            return y.view_as(y)
-        # One fused product and sum: this runs in every layer and is bound by memory traffic.
-        inner = (z @ core.to(z.dtype).T).flatten(0, -2)
-        rows = kind.rows(y)
-        moved = torch.addmm(rows.to(inner.dtype).flatten(0, -2), inner, left.T)
-        return kind.unrows(moved.to(y.dtype).view_as(rows))
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (grad,) = grads
-        layer: _Layer = ctx.layer
-        left, right = ctx.bases
-        kind = layer.space.kind
-        z, core = ctx.saved_tensors
-        e = kind.rows(grad).to(left.dtype) @ left
-        if layer.part is not None and len(left) < len(layer.left):
-            e = layer.part.summed(e)
-        if ctx.record is not None:
-            ctx.record(e, z)
-        grad_x = grad_core = None
-        if core is not None and ctx.needs_input_grad[1]:
-            grad_x = kind.unrows((e @ core.to(e.dtype)) @ right.T).to(grad.dtype)
-        if core is not None and ctx.needs_input_grad[2]:
-            wide = torch.promote_types(e.dtype, torch.float32)
-            grad_core = (e.flatten(0, -2).to(wide).T @ z.flatten(0, -2).to(wide)).to(core.dtype)
-        return grad, grad_x, grad_core, None, None
