@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.gguf_models import close, llama_header
 from torch import Tensor
 
 from sst_merge import merge
@@ -90,17 +91,8 @@ def write_base(path: Path, model: Any) -> Path:
     import gguf
 
     config = model.config
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer = llama_header(path, config)
     writer.add_rope_dimension_count(config.hidden_size // config.num_attention_heads)
-    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-    writer.add_vocab_size(VOCABULARY)
     writer.add_tokenizer_model("llama")
     writer.add_token_list(["<unk>", "<s>", "</s>", *(f"w{i}" for i in range(3, VOCABULARY))])
     writer.add_token_scores([0.0] * VOCABULARY)
@@ -113,10 +105,7 @@ def write_base(path: Path, model: Any) -> Path:
         leaf = name.split(".")[-2]
         stored = paired_rows(weight, heads[leaf]) if leaf in heads else weight
         writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), stored.numpy().astype(np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    close(writer)
     return path
 
 
