@@ -137,7 +137,8 @@ def run_demo(out: Path, seed: int = 0, quick: bool = False, *, bars: bool = True
         title="Safety arrives, skills stay?",
         summary=summary,
         figure_svg=svg,
-        figure_caption="Each curve is one method from its weakest to its strongest setting, on test prompts. "
+        figure_caption="Each curve is one method from its weakest to its strongest setting, on test prompts; "
+        f"{OURS} at three, since each is learned anew. "
         f"The shaded part is safety ≥ {THRESHOLD}; rings mark where a curve enters it on test prompts, while the table "
         "takes the strength that dev prompts choose.",
         tables=(
@@ -286,12 +287,13 @@ def _summary(found: _Measured, sweeps: Mapping[str, SeedSweep]) -> str:
     ours, plain = (sweeps[label].figure(MatchedSweep.tax) for label in (OURS, PLAIN))
     if ours is None:
         return f"{OURS} reaches safety {THRESHOLD} at none of its settings on dev prompts.{saved}"
-    text = f"At safety ≥ {THRESHOLD} (chosen on dev prompts) {OURS} pays a safety tax of {ours.value:.2f} in skill"
+    pays = f"a safety tax of {ours.value:.2f} in skill" if ours.value > 0 else "no safety tax"
+    text = f"At safety ≥ {THRESHOLD} (chosen on dev prompts) {OURS} pays {pays}"
     if plain is None:
         return f"{text}; {PLAIN} never gets there.{saved}"
     less = reduction(sweeps[OURS].draws(MatchedSweep.tax), sweeps[PLAIN].draws(MatchedSweep.tax), ours.n)
-    change = "" if less is None else f" ({less.value:.0%} less)"
-    return f"{text}; {PLAIN} pays {plain.value:.2f}{change}.{saved}"
+    change = "" if less is None or ours.value <= 0 else f" ({less.value:.0%} less)"
+    return f"{text}; {PLAIN} pays {plain.value:.2f} of the skill{change}.{saved}"
 
 
 def _progress_bar(console: "Console") -> "Progress":
