@@ -124,7 +124,7 @@ def joined() -> Iterator[None]:
     from accelerate import PartialState
 
     own = not torch.distributed.is_initialized()
-    if own:
+    if own or PartialState().num_processes == 1:
         PartialState._reset_state()  # of one process, where a library has asked before
     # Chooses this process's device, too.
     state = PartialState(cpu=not torch.cuda.is_available())

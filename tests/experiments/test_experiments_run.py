@@ -29,6 +29,7 @@ def _micro(**overrides: object) -> ExperimentConfig:
         "calibration": {"harm": 8, "benign": 8},
         "n_resamples": 100,
         "workers": 1,
+        "strengths": None,
         "safety_tax.groups": [{"name": "one skill", "skills": ["swap_pairs"], "methods": METHODS}],
         "safety_tax.drift.groups": [{"name": "one expert", "skills": ["swap_pairs"], "methods": METHODS}],
         "interference.sizes": [2],
