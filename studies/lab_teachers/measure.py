@@ -49,7 +49,7 @@ ALONE = "each expert alone"
 CLOSED, DEFAULT, REGMEAN = "closed form", "SST-Merge", "RegMean"
 LABELS, CONTROL = "closed form, then labels", "calibration data alone"
 _SHARE = 0.9
-_MU = (1.0, 0.3, 0.1)
+_MU = (3.0, 1.0, 0.3, 0.1)
 _WEIGHTS = (1.0, 2.0, 4.0)
 
 

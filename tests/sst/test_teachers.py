@@ -18,7 +18,6 @@ from sst_merge.experiments.method_sweeps import METHOD_SWEEPS
 from sst_merge.experiments.updates_by_knob import SkillsThenSafety, swept_updates
 from sst_merge.fim_calculator import CoreModel, build_spaces, role_patches
 from sst_merge.lora_utils import Adapter, LoraFactors
-from sst_merge.merging import data_cost
 from sst_merge.methods import MergeProblem
 from sst_merge.sst import SSTMerge, SSTOptions, teacher_objective, teacher_refine
 from sst_merge.sst.teacher_objective import Teacher, TeacherObjective
@@ -253,7 +252,6 @@ def test_the_best_point_is_kept_and_never_worse_than_the_start(model: Any, adapt
 
 def test_the_same_bytes_again_and_where_teachers_are_asked_anew(model: Any, adapters: Any, monkeypatch: Any) -> None:
     sst = SSTMerge(problem_of(model, adapters), SSTOptions(mu=0.5, **TAUGHT))
-    monkeypatch.setattr(teacher_refine, "PASSES", 4)
     start = sst.merged(mu=0.5)
     kept = sst.taught(start, 2.0)
     assert all(torch.equal(kept.cores[m], sst.taught(start, 2.0).cores[m]) for m in SHAPES)
@@ -320,7 +318,9 @@ def test_skills_with_prompts_of_their_own_are_taught_by_default(model: Any, adap
     assert refined(adapters, tax_budget=0.05) == (0, 4)
     assert refined(adapters, safety_target=0.5) == (0, 8)
     assert refined(adapters, inputs="core") == (0, 4)
-    assert data_cost._TAUGHT == teacher_refine.PASSES
+    assert refined(adapters, inputs="core", refine="auto") == (0, 4)
+    # What a negative weight asks for, the closed form alone can do.
+    assert refined([adapters[0].with_(weight=-1.0), *adapters[1:]]) == (0, 0)
     found = merge(adapters, "sst", **DATA, model=model, compute_dtype=torch.float64)
     taught = merge(adapters, "sst", **DATA, model=model, compute_dtype=torch.float64, refine="teachers")
     assert found.report.method_report["refine"] == "teachers"
@@ -328,9 +328,19 @@ def test_skills_with_prompts_of_their_own_are_taught_by_default(model: Any, adap
         assert torch.equal(found.adapter.delta(m), taught.adapter.delta(m))
 
 
+def test_why_nothing_is_taught_is_said(model: Any, adapters: Any) -> None:
+    few = {"one": OWN["one"], "two": calibration(6, 1)}
+    given = {**DATA, "adapter_benign": few, "model": model, "compute_dtype": torch.float64}
+    found = merge(adapters, "sst", **given)
+    assert found.report.method_report["refine"] == 0
+    said = "the closed form was taken, the adapters teach nothing: 'two' has fewer than two benign prompts of its own"
+    assert any(said in warning for warning in found.report.warnings)
+    assert not any("closed form" in warning for warning in merge(adapters, "sst", **given, refine=0).report.warnings)
+
+
 def test_options_that_do_not_go_with_teachers() -> None:
     for given, message in (
-        ({"calibration_holdout": 0.0}, "stops by held-out prompts"),
+        ({"calibration_holdout": 0.0}, "takes its best point on held-out prompts"),
         ({"vila": {}}, "vila leaves some where they are"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -16,7 +16,7 @@ __all__ = ["Estimate", "Expectation", "prompts_of"]
 _CELL, _PROMPT = 1.0, 0.002
 _LOOKS_AT_DATA = 4.0  # a method that runs the model before it merges
 _REFINEMENT = 0.3  # one step of gradient descent, at every strength
-_TEACHERS = 50  # such steps, where teachers decide how many
+_TEACHERS = 50  # such steps come to about the default's four passes
 _TRAINED_ADAPTER, _TRAINED_BASE = 30.0, 600.0
 
 

@@ -13,10 +13,10 @@ from ..merging.plan import plan_merge
 from ..merging.settings import MergeSettings
 from ..methods import SAFETY_WEIGHT, MergeProblem, MethodSweep, Prepared
 from ..sst import SSTMerge, SSTOptions
-from ..sst.merge_fishers import settled
 from ..sst.refine import RefineTrail
 from ..sst.region import merged_cores
 from ..sst.safety_target import check_target, reach_target
+from ..sst.settling import KnownData, settled
 from ..worlds.updates import Update, core_update
 
 __all__ = ["HARD_K", "SkillsThenSafety", "sst_problem", "sst_updates_by_knob", "swept_updates", "updates_by_knob"]
@@ -150,7 +150,7 @@ class SkillsThenSafety:
         given["aligned_base"] = all(a.role != "safety" for a in problem.adapters)
         if given["aligned_base"]:
             given.pop("combine", None)
-        self._problem, self._options = problem, settled(SSTOptions.model_validate(given), problem)
+        self._problem, self._options = problem, settled(SSTOptions.model_validate(given), KnownData.of(problem))
 
     def skills(self, strength: float) -> Update:
         """M_U alone.

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from ..data_loader.batch import IGNORED
 from ..errors import MergeError
 from ..lora_utils import BaseModelIndex
+from ..sst.settling import KnownData, settled
+from ..sst.teacher_refine import PASSES
 from ..texts import memory_size
 from .plan import MergePlan
 
@@ -23,7 +25,6 @@ __all__ = ["DataPass", "PassCosts", "TextSize", "pass_costs", "require_memory"]
 
 _KEPT = 1.45
 _MOMENTS = 2 << 30  # bytes of second moments that are collected at once (sst.wide_inputs)
-_TAUGHT = 4  # passes of `refine: teachers`, at most (sst.teacher_refine)
 # Copies of the logits at answers while log-odds are differentiated; the C library gives blocks above 32 MiB back to the
 # system at once, and keeps smaller ones.
 _COPIES_KEPT, _COPIES_LARGE, _LARGE_BLOCK = 7.0, 5.5, 32 << 20
@@ -309,10 +310,10 @@ def _stages(plan: MergePlan, data: Mapping[str, TextSize], only: str | None) -> 
     if plan.method.name != "sst":
         return [(f"reading {name}", text, 1, 1) for name, text in data.items() if text.samples]
     own = {a.name: data.get(f"benign of {a.name}", none) for a in plan.adapters}
-    experts = [own[a.name] for a in plan.adapters if a.role == "utility"]
-    options = options.settled(taught=all(text.samples > 1 for text in experts))
-    aside = options.calibration_holdout
     harm, benign = data.get("harm", none), data.get("benign", none)
+    skills = {a.name: (a.weight, own[a.name].samples) for a in plan.adapters if a.role == "utility"}
+    options = settled(options, KnownData(len(plan.adapters), harm.samples, benign.samples, skills))
+    aside = options.calibration_holdout
     fit_harm, held_harm = harm.share(1 - options.harm_holdout), harm.share(options.harm_holdout)
     fit_benign, held_benign = benign.share(1 - aside), benign.share(aside)
     stages: list[tuple[str, TextSize, int, int]] = []
@@ -338,11 +339,13 @@ def _stages(plan: MergePlan, data: Mapping[str, TextSize], only: str | None) -> 
         stages.append(("choosing coefficients, harmful", held_harm, tried, 0))
         stages.append(("choosing coefficients, benign", held_benign, tried + 2, 0))
     if options.refine == "teachers":
-        # A teacher speaks once; then steps and looks, at most.
+        safe = len(skills) < len(plan.adapters) or options.aligned_base
+        # A teacher speaks once; then steps and looks. Common prompts that are a skill's own count twice here.
         teachers = {a.name: own[a.name] for a in plan.adapters if a.role == "utility" and own[a.name].samples}
-        for name, text in {**teachers, "harmful prompts": harm}.items():
-            stages.append((f"learning from {name}", text.share(1 - aside), _TAUGHT + 1, _TAUGHT))
-            stages.append((f"looks at what is held out of {name}", text.share(aside), _TAUGHT // 2 + 2, 0))
+        shared = {"common prompts": benign} | ({"harmful prompts": harm} if safe else {})
+        for name, text in {**teachers, **shared}.items():
+            stages.append((f"learning from {name}", text.share(1 - aside), PASSES + 1, PASSES))
+            stages.append((f"looks at what is held out of {name}", text.share(aside), PASSES // 2 + 2, 0))
     elif options.refine:
         both = TextSize(
             fit_harm.samples + fit_benign.samples,

@@ -19,9 +19,9 @@ from ..merging.plan import MergePlan, plan_merge
 from ..merging.settings import DEFAULT_SETTINGS, MergeSettings
 from ..methods import MergeProblem, Prepared
 from ..sst import SSTMerge, SSTOptions
-from ..sst.merge_fishers import settled
 from ..sst.options import DEFAULT_BUDGET
 from ..sst.region import merged_cores
+from ..sst.settling import KnownData, settled
 from ..worlds.updates import Update, core_update
 from .point import Point
 
@@ -87,11 +87,12 @@ class SharedMerges:
 
     def _sst(self, point: Point) -> Update:
         """By SST-Merge, whose Fishers and eigenvectors serve every μ, budget and strength."""
-        options = SSTOptions.model_validate(dict(point.options))
+        options = settled(SSTOptions.model_validate(dict(point.options)), KnownData.of(self.problem))
         fixed = {name: value for name, value in point.options.items() if name not in _ALONG_THE_PATH}
-        merge: SSTMerge = self._shared(canonical(["sst", fixed]), lambda: SSTMerge(self.problem, options))
-        # Nothing that is kept depends on what this changes.
-        options = merge.options = settled(options, self.problem)
+        aside = [options.calibration_holdout, options.harm_holdout]
+        merge: SSTMerge = self._shared(canonical(["sst", fixed, aside]), lambda: SSTMerge(self.problem, options))
+        # Nothing that is kept depends on what this changes: the split of the prompts is a part of the key.
+        merge.options = options
         found = core_update(merge.problem.spaces, _sst_cores(merge, options))
         rank, energy = point.rank, self._settings.energy
         cut = rank is not None or energy is not None

@@ -33,6 +33,7 @@ from .options import SSTOptions
 from .region import Region
 from .saved_fishers import SavedFisher, common_share
 from .scaling import skill_layers
+from .settling import KnownData, settled
 from .wide_inputs import with_wide_inputs
 
 __all__ = ["Cores", "MergeFishers"]
@@ -40,24 +41,6 @@ __all__ = ["Cores", "MergeFishers"]
 Cores = dict[str, Tensor]
 
 _ROLES = {"harm": "safety", "benign": "utility"}
-
-
-def settled(options: SSTOptions, problem: MergeProblem) -> SSTOptions:
-    """Options of one merge, ``refine: auto`` decided: teachers where every skill has prompts of its own.
-
-    Args:
-        options: as they were given.
-        problem: the merge.
-
-    Returns:
-        The same without ``auto``.
-    """
-    skills = [a.name for a in problem.adapters if a.role == "utility"]
-    own = [problem.adapter_benign.get(name, ()) for name in skills]
-    # A part of each is held out. One adapter alone is no merge.
-    enough = all(sum(map(len, batches)) > 1 for batches in (problem.harm, problem.benign, *own) if batches)
-    merged = len(problem.adapters) > 1 or options.aligned_base
-    return options.settled(taught=merged and enough and bool(own) and all(own))
 
 
 class MergeFishers:
@@ -77,7 +60,7 @@ class MergeFishers:
     """
 
     def __init__(self, problem: MergeProblem, options: SSTOptions, *, skills_only: bool = False) -> None:
-        options = settled(options, problem)
+        options = settled(options, KnownData.of(problem))
         roles = [a.role for a in problem.adapters]
         if "utility" not in roles:
             raise MergeError("method 'sst' needs at least one adapter of role utility; found only safety adapters")
@@ -86,7 +69,8 @@ class MergeFishers:
         if self.skills_alone and options.refine != "teachers" and not skills_only:
             raise MergeError(
                 "method 'sst' found no adapter of role safety: add one, or set aligned_base: true if the base model "
-                "itself is aligned and its safety is to be kept; to merge skills alone, set refine: teachers"
+                "itself is aligned and its safety is to be kept; to merge skills alone, give every one of them two "
+                "benign prompts of its own or more (`data:`), or set refine: teachers"
             )
         if "safety" in roles and options.aligned_base:
             raise MergeError("aligned_base: true means that there is no safety adapter, but one is given; drop either")

@@ -24,6 +24,7 @@ from .options import DEFAULT_BUDGET, HardFilter, SSTOptions
 from .region import merged_cores
 from .safety_target import TargetChoice, check_target, reach_target, refine_at_target
 from .seen import moved_by_module, spectrum
+from .settling import KnownData, why_not_taught
 from .sweeps import SWEEPS
 
 __all__ = ["sst"]
@@ -75,10 +76,11 @@ def _prepare(problem: MergeProblem, options: SSTOptions) -> Prepared:
     if options.safety_target is not None:
         check_target(problem, options)
     merge = SSTMerge(problem, options)
+    untaught = _untaught(problem, options)
     options = merge.options
     if merge.skills_alone:
         taught = merge.taught(merge.utility, 0.0)
-        alone = {"structure": merge.structure, "teachers": taught.to_dict()}
+        alone = {"structure": merge.structure, "refine": merge.options.refine, "teachers": taught.to_dict()}
         return Prepared(taught.cores, alone, (*_ABOUT_SKILLS_ALONE, *_common_data(merge)), merge.problem.spaces)
     target = None if options.safety_target is None else reach_target(merge)
     choice = merge.choose(options.budget) if options.budget is not None else None
@@ -119,7 +121,7 @@ def _prepare(problem: MergeProblem, options: SSTOptions) -> Prepared:
     }
     if learnt:
         report["teachers"] = learnt.to_dict()
-    warnings = _warnings(captured, choice, options, held_out) + _common_data(merge)
+    warnings = _warnings(captured, choice, options, held_out) + (_common_data(merge) or untaught)
     if target:
         report["safety_target"] = target.to_dict()
         warnings += target.warnings()
@@ -144,6 +146,14 @@ def _common_data(merge: SSTMerge) -> list[str]:
         f"adapters without benign data of their own: {', '.join(map(repr, bare))}; they are judged on the common "
         "benign data, where the skills' merge is close to an average. Give each a `data:` section of its own prompts"
     ]
+
+
+def _untaught(problem: MergeProblem, options: SSTOptions) -> list[str]:
+    """Why the closed form is all, where data of the adapters' own would have let them teach."""
+    if options.refine != "auto" or options.budget is not None or options.safety_target is not None:
+        return []
+    why = why_not_taught(options, KnownData.of(problem))
+    return [] if why is None else [f"the closed form was taken, the adapters teach nothing: {why}"]
 
 
 def _spectrum(merge: SSTMerge, mu: float | None, target: TargetChoice | None) -> dict[str, Any] | None:

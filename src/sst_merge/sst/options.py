@@ -133,7 +133,8 @@ class SSTOptions(MethodOptions):
         damping: ρ, added to the diagonal of F_benign, relative to its mean; 0.1 by default with ``inputs: core``.
         harm_damping: the same for F_harm; null takes ``damping``.
         calibration_holdout: share of the calibration samples kept from the Fishers, to choose μ and to report
-            held-out quotients, which ``utility: sum`` alone has; 0 gives the Fishers all of them. That is the default
+            held-out quotients, which ``utility: sum`` alone has; of a skill's own data the share is kept from the steps
+            of teachers alone. 0 gives the Fishers all of them. That is the default
             with ``inputs: wide`` where no ``tax_budget``, ``safety_target`` or ``refine`` reads them; else it is a
             quarter, and with a ``safety_target`` half of the harmful ones: a bound on a rate needs prompts more than a
             Fisher does.
@@ -143,7 +144,8 @@ class SSTOptions(MethodOptions):
             point on held-out prompts is taken. Then weights say how much a skill counts, not how far it goes;
             ``tax_budget`` chooses μ, but the steps do not hold to it; and without safety adapter or ``aligned_base``
             the skills alone are merged. ``auto``, the default with ``inputs: wide``: teachers where every skill has
-            benign data of its own, and neither a budget nor a target chooses; else none.
+            at least two benign prompts of its own, a part can be held out, and neither a budget nor a target chooses;
+            else none (:mod:`.settling`).
         vila: restrict to the layers and directions worth solving for.
     """
 
@@ -200,7 +202,7 @@ class SSTOptions(MethodOptions):
         if self.inputs == "wide" and self.vila is not None:
             raise ValueError("vila keeps a part of the adapters' own rows, so it belongs to inputs: core")
         if self.refine == "teachers" and self.calibration_holdout == 0:
-            raise ValueError("refine: teachers stops by held-out prompts; give calibration_holdout > 0")
+            raise ValueError("refine: teachers takes its best point on held-out prompts; give calibration_holdout > 0")
         if self.refine in {"auto", "teachers"} and self.vila is not None:
             raise ValueError(f"refine: {self.refine} moves every core, vila leaves some where they are; drop either")
         if self.aligned_base and self.combine == "add" and "combine" in self.model_fields_set:
@@ -227,29 +229,11 @@ class SSTOptions(MethodOptions):
             )
         if self.refine == "teachers":
             raise ValueError(
-                "refine: teachers stops by the held-out prompts on which safety_target is tested; drop either, or give "
-                "refine a number of steps"
+                "refine: teachers takes its best point on the held-out prompts on which safety_target is tested; drop "
+                "either, or give refine a number of steps"
             )
         if isinstance(self.filter, HardFilter):
             raise ValueError("safety_target moves mu and needs the soft filter; drop filter, or give k and strength")
-
-    def settled(self, *, taught: bool) -> "SSTOptions":
-        """What ``refine: auto`` comes to in one merge.
-
-        Args:
-            taught: whether every skill has prompts of its own.
-
-        Returns:
-            Options whose ``refine`` is no ``auto``; prompts are held out only where something reads them.
-        """
-        if self.refine != "auto":
-            return self
-        chosen = self.tax_budget is not None or self.safety_target is not None or isinstance(self.filter, HardFilter)
-        if taught and not chosen and self.calibration_holdout > 0:
-            return self.model_copy(update={"refine": "teachers"})
-        given = "calibration_holdout" in self.model_fields_set
-        unread = self.inputs == "wide" and not chosen and self.fisher.point != "trust"
-        return self.model_copy(update={"refine": 0} | ({"calibration_holdout": 0.0} if unread and not given else {}))
 
     @property
     def harm_holdout(self) -> float:

@@ -12,7 +12,7 @@ core   sum      add          trust  0.1      0.7               by a tax budget  
 =====  =======  ===========  =====  =======  ================  ===============  ======
 
 At μ = 1 both Fishers, which have one trace, count the same; a budget, a safety target or another μ takes its place.
-With ``wide``, calibration prompts are held out only where something reads them: what chooses μ, or teachers.
+What depends on the data as well (``refine: auto``, what is held out) is settled later (:mod:`.settling`).
 
 Both were chosen on dev prompts of the lab (design, section 4). ``core`` is for what a wide space cannot do: saved
 Fishers without data, VILA's regions, a hard filter, and Fishers that are no Kronecker products.
@@ -52,8 +52,6 @@ _NEEDS_CORE = ("vila", "filter")
 
 _CHOOSES_MU = ("mu", "tax_budget", "safety_target")
 
-_READS_HELD_OUT = ("tax_budget", "safety_target")
-
 
 def completed(given: Mapping[str, Any]) -> dict[str, Any]:
     """Options as a user gave them, with those filled in that depend on others.
@@ -76,9 +74,6 @@ def completed(given: Mapping[str, Any]) -> dict[str, Any]:
     soft = given.get("filter") in (None, "soft")
     if inputs == "wide" and soft and all(given.get(name) is None for name in _CHOOSES_MU):
         filled["mu"] = 1.0
-    unread = given.get("refine") == 0 and named.get("point") != "trust" and not any(map(given.get, _READS_HELD_OUT))
-    if inputs == "wide" and soft and unread:
-        filled.setdefault("calibration_holdout", 0.0)
     if fisher is None or isinstance(fisher, Mapping):
         filled["fisher"] = {"point": "own" if inputs == "wide" else POINT, **named}
     return filled

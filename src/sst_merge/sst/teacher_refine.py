@@ -127,12 +127,11 @@ def refine_by_teachers(
             )
         groups = _groups(fit)
         steps = _Adam(start, _step_size(start, teachers), PASSES * groups)
-        best, best_pass, found, done = first, 0, (dict(start), before), 0
+        best, best_pass, found = first, 0, (dict(start), before)
         looks: list[float] = []
-        while done < PASSES:
+        for done in range(1, PASSES + 1):
             for group in _in_groups(fit, order):
                 steps.take(fit.gradient(steps.cores, group), len(fit.lessons) / len(group))
-            done += 1
             if done % _CHECK == 0:
                 now = held.divergences(steps.cores)
                 looks.append(held.total(now))
@@ -145,7 +144,7 @@ def refine_by_teachers(
     return Taught(
         cores,
         steps.taken,
-        done,
+        PASSES,
         best_pass,
         fit.seen + held.seen,
         int(*processes.sums("memory of teachers", [fit.kept_bytes + held.kept_bytes])),
