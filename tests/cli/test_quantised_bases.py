@@ -119,6 +119,7 @@ def test_what_a_quantised_base_cannot_do_is_refused(
             ["--quantization", "{quant_method: hqq}"],
             "bitsandbytes (config.json), and quantization asks for hqq",
         ),
+        (stored, ["--quantization", "8bit"], "bitsandbytes, 4 bits (config.json), and quantization asks for"),
         (place / "plain", ["--quantization", "{load_in_4bit: true, bnb_4bit_quant_tipe: nf4}"], "did you mean"),
         (place / "plain", ["--quantization", "5bit"], "quantization"),
         (place / "plain", ["--quantization", "4bit", "--model-dtype", "float64"], "do not compute in float64"),

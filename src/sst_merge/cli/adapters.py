@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from ..errors import BaseModelError, ConfigError
+from ..hub_names import is_here
 from ..merging.config import MergeConfig
 from .together import Faults
 
@@ -88,7 +89,8 @@ def load_base_index(
                 given, modules=modules, task_type=task_type, generative=needed, access=config.access
             )
         except BaseModelError as error:
-            if needed or not (exists_here(given) or hub_id(config.access.repo(given))):
+            there = exists_here(given) or (config.access.gguf(given) is not None and is_here(given))
+            if needed or not (there or hub_id(config.access.repo(given))):
                 raise
             return None, [_unchecked(given, error)]
         return index, []

@@ -127,6 +127,7 @@ def say_data_costs(
             batch_size=batch_size,
             length=length,
             itemsize=costs.itemsize,
+            packed=quantised is not None,
         )
     return _plain(costs, available)
 

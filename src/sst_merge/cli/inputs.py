@@ -104,7 +104,7 @@ def load_model_and_data(
         raise DataError(
             f"tokenizer {encoder.name_or_path!r} gives the token {largest}, the base {config.base_model!r} has "
             f"{weight.shape[0]} embeddings: it was made for a base with more tokens. Name the base's own: tokenizer "
-            f"(--tokenizer {config.base_model})"
+            f"(--tokenizer {config.access.label(config.base_model)})"
         )
 
     def moved(found: "list[Batch]") -> "list[Batch]":

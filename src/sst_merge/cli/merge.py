@@ -157,7 +157,8 @@ def merge(
         f"{counted(len(report.modules), 'module')}, rank "
         f"{report.output['rank']}, {report.output['dtype']}"
     )
-    output, base = near(checked.output.path), near(checked.base_model or report.base_model or "BASE")
+    given = None if checked.base_model is None else checked.access.label(checked.base_model)
+    output, base = near(checked.output.path), near(given or report.base_model or "BASE")
     say(output)
     finish(
         {"output": str(checked.output.path), "base_model": report.base_model, "method": report.method}

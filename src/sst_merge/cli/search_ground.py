@@ -37,6 +37,7 @@ def ground_of(config: SearchConfig) -> Ground:
 
     Raises:
         ConfigError: dev prompts that cannot decide.
+        BaseModelError: a base of packed weights.
     """
     if config.world is not None:
         return _world_ground(config)
@@ -47,6 +48,12 @@ def ground_of(config: SearchConfig) -> Ground:
     base = config.merge.base_model
     if base is None:
         raise ConfigError("merge.base_model: missing; a search asks the base with every merge added")
+    found = check_weights(base, config.merge.access)
+    if found is not None and found.method != "gguf":
+        instead = "give the plain model, or a GGUF file" if found.stored else "leave quantization out"
+        raise BaseModelError(
+            f"merge.base_model: {base!r} is {found}; a search adds every merge to the weights of the base: {instead}"
+        )
     if config.merge.access.gguf(base) is not None:
         base = config.merge.access.label(base)
     dev = config.dev.model_dump(mode="json") | {"suites": [absolute_suite(name) for name in config.dev.suites]}
@@ -117,7 +124,6 @@ def open_own(parameters: Mapping[str, Any]) -> "OwnArena":
 
     Raises:
         ConfigError: adapters with weights that a trial does not add.
-        BaseModelError: a base of packed weights.
     """
     from ..data_loader import algebra_device, load_tokenizer, torch_type
     from ..merging import MergeSettings, plan_merge
@@ -143,12 +149,6 @@ def open_own(parameters: Mapping[str, Any]) -> "OwnArena":
         raise ConfigError(
             f"merge.adapters: they have whole trained weights ({next(iter(plan.carried.tensors))}), which a search "
             "does not try; leave them out (merge.drop_modules_to_save: true), or merge with them and evaluate"
-        )
-    found = None if config.base_model is None else check_weights(config.base_model, config.access)
-    if found is not None and found.method != "gguf":
-        raise BaseModelError(
-            f"base {config.base_model!r} is {found}; a search adds every merge to the weights of the base, so give the "
-            f"plain model, or a GGUF file"
         )
     modules = [module.name for module in plan.modules]
     inputs = load_model_and_data(config, device, modules=modules, tokenizer=tokenizer)

@@ -46,6 +46,11 @@ class QuantisedBase:
         found = next((bits for name, bits in named.items() if self.fields.get(name)), self.fields.get("bits"))
         return float(found) + 0.5 if isinstance(found, int) else None
 
+    @property
+    def shown_bits(self) -> str:
+        """How many bits, behind the method's name."""
+        return "" if self.bits is None else f", {self.bits - 0.5:g} bits"
+
     def to_dict(self) -> dict[str, Any]:
         """As the report records it."""
         return {"method": self.method, "stored": self.stored, **self.fields}
@@ -55,10 +60,8 @@ class QuantisedBase:
             types = [name for name in self.fields["types"] if name not in {"F32", "F16", "BF16"}]
             return f"GGUF of {'/'.join(types) or 'plain numbers'} ({self.fields['file']})"
         kind = self.fields.get("bnb_4bit_quant_type") if self.fields.get("load_in_4bit") else None
-        bits = "" if self.bits is None else f", {self.bits - 0.5:g} bits"
-        return (
-            f"{self.method}{bits}{'' if kind is None else f', {kind}'}{'' if self.stored else ', made while loading'}"
-        )
+        made = "" if self.stored else ", made while loading"
+        return f"{self.method}{self.shown_bits}{'' if kind is None else f', {kind}'}{made}"
 
 
 def quantised_base(reference: str | Path, access: BaseAccess = PLAIN) -> QuantisedBase | None:
@@ -85,13 +88,15 @@ def quantised_base(reference: str | Path, access: BaseAccess = PLAIN) -> Quantis
     stored = getattr(config, "quantization_config", None) or getattr(text, "quantization_config", None)
     fields = stored if isinstance(stored, dict) else stored.to_dict() if stored is not None else None
     if fields is not None:
-        method = _method(fields)
-        if asked is not None and _method(_fields(asked, None)) != method:
+        there = QuantisedBase(_method(fields), True, dict(fields), getattr(config, "dtype", None))
+        wanted = QuantisedBase(_method(_fields(asked, None)), False, _fields(asked, None)) if asked else there
+        if wanted.method != there.method or wanted.bits not in {None, there.bits}:
+            kinds = (f"{of.method}{'' if wanted.method != there.method else of.shown_bits}" for of in (there, wanted))
             raise BaseModelError(
-                f"base model {str(reference)!r}: its weights are stored as {method} (config.json), and quantization "
-                f"asks for {_method(_fields(asked, None))}; leave quantization out, or give the unquantised model"
+                f"base model {str(reference)!r}: its weights are stored as {next(kinds)} (config.json), and "
+                f"quantization asks for {next(kinds)}; leave quantization out, or give the unquantised model"
             )
-        return QuantisedBase(method, True, dict(fields), getattr(config, "dtype", None))
+        return there
     if asked is None:
         return None
     known = _config_of(_fields(asked, None)).to_dict()

@@ -165,6 +165,7 @@ def require_memory(
     batch_size: int,
     length: int | None = None,
     itemsize: int = 4,
+    packed: bool = False,
 ) -> None:
     """Refuse what does not fit.
 
@@ -175,6 +176,7 @@ def require_memory(
         batch_size: sequences in a pass, the largest one where ``batch_tokens`` cuts the data.
         length: tokens of one of them, where it does.
         itemsize: bytes of one number of the weights.
+        packed: whether the weights are quantised, so that another type makes them no smaller.
 
     Raises:
         MergeError: both numbers, and the setting that would fit.
@@ -192,7 +194,7 @@ def require_memory(
             f"(--data-{field.replace('_', '-')} {size})"
         )
     smaller = parts["weights"] * 2 // itemsize
-    if itemsize > 2 and rest - parts["weights"] + smaller + each <= available:
+    if itemsize > 2 and not packed and rest - parts["weights"] + smaller + each <= available:
         share = "half" if itemsize == 4 else "a quarter"
         raise MergeError(
             f"{found}: the weights take {memory_size(parts['weights'])}; load them in {share} of it (--model-dtype "
@@ -200,7 +202,9 @@ def require_memory(
         )
     raise MergeError(
         f"{found}, which no batch size makes enough ({memory_size(rest)} without activations); take a machine with "
-        f"more memory, several devices (--device-map auto), or a method without data (--method task_arithmetic)"
+        f"more memory, several devices (--device-map auto), "
+        f"{'' if packed else 'a quantised base (--quantization 4bit), '}or a method without data "
+        f"(--method task_arithmetic)"
     )
 
 
