@@ -87,7 +87,11 @@ def test_passes_follow_the_options(build: Any) -> None:
     fishers = ["Fisher of harmful prompts", "Fisher of benign prompts"]
     held = ["held-out, harmful", "held-out, benign"]
     inputs = ["inputs of adapter utility", "inputs of adapter safety"]
-    assert names() == [*inputs, fishers[0], "Fisher of adapter utility"]
+    closed = [*inputs, fishers[0], "Fisher of adapter utility"]
+    teachers = ["common prompts", "harmful prompts"]
+    learning = [f"{what} {name}" for name in teachers for what in ("learning from", "looks at what is held out of")]
+    assert names() == [*closed, *learning]
+    assert names(refine=0) == closed
     core = {"inputs": "core"}
     assert names(**core) == ["trust region", *fishers, *held]
     assert names(fisher={"point": "merged"}, refine=3, **core) == [*fishers, "refining coefficients", *held]

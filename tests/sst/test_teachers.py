@@ -302,7 +302,7 @@ def test_the_closed_form_is_the_first_newton_step(build: Any, relative_error: An
 
 
 def test_skills_with_prompts_of_their_own_are_taught_by_default(model: Any, adapters: Any) -> None:
-    """Not skills that share their prompts, and not where a budget or the user decides."""
+    """On the common prompts where they have none; not where a budget or the user decides."""
 
     def refined(skills: Sequence[Adapter], **given: Any) -> tuple[Any, int]:
         sst = SSTMerge(problem_of(model, skills, adapter_benign=given.pop("own", OWN)), SSTOptions(**given))
@@ -311,7 +311,9 @@ def test_skills_with_prompts_of_their_own_are_taught_by_default(model: Any, adap
     assert refined(adapters) == ("teachers", 4)
     assert refined(adapters[:2]) == ("teachers", 4)
     assert refined(adapters[:2], aligned_base=True) == ("teachers", 4)
-    assert refined(adapters, own={"one": OWN["one"]}) == (0, 0)
+    assert refined(adapters, own={"one": OWN["one"]}) == ("teachers", 4)
+    assert refined(adapters, own={}) == ("teachers", 4)
+    assert refined(adapters, own={"one": calibration(5, 1)}) == (0, 0)
     assert refined(adapters[1:]) == ("teachers", 4)
     assert refined(adapters, calibration_holdout=0) == (0, 0)
     assert refined(adapters, refine=0) == (0, 0)
@@ -333,7 +335,7 @@ def test_why_nothing_is_taught_is_said(model: Any, adapters: Any) -> None:
     given = {**DATA, "adapter_benign": few, "model": model, "compute_dtype": torch.float64}
     found = merge(adapters, "sst", **given)
     assert found.report.method_report["refine"] == 0
-    said = "the closed form was taken, the adapters teach nothing: 'two' has fewer than two benign prompts of its own"
+    said = "the closed form was taken, the adapters teach nothing: 'two' has one benign prompt of its own"
     assert any(said in warning for warning in found.report.warnings)
     assert not any("closed form" in warning for warning in merge(adapters, "sst", **given, refine=0).report.warnings)
 

@@ -315,8 +315,9 @@ def _stages(plan: MergePlan, data: Mapping[str, TextSize], only: str | None) -> 
         return [(f"reading {name}", text, 1, 1) for name, text in data.items() if text.samples]
     own = {a.name: data.get(f"benign of {a.name}", none) for a in plan.adapters}
     harm, benign = data.get("harm", none), data.get("benign", none)
-    skills = {a.name: (a.weight, own[a.name].samples) for a in plan.adapters if a.role == "utility"}
-    options = settled(options, KnownData(len(plan.adapters), harm.samples, benign.samples, skills))
+    weighted = {a.name: (a.weight, own[a.name].samples) for a in plan.adapters if a.role == "utility"}
+    known = KnownData(len(plan.adapters), harm.samples, benign.samples, weighted)
+    options = settled(options, known)
     aside = options.calibration_holdout
     fit_harm, held_harm = harm.share(1 - options.harm_holdout), harm.share(options.harm_holdout)
     fit_benign, held_benign = benign.share(1 - aside), benign.share(aside)
@@ -343,7 +344,7 @@ def _stages(plan: MergePlan, data: Mapping[str, TextSize], only: str | None) -> 
         stages.append(("choosing coefficients, harmful", held_harm, tried, 0))
         stages.append(("choosing coefficients, benign", held_benign, tried + 2, 0))
     if options.refine == "teachers":
-        safe = len(skills) < len(plan.adapters) or options.aligned_base
+        safe = len(known.skills) < known.adapters or options.aligned_base
         # A teacher speaks once; then steps and looks. Common prompts that are a skill's own count twice here.
         teachers = {a.name: own[a.name] for a in plan.adapters if a.role == "utility" and own[a.name].samples}
         shared = {"common prompts": benign} | ({"harmful prompts": harm} if safe else {})

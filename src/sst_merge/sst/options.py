@@ -143,9 +143,9 @@ class SSTOptions(MethodOptions):
             of the benign data is the base's, and harmful prompts are the safety adapters', with ν = 1/μ); their best
             point on held-out prompts is taken. Then weights say how much a skill counts, not how far it goes;
             ``tax_budget`` chooses μ, but the steps do not hold to it; and without safety adapter or ``aligned_base``
-            the skills alone are merged. ``auto``, the default with ``inputs: wide``: teachers where every skill has
-            at least two benign prompts of its own, a part can be held out, and neither a budget nor a target chooses;
-            else none (:mod:`.settling`).
+            the skills alone are merged. For skills without data of their own their merge teaches, on the common benign
+            data. ``auto``, the default with ``inputs: wide``: teachers, unless a budget or a target chooses, a weight
+            is negative, or there are too few prompts to hold any out (:mod:`.settling`).
         vila: restrict to the layers and directions worth solving for.
     """
 

@@ -49,12 +49,17 @@ def why_not_taught(options: SSTOptions, known: KnownData) -> str | None:
         return "calibration_holdout is 0, and teachers look at held-out prompts"
     if known.adapters < 2 and not options.aligned_base:
         return "one adapter alone is no merge"
-    few = [name for name, (_, own) in known.skills.items() if own < 2]
+    few = [name for name, (_, own) in known.skills.items() if own == 1]
     if few:
-        return f"{', '.join(map(repr, few))} has fewer than two benign prompts of its own (`data:`)"
+        return f"{few[0]!r} has one benign prompt of its own, too few to hold any out"
     for kind, count in (("harmful", known.harm), ("benign", known.benign)):
         if count == 1:
             return f"one {kind} prompt is too few to hold any out"
+    bare = [name for name, (_, own) in known.skills.items() if own == 0]
+    if bare and not known.benign:
+        return f"there are no benign prompts to judge {bare[0]!r} on"
+    if bare and len(known.skills) == known.adapters and not options.aligned_base:
+        return f"{bare[0]!r} has no benign prompts of its own (`data:`), and without safety nothing is left to learn"
     weights = [weight for weight, _ in known.skills.values()]
     if min(weights, default=0.0) < 0 or sum(weights) <= 0:
         return "a skill's weight is negative, or all are 0"
