@@ -30,7 +30,7 @@ def experts() -> MergeSetup:
 
 def _short(swept: AnySweep) -> AnySweep:
     """With three steps of training, on whose number nothing here depends."""
-    return replace(swept, options={"steps": 3}) if swept.method == "calibration_only" else swept
+    return replace(swept, options={"steps": 3}) if swept.method in {"calibration_only", "prodistill"} else swept
 
 
 def _dense(update: Update) -> dict[str, torch.Tensor]:
