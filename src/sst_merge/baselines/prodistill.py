@@ -1,21 +1,24 @@
-"""ProDistill (Xu, Li, Zhang, arXiv:2502.12706, ICML 2025): block after block, the merge imitates every expert's features.
+"""ProDistill (Xu et al., arXiv:2502.12706, ICML 2025): block after block, the merge imitates every expert's features.
 
-    M_l = λ Σᵢ Cᵢ_l ∘ sign(wᵢ) Mᵢ_l,   C_b = argmin Σᵢ |wᵢ| / Σ|w| · E ‖f_b(merge; x̃ᵢ) − f_b(expert i; xᵢ)‖²
+    M_l = λ Σᵢ Cᵢ_l ∘ sign(wᵢ) Mᵢ_l,   C of a block b = argmin Σᵢ |wᵢ| / Σ|w| · E ‖f_b(x̃ᵢ; merge) − f_b(xᵢ; expert i)‖²
 
-Cᵢ_l has one coefficient for every entry of adapter i's core in module l; those of all modules of a block b are learned
-together. f_b is what the block gives out for a token of adapter i's own data. The inputs are dual: x̃ᵢ comes from the
-merged blocks below, xᵢ from the expert's own. No label is read. Coefficients start as the weighted average (the authors'
-0.5 for two models), and defaults are the authors' for language models: 100 steps of Adam at 0.1.
+Cᵢ_l has one coefficient for every entry of adapter i's core in module l; those of all modules of a block are learned
+together. f_b is what the block gives out for one token, the mean is over all tokens of adapter i's own data. The inputs
+are dual: x̃ᵢ comes from the merged blocks below, xᵢ from the expert's own. Blocks are done from the first to the last.
+Coefficients start as the weighted average (the authors' 0.5 for two language models); defaults are the authors' for
+language models, Adam at 0.1 and 100 steps for an expert's one batch of 16 prompts.
 
-Cost: ``steps`` forward and backward passes over one batch of every adapter, each block's share of it at its turn, and two
-forward passes over all data; two sets of hidden states, the merge's and the experts', are kept for all tokens (reported).
+Cost: in every block ``steps`` forward and backward passes of that block over one batch of every adapter, which is about
+``steps`` such passes over the model in all, and two forward passes over all data. Two sets of hidden states behind one
+block, the merge's and the experts', are kept for all tokens (reported).
 
-Deviations: the paper has a coefficient for every entry of ΔW, whose product with ΔW is of full rank; here for every entry
-of the core in its principal directions, so that the result keeps to the adapters' spans. The authors step after each
-expert's batch of their 16 prompts, in random order; here after one batch of every expert, in turn, so that their order
-does not matter: with more than ``steps`` batches the rest only passes through. A mean over tokens, not a sum, keeps the
-amount of text from weighing. Modules outside of the blocks, such as embeddings and the output layer, are averaged, as by
-the authors. λ, which the paper does not have, multiplies the result alone.
+Deviations: in the paper every entry of ΔW has a coefficient, and the product is of full rank; here every entry of the
+core in its principal directions, so that the result stays in the adapters' spans. The authors step after each batch, in
+random order; here after one batch of every adapter, in turn, so that the order of adapters does not matter: of more
+than ``steps`` batches the last are not learned from. The mean over tokens (the authors: a sum) keeps the amount of text
+from weighing. Texts are prompts with answers, as for ``regmean``; the authors' are prompts. What lies outside of the
+blocks, such as embeddings and the output layer, is averaged, as by the authors. λ, which the paper does not have,
+multiplies the result alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -60,6 +63,8 @@ def _prepare(problem: MergeProblem, options: ProDistillOptions) -> Prepared:
     if len(used) < 2 or options.steps == 0:
         return Prepared({}, report, warnings)
     order = block_order(model, problem.spaces, used[0].batches[0])
+    if not order.blocks:
+        warnings += ("no merged module lies in a transformer block, so prodistill has averaged all of them",)
     imitation = _Imitation(problem, model, used, options, tuple(order.blocks), order.before)
     for index, modules in enumerate(order.blocks.values()):
         imitation.block(index, modules)
