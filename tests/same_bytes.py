@@ -46,7 +46,7 @@ WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
 WORDS = tuple(f"{a}{b}" for a in "bdgkmn" for b in ("a", "e", "i", "o", "u", "ar"))
 ATTENTION = ("q_proj", "v_proj")
-SHORT: Mapping[str, Mapping[str, Any]] = {"calibration_only": {"steps": 5}}
+SHORT: Mapping[str, Mapping[str, Any]] = {"calibration_only": {"steps": 5}, "prodistill": {"steps": 5}}
 USUAL = (*ATTENTION, "down_proj")
 ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 

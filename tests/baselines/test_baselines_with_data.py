@@ -214,7 +214,7 @@ def test_fisher_merging_with_much_damping_is_the_average(model) -> None:
     assert_deltas(found, {m: 0.25 * delta(SKILL, m) + 0.75 * delta(OTHER, m) for m in MODULES}, 1e-6)
 
 
-@pytest.mark.parametrize("method", ["fisher_merging", "regmean", "regmean_plusplus", "lora_soups"])
+@pytest.mark.parametrize("method", ["fisher_merging", "regmean", "regmean_plusplus", "lora_soups", "prodistill"])
 def test_averages_refuse_weights_that_are_all_zero(method, model) -> None:
     with pytest.raises(MergeError, match=method):
         run(method, [SKILL.with_(weight=0.0), OTHER.with_(weight=0.0)], model)
@@ -342,6 +342,105 @@ def test_regmean_plusplus_refuses_a_block_that_is_computed_twice(build: Any) -> 
         MergeError, match=r"computes 'model\.layers\.0' 2 times; expected blocks that are computed once"
     ):
         run("regmean_plusplus", [SKILL, OTHER], shared)
+
+
+def features(model: torch.nn.Module, deltas: Deltas, block: str, batch: Batch) -> Tensor:
+    """What a block gives out for all tokens of a batch, one sample at a time; dense weights, differentiable."""
+    weights = {f"{m}.weight": model.get_submodule(m).weight.detach() + d for m, d in deltas.items()}
+    seen: list[Tensor] = []
+    handle = model.get_submodule(block).register_forward_hook(
+        lambda _, __, output: seen.append((output if isinstance(output, Tensor) else output[0])[0])
+    )
+    for i in range(len(batch)):
+        tokens = {"input_ids": batch.input_ids[i : i + 1, : int(batch.attention_mask[i].sum())]}
+        torch.func.functional_call(model, weights, kwargs=tokens)
+    handle.remove()
+    return torch.cat(seen)
+
+
+def imitated(
+    model: torch.nn.Module,
+    experts: list[tuple[Deltas, float, list[Batch]]],
+    bases: dict[str, tuple[Tensor, Tensor]],
+    below: Deltas,
+    steps: int,
+    rate: float,
+) -> tuple[Deltas, list[list[float]]]:
+    """ProDistill with whole dense models, the merge's and the experts': ΔW = U (Σ C ∘ UᵀΔWᵢV) Vᵀ, Adam on all C."""
+    merged, objectives = dict(below), []
+    for block, modules in zip(("model.layers.0", "model.layers.1"), BLOCKS, strict=True):
+        chosen = [m for m in modules if m in bases]
+        if not chosen:
+            continue
+        shares = [weight / sum(w for _, w, _ in experts) for _, weight, _ in experts]
+        cores = {m: torch.stack([bases[m][0].T @ d[m] @ bases[m][1] for d, _, _ in experts]) for m in chosen}
+        free = {m: torch.ones_like(c) * torch.tensor(shares).double()[:, None, None] for m, c in cores.items()}
+        optimizer = torch.optim.Adam([c.requires_grad_(True) for c in free.values()], lr=rate)
+        values = []
+        for step in range(steps):
+            moved = {m: bases[m][0] @ (free[m] * cores[m]).sum(0) @ bases[m][1].T for m in chosen}
+            loss = torch.zeros(()).double()
+            for (deltas, _, data), share in zip(experts, shares, strict=True):
+                batch = data[step % len(data)]
+                apart = features(model, merged | moved, block, batch) - features(model, deltas, block, batch).detach()
+                loss = loss + share * apart.square().sum(1).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            values.append(float(loss.detach()))
+        objectives.append([values[0], values[-1]])
+        merged |= {m: (bases[m][0] @ (free[m] * cores[m]).sum(0) @ bases[m][1].T).detach() for m in chosen}
+    return merged, objectives
+
+
+def test_prodistill_imitates_the_experts_features_block_by_block(model) -> None:
+    adapters = [SKILL.with_(weight=1.5), OTHER.with_(weight=-0.5)]
+    found = run("prodistill", adapters, model, steps=3, learning_rate=0.3, strength=2.0, adapter_benign={"skill": OWN})
+    experts = [
+        ({m: delta(SKILL, m) for m in MODULES}, 1.5, OWN),
+        ({m: -delta(OTHER, m) for m in MODULES}, 0.5, BENIGN),
+    ]
+    bases = {m: core_bases(adapters, m) for m in MODULES}
+    expected, objectives = imitated(model, experts, bases, {}, 3, 0.3)
+    assert_deltas(found, {m: 2.0 * d for m, d in expected.items()}, 1e-6)
+    for m in MODULES:
+        average = 0.75 * delta(SKILL, m) - 0.25 * delta(OTHER, m)
+        assert (expected[m] - average).norm() > 0.05 * average.norm()
+    report = found.report.method_report
+    assert list(report["objective"].values()) == [pytest.approx(pair) for pair in objectives]
+    # Merge and experts behind a block: two batches of two adapters, four samples of seven tokens, sixteen numbers.
+    assert report["hidden_states_bytes"] == 2 * 2 * 2 * 4 * TOKENS * 16 * 8
+    assert not any("forward" in vars(part) for part in model.modules())
+
+
+def test_prodistill_averages_what_is_outside_of_the_blocks(build: Any, model) -> None:
+    """Experts see their own embedding, the merge sees the average; the output layer is averaged; block 0 is free."""
+    shapes = {"model.layers.1.self_attn.v_proj": (8, 16), "lm_head": (VOCABULARY, 16)}
+    plain = [build.random_adapter(shapes, name=name, rank=2, seed=seed) for name, seed in (("a", 5), ("b", 6))]
+    embeddings = [
+        LoraFactors(0.1 * f.b[:16], f.a, EmbeddingKind())
+        for f in (build.random_factors(16, VOCABULARY, 2, seed=seed) for seed in (7, 8))
+    ]
+    both = [
+        Adapter.from_factors({"model.embed_tokens": e, **{m: a.factors(m) for m in shapes}}, name=a.name)
+        for a, e in zip(plain, embeddings, strict=True)
+    ]
+    found = run("prodistill", both, model, steps=3, adapter_benign={"a": OWN, "b": BENIGN})
+    parts = [{"model.embed_tokens": (e.b @ e.a).T} for e in embeddings]
+    average = (parts[0]["model.embed_tokens"] + parts[1]["model.embed_tokens"]) / 2
+    (block,) = BLOCKS[1]
+    experts = [
+        ({**part, block: delta(a, block)}, 1.0, data) for part, a, data in zip(parts, plain, (OWN, BENIGN), strict=True)
+    ]
+    below = {"model.embed_tokens": average}
+    expected, _ = imitated(model, experts, {block: core_bases(plain, block)}, below, 3, 0.1)
+    head = (delta(plain[0], "lm_head") + delta(plain[1], "lm_head")) / 2
+    assert_deltas(found, {"model.embed_tokens": average.T, block: expected[block], "lm_head": head}, 1e-6)
+    assert list(found.report.method_report["objective"]) == ["model.layers.1"]
+    heads = [Adapter.from_factors({"lm_head": a.factors("lm_head")}, name=a.name) for a in plain]
+    alone = run("prodistill", heads, model)
+    assert_deltas(alone, {"lm_head": head})
+    assert any("no merged module lies in a transformer block" in warning for warning in alone.report.warnings)
 
 
 @pytest.mark.parametrize("which", ["full", "core"])
@@ -1043,6 +1142,9 @@ def test_other_orientations_and_bias_columns(build: Any, relative_error: Any) ->
         found = run(method, [skill, safe], gpt2, **options)
         for m in shapes if method != "regmean" else [first]:
             assert relative_error(wide(found.adapter, m), expected(m)) < 1e-6, (method, m)
+    # Two batches in turn: the last step looks at those of the first one.
+    objectives = run("prodistill", [skill, safe], gpt2, steps=7).report.method_report["objective"]
+    assert all(last < first for first, last in objectives.values()), objectives
     # A normalised input always has a null direction beside the constant 1: there, and only there, safety is kept.
     seen: list[Tensor] = []
     handle = gpt2.get_submodule(first).register_forward_hook(lambda _, args, __: seen.append(args[0].flatten(0, 1)))
@@ -1073,6 +1175,7 @@ def test_options_out_of_range_are_named(model, bases) -> None:
         ("led_merging", "rate", 0.0),
         ("irr", "kept", 1.5),
         ("lora_soups", "learning_rate", 0.0),
+        ("prodistill", "learning_rate", 0.0),
         ("regmean_plusplus", "damping", 0.0),
     ):
         with pytest.raises(OptionError, match=rf"option '{option}' = {value} of method '{method}'"):

@@ -28,6 +28,7 @@ OPTIONS: dict[str, dict[str, object]] = {
     "layer_interpolation": {"steps": 3},
     "calibration_only": {"steps": 3},
     "lora_soups": {"steps": 2},
+    "prodistill": {"steps": 2},
 }
 SEEDS = 40
 

@@ -29,8 +29,9 @@ def experts() -> MergeSetup:
 
 
 def _short(swept: AnySweep) -> AnySweep:
-    """With three steps of training, on whose number nothing here depends."""
-    return replace(swept, options={"steps": 3}) if swept.method == "calibration_only" else swept
+    """With two steps of training, on whose number nothing here depends."""
+    trained = swept.method in {"calibration_only", "lora_soups", "prodistill"}
+    return replace(swept, options={"steps": 2}) if trained else swept
 
 
 def _dense(update: Update) -> dict[str, torch.Tensor]:

@@ -103,19 +103,27 @@ class BlockStates:
         """Of what is kept now."""
         return sum(t.numel() * t.element_size() for kept in self._kept for t in _tensors(kept))
 
+    def hidden(self, batch: int) -> Tensor:
+        """What is kept of one batch, by its position: hidden states, (b, t, d)."""
+        return next(_tensors(self._kept[batch]))
+
     @contextmanager
-    def at(self, index: int, *, advance: bool = False) -> Iterator[None]:
+    def at(
+        self, index: int, *, advance: bool = False, first: int = 0, look: Callable[[Tensor], None] | None = None
+    ) -> Iterator[None]:
         """Let forward passes inside, one a batch and always in the same order, compute one block alone.
 
         Args:
             index: of the block; behind the last one for what follows the blocks.
             advance: whether what the block gives out takes the place of what was kept.
+            first: position of the batch that the first pass reads.
+            look: called with the hidden states that the block gives out, gradients included.
 
         Yields:
             Nothing.
         """
         given: list[Any] = []
-        batch = 0
+        batch = first
 
         def hand_on(*_: Any, **__: Any) -> Any:
             return self._kept[batch]
@@ -125,6 +133,8 @@ class BlockStates:
             batch += 1
             if advance:
                 given.append(output)
+            if look is not None:
+                look(next(_tensors(output)))
             raise EnoughError
 
         def next_batch(*_: Any) -> None:
