@@ -6,9 +6,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["free_memory", "operations_per_second", "peak_memory", "resident_memory", "usable_cores"]
+__all__ = ["free_memory", "memory_is_full", "operations_per_second", "peak_memory", "resident_memory", "usable_cores"]
 
 _CONTAINER = Path("/sys/fs/cgroup")
+_FULL = ("out of memory", "can't allocate memory", "not enough memory")
+"""What torch says of a full memory, of a card or of the machine."""
 
 
 def usable_cores() -> int:
@@ -27,6 +29,12 @@ def free_memory() -> int | None:
     """
     found = list(_free())
     return min(found) if found else None
+
+
+def memory_is_full(error: BaseException) -> bool:
+    """Whether an error says that memory is full; torch has no class of its own for the machine's."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or (isinstance(error, RuntimeError) and any(words in str(error) for words in _FULL))
 
 
 def _free() -> Iterator[int]:

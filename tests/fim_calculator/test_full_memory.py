@@ -115,6 +115,13 @@ def test_sums_that_cannot_forget_and_other_errors_end_the_pass(
     with pytest.raises(RuntimeError, match="shapes do not match"):
         list(TokenBudget().each(batch, broken))
 
+    def full(_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    # Where other processes compute parts of the layers they wait in the whole batch.
+    with pytest.raises(torch.OutOfMemoryError):
+        list(TokenBudget(halves=False).each(batch, full))
+
 
 def test_layers_that_are_computed_twice_are_recorded_once(
     oracle: Any, relative_error: Any, build: Any, spaces: Any

@@ -23,14 +23,14 @@ from torch import Tensor
 from ..methods import Layer, MergeProblem, Needs, Prepared, merge_method
 from ..methods.parts.input_moments import input_moments, module_groups
 from ..methods.parts.own_data import OwnData, own_data, required_model, ticker
-from ..methods.parts.regression import OFF_DIAGONAL, RIDGE, RegressionOptions, averaged, regression_rows
+from ..methods.parts.regression import RegressionOptions, averaged, regression_rows
 from ..methods.parts.widening import widened
 from ..methods.sweeps import AVERAGES, LESS_OF_AVERAGES, SAFETY_WEIGHT, MethodSweep, TwoStageSweep
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["OFF_DIAGONAL", "RIDGE", "regmean"]
+__all__ = ["regmean"]
 
 
 def _prepare(problem: MergeProblem, options: RegressionOptions) -> Prepared:

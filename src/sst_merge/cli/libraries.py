@@ -1,11 +1,16 @@
-"""What the libraries underneath would say on a terminal, and nobody who types a command can do anything about."""
+"""Warnings on a terminal: our own are shown, those of libraries, which nobody there can act on, are not."""
 
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
-__all__ = ["hush_libraries"]
+from .console import warn
+
+__all__ = ["hush_libraries", "own_warnings"]
 
 _TALKATIVE = r"(accelerate|datasets|huggingface_hub|peft|tokenizers|torch|transformers)(\.|$)"
 
@@ -27,3 +32,24 @@ def hush_libraries(words: Sequence[str]) -> None:
     if not sys.warnoptions:
         for category in (FutureWarning, UserWarning):
             warnings.filterwarnings("ignore", category=category, module=_TALKATIVE)
+
+
+@contextmanager
+def own_warnings() -> Iterator[None]:
+    """Show what the package warns of as commands do, without the line of code that it comes from.
+
+    Yields:
+        Nothing.
+    """
+    package = Path(__file__).parents[1]
+    with warnings.catch_warnings():
+        before = warnings.showwarning
+
+        def show(message: Any, category: type[Warning], filename: str, *rest: Any, **named: Any) -> None:
+            if package in Path(filename).parents:
+                warn(str(message))
+            else:
+                before(message, category, filename, *rest, **named)
+
+        warnings.showwarning = show
+        yield

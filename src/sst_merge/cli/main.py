@@ -10,15 +10,21 @@ from typing import Any
 import click
 
 from .._version import __version__
-from ..errors import SSTMergeError
+from ..errors import BaseModelError, SSTMergeError
+from ..machine import memory_is_full
 from ..processes import speaks
 from .console import say_error, warn
 from .groups import CommandGroup
-from .libraries import hush_libraries
+from .libraries import hush_libraries, own_warnings
 from .several import with_processes
 from .voice import remember_words, voice, with_voice
 
 __all__ = ["cli", "main"]
+
+_SMALLER = (
+    "Make batches smaller (data.batch_size or data.batch_tokens; batch_size of an evaluation), load the model in "
+    "bfloat16 (--model-dtype), or spread it over devices (--device-map auto)"
+)
 
 _SUMMARIES = {
     "merge": "Merge adapters into one, by any method.",
@@ -108,7 +114,8 @@ class _LazyGroup(CommandGroup):
             for problem in too_old():
                 warn(problem)
         try:
-            return super().invoke(ctx)
+            with own_warnings():
+                return super().invoke(ctx)
         except (SSTMergeError, OSError) as error:
             broken_pipe = isinstance(error, OSError) and error.errno == errno.EPIPE
             if ctx.params.get("debug") or broken_pipe:
@@ -124,7 +131,10 @@ class _LazyGroup(CommandGroup):
             raise
         except Exception as error:
             voice().write_error(error)
-            raise
+            if not memory_is_full(error) or ctx.params.get("debug"):
+                raise
+            say_error(BaseModelError(f"memory is full: {str(error).splitlines()[0]}. {_SMALLER}"))
+            ctx.exit(2)
 
 
 @click.group(

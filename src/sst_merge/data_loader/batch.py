@@ -65,6 +65,14 @@ class Batch:
         """Number of tokens that are not padding."""
         return int(self.attention_mask.sum())
 
+    def rows(self, which: "slice | Tensor") -> "Batch":
+        """Some of the samples, as wide as before.
+
+        Args:
+            which: a slice, or a mask or positions of samples, (b,).
+        """
+        return Batch(self.input_ids[which], self.attention_mask[which], self.labels[which])
+
     def to(self, device: "torch.device | str") -> "Batch":
         """The same batch on another device."""
         return Batch(self.input_ids.to(device), self.attention_mask.to(device), self.labels.to(device))

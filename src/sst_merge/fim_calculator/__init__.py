@@ -11,6 +11,7 @@ from .identity import fingerprint, point_digest
 from .kept_parts import parts_beside, remove_parts
 from .likelihood import answer_log_probabilities, divergences, mean_divergence, token_log_odds, token_logprobs
 from .points import auto_structure, build_spaces, module_updates, point_cores
+from .recomputing import replaced_forward
 from .role_patches import RolePatches, point_settings, role_patches
 from .structures import BlockFisher, DiagonalFisher, KroneckerFisher, LayerFisher, SampleGradients
 from .token_budget import TokenBudget
@@ -35,6 +36,7 @@ __all__ = [
     "RolePatches",
     "SampleGradients",
     "TokenBudget",
+    "replaced_forward",
     "answer_log_probabilities",
     "auto_structure",
     "build_spaces",

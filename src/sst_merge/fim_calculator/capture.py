@@ -63,6 +63,11 @@ class CoreModel:
         self._trained: list[nn.Parameter] = []
         self._training: list[nn.Module] = []
 
+    @property
+    def shared_layers(self) -> bool:
+        """Whether other processes compute parts of a layer, so that all must take the same passes; once entered."""
+        return any(layer.part is not None for layer in self._layers.values())
+
     def __enter__(self) -> Self:
         """Freeze the model and attach the hooks.
 

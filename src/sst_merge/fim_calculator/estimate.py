@@ -78,7 +78,7 @@ def compute_fim(
     kind = find_structure(structure)
     with CoreModel(model, spaces) as core_model:
         core_model.set_point(point)
-        budget = TokenBudget()
+        budget = TokenBudget(halves=not core_model.shared_layers)
 
         def start() -> Gathering:
             return Gathering(core_model, kind, wanted, estimator, generator, budget)

@@ -102,7 +102,8 @@ def divergences(
             apart.append(float(mean_divergence(reference, answer_log_probabilities(attached, batch))))
         return len(reference), apart
 
-    found, tokens, budget = [0.0] * len(candidates), 0, TokenBudget()
+    found, tokens = [0.0] * len(candidates), 0
+    budget = TokenBudget(halves=not attached.shared_layers)
     for batch in processes.shard(benign):
         for _, (answers, apart) in budget.each(batch, measure):
             tokens += answers

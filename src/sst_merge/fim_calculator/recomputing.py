@@ -6,7 +6,7 @@ that the second one adds nothing to it.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-__all__ = ["recomputing"]
+__all__ = ["recomputing", "replaced_forward"]
 
 
 @contextmanager
@@ -31,14 +31,30 @@ def recomputing(model: nn.Module) -> Iterator[None]:
     kinds: Any = sys.modules.get("transformers.modeling_layers")
     kind = getattr(kinds, "GradientCheckpointingLayer", None)
     layers = [] if kind is None else [m for m in model.modules() if isinstance(m, kind) and m.gradient_checkpointing]
-    before = [vars(layer).get("forward") for layer in layers]
-    for layer in layers:
-        again: Any = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
-        layer.forward = again
+    again: list[Any] = [
+        partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False) for layer in layers
+    ]
+    with replaced_forward(dict(zip(layers, again, strict=True))):
+        yield
+
+
+@contextmanager
+def replaced_forward(made: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
+    """Another forward for some modules; what stood there, which may be a library's wrapper, comes back.
+
+    Args:
+        made: module → what it computes in the block.
+
+    Yields:
+        Nothing.
+    """
+    before = [vars(module).get("forward") for module in made]
     try:
+        for module, forward in made.items():
+            module.forward = forward
         yield
     finally:
-        for layer, own in zip(layers, before, strict=True):
-            del layer.forward
+        for module, own in zip(made, before, strict=True):
+            del module.forward
             if own is not None:
-                layer.forward = own
+                module.forward = own

@@ -11,24 +11,27 @@ import torch
 
 from ..data_loader.batch import Batch
 from ..errors import BaseModelError
+from ..machine import memory_is_full
 
 __all__ = ["TokenBudget"]
 
 Found = TypeVar("Found")
 
-_FULL = ("out of memory", "can't allocate memory", "not enough memory")
-"""What torch says of a full memory, of a card or of the machine."""
-
 
 class TokenBudget:
     """How many tokens, padding included, a pass reads at a time: whole batches until memory was full once.
+
+    Args:
+        halves: whether a full memory is met with halves at all. Where other processes compute parts of the same layers
+            they wait for this one in the whole batch, and the error stands.
 
     Attributes:
         tokens: the limit; None before.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, halves: bool = True) -> None:
         self.tokens: int | None = None
+        self._may_halve = halves
 
     def each(
         self, batch: Batch, work: Callable[[Batch], Found], forget: Callable[[], bool] = lambda: True
@@ -56,7 +59,7 @@ class TokenBudget:
             try:
                 found = work(part)
             except RuntimeError as error:
-                if not _is_full(error) or not forget():
+                if not memory_is_full(error) or not self._may_halve or not forget():
                     raise
                 if len(part) == 1:
                     raise BaseModelError(
@@ -83,17 +86,12 @@ class TokenBudget:
             torch.cuda.empty_cache()
 
 
-def _is_full(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _FULL)
-
-
 def _halves(batch: Batch) -> list[Batch]:
     """Both halves of the samples, without columns at the end that only the other half's samples reach."""
     middle = (len(batch) + 1) // 2
-    return [_ending_with_its_longest(batch, rows) for rows in (slice(middle), slice(middle, None))]
+    return [_ending_with_its_longest(batch.rows(part)) for part in (slice(middle), slice(middle, None))]
 
 
-def _ending_with_its_longest(batch: Batch, rows: slice) -> Batch:
-    mask = batch.attention_mask[rows]
-    end = int(mask.any(0).nonzero()[-1]) + 1
-    return Batch(batch.input_ids[rows, :end], mask[:, :end], batch.labels[rows, :end])
+def _ending_with_its_longest(batch: Batch) -> Batch:
+    end = int(batch.attention_mask.any(0).nonzero()[-1]) + 1
+    return Batch(batch.input_ids[:, :end], batch.attention_mask[:, :end], batch.labels[:, :end])

@@ -49,4 +49,4 @@ def batch_rows(batch: Batch, mask: Tensor) -> list[Batch]:
     """The samples that a mask (b,) names, as one batch, or none."""
     if not bool(mask.any()):
         return []
-    return [Batch(batch.input_ids[mask], batch.attention_mask[mask], batch.labels[mask])]
+    return [batch.rows(mask)]

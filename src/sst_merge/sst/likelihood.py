@@ -66,7 +66,7 @@ def score_candidates(
             found.append(float(refusal_log_probability(attached, batch)))
         return found
 
-    refusals, budget = [0.0] * len(candidates), TokenBudget()
+    refusals, budget = [0.0] * len(candidates), TokenBudget(halves=not attached.shared_layers)
     for batch in processes.shard(harm):
         for _, found in budget.each(batch, measure):
             refusals = [total + own for total, own in zip(refusals, found, strict=True)]

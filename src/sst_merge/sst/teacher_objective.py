@@ -162,10 +162,7 @@ def _lessons(teacher: int, batches: Sequence[Batch]) -> list[Lesson]:
     return [
         Lesson(teacher, small, len(small) / prompts)
         for batch in batches
-        for small in (
-            Batch(batch.input_ids[i : i + LESSON], batch.attention_mask[i : i + LESSON], batch.labels[i : i + LESSON])
-            for i in range(0, len(batch), LESSON)
-        )
+        for small in (batch.rows(slice(i, i + LESSON)) for i in range(0, len(batch), LESSON))
     ]
 
 

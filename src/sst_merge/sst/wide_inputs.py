@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..baselines.regmean import OFF_DIAGONAL, RIDGE, regmean
+from ..baselines.regmean import regmean
 from ..core_space import CoreSpace
 from ..data_loader.batch import Batch
 from ..lora_utils import Adapter
@@ -25,6 +25,7 @@ from ..methods import MergeProblem
 from ..methods.parts.input_moments import module_groups
 from ..methods.parts.input_sketches import InputSketch, input_sketches
 from ..methods.parts.own_data import OwnData, own_data, ticker
+from ..methods.parts.regression import OFF_DIAGONAL, RIDGE
 from ..methods.parts.widening import widened
 from .collect import required_model
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ...core_space import CoreSpace
 from ...data_loader.batch import Batch
 from ...errors import MergeError
-from ...fim_calculator import CoreModel
+from ...fim_calculator import CoreModel, replaced_forward
 from .input_moments import EnoughError
 
 __all__ = ["BlockOrder", "BlockStates", "block_name", "block_order"]
@@ -145,7 +145,7 @@ class BlockStates:
             handle = self._blocks[index].register_forward_hook(end)
         else:
             handle = self._model.register_forward_hook(next_batch)
-        with _replaced(self._blocks[:index], hand_on):
+        with replaced_forward(dict.fromkeys(self._blocks[:index], hand_on)):
             try:
                 yield
             finally:
@@ -160,18 +160,3 @@ def _tensors(output: Any) -> Iterator[Tensor]:
     elif isinstance(output, tuple | list):
         for part in output:
             yield from _tensors(part)
-
-
-@contextmanager
-def _replaced(blocks: Sequence[nn.Module], forward: Callable[..., Any]) -> Iterator[None]:
-    """Another forward for some modules; what stood there, which may be a library's wrapper, comes back."""
-    before = [vars(block).get("forward") for block in blocks]
-    try:
-        for block in blocks:
-            block.forward = forward
-        yield
-    finally:
-        for block, own in zip(blocks, before, strict=True):
-            del block.forward
-            if own is not None:
-                block.forward = own
