@@ -1,7 +1,7 @@
-"""Whether teachers belong into SST-Merge's default, on dev prompts of the lab.
+r"""Whether teachers belong into SST-Merge's default, on dev prompts of the lab.
 
 python studies/attempts/teachers_default/measure.py --out studies/attempts/teachers_default --passes 0 4
-python studies/attempts/teachers_default/measure.py --out studies/attempts/teachers_common \\
+python studies/attempts/teachers_default/measure.py --out studies/attempts/teachers_common \
     --passes 0 4 --mu 1 3 --common
 
 With --common no skill has prompts of its own: all are judged and taught on the general prompts.
