@@ -83,7 +83,7 @@ class Measured:
         kept = json.loads(self.path.read_text(encoding="utf-8"))
         other = {name: kept[name] for name, value in self.asked.items() if kept[name] != value}
         if other:
-            raise ValueError(f"{self.path}: measured with {other}, asked for {dict(self.asked)}; drop --add")
+            raise ValueError(f"{self.path}: measured with {other}, asked for {dict(self.asked)}; give another --out")
         self.alone = {int(seed): found for seed, found in kept["alone"].items()}
         self.results = {label: {int(s): of for s, of in by.items()} for label, by in kept["results"].items()}
         self.values, self.commits = kept["values"], kept.get("commits", [])
@@ -158,7 +158,11 @@ def main() -> None:
     parser.add_argument("--n-dev", type=int, default=128, help="dev prompts per kind")
     parser.add_argument("--n-test", type=int, default=256, help="test prompts per kind")
     parser.add_argument("--joint", action="store_true", help="also train one adapter on the data of all")
-    parser.add_argument("--add", action="store_true", help="measure only what figures.json does not hold yet")
+    parser.add_argument(
+        "--add",
+        action="store_true",
+        help="measure only what figures.json lacks; the page shows the methods and seeds named here",
+    )
     parser.add_argument("--title", default="Safety tax on the lab", help="of the page")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()

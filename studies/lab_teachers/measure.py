@@ -68,9 +68,13 @@ class Labels(TeacherObjective):
 class Figures:
     """Everything measured so far, in a file that is written after every row."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, n: int) -> None:
         self._path = path
         self.found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if self.found.setdefault("prompts", n) != n:
+            raise ValueError(
+                f"{path}: measured with {self.found['prompts']} prompts, asked for {n}; give another --out"
+            )
 
     def row(self, group: str, label: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """A row of a group, measured where it is missing."""
@@ -249,7 +253,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", default=["skills", "safety"], choices=["skills", "safety", "labels"])
     args = parser.parse_args()
     torch.set_num_threads(1)
-    figures = Figures(args.out / "figures.json")
+    figures = Figures(args.out / "figures.json", args.n)
     known = plain_experts(open_world("lab", seed=0).experts)
     for seed in args.seeds:
         for wanted in args.sets:
@@ -265,6 +269,8 @@ def main() -> None:
         f"processor time. {versions()}.\nMade by `studies/lab_teachers/measure.py`.\n",
     ]
     for group, rows in figures.found.items():
+        if group == "prompts":
+            continue
         table = safety_table(rows) if "and safety" in group else set_table(rows)
         parts.append(f"## {group}\n\n{table}\n")
     write_page(args.out, "\n".join(parts), figures.found)

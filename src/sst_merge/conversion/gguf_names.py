@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from ..data_loader import PLAIN, BaseAccess, read_base_config
+from ..data_loader.gguf_base import gguf_path, open_gguf
 from ..errors import BaseModelError, ConversionError
 from ..reading import reading
 
@@ -64,15 +65,16 @@ class GgufBase:
         """Read a base's configuration, or the header of a GGUF file.
 
         Args:
-            base: folder, hub id, or a file whose name ends in ``.gguf``.
-            access: what may be read of a folder or id.
+            base: folder, hub id, or a GGUF file of either.
+            access: what may be read of a folder or id; may name the file.
 
         Raises:
             BaseModelError: it cannot be read.
             ConversionError: an architecture that is not in the table, or the package gguf is missing.
         """
         gguf_package()
-        return _of_file(Path(base)) if str(base).endswith(".gguf") else _of_config(str(base), access)
+        file = gguf_path(base, access)
+        return _of_config(str(base), access) if file is None else _of_file(file, access.label(base))
 
     @property
     def rotary(self) -> bool:
@@ -151,9 +153,9 @@ def _of_config(base: str, access: BaseAccess) -> GgufBase:
     )
 
 
-def _of_file(file: Path) -> GgufBase:
+def _of_file(file: Path, name: str) -> GgufBase:
+    reader = open_gguf(file)
     with reading(file, BaseModelError, "a GGUF file of a model", "name the GGUF file of the base (--base)"):
-        reader = gguf_package().GGUFReader(file)
         values = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("tokenizer.")}
         shapes = {tensor.name: tuple(int(n) for n in reversed(tensor.shape)) for tensor in reader.tensors}
         architecture = str(values["general.architecture"])
@@ -161,7 +163,7 @@ def _of_file(file: Path) -> GgufBase:
             raise ConversionError(_unknown(str(file), architecture, _BY_GGUF))
         heads = int(values[f"{architecture}.attention.head_count"])
         return GgufBase(
-            name=str(file),
+            name=name,
             architecture=architecture,
             blocks=int(values[f"{architecture}.block_count"]),
             heads=heads,

@@ -15,7 +15,7 @@ from ..reading import reading
 from .access import PLAIN, BaseAccess
 from .base_files import find_base_repo
 
-__all__ = ["gguf_path", "gguf_types", "named_gguf"]
+__all__ = ["gguf_path", "gguf_types", "named_gguf", "open_gguf"]
 
 
 def gguf_path(reference: str | Path, access: BaseAccess = PLAIN) -> Path | None:
@@ -69,8 +69,18 @@ def gguf_types(file: Path) -> dict[str, int]:
     return dict(_types(file, state.st_mtime_ns, state.st_size))
 
 
-@lru_cache(maxsize=4)
-def _types(file: Path, _changed: int, _size: int) -> Mapping[str, int]:
+def open_gguf(file: Path) -> Any:
+    """Read the header of a model's GGUF file.
+
+    Args:
+        file: its path.
+
+    Returns:
+        The package gguf's reader.
+
+    Raises:
+        BaseModelError: the package gguf is missing, or the file is damaged, an adapter or one part of several.
+    """
     try:
         import gguf
     except ImportError as error:
@@ -80,14 +90,22 @@ def _types(file: Path, _changed: int, _size: int) -> Mapping[str, int]:
     with reading(file, BaseModelError, "a GGUF file of a model", "name the GGUF file of the base (--base)"):
         reader = gguf.GGUFReader(file)
         kind, parts = (_value(reader, name) for name in ("general.type", "split.count"))
-        types = Counter(tensor.tensor_type for tensor in reader.tensors)
     if kind not in {None, "model"}:
         raise BaseModelError(f"{file}: found a GGUF file of type {kind!r}, expected that of a model; name the base's")
     if parts is not None and int(parts) > 1:
         raise BaseModelError(
-            f"{file}: one of {parts} parts of a model, and transformers reads a single file; join them with "
-            f"llama.cpp's llama-gguf-split --merge"
+            f"{file}: one of {parts} parts of a model, expected a single file; join them with llama.cpp's "
+            f"llama-gguf-split --merge"
         )
+    return reader
+
+
+@lru_cache(maxsize=4)
+def _types(file: Path, _changed: int, _size: int) -> Mapping[str, int]:
+    reader = open_gguf(file)
+    import gguf
+
+    types = Counter(tensor.tensor_type for tensor in reader.tensors)
     if not types:
         raise BaseModelError(f"{file}: found no tensors; name the GGUF file of a model (--base)")
     for one in types:
