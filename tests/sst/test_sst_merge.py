@@ -95,7 +95,7 @@ def test_soft_merge_equals_the_formula_computed_densely(build: Any, relative_err
 @pytest.mark.parametrize("structure", ["diagonal", "kronecker", "block", "lowrank"])
 def test_limits_of_mu(relative_error: Any, model, adapters, structure) -> None:
     """μ → ∞ is the utility patch; μ → 0 the safety patch (interpolate) or the sum (add)."""
-    base = {"fisher": {"structure": structure}, "damping": 0.1}
+    base = {"fisher": {"structure": structure}, "damping": 0.1, "refine": 0}
     skill, safe = adapters
     for mu, combine, expected in (
         (1e9, "interpolate", lambda m: skill.delta(m, dtype=torch.float64)),
@@ -137,15 +137,16 @@ def test_gauge_invariance(relative_error: Any, model, adapters, structure) -> No
 
 def test_result_does_not_depend_on_batch_size(relative_error: Any, model, adapters) -> None:
     whole = [Batch(*(torch.cat([getattr(b, k) for b in HARM]) for k in ("input_ids", "attention_mask", "labels")))]
-    one = merge(adapters, "sst", model=model, harm=whole, benign=BENIGN, compute_dtype=torch.float64, mu=0.3, seed=5)
-    two = run(model, adapters, mu=0.3, seed=5)
+    given = {"mu": 0.3, "seed": 5, "refine": 0}
+    one = merge(adapters, "sst", model=model, harm=whole, benign=BENIGN, compute_dtype=torch.float64, **given)
+    two = run(model, adapters, **given)
     for m in MODULES:
         assert relative_error(one.adapter.delta(m), two.adapter.delta(m)) < 1e-8
 
 
 def test_the_report_knows_the_calibration_data(model, adapters) -> None:
     """By content: neither the size of the batches nor padding matters, one other label does."""
-    report = run(model, adapters, mu=0.3, seed=5).report
+    report = run(model, adapters, mu=0.3, seed=5, refine=0).report
     # Nothing reads held-out prompts where μ is given: all make the Fishers.
     assert report.method_report["samples"]["fisher_harm"] == 12
     assert run(model, adapters, tax_budget=0.05, seed=5).report.method_report["samples"]["held_out_harm"] == 3
