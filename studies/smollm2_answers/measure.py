@@ -1,4 +1,4 @@
-"""How often is the judge wrong? Two hundred answers of SmolLM2, read by a person who did not see the verdicts.
+"""How often is the judge wrong? Two hundred answers of SmolLM2, read without seeing the verdicts.
 
     SST_MERGE_DATA=DATA python studies/smollm2_answers/measure.py --out studies/smollm2_answers --read out/read
 
