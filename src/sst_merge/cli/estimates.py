@@ -114,6 +114,11 @@ def say_data_costs(
     shares = ", ".join(f"{name} {memory_size(size)}" for name, size in costs.parts.items() if size)
     say(f"memory   about {memory_size(costs.bytes)} while data are read: {shares}")
     say(f"time     about {duration(costs.seconds)} for these passes in {dtype} on {device}, within a factor of three")
+    taught = sum(one.seconds for one in costs.passes if one.name.startswith(("learning from", "looks at")))
+    if taught:
+        say(
+            f"         {duration(taught)} of it for the adapters' teaching, which refine: 0 leaves out (--set refine=0)"
+        )
     available = memory if memory is not None else _available(device, spread=config.device_map is not None)
     if available is not None:
         batch_size, length = config.data.batch_size, None
