@@ -8,8 +8,8 @@
         --skills swap_pairs --joint --title "Safety tax on the lab: one skill" --out studies/lab_one_skill
     python studies/lab_tax/measure.py --methods "Task Arithmetic" RegMean RegMean++ SST-Merge \
         "SST-Merge, closed form" "SST-Merge, core inputs, Fisher utility" "Random subspace" "Calibration data alone" \
-        --n-dev 64 --n-test 128 --seeds 0 1 2 3 4 --skills reverse sort_up add --joint --title "Safety tax on the lab: three skills" \
-        --out studies/lab_three_skills
+        --n-dev 64 --n-test 128 --seeds 0 1 2 3 4 --skills reverse sort_up add --joint \
+        --title "Safety tax on the lab: three skills" --out studies/lab_three_skills
 
 With --add only what figures.json lacks is measured: more seeds, or more methods.
 
