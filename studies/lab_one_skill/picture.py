@@ -63,7 +63,7 @@ def main() -> None:
         curves,
         anchors={name: (point.safety, point.utility) for name, point in alone.items()},
         path_stem=options.out / "front",
-        title="One skill and a safety adapter on the lab, three seeds",
+        title=f"One skill and a safety adapter on the lab, {len(figures['seeds'])} seeds",
         highlight=METHODS[0],
         utility_label="Skill: share of right answers",
     )
