@@ -145,7 +145,7 @@ class SSTOptions(MethodOptions):
             ``tax_budget`` chooses μ, but the steps do not hold to it; and without safety adapter or ``aligned_base``
             the skills alone are merged. For skills without data of their own their merge teaches, on the common benign
             data. ``auto``, the default with ``inputs: wide``: teachers, unless a budget or a target chooses, a weight
-            is negative, or there are too few prompts to hold any out (:mod:`.settling`).
+            is negative, or there are too few prompts to hold any out.
         vila: restrict to the layers and directions worth solving for.
     """
 
