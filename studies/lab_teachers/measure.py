@@ -250,7 +250,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="*", default=["20:128"], help="experts:prompts of each; none: the page alone")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the adapters")
     parser.add_argument("--n", type=int, default=48, help="prompts per kind")
-    parser.add_argument("--parts", nargs="+", default=["skills", "safety"], choices=["skills", "safety", "labels"])
+    parser.add_argument("--parts", nargs="+", default=["skills"], choices=["skills", "safety", "labels"])
     args = parser.parse_args()
     torch.set_num_threads(1)
     figures = Figures(args.out / "figures.json", args.n)

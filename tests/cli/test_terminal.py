@@ -7,8 +7,8 @@ import pytest
 from click.testing import CliRunner
 from rich.cells import cell_len
 
-from sst_merge.cli.libraries import hush_libraries
 from sst_merge.cli.main import cli
+from sst_merge.cli.terminal_warnings import hush_libraries
 from sst_merge.methods import available_methods
 
 

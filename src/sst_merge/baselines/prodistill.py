@@ -34,7 +34,7 @@ from ..methods import Layer, MergeProblem, Needs, Prepared, StrengthOptions, mer
 from ..methods.parts.blocks import BlockStates, block_order
 from ..methods.parts.input_moments import EnoughError
 from ..methods.parts.own_data import OwnData, own_data, required_model
-from ..methods.parts.regression import averaged
+from ..methods.parts.regression import merged_or_average
 from ..methods.sweeps import AVERAGES, LESS_OF_AVERAGES, SAFETY_WEIGHT, MethodSweep, TwoStageSweep
 
 if TYPE_CHECKING:
@@ -192,6 +192,4 @@ class _Imitation:
 )
 def prodistill(layer: Layer, options: ProDistillOptions, state: dict[str, Tensor]) -> Tensor:
     """λ times the core that the preparation learned, or the weighted average where it has none."""
-    if layer.module in state:
-        return options.strength * state[layer.module].to(layer.patches[0])
-    return options.strength * averaged(layer, "prodistill")
+    return merged_or_average(layer, options.strength, state, "prodistill")

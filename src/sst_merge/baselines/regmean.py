@@ -23,7 +23,7 @@ from torch import Tensor
 from ..methods import Layer, MergeProblem, Needs, Prepared, merge_method
 from ..methods.parts.input_moments import input_moments, module_groups
 from ..methods.parts.own_data import OwnData, own_data, required_model, ticker
-from ..methods.parts.regression import RegressionOptions, averaged, regression_rows
+from ..methods.parts.regression import RegressionOptions, merged_or_average, regression_rows
 from ..methods.parts.widening import widened
 from ..methods.sweeps import AVERAGES, LESS_OF_AVERAGES, SAFETY_WEIGHT, MethodSweep, TwoStageSweep
 
@@ -95,6 +95,4 @@ def regmean(layer: Layer, options: RegressionOptions, state: dict[str, Tensor]) 
     Raises:
         MergeError: all weights are 0.
     """
-    if layer.module in state:
-        return options.strength * state[layer.module].to(layer.patches[0])
-    return options.strength * averaged(layer, "regmean")
+    return merged_or_average(layer, options.strength, state, "regmean")

@@ -24,7 +24,7 @@ from ..methods import Layer, MergeProblem, Needs, Prepared, merge_method
 from ..methods.parts.blocks import BlockStates, block_order
 from ..methods.parts.input_moments import each_input, input_moments, module_groups
 from ..methods.parts.own_data import OwnData, own_data, required_model, ticker
-from ..methods.parts.regression import RegressionOptions, averaged, regression_rows
+from ..methods.parts.regression import RegressionOptions, merged_or_average, regression_rows
 from ..methods.parts.widening import widened
 from ..methods.sweeps import AVERAGES, LESS_OF_AVERAGES, SAFETY_WEIGHT, MethodSweep, TwoStageSweep
 
@@ -127,6 +127,4 @@ class _BlockwiseMerge:
 )
 def regmean_plusplus(layer: Layer, options: RegressionOptions, state: dict[str, Tensor]) -> Tensor:
     """λ times the merged core that the preparation found, or the weighted average where it has none."""
-    if layer.module in state:
-        return options.strength * state[layer.module].to(layer.patches[0])
-    return options.strength * averaged(layer, "regmean_plusplus")
+    return merged_or_average(layer, options.strength, state, "regmean_plusplus")

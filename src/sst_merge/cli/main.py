@@ -15,8 +15,8 @@ from ..machine import memory_is_full
 from ..processes import speaks
 from .console import say_error, warn
 from .groups import CommandGroup
-from .libraries import hush_libraries, own_warnings
 from .several import with_processes
+from .terminal_warnings import hush_libraries, own_warnings
 from .voice import remember_words, voice, with_voice
 
 __all__ = ["cli", "main"]

@@ -14,7 +14,7 @@ from ...errors import MergeError
 from .. import Layer, StrengthOptions
 from .own_data import OwnData, signed_patches
 
-__all__ = ["OFF_DIAGONAL", "RIDGE", "RegressionOptions", "averaged", "regression_rows"]
+__all__ = ["OFF_DIAGONAL", "RIDGE", "RegressionOptions", "averaged", "merged_or_average", "regression_rows"]
 
 OFF_DIAGONAL = 0.9
 """a of the reference implementation."""
@@ -78,6 +78,23 @@ def regression_rows(
         factor = torch.linalg.cholesky(total)
         rows[module] = torch.cholesky_solve((rows[module] + ridge * shares[module]).T, factor).T
     return rows
+
+
+def merged_or_average(layer: Layer, strength: float, merged: Mapping[str, Tensor], method: str) -> Tensor:
+    """λ times the core that a preparation found for this module, or the weighted average where it has none.
+
+    Args:
+        layer: core matrices of one module.
+        strength: λ.
+        merged: module → core, (p, q).
+        method: name in messages.
+
+    Raises:
+        MergeError: all weights are 0.
+    """
+    if layer.module in merged:
+        return strength * merged[layer.module].to(layer.patches[0])
+    return strength * averaged(layer, method)
 
 
 def averaged(layer: Layer, method: str) -> Tensor:

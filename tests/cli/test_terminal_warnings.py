@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 import sst_merge
 from sst_merge.cli import main
-from sst_merge.cli.libraries import own_warnings
+from sst_merge.cli.terminal_warnings import own_warnings
 
 
 def test_warnings_of_the_package_come_without_a_line_of_code(capsys: pytest.CaptureFixture[str]) -> None:
