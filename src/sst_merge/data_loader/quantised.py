@@ -91,10 +91,12 @@ def quantised_base(reference: str | Path, access: BaseAccess = PLAIN) -> Quantis
         there = QuantisedBase(_method(fields), True, dict(fields), getattr(config, "dtype", None))
         wanted = QuantisedBase(_method(_fields(asked, None)), False, _fields(asked, None)) if asked else there
         if wanted.method != there.method or wanted.bits not in {None, there.bits}:
-            kinds = (f"{of.method}{'' if wanted.method != there.method else of.shown_bits}" for of in (there, wanted))
+            kept, other = there.method, wanted.method
+            if kept == other:
+                kept, other = kept + there.shown_bits, other + wanted.shown_bits
             raise BaseModelError(
-                f"base model {str(reference)!r}: its weights are stored as {next(kinds)} (config.json), and "
-                f"quantization asks for {next(kinds)}; leave quantization out, or give the unquantised model"
+                f"base model {str(reference)!r}: its weights are stored as {kept} (config.json), and quantization "
+                f"asks for {other}; leave quantization out, or give the unquantised model"
             )
         return there
     if asked is None:
