@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import time
 from collections.abc import Callable
 from math import comb
@@ -14,7 +15,7 @@ import torch
 from sst_merge import __version__
 from sst_merge.files import atomic_file
 
-__all__ = ["add_data", "interval", "study_options", "timed", "versions", "write_page"]
+__all__ = ["add_data", "interval", "peak_memory", "study_options", "timed", "versions", "write_page"]
 
 
 def study_options(doc: str | None) -> argparse.ArgumentParser:
@@ -114,3 +115,40 @@ def timed(task: Callable[[], object], device: str = "cpu") -> float:
     task()
     torch.cuda.synchronize()
     return time.perf_counter() - start
+
+
+def peak_memory(task: Callable[[], object], device: str = "cpu") -> float:
+    """Peak memory of a call above what stood before it: of the allocator on a card, of the resident set on a CPU.
+
+    Args:
+        task: is called without arguments; on a CPU in a fork, so that what one call leaves does not help the next.
+        device: where it computes.
+
+    Returns:
+        MiB.
+
+    Raises:
+        RuntimeError: the fork ended without an answer.
+    """
+    if device != "cpu":
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        task()
+        torch.cuda.synchronize()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        task()
+        extra = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - pages * resource.getpagesize() / 2**20
+        os.write(writing, f"{extra:.1f}".encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        answer = pipe.read()
+    os.waitpid(child, 0)
+    if not answer:
+        raise RuntimeError("the process that measured memory ended without an answer; was there enough of it?")
+    return float(answer)

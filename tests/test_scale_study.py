@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -61,3 +62,35 @@ def test_the_script_for_a_card_runs_without_one(script: Callable[[str], ModuleTy
     if not torch.cuda.is_available():
         with pytest.raises(SystemExit):
             gpu.main(["--out", str(tmp_path), "--sizes", "tiny"])
+
+
+def test_a_fisher_counts_as_many_multiplications_as_are_carried_out(script: Callable[[str], ModuleType]) -> None:
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    from sst_merge.fim_calculator import build_spaces, compute_fim, point_cores
+
+    class Products(TorchDispatchMode):
+        """Multiply-adds of all matrix products but those of attention itself, which have four axes."""
+
+        found = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            if func.overloadpacket._qualified_op_name in {"aten::mm", "aten::addmm", "aten::bmm"}:
+                left, right = args[-2:]
+                self.found += left.numel() * right.shape[-1]
+            return result
+
+    models = script("studies/scale/scale_models.py")
+    vocabulary = script("studies/scale/vocabulary.py")
+    shape = models.Shape("", 64, 96, 4, 4, 2, 4096)  # from that many tokens on logits are those of answers alone
+    model = models.random_model(shape)
+    adapters = [models.random_adapter(shape.modules, 2, seed=seed) for seed in range(3)]
+    spaces = build_spaces(adapters)
+    point = point_cores(adapters, spaces)
+    batches = models.random_batches(shape.vocabulary, samples=2, tokens=64, batch=2)
+    with Products() as plain:
+        models.plain(model, batches)
+    with Products() as fisher:
+        compute_fim(model, spaces, batches, point=point, structure="kronecker", estimator="empirical")
+    assert vocabulary.counted(shape, 6, 0.25) == pytest.approx(fisher.found / plain.found, rel=0.03)

@@ -13,10 +13,8 @@ memory is the peak above the plain pass: of the allocator on a GPU, of the resid
 """
 
 import argparse
-import os
 import platform
 import random
-import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +31,7 @@ from sst_merge.reporting import markdown_table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from study import interval, study_options, timed, write_page
+from study import interval, peak_memory, study_options, timed, write_page
 
 _AGAINST = ("plain", "likelihood", "generation")
 _HEADING = """# Cost of Fisher statistics
@@ -143,29 +141,6 @@ def generation(model: Any, batches: list[Batch]) -> None:
         )
 
 
-def peak(task: Callable[[], object], device: str) -> float:
-    """Peak memory of a task above what stood before it, MiB."""
-    if device != "cpu":
-        torch.cuda.synchronize()
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        task()
-        torch.cuda.synchronize()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        task()
-        extra = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - pages * resource.getpagesize() / 2**20
-        os.write(writing, f"{extra:.1f}".encode())
-        os._exit(0)
-    os.waitpid(child, 0)
-    os.close(writing)
-    with os.fdopen(reading) as pipe:
-        return float(pipe.read())
-
-
 def main() -> None:
     """Run the comparison and write one table."""
     options = parse()
@@ -181,7 +156,7 @@ def main() -> None:
             tasks[f"{structure} @ {where}"] = lambda structure=structure, cores=cores: compute_fim(
                 model, spaces, batches, point=cores, structure=structure, estimator="empirical"
             )
-    memory = {name: peak(task, options.device) for name, task in tasks.items()}
+    memory = {name: peak_memory(task, options.device) for name, task in tasks.items()}
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     for task in tasks.values():
         task()

@@ -1,0 +1,162 @@
+"""A Kronecker Fisher beside a plain pass with the logits of every position, where vocabularies are large.
+
+Random models of given shapes. Seven billion parameters do not fit here: their shapes are measured with one and with two
+layers, and a line through both gives 32 layers. Time is CPU time of one thread, rounds interleaved in random order;
+memory is the peak of the resident set of a fork above what stood before.
+
+    python studies/scale/vocabulary.py --out studies/scale/vocabulary
+"""
+
+import random
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from scale_models import Shape, plain, random_adapter, random_batches, random_model
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from study import interval, peak_memory, study_options, timed, versions, write_page
+
+from sst_merge.fim_calculator import build_spaces, compute_fim, point_cores
+from sst_merge.reporting import markdown_table
+
+SMOLLM2 = Shape("SmolLM2-135M", 576, 1536, 30, 9, 3, 49152)
+LLAMA_2 = Shape("7B, 32,000 tokens", 4096, 11008, 32, 32, 32, 32000)
+LLAMA_3 = Shape("8B, 128,256 tokens", 4096, 14336, 32, 32, 8, 128256)
+TINY = Shape("tiny", 32, 48, 2, 4, 2, 64)
+PLAIN, FISHER, TWICE, PLAIN_TWICE = "plain", "Fisher", "Fisher, layers twice", "plain, layers twice"
+_HEADING = """# A Fisher where vocabularies are large
+
+A Kronecker Fisher at the merged point of three adapters of rank 16 (all linear layers), as a multiple of `plain`: a
+forward pass with the logits of every position, and a backward pass to the embedding's output. The same random tokens,
+of which the last quarter are answers; a Fisher computes logits there alone. *Layers twice*: gradient checkpointing.
+Median over rounds with its 95 % interval. Made by `studies/scale/vocabulary.py`.
+"""
+
+
+def measured(shape: Shape, options: Any) -> dict[str, Any]:
+    """Seconds of every round and peak memory of each pass.
+
+    Args:
+        shape: of the model, all its layers are made.
+        options: of the command line.
+
+    Returns:
+        Pass → seconds; pass → MiB.
+    """
+    model = random_model(shape)
+    adapters = [random_adapter(shape.modules, options.rank, seed=seed) for seed in range(3)]
+    spaces = build_spaces(adapters)
+    point = point_cores(adapters, spaces)
+    del adapters
+    batches = random_batches(shape.vocabulary, samples=options.samples, tokens=options.tokens, batch=options.samples)
+
+    def fisher() -> None:
+        compute_fim(model, spaces, batches, point=point, structure="kronecker", estimator="empirical")
+
+    def plainly() -> None:
+        plain(model, batches)
+
+    def twice(task: Callable[[], None]) -> Callable[[], None]:
+        def run() -> None:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            model.train()
+            try:
+                task()
+            finally:
+                model.gradient_checkpointing_disable()
+                model.eval()
+
+        return run
+
+    tasks = {PLAIN: plainly, FISHER: fisher, PLAIN_TWICE: twice(plainly), TWICE: twice(fisher)}
+    memory = {name: peak_memory(task) for name, task in tasks.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    for task in tasks.values():
+        task()
+    order = random.Random(0)
+    for _ in range(options.rounds):
+        for name in order.sample(list(tasks), len(tasks)):
+            seconds[name].append(timed(tasks[name]))
+    return {"seconds": seconds, "mib": memory}
+
+
+def at_layers(one: Sequence[float], two: Sequence[float], layers: int) -> list[float]:
+    """What a line through one and two layers comes to, round by round."""
+    return [a + (layers - 1) * (b - a) for a, b in zip(one, two, strict=True)]
+
+
+def counted(shape: Shape, core: int, answers: float) -> float:
+    """The Fisher's multiply-adds a token beside the plain pass's: without attention itself, sums of p² and q² included.
+
+    Forward and backward cost d_out d_in each; a core adds (d_in q + p q + d_out p) both ways, and its factors p² + q².
+
+    Args:
+        shape: of the model.
+        core: p = q.
+        answers: share of the positions.
+
+    Returns:
+        The quotient.
+    """
+    layers = sum(2 * out * into for out, into in shape.modules.values())
+    head = 2 * shape.vocabulary * shape.hidden
+    own = sum(2 * core * (out + into + core) + 2 * core * core for out, into in shape.modules.values())
+    return (layers + own + answers * head) / (layers + head)
+
+
+def rows_of(shape: Shape, seconds: dict[str, list[float]], mib: dict[str, float], rank: int) -> list[list[str]]:
+    """The page's rows of one shape."""
+    rows = []
+    core = 3 * rank
+    for name in (FISHER, PLAIN_TWICE, TWICE):
+        ratio, low, high = interval([a / b for a, b in zip(seconds[name], seconds[PLAIN], strict=True)])
+        expected = f"{counted(shape, core, 0.25):.2f}" if name == FISHER else ""
+        rows.append([
+            shape.name,
+            name,
+            f"{median(seconds[name]):.3g}",
+            f"{ratio:.2f} [{low:.2f}, {high:.2f}]",
+            expected,
+            f"{mib[name]:.0f}",
+            f"{mib[name] / mib[PLAIN]:.2f}",
+        ])
+    return rows
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure every shape and write the page."""
+    parser = study_options(__doc__)
+    for name, default in (("samples", 4), ("tokens", 128), ("rounds", 7), ("rank", 16)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--sizes", choices=["real", "tiny"], default="real")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    figures: dict[str, Any] = {name: value for name, value in vars(options).items() if name != "out"}
+    rows = []
+    for shape in (SMOLLM2,) if options.sizes == "real" else (TINY,):
+        figures[shape.name] = found = measured(shape, options)
+        rows += rows_of(shape, found["seconds"], found["mib"], options.rank)
+    for shape in (LLAMA_2, LLAMA_3) if options.sizes == "real" else (TINY,):
+        one, two = (measured(replace(shape, layers=layers), options) for layers in (1, 2))
+        figures[f"{shape.name}, layers"] = {"1": one, "2": two}
+        for layers in (2, shape.layers):
+            name = f"{shape.name}, {layers} layers" + (" (by the line)" if layers > 2 else "")
+            seconds = {k: at_layers(one["seconds"][k], two["seconds"][k], layers) for k in two["seconds"]}
+            mib = {k: at_layers([one["mib"][k]], [two["mib"][k]], layers)[0] for k in two["mib"]}
+            rows += rows_of(replace(shape, name=name, layers=layers), seconds, mib, options.rank)
+    columns = ["model", "pass", "CPU seconds", "× plain", "counted", "MiB", "× plain's MiB"]
+    head = (
+        f"{_HEADING}\n{versions()}, one thread, float32; {options.samples} samples of {options.tokens} tokens, "
+        f"{options.rounds} rounds.\n\n"
+    )
+    write_page(options.out, head + markdown_table(rows, columns), figures)
+
+
+if __name__ == "__main__":
+    main()
