@@ -168,3 +168,11 @@ def test_energy_asks_for_the_whole_decomposition(build: Any) -> None:
     assert (by_energy.complete, by_energy.singular_values.numel()) == (True, 300)
     assert (by_rank.complete, by_rank.singular_values.numel()) == (False, 8)
     assert by_energy.kept_energy == pytest.approx(by_rank.kept_energy, rel=1e-3)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_the_share_kept_holds_where_squares_leave_the_range(build: Any, scale: float) -> None:
+    delta = scale * (build.random_factors(*SHAPE, 40, seed=3).b @ build.random_factors(*SHAPE, 40, seed=4).a).float()
+    _, cut = compress_delta(delta, kind=LinearKind(), bias=False, rank=8)
+    squares = np.linalg.svd(delta.double().numpy(), compute_uv=False) ** 2
+    assert cut.kept_energy == pytest.approx(squares[:8].sum() / squares.sum(), rel=1e-3)
