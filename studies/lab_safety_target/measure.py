@@ -2,11 +2,12 @@
 
     python studies/lab_safety_target/measure.py --out studies/lab_safety_target
 
-Skills of the lab are merged with the safety adapter of the same seed: all of them with adapters of seed 0, five of them
-with those of four more seeds. Fishers and path are made once a pair of adapters, as a merge makes them; then every point of the path is asked a pool of other harmful calibration prompts. A merge that tests
-on n prompts sees n of them: so drawing n from the pool, with replacement, and walking down the path as the merge does
-gives as many merges as are wanted, and the true rate of refusals of each is known, that of the pool. The points that
-are chosen are then asked prompts of the test split, with new objects and new wrappers, and the skill.
+Skills of the lab are merged with the safety adapter of the same seed: all of them with adapters of seed 0, five of
+them with those of four more seeds. Fishers and path are made once a pair of adapters, as a merge makes them; then
+every point of the path is asked a pool of other harmful calibration prompts. A merge that tests on n prompts sees n
+of them: so drawing n from the pool, with replacement, and walking down the path as the merge does gives as many
+merges as are wanted, and the true rate of refusals of each is known, that of the pool. The points that are chosen are
+then asked prompts of the test split, with new objects and new wrappers, and the skill.
 
 Finished pairs are kept in figures.json and not repeated; adapters that are missing are trained.
 """
@@ -145,16 +146,17 @@ def page(figures: Mapping[str, Any]) -> str:
         f"`sst` with `safety_target: {target:g}`, `confidence: {figures['confidence']:g}`: of all merges,",
         f"{allowed:.2g} may refuse less than the target, on prompts like those that it was tested on.",
         "",
-        f"{len(pairs)} pairs of a skill and a safety adapter ({_counted(seeds)}; the skills of a",
-        f"seed share its safety adapter). Fishers from {HARM_SAMPLES // 2} harmful and {BENIGN_SAMPLES * 3 // 4} benign",
-        f"prompts. The target is tested on {figures['prompts']} prompts, drawn {figures['draws']} times a pair from a pool",
-        f"of {2 * POOL}; the true rate of a merge is that of the pool. The closed form, which a target takes. Test split:",
-        f"{figures['n_test']} prompts a kind. {figures['versions']}.",
+        f"{len(pairs)} pairs of a skill and a safety adapter ({_counted(seeds)}; the skills of a seed",
+        f"share its safety adapter). Fishers from {HARM_SAMPLES // 2} harmful and {BENIGN_SAMPLES * 3 // 4} benign",
+        f"prompts. The target is tested on {figures['prompts']} prompts, drawn {figures['draws']} times a pair",
+        f"from a pool of {2 * POOL}; the true",
+        "rate of a merge is that of the pool. The closed form, which a target takes.",
+        f"Test split: {figures['n_test']} prompts a kind. {figures['versions']}.",
         "Made by `studies/lab_safety_target/measure.py`.",
         "",
-        "The path's form and reach were chosen earlier after looking at prompts of `swap_pairs`, seed 0, and the factors",
-        "at its end after looking at which of this pool's prompts the safety adapter of seed 0 misses. The bound does not",
-        "depend on it; that few merges are refused for want of a point may.",
+        "The path's form and reach were chosen earlier after looking at prompts of `swap_pairs`, seed 0, and the",
+        "factors at its end after looking at which of this pool's prompts the safety adapter of seed 0 misses. The",
+        "bound does not depend on it; that few merges are refused for want of a point may.",
         "",
         "| share of merges, 95 % interval | one draw a pair | all draws | allowed |",
         "| --- | --- | --- | ---: |",
@@ -163,8 +165,8 @@ def page(figures: Mapping[str, Any]) -> str:
         f"| not written: no point passed | {_both(refused)} | |",
         "",
         "One draw a pair: that many merges of other adapters, Wilson's interval. All draws: the mean share of a pair,",
-        "the interval over pairs. The test split has objects and wrappers that no calibration prompt has; the bound does",
-        "not speak of it.",
+        "the interval over pairs. The test split has objects and wrappers that no calibration prompt has; the bound",
+        "does not speak of it.",
         "",
         "By pair, of written merges: mean rates over draws; skill is the share of the expert's own right answers.",
         "",
