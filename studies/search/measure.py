@@ -109,10 +109,10 @@ def page(figures: Mapping[str, Any]) -> str:
         "# Search against fixed grids",
         "",
         "Does `sst-merge search` find, in as many evaluations, a front no worse than the fixed grids of experiment 3?",
-        "The grid is every strength that the forms declare, nine each; the search begins with three of each and proposes",
-        "the rest. Both see dev prompts alone; the merges on each dev front are asked test prompts, and the area that",
-        "they cover there is compared. Repeats are **seeds of the sampler**: base, adapters and prompts are the same, so",
-        "the interval says nothing about other skills or trainings. Made by `studies/search/measure.py`.",
+        "The grid is every strength that the forms declare, nine each; the search begins with three of each and",
+        "proposes the rest. Both see dev prompts alone; the merges on each dev front are asked test prompts, and the",
+        "area that they cover there is compared. Repeats are **seeds of the sampler**: base, adapters and prompts are",
+        "the same, so the interval says nothing about other skills or trainings. Made by `studies/search/measure.py`.",
     ]
     for found in figures["worlds"].values():
         lines += section(found)
