@@ -11,8 +11,9 @@ from sst_merge.errors import ConfigError, MergeError
 from sst_merge.fim_calculator import CoreModel, build_spaces
 from sst_merge.fim_calculator.likelihood import token_log_odds
 from sst_merge.lora_utils import Adapter, BaseModelIndex
-from sst_merge.merging import MergePlan, plan_merge
+from sst_merge.merging import MergePlan, merge, plan_merge
 from sst_merge.merging.data_cost import TextSize, pass_costs, require_memory
+from sst_merge.methods import available_methods, get_method
 from sst_merge.texts import memory_size
 
 
@@ -97,6 +98,35 @@ def test_passes_follow_the_options(build: Any) -> None:
     assert names(fisher={"point": "merged"}, refine=3, **core) == [*fishers, "refining coefficients", *held]
     assert names(calibration_holdout=0.0, fisher={"trust_share": 0.5}, **core) == fishers
     assert names(only="harm", fisher={"point": "merged"}) == fishers[:1]
+
+
+@pytest.mark.parametrize("method", sorted(n for n in available_methods() if get_method(n).needs.data and n != "sst"))
+def test_a_method_reads_as_much_as_it_declares(build: Any, method: str) -> None:
+    model = build.tiny_model("llama")
+    _, index, adapters = planned(build, model)
+    texts = {name: batches(build, rows, 12) * 2 for name, rows in (("harm", 3), ("benign", 4), ("own", 2))}
+    options = {"steps": 5} if "steps" in get_method(method).options.model_fields else {}
+    if method == "irr":
+        options = {"kept": 0.0}
+    plan = plan_merge(adapters, method, options=options, given=("model", "harm", "benign"), base=index)
+    data = {name if name != "own" else "benign of utility": TextSize.of(text) for name, text in texts.items()}
+    costs = pass_costs(plan, index, data, dtype="float32", program=0, operations=1e9)
+    layers, seen = model.model.layers, []
+
+    def count(_: object, __: object, output: torch.Tensor) -> None:
+        tokens = output.shape[0] * output.shape[1]
+        seen.append(tokens)
+        if output.requires_grad:
+            output.register_hook(lambda _: seen.append(tokens))
+
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    everything = {"model": model, "harm": texts["harm"], "benign": texts["benign"]}
+    try:
+        merge(adapters, method, adapter_benign={"utility": texts["own"]}, **everything, **options)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert sum(seen) / len(layers) == pytest.approx(sum(one.tokens for one in costs.passes), rel=0.3)
 
 
 PARTS = {"program": 300, "weights": 600, "activations": 800}

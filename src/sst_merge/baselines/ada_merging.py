@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import MergeError
 from ..fim_calculator import point_cores
-from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
+from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, Reads, merge_method
 from ..methods.parts.learned_coefficients import learn_coefficients
 from ..methods.sweeps import HARM_WEIGHTS, MethodSweep
 
@@ -76,6 +76,7 @@ def _prepare(problem: MergeProblem, options: AdaMergingOptions) -> Prepared:
     paper="arXiv:2310.02575",
     options=AdaMergingOptions,
     needs=Needs(data=True),
+    reads=Reads(steps="steps"),
     promises=Promises(exact=False),
     prepare=_prepare,
     knob="harm_weight",

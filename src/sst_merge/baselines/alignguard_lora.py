@@ -27,7 +27,7 @@ from torch import Tensor
 from ..errors import MergeError
 from ..fim_calculator import KroneckerFisher, LayerFisher, auto_structure, compute_fim, point_cores
 from ..gevp_solver import solve_linear
-from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
+from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, Reads, merge_method
 from ..methods.parts.own_data import required_model, ticker
 from ..methods.sweeps import SUMS, MethodSweep
 
@@ -230,6 +230,7 @@ def _normalised(fisher: LayerFisher, core: Tensor, mean: float) -> Tensor:
     paper="arXiv:2508.02079",
     options=AlignGuardOptions,
     needs=Needs(data=True, roles=frozenset({"utility"})),
+    reads=Reads(of="harm", gradients=1),
     promises=Promises(exact=False),
     prepare=_prepare,
     sweeps=(

@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ..fim_calculator import point_cores
-from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
+from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, Reads, merge_method
 from ..methods.parts.input_moments import grouped_moments
 from ..methods.parts.own_data import required_model, ticker
 from ..methods.parts.widening import widened
@@ -91,6 +91,7 @@ def used_directions(gram: Tensor, threshold: float) -> Tensor:
     paper="arXiv:2512.11391",
     options=BenignNullSpaceOptions,
     needs=Needs(data=True, roles=frozenset({"utility", "safety"})),
+    reads=Reads(of="benign", forward=1),
     promises=Promises(exact=False),
     prepare=_prepare,
     sweeps=(MethodSweep("Benign null space", TRIMMED, prepare_once=True),),

@@ -22,7 +22,7 @@ from torch import Tensor
 from ..data_loader.batch import Batch
 from ..errors import MergeError
 from ..fim_calculator import CoreModel, point_cores, token_logprobs
-from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
+from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, Reads, merge_method
 from ..methods.parts.own_data import required_model
 from ..methods.sweeps import LESS, SUMS, MethodSweep, TwoStageSweep
 
@@ -100,6 +100,7 @@ def _likelihood(attached: CoreModel, batch: Batch) -> Tensor:
     paper="control",
     options=CalibrationOnlyOptions,
     needs=Needs(data=True),
+    reads=Reads(of="all", steps="steps"),
     promises=Promises(exact=False, symmetric=False, gauge_invariant=False),
     prepare=_prepare,
     sweeps=(

@@ -22,7 +22,7 @@ from torch import Tensor
 from ..errors import MergeError
 from ..fim_calculator import Fisher, LayerFisher, compute_fim
 from ..gevp_solver import DampedFisher, OperatorSum, solve_linear
-from ..methods import Layer, MergeProblem, Needs, Prepared, StrengthOptions, merge_method
+from ..methods import Layer, MergeProblem, Needs, Prepared, Reads, StrengthOptions, merge_method
 from ..methods.parts.own_data import OwnData, own_data, required_model, signed_patches, ticker
 from ..methods.sweeps import AVERAGES, LESS_OF_AVERAGES, SAFETY_WEIGHT, MethodSweep, TwoStageSweep
 
@@ -90,6 +90,7 @@ def _fisher(problem: MergeProblem, model: "PreTrainedModel", own: OwnData, optio
     paper="arXiv:2111.09832",
     options=FisherMergingOptions,
     needs=Needs(data=True),
+    reads=Reads(of="adapters", gradients=1),
     prepare=_prepare,
     sweeps=(
         MethodSweep("Fisher merging", AVERAGES, knob=SAFETY_WEIGHT, prepare_once=True),

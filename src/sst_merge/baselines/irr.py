@@ -28,7 +28,7 @@ from torch import Tensor
 
 from ..core_space import CoreSpace
 from ..fim_calculator import point_cores
-from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
+from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, Reads, merge_method
 from ..methods.parts.alignment import Alignment, alignment_source, weight_difference
 from ..methods.parts.input_moments import budget_groups, input_moments
 from ..methods.parts.own_data import OwnData, own_data, required_model, ticker
@@ -191,6 +191,7 @@ def without(update: Tensor, removed: Tensor, hessian: Tensor | None, damping: fl
     options=IrrOptions,
     domain="delta",
     needs=Needs(data=True, aligned_base=True, roles=frozenset({"utility"})),
+    reads=Reads(of="skills", forward=1),
     promises=Promises(exact=False),
     prepare=_prepare,
     knob="kept",

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ..fim_calculator import point_cores
-from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
+from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, Reads, merge_method
 from ..methods.parts.blocks import block_name
 from ..methods.parts.learned_coefficients import learn_coefficients
 from ..methods.sweeps import HARM_WEIGHTS, MethodSweep
@@ -72,6 +72,7 @@ def _prepare(problem: MergeProblem, options: LayerInterpolationOptions) -> Prepa
     paper="control",
     options=LayerInterpolationOptions,
     needs=Needs(data=True, roles=frozenset({"utility", "safety"})),
+    reads=Reads(steps="steps"),
     promises=Promises(exact=False),
     prepare=_prepare,
     knob="harm_weight",

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ..core_space import CoreSpace
 from ..data_loader.batch import Batch
 from ..errors import MergeError
-from ..methods import Layer, MergeProblem, Needs, Prepared, Promises, StrengthOptions, merge_method
+from ..methods import Layer, MergeProblem, Needs, Prepared, Promises, Reads, StrengthOptions, merge_method
 from ..methods.parts.input_moments import budget_groups
 from ..methods.parts.own_data import OwnData, own_data, required_model
 from ..methods.parts.weight_gradients import single_samples, summed_gradients
@@ -135,6 +135,7 @@ def _disjoint(elected: Sequence[Tensor]) -> tuple[Tensor, ...]:
     options=LedMergingOptions,
     domain="delta",
     needs=Needs(data=True),
+    reads=Reads(of="adapters", gradients=2),
     promises=Promises(exact=False),
     prepare=_prepare,
     sweeps=(MethodSweep("LED-Merging", TRIMMED, knob=SAFETY_WEIGHT, prepare_once=True),),

@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..methods import Layer, MergeProblem, Needs, Prepared, StrengthOptions, merge_method
+from ..methods import Layer, MergeProblem, Needs, Prepared, Reads, StrengthOptions, merge_method
 from ..methods.parts.learned_coefficients import learn_coefficients
 from ..methods.parts.own_data import own_data, required_model, signed_patches
 from ..methods.sweeps import AVERAGES, LESS_OF_AVERAGES, SAFETY_WEIGHT, MethodSweep, TwoStageSweep
@@ -80,6 +80,7 @@ def _prepare(problem: MergeProblem, options: LoraSoupsOptions) -> Prepared:
     paper="arXiv:2410.13025",
     options=LoraSoupsOptions,
     needs=Needs(data=True),
+    reads=Reads(of="adapters", steps="steps"),
     prepare=_prepare,
     sweeps=(
         MethodSweep("LoRA Soups", AVERAGES, knob=SAFETY_WEIGHT),

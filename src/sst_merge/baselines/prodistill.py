@@ -30,7 +30,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ..fim_calculator import CoreModel
-from ..methods import Layer, MergeProblem, Needs, Prepared, StrengthOptions, merge_method
+from ..methods import Layer, MergeProblem, Needs, Prepared, Reads, StrengthOptions, merge_method
 from ..methods.parts.blocks import BlockStates, block_order
 from ..methods.parts.input_moments import EnoughError
 from ..methods.parts.own_data import OwnData, own_data, required_model
@@ -183,6 +183,7 @@ class _Imitation:
     paper="arXiv:2502.12706",
     options=ProDistillOptions,
     needs=Needs(data=True),
+    reads=Reads(of="adapters", forward=2, steps="steps"),
     prepare=_prepare,
     sweeps=(
         MethodSweep("ProDistill", AVERAGES, knob=SAFETY_WEIGHT),

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ..methods import Layer, MergeProblem, Needs, Prepared, merge_method
+from ..methods import Layer, MergeProblem, Needs, Prepared, Reads, merge_method
 from ..methods.parts.input_moments import input_moments, module_groups
 from ..methods.parts.own_data import OwnData, own_data, required_model, ticker
 from ..methods.parts.regression import RegressionOptions, merged_or_average, regression_rows
@@ -74,6 +74,7 @@ def _moments(
     paper="arXiv:2212.09849",
     options=RegressionOptions,
     needs=Needs(data=True),
+    reads=Reads(of="adapters", forward=1),
     prepare=_prepare,
     sweeps=(
         MethodSweep("RegMean", AVERAGES, knob=SAFETY_WEIGHT),

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from ..core_space import CoreSpace
-from ..methods import Layer, MergeProblem, Needs, Prepared, merge_method
+from ..methods import Layer, MergeProblem, Needs, Prepared, Reads, merge_method
 from ..methods.parts.blocks import BlockStates, block_order
 from ..methods.parts.input_moments import each_input, input_moments, module_groups
 from ..methods.parts.own_data import OwnData, own_data, required_model, ticker
@@ -118,6 +118,7 @@ class _BlockwiseMerge:
     paper="arXiv:2508.03121",
     options=RegressionOptions,
     needs=Needs(data=True),
+    reads=Reads(of="adapters", forward=2),
     prepare=_prepare,
     sweeps=(
         MethodSweep("RegMean++", AVERAGES, knob=SAFETY_WEIGHT),

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ..errors import MergeError
 from ..fim_calculator import point_cores
-from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, merge_method
+from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, Reads, merge_method
 from ..methods.parts.input_moments import grouped_moments
 from ..methods.parts.own_data import required_model, ticker
 from ..methods.parts.widening import widened
@@ -124,6 +124,7 @@ def selected_update(rows: Tensor, hessian: Tensor, budget: float, *, compensate:
     paper="arXiv:2505.12038",
     options=SafeDeltaOptions,
     needs=Needs(data=True, roles=frozenset({"utility"})),
+    reads=Reads(of="harm", forward=1),
     promises=Promises(exact=False),
     prepare=_prepare,
     knob="budget",

@@ -43,12 +43,14 @@ class TextSize:
         tokens: that are computed, padding included.
         answers: tokens of answers.
         largest: (tokens, answer tokens) of the largest batch.
+        batches: how many.
     """
 
     samples: int = 0
     tokens: int = 0
     answers: int = 0
     largest: tuple[int, int] = (0, 0)
+    batches: int = 1
 
     @classmethod
     def of(cls, batches: "Sequence[Batch]") -> "TextSize":
@@ -59,13 +61,14 @@ class TextSize:
             sum(tokens for tokens, _ in sizes),
             sum(answers for _, answers in sizes),
             max(sizes, default=(0, 0)),
+            max(1, len(batches)),
         )
 
     def share(self, part: float) -> "TextSize":
         """That share of the samples, in batches that may still be as large."""
         tokens, answers = round(self.tokens * part), round(self.answers * part)
         largest = min(self.largest[0], tokens), min(self.largest[1], answers)
-        return TextSize(round(self.samples * part), tokens, answers, largest)
+        return TextSize(round(self.samples * part), tokens, answers, largest, max(1, round(self.batches * part)))
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,7 @@ def pass_costs(
         tokens, answers = text.largest
         kept = model.activations(tokens, answers, gradients=backward > 0)
         work = model.operations(text) * (forward + backward)  # no gradient of a weight is taken
-        passes.append(DataPass(name, text.tokens * (forward + backward), kept, work / (_PRODUCTS * operations)))
+        passes.append(DataPass(name, round(text.tokens * (forward + backward)), kept, work / (_PRODUCTS * operations)))
     held = {name: text.samples for name, text, _, _ in wanted if name.startswith("held-out")}
     parts = {
         "program": program + _LIBRARIES,
@@ -286,7 +289,9 @@ class _Model:
         sums = sum(_numbers("kronecker" if structure == "auto" else structure, p, q) for p, q in self.widths)
         cores = sum(p * q for p, q in self.widths)
         # Second moments of inputs are gone before a Fisher is collected.
-        moments = min(_MOMENTS, 24 * sum(into**2 for _, into in self.sides)) if _is_wide(plan) else 0
+        gib = getattr(options, "memory_gib", 0.0)
+        limit = _MOMENTS if _is_wide(plan) else int(gib * (1 << 30))
+        moments = min(limit, 24 * sum(into**2 for _, into in self.sides))
         return max(moments, 8 * sums * (2 * count) + 4 * cores * (2 * held + len(plan.adapters) + 8))
 
 
@@ -307,12 +312,49 @@ def _numbers(structure: str, p: int, q: int) -> int:
             return p * p + q * q
 
 
-def _stages(plan: MergePlan, data: Mapping[str, TextSize], only: str | None) -> list[tuple[str, TextSize, int, int]]:
-    """(name, text, forward passes, backward passes) of every stage; of a method but ``sst`` one pass over all data."""
+_Stage = tuple[str, TextSize, float, float]
+
+
+def _read(plan: MergePlan, data: Mapping[str, TextSize]) -> list[_Stage]:
+    """The stages of a method that declares how often it reads its data."""
+    reads, none = plan.method.reads, TextSize()
+    harm, benign = ("harmful prompts", data.get("harm", none)), ("benign prompts", data.get("benign", none))
+    own = [(name, text) for name, text in data.items() if name not in {"harm", "benign"}]
+    # What a step takes one batch of; several texts are taken in turns.
+    sets: list[list[tuple[str, TextSize]]]
+    match reads.of:
+        case "harm" | "benign":
+            sets = [[harm if reads.of == "harm" else benign]]
+        case "common":
+            sets = [[harm], [benign]]
+        case "all":
+            sets = [[harm], [benign, *own]]
+        case "adapters" | "skills":
+            judged = dict(own)
+            common = {"safety": harm, "utility": benign}
+            sets = [
+                [(f"benign of {a.name}", judged[f"benign of {a.name}"])]
+                if judged.get(f"benign of {a.name}", none).samples
+                else [(f"{common[a.role][0]}, for {a.name}", common[a.role][1])]
+                for a in plan.adapters
+                if reads.of == "adapters" or a.role == "utility"
+            ]
+    steps = 0 if reads.steps is None else int(getattr(plan.options, reads.steps))
+    stages: list[_Stage] = []
+    for texts in sets:
+        there = [(name, text) for name, text in texts if text.samples]
+        turns = steps / max(1, sum(text.batches for _, text in there))
+        back = reads.gradients + turns
+        stages += [(f"reading {name}", text, reads.forward + back, back) for name, text in there]
+    return stages
+
+
+def _stages(plan: MergePlan, data: Mapping[str, TextSize], only: str | None) -> list[_Stage]:
+    """(name, text, forward passes, backward passes) of every stage."""
     options: Any = plan.options
     none = TextSize()
     if plan.method.name != "sst":
-        return [(f"reading {name}", text, 1, 1) for name, text in data.items() if text.samples]
+        return _read(plan, data)
     own = {a.name: data.get(f"benign of {a.name}", none) for a in plan.adapters}
     harm, benign = data.get("harm", none), data.get("benign", none)
     weighted = {a.name: (a.weight, own[a.name].samples) for a in plan.adapters if a.role == "utility"}
@@ -321,7 +363,7 @@ def _stages(plan: MergePlan, data: Mapping[str, TextSize], only: str | None) -> 
     aside = options.calibration_holdout
     fit_harm, held_harm = harm.share(1 - options.harm_holdout), harm.share(options.harm_holdout)
     fit_benign, held_benign = benign.share(1 - aside), benign.share(aside)
-    stages: list[tuple[str, TextSize, int, int]] = []
+    stages: list[_Stage] = []
     fisher, skills = options.fisher, options.utility == "fisher"
     common = {a.name: fit_harm if a.role == "safety" else fit_benign for a in plan.adapters}
     judged = {name: text if text.samples else common[name] for name, text in own.items()}

@@ -21,6 +21,7 @@ __all__ = [
     "MethodOptions",
     "Needs",
     "Promises",
+    "Reads",
     "StrengthOptions",
     "merge_method",
     "option_faults",
@@ -67,6 +68,25 @@ class Needs:
 
 
 @dataclass(frozen=True)
+class Reads:
+    """How often a method goes through its calibration data; `--dry-run` estimates time from it.
+
+    Attributes:
+        of: which sets of data: the harmful prompts, the benign ones, both (``common``), what each adapter is judged on
+            (``adapters``: its own data, or harmful or common benign prompts), the same of the utility adapters alone
+            (``skills``), or ``all``: the harmful prompts, and as one set all benign ones with the adapters' own.
+        forward: passes over these sets without gradients.
+        gradients: passes over them, forward and back.
+        steps: name of the option that counts further steps, each forward and back over one batch of every set.
+    """
+
+    of: Literal["harm", "benign", "common", "adapters", "skills", "all"] = "common"
+    forward: int = 0
+    gradients: int = 0
+    steps: str | None = None
+
+
+@dataclass(frozen=True)
 class Promises:
     """What the common test suite holds a method to.
 
@@ -107,6 +127,7 @@ class MergeMethod:
         sweeps: its forms, and the strengths at which experiments try them; an experiment leaves out a method without
             any.
         needs_by_options: what it must be given under certain options, where that is less than ``needs``.
+        reads: how often it goes through its data.
     """
 
     name: str
@@ -121,6 +142,7 @@ class MergeMethod:
     knob: str = "strength"
     sweeps: tuple[MethodSweep | TwoStageSweep, ...] = ()
     needs_by_options: Callable[[Any], Needs] | None = None
+    reads: Reads = Reads(gradients=1)
 
     def needs_for(self, options: MethodOptions) -> Needs:
         """What the method must be given under these options: :attr:`needs`, or less."""
@@ -140,6 +162,7 @@ def merge_method(
     knob: str = "strength",
     sweeps: tuple[MethodSweep | TwoStageSweep, ...] = (),
     needs_by_options: Callable[[Any], Needs] | None = None,
+    reads: Reads = Reads(gradients=1),
 ) -> "Callable[[Callable[[Layer, Any, Any], Tensor]], MergeMethod]":
     """Declare a function on one layer as a merge method; the decorated name becomes the :class:`MergeMethod`.
 
@@ -155,12 +178,14 @@ def merge_method(
         knob: the option that its strength sweep varies.
         sweeps: its forms, and the strengths at which experiments try them.
         needs_by_options: what it must be given under certain options, where that is less than ``needs``.
+        reads: how often it goes through its data, where it needs any.
 
     Returns:
         A decorator.
 
     Raises:
-        MergeError: the knob is not one of the options, or a sweep has an option or a strength that the method refuses.
+        MergeError: the knob or what counts steps is not one of the options, or a sweep has an option or a strength that
+            the method refuses.
 
     Example:
         >>> import torch
@@ -182,12 +207,27 @@ def merge_method(
         >>> half.merge_layer(layer, half.options(), None)
         tensor([[1., 2.]])
     """
-    if knob not in options.model_fields:
-        raise MergeError(f"method {name!r} declares knob {knob!r}, its options are {sorted(options.model_fields)}")
+    for what, option in (("knob", knob), ("steps", reads.steps)):
+        if option is not None and option not in options.model_fields:
+            raise MergeError(
+                f"method {name!r} declares {what} {option!r}, its options are {sorted(options.model_fields)}"
+            )
 
     def declare(merge_layer: "Callable[[Layer, Any, Any], Tensor]") -> MergeMethod:
         method = MergeMethod(
-            name, summary, paper, merge_layer, options, domain, needs, promises, prepare, knob, (), needs_by_options
+            name,
+            summary,
+            paper,
+            merge_layer,
+            options,
+            domain,
+            needs,
+            promises,
+            prepare,
+            knob,
+            (),
+            needs_by_options,
+            reads,
         )
         return replace(method, sweeps=tuple(_declared(sweep, method) for sweep in sweeps))
 
