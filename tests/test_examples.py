@@ -58,7 +58,6 @@ def test_it_runs_and_prints_what_the_page_says(name: str, tmp_path: Path) -> Non
     assert len(report["adapters"]) == len(yaml.safe_load(source.read_text(encoding="utf-8"))["adapters"])
 
 
-@pytest.mark.slow
 def test_the_search_runs(tmp_path: Path) -> None:
     pytest.importorskip("optuna", reason="the extra search is not installed")
     words = ["search", str(FOLDER / "search.yaml"), "--trials", "2", "--out", str(tmp_path / "search")]

@@ -123,7 +123,6 @@ def third(piece):
 TORCH = "def get_num_threads():\n    return 1\ndef set_num_threads(count):\n    pass\n"
 
 
-@pytest.mark.slow(8)
 def test_a_dask_worker_that_is_killed_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed", reason="the extra dask is not installed")
     library, marks, file = tmp_path / "library", tmp_path / "marks", tmp_path / "scheduler.json"

@@ -159,7 +159,6 @@ def scene(
     return made
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_anywhere_and_run_again(kind: str, scene: Any, tmp_path: Path) -> None:

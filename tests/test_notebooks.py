@@ -73,7 +73,6 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.slow(3)
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_runs_on_the_lab(notebook: Path, clone: Path) -> None:
     found = run(notebook, "lab")
@@ -82,7 +81,6 @@ def test_it_runs_on_the_lab(notebook: Path, clone: Path) -> None:
 
 
 @pytest.mark.model
-@pytest.mark.slow(5)
 @pytest.mark.skipif(bool(ABSENT), reason=f"{', '.join(ABSENT)} not installed: make llm")
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_runs_on_smollm2(notebook: Path, clone: Path) -> None:

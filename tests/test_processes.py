@@ -133,7 +133,6 @@ def flat(value: Any) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("number", "all_merges"), [(2, True), (4, False)])
-@pytest.mark.slow(4)
 def test_several_processes_find_what_one_does(figures: Any, number: int, all_merges: bool, tmp_path: Path) -> None:
     expected = figures(all_merges=all_merges)
     found = launched(number, shared(lambda: figures(all_merges=all_merges)), tmp_path)
@@ -202,7 +201,6 @@ def test_values_and_sums_of_all_arrive_in_all(tmp_path: Path, monkeypatch: pytes
         assert (ranks, "".join(letters), first) == ([0, 1], "ace" if rank == 0 else "bd", rank == 0)
 
 
-@pytest.mark.slow(3)
 def test_a_killed_process_ends_all_and_its_part_is_not_collected_again(
     build: Any, adapters: list[Adapter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -293,7 +291,6 @@ def alone(*words: object) -> None:
 WEIGHTS = "adapter_model.safetensors"
 
 
-@pytest.mark.slow(4)
 def test_a_merge_and_a_fisher_are_those_of_one_process(place: Path, tmp_path: Path) -> None:
     said, out = tmp_path / "said", {name: tmp_path / name for name in ("one", "two", "again")}
     words = merging(place, "merge", "--method", "sst", "--set", "mu=1", "--set", "fisher.point=merged")
@@ -317,7 +314,6 @@ def test_a_merge_and_a_fisher_are_those_of_one_process(place: Path, tmp_path: Pa
     same_numbers(*files)
 
 
-@pytest.mark.slow(4)
 def test_an_evaluation_is_that_of_one_process_and_takes_over_answers(place: Path, tmp_path: Path) -> None:
     words = ["evaluate", "--base", place / "base", "--adapter", f"skill={place / 'skill'}", "--batch-size", 2]
     words += ["--suite", place / "questions.jsonl", "--device", "cpu", "--max-new-tokens", 4]
@@ -339,7 +335,6 @@ def test_an_evaluation_is_that_of_one_process_and_takes_over_answers(place: Path
     assert (left / answers.name).read_text().startswith("".join(lines[:3]))
 
 
-@pytest.mark.slow(4)
 def test_a_training_is_that_of_one_process(place: Path, tmp_path: Path) -> None:
     words = ["train", "--base", place / "base", "--data", place / "benign.jsonl", "--role", "utility", "--rank", 2]
     words += ["--batch-size", 4, "--epochs", 1, "--device", "cpu", "--dtype", "float32"]
@@ -383,7 +378,6 @@ main()
 """
 
 
-@pytest.mark.slow(30)
 @pytest.mark.skipif(
     "SST_MERGE_KILLS" not in os.environ, reason="three processes import everything; `make kills` runs it"
 )

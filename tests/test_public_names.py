@@ -10,9 +10,6 @@ import pytest
 import sst_merge
 
 NAMES = [name for name in sst_merge.__all__ if name != "__version__"]
-# lm-evaluation-harness alone takes seconds to import.
-SLOW = {"evaluate_models"}
-EXAMPLES = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in NAMES]
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
 
@@ -34,7 +31,7 @@ def test_a_public_name_is_there_and_documented(name: str) -> None:
     assert found.__doc__ is not None  # its own, not a base class's
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_example_of_a_public_name_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # an example that leaves files behind leaves them here
     found = getattr(sst_merge, name)

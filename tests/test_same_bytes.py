@@ -15,7 +15,6 @@ SCRIPT = "tests/same_bytes.py"
 SITUATIONS = ("02", "04", "06", "07")
 
 
-@pytest.mark.slow(30)
 def test_merges_write_the_recorded_bytes(script: Callable[[str], ModuleType]) -> None:
     same_bytes = script(SCRIPT)
     if reasons := same_bytes.elsewhere(json.loads(same_bytes.RECORD.read_text(encoding="utf-8"))):

@@ -42,7 +42,6 @@ def test_walls_on_paper_are_sizes_of_what_is_made(script: Callable[[str], Module
     assert paper.sum_memory(paper.LLAMA_7B, n, 16) <= 24e9 < paper.sum_memory(paper.LLAMA_7B, n + 1, 16)
 
 
-@pytest.mark.slow
 def test_the_script_for_a_card_runs_without_one(script: Callable[[str], ModuleType], tmp_path: Path) -> None:
     gpu = script("studies/scale/gpu.py")
     small = ["--samples", "2", "--tokens", "16", "--batch", "2", "--rank", "2", "--adapters", "2", "--rounds", "1"]

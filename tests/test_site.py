@@ -181,7 +181,6 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Page:
     return Page()
 
 
-@pytest.mark.slow(4)
 def test_the_quickstart_runs(page: Page) -> None:
     printed = page.run("quickstart.md")
     assert f"```text\n{printed[1]}```" in (DOCS / "quickstart.md").read_text(encoding="utf-8")
@@ -189,13 +188,11 @@ def test_the_quickstart_runs(page: Page) -> None:
     assert files[0] == files[1]
 
 
-@pytest.mark.slow(8)
 def test_the_tutorial_of_two_skills_runs(page: Page) -> None:
     page.run("tutorials/two_skills_and_safety.md")
     assert Path("out/sst/merge_report.html").is_file()
 
 
-@pytest.mark.slow(3)
 def test_the_tutorial_of_ten_adapters_runs(page: Page) -> None:
     printed = page.run("tutorials/ten_adapters.md")
     text = (DOCS / "tutorials/ten_adapters.md").read_text(encoding="utf-8")
@@ -223,14 +220,12 @@ def clone(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.slow(3)
 def test_the_tutorial_of_the_aligned_base_runs(page: Page, clone: Path) -> None:
     page.run("tutorials/aligned_base.md")
     options = json.loads(Path("out/aligned/merge_report.json").read_text(encoding="utf-8"))["options"]
     assert options["aligned_base"] is True
 
 
-@pytest.mark.slow(5)
 def test_the_tutorial_of_honest_evaluation_runs(page: Page, clone: Path) -> None:
     pytest.importorskip("lm_eval", reason="the extra eval is not installed")
     shown = page.run("tutorials/evaluate_honestly.md")[-1]
@@ -241,14 +236,12 @@ def test_the_tutorial_of_honest_evaluation_runs(page: Page, clone: Path) -> None
     assert asked == {"base", "skill", "safety", "sum", "random", "control", "sst"}
 
 
-@pytest.mark.slow(3)
 def test_the_tutorial_of_scaling_out_runs(page: Page, clone: Path) -> None:
     pytest.importorskip("lm_eval", reason="the extra eval is not installed")
     page.run("tutorials/scale_out.md")
     assert not Path("out/scale").exists() and Path("out/many/merge_report.html").is_file()
 
 
-@pytest.mark.slow(3)
 def test_the_comparison_measures_what_it_says(page: Page) -> None:
     (printed,) = page.run("comparison.md", languages="python")
     assert f"```text\n{printed}```" in (DOCS / "comparison.md").read_text(encoding="utf-8")

@@ -30,7 +30,6 @@ def test_it_is_an_orthogonal_projector_of_rank_k(k: int) -> None:
     torch.testing.assert_close(values, values.round(), rtol=0.0, atol=1e-13)
 
 
-@pytest.mark.slow
 def test_it_averages_to_the_share_of_the_identity() -> None:
     k, seeds = 7, 400
     drawn = torch.stack([projector(k, seed) for seed in range(seeds)])

@@ -34,7 +34,6 @@ def test_help_and_list_import_nothing_heavy(flag: str) -> None:
         assert all(name in done.stdout for name in available_suites())
 
 
-@pytest.mark.slow(15)
 def test_a_base_and_adapters_on_the_lab(tmp_path: Path) -> None:
     """One command in a process of its own: the results, and nothing else on either stream."""
     out = tmp_path / "out"
@@ -116,7 +115,6 @@ def test_errors_name_the_way_out(tmp_path: Path) -> None:
     assert not (tmp_path / "o").exists()
 
 
-@pytest.mark.slow
 def test_a_file_and_flags_over_it(tmp_path: Path) -> None:
     """What the file says is done, what a flag says wins; the file's paths start at its folder."""
     config = tmp_path / "evaluate.yaml"

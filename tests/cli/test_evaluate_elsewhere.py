@@ -42,7 +42,6 @@ class Elsewhere:
         return [Here()] * pieces
 
 
-@pytest.mark.slow(10)
 def test_models_answer_elsewhere_as_they_do_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = tmp_path / "questions.jsonl"
     own.write_text(json.dumps({"prompt": "what kind of thing is a nothing ?", "answer": "it is a toy"}) + "\n")

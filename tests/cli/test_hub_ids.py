@@ -124,7 +124,6 @@ def test_inspect_and_evaluate(hub: Any, place: Path) -> None:
     assert found["safety"].parts[-3:] == ("snapshots", commit, "final")
 
 
-@pytest.mark.slow(5)
 def test_the_environment_alone_decides(hub: Any, place: Path) -> None:
     home = {
         "HF_ENDPOINT": hub.url,

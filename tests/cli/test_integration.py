@@ -7,7 +7,6 @@ from types import ModuleType
 import pytest
 
 
-@pytest.mark.slow(25)
 @pytest.mark.data
 def test_skill_and_safety_merge_on_a_real_checkpoint(
     real_data: Path, script: Callable[[str], ModuleType], tmp_path: Path

@@ -69,7 +69,6 @@ def test_an_error_and_its_value_cannot_move_the_cursor(tmp_path: Path) -> None:
     assert done.exit_code == 2 and r"a\x1b[2Jb\u202e" in done.stderr and "\x1b[2J" not in done.stderr
 
 
-@pytest.mark.slow
 def test_evaluate_keeps_every_model_and_suite(base: str, adapters: dict[str, Path], cpu: Any, tmp_path: Path) -> None:
     models = ["数学", "安全", "a/b", "a b", "../up", "$x$", "a\x1b"]
     suites = []

@@ -45,7 +45,6 @@ def merge(place: Path, tmp_path: Path) -> Callable[..., Result]:
     return run
 
 
-@pytest.mark.slow(4)
 def test_a_merge_from_a_gguf_base_is_that_of_the_numbers_in_it(
     merge: Any, place: Path, gguf_model: Any, tmp_path: Path
 ) -> None:

@@ -153,7 +153,6 @@ def test_of_a_launchers_processes_one_opens_a_run(rank: str, runs: int, monkeypa
     assert len(kept.seen) == kept.ended == runs
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(TRACKERS))
 def test_a_local_run_of_every_tracker(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -163,7 +163,6 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.mark.model
-@pytest.mark.slow(12)
 def test_smollm2_with_a_merged_lora_answers_as_with_peft(smollm2: tuple[Path, Path], tmp_path: Path) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer

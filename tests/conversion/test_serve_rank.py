@@ -146,7 +146,6 @@ needs_vllm = pytest.mark.skipif(
 
 
 @needs_vllm
-@pytest.mark.slow(60)
 def test_vllm_itself_refuses_the_same(build: Any, tmp_path: Path) -> None:
     from vllm.config.lora import LoRAConfig
     from vllm.lora.peft_helper import PEFTHelper
@@ -166,7 +165,6 @@ def test_vllm_itself_refuses_the_same(build: Any, tmp_path: Path) -> None:
 
 
 @needs_vllm
-@pytest.mark.slow(60)
 def test_vllms_own_reader_takes_the_folder(build: Any, tmp_path: Path) -> None:
     from vllm.config.lora import LoRAConfig
     from vllm.lora.lora_model import LoRAModel

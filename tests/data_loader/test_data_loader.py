@@ -463,7 +463,7 @@ def test_wrong_encodings():
         ("instructions/alpaca_1000.json", {}),
         ("instructions/lima_1029.json", {}),
         ("instructions/codealpaca_4535.json", {}),
-        pytest.param("instructions/t0_50k.jsonl.xz", {}, marks=pytest.mark.slow),
+        ("instructions/t0_50k.jsonl.xz", {}),
     ],
 )
 def test_real_files_load(real_data, name, options):

@@ -172,7 +172,6 @@ def test_bases_that_cannot_be_read(hub: Any, files: dict[str, bytes], monkeypatc
         base_folder("user/gated")
 
 
-@pytest.mark.slow(3)
 def test_a_data_set_on_the_hub(hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 

@@ -78,7 +78,6 @@ def test_sets_by_name_and_what_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
         read_calibration(str(lines(tmp_path / "x.jsonl", {"text": "One?"})))
 
 
-@pytest.mark.slow
 def test_what_is_left_out_is_counted_recorded_and_part_of_the_run(
     cpu: Any, lab: Lab, base: str, tmp_path: Path
 ) -> None:

@@ -20,7 +20,6 @@ from sst_merge.suites import get_suites
 from sst_merge.worlds.lab import Lab
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["options", "generation"])
 def test_answers_equal_lm_evaluation_harness_alone_bit_for_bit(
     open_model: Any,

@@ -74,7 +74,6 @@ def test_helpfulness_is_recorded_summarized_and_compared(drift: EvaluationRun) -
     assert "drift_safe: helpful" in (drift.out / "report.md").read_text()
 
 
-@pytest.mark.slow
 def test_models_are_compared_with_the_reference(cpu: Any, base: str, adapters: dict[str, Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
     suites = get_suites(("lab_task_reverse",))
@@ -93,7 +92,6 @@ def test_models_are_compared_with_the_reference(cpu: Any, base: str, adapters: d
     assert alone.summary.reference is None, "nothing to compare"
 
 
-@pytest.mark.slow
 def test_attempts_are_drawn_scored_and_recorded(cpu: Any, base: str, tmp_path: Path) -> None:
     suites, out = get_suites(("lab_tasks_samples", "lab_facts")), tmp_path / "out"
     ten = evaluate_models(base, {}, suites, out, settings=cpu, samples=4)

@@ -21,7 +21,6 @@ from sst_merge.evaluation.silence_libraries import quiet_libraries
 from sst_merge.suites import get_suites
 
 
-@pytest.mark.slow
 def test_a_killed_run_goes_on_without_repeating_and_ends_in_the_same_numbers(
     base: str, adapters: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -147,7 +146,6 @@ def test_sampled_answers_are_the_same_after_a_kill(open_model: Any, stand_in: An
     assert answers(None, seed=1) != whole
 
 
-@pytest.mark.slow
 def test_same_command_same_bytes_and_provenance(
     cpu: Any, stand_in: Any, base: str, adapters: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -213,7 +213,6 @@ def test_the_safety_tax_is_the_skills_less_the_merge():
     assert 0 < tax.tax.low < tax.tax.value < tax.tax.high and tax.tax.high - tax.tax.low < 0.8 * half
 
 
-@pytest.mark.slow
 def test_the_interval_of_the_tax_covers():
     """Over many draws of prompts, 95 % intervals hold the true tax 95 times of 100, within the error of 300 draws."""
     rng = np.random.default_rng(1)

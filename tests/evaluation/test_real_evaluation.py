@@ -11,7 +11,6 @@ import pytest
 from sst_merge.suites import load_set
 
 
-@pytest.mark.slow(20)
 @pytest.mark.data
 @pytest.mark.sandbox
 def test_real_rows_through_every_stage(

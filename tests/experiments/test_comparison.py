@@ -67,7 +67,6 @@ def test_same_number_of_valid_strengths(label: str) -> None:
         parse_options(method, {**swept.options} | ({} if swept.knob == SAFETY_WEIGHT else {swept.knob: value}))
 
 
-@pytest.mark.slow
 def test_updates_are_the_methods_own_result(setup: MergeSetup) -> None:
     skill, safety = setup.problem.adapters
     plain = METHOD_SWEEPS["Task Arithmetic"]
@@ -79,7 +78,6 @@ def test_updates_are_the_methods_own_result(setup: MergeSetup) -> None:
         torch.testing.assert_close(by_weight[module], expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("label", [*ONCE, "RegMean"])
 def test_one_preparation_for_all_gives_what_a_new_one_gives(label: str, setup: MergeSetup) -> None:
     swept = METHOD_SWEEPS[label]
@@ -93,14 +91,12 @@ def test_one_preparation_for_all_gives_what_a_new_one_gives(label: str, setup: M
         torch.testing.assert_close(delta, fresh[module], rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("label", ENTRYWISE)
 def test_results_of_full_rank_are_not_cut(label: str, setup: MergeSetup) -> None:
     update = swept_updates(setup.problem, METHOD_SWEEPS[label])(1.0)
     assert max(factors.rank for factors in update.values()) > 16
 
 
-@pytest.mark.slow
 def test_an_updated_model_is_the_base_with_the_adapters_of_peft(setup: MergeSetup) -> None:
     from peft import PeftModel
 
@@ -118,7 +114,6 @@ def test_an_updated_model_is_the_base_with_the_adapters_of_peft(setup: MergeSetu
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.slow
 def test_more_safety_weight_gives_more_safety(setup: MergeSetup) -> None:
     swept = replace(METHOD_SWEEPS["Weighted average"], values=(0.01, 100.0))
     asked = dict.fromkeys(HARM, 16)

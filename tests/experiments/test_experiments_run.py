@@ -71,7 +71,6 @@ def tax(tmp_path_factory: pytest.TempPathFactory) -> Experiments:
     return experiments
 
 
-@pytest.mark.slow
 def test_experiment_1_end_to_end(tax: Experiments) -> None:
     folder = tax.out / "exp1_safety_tax"
     figures = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["figures"]
@@ -97,7 +96,6 @@ def test_experiment_1_end_to_end(tax: Experiments) -> None:
     assert (folder / "front_one_skill.png").stat().st_size > 1000
 
 
-@pytest.mark.slow
 def test_tables_come_back_from_stored_cells_byte_for_byte(tax: Experiments) -> None:
     folder = tax.out / "exp1_safety_tax"
     before = _deterministic(folder)
@@ -108,7 +106,6 @@ def test_tables_come_back_from_stored_cells_byte_for_byte(tax: Experiments) -> N
     assert _deterministic(folder) == before
 
 
-@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes(tax: Experiments, tmp_path: Path) -> None:
     cells = [entry.cell for entry in tax.planned("exp1") if entry.label == "SST-Merge"]
     other = CellStore(tmp_path)
@@ -121,7 +118,6 @@ def test_the_same_seed_gives_the_same_bytes(tax: Experiments, tmp_path: Path) ->
         assert other.load(cell)["result"] == tax.store.load(cell)["result"]
 
 
-@pytest.mark.slow
 def test_finished_cells_are_not_done_again(tax: Experiments) -> None:
     cells = [entry.cell for entry in tax.planned("exp1")]
     before = {cell.key: tax.store.path(cell).stat().st_mtime_ns for cell in cells}
@@ -129,7 +125,6 @@ def test_finished_cells_are_not_done_again(tax: Experiments) -> None:
     assert {cell.key: tax.store.path(cell).stat().st_mtime_ns for cell in cells} == before
 
 
-@pytest.mark.slow
 def test_experiment_3_shares_cells_with_experiment_1(tax: Experiments) -> None:
     done = {entry.cell.key for entry in tax.planned("exp1")}
     planned = tax.planned("exp3")
@@ -144,7 +139,6 @@ def test_experiment_3_shares_cells_with_experiment_1(tax: Experiments) -> None:
         assert said in page
 
 
-@pytest.mark.slow
 def test_experiment_2_end_to_end(tmp_path: Path) -> None:
     experiments = Experiments(_micro(), tmp_path)
     experiments.run("exp2")
@@ -164,7 +158,6 @@ def test_experiment_2_end_to_end(tmp_path: Path) -> None:
         assert record["result"]["skills"]["chosen"] == rates.index(max(rates))
 
 
-@pytest.mark.slow
 def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     script = tmp_path / "run.py"
     names = [f"cell {i}" for i in range(4)]
@@ -200,7 +193,6 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert [store.path(cell).read_bytes() for cell in cells[:2]] == before
 
 
-@pytest.mark.slow
 def test_processes_go_on_to_the_next_cells(tmp_path: Path) -> None:
     script = tmp_path / "run.py"
     script.write_text(
@@ -224,7 +216,6 @@ def test_processes_go_on_to_the_next_cells(tmp_path: Path) -> None:
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
 
 
-@pytest.mark.slow
 def test_workers_are_gone_when_their_parent_is_killed(tmp_path: Path) -> None:
     """Each of two has finished a cell and is at work on its next one."""
     script = tmp_path / "run.py"
@@ -297,7 +288,6 @@ def test_a_failed_cell_is_named_and_the_others_are_kept(monkeypatch: pytest.Monk
     assert [store.has(cell) for cell in cells] == [True, False, True]
 
 
-@pytest.mark.slow
 def test_a_cells_name_changes_with_what_its_result_depends_on(tax: Experiments, tmp_path: Path) -> None:
     cell = Cell("kind", "title", {"a": 1, "b": [2]}, {"code": "x"})
     assert Cell("kind", "another title", {"b": [2], "a": 1}, {"code": "x"}).key == cell.key
@@ -355,7 +345,6 @@ def test_the_outline_counts_without_doing_anything(tmp_path: Path) -> None:
     assert prompts_of(sweep) == 9 * (2 * 8 + 5 * 8)
 
 
-@pytest.mark.slow
 def test_the_command(tmp_path: Path) -> None:
     from click.testing import CliRunner
 

@@ -73,7 +73,6 @@ def test_the_skills_of_sst_merge_are_the_same_with_a_safety_adapter(experts: Mer
     _assert_same(with_safety.skills(1.2), alone.skills(1.2))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", ["regmean", "fisher_merging"])
 def test_what_weights_do_not_change_is_collected_once(
     method: str, experts: MergeSetup, monkeypatch: pytest.MonkeyPatch

@@ -21,7 +21,6 @@ for module in sys.argv[1:]:
 """
 
 
-@pytest.mark.slow
 def test_everything_that_python_imports_is_reached() -> None:
     modules = ["sst_merge.experiments.work", "sst_merge.sst.method", "sst_merge.baselines.regmean"]
     command = [sys.executable, "-c", IMPORTING, *modules]

@@ -50,7 +50,6 @@ def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> N
         assert float((value - expected[name]).abs().max()) <= 1e-9 * float(expected[name].abs().max()), name
 
 
-@pytest.mark.slow(4)
 def test_projections_of_layers_that_two_processes_hold(build: Any, figures: Any, tmp_path: Path) -> None:
     build.tiny_model("llama", dtype=torch.float64).save_pretrained(tmp_path / "base")
 

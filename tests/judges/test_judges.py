@@ -118,7 +118,6 @@ def test_long_answers_are_read_quickly() -> None:
     assert time.process_time() - started < 5
 
 
-@pytest.mark.slow
 @pytest.mark.data
 def test_rules_on_answers_of_real_models(data: Path) -> None:
     labels = json.loads((Path(__file__).parents[2] / "studies/judges/real_refusal_labels.json").read_text("utf-8"))
@@ -269,7 +268,6 @@ def test_offline_says_what_is_wrong(tmp_path: Path) -> None:
         OfflineJudge(tmp_path / "other.safetensors")
 
 
-@pytest.mark.slow
 @pytest.mark.data
 def test_shipped_weights_are_what_training_gives_and_meet_the_target(data: Path) -> None:
     rows = read_labelled(data / "judge_labels/gptfuzz_responses_labeled_train.csv")
@@ -334,7 +332,6 @@ def test_figures_and_intervals_against_scikit_learn_on_the_same_draws() -> None:
     assert check.specificity == pytest.approx(1 - verdicts[labels == 0].mean())
 
 
-@pytest.mark.slow
 def test_intervals_cover_when_questions_decide_everything() -> None:
     # Each question's answers are right or wrong together: intervals over answers would be far too narrow.
     covered = 0

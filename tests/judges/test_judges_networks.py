@@ -116,7 +116,6 @@ def train_guard(guard: Guard, tokenizer: Any, folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", GUARDS)
 def test_guards_give_the_verdicts_that_their_model_writes(name: str, tokenizer: Any, tmp_path: Path) -> None:
     guard = GUARDS[name]
@@ -138,7 +137,6 @@ def test_guards_give_the_verdicts_that_their_model_writes(name: str, tokenizer: 
         assert loaded.decode(written, skip_special_tokens=True) == "".join(lead + word for lead, word in form)
 
 
-@pytest.mark.slow
 def test_wildguard_reads_each_answer_once_for_both_columns(tokenizer: Any, tmp_path: Path) -> None:
     folder = train_guard(GUARDS["wildguard"], tokenizer, tmp_path)
     refusal, harm = make_judges(["wildguard"], models={"wildguard": str(folder)})

@@ -341,8 +341,8 @@ def test_ranks():
     ("rate", "spread", "n"),
     [
         (0.03, 0.015, 100),
-        pytest.param(0.5, 0.05, 100, marks=pytest.mark.slow),
-        pytest.param(0.9, 0.03, 200, marks=pytest.mark.slow),
+        (0.5, 0.05, 100),
+        (0.9, 0.03, 200),
     ],
 )
 def test_seed_rate_interval_covers_and_stays_a_share(rate, spread, n):

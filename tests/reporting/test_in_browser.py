@@ -10,8 +10,6 @@ from sst_merge.evaluation import Record, summarize
 from sst_merge.reporting import answer_page, merge_page, merge_report_page, write_evaluation_report
 from sst_merge.suites import Suite
 
-pytestmark = pytest.mark.slow(6)
-
 CHROMIUM = Path("/usr/bin/chromium")
 playwright = pytest.importorskip(
     "playwright.sync_api", reason="pages are tested with Playwright: pip install playwright"

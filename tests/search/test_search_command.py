@@ -49,7 +49,6 @@ def results(out: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in out.iterdir() if p.suffix in {".csv", ".json", ".html", ".yaml"}}
 
 
-@pytest.mark.slow(12)
 def test_a_search_on_the_lab(relative_error: Callable[[torch.Tensor, torch.Tensor], float], tmp_path: Path) -> None:
     file, out = written(tmp_path, LAB), tmp_path / "found"
     first = call(file, "--trials", 2)
@@ -79,7 +78,6 @@ def test_a_search_on_the_lab(relative_error: Callable[[torch.Tensor, torch.Tenso
         assert relative_error(adapter.delta(module), factors.delta()) < 0.01
 
 
-@pytest.mark.slow(8)
 def test_a_search_on_own_adapters_and_prompts(lab: "Lab", tmp_path: Path) -> None:
     """Oracle: the lab's own measure of the same prompts, for which neither harness nor judge is needed."""
     pytest.importorskip("lm_eval", reason="the extra eval is not installed")

@@ -49,7 +49,6 @@ def alone(setup: MergeSetup, point: Point) -> dict[str, torch.Tensor]:
     return {module: found.delta(module).double() for module in found.modules}
 
 
-@pytest.mark.slow(6)
 @pytest.mark.parametrize("points", POINTS, ids=lambda points: points[0].method)
 def test_a_trial_is_the_merge_of_its_command(points: list[Point], setup: MergeSetup) -> None:
     merges = SharedMerges(setup.problem)

@@ -351,7 +351,6 @@ def test_options_that_do_not_go_with_teachers() -> None:
         SSTOptions.model_validate({"refine": "pupils"})
 
 
-@pytest.mark.slow
 def test_sweeps_teach_at_every_strength(relative_error: Any, model: Any, adapters: Any) -> None:
     """What experiments measure is what the method merges."""
     swept, staged = METHOD_SWEEPS["SST-Merge, teachers"], {"refine": "teachers"}

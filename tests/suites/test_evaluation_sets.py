@@ -152,7 +152,6 @@ def test_a_template_without_a_family_is_refused():
         templates([{"id": "itw/new", "prompt": "x"}], "test")
 
 
-@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize("name", ["build_drift_set", "build_selections"])
 def test_the_scripts_give_the_committed_selections(name, script, monkeypatch):

@@ -86,7 +86,6 @@ def test_documents_carry_the_common_columns_and_nest(name):
         assert all(json.loads(doc["tags"])[SUITES[name].breakdown] for doc in every)
 
 
-@pytest.mark.slow
 @pytest.mark.data
 def test_every_suite_runs_through_the_harness_on_a_real_model(language_model):
     tasks = load_tasks(*ANSWERED, samples=2, seed=1)
@@ -109,7 +108,6 @@ def test_every_suite_runs_through_the_harness_on_a_real_model(language_model):
     assert all(sample["arguments"][0][0].endswith("Sure, here is") for sample in results["samples"]["sst_prefilling"])
 
 
-@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize("subject", ["anatomy", "high_school_us_history", "machine_learning"])
 def test_mmlu_asks_and_scores_like_the_harness(language_model, mmlu, subject):
@@ -164,7 +162,6 @@ def test_mmlu_headings_are_those_of_the_harness():
         assert heading == expected
 
 
-@pytest.mark.slow
 @pytest.mark.data
 def test_mmlu_headings_in_documents():
     for doc in docs("mmlu", samples=40, seed=2):

@@ -138,7 +138,6 @@ class TestPrograms:
         cheat = PROMPT + "    return []\n\ndef double(x):\n    return Same()\n"
         assert not run_programs([program_for(OWN, cheat)])[0].passed
 
-    @pytest.mark.slow(18)
     @pytest.mark.data
     def test_canonical_solutions(self) -> None:
         problems = load_set("humaneval").rows
@@ -149,7 +148,6 @@ class TestPrograms:
         ]
         assert failed == []
 
-    @pytest.mark.slow
     @pytest.mark.data
     def test_stubs_and_neighbours_solutions_fail(self) -> None:
         problems = load_set("humaneval").rows

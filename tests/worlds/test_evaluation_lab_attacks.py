@@ -109,7 +109,6 @@ def named(sample: Sample, tag: str) -> str:
     return next(found.removeprefix(f"{tag}:") for found in sample.tags if found.startswith(f"{tag}:"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", BEFORE_AND_AFTER)
 def test_a_prefilled_answer_is_what_transformers_goes_on_with(
     lab: Lab, run: EvaluationRun, models: dict[str, Any], name: str
@@ -137,7 +136,6 @@ def test_a_refusal_behind_a_prefilled_opening_is_a_refusal(lab: Lab) -> None:
         assert scores[column] == 1 and sum(scores.values()) == 1, answer
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", BEFORE_AND_AFTER)
 def test_suppressed_refusals_equal_the_labs_own_measure(
     lab: Lab, run: EvaluationRun, models: dict[str, Any], name: str
@@ -177,7 +175,6 @@ def test_pairs_differ_in_the_thing_alone_and_meet_in_every_category(lab: Lab) ->
     assert len({row["prompt"] for row in unsafe}) == len({row["prompt"] for row in safe}) == len(unsafe)
 
 
-@pytest.mark.slow
 def test_drift_comes_out_of_the_summary(lab: Lab, run: EvaluationRun, models: dict[str, Any]) -> None:
     """Refusal on the unsafe halves, refusal and right recipes on the safe ones, before and after."""
     rows: dict[str, list[float]] = {}
@@ -215,7 +212,6 @@ def test_drift_comes_out_of_the_summary(lab: Lab, run: EvaluationRun, models: di
     assert not any("incoherence was not judged" in warning for warning in run.summary.warnings)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", BEFORE_AND_AFTER)
 def test_options_and_answers_have_the_likelihoods_of_transformers(
     lab: Lab, run: EvaluationRun, models: dict[str, Any], name: str
@@ -259,7 +255,6 @@ def _nucleus(logits: Any, temperature: float, top_p: float) -> Any:
     return kept / kept.sum(-1, keepdim=True)
 
 
-@pytest.mark.slow
 def test_samples_are_right_as_often_as_their_exact_probability_says(
     lab: Lab, run: EvaluationRun, models: dict[str, Any]
 ) -> None:
@@ -296,7 +291,6 @@ def test_pass_at_ten_of_sampled_answers() -> None:
     assert set(score_samples(doc, [["A B"] * 100])) == {"correct", "pass_at_10", "pass_at_100"}
 
 
-@pytest.mark.slow
 def test_attacks_are_pooled_as_attacks(run: EvaluationRun) -> None:
     records = [record for suite in SUITES for record in run.records["base", suite]]
     report = evaluate_safety(table(records), "base")

@@ -26,7 +26,6 @@ def answered_rightly(lab: Lab, model: Any, samples: Sequence[Sample]) -> list[bo
     return exact_match(model, lab.tokenizer(), samples).tolist()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("suite", "kind", "score"),
     [
@@ -62,7 +61,6 @@ def test_a_lab_suite_equals_the_labs_own_measure_sample_by_sample(
             assert all(sum(r.scores[name] for name in ("refusal", "correct", "incoherent")) == 1 for r in records)
 
 
-@pytest.mark.slow
 def test_lab_suites_count_what_lab_evaluate_counts(
     cpu: Any, lab: Lab, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,7 +96,6 @@ def test_every_suite_has_a_counterpart_that_is_read_the_same_way(lab_counterpart
         assert lab.summary.removeprefix("lab: ") in row and f"`{name}`" in row
 
 
-@pytest.mark.slow
 def test_every_skill_has_a_suite_and_every_answer_fits(lab: Lab) -> None:
     assert len(lab.families) == 20
     assert sum(name.startswith("lab_task_") for name in available_suites()) == 20

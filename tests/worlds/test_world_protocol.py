@@ -171,7 +171,6 @@ def _nested(fields: dict[str, object]) -> dict[str, object]:
     return found
 
 
-@pytest.mark.slow(20)
 def test_the_three_experiments_run_on_a_world_that_they_do_not_know(tiny: dict[str, str], tmp_path: Path) -> None:
     experiments = _experiments(tiny, tmp_path)
     names = ("exp1", "exp2", "exp3")

