@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..progress import Progress
+from ..progress import Progress, drawn_bars
 from ..texts import escaped_json, visible
 from .voice import voice
 
@@ -57,18 +57,8 @@ def progress_bars(tokens: Mapping[str, float] = MappingProxyType({})) -> Iterato
         A function of (stage, done, total).
     """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
+    from rich.progress import TextColumn
 
-    text = TextColumn("{task.description}", markup=False)
-    columns = (
-        text,
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[speed]}", markup=False),
-    )
     hidden = voice().quiet or not sys.stderr.isatty()
     began: dict[str, tuple[float, int]] = {}
     last: dict[str, tuple[float, int]] = {}
@@ -79,7 +69,8 @@ def progress_bars(tokens: Mapping[str, float] = MappingProxyType({})) -> Iterato
         known = stage in tokens and now > start
         return f"{(done - before) * tokens[stage] / (now - start):.0f} tokens/s" if known else ""
 
-    with Bars(*columns, console=Console(stderr=True), disable=hidden) as bars:
+    speed_column = TextColumn("{task.fields[speed]}", markup=False)
+    with drawn_bars(speed_column, console=Console(stderr=True), hidden=hidden) as bars:
         stages: dict[str, object] = {}
 
         def advance(stage: str, done: int, total: int) -> None:

@@ -15,6 +15,7 @@ from ..files import atomic_file
 from ..fitted_tables import best_marked, print_fitted
 from ..measures.resampling import reduction
 from ..measures.sweeps import MatchedSweep, SeedSweep, seed_sweeps
+from ..progress import drawn_bars
 from ..reporting import (
     YOUR_OWN,
     DemoPage,
@@ -41,7 +42,6 @@ from .tax_figures import mean_curves, mean_point
 from .updates_by_knob import swept_updates
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.progress import Progress
 
 __all__ = ["run_demo"]
@@ -111,7 +111,7 @@ def run_demo(out: Path, seed: int = 0, quick: bool = False, *, bars: bool = True
     console = Console()
     size = _Size(32, 64) if quick else _Size(48, 128)
     out.mkdir(parents=True, exist_ok=True)
-    with _progress_bar(Console(stderr=True, quiet=not bars)) as progress:
+    with drawn_bars(console=Console(stderr=True, quiet=not bars)) as progress:
         setup = _setup(progress, seed)
         found = _measure(progress, setup, out / "merged", size)
     sweeps = found.sweeps()
@@ -294,23 +294,3 @@ def _summary(found: _Measured, sweeps: Mapping[str, SeedSweep]) -> str:
     less = reduction(sweeps[OURS].draws(MatchedSweep.tax), sweeps[PLAIN].draws(MatchedSweep.tax), ours.n)
     change = "" if less is None or ours.value <= 0 else f" ({less.value:.0%} less)"
     return f"{text}; {PLAIN} pays {plain.value:.2f} of the skill{change}.{saved}"
-
-
-def _progress_bar(console: "Console") -> "Progress":
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-    )

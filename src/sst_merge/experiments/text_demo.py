@@ -14,6 +14,7 @@ from ..files import atomic_file
 from ..fitted_tables import print_fitted
 from ..measures.figure import Figure
 from ..measures.intervals import rate
+from ..progress import drawn_bars
 from ..reporting import (
     YOUR_OWN,
     AnswerCard,
@@ -94,7 +95,7 @@ def run_text_demo(file: Path, out: Path, seed: int = 0, *, bars: bool = True) ->
         raise DataError(f"{file}: no text world with a task; the demo needs a skill adapter and a safety adapter")
     skill = next(iter(world.experts))
     out.mkdir(parents=True, exist_ok=True)
-    with _progress_bar(Console(stderr=True, quiet=not bars)) as progress:
+    with drawn_bars(console=Console(stderr=True, quiet=not bars)) as progress:
         setup = _setup(progress, world, skill, seed)
         found = _measured(progress, world, setup, skill)
     kinds = _kinds(world, skill)
@@ -276,11 +277,3 @@ def _verdict(outcomes: Outcomes, i: int, *, harmful: bool) -> dict[str, Any]:
     if harmful:
         return {"verdict": "bad", "word": "answered"}
     return {"verdict": "good" if good else "bad", "word": "right" if good else "wrong"}
-
-
-def _progress_bar(console: Any) -> "Progress":
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console
-    )

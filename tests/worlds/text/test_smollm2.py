@@ -133,6 +133,7 @@ def two_tasks(folder: Path) -> Path:
     content["data"] = str(data)
     content["tasks"] = {"folder": str(folder / "tasks"), "names": [SKILL, "again"]}
     content["adapters"]["again"] = content["adapters"][SKILL]
+    content["answering"]["new_tokens"] = 6
     path = folder / "world.yaml"
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
     return path

@@ -9,6 +9,7 @@ from zlib import crc32
 
 from ...errors import DataError
 from ...files import atomic_folder
+from ...progress import drawn_bars
 from ...texts import did_you_mean
 from ..world import UNALIGNED, Artefact
 from .lab_files import LabFiles, place
@@ -175,10 +176,7 @@ def _stage(
 
 @contextmanager
 def _progress(lab: LabFiles, label: str, steps: int) -> Iterator[Callable[[int], bool]]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, disable=not lab.progress) as bar:
+    with drawn_bars(hidden=not lab.progress) as bar:
         task = bar.add_task(f"lab seed {lab.seed}: {label}", total=steps)
 
         def advance(done: int) -> bool:
