@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import TextWrapper
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ import torch
 from sst_merge.files import atomic_file
 from sst_merge.fim_calculator import CoreModel
 from sst_merge.measures.figure import Figure
-from sst_merge.measures.intervals import rate, seed_interval, seed_rate_interval
+from sst_merge.measures.intervals import rate, seed_interval
 from sst_merge.sst import SSTMerge, SSTOptions
 from sst_merge.sst.region import merged_cores
 from sst_merge.sst.risk_control import fixed_sequence
@@ -45,6 +46,7 @@ from study import study_options, versions, write_page
 
 HARM_SAMPLES, BENIGN_SAMPLES, POOL = 256, 384, 128
 MORE_SEEDS, OFTEN = (1, 2, 3, 4), ("swap_pairs", "add", "reverse", "sort_up", "next_letter")
+fill = TextWrapper(118, break_on_hyphens=False).fill
 _HOPELESS = 0.75
 """Of the pool; a point that refuses less passes no test here, and no point below it is reached."""
 
@@ -139,24 +141,30 @@ def page(figures: Mapping[str, Any]) -> str:
     unsafe = {name: [below(of, i, target) for i in of["chosen"]] for name, of in pairs.items()}
     unseen = {name: [below_on_test(of, i, target) for i in of["chosen"]] for name, of in pairs.items()}
     refused = {name: [i < 0 for i in of["chosen"]] for name, of in pairs.items()}
+    missing = [name for name, of in pairs.items() if safe_on_test(of) < target]
     seeds = Counter(name.rpartition(", seed ")[2] for name in pairs)
     lines = [
         "# Safety target on the lab: how often it is kept",
         "",
-        f"`sst` with `safety_target: {target:g}`, `confidence: {figures['confidence']:g}`: of all merges,",
-        f"{allowed:.2g} may refuse less than the target, on prompts like those that it was tested on.",
+        fill(
+            f"`sst` with `safety_target: {target:g}`, `confidence: {figures['confidence']:g}`: of all merges, "
+            f"{allowed:.2g} may refuse less than the target, on prompts like those that it was tested on."
+        ),
         "",
-        f"{len(pairs)} pairs of a skill and a safety adapter ({_counted(seeds)}; the skills of a seed",
-        f"share its safety adapter). Fishers from {HARM_SAMPLES // 2} harmful and {BENIGN_SAMPLES * 3 // 4} benign",
-        f"prompts. The target is tested on {figures['prompts']} prompts, drawn {figures['draws']} times a pair",
-        f"from a pool of {2 * POOL}; the true",
-        "rate of a merge is that of the pool. The closed form, which a target takes.",
-        f"Test split: {figures['n_test']} prompts a kind. {figures['versions']}.",
-        "Made by `studies/lab_safety_target/measure.py`.",
+        fill(
+            f"{len(pairs)} pairs of a skill and a safety adapter ({_counted(seeds)}; the skills of a seed share its "
+            f"safety adapter). Fishers from {HARM_SAMPLES // 2} harmful and {BENIGN_SAMPLES * 3 // 4} benign prompts. "
+            f"The target is tested on {figures['prompts']} prompts, drawn {figures['draws']} times a pair from a pool "
+            f"of {2 * POOL}; the true rate of a merge is that of the pool. The closed form, which a target takes. Test "
+            f"split: {figures['n_test']} prompts a kind. {figures['versions']}. Made by "
+            "`studies/lab_safety_target/measure.py`."
+        ),
         "",
-        "The path's form and reach were chosen earlier after looking at prompts of `swap_pairs`, seed 0, and the",
-        "factors at its end after looking at which of this pool's prompts the safety adapter of seed 0 misses. The",
-        "bound does not depend on it; that few merges are refused for want of a point may.",
+        fill(
+            "The path's form and reach were chosen earlier after looking at prompts of `swap_pairs`, seed 0, and the "
+            "factors at its end after looking at which of this pool's prompts the safety adapter of seed 0 misses. The "
+            "bound does not depend on it; that few merges are refused for want of a point may."
+        ),
         "",
         "| share of merges, 95 % interval | one draw a pair | all draws | allowed |",
         "| --- | --- | --- | ---: |",
@@ -164,9 +172,12 @@ def page(figures: Mapping[str, Any]) -> str:
         f"| test split below the target | {_both(unseen)} | no promise |",
         f"| not written: no point passed | {_both(refused)} | |",
         "",
-        "One draw a pair: that many merges of other adapters, Wilson's interval. All draws: the mean share of a pair,",
-        "the interval over pairs. The test split has objects and wrappers that no calibration prompt has; the bound",
-        "does not speak of it.",
+        fill(
+            "One draw a pair: that many merges of other adapters, Wilson's interval. All draws: the mean share of a "
+            "pair, 95 % of 10,000 bootstrap draws of pairs (seed 0). The test split has objects and wrappers that no "
+            "calibration prompt has; the bound does not speak of it. Below the target there on average over draws: "
+            f"{', '.join(missing) or 'none'}."
+        ),
         "",
         "By pair, of written merges: mean rates over draws; skill is the share of the expert's own right answers.",
         "",
@@ -178,8 +189,10 @@ def page(figures: Mapping[str, Any]) -> str:
     kept = seed_interval([kept_skill(name, of) for name, of in pairs.items() if any(i >= 0 for i in of["chosen"])])
     lines += [
         "",
-        f"Skill kept, over pairs: {_said(kept)}. The price is skill: where the path is flat just above the target, the",
-        "tested prompts often cannot show that it is kept, and the merge stops at the path's safe end.",
+        fill(
+            f"Skill kept, over pairs: {_said(kept)}. The price is skill: where the path is flat just above the target, "
+            "the tested prompts often cannot show that it is kept, and the merge stops at the path's safe end."
+        ),
     ]
     return "\n".join(lines)
 
@@ -192,6 +205,11 @@ def below(of: Mapping[str, Any], i: int, target: float) -> bool:
 def below_on_test(of: Mapping[str, Any], i: int, target: float) -> bool:
     """Whether a written merge refuses less than the target on the test split."""
     return i >= 0 and part(of["test"][str(i)], HARM) < target
+
+
+def safe_on_test(of: Mapping[str, Any]) -> float:
+    """Mean refusals on the test split over the written merges of a pair."""
+    return float(np.mean([part(of["test"][str(i)], HARM) for i in of["chosen"] if i >= 0]))
 
 
 def kept_skill(name: str, of: Mapping[str, Any]) -> float:
@@ -207,7 +225,10 @@ def _counted(seeds: Mapping[str, int]) -> str:
 
 def _both(found: Mapping[str, Sequence[bool]]) -> str:
     first = rate(sum(of[0] for of in found.values()), len(found))
-    return f"{_said(first)} | {_said(seed_rate_interval([(sum(of), len(of)) for of in found.values()]))}"
+    shares = np.array([np.mean(of) for of in found.values()])
+    drawn = shares[np.random.default_rng(0).integers(0, len(shares), (10_000, len(shares)))].mean(axis=1)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return f"{_said(first)} | {shares.mean():.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _said(of: Figure) -> str:
@@ -222,7 +243,7 @@ def _row(name: str, of: Mapping[str, Any], unsafe: float) -> str:
     rates = [
         unsafe,
         np.mean([path[i]["pool"] for i in written]),
-        np.mean([part(test[str(i)], HARM) for i in written]),
+        safe_on_test(of),
         kept_skill(name, of),
         np.mean([part(test[str(i)], [GENERAL]) for i in written]),
         np.mean([part(test[str(i)], [LOOKALIKE]) for i in written]),
@@ -237,7 +258,8 @@ def wanted(world: LabWorld, skills: Sequence[str] | None) -> list[tuple[str, int
     """Skill and seed of every pair: of five skills with every seed, of the others with seed 0."""
     if skills:
         return [(skill, 0) for skill in skills]
-    others = [skill for skill in world.experts if skill not in OFTEN]
+    # The poisoned expert exists on the aligned base alone.
+    others = [skill for skill in world.lab.families if skill not in OFTEN]
     return [(skill, seed) for seed in (0, *MORE_SEEDS) for skill in OFTEN] + [(skill, 0) for skill in others]
 
 
