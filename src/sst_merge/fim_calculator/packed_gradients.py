@@ -17,7 +17,7 @@ _NONE = "its kernel gives no gradients"
 _FALSE = "its gradients are not those of what it computes (does it round its inputs?)"
 _TOKENS = 4
 _ERROR = 0.2
-"""Layers that round their inputs to 8 bits, and give gradients as if they did not, stay below 0.03."""
+"""Layers may round their inputs to 8 bits and give gradients as if they did not: that moves outputs by a hundredth."""
 
 _faults: WeakKeyDictionary[nn.Module, str | None] = WeakKeyDictionary()
 
