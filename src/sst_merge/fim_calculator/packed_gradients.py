@@ -83,10 +83,10 @@ def _fault(layer: nn.Module, dtype: torch.dtype) -> str | None:
     if length == 0:
         return None
     try:
-        (gradient,) = torch.autograd.grad(y, x, (moved / length).to(y.dtype), allow_unused=True)
+        gradients: Any = torch.autograd.grad(y, x, (moved / length).to(y.dtype), allow_unused=True)
     except NotImplementedError:
         return _NONE
-    if gradient is None:
+    if gradients[0] is None:
         return _NONE
-    found = (gradient.float() * z.float()).sum()
+    found = (gradients[0].float() * z.float()).sum()
     return None if abs(found - length) <= _ERROR * length else _FALSE
