@@ -112,7 +112,10 @@ def test_what_a_quantised_base_cannot_do_is_refused(
 ) -> None:
     stored = with_config(place / "plain", tmp_path / "base", quant_method="bitsandbytes", load_in_4bit=True)
     file = str(gguf_model.file)
+    gptq = with_config(place / "plain", tmp_path / "gptq", quant_method="gptq", bits=4)
     for base, more, said in (
+        (gptq, ["--quantization", "{quant_method: gptq, bits: 8}"], "gptq, 4 bits (config.json), and quantization"),
+        (gptq, ["--quantization", "{quant_method: gptq, bits: 4, backnd: torch}"], "did you mean 'backend'"),
         (
             stored,
             ["--quantization", "{quant_method: hqq}"],

@@ -1,10 +1,13 @@
 """Hooks on layers that keep codes in place of weights, against the same model of plain numbers in float64.
 
-Tolerances: 4 bits compute with the rounded weights in float32 (1e-5); 8 bits also round every layer's inputs to 8 bits,
-which the model of plain numbers does not (0.1).
+Tolerances: 4 bits compute with the rounded weights in float32 (1e-5); 8 bits of bitsandbytes also round every layer's
+inputs to 8 bits, which the model of plain numbers does not (0.1); models in float16 round everything (0.02).
 """
 
 import copy
+import json
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,9 +48,10 @@ def measured(build: Any, oracle: Any) -> Any:
     def hooked(model: Any) -> dict[str, Tensor]:
         spaces, cores = spaces_and_point(torch.float32)
         batches = oracle.batched(samples, 3)
-        fisher = compute_fim(model, spaces, batches, point=cores, structure="block", estimator="empirical")
+        # First the pass without gradients, after which some kernels give none.
         with CoreModel(model, spaces) as attached:
             found = divergences(attached, [cores], {}, batches)
+        fisher = compute_fim(model, spaces, batches, point=cores, structure="block", estimator="empirical")
         return {m: layer.dense() for m, layer in fisher.layers.items()} | {"divergence": torch.tensor(found)}
 
     def naive(plain: Any) -> dict[str, Tensor]:
@@ -106,16 +110,134 @@ def test_bitsandbytes(stored: Any, measured: Any, build: Any, relative_error: An
     assert all(relative_error(rounded[m], expected[m]) > (10 if tolerance < 0.01 else 0) * tolerance for m in LAYERS)
 
 
+def in_words(codes: Tensor, dim: int, order: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6, 7)) -> Tensor:
+    """Eight codes of 4 bits along a dimension as one int32, the first of ``order`` lowest."""
+    eights = codes.movedim(dim, -1).unflatten(-1, (-1, 8))[..., list(order)].long()
+    return (eights << (4 * torch.arange(8))).sum(-1).to(torch.int32).movedim(-1, dim).contiguous()
+
+
+def gptq_layer(weight: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """As the checkpoints of GPTQ: inputs in the order of their activations, zeros less by one."""
+    groups = torch.arange(weight.shape[1]).flip(0) // 32
+    codes, zeros, scales, numbers = rounded(weight, groups)
+    return numbers, {
+        "qweight": in_words(codes.T, 0),
+        "qzeros": in_words(zeros.T - 1, 1),
+        "scales": scales.T.contiguous(),
+        "g_idx": groups.int(),
+    }
+
+
+def awq_layer(weight: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """As AutoAWQ's form ``gemm``."""
+    codes, zeros, scales, numbers = rounded(weight, torch.arange(weight.shape[1]) // 32)
+    order = (0, 2, 4, 6, 1, 3, 5, 7)
+    packed = {"qweight": in_words(codes.T, 1, order), "qzeros": in_words(zeros.T, 1, order)}
+    return numbers, packed | {"scales": scales.T.contiguous()}
+
+
+def rounded(weight: Tensor, groups: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Codes (d_out, d_in), zeros and scales (d_out, groups), and the numbers they stand for."""
+    inside = torch.stack([weight[:, groups == g] for g in range(int(groups.max()) + 1)], 1)
+    low, high = inside.amin(-1).clamp(max=0), inside.amax(-1).clamp(min=0)
+    scales = ((high - low) / 15).half()
+    zeros = (-low / scales.float()).round().clamp(1, 15).long()
+    codes = (weight / scales.float()[:, groups]).round().long().add(zeros[:, groups]).clamp(0, 15)
+    return codes, zeros, scales, (codes - zeros[:, groups]).half() * scales[:, groups]
+
+
+def packed_layer(weight: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """As llm-compressor's form ``pack-quantized``."""
+    scales = (weight.unflatten(1, (-1, 32)).abs().amax(-1) / 7).half()
+    each = scales.repeat_interleave(32, 1)
+    codes = (weight / each.float()).round().clamp(-8, 7)
+    packed = {"weight_packed": in_words(codes + 8, 1), "weight_shape": torch.tensor(weight.shape)}
+    return codes.half() * each, packed | {"weight_scale": scales}
+
+
+def rounding_layer(weight: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """As its form ``int-quantized``, whose layers round their inputs."""
+    scales = (weight.abs().amax(1, keepdim=True) / 127).half()
+    codes = (weight / scales.float()).round().clamp(-127, 127)
+    return codes.half() * scales, {"weight": codes.to(torch.int8), "weight_scale": scales}
+
+
+def compressed(form: str, bits: int, inputs: Any = None, **more: Any) -> dict[str, Any]:
+    """The ``quantization_config`` of compressed-tensors."""
+    weights = {"num_bits": bits, "type": "int", "symmetric": True, **more}
+    group = {"targets": ["Linear"], "weights": weights, "input_activations": inputs, "format": form}
+    told = {"quant_method": "compressed-tensors", "format": form, "quantization_status": "compressed"}
+    return {**told, "ignore": ["lm_head"], "config_groups": {"group_0": group}}
+
+
+TOKENS = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "token", "dynamic": True}
+FORMS = {
+    "gptq": (gptq_layer, {"quant_method": "gptq", "bits": 4, "group_size": 32, "desc_act": True, "sym": False}),
+    "awq": (awq_layer, {"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": True, "version": "gemm"}),
+    "compressed-tensors, 4 bits": (packed_layer, compressed("pack-quantized", 4, strategy="group", group_size=32)),
+    "compressed-tensors, 8 bits": (rounding_layer, compressed("int-quantized", 8, TOKENS, strategy="channel")),
+}
+
+
+def checkpoint(model: Any, folder: Path, form: str) -> Any:
+    """Write a Llama in a form as others store it; returns it with the numbers that the files stand for."""
+    from safetensors.torch import save_file
+
+    pack, config = FORMS[form]
+    model.save_pretrained(folder)
+    plain, tensors = copy.deepcopy(model), {}
+    for name, parameter in plain.named_parameters():
+        if name.endswith("_proj.weight"):
+            numbers, packed = pack(parameter.data)
+            parameter.data = numbers.float()
+            tensors |= {f"{name.removesuffix('weight')}{key}": tensor for key, tensor in packed.items()}
+        else:
+            parameter.data = parameter.data.half().float()
+            tensors[name] = parameter.data.half()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    fields = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(fields | {"dtype": "float16", "quantization_config": config}))
+    return plain
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow(5)
+@pytest.mark.parametrize("form", FORMS)
+def test_checkpoints_of_other_forms(form: str, measured: Any, build: Any, relative_error: Any, tmp_path: Path) -> None:
+    """Oracle: the weights by the form's definition, in float16 as the packages compute them, in a plain model."""
+    packages = ["compressed_tensors"] if form.startswith("compressed") else ["gptqmodel"]
+    packages += ["optimum"] if form == "gptq" else []
+    if missing := [name for name in packages if find_spec(name) is None]:
+        pytest.skip(f"{form}: not installed: {' and '.join(missing)}")
+    hooked, naive = measured
+    plain = checkpoint(build.model_of_blocks(), tmp_path / "base", form)
+    expected = naive(plain.double())
+    for dtype, tolerance in (("float32", 1e-5), ("auto", 0.02)):
+        model = load_base_model(str(tmp_path / "base"), dtype=dtype, modules=LAYERS)
+        assert model.dtype == (torch.float16 if dtype == "auto" else torch.float32)
+        assert BaseModelIndex.of(model).modules == BaseModelIndex.of(plain).modules
+        found = hooked(model)
+        assert all(relative_error(found[name], figure) < tolerance for name, figure in expected.items()), dtype
+
+
 class _Coded(nn.Module):
-    """A layer as GPTQ's and AWQ's are: no ``nn.Linear``, no ``weight``, codes of another shape."""
+    """A layer as GPTQ's and AWQ's are: no ``nn.Linear``, no ``weight``, codes of another shape.
+
+    As some of their kernels do, it decides at its first call, and for good, whether it has gradients.
+    """
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
         self.in_features, self.out_features, self.bias = layer.in_features, layer.out_features, layer.bias
         self.register_buffer("qweight", layer.weight.detach().T.contiguous().view(torch.int32)[::2])
-        self._weight, self.has_gradients = (layer.weight.detach(),), True
+        self._weight, self.has_gradients, self.rounds = (layer.weight.detach(),), None, False
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.has_gradients is None:
+            self.has_gradients = x.requires_grad
+        if self.rounds:
+            scale = x.abs().amax(-1, keepdim=True) / 127
+            x = (x / scale).round() * scale
         with torch.set_grad_enabled(self.has_gradients and torch.is_grad_enabled()):
             return nn.functional.linear(x, self._weight[0], self.bias)
 
@@ -131,9 +253,12 @@ def test_layers_without_a_weight(build: Any, measured: Any, relative_error: Any)
     assert all(relative_error(found[name], figure) < 1e-5 for name, figure in expected.items())
     # A kernel without a way back would leave a part of the gradients out; also where its layer is not looked at.
     other = "model.layers.1.mlp.down_proj"
-    coded.set_submodule(other, _Coded(coded.get_submodule(other)))
-    coded.get_submodule(other).has_gradients = False
-    with pytest.raises(
-        BaseModelError, match=r"model\.layers\.1\.mlp\.down_proj \(_Coded\): its kernel gives no gradients"
-    ):
-        hooked(coded)
+    for field, value, said in (("has_gradients", False, "its kernel gives no"), ("rounds", True, "are not those of")):
+        faulty = copy.deepcopy(coded)
+        faulty.set_submodule(other, _Coded(nn.Linear(64, 32, bias=False)))
+        setattr(faulty.get_submodule(other), field, value)
+        with pytest.raises(BaseModelError, match=rf"model\.layers\.1\.mlp\.down_proj \(_Coded\): .*{said}"):
+            CoreModel(faulty, {}).__enter__()
+        # What takes no gradients may go on.
+        with torch.no_grad(), CoreModel(faulty, {}):
+            pass

@@ -4,6 +4,7 @@ Torch and transformers are imported when something is loaded, so that configurat
 """
 
 import logging
+import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatch
@@ -95,7 +96,9 @@ def load_base_model(
     name = "AutoModelForCausalLM"
     if modules:
         name = empty_model(reference, modules=modules, generative=True, access=access).class_name
-    with _loading(reference, "model", access):
+    with _loading(reference, "model", access), warnings.catch_warnings():
+        # It says that of those fields only the ones that a loader reads count, which is what is wanted.
+        warnings.filterwarnings("ignore", message="You passed `quantization_config`")
         model, report = getattr(transformers, name).from_pretrained(
             access.repo(reference), **options, **access.of_weights(reference), output_loading_info=True
         )

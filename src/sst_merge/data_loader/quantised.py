@@ -1,7 +1,8 @@
 """How a base's weights are stored or will be loaded: known from its configuration, refused where it cannot work."""
 
+import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ class QuantisedBase:
     Attributes:
         method: ``gguf``, or as transformers calls it: ``bitsandbytes``, ``gptq``, ``awq``, ...
         stored: whether the files hold it so; False where it is made while loading.
-        fields: of transformers' ``quantization_config``; of a GGUF file ``file`` and how many tensors have which type.
+        fields: of transformers' ``quantization_config``, with the kernels that are asked for here; of a GGUF file
+            ``file`` and how many tensors have which type.
         dtype: type of torch that its configuration names for what is not quantised; None where it names none.
     """
 
@@ -53,7 +55,9 @@ class QuantisedBase:
 
     def to_dict(self) -> dict[str, Any]:
         """As the report records it."""
-        return {"method": self.method, "stored": self.stored, **self.fields}
+        # ``dataset`` may hold all texts that GPTQ was calibrated on.
+        shown = {name: value for name, value in self.fields.items() if name != "dataset"}
+        return {"method": self.method, "stored": self.stored, **shown}
 
     def __str__(self) -> str:
         if self.method == "gguf":
@@ -73,7 +77,7 @@ def quantised_base(reference: str | Path, access: BaseAccess = PLAIN) -> Quantis
 
     Raises:
         BaseModelError: there is no such base, or its files and what is asked for contradict each other.
-        ConfigError: a quantisation with fields that transformers does not know.
+        ConfigError: a quantisation with fields that transformers does not know, also beside stored ones.
     """
     asked = access.quantization
     if (file := gguf_path(reference, access)) is not None:
@@ -98,7 +102,11 @@ def quantised_base(reference: str | Path, access: BaseAccess = PLAIN) -> Quantis
                 f"base model {str(reference)!r}: its weights are stored as {kept} (config.json), and quantization "
                 f"asks for {other}; leave quantization out, or give the unquantised model"
             )
-        return there
+        way = _way_of_computing(there.method)
+        if asked:
+            _config_of({name: value for name, value in wanted.fields.items() if name not in way})
+            way |= {name: value for name, value in wanted.fields.items() if name in way}
+        return replace(there, fields={**there.fields, **way})
     if asked is None:
         return None
     known = _config_of(_fields(asked, None)).to_dict()
@@ -173,9 +181,29 @@ def load_options(found: QuantisedBase, access: BaseAccess, dtype: Any) -> dict[s
         made = getattr(transformers, "GgufConfig", None)
         # Kernels that compute on the blocks themselves have no gradients.
         return {} if made is None else {"quantization_config": made(dequantize=True)}
+    if found.stored and _way_of_computing(found.method):
+        from transformers.quantizers.auto import AutoQuantizationConfig
+
+        return {"quantization_config": AutoQuantizationConfig.from_dict(dict(found.fields))}
     if access.quantization is None:
         return {}
     return {"quantization_config": _config_of(_fields(access.quantization, dtype or found.dtype))}
+
+
+def _way_of_computing(method: str) -> dict[str, Any]:
+    """Fields that a loader alone reads, for layers whose gradients with respect to their inputs are right.
+
+    The fastest kernels of GPTQ and AWQ have none. Layers of compressed-tensors may round their inputs, through which
+    gradients vanish; their weights become plain numbers at the first call in any case.
+    """
+    if method in {"gptq", "awq"}:
+        return {"backend": "auto_trainable"}
+    if method == "compressed-tensors":
+        from transformers import CompressedTensorsConfig
+
+        newer = "dequantize" in inspect.signature(CompressedTensorsConfig.__init__).parameters
+        return {"dequantize": True} if newer else {"run_compressed": False}
+    return {}
 
 
 def _fields(asked: Any, dtype: Any) -> dict[str, Any]:

@@ -23,8 +23,9 @@ from ..data_loader.batch import IGNORED, Batch
 from ..data_loader.devices import onto
 from ..errors import BaseModelError, DataError, FisherError
 from ..lora_utils.layouts import is_packed, shape_of_layer
-from .core_layer import CoreLayer, CorePath, Recorder, device_of, refuse_lost_gradient
+from .core_layer import CoreLayer, CorePath, Recorder, device_of
 from .layer_parts import refuse_waiting
+from .packed_gradients import check_packed_layers, refuse_lost_gradient
 from .recomputing import recomputing
 
 __all__ = ["CoreModel", "GradientCallback"]
@@ -72,7 +73,8 @@ class CoreModel:
         """Freeze the model and attach the hooks.
 
         Raises:
-            BaseModelError: a core space does not fit the module of its name.
+            BaseModelError: a core space does not fit the module of its name, or gradients are to be taken through a
+                layer that has none.
         """
         if self._handles:
             raise BaseModelError("this CoreModel is already active; leave its context first")
@@ -80,6 +82,8 @@ class CoreModel:
         # All that can fail comes before the model is touched, for without __enter__ there is no __exit__.
         self._layers = {name: CoreLayer.of(self.model, name, space) for name, space in self.spaces.items()}
         embedding = self._embedding()
+        kind = embedding.weight.dtype if isinstance(embedding, nn.Embedding) else torch.float32
+        check_packed_layers(self.model, kind)
         self._trained = [p for p in self.model.parameters() if p.requires_grad]
         self._training = [m for m in self.model.modules() if m.training]
         for parameter in self._trained:

@@ -12,7 +12,7 @@ from ..errors import BaseModelError, FisherError
 from ..lora_utils.layouts import is_packed, stored_weight
 from .layer_parts import LayerPart, part_of
 
-__all__ = ["CoreLayer", "CorePath", "Recorder", "device_of", "refuse_lost_gradient"]
+__all__ = ["CoreLayer", "CorePath", "Recorder", "device_of"]
 
 Recorder = Callable[[Tensor, Tensor], None]
 """Called with Uᵀδ and Vᵀx of a layer's tokens."""
@@ -81,23 +81,6 @@ def device_of(module: nn.Module) -> torch.device:
     hook: Any = getattr(module, "_hf_hook", None)
     place = getattr(hook, "execution_device", None) if weight.device.type == "meta" else None
     return torch.device(place) if place is not None else weight.device
-
-
-def refuse_lost_gradient(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
-    """A hook of a layer whose kernel may have no way back: without one the gradients of earlier layers lack a part.
-
-    Raises:
-        BaseModelError: inside the hook, where inputs have gradients and outputs have none.
-    """
-
-    def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if torch.is_grad_enabled() and args and args[0].requires_grad and not output.requires_grad:
-            raise BaseModelError(
-                f"module {name} ({type(module).__name__}): its kernel gives no gradients; load the base in another "
-                f"form (plain, GGUF, or --quantization 4bit), or take a method without gradients, such as regmean"
-            )
-
-    return hook
 
 
 class CorePath(torch.autograd.Function):
