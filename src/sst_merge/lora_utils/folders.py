@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import AdapterError
 from ..files import file_sha256
+from ..texts import did_you_mean
 
 __all__ = [
     "CONFIG_NAME",
@@ -18,6 +19,7 @@ __all__ = [
     "adapter_fingerprints",
     "find_config",
     "find_weights",
+    "near_name",
     "no_weights",
 ]
 
@@ -45,6 +47,13 @@ _OTHER_KINDS = (
 )
 
 
+def near_name(folder: Path) -> str:
+    """What to put behind a folder that is not there: the one beside it that is called almost so, if there is one."""
+    around = folder.parent
+    there = [place.name for place in around.iterdir() if place.is_dir()] if around.is_dir() else []
+    return did_you_mean(folder.name, there)
+
+
 def find_config(folder: Path) -> Path:
     """The configuration of an adapter.
 
@@ -54,7 +63,7 @@ def find_config(folder: Path) -> Path:
     file = folder / CONFIG_NAME
     if not folder.is_dir():
         found = "a file; give the folder that holds it" if folder.is_file() else "no such folder"
-        raise AdapterError(f"{folder}: {found}; expected a PEFT adapter folder with {CONFIG_NAME}")
+        raise AdapterError(f"{folder}: {found}{near_name(folder)}; expected a PEFT adapter folder with {CONFIG_NAME}")
     if file.is_file():
         _refuse_pointer(file)
         return file

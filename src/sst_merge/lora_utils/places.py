@@ -12,7 +12,7 @@ from ..data_loader.hub import HubOrigin, HubRepo, cached_snapshot, look_up, orig
 from ..data_loader.own_tokenizer import tokenizer_files
 from ..errors import AdapterError
 from ..hub_names import HubName, is_here
-from .folders import CONFIG_NAME, PICKLE_NAME, WEIGHTS_NAME, no_weights
+from .folders import CONFIG_NAME, PICKLE_NAME, WEIGHTS_NAME, near_name, no_weights
 from .weights_file import TensorHeaders
 
 __all__ = ["AdapterPlace", "adapter_place"]
@@ -63,7 +63,7 @@ def adapter_place(
         return AdapterPlace(path)
 
     def refusal(said: str) -> AdapterError:
-        where = "here" if looked_at is None else f"({looked_at.absolute()})"
+        where = f"{'here' if looked_at is None else f'({looked_at.absolute()})'}{near_name(looked_at or path)}"
         return AdapterError(f"{reference}: no such folder {where}, and on the hub: {said}")
 
     return _on_hub(look_up(name, refusal), weights=weights, allow_pickle=allow_pickle)
