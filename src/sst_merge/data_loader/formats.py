@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from ..hub_names import HubName, is_here
+from ..hub_names import HubName, is_here, near_name
 from ..reading import cause, parse_json, reading, reads
-from ..texts import did_you_mean
 from .hub import HubRepo, look_up
 
 __all__ = ["Record", "find_set", "read_file", "read_hub", "set_name"]
@@ -48,9 +47,8 @@ def read_file(path: Path, broken: list[str] | None = None) -> list[Record]:
         inside = ", ".join(sorted(item.name for item in path.iterdir())[:8]) or "nothing"
         raise DataError(f"{path} is a folder (it holds {inside}); name one file in it")
     if not path.is_file():
-        beside = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
         raise DataError(
-            f"{path} does not exist{did_you_mean(path.name, beside)}; correct the path (one in a YAML file is "
+            f"{path} does not exist{near_name(path)}; correct the path (one in a YAML file is "
             "looked for beside that file, then in the working folder)"
         )
     suffixes = [suffix.lower() for suffix in path.suffixes]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import AdapterError
 from ..files import file_sha256
-from ..texts import did_you_mean
+from ..hub_names import near_name
 
 __all__ = [
     "CONFIG_NAME",
@@ -19,7 +19,6 @@ __all__ = [
     "adapter_fingerprints",
     "find_config",
     "find_weights",
-    "near_name",
     "no_weights",
 ]
 
@@ -45,13 +44,6 @@ _OTHER_KINDS = (
     ("model*.safetensors", "a whole model, no adapter; give the folder of an adapter of it"),
     ("pytorch_model*.bin", "a whole model, no adapter; give the folder of an adapter of it"),
 )
-
-
-def near_name(folder: Path) -> str:
-    """What to put behind a folder that is not there: the one beside it that is called almost so, if there is one."""
-    around = folder.parent
-    there = [place.name for place in around.iterdir() if place.is_dir()] if around.is_dir() else []
-    return did_you_mean(folder.name, there)
 
 
 def find_config(folder: Path) -> Path:

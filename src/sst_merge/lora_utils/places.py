@@ -11,8 +11,8 @@ from pathlib import Path
 from ..data_loader.hub import HubOrigin, HubRepo, cached_snapshot, look_up, origin_of
 from ..data_loader.own_tokenizer import tokenizer_files
 from ..errors import AdapterError
-from ..hub_names import HubName, is_here
-from .folders import CONFIG_NAME, PICKLE_NAME, WEIGHTS_NAME, near_name, no_weights
+from ..hub_names import HubName, is_here, near_name
+from .folders import CONFIG_NAME, PICKLE_NAME, WEIGHTS_NAME, no_weights
 from .weights_file import TensorHeaders
 
 __all__ = ["AdapterPlace", "adapter_place"]
