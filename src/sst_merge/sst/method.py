@@ -212,7 +212,7 @@ def _energy(cores: Mapping[str, Tensor]) -> float:
 @merge_method(
     name="sst",
     summary="safety patch where it is efficient (two-Fisher GEVP), skills elsewhere",
-    paper="docs/sst_merge_implementation/design.md",
+    paper="this project",
     options=SSTOptions,
     needs=Needs(data=True, roles=_ROLES),
     needs_by_options=_needs,
