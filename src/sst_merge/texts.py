@@ -97,7 +97,7 @@ def broken_between_words(text: str, width: int) -> str:
         time     about 12 min of
                  one core
     """
-    lines = []
+    lines: list[str] = []
     for line in text.split("\n"):
         label = _LABEL.match(line)
         margin = " " * (label.end() if label is not None and label.end() < width // 2 else 0)
