@@ -54,8 +54,9 @@ def find_config(folder: Path) -> Path:
     """
     file = folder / CONFIG_NAME
     if not folder.is_dir():
-        found = "a file; give the folder that holds it" if folder.is_file() else "no such folder"
-        raise AdapterError(f"{folder}: {found}{near_name(folder)}; expected a PEFT adapter folder with {CONFIG_NAME}")
+        missing = f"no such folder{near_name(folder)}"
+        found = "a file; give the folder that holds it" if folder.is_file() else missing
+        raise AdapterError(f"{folder}: {found}; expected a PEFT adapter folder with {CONFIG_NAME}")
     if file.is_file():
         _refuse_pointer(file)
         return file
