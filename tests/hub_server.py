@@ -1,9 +1,12 @@
-"""A stand-in for the Hugging Face hub: the part of its API that ``huggingface_hub`` and ``datasets`` use to read.
+"""A stand-in for the Hugging Face hub: the part of its API that ``huggingface_hub`` and ``datasets`` use to read, and
+what it takes to make a repository and commit files to it.
 
 It answers in a thread of this process, keeps a list of what it was asked, and can refuse, or lose the connection, as
-the real one does. Large files are redirected to a second address with ranges, small ones are sent as they are.
+the real one does. Large files are redirected to a second address with ranges, small ones are sent as they are; what is
+committed comes in one request, whatever its size.
 """
 
+import base64
 import hashlib
 import json
 import socket
@@ -17,7 +20,9 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 TOKEN = "hf_read"
-"""The one token that the server knows."""
+"""The token that may read."""
+WRITE_TOKEN = "hf_write"
+"""The token that may write, too."""
 
 
 @dataclass
@@ -155,7 +160,9 @@ class _Handler(BaseHTTPRequestHandler):
         kind = parts[0] if parts[0] in {"models", "datasets"} else "models"
         parts = parts[1:] if parts[0] == kind else parts
         repo = self.hub.repos.get((kind, "/".join(parts[:2])))
-        known = self.headers.get("Authorization") == f"Bearer {TOKEN}"
+        known = self._token in {TOKEN, WRITE_TOKEN}
+        if api and self.command == "POST" and self._writes(parts, body):
+            return
         if repo is None or (repo.private and not known):
             self._refuse(404 if known else 401, "RepoNotFound", "Repository not found")
             return
@@ -178,6 +185,38 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(404, "EntryNotFound", "Entry not found", commit)
             return
         self._file(name, files[name], commit)
+
+    @property
+    def _token(self) -> str:
+        return self.headers.get("Authorization", "").removeprefix("Bearer ")
+
+    def _writes(self, parts: list[str], body: bytes) -> bool:
+        """Make a repository, or take files for one; returns whether that was asked."""
+        creates, name = parts == ["repos", "create"], "/".join(parts[:2])
+        if parts == ["validate-yaml"]:
+            self._json({"errors": [], "warnings": []})
+        elif not creates and (len(parts) < 3 or parts[2] not in {"preupload", "commit"}):
+            return False
+        elif self._token != WRITE_TOKEN:
+            forbidden = self._token == TOKEN
+            said = "You don't have the rights to create a model" if forbidden else "Invalid username or password."
+            self._refuse(403 if forbidden else 401, "", said)
+        elif creates:
+            asked = json.loads(body)
+            name = f"{asked['organization']}/{asked['name']}"
+            repo = self.hub.repos["models", name] = Repo(private=asked["visibility"] == "private")
+            repo.commit({})
+            self._json({"url": f"{self.hub.url}/{name}"})
+        elif parts[2] == "preupload":
+            files = [file["path"] for file in json.loads(body)["files"]]
+            self._json({"files": [{"path": file, "uploadMode": "regular", "shouldIgnore": False} for file in files]})
+        else:
+            repo = self.hub.repos["models", name]
+            sent = [line["value"] for line in map(json.loads, body.splitlines()) if line["key"] == "file"]
+            new = {file["path"]: base64.b64decode(file["content"]) for file in sent}
+            commit = repo.commit({**repo.commits[repo.refs["main"]], **new})
+            self._json({"commitUrl": f"{self.hub.url}/{name}/commit/{commit}", "commitOid": commit})
+        return True
 
     def _api(
         self,

@@ -63,6 +63,14 @@ def test_the_workflow_runs_the_gate_and_publishes_only_what_passed() -> None:
     assert "secrets." not in (ROOT / ".github/workflows/gate.yml").read_text(encoding="utf-8")
 
 
+def test_what_the_workflow_calls_is_there() -> None:
+    steps = [step for job in yaml_of(".github/workflows/gate.yml")["jobs"].values() for step in job["steps"]]
+    words = " ".join(step.get("run", "") for step in steps).split()
+    called = {word for word in words if word.startswith(".ci/") or word.endswith(".txt")}
+    assert {".ci/run", ".ci/wheel.py", "constraints.txt"} <= called
+    assert all((ROOT / name).is_file() for name in called)
+
+
 @pytest.mark.parametrize("name", ["bug", "adapter"])
 def test_a_report_holds_what_is_installed(name: str) -> None:
     form = yaml_of(f".github/ISSUE_TEMPLATE/{name}.yml")
@@ -78,3 +86,6 @@ def test_the_image_copies_what_the_context_lets_through() -> None:
     allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     assert names == allowed
     assert all((ROOT / name).exists() for name in names)
+    (extras,) = re.findall(r"\{wheel\}\[([a-z,]+)\]", (ROOT / "Dockerfile").read_text(encoding="utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert set(extras.split(",")) <= set(project["optional-dependencies"])

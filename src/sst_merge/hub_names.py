@@ -1,13 +1,15 @@
 """How a repository of the Hugging Face hub is written: ``user/name``, with a revision and a folder inside of it.
 
-Only text is looked at here. Whether a folder of that name exists, which always wins, is asked by whoever resolves it.
+Only text is looked at here, and whether a path is there. Which of the two wins is decided by whoever resolves a name.
 """
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["HubName", "is_here"]
+from .texts import did_you_mean
+
+__all__ = ["HubName", "is_here", "near_name"]
 
 _PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}"
 _REPO = re.compile(rf"(?!.*(?:--|\.\.)){_PART}/{_PART}")
@@ -25,6 +27,18 @@ def is_here(place: str | Path) -> bool:
         return Path(place).expanduser().exists()
     except (OSError, ValueError, RuntimeError):
         return False
+
+
+def near_name(place: Path) -> str:
+    """What to put behind a path that is not there: what lies in the same folder and is called almost so, if anything.
+
+    Returns:
+        As :func:`~.texts.did_you_mean`; nothing where the folder is missing, too, or may not be looked into.
+    """
+    try:
+        return did_you_mean(place.name, [beside.name for beside in place.absolute().parent.iterdir()])
+    except (OSError, ValueError):
+        return ""
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,14 @@ HTML, LaTeX) begins with :func:`visible`; every message cuts them by :func:`show
 import difflib
 import re
 import reprlib
+import textwrap
 import unicodedata
 from collections.abc import Iterable
+from functools import partial
 
 __all__ = [
     "bounded",
+    "broken_between_words",
     "counted",
     "did_you_mean",
     "duration",
@@ -30,6 +33,8 @@ _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict, _SHORT.maxtuple = 4, 12, 12, 12
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = _LONGEST_VALUE
+_LABEL = re.compile(r"- |\S+ {2,}| +")
+_broken = partial(textwrap.wrap, break_long_words=False, break_on_hyphens=False)
 _NOT_PLAIN = re.compile(r"[^\n -~]")
 
 
@@ -75,6 +80,30 @@ def bounded(text: str, most: int = _LONGEST_MESSAGE) -> str:
         return text
     end = most // 3
     return f"{text[: most - end]} […{len(text) - most} characters…] {text[len(text) - end :]}"
+
+
+def broken_between_words(text: str, width: int) -> str:
+    """Lines that are too long, broken at spaces; a word that is longer than a line stays whole.
+
+    Args:
+        text: one line or several.
+        width: columns of a line.
+
+    Returns:
+        The same words. What follows a bullet or a label (a word and two spaces or more) stays below its beginning.
+
+    Example:
+        >>> print(broken_between_words("time     about 12 min of one core", 24))
+        time     about 12 min of
+                 one core
+    """
+    lines: list[str] = []
+    for line in text.split("\n"):
+        label = _LABEL.match(line)
+        margin = " " * (label.end() if label is not None and label.end() < width // 2 else 0)
+        long = len(line) > width
+        lines += _broken(line, width, subsequent_indent=margin) if long else [line]
+    return "\n".join(lines)
 
 
 def shown(value: object, most: int = _LONGEST_VALUE) -> str:

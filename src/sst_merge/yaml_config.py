@@ -10,7 +10,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
 
 from .errors import ConfigError
-from .hub_names import HubName, is_here
+from .hub_names import HubName, is_here, near_name
 from .reading import read_bounded, reading
 from .texts import bounded, did_you_mean, is_text, shown
 
@@ -66,7 +66,8 @@ def _input_path(path: Path, info: ValidationInfo) -> Path:
         both = (
             f"neither {folder.absolute() / path} (beside the configuration) nor {here} (in the working folder) exists"
         )
-        raise ValueError(f"{both if folder.absolute() / path != here else f'{here} does not exist'}; correct the path")
+        said = both if folder.absolute() / path != here else f"{here} does not exist"
+        raise ValueError(f"{said}{near_name(here)}; correct the path")
     return found
 
 

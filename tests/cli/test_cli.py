@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import click
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -110,6 +111,14 @@ def test_commands_and_their_help() -> None:
     assert "no such command 'marge' (did you mean 'merge'?); there are merge" in call("marge").stderr
 
 
+def test_every_command_with_one_place_to_write_to_takes_o() -> None:
+    groups = [cli.get_command(click.Context(cli), name) for name in cli.list_commands(click.Context(cli))]
+    commands = [inner for one in groups for inner in (one.commands.values() if isinstance(one, click.Group) else [one])]
+    spelled = [[name for option in one.params for name in option.opts] for one in commands if one is not None]
+    places = [names for names in spelled if {"--out", "--output"} & set(names)]
+    assert len(places) > 8 and all(names.count("-o") == 1 for names in places)
+
+
 # --- merge ------------------------------------------------------------------------------------------------------------
 
 
@@ -209,7 +218,7 @@ def test_errors_are_one_message(place: Path, tmp_path: Path) -> None:
     assert "--rank (output.rank): " in refused("merge", config, "--rank", "0")
     assert "rank = 99 does not fit" in refused("merge", config, "--rank", "99", "--output", out)
     assert "no_such" in refused("merge", "--adapter", tmp_path / "no_such", "--output", out)
-    assert "needs model, harm and benign" in refused(
+    assert "reads calibration data; give what is missing: " in refused(
         "merge", "--method", "sst", "--adapter", place / "code", "--output", out
     )
     assert "cannot be used here" in refused("merge", config, "--device", "no_such_device", "--output", out)
@@ -327,7 +336,7 @@ def test_files_of_fishers_are_found_where_flags_and_files_say(
     assert "harm.safetensors: these statistics do not belong to this merge: point is 'merged' in the file" in other
     adapters = ("--adapter", place / "code", "--adapter", f"path={place / 'safety'},role=safety")
     text = refused("merge", *adapters, "--method", "sst", *files, "--output", "other")
-    assert "needs model, harm and benign" in text
+    assert "reads calibration data; give what is missing: " in text
     assert "tax_budget (0.02) chooses mu on held-out prompts: give mu" in text
 
 

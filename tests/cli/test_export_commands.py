@@ -9,6 +9,7 @@ from typing import Any
 import click
 import huggingface_hub
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 
@@ -146,6 +147,34 @@ def test_pushing_says_first_what_would_be_sent(place: Path, tmp_path: Path, monk
     assert done.stdout.splitlines()[-1] == f"then {tmp_path / 'out'} would be sent to user/merged (public)"
     done = call("export", place / "merged", "--push", "user/merged")
     assert done.exit_code == 2 and "nothing was sent" in done.stderr
+
+
+def test_what_is_pushed_is_what_lies_there(
+    hub: Any, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the stand-in for the hub, over HTTP: refused without the right, then sent, private, and merged from there."""
+    pushed = ("export", place / "merged", "--push", "user/merged")
+    for token, said in ((None, "no token is set here; log in"), ("hf_read", "the rights to create a model")):
+        if token is not None:
+            monkeypatch.setenv("HF_TOKEN", token)
+        refused = call(*pushed)
+        assert refused.exit_code == 2 and "nothing was sent" in refused.stderr and said in refused.stderr
+    assert hub.repos == {}
+    monkeypatch.setenv("HF_TOKEN", "hf_write")
+    done = call(*pushed)
+    assert done.exit_code == 0, done.output
+    repo = hub.repos["models", "user/merged"]
+    sent = repo.commits[repo.refs["main"]]
+    assert repo.private and f"{hub.url}/user/merged/commit/{repo.refs['main']}" in done.stdout
+    assert sorted(sent) == sorted(file.name for file in (place / "merged").iterdir())
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        assert sent[name] == (place / "merged" / name).read_bytes()
+    assert b"user/merged" in sent["README.md"], "in place of the folder's name"
+    again = Adapter.load("user/merged")
+    assert all(torch.equal(again.delta(m), Adapter.load(place / "merged").delta(m)) for m in again.modules)
+    repo.private = False
+    shy = call(*pushed)
+    assert shy.exit_code == 2 and "everybody can see it; nothing was sent. Say --public" in shy.stderr
 
 
 @pytest.mark.parametrize(

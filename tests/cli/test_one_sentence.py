@@ -78,8 +78,9 @@ def test_the_method_is_chosen_and_said(sentence: Any, given: dict[str, bool], me
 def test_without_data_it_says_what_is_missing_and_offers_the_set(sentence: Any, tmp_path: Path) -> None:
     done = sentence()
     assert done.exit_code == 2
-    for part in ("missing: harm, benign.", "--calibration builtin", "--method task_arithmetic"):
+    for part in ("missing: harmful prompts", "--data-harm-path", "--data-benign-path", "--calibration builtin"):
         assert part in done.stderr
+    assert "--method task_arithmetic" in done.stderr and "--base" not in done.stderr, "the base is there"
     assert not (tmp_path / "out").exists()
 
 

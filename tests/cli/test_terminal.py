@@ -1,12 +1,15 @@
 """Commands in narrow and wide terminals, without colour, and without what libraries say."""
 
 import os
+import sys
 import warnings
 
+import click
 import pytest
 from click.testing import CliRunner
 from rich.cells import cell_len
 
+from sst_merge.cli.console import say, warn
 from sst_merge.cli.main import cli
 from sst_merge.cli.terminal_warnings import hush_libraries
 from sst_merge.methods import available_methods
@@ -20,6 +23,24 @@ def test_tables_of_commands_fit_and_no_name_is_cut(width: int) -> None:
         assert max(map(cell_len, lines)) <= width, words
         if words == ["methods"]:
             assert all(any(f" {name} " in line for line in lines) for name in available_methods())
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_messages_break_between_words_where_a_terminal_would_break_within(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = "/" + "long/" * 12
+    told = f"{path}: no such folder; expected one that holds an adapter, as PEFT writes it"
+    monkeypatch.setenv("COLUMNS", "50")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    warn(told)
+    say(f"time     {told}")
+    shown = capsys.readouterr()
+    for lines in (click.unstyle(shown.err).splitlines(), shown.out.splitlines()):
+        assert " ".join(" ".join(lines).split()).partition(" ")[2] == told
+        assert all(len(line) <= 50 or line.split() == [f"{path}:"] for line in lines) == terminal
+    assert not terminal or shown.out.splitlines()[-1].startswith(" " * 9), "below the beginning of what is labelled"
 
 
 def test_no_color_is_heeded_where_there_are_colours() -> None:

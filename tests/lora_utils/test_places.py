@@ -135,7 +135,7 @@ def test_missing_files(hub: Any, files: Files, drop: str, more: Files, message: 
     assert hub.sent() == {}
 
 
-def test_missing_repository(hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_repository(hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     message = r"adapters/cod: no such folder here, and on the hub: there is no model repository adapters/cod"
     with pytest.raises(
         AdapterError, match=f"{message}, or it is private; check the name, and for a private one set HF_TOKEN"
@@ -144,6 +144,12 @@ def test_missing_repository(hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_read")
     with pytest.raises(AdapterError, match=f"{message}.* whether the account whose token is set here may read it"):
         Adapter.load("adapters/cod")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "adapters/code").mkdir(parents=True)
+    with pytest.raises(AdapterError, match=r"no such folder here \(did you mean 'code'\?\), and on the hub: "):
+        Adapter.load("adapters/cod")
+    with pytest.raises(AdapterError, match=r"/cod: no such folder \(did you mean 'code'\?\); expected a PEFT"):
+        Adapter.load(tmp_path / "adapters/cod")
 
 
 @pytest.mark.parametrize("headers_only", [False, True])

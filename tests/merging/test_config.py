@@ -195,6 +195,8 @@ def test_adapter_flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert parse_adapter("a=b/c") == {"path": str(tmp_path / "a=b/c")}
     with pytest.raises(ConfigError, match="'safety' is not key=value"):
         parse_adapter("path=a,safety")
+    own = {"path": str(tmp_path / "code"), "data": {"path": str(tmp_path / "code.jsonl")}}
+    assert parse_adapter("path=code,data=code.jsonl") == own
 
 
 def leaves(value: object, prefix: str = "") -> set[str]:

@@ -37,7 +37,7 @@ class Page(html.parser.HTMLParser):
         if {"style", "script"} & set(self.open):
             return
         self.text += data
-        if self.open and self.open[-1] in {"td", "th"}:
+        if {"td", "th"} & set(self.open):
             self.rows[-1][-1] += data
 
 

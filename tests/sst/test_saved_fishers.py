@@ -118,7 +118,7 @@ def test_what_still_needs_a_model_is_said(
     saved = collected(model, adapters, tmp_path)
     with pytest.raises(DataError) as caught:
         merge(adapters, "sst", **saved, **options)
-    assert "needs model, harm and benign" in str(caught.value)
+    assert "reads calibration data; give what is missing: " in str(caught.value)
     assert reason in str(caught.value)
     needs = get_method("sst").needs_for(SSTOptions.model_validate({**saved, **options}))
     assert needs.data

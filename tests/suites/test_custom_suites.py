@@ -181,6 +181,7 @@ def test_a_custom_suite_runs_on_a_real_model(tmp_path, real_data):
         ({"prompt": "p", "answer": "a", "tags": {"k": 1}}, "line 2: `tags` is"),
         ({"prompt": "p", "answer": "a", "match": "fuzzy"}, "line 2: `match` is 'fuzzy', expected exact or contains"),
         ({"prompt": "p", "answer": "a", "anwser": "a"}, r"unknown field anwser .*'answer'..; known: id"),
+        ({"prompt": "p", "response": "a"}, r"unknown field response .*'answer'..; known: id"),
         (
             {"prompt": "p", "options": ["a"], "answer": "a"},
             r"line 2: `options` is \['a'\], expected a list of at least two",

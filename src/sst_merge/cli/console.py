@@ -16,12 +16,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
 from ..progress import Progress, drawn_bars
-from ..texts import escaped_json, visible
+from ..texts import broken_between_words, escaped_json, visible
 from .voice import voice
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def say(line: object) -> None:
     shown = visible(str(line))
     voice().write(logging.INFO, shown)
     if voice().json_to is None:
-        click.echo(shown)
+        click.echo(_fitting(shown, sys.stdout))
 
 
 def say_lines(text: str) -> None:
@@ -129,7 +129,7 @@ def say_lines(text: str) -> None:
     shown = visible(text, keep="\n")
     voice().write(logging.INFO, shown)
     if voice().json_to is None:
-        click.echo(shown)
+        click.echo(_fitting(shown, sys.stdout))
 
 
 def say_paragraph(text: str, *, indent: int) -> None:
@@ -144,7 +144,7 @@ def note(line: object) -> None:
     shown = visible(str(line))
     voice().write(logging.INFO, shown)
     if not voice().quiet:
-        click.echo(shown, err=True)
+        click.echo(_fitting(shown, sys.stderr), err=True)
 
 
 def detail(line: object) -> None:
@@ -185,11 +185,16 @@ def near(place: str | Path) -> str:
 def warn(message: str) -> None:
     """A warning on stderr."""
     voice().write(logging.WARNING, visible(message))
-    click.secho(f"Warning: {visible(message)}", fg="yellow", err=True)
+    click.secho(_fitting(f"Warning: {visible(message)}", sys.stderr), fg="yellow", err=True)
 
 
 def say_error(error: BaseException) -> None:
     """An error on stderr; it may have several lines. The log file gets where it came from, too."""
     shown = visible(str(error), keep="\n")
     voice().write_error(error)
-    click.secho(f"Error: {shown}", fg="red", err=True)
+    click.secho(_fitting(f"Error: {shown}", sys.stderr), fg="red", err=True)
+
+
+def _fitting(text: str, stream: TextIO) -> str:
+    """Broken between words where a terminal would break within them; elsewhere lines stay whole."""
+    return broken_between_words(text, shutil.get_terminal_size().columns) if stream.isatty() else text

@@ -11,7 +11,9 @@ __all__ = ["demo"]
 
 
 @click.command(help="Merge skill and safety, evaluate on test prompts, and report; by default in the lab.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("out/demo"), show_default=True, help="folder")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), default=Path("out/demo"), show_default=True, help="folder"
+)
 @click.option("--seed", default=0, show_default=True, help="of every random choice")
 @click.option("--quick", is_flag=True, help="fewer prompts and strengths (lab)")
 @click.option(

@@ -140,7 +140,7 @@ def collect(
     short_help="Add up statistics of several runs.",
 )
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="file to write, .safetensors")
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="file to write, .safetensors")
 @click.option("--force", is_flag=True, help="replace an existing file")
 def add(files: Sequence[Path], out: Path, force: bool) -> None:
     """Sum saved statistics."""

@@ -30,7 +30,7 @@ def lab() -> None:
     short_help="Train bases and adapters of a seed.",
 )
 @click.option("--seed", default=0, show_default=True, help="of the world and of all training")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="folder to fill")
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="folder to fill")
 @click.option("--adapter-seeds", default=1, show_default=True, help="seeds of every adapter")
 def build(seed: int, out: Path, adapter_seeds: int) -> None:
     """Build the lab.

@@ -46,7 +46,7 @@ def with_config_flags(function: Callable[..., Any]) -> Callable[..., Any]:
         "adapters",
         multiple=True,
         metavar="PATH|KEY=VALUE,...",
-        help="an adapter: its folder, or name=..,path=..,role=..,weight=..; repeatable, replaces the file's list",
+        help="its folder, or name=..,path=..,role=..,weight=..,data=..; repeatable, replaces the file's list",
     )(function)
 
 
@@ -58,7 +58,13 @@ def with_config_flags(function: Callable[..., Any]) -> Callable[..., Any]:
     first=("base_model", "skills", "safety", "output__path", "merge__method", "data__calibration", "dry_run"),
     subjects=MERGE_SUBJECTS,
 )
-@click.option("--skill", "skills", multiple=True, metavar="ADAPTER[=WEIGHT]", help="an adapter of a skill; repeatable")
+@click.option(
+    "--skill",
+    "skills",
+    multiple=True,
+    metavar="ADAPTER[=WEIGHT]",
+    help="an adapter of a skill; path=ADAPTER,data=FILE where it has prompts of its own; repeatable",
+)
 @click.option("--safety", multiple=True, metavar="ADAPTER[=WEIGHT]", help="an adapter that refuses harm; repeatable")
 @with_config_flags
 @with_track

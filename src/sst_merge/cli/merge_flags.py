@@ -124,7 +124,7 @@ def parse_adapter(text: str) -> dict[str, object]:
     """One ``--adapter``: a folder, or ``name=code,path=...,role=safety,weight=0.5``.
 
     A folder that is there is taken as such, whatever its name holds; so is one behind ``path=`` with commas in it. What
-    is none, and reads like a name of the hub, stays as it is.
+    is none, and reads like a name of the hub, stays as it is. ``data=FILE`` names prompts of the adapter's own.
 
     Raises:
         ConfigError: a part that is not ``key=value``.
@@ -149,6 +149,9 @@ def parse_adapter(text: str) -> dict[str, object]:
             path = Path(str(fields["path"])).expanduser().absolute()
             if is_here(path) or HubName.parse(str(fields["path"])) is None:
                 fields["path"] = str(path)
+    if "data" in fields:
+        with reading(f"--adapter {shown(text)}", ConfigError, "the path of a file", "correct the path"):
+            fields["data"] = {"path": str(Path(str(fields["data"])).expanduser().absolute())}
     return fields
 
 

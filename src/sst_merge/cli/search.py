@@ -26,7 +26,7 @@ _SHOWN = 20
     epilog="Example: sst-merge search search.yaml --trials 60 --out results/search",
 )
 @click.argument("config", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="folder of the search")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="folder of the search")
 @click.option("--trials", type=click.IntRange(1, 100_000), help="merges to try in all, those of earlier runs counted")
 @click.option("--time", "minutes", type=click.FloatRange(min=0, min_open=True), help="stop after so many minutes")
 @click.option("--safety", type=click.FloatRange(0, 1), help="the best merge refuses at least this share of harm")

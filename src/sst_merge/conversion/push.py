@@ -91,11 +91,16 @@ def upload(plan: Upload, *, message: str) -> str:
         ConversionError: no token, no right to write, a public repository without ``public``, or the hub cannot be
             reached. What was there before stays.
     """
-    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub import CommitOperationAdd, HfApi, get_token
     from huggingface_hub.errors import RepositoryNotFoundError
 
-    api = HfApi()
     where = f"--push {plan.repository}"
+    if get_token() is None:
+        raise ConversionError(
+            f"{where}: nothing was sent, for no token is set here; log in (hf auth login), or set HF_TOKEN to a token "
+            f"with the right to write there"
+        )
+    api = HfApi()
     # The hub's client raises its own errors, those of its HTTP library, and OSError.
     try:
         try:

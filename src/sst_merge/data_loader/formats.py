@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from ..hub_names import HubName, is_here
+from ..hub_names import HubName, is_here, near_name
 from ..reading import cause, parse_json, reading, reads
 from .hub import HubRepo, look_up
 
@@ -48,8 +48,8 @@ def read_file(path: Path, broken: list[str] | None = None) -> list[Record]:
         raise DataError(f"{path} is a folder (it holds {inside}); name one file in it")
     if not path.is_file():
         raise DataError(
-            f"{path} does not exist; check `path` (a configuration's files are looked for beside it, then in the "
-            "working folder)"
+            f"{path} does not exist{near_name(path)}; correct the path (one in a YAML file is "
+            "looked for beside that file, then in the working folder)"
         )
     suffixes = [suffix.lower() for suffix in path.suffixes]
     opener = _OPENERS.get(suffixes[-1]) if suffixes else None

@@ -158,7 +158,7 @@ class _Request(Section):
         "a data set's name; repeatable",
         json_schema_extra={"metavar": "FILE|SET"},
     )
-    out: OutputPath = Field(description="folder to write into")
+    out: OutputPath = Field(description="folder to write into", json_schema_extra={"also": ["-o"]})
     cache: OutputPath | None = Field(
         default=None,
         description="folder of answers to resume from; OUT/answers by default. Runs that share one share their answers",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import AdapterError
 from ..files import file_sha256
+from ..hub_names import near_name
 
 __all__ = [
     "CONFIG_NAME",
@@ -53,7 +54,8 @@ def find_config(folder: Path) -> Path:
     """
     file = folder / CONFIG_NAME
     if not folder.is_dir():
-        found = "a file; give the folder that holds it" if folder.is_file() else "no such folder"
+        missing = f"no such folder{near_name(folder)}"
+        found = "a file; give the folder that holds it" if folder.is_file() else missing
         raise AdapterError(f"{folder}: {found}; expected a PEFT adapter folder with {CONFIG_NAME}")
     if file.is_file():
         _refuse_pointer(file)

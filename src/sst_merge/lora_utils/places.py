@@ -11,7 +11,7 @@ from pathlib import Path
 from ..data_loader.hub import HubOrigin, HubRepo, cached_snapshot, look_up, origin_of
 from ..data_loader.own_tokenizer import tokenizer_files
 from ..errors import AdapterError
-from ..hub_names import HubName, is_here
+from ..hub_names import HubName, is_here, near_name
 from .folders import CONFIG_NAME, PICKLE_NAME, WEIGHTS_NAME, no_weights
 from .weights_file import TensorHeaders
 
@@ -63,7 +63,7 @@ def adapter_place(
         return AdapterPlace(path)
 
     def refusal(said: str) -> AdapterError:
-        where = "here" if looked_at is None else f"({looked_at.absolute()})"
+        where = f"{'here' if looked_at is None else f'({looked_at.absolute()})'}{near_name(looked_at or path)}"
         return AdapterError(f"{reference}: no such folder {where}, and on the hub: {said}")
 
     return _on_hub(look_up(name, refusal), weights=weights, allow_pickle=allow_pickle)

@@ -15,7 +15,15 @@ __all__ = ["UNNAMED", "check_bias", "check_needs", "check_rank", "check_seen", "
 UNNAMED = "model"
 """What BaseModelIndex.of calls a model that comes without a name."""
 
-_DATA_INPUTS = ("model", "harm", "benign")
+_DATA_INPUTS = {
+    "model": "the base (--base BASE; base_model in YAML; model= in Python)",
+    "harm": "harmful prompts with refusals (--data-harm-path FILE; data.harm; harm=)",
+    "benign": "prompts of your skills with good answers (--data-benign-path FILE; data.benign; benign=)",
+}
+_NO_PROMPTS = (
+    "Without prompts of your own take the small general set that ships, --calibration builtin (data.calibration: "
+    "builtin). "
+)
 
 
 def check_needs(method: str, needs: Needs, adapters: Sequence[Adapter], given: Collection[str]) -> None:
@@ -43,11 +51,9 @@ def check_needs(method: str, needs: Needs, adapters: Sequence[Adapter], given: C
     if needs.data and absent:
         why = f"; {needs.why}" if needs.why else ""
         raise DataError(
-            f"method {method!r} reads calibration data and needs model, harm and benign; missing: {', '.join(absent)}. "
-            f"Give base_model (--base), data.harm: harmful prompts with refusals, and data.benign: prompts of your "
-            f"skills with good answers (model=, harm=, benign= in Python). Without prompts of your own, --calibration "
-            f"builtin (data.calibration: builtin) takes a small general set that ships with this package. Or choose a "
-            f"method without data, such as --method task_arithmetic{why}"
+            f"method {method!r} reads calibration data; give what is missing: "
+            f"{'; '.join(_DATA_INPUTS[name] for name in absent)}. {'' if absent == ['model'] else _NO_PROMPTS}"
+            f"Or choose a method without data, such as --method task_arithmetic{why}"
         )
     if needs.base and "model" not in given:
         raise BaseModelError(f"method {method!r} reads the base model's weights; give base_model (model=)")

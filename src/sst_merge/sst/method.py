@@ -144,7 +144,8 @@ def _common_data(merge: SSTMerge) -> list[str]:
         return []
     return [
         f"adapters without benign data of their own: {', '.join(map(repr, bare))}; they are judged on the common "
-        "benign data, where the skills' merge is close to an average. Give each a `data:` section of its own prompts"
+        "benign data, where the skills' merge is close to an average. Give each prompts of its own: --skill "
+        "path=FOLDER,data=FILE, or `data:` in YAML"
     ]
 
 
@@ -211,7 +212,7 @@ def _energy(cores: Mapping[str, Tensor]) -> float:
 @merge_method(
     name="sst",
     summary="safety patch where it is efficient (two-Fisher GEVP), skills elsewhere",
-    paper="docs/sst_merge_implementation/design.md",
+    paper="this project",
     options=SSTOptions,
     needs=Needs(data=True, roles=_ROLES),
     needs_by_options=_needs,

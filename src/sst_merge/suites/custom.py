@@ -130,7 +130,8 @@ def _asked(record: Any, default_id: str, known: Sequence[str], hint: str) -> dic
     prompt, tags = record.get("prompt"), record.get("tags", {})
     unknown = sorted(set(record) - set(known))
     if unknown:
-        close = did_you_mean(unknown[0], known)
+        # What calibration data call an answer.
+        close = did_you_mean("answer" if unknown[0] == "response" else unknown[0], known)
         raise ValueError(f"unknown field {', '.join(unknown)}{close}; known: {', '.join(known)}{hint}")
     if not isinstance(prompt, str) or not prompt.strip():
         raise ValueError(f"`prompt` is {shown(prompt)}, expected text")
@@ -151,7 +152,7 @@ def _prompt(record: Any, default_id: str) -> dict[str, Any]:
     Raises:
         ValueError: as for :func:`_asked`, or the prefilled words are no text.
     """
-    hint = "; judges read what the model says, so there is no right answer to give"
+    hint = "; judges read what the model says, so there is no right answer to give: leave it out"
     row = _asked(record, default_id, ("id", "prompt", "tags", "prefill"), hint)
     prefill = record.get("prefill", "")
     if not isinstance(prefill, str):

@@ -58,7 +58,7 @@ class TrainConfig(BaseAccessFields):
         json_schema_extra={"flag": "--data", "metavar": "FILE[:ROWS|:SHARE]"},
     )
     role: Literal["utility", "safety"] = Field(default="utility", description="what the adapter brings to a merge")
-    output: OutputPath = Field(description="folder to make")
+    output: OutputPath = Field(description="folder to make", json_schema_extra={"also": ["-o"]})
     recipe: TrainingRecipe = TrainingRecipe()
     seed: Seed = Field(default=0, description="of the initial weights, of draws and of the order of rows")
     device: str = Field(default="auto", description="cpu, cuda, cuda:1, ...; auto takes a GPU where there is one")
