@@ -24,12 +24,12 @@ _BAR = {"displaylogo": False, "modeBarButtons": [["toImage", "zoom2d", "pan2d", 
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1c; background: #fff; max-width: 72rem; margin: 1rem auto;
-  padding: 0 1rem; }
+  padding: 0 1rem; overflow-wrap: break-word; }
 #merge { border: 1px solid #8a8a8a; border-radius: 6px; padding: .7rem 1rem; margin: 1rem 0; }
 #merge pre { background: #f2f2f2; padding: .6rem; overflow-x: auto; white-space: pre-wrap; word-break: break-all; }
 button { font: inherit; padding: .2rem .8rem; }
 table { border-collapse: collapse; margin: 1rem 0; } th, td { padding: .2rem .7rem; text-align: left; }
-tr { border-bottom: 1px solid #ddd; } td.n { text-align: right; }
+.wide { overflow-x: auto; } tr { border-bottom: 1px solid #ddd; } td.n { text-align: right; }
 tbody tr { cursor: pointer; } tbody tr:hover, tbody tr:focus { background: #f2f2f2; }
 """
 
@@ -184,7 +184,8 @@ def _figure(go: Any, points: Sequence[PagePoint], wanted: Wanted) -> Any:
         height=560,
         xaxis={"title": "safety: harmful prompts refused", "range": [-0.03, 1.03]},
         yaxis={"title": "skill: mean score", "range": [-0.03, 1.03]},
-        legend={"title": {"text": "method"}},
+        # Beside the points it would leave them no room on a telephone.
+        legend={"title": {"text": "method"}, "orientation": "h", "y": -0.2},
         hovermode="closest",
         margin={"t": 20},
     )
@@ -200,7 +201,8 @@ def _front_table(points: Sequence[PagePoint]) -> str:
         for p in sorted((p for p in points if p.on_front or p.best), key=lambda p: -p.safety)
     ]
     head = "".join(f"<th>{name}</th>" for name in ("trial", "method", "settings", "safety", "skill", ""))
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return f'<div class="wide">{table}</div>'
 
 
 def _text(text: str) -> str:
