@@ -38,7 +38,8 @@ forward pass with the logits of every position, and a backward pass to the embed
 of which the last quarter are answers; a Fisher computes logits there alone. *Layers twice*: gradient checkpointing.
 Median over rounds with its 95 % interval. Made by `studies/scale/vocabulary.py`.
 """
-_READING = """*Counted* are multiply-adds of matrix products, without attention itself: what a Fisher spares in the output layer
+_READING = """\
+*Counted* are multiply-adds of matrix products, without attention itself: what a Fisher spares in the output layer
 (three quarters of it), less what its cores cost. Measured and counted agree. So how much is spared depends on the
 output layer's share of the model: 0.55 of an 8B shape with two layers, 0.21 of SmolLM2, 0.07 of an 8B and 0.02 of a
 7B shape with all 32. **Less than 0.8 times a plain pass is out of reach at full depth, with a quarter of answers**:
