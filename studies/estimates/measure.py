@@ -25,7 +25,8 @@ from sst_merge.data_loader.batch import Batch
 from sst_merge.lora_utils import Adapter, BaseModelIndex, LoraFactors
 from sst_merge.machine import peak_memory, resident_memory
 from sst_merge.merging import MergeInputs, MergePlan, merge_in_memory, plan_merge
-from sst_merge.merging.data_cost import TextSize, pass_costs
+from sst_merge.merging.data_cost import pass_costs
+from sst_merge.merging.data_passes import TextSize
 from sst_merge.reporting import markdown_table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))

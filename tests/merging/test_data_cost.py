@@ -12,7 +12,8 @@ from sst_merge.fim_calculator import CoreModel, build_spaces
 from sst_merge.fim_calculator.likelihood import token_log_odds
 from sst_merge.lora_utils import Adapter, BaseModelIndex
 from sst_merge.merging import MergePlan, merge, plan_merge
-from sst_merge.merging.data_cost import TextSize, pass_costs, require_memory
+from sst_merge.merging.data_cost import pass_costs, require_memory
+from sst_merge.merging.data_passes import TextSize
 from sst_merge.methods import available_methods, get_method
 from sst_merge.texts import memory_size
 

@@ -82,7 +82,8 @@ def say_data_costs(
         MergeError: it does not fit.
     """
     from ..data_loader import quantised_base, resolve_device
-    from ..merging.data_cost import TextSize, pass_costs, require_memory
+    from ..merging.data_cost import pass_costs, require_memory
+    from ..merging.data_passes import TextSize
 
     sources: list[DataSource | None] = [config.data.harm, config.data.benign, *(one.data for one in config.adapters)]
     if any(source is not None and source.path is None for source in sources):

@@ -6,22 +6,17 @@ norms, queries, keys and values are needed), and the vocabulary's numbers at ans
 the speed that this machine multiplies, measured in a moment.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..data_loader.batch import IGNORED
 from ..errors import MergeError
 from ..lora_utils import BaseModelIndex
-from ..sst.settling import KnownData, settled
-from ..sst.teacher_refine import PASSES
 from ..texts import memory_size
+from .data_passes import TextSize, is_wide, passes_of
 from .plan import MergePlan
 
-if TYPE_CHECKING:
-    from ..data_loader import Batch
-
-__all__ = ["DataPass", "PassCosts", "TextSize", "pass_costs", "require_memory"]
+__all__ = ["DataPass", "PassCosts", "pass_costs", "require_memory"]
 
 _KEPT = 1.45
 _MOMENTS = 2 << 30  # bytes of second moments that are collected at once (sst.wide_inputs)
@@ -32,43 +27,6 @@ _LIBRARIES = 32 << 20  # code and buffers of libraries that come into memory wit
 _SLACK = 1.05  # what the allocator cannot use
 _SHARED_HEAD = 4096  # vocabularies from which the output layer computes at answers alone
 _PRODUCTS = 0.5  # of the speed of large matrix products, what a whole pass reaches
-
-
-@dataclass(frozen=True)
-class TextSize:
-    """How much text a set of batches is.
-
-    Attributes:
-        samples: how many.
-        tokens: that are computed, padding included.
-        answers: tokens of answers.
-        largest: (tokens, answer tokens) of the largest batch.
-        batches: how many.
-    """
-
-    samples: int = 0
-    tokens: int = 0
-    answers: int = 0
-    largest: tuple[int, int] = (0, 0)
-    batches: int = 1
-
-    @classmethod
-    def of(cls, batches: "Sequence[Batch]") -> "TextSize":
-        """Of encoded batches."""
-        sizes = [(batch.input_ids.numel(), int((batch.labels[:, 1:] != IGNORED).sum())) for batch in batches]
-        return cls(
-            sum(map(len, batches)),
-            sum(tokens for tokens, _ in sizes),
-            sum(answers for _, answers in sizes),
-            max(sizes, default=(0, 0)),
-            max(1, len(batches)),
-        )
-
-    def share(self, part: float) -> "TextSize":
-        """That share of the samples, in batches that may still be as large."""
-        tokens, answers = round(self.tokens * part), round(self.answers * part)
-        largest = min(self.largest[0], tokens), min(self.largest[1], answers)
-        return TextSize(round(self.samples * part), tokens, answers, largest, max(1, round(self.batches * part)))
 
 
 @dataclass(frozen=True)
@@ -141,7 +99,7 @@ def pass_costs(
         Estimates: memory within about a fifth, time within a factor of three.
     """
     model = _Model.of(plan, base, dtype)
-    wanted = _stages(plan, data, only)
+    wanted = passes_of(plan, data, only)
     passes = []
     for name, text, forward, backward in wanted:
         tokens, answers = text.largest
@@ -248,7 +206,7 @@ class _Model:
         sides = [(module.d_out, module.d_in + int(module.bias)) for module in plan.modules]
         totals = [sum(module.ranks) for module in plan.modules]
         # Wide spaces have as many rows more on the input side as the outputs have columns.
-        more = 2 if _is_wide(plan) else 1
+        more = 2 if is_wide(plan) else 1
         widths = [(min(out, t), min(into, more * t)) for (out, into), t in zip(sides, totals, strict=True)]
         numbers = sum(out * p + into * q for (out, into), (p, q) in zip(sides, widths, strict=True))
         # Where the model computes in another type, the hooks have bases of their own.
@@ -290,13 +248,9 @@ class _Model:
         cores = sum(p * q for p, q in self.widths)
         # Second moments of inputs are gone before a Fisher is collected.
         gib = getattr(options, "memory_gib", 0.0)
-        limit = _MOMENTS if _is_wide(plan) else int(gib * (1 << 30))
+        limit = _MOMENTS if is_wide(plan) else int(gib * (1 << 30))
         moments = min(limit, 24 * sum(into**2 for _, into in self.sides))
         return max(moments, 8 * sums * (2 * count) + 4 * cores * (2 * held + len(plan.adapters) + 8))
-
-
-def _is_wide(plan: MergePlan) -> bool:
-    return getattr(plan.options, "inputs", None) == "wide" and plan.method.name == "sst"
 
 
 def _numbers(structure: str, p: int, q: int) -> int:
@@ -310,98 +264,3 @@ def _numbers(structure: str, p: int, q: int) -> int:
             return 0
         case _:
             return p * p + q * q
-
-
-_Stage = tuple[str, TextSize, float, float]
-
-
-def _read(plan: MergePlan, data: Mapping[str, TextSize]) -> list[_Stage]:
-    """The stages of a method that declares how often it reads its data."""
-    reads, none = plan.method.reads, TextSize()
-    harm, benign = ("harmful prompts", data.get("harm", none)), ("benign prompts", data.get("benign", none))
-    own = [(name, text) for name, text in data.items() if name not in {"harm", "benign"}]
-    # What a step takes one batch of; several texts are taken in turns.
-    sets: list[list[tuple[str, TextSize]]]
-    match reads.of:
-        case "harm" | "benign":
-            sets = [[harm if reads.of == "harm" else benign]]
-        case "common":
-            sets = [[harm], [benign]]
-        case "all":
-            sets = [[harm], [benign, *own]]
-        case "adapters" | "skills":
-            judged = dict(own)
-            common = {"safety": harm, "utility": benign}
-            sets = [
-                [(f"benign of {a.name}", judged[f"benign of {a.name}"])]
-                if judged.get(f"benign of {a.name}", none).samples
-                else [(f"{common[a.role][0]}, for {a.name}", common[a.role][1])]
-                for a in plan.adapters
-                if reads.of == "adapters" or a.role == "utility"
-            ]
-    steps = 0 if reads.steps is None else int(getattr(plan.options, reads.steps))
-    stages: list[_Stage] = []
-    for texts in sets:
-        there = [(name, text) for name, text in texts if text.samples]
-        turns = steps / max(1, sum(text.batches for _, text in there))
-        back = reads.gradients + turns
-        stages += [(f"reading {name}", text, reads.forward + back, back) for name, text in there]
-    return stages
-
-
-def _stages(plan: MergePlan, data: Mapping[str, TextSize], only: str | None) -> list[_Stage]:
-    """(name, text, forward passes, backward passes) of every stage."""
-    options: Any = plan.options
-    none = TextSize()
-    if plan.method.name != "sst":
-        return _read(plan, data)
-    own = {a.name: data.get(f"benign of {a.name}", none) for a in plan.adapters}
-    harm, benign = data.get("harm", none), data.get("benign", none)
-    weighted = {a.name: (a.weight, own[a.name].samples) for a in plan.adapters if a.role == "utility"}
-    known = KnownData(len(plan.adapters), harm.samples, benign.samples, weighted)
-    options = settled(options, known)
-    aside = options.calibration_holdout
-    fit_harm, held_harm = harm.share(1 - options.harm_holdout), harm.share(options.harm_holdout)
-    fit_benign, held_benign = benign.share(1 - aside), benign.share(aside)
-    stages: list[_Stage] = []
-    fisher, skills = options.fisher, options.utility == "fisher"
-    common = {a.name: fit_harm if a.role == "safety" else fit_benign for a in plan.adapters}
-    judged = {name: text if text.samples else common[name] for name, text in own.items()}
-    if _is_wide(plan) and only is None:
-        stages += [(f"inputs of adapter {name}", text, 1, 0) for name, text in judged.items()]
-    if fisher.point == "trust" and fisher.trust_share is None and only in {None, "harm", "benign"}:
-        stages.append(("trust region", held_benign if aside else fit_benign, 7, 0))
-    for name, text in (("harm", fit_harm), ("benign", fit_benign)):
-        pooled = only == name or (only is None and not (skills and name == "benign"))
-        if pooled and getattr(fisher, name) is None:
-            stages.append((f"Fisher of {name}{'ful' if name == 'harm' else ''} prompts", text, 1, 1))
-    for adapter in plan.adapters:
-        asked = only == f"benign of {adapter.name}" or (only is None and skills and adapter.role == "utility")
-        if asked and adapter.name not in fisher.skills and judged[adapter.name].samples:
-            stages.append((f"Fisher of adapter {adapter.name}", judged[adapter.name], 1, 1))
-    if only is not None:
-        return stages
-    if options.budget is not None:
-        tried = (9 + 5) * max(1, len(options.tune_strengths))
-        stages.append(("choosing coefficients, harmful", held_harm, tried, 0))
-        stages.append(("choosing coefficients, benign", held_benign, tried + 2, 0))
-    if options.refine == "teachers":
-        safe = len(known.skills) < known.adapters or options.aligned_base
-        # A teacher speaks once; then steps and looks. Common prompts that are a skill's own count twice here.
-        teachers = {a.name: own[a.name] for a in plan.adapters if a.role == "utility" and own[a.name].samples}
-        shared = {"common prompts": benign} | ({"harmful prompts": harm} if safe else {})
-        for name, text in {**teachers, **shared}.items():
-            stages.append((f"learning from {name}", text.share(1 - aside), PASSES + 1, PASSES))
-            stages.append((f"looks at what is held out of {name}", text.share(aside), PASSES // 2 + 2, 0))
-    elif options.refine:
-        both = TextSize(
-            fit_harm.samples + fit_benign.samples,
-            fit_harm.largest[0] + fit_benign.largest[0],
-            fit_harm.largest[1] + fit_benign.largest[1],
-            max(fit_harm.largest, fit_benign.largest),
-        )
-        stages.append(("refining coefficients", both, options.refine, options.refine))
-    if options.utility != "fisher" and aside:
-        stages.append(("held-out, harmful", held_harm, 1, 1))
-        stages.append(("held-out, benign", held_benign, 1, 1))
-    return stages
