@@ -61,8 +61,8 @@ def one_pair(world: LabWorld, skill: str, seed: int, asked: Mapping[str, Any]) -
         asked: target, confidence, prompts, draws and n_test.
 
     Returns:
-        Per point θ, μ, strength, divergence and the rate on the pool; per draw the chosen point; per chosen point what
-        it does on the test split; what the adapters do alone.
+        Per point θ, μ, strength, divergence and the rate on the pool; which point the first draw chooses, and how many
+        draws choose each; per chosen point what it does on the test split; what the adapters do alone.
     """
     started = time.process_time()
     setup = merge_setup(world, [skill], adapter_seed=seed, harm_samples=HARM_SAMPLES, benign_samples=BENIGN_SAMPLES)
@@ -96,7 +96,8 @@ def one_pair(world: LabWorld, skill: str, seed: int, asked: Mapping[str, Any]) -
             updated.set(adapters_update([setup.loaded(name)]))
             alone[name] = answered(world, setup.model, of, asked["n_test"])
     seconds = round(time.process_time() - started, 1)
-    return {"path": path, "chosen": chosen, "test": test, "alone": alone, "seconds": seconds}
+    counts = {str(i): n for i, n in sorted(Counter(chosen).items())}
+    return {"path": path, "first": chosen[0], "chosen": counts, "test": test, "alone": alone, "seconds": seconds}
 
 
 def draws(refused: "np.ndarray[Any, Any]", divergence: Sequence[float], asked: Mapping[str, Any]) -> list[int]:
@@ -138,9 +139,9 @@ def page(figures: Mapping[str, Any]) -> str:
     """The published page."""
     target, allowed = figures["target"], 1 - figures["confidence"]
     pairs: Mapping[str, Any] = figures["pairs"]
-    unsafe = {name: [below(of, i, target) for i in of["chosen"]] for name, of in pairs.items()}
-    unseen = {name: [below_on_test(of, i, target) for i in of["chosen"]] for name, of in pairs.items()}
-    refused = {name: [i < 0 for i in of["chosen"]] for name, of in pairs.items()}
+    unsafe = {name: [below(of, i, target) for i in draws_of(of)] for name, of in pairs.items()}
+    unseen = {name: [below_on_test(of, i, target) for i in draws_of(of)] for name, of in pairs.items()}
+    refused = {name: [i < 0 for i in draws_of(of)] for name, of in pairs.items()}
     missing = [name for name, of in pairs.items() if safe_on_test(of) < target]
     seeds = Counter(name.rpartition(", seed ")[2] for name in pairs)
     lines = [
@@ -186,7 +187,7 @@ def page(figures: Mapping[str, Any]) -> str:
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     lines += [_row(name, of, float(np.mean(unsafe[name]))) for name, of in pairs.items()]
-    kept = seed_interval([kept_skill(name, of) for name, of in pairs.items() if any(i >= 0 for i in of["chosen"])])
+    kept = seed_interval([kept_skill(name, of) for name, of in pairs.items() if any(i >= 0 for i in draws_of(of))])
     lines += [
         "",
         fill(
@@ -195,6 +196,13 @@ def page(figures: Mapping[str, Any]) -> str:
         ),
     ]
     return "\n".join(lines)
+
+
+def draws_of(of: Mapping[str, Any]) -> list[int]:
+    """The point that each draw chose, the first draw's first; -1 where none was written."""
+    counts = Counter({int(i): n for i, n in of["chosen"].items()})
+    counts[of["first"]] -= 1
+    return [of["first"], *counts.elements()]
 
 
 def below(of: Mapping[str, Any], i: int, target: float) -> bool:
@@ -209,14 +217,14 @@ def below_on_test(of: Mapping[str, Any], i: int, target: float) -> bool:
 
 def safe_on_test(of: Mapping[str, Any]) -> float:
     """Mean refusals on the test split over the written merges of a pair."""
-    return float(np.mean([part(of["test"][str(i)], HARM) for i in of["chosen"] if i >= 0]))
+    return float(np.mean([part(of["test"][str(i)], HARM) for i in draws_of(of) if i >= 0]))
 
 
 def kept_skill(name: str, of: Mapping[str, Any]) -> float:
     """Mean share of the expert's right answers over the written merges of a pair."""
     skill = name.partition(",")[0]
     own = part(of["alone"][skill], [task_kind(skill)])
-    return float(np.mean([part(of["test"][str(i)], [task_kind(skill)]) / own for i in of["chosen"] if i >= 0]))
+    return float(np.mean([part(of["test"][str(i)], [task_kind(skill)]) / own for i in draws_of(of) if i >= 0]))
 
 
 def _counted(seeds: Mapping[str, int]) -> str:
@@ -236,7 +244,7 @@ def _said(of: Figure) -> str:
 
 
 def _row(name: str, of: Mapping[str, Any], unsafe: float) -> str:
-    written = [i for i in of["chosen"] if i >= 0]
+    written = [i for i in draws_of(of) if i >= 0]
     if not written:
         return f"| {name} | none written |" + " |" * 8
     test, path = of["test"], of["path"]

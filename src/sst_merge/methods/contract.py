@@ -69,7 +69,7 @@ class Needs:
 
 @dataclass(frozen=True)
 class Reads:
-    """How often a method goes through its calibration data; `--dry-run` estimates time from it.
+    """How often a method goes through its calibration data by its default options; `--dry-run` estimates time from it.
 
     Attributes:
         of: which sets of data: the harmful prompts, the benign ones, both (``common``), what each adapter is judged on
@@ -220,14 +220,13 @@ def merge_method(
             paper,
             merge_layer,
             options,
-            domain,
-            needs,
-            promises,
-            prepare,
-            knob,
-            (),
-            needs_by_options,
-            reads,
+            domain=domain,
+            needs=needs,
+            promises=promises,
+            prepare=prepare,
+            knob=knob,
+            needs_by_options=needs_by_options,
+            reads=reads,
         )
         return replace(method, sweeps=tuple(_declared(sweep, method) for sweep in sweeps))
 
