@@ -318,7 +318,8 @@ def test_skills_with_prompts_of_their_own_are_taught_by_default(model: Any, adap
     assert refined(adapters, calibration_holdout=0) == (0, 0)
     assert refined(adapters, refine=0) == (0, 0)
     assert refined(adapters, tax_budget=0.05) == (0, 4)
-    assert refined(adapters, safety_target=0.5) == (0, 8)
+    assert refined(adapters, safety_target=0.5) == ("teachers", 8)
+    assert refined(adapters, safety_target=0.5, calibration_holdout=0.95) == (0, 15)
     assert refined(adapters, inputs="core") == (0, 4)
     assert refined(adapters, inputs="core", refine="auto") == (0, 4)
     # What a negative weight asks for, the closed form alone can do.

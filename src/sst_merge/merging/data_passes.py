@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..data_loader.batch import IGNORED
+from ..sst.safety_path import POINTS
 from ..sst.settling import KnownData, settled
+from ..sst.taught_path import TAUGHT_MU
 from ..sst.teacher_refine import PASSES
 from .plan import MergePlan
 
@@ -135,14 +137,19 @@ def passes_of(plan: MergePlan, data: Mapping[str, TextSize], only: str | None) -
         tried = (9 + 5) * max(1, len(options.tune_strengths))
         stages.append(("choosing coefficients, harmful", held_harm, tried, 0))
         stages.append(("choosing coefficients, benign", held_benign, tried + 2, 0))
+    target = options.safety_target is not None
     if options.refine == "teachers":
         safe = len(known.skills) < known.adapters or options.aligned_base
         # A teacher speaks once; then steps and looks. Common prompts that are a skill's own count twice here.
         teachers = {a.name: own[a.name] for a in plan.adapters if a.role == "utility" and own[a.name].samples}
-        shared = {"common prompts": benign} | ({"harmful prompts": harm} if safe else {})
+        shared = {"common prompts": benign} | ({"harmful prompts": fit_harm if target else harm} if safe else {})
+        several = len(known.skills) > 1 and bool(teachers)
         for name, text in {**teachers, **shared}.items():
-            stages.append((f"learning from {name}", text.share(1 - aside), PASSES + 1, PASSES))
-            stages.append((f"looks at what is held out of {name}", text.share(aside), PASSES // 2 + 2, 0))
+            # A target's path has two taught merges with safety, and the skills' own where several have data.
+            merges = 1 if not target else len(TAUGHT_MU) + int(several and name != "harmful prompts")
+            stages.append((f"learning from {name}", text.share(1 - aside), merges * (PASSES + 1), merges * PASSES))
+            looks = merges * (PASSES // 2 + 2)
+            stages.append((f"looks at what is held out of {name}", text.share(aside), looks, 0))
     elif options.refine:
         both = TextSize(
             fit_harm.samples + fit_benign.samples,
@@ -151,6 +158,10 @@ def passes_of(plan: MergePlan, data: Mapping[str, TextSize], only: str | None) -
             max(fit_harm.largest, fit_benign.largest),
         )
         stages.append(("refining coefficients", both, options.refine, options.refine))
+    if target:
+        # At most: the walk ends at the first point that misses. Answers' tokens are few beside the prompts'.
+        stages.append(("testing refusals", held_harm, POINTS, 0))
+        stages.append(("divergence of the tested points", held_benign, POINTS + 1, 0))
     if options.utility != "fisher" and aside:
         stages.append(("held-out, harmful", held_harm, 1, 1))
         stages.append(("held-out, benign", held_benign, 1, 1))

@@ -6,10 +6,11 @@
 the two Fishers, the choice of μ, and structure ``lowrank``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+from ..data_loader.batch import Batch
 from ..errors import MergeError
 from ..fim_calculator import Fisher
 from ..fim_calculator.structures import LayerFisher
@@ -186,12 +187,21 @@ class SSTMerge(MergeFishers):
         )
         return self.region.embed(refined, self.utility)
 
-    def taught(self, cores: Cores, nu: float) -> Taught:
+    def taught(
+        self,
+        cores: Cores,
+        nu: float,
+        *,
+        harm: tuple[Sequence[Batch], Sequence[Batch]] | None = None,
+        strength: float = 1.0,
+    ) -> Taught:
         """Move a merge towards what every adapter itself says (``refine: teachers``).
 
         Args:
             cores: the merge to start from, M per module.
             nu: weight ν of the safe model, 1/μ; 0 for skills alone.
+            harm: harmful prompts of the steps and of the looks; by default as they are split for the Fishers.
+            strength: multiplies M_S where it teaches.
 
         Returns:
             The best point on held-out prompts, never worse there than the start.
@@ -202,7 +212,7 @@ class SSTMerge(MergeFishers):
         return refine_by_teachers(
             required_model(self.problem),
             self.problem.spaces,
-            teachers_of(self, nu),
+            teachers_of(self, nu, harm, strength),
             cores,
             seed=self.problem.seed,
             progress=self.problem.progress,

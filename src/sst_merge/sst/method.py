@@ -22,6 +22,7 @@ from .held_out import HeldOutQuotients
 from .merge_fishers import Cores
 from .options import DEFAULT_BUDGET, HardFilter, SSTOptions
 from .region import merged_cores
+from .safety_path import PathPoint
 from .safety_target import TargetChoice, check_target, reach_target, refine_at_target
 from .seen import moved_by_module, spectrum
 from .settling import KnownData, why_not_taught
@@ -84,20 +85,18 @@ def _prepare(problem: MergeProblem, options: SSTOptions) -> Prepared:
         return Prepared(taught.cores, alone, (*_ABOUT_SKILLS_ALONE, *_common_data(merge)), merge.problem.spaces)
     target = None if options.safety_target is None else reach_target(merge)
     choice = merge.choose(options.budget) if options.budget is not None else None
-    mu, strength = (choice.best.mu, choice.best.strength) if choice else (options.mu, options.strength)
-    if target:
-        mu, strength = target.point.mu, target.point.strength
+    mu, strength = _place(options, choice, target)
     change = target.change if target else merge.change(mu=mu, strength=strength)
     whole = merge.difference(None if target else strength)
     captured = _energy(change) / max(_energy(whole), 1e-30)
     seen = {"spectrum": _spectrum(merge, mu, target), "by_module": moved_by_module(change, whole)}
     learnt = None
-    if options.refine == "teachers":
+    if options.refine == "teachers" and target is None:
         learnt = merge.taught(merged_cores(merge.utility, change), 1.0 / mu if mu else 1.0)
-    elif options.refine and target:
+    elif options.refine and options.refine != "teachers" and target:
         target = refine_at_target(merge, target)
         change = target.change
-    elif options.refine:
+    elif options.refine and target is None:
         change = merge.refined(change, options.budget or DEFAULT_BUDGET)
     merged = learnt.cores if learnt else merged_cores(merge.utility, change)
     held_out = merge.held_out()
@@ -135,6 +134,15 @@ def _prepare(problem: MergeProblem, options: SSTOptions) -> Prepared:
     return Prepared(merged, report, tuple(warnings), merge.problem.spaces)
 
 
+def _place(
+    options: SSTOptions, choice: CoefficientChoice | None, target: TargetChoice | None
+) -> tuple[float | None, float | None]:
+    """μ and strength of the merge; between taught merges neither says where a target's point lies."""
+    if target is not None:
+        return (target.point.mu, target.point.strength) if isinstance(target.point, PathPoint) else (None, None)
+    return (choice.best.mu, choice.best.strength) if choice else (options.mu, options.strength)
+
+
 def _common_data(merge: SSTMerge) -> list[str]:
     """Skills that share the common benign data: nothing there says which of them answers which prompt."""
     skills = [a.name for a in merge.problem.adapters if a.role == "utility"]
@@ -151,7 +159,7 @@ def _common_data(merge: SSTMerge) -> list[str]:
 
 def _untaught(problem: MergeProblem, options: SSTOptions) -> list[str]:
     """Why the closed form is all, where data of the adapters' own would have let them teach."""
-    if options.refine != "auto" or options.budget is not None or options.safety_target is not None:
+    if options.refine != "auto" or options.budget is not None:
         return []
     why = why_not_taught(options, KnownData.of(problem))
     return [] if why is None else [f"the closed form was taken, the adapters teach nothing: {why}"]
@@ -166,7 +174,7 @@ def _spectrum(merge: SSTMerge, mu: float | None, target: TargetChoice | None) ->
     directions = merge.directions
     if directions is None:
         return None
-    unfiltered = target is not None and target.point.share == 1.0
+    unfiltered = target is not None and isinstance(target.point, PathPoint) and target.point.share == 1.0
     hard = options.filter.hard if isinstance(options.filter, HardFilter) else None
     return spectrum(directions, mu=None if unfiltered else mu, hard=hard)
 

@@ -227,11 +227,6 @@ class SSTOptions(MethodOptions):
                 f"{chosen[0]} and safety_target exclude each other: the target chooses mu and strength along one path, "
                 "at the least benign divergence. To bound the divergence instead, give tax_budget without a target"
             )
-        if self.refine == "teachers":
-            raise ValueError(
-                "refine: teachers takes its best point on the held-out prompts on which safety_target is tested; drop "
-                "either, or give refine a number of steps"
-            )
         if isinstance(self.filter, HardFilter):
             raise ValueError("safety_target moves mu and needs the soft filter; drop filter, or give k and strength")
 

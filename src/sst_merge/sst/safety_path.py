@@ -22,12 +22,15 @@ from .flow import SSTMerge
 from .merge_fishers import Cores
 from .region import merged_cores
 
-__all__ = ["PathPoint", "change_at", "measured_divergences", "safety_alone", "safety_path"]
+__all__ = ["POINTS", "PathPoint", "change_at", "measured_divergences", "safety_alone", "safety_path"]
 
 _HANDOVER, _STEPS, _LINE = 0.8, 16, (1.0, 0.75, 0.5, 0.25)
 _STRONGEST = 1.5
 """Largest factor of an added patch."""
 _KNOTS = tuple(i / 8 for i in range(9))
+
+POINTS = _STEPS + 1 + len(_LINE)
+"""Of a path, at most as many where merges are taught."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +96,12 @@ def change_at(merge: SSTMerge, point: PathPoint) -> Cores:
     return {m: (1.0 - point.share) * point.strength * core + point.share * towards[m] for m, core in filtered.items()}
 
 
-def measured_divergences(merge: SSTMerge, attached: CoreModel, changes: Sequence[Cores]) -> list[float]:
-    """KL(skilled ‖ merged) per held-out benign answer token, in nats, of every change."""
+def measured_divergences(
+    merge: SSTMerge, attached: CoreModel, changes: Sequence[Cores], skilled: Cores | None = None
+) -> list[float]:
+    """KL(skilled ‖ merged) per held-out benign answer token, in nats, of every change; M_U is the skilled model."""
     merged = [merged_cores(merge.utility, change) for change in changes]
-    return divergences(attached, merged, merge.utility, merge.held_benign)
+    return divergences(attached, merged, merge.utility if skilled is None else skilled, merge.held_benign)
 
 
 def _on_curve(u: float, added: bool, theta: float = 0.0) -> PathPoint:

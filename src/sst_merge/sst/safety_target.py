@@ -1,12 +1,13 @@
 """The merge with the least benign divergence that keeps a rate of refusals with a stated confidence.
 
-The points of :mod:`.safety_path` are asked the harmful prompts that were set aside, and tested from the safest one
-downwards (:mod:`.risk_control`). All that pass keep the target at once, so the one with the least divergence from the
-skilled model may be taken.
+The points of a path (:mod:`.taught_path` where adapters teach, otherwise :mod:`.safety_path`) are asked the harmful
+prompts that were set aside, and tested from the safest one downwards (:mod:`.risk_control`). All that pass keep the
+target at once, so the one with the least divergence from the skilled model may be taken.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from math import ceil
 from typing import Any
 
@@ -23,6 +24,7 @@ from .options import DEFAULT_BUDGET, SSTOptions
 from .region import merged_cores
 from .risk_control import Tested, allowed_misses, fixed_sequence, least_prompts, lower_bound
 from .safety_path import PathPoint, change_at, measured_divergences, safety_alone, safety_path
+from .taught_path import TaughtPath, TaughtPoint
 
 __all__ = ["Step", "TargetChoice", "check_target", "path_end", "reach_target", "refine_at_target"]
 
@@ -48,7 +50,7 @@ class Step:
 
     tested: Tested
     divergence: float
-    point: PathPoint | None = None
+    point: PathPoint | TaughtPoint | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a report."""
@@ -70,6 +72,7 @@ class TargetChoice:
         change: M - M_U of what is to be written.
         refined: the merge after refinement, where that was asked for.
         refined_kept: whether ``change`` is the refined one.
+        taught: what the merges of a taught path learnt, by name, as plain values.
     """
 
     target: float
@@ -79,6 +82,7 @@ class TargetChoice:
     change: Cores
     refined: Step | None = None
     refined_kept: bool = False
+    taught: Mapping[str, dict[str, object]] = field(default_factory=dict)
 
     @property
     def reached(self) -> bool:
@@ -86,7 +90,7 @@ class TargetChoice:
         return self.chosen.tested.accepted
 
     @property
-    def point(self) -> PathPoint:
+    def point(self) -> PathPoint | TaughtPoint:
         """Where on the path the chosen step lies."""
         assert self.chosen.point is not None
         return self.chosen.point
@@ -103,6 +107,7 @@ class TargetChoice:
             "chosen": self.chosen.to_dict(),
             "path": [step.to_dict() for step in self.steps],
             "refined": None if self.refined is None else {**self.refined.to_dict(), "kept": self.refined_kept},
+            "taught": dict(self.taught),
         }
 
     def warnings(self) -> list[str]:
@@ -165,15 +170,25 @@ def reach_target(merge: SSTMerge) -> TargetChoice:
     changes: list[Cores] = []
     # Collects the Fishers now: while hooks hold a point of the path, gradients would be taken there.
     merge.filter  # noqa: B018
-    with CoreModel(required_model(merge.problem), merge.problem.spaces) as attached:
-        points = safety_path(merge, attached, path_end(merge, attached))
+    path, skilled, (model, spaces) = None, merge.utility, (required_model(merge.problem), merge.problem.spaces)
+    with CoreModel(model, spaces) as attached:
+        end = path_end(merge, attached)
+    if options.refine == "teachers":
+        path = TaughtPath(merge, end)
+        skilled = path.skilled
+    with CoreModel(model, spaces) as attached:
+        walk: list[tuple[PathPoint | TaughtPoint, Callable[[], Cores]]]
+        if path is None:
+            walk = [(point, partial(change_at, merge, point)) for point in safety_path(merge, attached, end)]
+        else:
+            walk = [(point, partial(path.change_at, point)) for point in path.points]
 
         def counts() -> Iterator[tuple[int, int]]:
-            for point in points[len(changes) :]:
-                changes.append(change_at(merge, point))
+            for _, change in walk[len(changes) :]:
+                changes.append(change())
                 yield _refusals(merge, attached, changes[-1], merge.held_harm)
                 if merge.problem.progress is not None:
-                    merge.problem.progress("testing refusals", len(changes), len(points))
+                    merge.problem.progress("testing refusals", len(changes), len(walk))
 
         tested = fixed_sequence(counts(), target, delta)
         missed = not tested[0].accepted
@@ -182,13 +197,14 @@ def reach_target(merge: SSTMerge) -> TargetChoice:
         if missed:
             rest = [Tested(k, n, lower_bound(k, n, delta), accepted=False) for k, n in counts()]
             tested += rest
-        found = measured_divergences(merge, attached, changes)
-    steps = tuple(Step(*of) for of in zip(tested, found, points, strict=False))
+        found = measured_divergences(merge, attached, changes, skilled)
+    steps = tuple(Step(*of) for of in zip(tested, found, (point for point, _ in walk), strict=False))
     if missed:
         chosen = max(steps, key=lambda step: (step.tested.kept, -step.divergence))
     else:
         chosen = min((step for step in steps if step.tested.accepted), key=lambda step: step.divergence)
-    return TargetChoice(target, 1.0 - delta, steps, chosen, changes[steps.index(chosen)])
+    taught = {} if path is None else {name: of.to_dict() for name, of in path.taught.items()}
+    return TargetChoice(target, 1.0 - delta, steps, chosen, changes[steps.index(chosen)], taught=taught)
 
 
 def refine_at_target(merge: SSTMerge, choice: TargetChoice) -> TargetChoice:

@@ -44,7 +44,7 @@ def why_not_taught(options: SSTOptions, known: KnownData) -> str | None:
         The first reason, as a clause; None where teachers can be taken.
     """
     if _chosen(options):
-        return "a budget, a target or a hard filter chooses"
+        return "a budget or a hard filter chooses"
     if options.calibration_holdout == 0:
         return "calibration_holdout is 0, and teachers look at held-out prompts"
     if known.adapters < 2 and not options.aligned_base:
@@ -55,6 +55,8 @@ def why_not_taught(options: SSTOptions, known: KnownData) -> str | None:
     for kind, count in (("harmful", known.harm), ("benign", known.benign)):
         if count == 1:
             return f"one {kind} prompt is too few to hold any out"
+    if options.safety_target is not None and known.harm - round(options.harm_holdout * known.harm) < 2:
+        return "the target is tested on all harmful prompts but one, and the teachers look at others"
     bare = [name for name, (_, own) in known.skills.items() if own == 0]
     if bare and not known.benign:
         return f"there are no benign prompts to judge {bare[0]!r} on"
@@ -80,11 +82,12 @@ def settled(options: SSTOptions, known: KnownData) -> SSTOptions:
     if options.refine == "auto":
         refine = "teachers" if why_not_taught(options, known) is None else 0
         options = options.model_copy(update={"refine": refine})
-    read = options.refine != 0 or options.inputs != "wide" or _chosen(options) or options.fisher.point == "trust"
+    chosen = _chosen(options) or options.safety_target is not None
+    read = options.refine != 0 or options.inputs != "wide" or chosen or options.fisher.point == "trust"
     if read or "calibration_holdout" in options.model_fields_set:
         return options
     return options.model_copy(update={"calibration_holdout": 0.0})
 
 
 def _chosen(options: SSTOptions) -> bool:
-    return options.budget is not None or options.safety_target is not None or options.filter != "soft"
+    return options.budget is not None or options.filter != "soft"

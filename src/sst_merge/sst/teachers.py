@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 __all__ = ["teachers_of"]
 
 
-def teachers_of(merge: "MergeFishers", nu: float) -> tuple[Teacher, ...]:
+def teachers_of(
+    merge: "MergeFishers",
+    nu: float,
+    harm: tuple[Sequence[Batch], Sequence[Batch]] | None = None,
+    strength: float = 1.0,
+) -> tuple[Teacher, ...]:
     """Teachers of a merge and their weights in J.
 
     The skills' weights sum to 1, in the ratio of the adapters'; the base counts as one skill more.
@@ -28,6 +33,8 @@ def teachers_of(merge: "MergeFishers", nu: float) -> tuple[Teacher, ...]:
     Args:
         merge: adapters, patches, calibration data and their split.
         nu: weight ν of the safe model: the safety adapters, or the base where none is merged; 0 for skills alone.
+        harm: harmful prompts of the steps and held out from them; by default the merge's two parts.
+        strength: multiplies M_S as a teacher.
 
     Returns:
         Those that have prompts and a weight.
@@ -55,8 +62,9 @@ def teachers_of(merge: "MergeFishers", nu: float) -> tuple[Teacher, ...]:
     else:
         found.append(Teacher("base", None, 1.0 / len(skills), fit, held))
     if nu:
-        safe = None if options.aligned_base else merge.patches.safety
-        found.append(Teacher("aligned base" if safe is None else "safety", safe, nu, merge.fit_harm, merge.held_harm))
+        safe = None if options.aligned_base else {m: strength * core for m, core in merge.patches.safety.items()}
+        fit, held = map(tuple, harm or (merge.fit_harm, merge.held_harm))
+        found.append(Teacher("aligned base" if safe is None else "safety", safe, nu, fit, held))
     return tuple(teacher for teacher in found if teacher.weight and (teacher.fit or teacher.held))
 
 
