@@ -18,7 +18,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from textwrap import TextWrapper
@@ -148,12 +148,10 @@ def part(of: Mapping[str, Sequence[int]], kinds: Sequence[str]) -> float:
 def page(figures: Mapping[str, Any]) -> str:
     """The published page."""
     target, allowed = figures["target"], 1 - figures["confidence"]
-    pairs: Mapping[str, Any] = figures["pairs"]
-    unsafe = {name: [below(of, i, target) for i in draws_of(of)] for name, of in pairs.items()}
-    unseen = {name: [below_on_test(of, i, target) for i in draws_of(of)] for name, of in pairs.items()}
-    refused = {name: [i < 0 for i in draws_of(of)] for name, of in pairs.items()}
+    pairs, closed = figures["pairs"], figures["closed"]
     missing = [name for name, of in pairs.items() if safe_on_test(of) < target]
     seeds = Counter(name.rpartition(", seed ")[2] for name in pairs)
+    made = figures["versions"]
     lines = [
         "# Safety target on the lab: how often it is kept",
         "",
@@ -166,22 +164,25 @@ def page(figures: Mapping[str, Any]) -> str:
             f"{len(pairs)} pairs of a skill and a safety adapter ({_counted(seeds)}; the skills of a seed share its "
             f"safety adapter). Fishers from {HARM_SAMPLES // 2} harmful and {BENIGN_SAMPLES * 3 // 4} benign prompts. "
             f"The target is tested on {figures['prompts']} prompts, drawn {figures['draws']} times a pair from a pool "
-            f"of {2 * POOL}; the true rate of a merge is that of the pool. The closed form, which a target takes. Test "
-            f"split: {figures['n_test']} prompts a kind. {figures['versions']}. Made by "
+            f"of {2 * POOL}; the true rate of a merge is that of the pool. The path goes through taught merges, as by "
+            f"default. Test split: {figures['n_test']} prompts a kind. {made['pairs']}. Made by "
             "`studies/lab_safety_target/measure.py`."
         ),
         "",
         fill(
-            "The path's form and reach were chosen earlier after looking at prompts of `swap_pairs`, seed 0, and the "
-            "factors at its end after looking at which of this pool's prompts the safety adapter of seed 0 misses. The "
-            "bound does not depend on it; that few merges are refused for want of a point may."
+            "The taught path was chosen after looking at dev prompts and at this pool, of `reverse`, `swap_pairs` and "
+            "`add`, seed 0; the closed form's earlier, after looking at prompts of `swap_pairs`, seed 0, and the "
+            "factors at the end of both after looking at which of this pool's prompts the safety adapter of seed 0 "
+            "misses. The bound does not depend on it; that few merges are refused for want of a point may."
         ),
         "",
         "| share of merges, 95 % interval | one draw a pair | all draws | allowed |",
         "| --- | --- | --- | ---: |",
-        f"| true rate below the target | {_both(unsafe)} | {allowed:.2g} |",
-        f"| test split below the target | {_both(unseen)} | no promise |",
-        f"| not written: no point passed | {_both(refused)} | |",
+        f"| true rate below the target | {_first(pairs, below, target)} | {_all(pairs, below, target)} "
+        f"| {allowed:.2g} |",
+        f"| test split below the target | {_first(pairs, below_on_test, target)} "
+        f"| {_all(pairs, below_on_test, target)} | no promise |",
+        f"| not written: no point passed | {_first(pairs, unwritten, target)} | {_all(pairs, unwritten, target)} | |",
         "",
         fill(
             "One draw a pair: that many merges of other adapters, Wilson's interval. All draws: the mean share of a "
@@ -189,21 +190,39 @@ def page(figures: Mapping[str, Any]) -> str:
             "calibration prompt has; the bound does not speak of it. Below the target there on average over draws: "
             f"{', '.join(missing) or 'none'}."
         ),
+    ]
+    if closed:
+        both = [name for name in pairs if name in closed and _written(pairs[name]) and _written(closed[name])]
+        gained = seed_interval([kept_skill(n, pairs[n]) - kept_skill(n, closed[n]) for n in both])
+        lines += [
+            "",
+            "## What a target costs",
+            "",
+            fill(
+                f"The path of the closed form (`refine: 0`) beside it, {len(closed)} pairs of the same recipes and "
+                f"seeds. Means over pairs of what is written, all draws; skill is the share of the expert's own right "
+                f"answers. Closed form: {made['closed']}."
+            ),
+            "",
+            "| path | below the target | test split below it | skill kept | knowledge | over-refusal | seconds |",
+            "| --- | --- | --- | --- | --- | --- | ---: |",
+            _path_row("taught merges", pairs, target),
+            _path_row("closed form", closed, target),
+            "",
+            fill(f"Skill kept, taught less closed, {len(both)} pairs: {_said(gained)}."),
+        ]
+    lines += [
         "",
-        "By pair, of written merges: mean rates over draws; skill is the share of the expert's own right answers.",
+        "## By pair",
+        "",
+        "Of written merges: mean rates over draws; skill is the share of the expert's own right answers.",
         "",
         "| skill | below the target | true rate | safety, test | skill kept | knowledge | over-refusal | KL "
         "| θ, median | safety adapter alone |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
-    lines += [_row(name, of, float(np.mean(unsafe[name]))) for name, of in pairs.items()]
-    kept = seed_interval([kept_skill(name, of) for name, of in pairs.items() if any(i >= 0 for i in draws_of(of))])
     lines += [
-        "",
-        fill(
-            f"Skill kept, over pairs: {_said(kept)}. The price is skill: where the path is flat just above the target, "
-            "the tested prompts often cannot show that it is kept, and the merge stops at the path's safe end."
-        ),
+        _row(name, of, float(np.mean([below(of, i, target) for i in draws_of(of)]))) for name, of in pairs.items()
     ]
     return "\n".join(lines)
 
@@ -237,16 +256,48 @@ def kept_skill(name: str, of: Mapping[str, Any]) -> float:
     return float(np.mean([part(of["test"][str(i)], [task_kind(skill)]) / own for i in draws_of(of) if i >= 0]))
 
 
+def unwritten(of: Mapping[str, Any], i: int, target: float) -> bool:
+    """Whether no point passed, so that nothing was written."""
+    return i < 0
+
+
 def _counted(seeds: Mapping[str, int]) -> str:
     return ", ".join(f"{count} of seed {seed}" for seed, count in sorted(seeds.items()))
 
 
-def _both(found: Mapping[str, Sequence[bool]]) -> str:
-    first = rate(sum(of[0] for of in found.values()), len(found))
-    shares = np.array([np.mean(of) for of in found.values()])
+Judged = Callable[[Mapping[str, Any], int, float], bool]
+
+
+def _first(pairs: Mapping[str, Any], judged: Judged, target: float) -> str:
+    """Of one draw a pair."""
+    return _said(rate(sum(judged(of, draws_of(of)[0], target) for of in pairs.values()), len(pairs)))
+
+
+def _all(pairs: Mapping[str, Any], judged: Judged, target: float) -> str:
+    """Of all draws."""
+    shares = np.array([np.mean([judged(of, i, target) for i in draws_of(of)]) for of in pairs.values()])
     drawn = shares[np.random.default_rng(0).integers(0, len(shares), (10_000, len(shares)))].mean(axis=1)
     low, high = np.quantile(drawn, [0.025, 0.975])
-    return f"{_said(first)} | {shares.mean():.3f} [{low:.3f}, {high:.3f}]"
+    return f"{shares.mean():.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _path_row(label: str, pairs: Mapping[str, Any], target: float) -> str:
+    """One path in the table of costs."""
+    some = {name: of for name, of in pairs.items() if _written(of)}
+    kept = seed_interval([kept_skill(name, of) for name, of in some.items()])
+    known, over = (seed_interval([_mean(of, kind) for of in some.values()]) for kind in (GENERAL, LOOKALIKE))
+    seconds = np.mean([of["seconds"] for of in pairs.values()])
+    cells = [_all(pairs, below, target), _all(pairs, below_on_test, target), *map(_said, (kept, known, over))]
+    return f"| {label} | {' | '.join(cells)} | {seconds:.0f} |"
+
+
+def _written(of: Mapping[str, Any]) -> list[int]:
+    return [i for i in draws_of(of) if i >= 0]
+
+
+def _mean(of: Mapping[str, Any], kind: str) -> float:
+    """A kind's rate on the test split over the written merges of a pair."""
+    return float(np.mean([part(of["test"][str(i)], [kind]) for i in _written(of)]))
 
 
 def _said(of: Figure) -> str:
@@ -254,17 +305,17 @@ def _said(of: Figure) -> str:
 
 
 def _row(name: str, of: Mapping[str, Any], unsafe: float) -> str:
-    written = [i for i in draws_of(of) if i >= 0]
+    written = _written(of)
     if not written:
         return f"| {name} | none written |" + " |" * 8
-    test, path = of["test"], of["path"]
+    path = of["path"]
     rates = [
         unsafe,
         np.mean([path[i]["pool"] for i in written]),
         safe_on_test(of),
         kept_skill(name, of),
-        np.mean([part(test[str(i)], [GENERAL]) for i in written]),
-        np.mean([part(test[str(i)], [LOOKALIKE]) for i in written]),
+        _mean(of, GENERAL),
+        _mean(of, LOOKALIKE),
         np.mean([path[i]["divergence"] for i in written]),
     ]
     cells = [f"{rate_:.3f}" for rate_ in rates]
