@@ -1,6 +1,7 @@
 """Estimates of passes over data against the tensors that torch really keeps, and refusals that name what fits."""
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -94,6 +95,9 @@ def test_passes_follow_the_options(build: Any) -> None:
     learning = [f"{what} {name}" for name in teachers for what in ("learning from", "looks at what is held out of")]
     assert names() == [*closed, *learning]
     assert names(refine=0) == closed
+    asked = ["testing refusals", "divergence of the tested points"]
+    assert names(safety_target=0.9, mu=None) == [*closed, *learning, *asked]
+    assert names(safety_target=0.9, mu=None, refine=0) == [*closed, *asked]
     core = {"inputs": "core"}
     assert names(**core) == ["trust region", *fishers, *held]
     assert names(fisher={"point": "merged"}, refine=3, **core) == [*fishers, "refining coefficients", *held]
@@ -112,6 +116,15 @@ def test_a_method_reads_as_much_as_it_declares(build: Any, method: str) -> None:
     plan = plan_merge(adapters, method, options=options, given=("model", "harm", "benign"), base=index)
     data = {name if name != "own" else "benign of utility": TextSize.of(text) for name, text in texts.items()}
     costs = pass_costs(plan, index, data, dtype="float32", program=0, operations=1e9)
+    everything = {"model": model, "harm": texts["harm"], "benign": texts["benign"]}
+    seen = tokens_seen(
+        model, lambda: merge(adapters, method, adapter_benign={"utility": texts["own"]}, **everything, **options)
+    )
+    assert seen == pytest.approx(sum(one.tokens for one in costs.passes), rel=0.3)
+
+
+def tokens_seen(model: Any, work: Callable[[], Any]) -> float:
+    """Tokens that go through the layers meanwhile, forward and back."""
     layers, seen = model.model.layers, []
 
     def count(_: object, __: object, output: torch.Tensor) -> None:
@@ -121,13 +134,37 @@ def test_a_method_reads_as_much_as_it_declares(build: Any, method: str) -> None:
             output.register_hook(lambda _: seen.append(tokens))
 
     hooks = [layer.register_forward_hook(count) for layer in layers]
-    everything = {"model": model, "harm": texts["harm"], "benign": texts["benign"]}
     try:
-        merge(adapters, method, adapter_benign={"utility": texts["own"]}, **everything, **options)
+        work()
     finally:
         for hook in hooks:
             hook.remove()
-    assert sum(seen) / len(layers) == pytest.approx(sum(one.tokens for one in costs.passes), rel=0.3)
+    return sum(seen) / len(layers)
+
+
+def test_a_safety_target_reads_as_much_as_is_said(build: Any) -> None:
+    """Two taught merges, and a walk down the whole path; three skills' worth where two have data of their own."""
+    model = build.tiny_model("llama")
+    _, index, adapters = planned(build, model)
+    texts = {name: batches(build, rows, 12) for name, rows in (("harm", 48), ("benign", 16), ("own", 16), ("other", 8))}
+    linear = {name: (index.modules[name].d_out, index.modules[name].d_in) for name in adapters[0].modules}
+    another = build.random_adapter(linear, name="another", rank=2, seed=7, dtype=torch.float32)
+
+    def refuses(current: Any, some: Any) -> list[bool]:
+        for batch in some:
+            current(input_ids=batch.input_ids)
+        return [True for batch in some for _ in batch.input_ids]
+
+    for merged, own in ((adapters, {}), ([*adapters, another], {"utility": texts["own"], "another": texts["other"]})):
+        options = {"safety_target": 0.9}
+        plan = plan_merge(merged, "sst", options=options, given=("model", "harm", "benign"), base=index)
+        data = {name: TextSize.of(texts[name]) for name in ("harm", "benign")}
+        data |= {f"benign of {name}": TextSize.of(text) for name, text in own.items()}
+        costs = pass_costs(plan, index, data, dtype="float32", program=0, operations=1e9)
+        everything: dict[str, Any] = {"model": model, "harm": texts["harm"], "benign": texts["benign"]}
+        everything |= {"adapter_benign": own, "refuses": refuses, **options}
+        seen = tokens_seen(model, lambda merged=merged, everything=everything: merge(merged, "sst", **everything))  # type: ignore[misc]
+        assert seen == pytest.approx(sum(one.tokens for one in costs.passes), rel=0.2)
 
 
 PARTS = {"program": 300, "weights": 600, "activations": 800}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ..data_loader.batch import IGNORED
 from ..sst.safety_path import POINTS
 from ..sst.settling import KnownData, settled
-from ..sst.taught_path import TAUGHT_MU
+from ..sst.taught_path import TAUGHT_MU, TAUGHT_POINTS
 from ..sst.teacher_refine import PASSES
 from .plan import MergePlan
 
@@ -160,8 +160,9 @@ def passes_of(plan: MergePlan, data: Mapping[str, TextSize], only: str | None) -
         stages.append(("refining coefficients", both, options.refine, options.refine))
     if target:
         # At most: the walk ends at the first point that misses. Answers' tokens are few beside the prompts'.
-        stages.append(("testing refusals", held_harm, POINTS, 0))
-        stages.append(("divergence of the tested points", held_benign, POINTS + 1, 0))
+        points = TAUGHT_POINTS if options.refine == "teachers" else POINTS
+        stages.append(("testing refusals", held_harm, points, 0))
+        stages.append(("divergence of the tested points", held_benign, points + 1, 0))
     if options.utility != "fisher" and aside:
         stages.append(("held-out, harmful", held_harm, 1, 1))
         stages.append(("held-out, benign", held_benign, 1, 1))

@@ -110,8 +110,8 @@ class SSTOptions(MethodOptions):
             nor what chooses it is given.
         tax_budget: largest mean KL divergence (nats per benign answer token) from the skilled model; chooses μ on
             calibration prompts that the Fishers do not see. With ``inputs: core`` 0.02 where neither it nor μ is given.
-        safety_target: rate of refusals to keep with ``confidence`` on held-out harmful prompts; chooses a place between the
-            skills and the safety adapter, at the least benign divergence, and takes the place of ``mu``,
+        safety_target: rate of refusals to keep with ``confidence`` on held-out harmful prompts; chooses a place between
+            the skills and the safety adapter, at the least benign divergence, and takes the place of ``mu``,
             ``tax_budget`` and ``strength``. The way leads through taught merges, or with ``refine: 0`` along ``mu`` and
             strength of the closed form.
         confidence: probability that the rate of refusals really is ``safety_target``, over draws of the prompts.

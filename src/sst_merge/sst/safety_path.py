@@ -30,7 +30,7 @@ _STRONGEST = 1.5
 _KNOTS = tuple(i / 8 for i in range(9))
 
 POINTS = _STEPS + 1 + len(_LINE)
-"""Of a path, at most as many where merges are taught."""
+"""Of the path."""
 
 
 @dataclass(frozen=True)

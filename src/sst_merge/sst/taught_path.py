@@ -17,7 +17,7 @@ from .flow import SSTMerge
 from .merge_fishers import Cores
 from .teacher_refine import Taught
 
-__all__ = ["TAUGHT_MU", "TaughtPath", "TaughtPoint"]
+__all__ = ["TAUGHT_MU", "TAUGHT_POINTS", "TaughtPath", "TaughtPoint"]
 
 TAUGHT_MU = (1.0, 0.1)
 """μ of the merges that are taught for the path, each from its closed form, with ν = 1/μ."""
@@ -27,6 +27,9 @@ _KNOTS = (0.0, 0.5, 0.8, 1.0)
 
 _STEPS = (10, 2, 4)
 """Points of each line; the first goes from no refusals to almost all of the safety adapter's."""
+
+TAUGHT_POINTS = sum(_STEPS) + 1
+"""Of the path."""
 
 _SKILLS, _SAFETY = "skills", "safety"
 
