@@ -12,8 +12,9 @@ from sst_merge.errors import BaseModelError, ConfigError
 
 @pytest.mark.parametrize(("dtype", "expected"), [("auto", torch.bfloat16), ("float32", torch.float32)])
 def test_a_base_is_loaded_in_the_type_asked_for_and_only_for_reading(
-    build: Any, tmp_path: Path, dtype, expected
+    build: Any, tmp_path: Path, dtype, expected, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
     stored = build.tiny_model("llama", dtype=torch.bfloat16)
     stored.save_pretrained(tmp_path)
     loaded = load_base_model(str(tmp_path), dtype=dtype)

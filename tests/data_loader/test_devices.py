@@ -1,12 +1,13 @@
 """The device that is taken, and what goes to the CPU where it has no float64. No test here has run on Apple's GPU."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from sst_merge.data_loader import load_base_model
-from sst_merge.data_loader.devices import algebra_device, in_float64, onto, resolve_device
+from sst_merge.data_loader.devices import algebra_device, computing_type, in_float64, onto, resolve_device
 from sst_merge.errors import ConfigError
 
 
@@ -49,3 +50,36 @@ def test_float64_on_mps_is_refused_before_the_weights(build: Any, tmp_path: Any)
     build.tiny_model("llama").config.save_pretrained(tmp_path)  # no weights: whoever reads them fails otherwise
     with pytest.raises(ConfigError, match="model_dtype: float64 is none that device mps has; take float32"):
         load_base_model(str(tmp_path), dtype="float64", device="mps")
+
+
+@pytest.mark.parametrize(
+    ("able", "dtype", "expected"),
+    [
+        ({"avx2": True, "avx512_fp16": False}, "float16", "float32"),
+        ({"avx2": True, "avx512_bf16": False}, "bfloat16", "float32"),
+        ({"avx512_fp16": True}, "float16", "float16"),
+        ({"avx512_fp16": True}, "bfloat16", "float32"),
+        ({"amx_bf16": True}, "bfloat16", "bfloat16"),
+        ({"fp16_arith": True}, "float16", "float16"),
+        ({}, "float16", "float32"),
+        ({}, "float32", "float32"),
+        ({}, "float64", "float64"),
+    ],
+)
+def test_half_types_are_computed_in_where_the_processor_multiplies_them(
+    able: dict[str, bool], dtype: str, expected: str, monkeypatch: pytest.MonkeyPatch, build: Any, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
+    assert computing_type(dtype, "cpu") == expected
+    model = build.tiny_model("llama", dtype=getattr(torch, dtype))
+    model.save_pretrained(tmp_path)
+    loaded = load_base_model(str(tmp_path))
+    assert str(loaded.dtype) == f"torch.{expected}"
+    assert load_base_model(str(tmp_path), dtype="float16").dtype == torch.float16  # what is asked for is done
+    for name, weight in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], weight.to(loaded.dtype)), name
+
+
+def test_a_torch_that_cannot_tell_takes_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert computing_type("bfloat16", "cpu") == "float32"

@@ -146,7 +146,8 @@ def test_a_safety_target_reads_as_much_as_is_said(build: Any) -> None:
     """Two taught merges, and a walk down the whole path; three skills' worth where two have data of their own."""
     model = build.tiny_model("llama")
     _, index, adapters = planned(build, model)
-    texts = {name: batches(build, rows, 12) for name, rows in (("harm", 48), ("benign", 16), ("own", 16), ("other", 8))}
+    sizes = {"harm": (48, 12), "benign": (16, 12), "own": (16, 11), "other": (8, 10)}
+    texts = {name: batches(build, *size) for name, size in sizes.items()}
     linear = {name: (index.modules[name].d_out, index.modules[name].d_in) for name in adapters[0].modules}
     another = build.random_adapter(linear, name="another", rank=2, seed=7, dtype=torch.float32)
 

@@ -7,11 +7,12 @@ import torch
 from tests.sst.conftest import THREE, TWO, batches, faint_adapter
 
 from sst_merge import merge
-from sst_merge.fim_calculator import build_spaces
+from sst_merge.fim_calculator import CoreModel, build_spaces, divergences
 from sst_merge.lora_utils import Adapter
 from sst_merge.methods import MergeProblem
 from sst_merge.sst import SSTMerge, SSTOptions, flow, teacher_refine
 from sst_merge.sst.region import merged_cores
+from sst_merge.sst.safety_path import measured_divergences
 from sst_merge.sst.safety_target import reach_target
 from sst_merge.sst.taught_path import TAUGHT_MU, TaughtPath
 
@@ -131,6 +132,30 @@ def test_several_skills_start_from_their_own_taught_merge(relative_error: Any, m
     # Divergence is measured from there, so that the path's lower end has none.
     choice = reach_target(sst)
     assert choice.steps[-1].divergence == pytest.approx(0.0, abs=1e-12) and choice.steps[0].divergence > 0
+
+
+def test_what_safety_costs_is_judged_on_the_skills_own_prompts_too(model: Any) -> None:
+    """Common prompts alone do not see what becomes of a skill; prompts that are among them count once."""
+    adapters = [faint_adapter(TWO, "one", 11), faint_adapter(TWO, "two", 22), faint_adapter(TWO, "safe", 33, "safety")]
+    own = {"one": tuple(batches(5)), "two": tuple(BENIGN[:1])}
+    sst = SSTMerge(problem_of(model, adapters, adapter_benign=own), SSTOptions.model_validate(TARGET))
+    added = rows(sst.judged_benign) - rows(sst.held_benign)
+    assert len(added) == 3 and added < rows(own["one"])
+    assert added == rows(sst.own_parts["one"][1]) and not added & rows(sst.own_parts["one"][0])
+    # A change that leaves the common prompts alone is seen where a skill's own prompts are.
+    space = sst.problem.spaces
+    away = {m: -0.5 * core for m, core in sst.utility.items()}
+    with CoreModel(model, space) as attached:
+        (together,) = measured_divergences(sst, attached, [away])
+        parts = [
+            divergences(attached, [merged_cores(sst.utility, away)], sst.utility, some)[0]
+            for some in (sst.held_benign, sst.own_parts["one"][1])
+        ]
+    tokens = [
+        sum(int((b.labels[:, 1:] >= 0).sum()) for b in some) for some in (sst.held_benign, sst.own_parts["one"][1])
+    ]
+    expected = sum(t * d for t, d in zip(tokens, parts, strict=True)) / sum(tokens)
+    assert together == pytest.approx(expected, rel=1e-9)
 
 
 def test_on_an_aligned_base_the_path_ends_at_the_base(model: Any) -> None:

@@ -81,7 +81,7 @@ def say_data_costs(
     Raises:
         MergeError: it does not fit.
     """
-    from ..data_loader import quantised_base, resolve_device
+    from ..data_loader import computing_type, quantised_base, resolve_device
     from ..merging.data_cost import pass_costs, require_memory
     from ..merging.data_passes import TextSize
 
@@ -97,7 +97,9 @@ def say_data_costs(
     device = resolve_device(config.device)
     named = base.dtype or "float32"
     quantised = None if config.base_model is None else quantised_base(config.base_model, config.access)
-    dtype = named if config.model_dtype == "auto" else config.model_dtype
+    # Packed weights are loaded as their package wants them.
+    auto = named if quantised is not None else computing_type(named, device)
+    dtype = auto if config.model_dtype == "auto" else config.model_dtype
     sizes = {"harm": TextSize.of(data.harm), "benign": TextSize.of(data.benign)}
     sizes |= {f"benign of {name}": TextSize.of(batches) for name, batches in data.own.items()}
     costs = pass_costs(

@@ -7,7 +7,7 @@ from .base_model import base_fingerprint, check_weights, load_base_model, load_t
 from .batch import Batch
 from .builtin import builtin_calibration, is_builtin
 from .chat_template import check_chat_template
-from .devices import algebra_device, resolve_device
+from .devices import algebra_device, computing_type, multiplies, resolve_device
 from .encode import EncodedRow, encode_each, encode_rows, pad_rows
 from .load import LoadedRows, load_rows, read_rows
 from .model_class import AUTO_CLASSES, empty_model, read_base_config
@@ -39,6 +39,7 @@ __all__ = [
     "check_chat_template",
     "check_weights",
     "choose_tokenizer",
+    "computing_type",
     "empty_model",
     "encode_each",
     "encode_rows",
@@ -46,6 +47,7 @@ __all__ = [
     "load_base_model",
     "load_rows",
     "load_tokenizer",
+    "multiplies",
     "normalise_prompt",
     "pad_rows",
     "quantised_base",

@@ -16,7 +16,7 @@ from ..errors import BaseModelError, ConfigError, SSTMergeError
 from ..files import file_sha256
 from .access import PLAIN, BaseAccess
 from .base_files import base_files
-from .devices import resolve_device
+from .devices import computing_type, resolve_device
 from .model_class import code_advice, empty_model, first_line
 from .quantised import QuantisedBase, load_options, require_loadable
 
@@ -58,7 +58,8 @@ def load_base_model(
         reference: folder or hub id, or a GGUF file of either.
         modules: names of modules that adapters touch; they decide as which class it is loaded
             (:func:`~.model_class.empty_model`). Without them as ``AutoModelForCausalLM``.
-        dtype: name of a type, or ``auto`` for the one that it is stored in; of a GGUF file that is float32.
+        dtype: name of a type, or ``auto`` for the one that it is stored in, as far as the device multiplies it
+            (:func:`~.devices.computing_type`); of a GGUF file that is float32.
         device: where the model goes; :func:`resolve_device` makes one out of ``auto``.
         device_map: how transformers spreads the model over several devices, such as ``auto``; ``device`` is not used
             then.
@@ -111,7 +112,9 @@ def load_base_model(
     if packed:
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # a line per layer and pass on what it rounds
     elif device_map is None:
-        model = (model.float() if _is_too_wide(model.dtype, device) else model).to(device)
+        stored = str(model.dtype).removeprefix("torch.")
+        slow = kind is None and computing_type(stored, device) != stored
+        model = (model.float() if slow or _is_too_wide(model.dtype, device) else model).to(device)
     return model.eval()
 
 

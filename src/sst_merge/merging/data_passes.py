@@ -133,10 +133,11 @@ def passes_of(plan: MergePlan, data: Mapping[str, TextSize], only: str | None) -
             stages.append((f"Fisher of adapter {adapter.name}", judged[adapter.name], 1, 1))
     if only is not None:
         return stages
+    judged_on = _together(held_benign, *(own[name].share(aside) for name in known.skills))
     if options.budget is not None:
         tried = (9 + 5) * max(1, len(options.tune_strengths))
         stages.append(("choosing coefficients, harmful", held_harm, tried, 0))
-        stages.append(("choosing coefficients, benign", held_benign, tried + 2, 0))
+        stages.append(("choosing coefficients, benign", judged_on, tried + 2, 0))
     target = options.safety_target is not None
     if options.refine == "teachers":
         safe = len(known.skills) < known.adapters or options.aligned_base
@@ -162,11 +163,21 @@ def passes_of(plan: MergePlan, data: Mapping[str, TextSize], only: str | None) -
         # At most: the walk ends at the first point that misses. Answers' tokens are few beside the prompts'.
         points = TAUGHT_POINTS if options.refine == "teachers" else POINTS
         stages.append(("testing refusals", held_harm, points, 0))
-        stages.append(("divergence of the tested points", held_benign, points + 1, 0))
+        stages.append(("divergence of the tested points", judged_on, points + 1, 0))
     if options.utility != "fisher" and aside:
         stages.append(("held-out, harmful", held_harm, 1, 1))
         stages.append(("held-out, benign", held_benign, 1, 1))
     return stages
+
+
+def _together(*texts: TextSize) -> TextSize:
+    return TextSize(
+        sum(text.samples for text in texts),
+        sum(text.tokens for text in texts),
+        sum(text.answers for text in texts),
+        max(text.largest for text in texts),
+        sum(text.batches for text in texts),
+    )
 
 
 def is_wide(plan: MergePlan) -> bool:

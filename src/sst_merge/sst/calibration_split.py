@@ -3,7 +3,7 @@
 The second part decides μ and the held-out quotients.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from ..data_loader.batch import Batch
 from ..errors import DataError
 
-__all__ = ["batch_rows", "split_batches"]
+__all__ = ["samples_of", "split_batches", "without_samples"]
 
 
 def split_batches(batches: Sequence[Batch], share: float, seed: int) -> tuple[tuple[Batch, ...], tuple[Batch, ...]]:
@@ -40,13 +40,32 @@ def split_batches(batches: Sequence[Batch], share: float, seed: int) -> tuple[tu
     for batch in batches:
         mask = chosen[start : start + len(batch)].to(batch.input_ids.device)
         start += len(batch)
-        kept.extend(batch_rows(batch, ~mask))
-        aside.extend(batch_rows(batch, mask))
+        kept.extend(_rows(batch, ~mask))
+        aside.extend(_rows(batch, mask))
     return tuple(kept), tuple(aside)
 
 
-def batch_rows(batch: Batch, mask: Tensor) -> list[Batch]:
+def _rows(batch: Batch, mask: Tensor) -> list[Batch]:
     """The samples that a mask (b,) names, as one batch, or none."""
     if not bool(mask.any()):
         return []
     return [batch.rows(mask)]
+
+
+def samples_of(batches: Iterable[Batch]) -> set[tuple[int, ...]]:
+    """Every sample's tokens, padding left out."""
+    return {sample for batch in batches for sample in _samples(batch)}
+
+
+def without_samples(batches: Sequence[Batch], taken: Collection[tuple[int, ...]]) -> tuple[Batch, ...]:
+    """The samples that are not among some others, in their old order and batches."""
+    kept: list[Batch] = []
+    for batch in batches:
+        mask = [sample not in taken for sample in _samples(batch)]
+        kept += _rows(batch, torch.tensor(mask, device=batch.input_ids.device))
+    return tuple(kept)
+
+
+def _samples(batch: Batch) -> list[tuple[int, ...]]:
+    pairs = zip(batch.input_ids, batch.attention_mask, strict=True)
+    return [tuple(ids[mask.bool()].tolist()) for ids, mask in pairs]

@@ -139,7 +139,7 @@ class SSTMerge(MergeFishers):
             self.problem.spaces,
             self.utility,
             self.held_harm,
-            self.held_benign,
+            self.judged_benign,
             tax_budget=budget,
             strengths=self.options.tune_strengths or (self.options.strength,),
             tune_mu=not hard,

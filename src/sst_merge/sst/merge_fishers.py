@@ -26,7 +26,7 @@ from ..fim_calculator import (
     vila_parameter_identification,
 )
 from ..methods import MergeProblem
-from .calibration_split import split_batches
+from .calibration_split import samples_of, split_batches, without_samples
 from .collect import collect, required_model
 from .filtering import fisher_weighted_utility
 from .options import SSTOptions
@@ -98,6 +98,25 @@ class MergeFishers:
         spaces = self.problem.spaces
         zeros = {m: space.coordinates(None) for m, space in spaces.items()}
         return {a.name: zeros | point_cores([a.with_(weight=1.0)], spaces) for a in self.problem.adapters}
+
+    @cached_property
+    def own_parts(self) -> dict[str, tuple[tuple[Batch, ...], tuple[Batch, ...]]]:
+        """Utility adapter with data of its own → its prompts, and those that no step of teachers sees."""
+        found, share = {}, self.options.calibration_holdout
+        for place, adapter in enumerate(self._utility_adapters):
+            if own := self.problem.adapter_benign.get(adapter.name, ()):
+                found[adapter.name] = split_batches(own, share, self.problem.seed + 2 + place)
+        return found
+
+    @cached_property
+    def judged_benign(self) -> tuple[Batch, ...]:
+        """Held-out prompts that say what safety costs: the common ones, and the skills' own that are not among these.
+
+        Common prompts alone do not see what becomes of a skill.
+        """
+        common = samples_of(self.problem.benign)
+        own = [batch for _, held in self.own_parts.values() for batch in held]
+        return (*self.held_benign, *without_samples(own, common))
 
     @cached_property
     def structure(self) -> str:

@@ -101,7 +101,7 @@ def measured_divergences(
 ) -> list[float]:
     """KL(skilled ‖ merged) per held-out benign answer token, in nats, of every change; M_U is the skilled model."""
     merged = [merged_cores(merge.utility, change) for change in changes]
-    return divergences(attached, merged, merge.utility if skilled is None else skilled, merge.held_benign)
+    return divergences(attached, merged, merge.utility if skilled is None else skilled, merge.judged_benign)
 
 
 def _on_curve(u: float, added: bool, theta: float = 0.0) -> PathPoint:

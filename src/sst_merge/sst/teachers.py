@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING
 
 from ..data_loader.batch import Batch
 from ..errors import MergeError
-from .calibration_split import batch_rows, split_batches
+from .calibration_split import samples_of, without_samples
 from .teacher_objective import Teacher
 
 if TYPE_CHECKING:
-    import torch
-
     from .merge_fishers import MergeFishers
 
 __all__ = ["teachers_of"]
@@ -49,14 +47,11 @@ def teachers_of(
         raise MergeError(
             f"refine: teachers needs weights ≥ 0 of the utility adapters, not all 0; found {[a.weight for a in skills]}"
         )
-    own = {a.name: problem.adapter_benign.get(a.name, ()) for a in skills}
-    found = []
-    for place, skill in enumerate(skills):
-        fit, held = split_batches(own[skill.name], options.calibration_holdout, problem.seed + 2 + place)
-        found.append(Teacher(skill.name, merge.each[skill.name], skill.weight / total, fit, held))
-    untaught = sum(a.weight for a in skills if not own[a.name]) / total
-    taken = {row for batches in own.values() for batch in batches for row in _keys(batch)}
-    fit, held = _others(merge.fit_benign, taken), _others(merge.held_benign, taken)
+    own = merge.own_parts
+    found = [Teacher(a.name, merge.each[a.name], a.weight / total, *own.get(a.name, ((), ()))) for a in skills]
+    untaught = sum(a.weight for a in skills if a.name not in own) / total
+    taken = samples_of(batch for batches in problem.adapter_benign.values() for batch in batches)
+    fit, held = without_samples(merge.fit_benign, taken), without_samples(merge.held_benign, taken)
     if untaught:
         found.append(Teacher("merged skills", merge.utility, untaught, fit, held))
     else:
@@ -66,23 +61,3 @@ def teachers_of(
         fit, held = map(tuple, harm or (merge.fit_harm, merge.held_harm))
         found.append(Teacher("aligned base" if safe is None else "safety", safe, nu, fit, held))
     return tuple(teacher for teacher in found if teacher.weight and (teacher.fit or teacher.held))
-
-
-def _others(batches: Sequence[Batch], taken: set[tuple[int, ...]]) -> tuple[Batch, ...]:
-    """The samples that are nobody's own."""
-    kept = []
-    for batch in batches:
-        kept += batch_rows(batch, _mask(batch, taken))
-    return tuple(kept)
-
-
-def _mask(batch: Batch, taken: set[tuple[int, ...]]) -> "torch.Tensor":
-    import torch
-
-    return torch.tensor([row not in taken for row in _keys(batch)], device=batch.input_ids.device)
-
-
-def _keys(batch: Batch) -> list[tuple[int, ...]]:
-    """Every sample's tokens without padding."""
-    pairs = zip(batch.input_ids, batch.attention_mask, strict=True)
-    return [tuple(ids[mask.bool()].tolist()) for ids, mask in pairs]

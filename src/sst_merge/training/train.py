@@ -19,6 +19,7 @@ from ..data_loader import (
     can_share_prefix,
     load_base_model,
     load_tokenizer,
+    multiplies,
     resolve_device,
     torch_type,
 )
@@ -153,13 +154,8 @@ def training_dtype(name: str, device: str) -> str:
     """
     if name != "auto":
         return name
-    if device.startswith("cuda"):
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        # A torch that cannot tell what the processor can do is too old to trust it with bfloat16.
-        able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)() if device == "cpu" else {}
-        fast = bool(able.get("avx512_bf16") or able.get("amx_bf16"))
-    return "bfloat16" if fast else "float32"
+    known = device == "cpu" or device.startswith("cuda")
+    return "bfloat16" if known and multiplies("bfloat16", device) else "float32"
 
 
 def _adapted_model(base: str, recipe: TrainingRecipe, *, seed: int, dtype: str, device: str, access: BaseAccess) -> Any:
