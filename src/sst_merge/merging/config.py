@@ -204,7 +204,8 @@ class MergeConfig(MeasuredBaseFields):
     device: str = Field(default="auto", description="cpu, cuda, cuda:1, ...; auto takes a GPU where there is one")
     compute_dtype: Literal["float32", "float64"] = Field(default="float32", description="type of the algebra")
     model_dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = Field(
-        default="auto", description="type the base model is loaded in"
+        default="auto",
+        description="type the base model is loaded in; auto: as stored, float32 on a CPU that does not multiply it",
     )
     workers: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default="auto",
