@@ -1,6 +1,7 @@
 """What tests of several rooms share: tiny models and adapters, the lab, a package of somebody else, a script."""
 
 import copy
+import fcntl
 import gc
 import importlib.util
 import json
@@ -234,6 +235,28 @@ def lab_counterparts() -> dict[str, str]:
             lab, _, real, _ = (cell.strip() for cell in line.strip("|").split("|"))
             found.update(dict.fromkeys(re.findall(r"`(\w+)`", real), lab.strip("`")))
     return found
+
+
+# --- SmolLM2 ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def smollm2_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for SST_MERGE_CACHE in which SmolLM2 lies unpacked, which takes long: once for all workers of a run."""
+    from sst_merge.worlds.registry import open_world
+    from sst_merge.worlds.world import UNALIGNED, Artefact
+
+    if "SST_MERGE_CACHE" in os.environ:
+        cache = Path(os.environ["SST_MERGE_CACHE"])
+    else:
+        mine = tmp_path_factory.getbasetemp()
+        cache = (mine.parent if "PYTEST_XDIST_WORKER" in os.environ else mine) / "smollm2"
+    cache.mkdir(parents=True, exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch, (cache / "lock").open("w") as lock:
+        patch.setenv("SST_MERGE_CACHE", str(cache))
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another worker may be at it
+        open_world("text", file=str(ROOT / "examples/smollm2/world.yaml")).make(Artefact(UNALIGNED))
+    return cache
 
 
 # --- packages of others, scripts -------------------------------------------------------------------------------------
