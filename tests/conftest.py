@@ -43,8 +43,17 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # No test needs the hub. Without this a model that is missing is asked for there several times, with pauses.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-# The libraries keep a million objects, which Python by default looks through again after few new ones.
+# The libraries keep a million objects, which Python by default looks through again after few new ones. Those that are
+# there before the first test stay: they are never looked through.
+gc.disable()
 gc.set_threshold(20_000, 20, 20)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
+    """All tests are collected; from here on new objects are looked through."""
+    gc.freeze()
+    gc.enable()
 
 
 # --- names that people and attackers give -----------------------------------------------------------------------------
