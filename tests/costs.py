@@ -69,9 +69,10 @@ def is_library(file: str | None) -> bool:
 class Meter:
     """The plugin of ``pytest --measure FILE``; ``costs`` is what it found."""
 
-    def __init__(self) -> None:
-        self.watch = Stopwatch(processor_seconds)
+    def __init__(self, now: Callable[[], float] = processor_seconds) -> None:
+        self.watch = Stopwatch(now)
         self.needs: dict[str, set[Fixture]] = {}
+        self._loaders = {kind: kind.exec_module for kind in (SourceFileLoader, ExtensionFileLoader)}
 
     @property
     def costs(self) -> dict[str, float]:
@@ -84,12 +85,15 @@ class Meter:
         """Shared fixture → seconds of a processor, without those that it needs itself."""
         return {name: cost for name, cost in self.watch.spent.items() if isinstance(name, tuple)}
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_sessionstart(self) -> Iterator[None]:
+    def pytest_sessionstart(self) -> None:
         """Imports are nobody's, whenever they happen."""
-        for kind in (SourceFileLoader, ExtensionFileLoader):
-            kind.exec_module = self._timed(kind.exec_module)  # type: ignore[method-assign]
-        return (yield)
+        for kind, run in self._loaders.items():
+            kind.exec_module = self._timed(run)  # type: ignore[method-assign]
+
+    def pytest_unconfigure(self) -> None:
+        """Imports are as before."""
+        for kind, run in self._loaders.items():
+            kind.exec_module = run  # type: ignore[method-assign]
 
     def _timed(self, run: Callable[[Any, ModuleType], None]) -> Callable[[Any, ModuleType], None]:
         def exec_module(loader: Any, module: ModuleType) -> None:
