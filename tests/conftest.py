@@ -1,6 +1,7 @@
 """What tests of several rooms share: tiny models and adapters, the lab, a package of somebody else, a script."""
 
 import copy
+import fcntl
 import gc
 import importlib.util
 import json
@@ -10,6 +11,7 @@ import re
 import signal
 import socket
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -22,6 +24,7 @@ import pytest
 import torch
 from hypothesis import settings
 from packaging.version import Version
+from tests.costs import Meter
 from tests.gguf_models import GgufModel, write_gguf_model
 from torch import Tensor, nn
 
@@ -40,8 +43,17 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # No test needs the hub. Without this a model that is missing is asked for there several times, with pauses.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-# The libraries keep a million objects, which Python by default looks through again after few new ones.
+# The libraries keep a million objects, which Python by default looks through again after few new ones. Those that are
+# there before the first test stay: they are never looked through.
+gc.disable()
 gc.set_threshold(20_000, 20, 20)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
+    """All tests are collected; from here on new objects are looked through."""
+    gc.freeze()
+    gc.enable()
 
 
 # --- names that people and attackers give -----------------------------------------------------------------------------
@@ -136,7 +148,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 SECONDS = Path(__file__).with_name("seconds.json")
 """Name of a test → seconds of a processor, measured by `make seconds`; below LISTED a test is not in it."""
 
-LISTED, QUICK = 0.1, 0.2
+LISTED, QUICK = 0.05, 0.15
 """Seconds of a processor; tests that take more than QUICK are left out by `make quick`."""
 
 
@@ -145,35 +157,46 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--measure", type=Path, help="write what every test costs (-p no:xdist)")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Measured tests above QUICK are ``slow``, and the longest start first: none is left for one worker at the end."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Measures only where it is asked to."""
+    if config.getoption("--measure") is not None:
+        config.pluginmanager.register(Meter(), "costs")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """Measured tests above QUICK are ``slow``; files stay together, and those that take longest start first.
+
+    A file that is torn apart makes its fixtures again and again; a long one that starts last leaves the other worker
+    nothing to do.
+    """
     measured = json.loads(SECONDS.read_text(encoding="utf-8"))
     for item in items:
         if measured.get(item.nodeid, 0.0) > QUICK:
             item.add_marker("slow")
-    items.sort(key=lambda item: measured.get(item.nodeid, 0.0), reverse=True)
-
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Measures a test with its fixtures and the processes that it waits for."""
-    before = sum(os.times()[:4])
-    try:
-        return (yield)
-    finally:
-        item.config.stash.setdefault(_COSTS, {})[item.nodeid] = round(sum(os.times()[:4]) - before, 2)
+    yield
+    files: Counter[Path] = Counter()
+    for item in items:
+        files[item.path] += measured.get(item.nodeid, 0.0)
+    items.sort(key=lambda item: (-files[item.path], item.path))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Writes what was measured."""
-    file = session.config.getoption("--measure")
-    if file is not None:
-        costs = {name: cost for name, cost in session.config.stash.get(_COSTS, {}).items() if cost > LISTED}
-        file.write_text(json.dumps(costs, indent=0, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    meter = session.config.pluginmanager.get_plugin("costs")
+    if isinstance(meter, Meter):
+        costs = {name: round(cost, 2) for name, cost in meter.costs.items() if cost > LISTED}
+        text = json.dumps(costs, indent=0, sort_keys=True, ensure_ascii=False) + "\n"
+        session.config.getoption("--measure").write_text(text, encoding="utf-8")
 
 
-_COSTS: pytest.StashKey[dict[str, float]] = pytest.StashKey()
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Which shared fixtures cost most, after a measurement."""
+    meter = config.pluginmanager.get_plugin("costs")
+    if isinstance(meter, Meter):
+        terminalreporter.section("dearest shared fixtures, seconds of a processor")
+        for (_, name, node, _), cost in sorted(meter.fixtures.items(), key=lambda found: -found[1])[:30]:
+            terminalreporter.line(f"{cost:7.2f}  {node}::{name}")
 
 
 @pytest.fixture(scope="session")
@@ -221,6 +244,28 @@ def lab_counterparts() -> dict[str, str]:
             lab, _, real, _ = (cell.strip() for cell in line.strip("|").split("|"))
             found.update(dict.fromkeys(re.findall(r"`(\w+)`", real), lab.strip("`")))
     return found
+
+
+# --- SmolLM2 ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def smollm2_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for SST_MERGE_CACHE in which SmolLM2 lies unpacked, which takes long: once for all workers of a run."""
+    from sst_merge.worlds.registry import open_world
+    from sst_merge.worlds.world import UNALIGNED, Artefact
+
+    if "SST_MERGE_CACHE" in os.environ:
+        cache = Path(os.environ["SST_MERGE_CACHE"])
+    else:
+        mine = tmp_path_factory.getbasetemp()
+        cache = (mine.parent if "PYTEST_XDIST_WORKER" in os.environ else mine) / "smollm2"
+    cache.mkdir(parents=True, exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch, (cache / "lock").open("w") as lock:
+        patch.setenv("SST_MERGE_CACHE", str(cache))
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another worker may be at it
+        open_world("text", file=str(ROOT / "examples/smollm2/world.yaml")).make(Artefact(UNALIGNED))
+    return cache
 
 
 # --- packages of others, scripts -------------------------------------------------------------------------------------

@@ -83,7 +83,8 @@ def test_it_runs_on_the_lab(notebook: Path, clone: Path) -> None:
 @pytest.mark.model
 @pytest.mark.skipif(bool(ABSENT), reason=f"{', '.join(ABSENT)} not installed: make llm")
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
-def test_it_runs_on_smollm2(notebook: Path, clone: Path) -> None:
+def test_it_runs_on_smollm2(notebook: Path, clone: Path, smollm2_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SST_MERGE_CACHE", str(smollm2_cache))
     found = run(notebook, "smollm2", REST + BLOCKS)
     assert found["SKILLS"] == ["questions"]
     check(found, clone)

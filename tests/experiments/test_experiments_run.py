@@ -29,7 +29,7 @@ def _micro(**overrides: object) -> ExperimentConfig:
         "calibration": {"harm": 8, "benign": 8},
         "n_resamples": 100,
         "workers": 1,
-        "strengths": None,
+        "strengths": 3,
         "safety_tax.groups": [{"name": "one skill", "skills": ["swap_pairs"], "methods": METHODS}],
         "safety_tax.drift.groups": [{"name": "one expert", "skills": ["swap_pairs"], "methods": METHODS}],
         "interference.sizes": [2],
@@ -337,7 +337,7 @@ def test_a_damaged_cell_is_named(tmp_path: Path) -> None:
 
 
 def test_the_outline_counts_without_doing_anything(tmp_path: Path) -> None:
-    experiments = Experiments(_micro(), tmp_path / "results")
+    experiments = Experiments(_micro(strengths=None), tmp_path / "results")
     outline = experiments.outline(["exp1", "exp2"])
     assert outline.kinds["sweep"].cells == 4 and outline.kinds["interference"].cells == 2
     assert outline.seconds > 0 and not (tmp_path / "results").exists()

@@ -1,5 +1,7 @@
 """Judges that are networks, on tiny stand-ins of the same architecture that learnt to give known verdicts."""
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -116,10 +118,16 @@ def train_guard(guard: Guard, tokenizer: Any, folder: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def trained(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a guard by name, trained when it is first asked for."""
+    return cache(lambda name: train_guard(GUARDS[name], tokenizer, tmp_path_factory.mktemp("guards") / name))
+
+
 @pytest.mark.parametrize("name", GUARDS)
-def test_guards_give_the_verdicts_that_their_model_writes(name: str, tokenizer: Any, tmp_path: Path) -> None:
+def test_guards_give_the_verdicts_that_their_model_writes(name: str, trained: Callable[[str], Path]) -> None:
     guard = GUARDS[name]
-    folder = train_guard(guard, tokenizer, tmp_path / name)
+    folder = trained(name)
     judges = make_judges([name], models={name: str(folder)}, batch_size=3)
     prompts, responses, _ = map(list, zip(*ANSWERS, strict=True))
     assert [judge.column for judge in judges] == [q.column for q in guard.questions if q.column is not None]
@@ -137,8 +145,8 @@ def test_guards_give_the_verdicts_that_their_model_writes(name: str, tokenizer: 
         assert loaded.decode(written, skip_special_tokens=True) == "".join(lead + word for lead, word in form)
 
 
-def test_wildguard_reads_each_answer_once_for_both_columns(tokenizer: Any, tmp_path: Path) -> None:
-    folder = train_guard(GUARDS["wildguard"], tokenizer, tmp_path)
+def test_wildguard_reads_each_answer_once_for_both_columns(trained: Callable[[str], Path]) -> None:
+    folder = trained("wildguard")
     refusal, harm = make_judges(["wildguard"], models={"wildguard": str(folder)})
     assert isinstance(refusal, GuardJudge)
     model, _ = refusal._reader.lazy.load()

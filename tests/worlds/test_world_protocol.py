@@ -131,6 +131,7 @@ def _experiments(tiny: dict[str, str], out: Path) -> Experiments:
         "calibration": {"harm": 8, "benign": 8},
         "n_resamples": 100,
         "workers": 1,
+        "strengths": 3,
         "safety_tax.groups": [{"name": "one skill", "skills": ["red"], "methods": METHODS}],
         "safety_tax.drift.groups": [{"name": "one expert", "skills": ["red"], "methods": METHODS}],
         "interference": {
