@@ -204,8 +204,8 @@ def page(figures: Mapping[str, Any]) -> str:
                 f"answers. Closed form: {made['closed']}."
             ),
             "",
-            "| path | below the target | test split below it | skill kept | knowledge | over-refusal | seconds |",
-            "| --- | --- | --- | --- | --- | --- | ---: |",
+            "| path | below the target | test split below it | skill kept | knowledge | over-refusal |",
+            "| --- | --- | --- | --- | --- | --- |",
             _path_row("taught merges", pairs, target),
             _path_row("closed form", closed, target),
             "",
@@ -286,9 +286,8 @@ def _path_row(label: str, pairs: Mapping[str, Any], target: float) -> str:
     some = {name: of for name, of in pairs.items() if _written(of)}
     kept = seed_interval([kept_skill(name, of) for name, of in some.items()])
     known, over = (seed_interval([_mean(of, kind) for of in some.values()]) for kind in (GENERAL, LOOKALIKE))
-    seconds = np.mean([of["seconds"] for of in pairs.values()])
     cells = [_all(pairs, below, target), _all(pairs, below_on_test, target), *map(_said, (kept, known, over))]
-    return f"| {label} | {' | '.join(cells)} | {seconds:.0f} |"
+    return f"| {label} | {' | '.join(cells)} |"
 
 
 def _written(of: Mapping[str, Any]) -> list[int]:
