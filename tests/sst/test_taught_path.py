@@ -141,7 +141,7 @@ def test_what_safety_costs_is_judged_on_the_skills_own_prompts_too(model: Any) -
     sst = SSTMerge(problem_of(model, adapters, adapter_benign=own), SSTOptions.model_validate(TARGET))
     added = rows(sst.judged_benign) - rows(sst.held_benign)
     assert len(added) == 3 and added < rows(own["one"])
-    assert added == rows(sst.own_parts["one"][1]) and not added & rows(sst.own_parts["one"][0])
+    assert added == rows(sst.own_parts("one")[1]) and not added & rows(sst.own_parts("one")[0])
     # A change that leaves the common prompts alone is seen where a skill's own prompts are.
     space = sst.problem.spaces
     away = {m: -0.5 * core for m, core in sst.utility.items()}
@@ -149,13 +149,21 @@ def test_what_safety_costs_is_judged_on_the_skills_own_prompts_too(model: Any) -
         (together,) = measured_divergences(sst, attached, [away])
         parts = [
             divergences(attached, [merged_cores(sst.utility, away)], sst.utility, some)[0]
-            for some in (sst.held_benign, sst.own_parts["one"][1])
+            for some in (sst.held_benign, sst.own_parts("one")[1])
         ]
     tokens = [
-        sum(int((b.labels[:, 1:] >= 0).sum()) for b in some) for some in (sst.held_benign, sst.own_parts["one"][1])
+        sum(int((b.labels[:, 1:] >= 0).sum()) for b in some) for some in (sst.held_benign, sst.own_parts("one")[1])
     ]
     expected = sum(t * d for t, d in zip(tokens, parts, strict=True)) / sum(tokens)
     assert together == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_skill_with_one_prompt_is_judged_on_the_common_ones(model: Any) -> None:
+    """One prompt cannot be both kept and set aside."""
+    adapters = [faint_adapter(TWO, "one", 11), faint_adapter(TWO, "safe", 33, "safety")]
+    own = {"one": tuple(batches(5, 1, 1))}
+    sst = SSTMerge(problem_of(model, adapters, adapter_benign=own), SSTOptions(tax_budget=0.05))
+    assert rows(sst.judged_benign) == rows(sst.held_benign)
 
 
 def test_on_an_aligned_base_the_path_ends_at_the_base(model: Any) -> None:

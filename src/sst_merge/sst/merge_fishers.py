@@ -99,14 +99,15 @@ class MergeFishers:
         zeros = {m: space.coordinates(None) for m, space in spaces.items()}
         return {a.name: zeros | point_cores([a.with_(weight=1.0)], spaces) for a in self.problem.adapters}
 
-    @cached_property
-    def own_parts(self) -> dict[str, tuple[tuple[Batch, ...], tuple[Batch, ...]]]:
-        """Utility adapter with data of its own → its prompts, and those that no step of teachers sees."""
-        found, share = {}, self.options.calibration_holdout
-        for place, adapter in enumerate(self._utility_adapters):
-            if own := self.problem.adapter_benign.get(adapter.name, ()):
-                found[adapter.name] = split_batches(own, share, self.problem.seed + 2 + place)
-        return found
+    def own_parts(self, name: str) -> tuple[tuple[Batch, ...], tuple[Batch, ...]]:
+        """A utility adapter's own prompts: those for the steps of teachers, and those that no step sees.
+
+        Raises:
+            DataError: it has one prompt alone.
+        """
+        place = [a.name for a in self._utility_adapters].index(name)
+        own = self.problem.adapter_benign.get(name, ())
+        return split_batches(own, self.options.calibration_holdout, self.problem.seed + 2 + place)
 
     @cached_property
     def judged_benign(self) -> tuple[Batch, ...]:
@@ -114,9 +115,10 @@ class MergeFishers:
 
         Common prompts alone do not see what becomes of a skill.
         """
-        common = samples_of(self.problem.benign)
-        own = [batch for _, held in self.own_parts.values() for batch in held]
-        return (*self.held_benign, *without_samples(own, common))
+        several = [n for n, own in self.problem.adapter_benign.items() if sum(map(len, own)) > 1]
+        skills = [a.name for a in self._utility_adapters if a.name in several]
+        own = [batch for name in skills for batch in self.own_parts(name)[1]]
+        return (*self.held_benign, *without_samples(own, samples_of(self.problem.benign)))
 
     @cached_property
     def structure(self) -> str:

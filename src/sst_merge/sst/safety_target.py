@@ -170,12 +170,11 @@ def reach_target(merge: SSTMerge) -> TargetChoice:
     changes: list[Cores] = []
     # Collects the Fishers now: while hooks hold a point of the path, gradients would be taken there.
     merge.filter  # noqa: B018
-    path, skilled, (model, spaces) = None, merge.utility, (required_model(merge.problem), merge.problem.spaces)
+    model, spaces = required_model(merge.problem), merge.problem.spaces
     with CoreModel(model, spaces) as attached:
         end = path_end(merge, attached)
-    if options.refine == "teachers":
-        path = TaughtPath(merge, end)
-        skilled = path.skilled
+    path = TaughtPath(merge, end) if options.refine == "teachers" else None
+    skilled = merge.utility if path is None else path.skilled
     with CoreModel(model, spaces) as attached:
         walk: list[tuple[PathPoint | TaughtPoint, Callable[[], Cores]]]
         if path is None:

@@ -11,7 +11,6 @@ is tested on: of the harmful ones only those of the Fishers.
 from dataclasses import dataclass
 from functools import cached_property
 
-from ..errors import MergeError
 from .calibration_split import split_batches
 from .flow import SSTMerge
 from .merge_fishers import Cores
@@ -54,7 +53,7 @@ class TaughtPoint:
 
 
 class TaughtPath:
-    """The four merges, each taught when it is first asked for, and the points between them.
+    """The four merges, taught when one is first asked for, and the points between them.
 
     Args:
         merge: with ``refine: teachers`` and prompts for them.
@@ -113,8 +112,4 @@ class TaughtPath:
     def _cores(self, name: str) -> Cores:
         if name == _SAFETY:
             return {m: self._end * core for m, core in self._merge.patches.safety.items()}
-        if name == _SKILLS:
-            return self.skilled
-        if name not in self.taught:
-            raise MergeError(f"no merge called {name!r} on this path; known: {', '.join(self._names)}")
-        return self.taught[name].cores
+        return self.skilled if name == _SKILLS else self.taught[name].cores

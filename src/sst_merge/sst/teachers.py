@@ -47,9 +47,8 @@ def teachers_of(
         raise MergeError(
             f"refine: teachers needs weights ≥ 0 of the utility adapters, not all 0; found {[a.weight for a in skills]}"
         )
-    own = merge.own_parts
-    found = [Teacher(a.name, merge.each[a.name], a.weight / total, *own.get(a.name, ((), ()))) for a in skills]
-    untaught = sum(a.weight for a in skills if a.name not in own) / total
+    found = [Teacher(a.name, merge.each[a.name], a.weight / total, *merge.own_parts(a.name)) for a in skills]
+    untaught = sum(a.weight for a in skills if not problem.adapter_benign.get(a.name)) / total
     taken = samples_of(batch for batches in problem.adapter_benign.values() for batch in batches)
     fit, held = without_samples(merge.fit_benign, taken), without_samples(merge.held_benign, taken)
     if untaught:
