@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from study import study_options, versions, write_page
 
 SKILL, SEED, TARGET = "trec", 0, 0.9
-HARM_SAMPLES, BENIGN_SAMPLES = 160, 128
+HARM_SAMPLES, BENIGN_SAMPLES = 128, 96
 fill = TextWrapper(118, break_on_hyphens=False).fill
 FORMS: Mapping[str, Mapping[str, Any]] = {"target, taught merges": {}, "target, closed form": {"refine": 0}}
 
