@@ -148,7 +148,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 SECONDS = Path(__file__).with_name("seconds.json")
 """Name of a test → seconds of a processor, measured by `make seconds`; below LISTED a test is not in it."""
 
-LISTED, QUICK = 0.05, 0.15
+LISTED, QUICK = 0.05, 0.08
 """Seconds of a processor; tests that take more than QUICK are left out by `make quick`."""
 
 
