@@ -50,3 +50,24 @@ def model() -> Any:
 def adapters() -> list[Adapter]:
     """A skill and a safety adapter on two modules."""
     return [faint_adapter(TWO, "skill", 11, scale=0.15), faint_adapter(TWO, "safe", 22, "safety", scale=0.15)]
+
+
+def says(model: Any, batch: Batch) -> torch.Tensor:
+    """Log-probabilities of the first answer token, (b, vocabulary)."""
+    with torch.no_grad():
+        return torch.log_softmax(model(input_ids=batch.input_ids).logits[:, 2], -1)
+
+
+@pytest.fixture(scope="module")
+def refuses(build: Any, model: Any, adapters: list[Adapter]) -> Any:
+    """A prompt is refused where the model speaks as the safety adapter does, even faintly."""
+    skilled, safe = (build.add_deltas(model, adapter) for adapter in adapters)
+
+    def judge(current: Any, some: Any) -> list[bool]:
+        found: list[bool] = []
+        for batch in some:
+            now, skill, refusal = (says(of, batch) for of in (current, skilled, safe))
+            found += ((now - refusal).norm(dim=-1) <= 3 * (now - skill).norm(dim=-1)).tolist()
+        return found
+
+    return judge

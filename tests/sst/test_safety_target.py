@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 import torch
 from tests.sst.conftest import TWO as SHAPES
-from tests.sst.conftest import batches
+from tests.sst.conftest import batches, says
 
 from sst_merge import merge
-from sst_merge.data_loader.batch import Batch
 from sst_merge.errors import DataError, MergeError, OptionError
 from sst_merge.fim_calculator import CoreModel, build_spaces
 from sst_merge.lora_utils import Adapter, LoraFactors
@@ -22,27 +21,6 @@ from sst_merge.sst.safety_path import change_at, safety_path
 from sst_merge.sst.safety_target import reach_target
 
 HARM, BENIGN = batches(1, 64, 16, 6), batches(2, 32, 16, 6)
-
-
-def says(model: Any, batch: Batch) -> torch.Tensor:
-    """Log-probabilities of the first answer token, (b, vocabulary)."""
-    with torch.no_grad():
-        return torch.log_softmax(model(input_ids=batch.input_ids).logits[:, 2], -1)
-
-
-@pytest.fixture(scope="module")
-def refuses(build: Any, model: Any, adapters: list[Adapter]) -> Any:
-    """A prompt is refused where the model speaks as the safety adapter does, even faintly."""
-    skilled, safe = (build.add_deltas(model, adapter) for adapter in adapters)
-
-    def judge(current: Any, some: Any) -> list[bool]:
-        found: list[bool] = []
-        for batch in some:
-            now, skill, refusal = (says(of, batch) for of in (current, skilled, safe))
-            found += ((now - refusal).norm(dim=-1) <= 3 * (now - skill).norm(dim=-1)).tolist()
-        return found
-
-    return judge
 
 
 def run(model: Any, adapters: list[Adapter], refuses: Any, **options: Any) -> Any:

@@ -88,23 +88,11 @@ def test_teachers_see_no_prompt_that_is_tested(
     assert len(choice.steps) == 17 and not choice.reached
 
 
-def test_the_report_tells_what_the_written_merge_does(build: Any, model: Any, adapters: list[Adapter]) -> None:
-    """A prompt is refused where the model speaks as the safety adapter does; asked of dense models."""
-    skilled, safe = (build.add_deltas(model, adapter) for adapter in adapters)
-
-    def says(of: Any, batch: Any) -> Any:
-        with torch.no_grad():
-            return torch.log_softmax(of(input_ids=batch.input_ids).logits[:, 2], -1)
-
-    def judge(current: Any, some: Any) -> list[bool]:
-        found: list[bool] = []
-        for batch in some:
-            now, skill, refusal = (says(of, batch) for of in (current, skilled, safe))
-            found += ((now - refusal).norm(dim=-1) <= 3 * (now - skill).norm(dim=-1)).tolist()
-        return found
-
+def test_the_report_tells_what_the_written_merge_does(
+    build: Any, model: Any, adapters: list[Adapter], refuses: Any
+) -> None:
     data: dict[str, Any] = {"harm": HARM, "benign": BENIGN, "compute_dtype": torch.float64}
-    result = merge(adapters, "sst", model=model, refuses=judge, safety_target=0.9, **data)
+    result = merge(adapters, "sst", model=model, refuses=refuses, safety_target=0.9, **data)
     report = result.report.method_report
     target = report["safety_target"]
     assert report["refine"] == "teachers" and report["mu"] is None and report["strength"] is None
@@ -114,7 +102,7 @@ def test_the_report_tells_what_the_written_merge_does(build: Any, model: Any, ad
     assert target["reached"] and 2 < len(accepted) < len(target["path"])
     assert target["chosen"]["divergence"] == min(step["divergence"] for step in accepted)
     held = SSTMerge(problem_of(model, adapters), SSTOptions(safety_target=0.9)).held_harm
-    assert sum(judge(build.add_deltas(model, result.adapter), held)) == target["chosen"]["refused"]
+    assert sum(refuses(build.add_deltas(model, result.adapter), held)) == target["chosen"]["refused"]
     assert target["chosen"]["prompts"] == 32
 
 

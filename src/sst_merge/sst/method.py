@@ -91,12 +91,13 @@ def _prepare(problem: MergeProblem, options: SSTOptions) -> Prepared:
     captured = _energy(change) / max(_energy(whole), 1e-30)
     seen = {"spectrum": _spectrum(merge, mu, target), "by_module": moved_by_module(change, whole)}
     learnt = None
-    if options.refine == "teachers" and target is None:
-        learnt = merge.taught(merged_cores(merge.utility, change), 1.0 / mu if mu else 1.0)
-    elif options.refine and options.refine != "teachers" and target:
+    if options.refine == "teachers":
+        # A target's path has been taught already.
+        learnt = None if target else merge.taught(merged_cores(merge.utility, change), 1.0 / mu if mu else 1.0)
+    elif options.refine and target:
         target = refine_at_target(merge, target)
         change = target.change
-    elif options.refine and target is None:
+    elif options.refine:
         change = merge.refined(change, options.budget or DEFAULT_BUDGET)
     merged = learnt.cores if learnt else merged_cores(merge.utility, change)
     held_out = merge.held_out()
