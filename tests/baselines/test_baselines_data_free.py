@@ -401,8 +401,11 @@ def test_dare_in_blocks_of_rows_has_the_draws_of_whole_matrices(
     monkeypatch.setattr("sst_merge.methods.parts.updates.BLOCK", 16)  # a row or two at a time
     items, expected = adapters(build), np.zeros(SHAPE)
     for adapter, tau in zip(items, dense(items), strict=True):
-        generator = named_generator(module_generator(5, MODULE).initial_seed(), adapter.name)
-        kept = tau * (torch.rand(tau.shape, generator=generator).numpy() < 0.4)
+        seed = named_generator(module_generator(5, MODULE).initial_seed(), adapter.name).initial_seed()
+        rows, columns = tau.shape
+        words = np.random.PCG64(seed).random_raw(rows * ((columns + 1) // 2)).reshape(rows, -1)
+        drawn = np.stack([words & 0xFFFFFFFF, words >> 32], axis=-1).reshape(rows, -1)[:, :columns] / 2.0**32
+        kept = tau * (drawn < 0.4)
         factor = 1 / 0.4 if rescale == "paper" else np.abs(tau).sum() / np.abs(kept).sum()
         expected = expected + factor * kept
     assert_close(merged("dare_linear", items, seed=5, density=0.4, rescale=rescale), expected)

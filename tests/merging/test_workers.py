@@ -103,7 +103,7 @@ def test_auto_starts_none_for_a_small_merge(
     # Expanded zeros take no memory: 20 adapters of rank 16 on 3 layers of Llama-2-7B, from the headers' point of view.
     shapes = {f"layers.{i}": (4096, 11008) for i in range(60)}
     wide = {m: LoraFactors(torch.zeros(1).expand(o, 16), torch.zeros(1).expand(16, i)) for m, (o, i) in shapes.items()}
-    plan = plan_merge([Adapter.from_factors(wide, name=str(i)) for i in range(20)])
+    plan = plan_merge([Adapter.from_factors(wide, name=str(i)) for i in range(20)], "model_stock")
     assert number_of_workers(plan, "auto") == 8
     monkeypatch.setattr("sst_merge.merging.workers.free_memory", lambda: 2 << 30)
     assert number_of_workers(plan, "auto") == 2

@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ..methods import Layer, Promises, StrengthOptions, merge_method
+from ..methods.parts.draws import EntryDraws
 from ..methods.parts.entrywise import Rescaling, disjoint_merge, drop, rescaled
 from ..methods.parts.spectral import aligned_cores
 from ..methods.parts.updates import weighted_updates
@@ -49,7 +50,7 @@ def core_dare(layer: Layer, options: CoreDareOptions, state: None) -> Tensor:
     """λ · DARE of the aligned cores, turned back."""
     cores, left, right = aligned_cores(weighted_updates(layer))
     kept = [
-        rescaled(drop(core, options.density, layer.draws(index)), core, options.density, options.rescale)
+        rescaled(drop(core, options.density, EntryDraws(layer.draws(index))), core, options.density, options.rescale)
         for index, core in enumerate(cores)
     ]
     if options.merge == "ties":

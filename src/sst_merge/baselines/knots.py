@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ..core_space import numerical_rank
 from ..methods import Layer, Promises, StrengthOptions, merge_method
+from ..methods.parts.draws import EntryDraws
 from ..methods.parts.entrywise import disjoint_merge, drop, rescaled, trim
 from ..methods.parts.spectral import significant_svd
 from ..methods.parts.updates import scaled, sum_of
@@ -84,7 +85,7 @@ def _reduced(layer: Layer, directions: Tensor, options: KnotsOptions) -> Iterato
         if options.merge == "ties":
             yield trim(part, options.density)
         else:
-            yield rescaled(drop(part, options.density, layer.draws(index)), part, options.density, "paper")
+            yield rescaled(drop(part, options.density, EntryDraws(layer.draws(index))), part, options.density, "paper")
 
 
 def _joint_range(layer: Layer) -> Tensor:

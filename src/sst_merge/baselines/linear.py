@@ -27,12 +27,18 @@ class LinearOptions(StrengthOptions):
     normalize: bool = True
 
 
+def _coefficients(weights: tuple[float, ...], roles: tuple[str, ...], options: LinearOptions) -> tuple[float, ...]:
+    total = sum(map(abs, weights)) if options.normalize else 1.0
+    return tuple(options.strength * weight / total if total > 0 else 0.0 for weight in weights)
+
+
 @merge_method(
     name="linear",
     summary="weighted average of the updates, exact",
     paper="arXiv:2203.05482",
     options=LinearOptions,
     promises=Promises(),
+    coefficients=_coefficients,
     sweeps=(
         MethodSweep("Weighted average", AVERAGES, knob=SAFETY_WEIGHT),
         MethodSweep("Weighted average × 2", AVERAGES, {"strength": 2.0}, knob=SAFETY_WEIGHT),
@@ -40,5 +46,4 @@ class LinearOptions(StrengthOptions):
 )
 def linear(layer: Layer, options: LinearOptions, state: None) -> Tensor:
     """λ Σ wᵢ Mᵢ / Σ|wᵢ|."""
-    total = sum(abs(weight) for weight in layer.weights) if options.normalize else 1.0
-    return layer.weighted_sum() * (options.strength / total if total > 0 else 0.0)
+    return layer.combined(_coefficients(layer.weights, layer.roles, options))

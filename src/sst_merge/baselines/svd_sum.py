@@ -17,13 +17,18 @@ from ..methods import Layer, Promises, StrengthOptions, merge_method
 __all__ = ["svd_sum"]
 
 
+def _coefficients(weights: tuple[float, ...], roles: tuple[str, ...], options: StrengthOptions) -> tuple[float, ...]:
+    return tuple(options.strength * weight for weight in weights)
+
+
 @merge_method(
     name="svd",
     summary="weighted sum, exact, cut by SVD to the output's rank or energy",
     paper="arXiv:2212.04089",
     options=StrengthOptions,
     promises=Promises(homogeneous=True),
+    coefficients=_coefficients,
 )
 def svd_sum(layer: Layer, options: StrengthOptions, state: None) -> Tensor:
     """λ Σ wᵢ Mᵢ; lifting it truncates."""
-    return options.strength * layer.weighted_sum()
+    return layer.combined(_coefficients(layer.weights, layer.roles, options))

@@ -30,6 +30,15 @@ class TaskArithmeticOptions(StrengthOptions):
     combine: Literal["add", "interpolate"] = "add"
 
 
+def _coefficients(
+    weights: tuple[float, ...], roles: tuple[str, ...], options: TaskArithmeticOptions
+) -> tuple[float, ...]:
+    share = options.safety_strength
+    keep = 1.0 if options.combine == "add" or "safety" not in roles else 1.0 - share
+    factors = {"safety": options.strength * share, "utility": options.strength * keep}
+    return tuple(factors[role] * weight for weight, role in zip(weights, roles, strict=True))
+
+
 @merge_method(
     name="task_arithmetic",
     summary="weighted sum of the updates, exact",
@@ -37,6 +46,7 @@ class TaskArithmeticOptions(StrengthOptions):
     options=TaskArithmeticOptions,
     promises=Promises(homogeneous=True),
     knob="safety_strength",
+    coefficients=_coefficients,
     sweeps=(
         MethodSweep("Task Arithmetic", SUMS),
         MethodSweep("Task Arithmetic, interpolated", SHARES, {"combine": "interpolate"}),
@@ -46,6 +56,4 @@ class TaskArithmeticOptions(StrengthOptions):
 )
 def task_arithmetic(layer: Layer, options: TaskArithmeticOptions, state: None) -> Tensor:
     """λ (Σ_utility w M + t Σ_safety w M), or the interpolation of the two roles."""
-    share = options.safety_strength
-    keep = 1.0 if options.combine == "add" or "safety" not in layer.roles else 1.0 - share
-    return options.strength * (keep * layer.weighted_sum("utility") + share * layer.weighted_sum("safety"))
+    return layer.combined(_coefficients(layer.weights, layer.roles, options))

@@ -2,6 +2,7 @@
 
 from .bases import align_bases
 from .leading import all_triplets, leading_triplets
+from .side_by_side import side_by_side
 from .space import CoreSpace, Truncation
 from .spectrum import ThinSVD, effective_rank, numerical_rank, rank_for_energy, thin_svd
 from .stacked import StackedSpace
@@ -17,5 +18,6 @@ __all__ = [
     "leading_triplets",
     "numerical_rank",
     "rank_for_energy",
+    "side_by_side",
     "thin_svd",
 ]

@@ -22,6 +22,7 @@ class ModuleCost:
         rank: of the merged update, at most.
         whole: whether the method works on ΔW instead of the core.
         cut: whether the output's rank is given and no energy, so that of ΔW leading singular values are enough.
+        added: whether the factors are put side by side, without any decomposition.
         itemsize: bytes of a number of ΔW and of the output.
     """
 
@@ -31,6 +32,7 @@ class ModuleCost:
     rank: int
     whole: bool
     cut: bool
+    added: bool
     itemsize: int
 
     @property
@@ -40,6 +42,9 @@ class ModuleCost:
         if self.whole:
             # ΔW are formed one at a time: the method's handful of matrices, the merged one, and what its SVD needs.
             return self.itemsize * (total * sides + 12 * self.d_out * self.d_in)
+        if self.added:
+            # Factors, their concatenation, balanced; and the Gram matrices that its norm comes from.
+            return self.itemsize * (4 * total * sides + 3 * total * total)
         # In float64: factors, their concatenation, the bases and LAPACK's copy; one core per adapter.
         return 8 * (4 * total * sides + (len(self.ranks) + 3) * total * total)
 
@@ -48,6 +53,8 @@ class ModuleCost:
         """Seconds of one core, within a factor of about three."""
         total, sides = sum(self.ranks), self.d_out + self.d_in
         moved = _MODULE_S + _NUMBER_S * sides * (total + self.rank) / 2
+        if self.added:
+            return moved + 2.0 * sides * total * total / (2 * _PER_S)
         if not self.whole:
             # Two QR decompositions, one SVD between them, and the reflectors applied to the kept columns.
             return moved + (2.0 * sides * total * (total + 2 * self.rank) + 20.0 * total**3) / _PER_S

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core_space import CoreSpace, StackedSpace, Truncation
+from ..core_space import CoreSpace, StackedSpace, side_by_side
 from ..errors import MergeError
 from ..fim_calculator import module_updates
 from ..lora_utils import LoraFactors
@@ -68,22 +68,23 @@ def merged_modules(
     core = plan.method.domain == "core"
     if not core:
         keep_freed_memory()
-    merge_one = _merge_core if core else _merge_delta
     adapters = plan.merging_order
     weights, names = [a.weight for a in adapters], [a.name for a in adapters]
     for index, module in enumerate(plan.modules):
-        dtype = _CORE_DTYPE if core else settings.compute_dtype
+        added = plan.adds_factors(module)
+        merge_one = _add if added else _merge_core if core else _merge_delta
+        dtype = _CORE_DTYPE if core and not added else settings.compute_dtype
         factors = module_updates(adapters, module.name, dtype=dtype, device=settings.device)
         generator = module_generator(settings.seed, module.name)
         space = spaces[module.name] if spaces is not None else None
         try:
-            drowned = check_range(factors, weights, names)
+            drowned = check_range(factors, weights, names, dtype=_CORE_DTYPE if core else settings.compute_dtype)
             with one_thread():
-                lifted, truncation, shape = merge_one(plan, module, factors, generator, state, space)
+                lifted, figures = merge_one(plan, module, factors, generator, state, space)
         except MergeError as error:
             raise MergeError(f"module {module.name!r}: {error}") from error
         written = lifted.to(device="cpu", dtype=settings.compute_dtype)
-        yield MergedModule(module.name, written, ModuleFigures.of(truncation, shape), drowned)
+        yield MergedModule(module.name, written, figures, drowned)
         if progress is not None:
             progress("merge", index + 1, len(plan.modules))
 
@@ -93,7 +94,22 @@ def module_generator(seed: int, module: str) -> torch.Generator:
     return named_generator(seed, module)
 
 
-_Merged = tuple[LoraFactors, Truncation, tuple[int, int]]
+_Merged = tuple[LoraFactors, ModuleFigures]
+
+
+def _add(
+    plan: MergePlan,
+    module: ModulePlan,
+    factors: Sequence[LoraFactors | None],
+    generator: torch.Generator,
+    state: Any,
+    space: CoreSpace | None,
+) -> _Merged:
+    coefficients = plan.coefficients
+    assert coefficients is not None
+    total, norm = side_by_side(factors, coefficients)
+    columns = sum(f.rank for f in factors if f is not None)
+    return total, ModuleFigures(total.rank, 1.0, norm, None, (columns, columns))
 
 
 def _merge_core(
@@ -113,7 +129,7 @@ def _merge_core(
         patches = tuple(here.coordinates(f) for f in factors)
     merged = plan.method.merge_layer(_layer(plan, module, patches, generator), plan.options, state)
     lifted, truncation = here.lift(merged, rank=plan.settings.rank, energy=plan.settings.energy)
-    return lifted, truncation, here.shape
+    return lifted, ModuleFigures.of(truncation, here.shape)
 
 
 def _merge_delta(
@@ -138,7 +154,7 @@ def _merge_delta(
         energy=plan.settings.energy,
         hint=patches.hint,
     )
-    return lifted, truncation, shape
+    return lifted, ModuleFigures.of(truncation, shape)
 
 
 def _layer(plan: MergePlan, module: ModulePlan, patches: Sequence[Tensor], generator: torch.Generator) -> Layer:

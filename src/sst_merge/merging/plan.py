@@ -78,6 +78,21 @@ class MergePlan:
         return tuple(sorted(self.adapters, key=lambda adapter: adapter.name))
 
     @property
+    def coefficients(self) -> tuple[float, ...] | None:
+        """cᵢ in merging order where the merge is Σ cᵢ ΔWᵢ, else None."""
+        if self.method.coefficients is None:
+            return None
+        adapters = self.merging_order
+        return self.method.coefficients(
+            tuple(adapter.weight for adapter in adapters), tuple(adapter.role for adapter in adapters), self.options
+        )
+
+    def adds_factors(self, module: ModulePlan) -> bool:
+        """Whether a module's factors are the adapters' own side by side: a sum of which nothing need be cut."""
+        whole = self.settings.energy is None and sum(module.ranks) <= module.rank
+        return whole and self.method.coefficients is not None
+
+    @property
     def output_rank(self) -> int:
         """Upper bound of the output's r."""
         return max(module.rank for module in self.modules)
@@ -147,6 +162,7 @@ class MergePlan:
             rank=module.rank,
             whole=self.method.domain == "delta",
             cut=self.settings.rank is not None and self.settings.energy is None,
+            added=self.adds_factors(module),
             itemsize=self.settings.compute_dtype.itemsize,
         )
 

@@ -16,7 +16,7 @@ _NOTICEABLE = 1e-4  # an error of ΔW below this changes no model
 
 
 def check_range(
-    factors: Sequence[LoraFactors | None], weights: Sequence[float], names: Sequence[str]
+    factors: Sequence[LoraFactors | None], weights: Sequence[float], names: Sequence[str], *, dtype: torch.dtype
 ) -> tuple[str, ...]:
     """Refuse directions that the rounding of a much larger one would swallow.
 
@@ -25,9 +25,10 @@ def check_range(
     may be as large as all the rest, or as ΔW beside its bias.
 
     Args:
-        factors: the updates of one module in the type of the computation; None where an adapter does not touch it.
+        factors: the updates of one module; None where an adapter does not touch it.
         weights: of the adapters.
         names: of the adapters, for the message.
+        dtype: type of the computation.
 
     Returns:
         Adapters of which nothing is left in this module, although the largest is of no suspicious size: all of theirs
@@ -41,11 +42,10 @@ def check_range(
     for update, weight, name in zip(factors, weights, names, strict=True):
         if update is None:
             continue
-        b = torch.linalg.vector_norm(update.b, dim=0, dtype=torch.float64)
-        a = torch.linalg.vector_norm(update.a, dim=1, dtype=torch.float64)
+        b, a = update.direction_norms()
         found = [size for size in (abs(weight) * b * a).tolist() if size > 0]
         sizes += [(size, name) for size in found]
-        last_place = max([last_place, *(size * torch.finfo(update.b.dtype).eps for size in found)])
+        last_place = max([last_place, *(size * torch.finfo(dtype).eps for size in found)])
         error = last_place * _UNITS
     if not sizes or error < _NOTICEABLE:
         heard = {name for size, name in sizes if size >= last_place}

@@ -65,9 +65,10 @@ class ModuleFigures:
         rank: of the written update.
         kept_energy: share of the merged ‖ΔW‖²_F that is written; 1 where nothing was cut.
         norm: ‖ΔW‖_F of the written update.
-        effective_rank: exp(entropy of σ/Σσ) of the merged update (Roy and Vetterli, EUSIPCO 2007); None where only its
-            leading singular values were computed.
-        core_shape: shape of the matrix that the method saw, (p, q) or (d_out, d_in).
+        effective_rank: exp(entropy of σ/Σσ) of the merged update (Roy and Vetterli, EUSIPCO 2007); None where not all
+            of its singular values were computed.
+        core_shape: shape of the matrix that the method saw, (p, q) or (d_out, d_in); of factors side by side, the sum
+            of the ranks twice.
     """
 
     rank: int

@@ -15,7 +15,7 @@ class MergeSettings:
 
     Attributes:
         seed: of every random choice.
-        rank: largest rank of the output; None for the exact result.
+        rank: largest rank of the output; None for the exact result, whose rank is at most the sum of the adapters'.
         energy: keep the fewest singular values that hold this share of ‖ΔW‖² per module; None for all.
         compute_dtype: float32 or float64: type of the merged factors, and of ΔW for methods that work on it; core
             matrices are float64 either way and rounded once.

@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 Domain = Literal["core", "delta"]
+Coefficients = Callable[[tuple[float, ...], tuple[str, ...], Any], tuple[float, ...]]
 
 
 class MethodOptions(BaseModel):
@@ -128,6 +129,8 @@ class MergeMethod:
             any.
         needs_by_options: what it must be given under certain options, where that is less than ``needs``.
         reads: how often it goes through its data.
+        coefficients: of a method whose result is Σ cᵢ ΔWᵢ in every module: (weights, roles, options) → cᵢ; where
+            nothing is cut, such a sum needs no decomposition.
     """
 
     name: str
@@ -143,6 +146,7 @@ class MergeMethod:
     sweeps: tuple[MethodSweep | TwoStageSweep, ...] = ()
     needs_by_options: Callable[[Any], Needs] | None = None
     reads: Reads = Reads(gradients=1)
+    coefficients: Coefficients | None = None
 
     def needs_for(self, options: MethodOptions) -> Needs:
         """What the method must be given under these options: :attr:`needs`, or less."""
@@ -163,6 +167,7 @@ def merge_method(
     sweeps: tuple[MethodSweep | TwoStageSweep, ...] = (),
     needs_by_options: Callable[[Any], Needs] | None = None,
     reads: Reads = Reads(gradients=1),
+    coefficients: Coefficients | None = None,
 ) -> "Callable[[Callable[[Layer, Any, Any], Tensor]], MergeMethod]":
     """Declare a function on one layer as a merge method; the decorated name becomes the :class:`MergeMethod`.
 
@@ -179,6 +184,7 @@ def merge_method(
         sweeps: its forms, and the strengths at which experiments try them.
         needs_by_options: what it must be given under certain options, where that is less than ``needs``.
         reads: how often it goes through its data, where it needs any.
+        coefficients: of a method whose result is Σ cᵢ ΔWᵢ: (weights, roles, options) → cᵢ.
 
     Returns:
         A decorator.
@@ -227,6 +233,7 @@ def merge_method(
             knob=knob,
             needs_by_options=needs_by_options,
             reads=reads,
+            coefficients=coefficients,
         )
         return replace(method, sweeps=tuple(_declared(sweep, method) for sweep in sweeps))
 

@@ -92,13 +92,18 @@ class Layer:
             return self.patches.times(index, columns, transposed=transposed)
         return (self.patches[index].T if transposed else self.patches[index]) @ columns
 
+    def combined(self, coefficients: Sequence[float]) -> "Tensor":
+        """Σ cᵢ Mᵢ, one coefficient per adapter."""
+        total = self.patches[0].new_zeros(self.patches[0].shape)
+        for patch, coefficient in zip(self.patches, coefficients, strict=True):
+            if coefficient != 0.0:
+                total += coefficient * patch
+        return total
+
     def weighted_sum(self, role: str | None = None) -> "Tensor":
         """Σ wᵢ Mᵢ over the adapters of a role (all by default), zero where no adapter has it."""
-        total = self.patches[0].new_zeros(self.patches[0].shape)
-        for patch, weight, owner in zip(self.patches, self.weights, self.roles, strict=True):
-            if role is None or owner == role:
-                total += weight * patch
-        return total
+        owners = zip(self.weights, self.roles, strict=True)
+        return self.combined([weight if role is None or owner == role else 0.0 for weight, owner in owners])
 
 
 def named_generator(seed: int, name: str) -> "torch.Generator":

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .. import Layer
+from .draws import EntryDraws
 from .thresholds import magnitude_threshold, update_thresholds
 from .updates import by_rows, scaled
 
@@ -55,20 +56,18 @@ def at_least(update: Tensor, threshold: Tensor) -> Tensor:
     return torch.nn.functional.hardshrink(update, float(below))
 
 
-def drop(update: Tensor, density: float | Tensor, generator: torch.Generator) -> Tensor:
+def drop(update: Tensor, density: float | Tensor, draws: EntryDraws) -> Tensor:
     """Keep every entry with its own independent probability, without rescaling.
 
     Args:
-        update: any shape.
+        update: a matrix.
         density: probability to keep; a number or one per entry.
-        generator: CPU generator; drawn in float32 on the CPU, so that every device and type drops the same entries.
+        draws: of the next rows.
 
     Returns:
         A matrix of the same shape.
     """
-    drawn = torch.rand(update.shape, generator=generator, dtype=torch.float32).to(update.device)
-    kept = (drawn < density).to(update.dtype) if isinstance(density, Tensor) else drawn.lt_(density).to(update.dtype)
-    return kept.mul_(update)
+    return draws.below(density, update).mul_(update)
 
 
 def rescaled(dropped: Tensor, update: Tensor, density: float | Tensor, rescale: Rescaling) -> Tensor:
@@ -100,8 +99,7 @@ def merge_dropped(
 ) -> Tensor:
     """Combine wᵢ τ̃ᵢ, every update with entries dropped at random (:func:`drop`) and rescaled.
 
-    Blocks of rows go from factors to the merged entries in one pass, while the processor's cache holds them. Draws come
-    in row-major order, so they are those of whole matrices.
+    Blocks of rows go from factors to the merged entries in one pass, while the processor's cache holds them.
 
     Args:
         layer: its draws of every adapter are used.
@@ -112,7 +110,7 @@ def merge_dropped(
     Returns:
         The merged matrix.
     """
-    draws = [layer.draws(index) for index in range(len(layer.weights))]
+    draws = [EntryDraws(layer.draws(index)) for index in range(len(layer.weights))]
 
     def updates(rows: slice) -> Iterator[Tensor]:
         for index, weight in enumerate(layer.weights):
