@@ -195,3 +195,12 @@ def test_points_lie_where_the_ticks_say() -> None:
     nothing = Chart(x="x", y="y", curves=[Curve(name="c", points=[(0, 1)])], x_log=True)
     with pytest.raises(DataError, match="no point that its axes can show"):
         chart_svg(nothing, label="c")
+
+
+def test_an_effective_rank_that_nobody_knows_has_no_column(seen_report: dict[str, Any]) -> None:
+    assert "Effective rank" in merge_page(seen_report)
+    for figures in seen_report["modules"].values():
+        figures["effective_rank"] = None
+    page = merge_page(seen_report)
+    assert "Effective rank" not in page
+    assert "8×8" in page

@@ -32,14 +32,16 @@ def merge_page(report: Mapping[str, Any]) -> str:
     """
     report = checked_report(report)
     modules = report["modules"]
-    columns = ("Module", "Rank", "Kept energy", "‖ΔW‖", "Effective rank", "Shape merged")
+    # Nobody knows it of a sum whose factors stand side by side.
+    effective = any(m["effective_rank"] is not None for m in modules.values())
+    columns = ("Module", "Rank", "Kept energy", "‖ΔW‖", *(["Effective rank"] if effective else []), "Shape merged")
     figures = [
         (
             name,
             m["rank"],
             f"{m['kept_energy']:.4f}",
             f"{m['norm']:.4g}",
-            rate_with_interval(m["effective_rank"], digits=1),
+            *([rate_with_interval(m["effective_rank"], digits=1)] if effective else []),
             "×".join(map(str, m["core_shape"])),
         )
         for name, m in modules.items()
