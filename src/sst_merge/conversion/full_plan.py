@@ -25,6 +25,7 @@ from ..lora_utils import (
     LoraFactors,
     RouterKind,
     WholeWeight,
+    all_finite,
     expert_module,
     parameter_of,
 )
@@ -260,7 +261,7 @@ def _stored(file: Path, key: str) -> WholeWeight:
 
 def _rounded(name: str, block: Tensor, target: torch.dtype) -> Tensor:
     stored = block.to(target).contiguous()
-    if bool(torch.isfinite(block).all()) and not bool(torch.isfinite(stored).all()):
+    if not all_finite(stored) and all_finite(block):
         raise ConversionError(
             f"tensor {name!r} reaches {float(block.abs().max()):.3g}, more than {target} can hold; choose bfloat16 or "
             f"float32 (--dtype)"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import ConversionError
 from ..files import atomic_file
-from ..lora_utils import Adapter
+from ..lora_utils import Adapter, all_finite
 from .gguf_names import GgufBase, gguf_package, rotary_rows
 from .serve_rank import ModuleCut, at_rank
 
@@ -160,7 +160,7 @@ def _check_shapes(adapter: Adapter, base: GgufBase, names: dict[str, str]) -> No
 
 def _stored(tensor: Tensor, dtype: torch.dtype, module: str) -> Tensor:
     stored = tensor.to(dtype).contiguous()
-    if not bool(torch.isfinite(stored).all()):
+    if not all_finite(stored):
         raise ConversionError(
             f"module {module!r} reaches {float(tensor.abs().max()):.3g}, which {dtype} cannot hold; choose float32 or "
             f"bfloat16 (--dtype)"

@@ -27,6 +27,7 @@ from .layouts import (
 from .opening import TASK_TYPES, check_opens, excluding_name, fitting_task_type
 from .spellings import spelled_alike
 from .stored_form import StoredForm, read_stored_form
+from .values import all_finite, all_zero
 from .whole_weights import WholeWeight, heads_of, saved_part
 from .writing import Ranks, write_adapter, write_adapter_files
 
@@ -56,6 +57,8 @@ __all__ = [
     "TASK_TYPES",
     "WholeWeight",
     "adapter_fingerprints",
+    "all_finite",
+    "all_zero",
     "check_against_base",
     "check_compatible",
     "check_distinct",

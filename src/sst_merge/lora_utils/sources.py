@@ -16,6 +16,7 @@ from torch import Tensor
 from ..errors import AdapterError
 from .entries import ModuleEntry
 from .factors import LoraFactors
+from .values import all_finite, all_zero
 
 __all__ = ["FileSource", "MemorySource", "RemoteSource", "RenamedSource", "Source"]
 
@@ -78,7 +79,7 @@ class FileSource:
         a, b, *bias = tensors = [*entry.layout.kind.from_file(mapped[0], mapped[1]), *mapped[2:]]
         for key, tensor in zip(keys, tensors, strict=True):
             _check_finite(tensor, f"{self.file}: tensor {key!r}")
-        return not (a.any() and b.any()) and not any(tensor.any() for tensor in bias)
+        return (all_zero(a) or all_zero(b)) and all(map(all_zero, bias))
 
     def is_scaled_away(self, module: str) -> bool:
         """Whether a module's scale is 0, whatever its tensors hold."""
@@ -107,7 +108,7 @@ class MemorySource:
         a, b = self.entries[module].a, self.entries[module].b
         _check_finite(a, f"adapter {self.name!r}: A of module {module!r}")
         _check_finite(b, f"adapter {self.name!r}: B of module {module!r}")
-        return not (a.any() and b.any())
+        return all_zero(a) or all_zero(b)
 
     def is_scaled_away(self, module: str) -> bool:
         """Never: the scale is in the factors."""
@@ -187,8 +188,8 @@ def _bordered(a: Tensor) -> Tensor:
 
 
 def _check_finite(tensor: Tensor, what: str) -> None:
-    bad = int((~torch.isfinite(tensor)).sum())
-    if bad:
+    if not all_finite(tensor):
+        bad = int((~torch.isfinite(tensor)).sum())
         raise AdapterError(
             f"{what} holds {bad} NaN or Inf of {tensor.numel()} values, expected finite numbers; the training "
             f"diverged or the file is damaged: use another checkpoint"

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import AdapterError
+from .values import all_finite, all_zero
 from .whole_weights import WholeWeight
 
 __all__ = ["TensorFile"]
@@ -157,17 +158,17 @@ def _bytes(tensor: Tensor):  # type: ignore[no-untyped-def]  # a NumPy array of 
 
 
 def _converted(key: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    if not bool(torch.isfinite(tensor).all()):
+    if not all_finite(tensor):
         raise AdapterError(f"tensor {key!r} holds NaN or Inf; expected finite values. Check the merge and its inputs")
     stored = tensor.to(device="cpu", dtype=dtype).contiguous()
     if stored.dtype == tensor.dtype:
         return stored
-    if not bool(torch.isfinite(stored).all()):
+    if not all_finite(stored):
         raise AdapterError(
             f"tensor {key!r} reaches {float(tensor.abs().max()):.3g}, more than {dtype} can hold "
             f"({torch.finfo(dtype).max:.3g}); write {_holding(tensor)} instead"
         )
-    if bool(tensor.any()) and not bool(stored.any()):
+    if all_zero(stored) and not all_zero(tensor):
         raise AdapterError(
             f"tensor {key!r} vanishes in {dtype}: its largest value is {float(tensor.abs().max()):.3g}; write "
             f"{_holding(tensor)} instead"

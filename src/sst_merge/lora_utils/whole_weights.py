@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import AdapterError
+from .values import all_finite
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,10 +87,8 @@ class WholeWeight:
         tensor = self.tensor()
         if not tensor.is_floating_point():
             return
-        # Types of one byte have no arithmetic of their own.
-        values = tensor if tensor.element_size() > 1 else tensor.float()
-        bad = int((~values.isfinite()).sum())
-        if bad:
+        if not all_finite(tensor):
+            bad = int((~tensor.double().isfinite()).sum())
             raise AdapterError(
                 f"{self.file}: tensor {self.key!r} holds {bad} NaN or Inf of {tensor.numel()} values, expected finite "
                 f"numbers; the training diverged or the file is damaged: use another checkpoint"

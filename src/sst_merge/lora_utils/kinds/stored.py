@@ -13,6 +13,7 @@ from ..entries import natural_key
 from ..folders import CONFIG_NAME, find_weights
 from ..keys import how_to_leave_out, is_named
 from ..settings import LEAVES_UPDATE_ALONE
+from ..values import all_finite
 from ..weights_file import opened, tensor_headers
 from ..whole_weights import WholeWeight, heads_of, saved_part
 from ..wrappers import PREFIX, plain_key
@@ -57,7 +58,7 @@ class StoredKind:
         with opened(self.file) as handle:
             found = {key: handle.get_tensor(key) for key in keys}
         for key, tensor in found.items():
-            if tensor.is_floating_point() and not tensor.isfinite().all():
+            if tensor.is_floating_point() and not all_finite(tensor):
                 raise AdapterError(
                     f"{self.file}: tensor {key!r} holds NaN or Inf, expected finite numbers; the training diverged or "
                     f"the file is damaged: use another checkpoint"
