@@ -7,6 +7,7 @@ import torch
 from tests.sst.conftest import THREE, TWO, batches, faint_adapter
 
 from sst_merge import merge
+from sst_merge.errors import MergeError
 from sst_merge.fim_calculator import CoreModel, build_spaces, divergences
 from sst_merge.lora_utils import Adapter
 from sst_merge.methods import MergeProblem
@@ -86,6 +87,18 @@ def test_teachers_see_no_prompt_that_is_tested(
     assert seen["fit"] and seen["held"] and not seen["fit"] & seen["held"]
     assert seen["fit"] | seen["held"] == rows(HARM) - tested and len(tested) == 32
     assert len(choice.steps) == 17 and not choice.reached
+
+
+def test_nothing_is_taught_where_the_safety_adapter_itself_misses_the_target(
+    model: Any, adapters: list[Adapter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: Any, **__: Any) -> Any:
+        raise AssertionError("taught before the path's safe end was tested")
+
+    monkeypatch.setattr(flow, "refine_by_teachers", never)
+    sst = SSTMerge(problem_of(model, adapters, refuses=half_of_them), SSTOptions(safety_target=0.9))
+    with pytest.raises(MergeError, match=r"15 of 32 held-out harmful prompts refused"):
+        reach_target(sst)
 
 
 def test_the_report_tells_what_the_written_merge_does(

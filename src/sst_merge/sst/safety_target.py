@@ -173,28 +173,34 @@ def reach_target(merge: SSTMerge) -> TargetChoice:
     model, spaces = required_model(merge.problem), merge.problem.spaces
     with CoreModel(model, spaces) as attached:
         end = path_end(merge, attached)
-    path = TaughtPath(merge, end) if options.refine == "teachers" else None
-    skilled = merge.utility if path is None else path.skilled
-    with CoreModel(model, spaces) as attached:
+        path = TaughtPath(merge, end) if options.refine == "teachers" else None
         walk: list[tuple[PathPoint | TaughtPoint, Callable[[], Cores]]]
         if path is None:
             walk = [(point, partial(change_at, merge, point)) for point in safety_path(merge, attached, end)]
         else:
             walk = [(point, partial(path.change_at, point)) for point in path.points]
+        # Before anything is taught: where the safety adapter itself misses the target, the path cannot keep it.
+        changes.append(walk[0][1]())
+        first = _refusals(merge, attached, changes[0], merge.held_harm)
+    (safest,) = fixed_sequence([first], target, delta)
+    missed = not safest.accepted
+    if missed and options.if_missed == "refuse":
+        raise MergeError(_miss(safest, target, delta))
+    skilled = merge.utility if path is None else path.skilled
+    with CoreModel(model, spaces) as attached:
 
         def counts() -> Iterator[tuple[int, int]]:
-            for _, change in walk[len(changes) :]:
+            yield first
+            for _, change in walk[1:]:
                 changes.append(change())
                 yield _refusals(merge, attached, changes[-1], merge.held_harm)
                 if merge.problem.progress is not None:
                     merge.problem.progress("testing refusals", len(changes), len(walk))
 
-        tested = fixed_sequence(counts(), target, delta)
-        missed = not tested[0].accepted
-        if missed and options.if_missed == "refuse":
-            raise MergeError(_miss(tested[0], target, delta))
+        asked = counts()
+        tested = fixed_sequence(asked, target, delta)
         if missed:
-            rest = [Tested(k, n, lower_bound(k, n, delta), accepted=False) for k, n in counts()]
+            rest = [Tested(k, n, lower_bound(k, n, delta), accepted=False) for k, n in asked]
             tested += rest
         found = measured_divergences(merge, attached, changes, skilled)
     steps = tuple(Step(*of) for of in zip(tested, found, (point for point, _ in walk), strict=False))

@@ -53,7 +53,7 @@ class TaughtPoint:
 
 
 class TaughtPath:
-    """The four merges, taught when one is first asked for, and the points between them.
+    """The four merges, taught when the first of them is asked for (the safety adapter is not), and the points between.
 
     Args:
         merge: with ``refine: teachers`` and prompts for them.
@@ -105,8 +105,10 @@ class TaughtPath:
         Returns:
             The change; M_U is the closed form's, as everywhere.
         """
-        lower, upper = self._cores(point.lower), self._cores(point.upper)
-        utility = self._merge.utility
+        utility, upper = self._merge.utility, self._cores(point.upper)
+        if point.share == 1.0:
+            return {m: upper[m] - utility[m] for m in utility}
+        lower = self._cores(point.lower)
         return {m: (1.0 - point.share) * lower[m] + point.share * upper[m] - utility[m] for m in utility}
 
     def _cores(self, name: str) -> Cores:
