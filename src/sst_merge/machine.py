@@ -41,14 +41,22 @@ def _free() -> Iterator[int]:
     available = next((line for line in _lines(Path("/proc/meminfo")) if line.startswith("MemAvailable:")), None)
     if available is not None:
         yield int(available.split()[1]) * 2**10
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    for folder, limit, used, given_back in (
+        (_CONTAINER, "memory.max", "memory.current", ("inactive_file", "active_file")),
+        (
+            _CONTAINER / "memory",
+            "memory.limit_in_bytes",
+            "memory.usage_in_bytes",
+            ("total_inactive_file", "total_active_file"),
+        ),
     ):
-        most, now = _words(_CONTAINER / limit), _words(_CONTAINER / used)
+        most, now = _words(folder / limit), _words(folder / used)
         # Without a limit the older of the two interfaces names one beyond any machine.
         if most and now and most[0] != "max":
-            yield max(0, int(most[0]) - int(now[0]))
+            # Files that were read count as used until somebody needs the room.
+            stat = dict(line.split() for line in _lines(folder / "memory.stat"))
+            cached = sum(int(stat.get(name, 0)) for name in given_back)
+            yield max(0, int(most[0]) - max(0, int(now[0]) - cached))
     if available is None and hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         yield os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
