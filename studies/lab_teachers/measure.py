@@ -3,10 +3,11 @@
     python studies/lab_teachers/measure.py --out studies/lab_teachers
 
 Experts of one adapter seed on the unaligned base of lab 0. Rows of a set of skills alone: RegMean, SST-Merge's closed
-form and its default (teachers from there on), the same steps with the data's labels in the teachers' place, and the
-control: cores trained from zero on the same prompts, no adapter used, with as many prompts in its steps as the teachers
-had. With the safety adapter on top: the same forms over their strength of safety; dev prompts choose the smallest
-safety of at least 0.9, test prompts are reported. Every row is saved when it is done and not measured again.
+form and its default (teachers from there on, at last on all prompts), the same steps with the data's labels in the
+teachers' place, and the control: cores trained from zero on the same prompts, no adapter used, with as many prompts
+in its steps as the teachers had. With the safety adapter on top: the same forms over their strength of safety; dev
+prompts choose the smallest safety of at least 0.9, test prompts are reported. Every row is saved when it is done and
+not measured again.
 """
 
 import json
@@ -31,7 +32,7 @@ from sst_merge.measures.retention import retention_draws
 from sst_merge.methods import SAFETY_WEIGHT
 from sst_merge.reporting import figure_text, markdown_table
 from sst_merge.sst import SSTMerge, SSTOptions
-from sst_merge.sst.teacher_objective import TeacherObjective
+from sst_merge.sst.teacher_objective import Teacher, TeacherObjective
 from sst_merge.sst.teacher_refine import Taught, refine_by_teachers
 from sst_merge.sst.teachers import teachers_of
 from sst_merge.sst.top_distribution import TopDistribution
@@ -126,7 +127,7 @@ def measure_set(figures: Figures, experts: Sequence[str], samples: int, seed: in
         return {"right": found}
 
     def taught(objective: type[TeacherObjective]) -> dict[str, Any]:
-        found = refine_by_teachers(setup.model, spaces, teachers, merge.utility, objective=objective)
+        found = refine_by_teachers(setup.model, spaces, teachers, merge.utility, on_all=True, objective=objective)
         return {"right": right(setup, core_update(spaces, found.cores), n, kinds), "steps": _said(found)}
 
     def control(prompts: float) -> dict[str, Any]:
@@ -146,7 +147,7 @@ def measure_set(figures: Figures, experts: Sequence[str], samples: int, seed: in
     figures.row(group, REGMEAN, regmean)
     figures.row(group, CLOSED, lambda: {"right": right(setup, core_update(spaces, merge.utility), n, kinds)})
     steps = figures.row(group, DEFAULT, lambda: taught(TeacherObjective))["steps"]
-    figures.row(group, CONTROL, lambda: control(steps["passes"] * sum(len(b) for t in teachers for b in t.fit)))
+    figures.row(group, CONTROL, lambda: control(_lessons(steps, teachers)))
     if labels:
         figures.row(group, LABELS, lambda: taught(Labels))
 
@@ -182,6 +183,13 @@ def measure_safety(figures: Figures, experts: Sequence[str], samples: int, seed:
         figures.row(group, f"{DEFAULT}, μ {mu:g}", lambda mu=mu: default(mu))  # type: ignore[misc]
     for weight in _WEIGHTS:
         figures.row(group, f"{REGMEAN}, weight {weight:g}", lambda weight=weight: asked(weighed(weight)))  # type: ignore[misc]
+
+
+def _lessons(steps: Mapping[str, int], teachers: Sequence[Teacher]) -> int:
+    """Prompts in the steps of the default, one counted as often as it was seen."""
+    fit = sum(len(batch) for teacher in teachers for batch in teacher.fit)
+    held = sum(len(batch) for teacher in teachers for batch in teacher.held)
+    return steps["passes"] * fit + steps["passes_over_all"] * (fit + held)
 
 
 def _said(taught: Taught) -> dict[str, Any]:

@@ -221,7 +221,12 @@ def test_every_kind_of_merge_comes_nearer_to_its_teachers(
     cores = {m: space.left.T @ found.adapter.delta(m, dtype=torch.float64) @ space.right for m, space in spaces.items()}
     for teacher in teachers_of(sst, nu):
         total += teacher.weight * float(dense_divergence(model, spaces, teacher.cores, cores, teacher.held).detach())
-    assert said["held_out"]["after"] == pytest.approx(total, rel=1e-5)
+    if sst.skills_alone:  # at last they learnt on the held-out prompts too
+        assert said["passes_over_all"] == said["best_pass"]
+        assert total < said["held_out"]["after"]
+    else:
+        assert said["passes_over_all"] == 0
+        assert said["held_out"]["after"] == pytest.approx(total, rel=1e-5)
     assert any("skills alone" in warning for warning in found.report.warnings) == (names[-1] == "base")
 
 
@@ -248,6 +253,35 @@ def test_the_best_point_is_kept_and_never_worse_than_the_start(model: Any, adapt
     with CoreModel(model, sst.problem.spaces) as attached:
         held = TeacherObjective(attached, teachers_of(sst, 2.0), "held")
         assert held.total(held.divergences(found.cores)) == found.after
+
+
+def test_the_last_passes_are_over_all_prompts(model: Any, adapters: Any, monkeypatch: Any) -> None:
+    """From the best point, as long as the way to it was; where there is none, nothing more is learnt."""
+    problem = replace(problem_of(model, adapters[:2]), seed=4)
+    sst = SSTMerge(problem, SSTOptions(mu=0.5, inputs="wide", **TAUGHT))
+    teachers, start, spaces = teachers_of(sst, 0.0), sst.utility, sst.problem.spaces
+    made: list[tuple[str, list[tuple[int, ...]]]] = []
+
+    class Watched(TeacherObjective):
+        def __init__(self, attached: Any, teachers: Any, part: str, **more: Any) -> None:
+            super().__init__(attached, teachers, part, **more)
+            made.append((part, rows([lesson.batch for lesson in self.lessons])))
+
+    found = refine_by_teachers(model, spaces, teachers, start, seed=4, on_all=True, objective=Watched)
+    (_, fit), (_, held), (part, every) = made
+    assert part == "fit" and every == sorted([*fit, *held])
+    assert found.on_all == found.best_pass > 0
+    plain = refine_by_teachers(model, spaces, teachers, start, seed=4)
+    assert (plain.on_all, plain.after, plain.looks) == (0, found.after, found.looks)
+    # What was held out is learnt too: there they come nearer than they were.
+    with CoreModel(model, spaces) as attached:
+        objective = TeacherObjective(attached, teachers, "held")
+        assert objective.total(objective.divergences(found.cores)) < found.after
+    assert all(torch.equal(found.cores[m], sst.taught_skills().cores[m]) for m in SHAPES)
+    monkeypatch.setattr(teacher_refine, "_LEARNING_RATE", 30.0)
+    wild = refine_by_teachers(model, spaces, teachers, start, on_all=True)
+    assert (wild.best_pass, wild.on_all) == (0, 0)
+    assert all(torch.equal(wild.cores[m], start[m]) for m in SHAPES)
 
 
 def test_the_same_bytes_again_and_where_teachers_are_asked_anew(model: Any, adapters: Any, monkeypatch: Any) -> None:

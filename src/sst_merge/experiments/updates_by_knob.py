@@ -199,12 +199,12 @@ class SkillsThenSafety:
 
     @cached_property
     def _skills(self) -> Mapping[str, Tensor]:
-        return self._patch_of(self._merge)
+        """M_U, or what the skills' teachers made of it; the prompts held out from them are still needed with safety."""
+        merge = self._merge
+        return merge.taught(merge.utility, 0.0).cores if self._taught else merge.utility
 
     @cached_property
     def _skills_alone(self) -> Mapping[str, Tensor]:
-        return self._skills if self._alone is self._merge else self._patch_of(self._alone)
-
-    def _patch_of(self, merge: SSTMerge) -> Mapping[str, Tensor]:
-        """M_U, or what the skills' teachers made of it."""
-        return merge.taught(merge.utility, 0.0).cores if self._taught else merge.utility
+        if self._alone is self._merge:
+            return self._skills
+        return self._alone.taught_skills().cores if self._taught else self._alone.utility

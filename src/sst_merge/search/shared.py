@@ -111,7 +111,7 @@ class SharedMerges:
 def _sst_cores(merge: SSTMerge, options: SSTOptions) -> Mapping[str, Tensor]:
     """The merged cores as SST-Merge's own preparation finds them, its report left out."""
     if merge.skills_alone:
-        return merge.taught(merge.utility, 0.0).cores
+        return merge.taught_skills().cores
     mu, strength = options.mu, options.strength
     if options.budget is not None:
         best = merge.choose(options.budget).best

@@ -80,7 +80,7 @@ def _prepare(problem: MergeProblem, options: SSTOptions) -> Prepared:
     untaught = _untaught(problem, options)
     options = merge.options
     if merge.skills_alone:
-        taught = merge.taught(merge.utility, 0.0)
+        taught = merge.taught_skills()
         alone = {"structure": merge.structure, "refine": merge.options.refine, "teachers": taught.to_dict()}
         return Prepared(taught.cores, alone, (*_ABOUT_SKILLS_ALONE, *_common_data(merge)), merge.problem.spaces)
     target = None if options.safety_target is None else reach_target(merge)

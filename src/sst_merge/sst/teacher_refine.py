@@ -2,11 +2,12 @@
 
 The closed form minimises the second order of J at the teachers; what its approximation lost, steps on J itself bring
 back. The best point on held-out prompts is what comes out, and the start is one of the points: J on them never rises.
+Where they decide nothing else, as many passes over all prompts follow as it took to that point.
 """
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,9 @@ _LEARNING_RATE = 0.02
 _LESSONS = 4
 """Lessons of a step."""
 
+_ON_ALL_RATE = 0.5
+"""Share of the learning rate at which the passes over all prompts begin."""
+
 _WARM_UP = 10
 """Steps over which the learning rate rises, where there are many."""
 
@@ -52,19 +56,21 @@ class Taught:
         steps: taken.
         passes: over the prompts of the steps.
         best_pass: after how many of them the best point was found; 0 is the start.
+        on_all: passes from there on over all prompts, the held-out ones among them.
         seen: prompts that went through the model: forward and backward in steps, forward alone on held-out prompts.
         kept_bytes: memory of what the teachers said.
         teachers: name, weight in J and numbers of prompts of every teacher, and its divergence on held-out prompts
             before and after (nats per answer token).
         before: J of the start on held-out prompts.
         looks: J at every look.
-        after: J of the best point.
+        after: J of the best point, before the passes over all prompts, after which nobody can say.
     """
 
     cores: dict[str, Tensor]
     steps: int
     passes: int
     best_pass: int
+    on_all: int
     seen: int
     kept_bytes: int
     teachers: tuple[dict[str, object], ...]
@@ -78,6 +84,7 @@ class Taught:
             "steps": self.steps,
             "passes": self.passes,
             "best_pass": self.best_pass,
+            "passes_over_all": self.on_all,
             "prompts_seen": self.seen,
             "kept_bytes": self.kept_bytes,
             "held_out": {"before": self.before, "looks": list(self.looks), "after": self.after},
@@ -92,6 +99,7 @@ def refine_by_teachers(
     start: Mapping[str, Tensor],
     *,
     seed: int = 0,
+    on_all: bool = False,
     objective: type[TeacherObjective] = TeacherObjective,
     progress: Progress | None = None,
 ) -> Taught:
@@ -106,11 +114,12 @@ def refine_by_teachers(
         teachers: at least one with prompts in each part.
         start: M per module, the closed form.
         seed: of the order of lessons.
+        on_all: go on from the best point over all prompts, for as many passes as were taken to it, at half the rate.
         objective: J; another class for controls.
         progress: called with (stage, done, total).
 
     Returns:
-        The best point; the start where no step found a better one.
+        The best point, or what became of it on all prompts; the start where no step found a better one.
 
     Raises:
         DataError: no prompts in one part, or J of the start is not a number.
@@ -125,13 +134,11 @@ def refine_by_teachers(
                 f"the merge before its steps lies at J = {first} from its teachers on {held.prompts} held-out prompts; "
                 "look for overflow (a float16 model?)"
             )
-        groups = _groups(fit)
-        steps = _Adam(start, _step_size(start, teachers), PASSES * groups)
+        steps = _Adam(start, _step_size(start, teachers), PASSES * _groups(fit))
         best, best_pass, found = first, 0, (dict(start), before)
         looks: list[float] = []
         for done in range(1, PASSES + 1):
-            for group in _in_groups(fit, order):
-                steps.take(fit.gradient(steps.cores, group), len(fit.lessons) / len(group))
+            _one_pass(fit, steps, order)
             if done % _CHECK == 0:
                 now = held.divergences(steps.cores)
                 looks.append(held.total(now))
@@ -140,19 +147,37 @@ def refine_by_teachers(
                     best, best_pass, found = looks[-1], done, (steps.copied(), now)
             if progress is not None:
                 progress("learning from teachers", done, PASSES)
-    cores, after = found
+        cores, after = found
+        taken, seen, kept_bytes = steps.taken, fit.seen + held.seen, fit.kept_bytes + held.kept_bytes
+        del fit, held
+        if on_all and best_pass:
+            every = objective(attached, [replace(of, fit=(*of.fit, *of.held)) for of in teachers], "fit")
+            rate = _ON_ALL_RATE * _step_size(start, teachers)
+            steps = _Adam(cores, rate, best_pass * _groups(every))
+            for done in range(1, best_pass + 1):
+                _one_pass(every, steps, order)
+                if progress is not None:
+                    progress("learning from teachers on all prompts", done, best_pass)
+            cores = steps.copied()
+            taken, seen, kept_bytes = taken + steps.taken, seen + every.seen, max(kept_bytes, every.kept_bytes)
     return Taught(
         cores,
-        steps.taken,
+        taken,
         PASSES,
         best_pass,
-        fit.seen + held.seen,
-        int(*processes.sums("memory of teachers", [fit.kept_bytes + held.kept_bytes])),
+        best_pass if on_all else 0,
+        seen,
+        int(*processes.sums("memory of teachers", [kept_bytes])),
         tuple(map(_figures, teachers, before, after)),
         first,
         tuple(looks),
         best,
     )
+
+
+def _one_pass(objective: TeacherObjective, steps: "_Adam", order: random.Random) -> None:
+    for group in _in_groups(objective, order):
+        steps.take(objective.gradient(steps.cores, group), len(objective.lessons) / len(group))
 
 
 def _figures(teacher: Teacher, before: float, after: float) -> dict[str, object]:
