@@ -274,8 +274,8 @@ def main() -> None:
         "# Experts as their own teachers\n",
         f"Lab seed 0, unaligned base, {args.n} test prompts per task; retention is the share of each expert's own "
         f"right answers, in the mean.\nIntervals over prompts: bootstrap for retention, Wilson for rates. Seconds of "
-        f"processor time. {versions()}.\nThat SST-Merge ends with passes over all prompts was decided on dev prompts of "
-        f"20 experts, 128 prompts each, seed 0.\nMade by `studies/lab_teachers/measure.py`.\n",
+        f"processor time. {versions()}.\nThat SST-Merge ends with passes over all prompts was decided on dev "
+        f"prompts of 20 experts, 128 prompts each, seed 0.\nMade by `studies/lab_teachers/measure.py`.\n",
     ]
     for group, rows in figures.found.items():
         if group == "prompts":
