@@ -1,6 +1,6 @@
 """What is asked of every value of a tensor, answered by its smallest and its largest one.
 
-That takes a tenth of the time of a comparison per value, and adapters and checkpoints are read from end to end for it.
+That is much faster than a comparison per value, and adapters and checkpoints are read from end to end for it.
 """
 
 import math

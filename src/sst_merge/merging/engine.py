@@ -72,7 +72,7 @@ def merged_modules(
     weights, names = [a.weight for a in adapters], [a.name for a in adapters]
     for index, module in enumerate(plan.modules):
         added = plan.adds_factors(module)
-        merge_one = _add if added else _merge_core if core else _merge_delta
+        merge_one = _merge_core if core else _merge_delta
         dtype = _CORE_DTYPE if core and not added else settings.compute_dtype
         factors = module_updates(adapters, module.name, dtype=dtype, device=settings.device)
         generator = module_generator(settings.seed, module.name)
@@ -80,7 +80,10 @@ def merged_modules(
         try:
             drowned = check_range(factors, weights, names, dtype=_CORE_DTYPE if core else settings.compute_dtype)
             with one_thread():
-                lifted, figures = merge_one(plan, module, factors, generator, state, space)
+                if added:
+                    lifted, figures = _add(plan, factors)
+                else:
+                    lifted, figures = merge_one(plan, module, factors, generator, state, space)
         except MergeError as error:
             raise MergeError(f"module {module.name!r}: {error}") from error
         written = lifted.to(device="cpu", dtype=settings.compute_dtype)
@@ -97,14 +100,7 @@ def module_generator(seed: int, module: str) -> torch.Generator:
 _Merged = tuple[LoraFactors, ModuleFigures]
 
 
-def _add(
-    plan: MergePlan,
-    module: ModulePlan,
-    factors: Sequence[LoraFactors | None],
-    generator: torch.Generator,
-    state: Any,
-    space: CoreSpace | None,
-) -> _Merged:
+def _add(plan: MergePlan, factors: Sequence[LoraFactors | None]) -> _Merged:
     coefficients = plan.coefficients
     assert coefficients is not None
     total, norm = side_by_side(factors, coefficients)
