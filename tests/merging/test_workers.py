@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import re
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,10 @@ def test_a_killed_process_ends_the_merge_and_leaves_nothing(build: Any, tmp_path
     def kill(stage: str, done: int, total: int) -> None:
         if stage == "merge" and done == 1:
             os.kill(multiprocessing.active_children()[-1].pid or 0, signal.SIGKILL)
+            # Its end is seen when the other process is ended, too; until then that one could merge all that is left.
+            deadline = time.monotonic() + 60
+            while multiprocessing.active_children() and time.monotonic() < deadline:
+                time.sleep(0.01)
 
     with pytest.raises(MergeError, match=r"ended before module 'layers\.\d+' was merged.*--workers 1"):
         merge_to_folder(plan_merge(many(build)), tmp_path / "out", workers=2, progress=kill)
