@@ -495,15 +495,7 @@ def _digests(source: Path, chosen: "Sequence[Situation]", *, demo: bool) -> Dige
 
 def _demo() -> dict[str, str]:
     """Run the bundled demo; --quick measures fewer prompts, the adapter that it leaves is the same."""
-    import torch
-
-    threads = torch.set_num_threads
-    # The demo takes two threads where there are two cores, and sums depend on their number.
-    torch.set_num_threads = lambda count: None
-    try:
-        _, refusal = _command("demo", "--quick", "--out", "demo")
-    finally:
-        torch.set_num_threads = threads
+    _, refusal = _command("demo", "--quick", "--out", "demo")
     if refusal:
         return {"demo": refusal}
     folders = [file.parent for file in sorted(Path("demo").rglob(WEIGHTS))]

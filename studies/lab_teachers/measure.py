@@ -6,8 +6,8 @@ Experts of one adapter seed on the unaligned base of lab 0. Rows of a set of ski
 form and its default (teachers from there on, at last on all prompts), the same steps with the data's labels in the
 teachers' place, and the control: cores trained from zero on the same prompts, no adapter used, with as many prompts
 in its steps as the teachers had. With the safety adapter on top: the same forms over their strength of safety; dev
-prompts choose the smallest safety of at least 0.9, test prompts are reported. Every row is saved when it is done and
-not measured again.
+prompts choose the smallest safety of at least 0.9, test prompts are reported. ``--parts choice``: other lengths of
+the teachers' lessons, on dev prompts. Every row is saved when it is done and not measured again.
 """
 
 import json
@@ -31,7 +31,7 @@ from sst_merge.measures.resampling import figure_of
 from sst_merge.measures.retention import retention_draws
 from sst_merge.methods import SAFETY_WEIGHT
 from sst_merge.reporting import figure_text, markdown_table
-from sst_merge.sst import SSTMerge, SSTOptions
+from sst_merge.sst import SSTMerge, SSTOptions, teacher_refine
 from sst_merge.sst.teacher_objective import Teacher, TeacherObjective
 from sst_merge.sst.teacher_refine import Taught, refine_by_teachers
 from sst_merge.sst.teachers import teachers_of
@@ -152,6 +152,31 @@ def measure_set(figures: Figures, experts: Sequence[str], samples: int, seed: in
         figures.row(group, LABELS, lambda: taught(Labels))
 
 
+def measure_choice(figures: Figures, experts: Sequence[str], samples: int, seed: int, n: int) -> None:
+    """What was tried before the default ended with passes over all prompts, skills alone, on dev prompts."""
+    group = f"Dev prompts: {len(experts)} experts, {samples} prompts each, seed {seed}"
+    setup = set_up(experts, samples, seed, safety=False)
+    merge = SSTMerge(setup.problem, SSTOptions.model_validate({"refine": "teachers"}), skills_only=True)
+    spaces, kinds, usual = merge.problem.spaces, [*map(task_kind, experts), GENERAL], teacher_refine.PASSES
+
+    def alone() -> dict[str, Any]:
+        found: dict[str, str] = {}
+        for adapter in setup.problem.adapters:
+            found |= right(setup, adapters_update([adapter]), n, [task_kind(adapter.name)], "dev")
+        return {"right": found}
+
+    def taught(passes: int, on_all: bool) -> dict[str, Any]:
+        teacher_refine.PASSES = passes
+        found = merge.taught(merge.utility, 0.0, on_all=on_all)
+        teacher_refine.PASSES = usual
+        return {"right": right(setup, core_update(spaces, found.cores), n, kinds, "dev"), "steps": _said(found)}
+
+    figures.row(group, ALONE, alone)
+    figures.row(group, f"{usual} passes", lambda: taught(usual, False))
+    figures.row(group, f"{usual} passes, then as many over all prompts", lambda: taught(usual, True))
+    figures.row(group, f"{4 * usual} passes", lambda: taught(4 * usual, False))
+
+
 def measure_safety(figures: Figures, experts: Sequence[str], samples: int, seed: int, n: int) -> None:
     """The same experts and the safety adapter, over the strength of safety."""
     group = f"{len(experts)} experts and safety, {samples} prompts each, seed {seed}"
@@ -258,7 +283,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="*", default=["20:128"], help="experts:prompts of each; none: the page alone")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the adapters")
     parser.add_argument("--n", type=int, default=48, help="prompts per kind")
-    parser.add_argument("--parts", nargs="+", default=["skills"], choices=["skills", "safety", "labels"])
+    parser.add_argument("--parts", nargs="+", default=["skills"], choices=["skills", "safety", "labels", "choice"])
     args = parser.parse_args()
     torch.set_num_threads(1)
     figures = Figures(args.out / "figures.json", args.n)
@@ -270,12 +295,14 @@ def main() -> None:
                 measure_set(figures, known[:count], samples, seed, args.n, "labels" in args.parts)
             if "safety" in args.parts:
                 measure_safety(figures, known[:count], samples, seed, args.n)
+            if "choice" in args.parts:
+                measure_choice(figures, known[:count], samples, seed, args.n)
     parts = [
         "# Experts as their own teachers\n",
         f"Lab seed 0, unaligned base, {args.n} test prompts per task; retention is the share of each expert's own "
         f"right answers, in the mean.\nIntervals over prompts: bootstrap for retention, Wilson for rates. Seconds of "
-        f"processor time. {versions()}.\nThat SST-Merge ends with passes over all prompts was decided on dev "
-        f"prompts of 20 experts, 128 prompts each, seed 0.\nMade by `studies/lab_teachers/measure.py`.\n",
+        f"processor time. {versions()}.\nThat SST-Merge ends with passes over all prompts was decided on the dev "
+        f"prompts below.\nMade by `studies/lab_teachers/measure.py`.\n",
     ]
     for group, rows in figures.found.items():
         if group == "prompts":
