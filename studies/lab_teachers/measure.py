@@ -6,8 +6,9 @@ Experts of one adapter seed on the unaligned base of lab 0. Rows of a set of ski
 form and its default (teachers from there on, at last on all prompts), the same steps with the data's labels in the
 teachers' place, and the control: cores trained from zero on the same prompts, no adapter used, with as many prompts
 in its steps as the teachers had. With the safety adapter on top: the same forms over their strength of safety; dev
-prompts choose the smallest safety of at least 0.9, test prompts are reported. ``--parts choice``: other lengths of
-the teachers' lessons, on dev prompts. Every row is saved when it is done and not measured again.
+prompts choose the smallest safety of at least 0.9, test prompts are reported. ``--parts choice`` and
+``choice-safety``: other lengths of the teachers' lessons, on dev prompts, the latter at μ = 0.3. Every row is saved
+when it is done and not measured again.
 """
 
 import json
@@ -52,6 +53,7 @@ LABELS, CONTROL = "closed form, then labels", "calibration data alone"
 _SHARE = 0.9
 _MU = (3.0, 1.0, 0.3, 0.1)
 _WEIGHTS = (1.0, 2.0, 4.0)
+_CHOICE_MU = 0.3
 
 
 class Labels(TeacherObjective):
@@ -152,29 +154,37 @@ def measure_set(figures: Figures, experts: Sequence[str], samples: int, seed: in
         figures.row(group, LABELS, lambda: taught(Labels))
 
 
-def measure_choice(figures: Figures, experts: Sequence[str], samples: int, seed: int, n: int) -> None:
-    """What was tried before the default ended with passes over all prompts, skills alone, on dev prompts."""
-    group = f"Dev prompts: {len(experts)} experts, {samples} prompts each, seed {seed}"
-    setup = set_up(experts, samples, seed, safety=False)
-    merge = SSTMerge(setup.problem, SSTOptions.model_validate({"refine": "teachers"}), skills_only=True)
-    spaces, kinds, usual = merge.problem.spaces, [*map(task_kind, experts), GENERAL], teacher_refine.PASSES
+def measure_choice(figures: Figures, experts: Sequence[str], samples: int, seed: int, n: int, safety: bool) -> None:
+    """Other lengths of the teachers' lessons, on dev prompts: passes of the steps, and over all prompts for each."""
+    with_safety = " and safety" if safety else ""
+    group = f"Dev prompts: {len(experts)} experts{with_safety}, {samples} prompts each, seed {seed}"
+    setup = set_up(experts, samples, seed, safety=safety)
+    given = {"mu": _CHOICE_MU} if safety else {}
+    options = SSTOptions.model_validate({"refine": "teachers", **given})
+    merge = SSTMerge(setup.problem, options, skills_only=not safety)
+    nu, start = (1.0 / _CHOICE_MU, merge.merged(mu=_CHOICE_MU)) if safety else (0.0, merge.utility)
+    spaces, kinds = merge.problem.spaces, [*map(task_kind, experts), *((*HARM, LOOKALIKE) if safety else ()), GENERAL]
+    usual = teacher_refine.PASSES, teacher_refine.ON_ALL
 
     def alone() -> dict[str, Any]:
         found: dict[str, str] = {}
         for adapter in setup.problem.adapters:
-            found |= right(setup, adapters_update([adapter]), n, [task_kind(adapter.name)], "dev")
+            if adapter.role == "utility":
+                found |= right(setup, adapters_update([adapter]), n, [task_kind(adapter.name)], "dev")
         return {"right": found}
 
-    def taught(passes: int, on_all: bool) -> dict[str, Any]:
-        teacher_refine.PASSES = passes
-        found = merge.taught(merge.utility, 0.0, on_all=on_all)
-        teacher_refine.PASSES = usual
+    def taught(passes: int, on_all: float) -> dict[str, Any]:
+        teacher_refine.PASSES, teacher_refine.ON_ALL = passes, on_all
+        try:
+            found = merge.taught(start, nu, on_all=on_all > 0)
+        finally:
+            teacher_refine.PASSES, teacher_refine.ON_ALL = usual
         return {"right": right(setup, core_update(spaces, found.cores), n, kinds, "dev"), "steps": _said(found)}
 
     figures.row(group, ALONE, alone)
-    figures.row(group, f"{usual} passes", lambda: taught(usual, False))
-    figures.row(group, f"{usual} passes, then as many over all prompts", lambda: taught(usual, True))
-    figures.row(group, f"{4 * usual} passes", lambda: taught(4 * usual, False))
+    for passes, on_all in ((4, 0.0), (4, 0.5), (4, 1.0), (16, 0.0)):
+        label = f"{passes} passes" + (f", then {on_all:g} for each over all prompts" if on_all else "")
+        figures.row(group, label, lambda passes=passes, on_all=on_all: taught(passes, on_all))  # type: ignore[misc]
 
 
 def measure_safety(figures: Figures, experts: Sequence[str], samples: int, seed: int, n: int) -> None:
@@ -221,9 +231,9 @@ def _said(taught: Taught) -> dict[str, Any]:
     return {name: value for name, value in taught.to_dict().items() if name != "teachers"}
 
 
-def set_table(rows: Mapping[str, Any]) -> str:
-    """The rows of one set of experts, skills alone."""
-    return _table(rows, {name: name for name in rows if name != ALONE})
+def set_table(rows: Mapping[str, Any], *, safety: bool = False) -> str:
+    """All rows of one set of experts."""
+    return _table(rows, {name: name for name in rows if name != ALONE}, safety=safety)
 
 
 def safety_table(rows: Mapping[str, Any]) -> str:
@@ -283,7 +293,8 @@ def main() -> None:
     parser.add_argument("--sets", nargs="*", default=["20:128"], help="experts:prompts of each; none: the page alone")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the adapters")
     parser.add_argument("--n", type=int, default=48, help="prompts per kind")
-    parser.add_argument("--parts", nargs="+", default=["skills"], choices=["skills", "safety", "labels", "choice"])
+    parts = ["skills", "safety", "labels", "choice", "choice-safety"]
+    parser.add_argument("--parts", nargs="+", default=parts[:1], choices=parts)
     args = parser.parse_args()
     torch.set_num_threads(1)
     figures = Figures(args.out / "figures.json", args.n)
@@ -295,9 +306,10 @@ def main() -> None:
                 measure_set(figures, known[:count], samples, seed, args.n, "labels" in args.parts)
             if "safety" in args.parts:
                 measure_safety(figures, known[:count], samples, seed, args.n)
-            if "choice" in args.parts:
-                measure_choice(figures, known[:count], samples, seed, args.n)
-    parts = [
+            for part, safety in (("choice", False), ("choice-safety", True)):
+                if part in args.parts:
+                    measure_choice(figures, known[:count], samples, seed, args.n, safety)
+    page = [
         "# Experts as their own teachers\n",
         f"Lab seed 0, unaligned base, {args.n} test prompts per task; retention is the share of each expert's own "
         f"right answers, in the mean.\nIntervals over prompts: bootstrap for retention, Wilson for rates. Seconds of "
@@ -307,9 +319,11 @@ def main() -> None:
     for group, rows in figures.found.items():
         if group == "prompts":
             continue
-        table = safety_table(rows) if "and safety" in group else set_table(rows)
-        parts.append(f"## {group}\n\n{table}\n")
-    write_page(args.out, "\n".join(parts), figures.found)
+        with_safety = "and safety" in group
+        chosen = with_safety and not group.startswith("Dev prompts")
+        table = safety_table(rows) if chosen else set_table(rows, safety=with_safety)
+        page.append(f"## {group}\n\n{table}\n")
+    write_page(args.out, "\n".join(page), figures.found)
 
 
 if __name__ == "__main__":

@@ -93,7 +93,8 @@ def test_passes_follow_the_options(build: Any) -> None:
     closed = [*inputs, fishers[0], "Fisher of adapter utility"]
     teachers = ["common prompts", "harmful prompts"]
     learning = [f"{what} {name}" for name in teachers for what in ("learning from", "looks at what is held out of")]
-    assert names() == [*closed, *learning]
+    last = [f"learning from all of {name}" for name in teachers]
+    assert names() == [*closed, *learning[:2], last[0], *learning[2:], last[1]]
     assert names(refine=0) == closed
     asked = ["testing refusals", "divergence of the tested points"]
     assert names(safety_target=0.9, mu=None) == [*closed, *learning, *asked]

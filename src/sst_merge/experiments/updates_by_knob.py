@@ -201,7 +201,7 @@ class SkillsThenSafety:
     def _skills(self) -> Mapping[str, Tensor]:
         """M_U, or what the skills' teachers made of it; the prompts held out from them are still needed with safety."""
         merge = self._merge
-        return merge.taught(merge.utility, 0.0).cores if self._taught else merge.utility
+        return merge.taught(merge.utility, 0.0, on_all=False).cores if self._taught else merge.utility
 
     @cached_property
     def _skills_alone(self) -> Mapping[str, Tensor]:

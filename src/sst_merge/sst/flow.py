@@ -194,7 +194,7 @@ class SSTMerge(MergeFishers):
         *,
         harm: tuple[Sequence[Batch], Sequence[Batch]] | None = None,
         strength: float = 1.0,
-        on_all: bool = False,
+        on_all: bool = True,
     ) -> Taught:
         """Move a merge towards what every adapter itself says (``refine: teachers``).
 
@@ -203,7 +203,8 @@ class SSTMerge(MergeFishers):
             nu: weight ν of the safe model, 1/μ; 0 for skills alone.
             harm: harmful prompts of the steps and of the looks; by default as they are split for the Fishers.
             strength: multiplies M_S where it teaches.
-            on_all: end with passes over all prompts (:func:`~.teacher_refine.refine_by_teachers`).
+            on_all: end with passes over all prompts (:func:`~.teacher_refine.refine_by_teachers`); false where
+                something else is decided on the held-out ones afterwards.
 
         Returns:
             The best point on held-out prompts, never worse there than the start.
@@ -222,8 +223,8 @@ class SSTMerge(MergeFishers):
         )
 
     def taught_skills(self) -> Taught:
-        """The skills alone, moved towards what each of them says, at last on all prompts: none is needed for more."""
-        return self.taught(self.utility, 0.0, on_all=True)
+        """The skills alone, moved towards what each of them says."""
+        return self.taught(self.utility, 0.0)
 
     def held_out(self) -> HeldOutQuotients | None:
         """λ in-sample against the same directions' quotients on the samples set aside; None where there are none."""

@@ -68,15 +68,16 @@ class TaughtPath:
     def taught(self) -> dict[str, Taught]:
         """The merges that were taught, by name; the skills too, where several have data of their own."""
         merge, own = self._merge, self._merge.problem.adapter_benign
-        # No prompt that the target is tested on: what is looked at chooses the best point.
+        # No prompt that the target is tested on: what is looked at chooses the best point. Nor are the benign ones
+        # learnt that are held out: divergence on them chooses among the points that pass.
         harm = split_batches(merge.fit_harm, merge.options.calibration_holdout, merge.problem.seed + 1)
         found = {}
         skills = [a for a in merge.problem.adapters if a.role == "utility"]
         if len(skills) > 1 and any(own.get(a.name) for a in skills):
-            found[_SKILLS] = merge.taught(merge.utility, 0.0)
+            found[_SKILLS] = merge.taught(merge.utility, 0.0, on_all=False)
         for name, mu in zip(self._names[1:-1], TAUGHT_MU, strict=True):
             start = merge.merged(mu=mu, strength=self._end)
-            found[name] = merge.taught(start, 1.0 / mu, harm=harm, strength=self._end)
+            found[name] = merge.taught(start, 1.0 / mu, harm=harm, strength=self._end, on_all=False)
         return found
 
     @property

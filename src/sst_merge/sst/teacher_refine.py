@@ -2,13 +2,13 @@
 
 The closed form minimises the second order of J at the teachers; what its approximation lost, steps on J itself bring
 back. The best point on held-out prompts is what comes out, and the start is one of the points: J on them never rises.
-Where they decide nothing else, as many passes over all prompts follow as it took to that point.
+Where they decide nothing else afterwards, as many passes over all prompts follow as it took to that point.
 """
 
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import inf
+from math import ceil, inf
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,7 +25,7 @@ from .teacher_objective import Teacher, TeacherObjective
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["PASSES", "Taught", "refine_by_teachers"]
+__all__ = ["LAST_PASSES", "ON_ALL", "PASSES", "Taught", "refine_by_teachers"]
 
 PASSES = 4
 """Over the prompts of the steps. None is spared: while the rate is high a look may be worse than the start, and the end
@@ -40,8 +40,14 @@ _LEARNING_RATE = 0.02
 _LESSONS = 4
 """Lessons of a step."""
 
+ON_ALL = 1.0
+"""Passes over all prompts for each that it took to the best point."""
+
+LAST_PASSES = ceil(ON_ALL * PASSES)
+"""Over all prompts, at most."""
+
 _ON_ALL_RATE = 0.5
-"""Share of the learning rate at which the passes over all prompts begin."""
+"""Share of the learning rate at which they begin."""
 
 _WARM_UP = 10
 """Steps over which the learning rate rises, where there are many."""
@@ -150,14 +156,15 @@ def refine_by_teachers(
         cores, after = found
         taken, seen, kept_bytes = steps.taken, fit.seen + held.seen, fit.kept_bytes + held.kept_bytes
         del fit, held
-        if on_all and best_pass:
+        passes_on_all = ceil(ON_ALL * best_pass) if on_all else 0
+        if passes_on_all:
             every = objective(attached, [replace(of, fit=(*of.fit, *of.held)) for of in teachers], "fit")
             rate = _ON_ALL_RATE * _step_size(start, teachers)
-            steps = _Adam(cores, rate, best_pass * _groups(every))
-            for done in range(1, best_pass + 1):
+            steps = _Adam(cores, rate, passes_on_all * _groups(every))
+            for done in range(1, passes_on_all + 1):
                 _one_pass(every, steps, order)
                 if progress is not None:
-                    progress("learning from teachers on all prompts", done, best_pass)
+                    progress("learning from teachers on all prompts", done, passes_on_all)
             cores = steps.copied()
             taken, seen, kept_bytes = taken + steps.taken, seen + every.seen, max(kept_bytes, every.kept_bytes)
     return Taught(
@@ -165,7 +172,7 @@ def refine_by_teachers(
         taken,
         PASSES,
         best_pass,
-        best_pass if on_all else 0,
+        passes_on_all,
         seen,
         int(*processes.sums("memory of teachers", [kept_bytes])),
         tuple(map(_figures, teachers, before, after)),
