@@ -1,6 +1,9 @@
 """Many experts in one merge, with and without the experts as teachers, and what their data alone are worth.
 
     python studies/lab_teachers/measure.py --out studies/lab_teachers
+    python studies/lab_teachers/measure.py --out studies/attempts/last_passes --parts choice
+    python studies/lab_teachers/measure.py --out studies/attempts/last_passes --parts choice-safety --sets 3:64 \
+        --seeds 0 1 2 --n 128
 
 Experts of one adapter seed on the unaligned base of lab 0. Rows of a set of skills alone: RegMean, SST-Merge's closed
 form and its default (teachers from there on, at last on all prompts), the same steps with the data's labels in the
@@ -54,6 +57,7 @@ _SHARE = 0.9
 _MU = (3.0, 1.0, 0.3, 0.1)
 _WEIGHTS = (1.0, 2.0, 4.0)
 _CHOICE_MU = 0.3
+_DEV = "Dev prompts"
 
 
 class Labels(TeacherObjective):
@@ -72,16 +76,12 @@ class Figures:
     """Everything measured so far, in a file that is written after every row."""
 
     def __init__(self, path: Path, n: int) -> None:
-        self._path = path
+        self._path, self._n = path, n
         self.found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        if self.found.setdefault("prompts", n) != n:
-            raise ValueError(
-                f"{path}: measured with {self.found['prompts']} prompts, asked for {n}; give another --out"
-            )
 
     def row(self, group: str, label: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """A row of a group, measured where it is missing."""
-        rows = self.found.setdefault(group, {})
+        rows = self.found.setdefault(f"{group}, {self._n} prompts a kind", {})
         if label not in rows:
             started = time.process_time()
             rows[label] = make()
@@ -116,7 +116,7 @@ def right(setup: MergeSetup, update: Update, n: int, kinds: Sequence[str], split
 
 def measure_set(figures: Figures, experts: Sequence[str], samples: int, seed: int, n: int, labels: bool) -> None:
     """All rows of one set of experts, skills alone."""
-    group = f"{len(experts)} experts, {samples} prompts each, seed {seed}"
+    group = f"{len(experts)} experts, {samples} calibration prompts each, seed {seed}"
     setup = set_up(experts, samples, seed, safety=False)
     merge = SSTMerge(setup.problem, SSTOptions.model_validate({"refine": "teachers"}), skills_only=True)
     spaces, kinds = merge.problem.spaces, [*map(task_kind, experts), GENERAL]
@@ -157,7 +157,7 @@ def measure_set(figures: Figures, experts: Sequence[str], samples: int, seed: in
 def measure_choice(figures: Figures, experts: Sequence[str], samples: int, seed: int, n: int, safety: bool) -> None:
     """Other lengths of the teachers' lessons, on dev prompts: passes of the steps, and over all prompts for each."""
     with_safety = " and safety" if safety else ""
-    group = f"Dev prompts: {len(experts)} experts{with_safety}, {samples} prompts each, seed {seed}"
+    group = f"{_DEV}: {len(experts)} experts{with_safety}, {samples} calibration prompts each, seed {seed}"
     setup = set_up(experts, samples, seed, safety=safety)
     given = {"mu": _CHOICE_MU} if safety else {}
     options = SSTOptions.model_validate({"refine": "teachers", **given})
@@ -189,7 +189,7 @@ def measure_choice(figures: Figures, experts: Sequence[str], samples: int, seed:
 
 def measure_safety(figures: Figures, experts: Sequence[str], samples: int, seed: int, n: int) -> None:
     """The same experts and the safety adapter, over the strength of safety."""
-    group = f"{len(experts)} experts and safety, {samples} prompts each, seed {seed}"
+    group = f"{len(experts)} experts and safety, {samples} calibration prompts each, seed {seed}"
     setup = set_up(experts, samples, seed, safety=True)
     merge = SSTMerge(setup.problem, SSTOptions.model_validate({"mu": 1.0}))
     spaces, tasks = merge.problem.spaces, [*map(task_kind, experts)]
@@ -309,18 +309,22 @@ def main() -> None:
             for part, safety in (("choice", False), ("choice-safety", True)):
                 if part in args.parts:
                     measure_choice(figures, known[:count], samples, seed, args.n, safety)
+    dev = all(group.startswith(_DEV) for group in figures.found)
+    about = (
+        "With safety at μ = 0.3. Made by `studies/lab_teachers/measure.py`, parts `choice` and `choice-safety`."
+        if dev
+        else "That SST-Merge ends with passes over all prompts was decided on dev prompts "
+        "([last_passes](../attempts/last_passes/README.md)).\nMade by `studies/lab_teachers/measure.py`."
+    )
     page = [
-        "# Experts as their own teachers\n",
-        f"Lab seed 0, unaligned base, {args.n} test prompts per task; retention is the share of each expert's own "
-        f"right answers, in the mean.\nIntervals over prompts: bootstrap for retention, Wilson for rates. Seconds of "
-        f"processor time. {versions()}.\nThat SST-Merge ends with passes over all prompts was decided on the dev "
-        f"prompts below.\nMade by `studies/lab_teachers/measure.py`.\n",
+        f"# {'How long the experts teach' if dev else 'Experts as their own teachers'}\n",
+        "Lab seed 0, unaligned base; retention is the share of each expert's own right answers, in the mean.\n"
+        "Intervals over prompts: bootstrap for retention, Wilson for rates. Seconds of processor time, those of asking "
+        f"the prompts among them. {versions()}.\n{about}\n",
     ]
     for group, rows in figures.found.items():
-        if group == "prompts":
-            continue
         with_safety = "and safety" in group
-        chosen = with_safety and not group.startswith("Dev prompts")
+        chosen = with_safety and not group.startswith(_DEV)
         table = safety_table(rows) if chosen else set_table(rows, safety=with_safety)
         page.append(f"## {group}\n\n{table}\n")
     write_page(args.out, "\n".join(page), figures.found)
