@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
@@ -45,6 +46,8 @@ class Executors(Protocol):
 class Workers:
     """Processes of one thread each, started when they are first needed and kept until the end of a ``with`` block.
 
+    Where the block ends by an exception, a signal to end among them, what they are at is given up at once.
+
     Args:
         count: of the processes; with 1 the work is done in this one.
     """
@@ -52,6 +55,7 @@ class Workers:
     def __init__(self, count: int) -> None:
         self.count = count
         self._pools: list[ProcessPoolExecutor] = []
+        self._wanted: list[Connection] = []
 
     def __enter__(self) -> "Workers":
         return self
@@ -59,8 +63,13 @@ class Workers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None:
+            for wanted in self._wanted:
+                wanted.close()
         for pool in self._pools:
             pool.shutdown(wait=True, cancel_futures=True)
+        for wanted in self._wanted:
+            wanted.close()
 
     def pools(self, pieces: int) -> Sequence[Executor]:
         """As :meth:`Executors.pools`: one process a pool, so that each can be given its own share of the work."""
@@ -69,7 +78,11 @@ class Workers:
             return []
         context = multiprocessing.get_context("spawn")
         while len(self._pools) < count:
-            self._pools.append(ProcessPoolExecutor(1, mp_context=context, initializer=_start_worker))
+            wanted, here = context.Pipe(duplex=False)
+            self._wanted.append(here)
+            self._pools.append(
+                ProcessPoolExecutor(1, mp_context=context, initializer=_start_worker, initargs=(wanted,))
+            )
         return self._pools[:count]
 
 
@@ -209,11 +222,15 @@ def share_out(
         ) from error
 
 
-def end_with_parent() -> None:
-    """In a thread of a worker process: end the process when its parent is gone; it would wait for work forever."""
+def end_with_parent(wanted: Connection | None = None) -> None:
+    """In a thread of a worker process: end the process when its parent is gone; it would wait for work forever.
+
+    Args:
+        wanted: ends it as well, when the parent closes the other end.
+    """
     parent = multiprocessing.parent_process()
     if parent is not None:
-        wait_for([parent.sentinel])
+        wait_for([parent.sentinel, *([] if wanted is None else [wanted])])
         os._exit(1)
 
 
@@ -244,10 +261,10 @@ def _package_version() -> str:
     return __version__
 
 
-def _start_worker() -> None:
+def _start_worker(wanted: Connection) -> None:
     import torch
 
     torch.set_num_threads(1)
     with contextlib.suppress(RuntimeError):  # it may only be set before the first parallel work
         torch.set_num_interop_threads(1)
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, args=(wanted,), daemon=True).start()

@@ -216,16 +216,18 @@ def test_processes_go_on_to_the_next_cells(tmp_path: Path) -> None:
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
 
 
-def test_workers_are_gone_when_their_parent_is_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
+def test_workers_are_gone_when_their_parent_is_ended(end: signal.Signals, tmp_path: Path) -> None:
     """Each of two has finished a cell and is at work on its next one."""
     script = tmp_path / "run.py"
     script.write_text(
-        "import sys, time\nfrom pathlib import Path\n"
+        "import signal, sys, time\nfrom pathlib import Path\n"
         "from sst_merge.experiments import work\nfrom sst_merge.experiments.cells import Cell, CellStore\n"
         "from sst_merge.experiments.runner import run_cells\n"
-        "def slow(p):\n    time.sleep(60.0 * (p['i'] % 2))\n    return {'i': p['i']}\n"
+        "def slow(p):\n    time.sleep(600.0 * (p['i'] % 2))\n    return {'i': p['i']}\n"
         "work.WORK = {'slow': slow}\n"  # in the workers too, which import this file
         "if __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))\n"  # as the command line does
         "    cells = [Cell('slow', f'cell {i}', {'i': i}) for i in range(4)]\n"
         "    run_cells(cells, CellStore(Path(sys.argv[1])), workers=2)\n",
         encoding="utf-8",
@@ -242,8 +244,8 @@ def test_workers_are_gone_when_their_parent_is_killed(tmp_path: Path) -> None:
         for task in Path(f"/proc/{process.pid}/task").iterdir()
         for pid in (task / "children").read_text().split()
     ]
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.send_signal(end)
+    assert process.wait(timeout=30) == (-end if end is signal.SIGKILL else 128 + end)
     assert [store.has(cell) for cell in cells] == [True, False, True, False]
     deadline = time.monotonic() + 30
     while any(Path(f"/proc/{pid}").exists() for pid in children) and time.monotonic() < deadline:
