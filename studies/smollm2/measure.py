@@ -35,6 +35,10 @@ from sst_merge.worlds.world import Artefact
 
 ROOT = Path(__file__).resolve().parents[2]
 CELLS, ADAPTERS = "cells.jsonl.xz", "adapters.json"
+NOTE = (
+    "SST-Merge was measured here before its default ended with passes over all calibration prompts "
+    "([what they change on the lab](../attempts/last_passes/README.md))."
+)
 
 
 def unpack(folder: Path, store: CellStore) -> int:
@@ -220,6 +224,7 @@ def main() -> None:
         with atomic_file(options.out / ADAPTERS) as aside:
             aside.write_text(json.dumps(adapters, indent=1) + "\n", encoding="utf-8")
     page = experiments.page(options.experiments).replace("# Results\n", "# SmolLM2-135M-Instruct\n", 1)
+    page = page.replace("\n## Targets\n", f"\n{NOTE}\n\n## Targets\n", 1)
     figures = {
         name: json.loads((folder / "summary.json").read_text(encoding="utf-8"))["figures"]
         for name in options.experiments
