@@ -1,4 +1,4 @@
-"""The demo: the whole job on the bundled lab in about three minutes, on held-out objects and wrappers."""
+"""The demo: the whole job on the bundled lab in about five minutes, on held-out objects and wrappers."""
 
 import platform
 import time
