@@ -169,6 +169,20 @@ def test_a_safety_target_reads_as_much_as_is_said(build: Any) -> None:
         assert seen == pytest.approx(sum(one.tokens for one in costs.passes), rel=0.2)
 
 
+def test_the_default_reads_as_much_as_is_said(build: Any) -> None:
+    """The last passes, over all prompts, among it."""
+    model = build.tiny_model("llama")
+    plan, index, adapters = planned(build, model)
+    texts = {name: batches(build, *size) for name, size in {"harm": (24, 12), "benign": (16, 12)}.items()}
+    data = {name: TextSize.of(text) for name, text in texts.items()}
+    costs = pass_costs(plan, index, data, dtype="float32", program=0, operations=1e9)
+    found: list[Any] = []
+    seen = tokens_seen(model, lambda: found.append(merge(adapters, "sst", model=model, mu=1.0, **texts)))
+    taught = found[0].report.method_report["teachers"]
+    assert taught["best_pass"] == taught["passes_over_all"] == taught["passes"]  # otherwise it may be less
+    assert seen == pytest.approx(sum(one.tokens for one in costs.passes), rel=0.1)
+
+
 PARTS = {"program": 300, "weights": 600, "activations": 800}
 
 
