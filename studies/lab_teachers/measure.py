@@ -35,7 +35,7 @@ from sst_merge.measures.resampling import figure_of
 from sst_merge.measures.retention import retention_draws
 from sst_merge.methods import SAFETY_WEIGHT
 from sst_merge.reporting import figure_text, markdown_table
-from sst_merge.sst import SSTMerge, SSTOptions, teacher_refine
+from sst_merge.sst import SSTMerge, SSTOptions
 from sst_merge.sst.teacher_objective import Teacher, TeacherObjective
 from sst_merge.sst.teacher_refine import Taught, refine_by_teachers
 from sst_merge.sst.teachers import teachers_of
@@ -114,6 +114,15 @@ def right(setup: MergeSetup, update: Update, n: int, kinds: Sequence[str], split
         return right_texts(answer(update, dict.fromkeys(kinds, n), split=split, right_only=True))
 
 
+def alone(setup: MergeSetup, n: int, split: Split = "test") -> dict[str, Any]:
+    """A row of what every expert does by itself."""
+    found: dict[str, str] = {}
+    for adapter in setup.problem.adapters:
+        if adapter.role == "utility":
+            found |= right(setup, adapters_update([adapter]), n, [task_kind(adapter.name)], split)
+    return {"right": found}
+
+
 def measure_set(figures: Figures, experts: Sequence[str], samples: int, seed: int, n: int, labels: bool) -> None:
     """All rows of one set of experts, skills alone."""
     group = f"{len(experts)} experts, {samples} calibration prompts each, seed {seed}"
@@ -122,14 +131,8 @@ def measure_set(figures: Figures, experts: Sequence[str], samples: int, seed: in
     spaces, kinds = merge.problem.spaces, [*map(task_kind, experts), GENERAL]
     teachers = teachers_of(merge, 0.0)
 
-    def alone() -> dict[str, Any]:
-        found: dict[str, str] = {}
-        for adapter in setup.problem.adapters:
-            found |= right(setup, adapters_update([adapter]), n, [task_kind(adapter.name)])
-        return {"right": found}
-
     def taught(objective: type[TeacherObjective]) -> dict[str, Any]:
-        found = refine_by_teachers(setup.model, spaces, teachers, merge.utility, on_all=True, objective=objective)
+        found = refine_by_teachers(setup.model, spaces, teachers, merge.utility, on_all=1.0, objective=objective)
         return {"right": right(setup, core_update(spaces, found.cores), n, kinds), "steps": _said(found)}
 
     def control(prompts: float) -> dict[str, Any]:
@@ -145,7 +148,7 @@ def measure_set(figures: Figures, experts: Sequence[str], samples: int, seed: in
         path = updates_by_knob(setup.problem, "regmean", {}, "strength", prepare_once=True)
         return {"right": right(setup, path(1.0), n, kinds)}
 
-    figures.row(group, ALONE, alone)
+    figures.row(group, ALONE, lambda: alone(setup, n))
     figures.row(group, REGMEAN, regmean)
     figures.row(group, CLOSED, lambda: {"right": right(setup, core_update(spaces, merge.utility), n, kinds)})
     steps = figures.row(group, DEFAULT, lambda: taught(TeacherObjective))["steps"]
@@ -164,24 +167,13 @@ def measure_choice(figures: Figures, experts: Sequence[str], samples: int, seed:
     merge = SSTMerge(setup.problem, options, skills_only=not safety)
     nu, start = (1.0 / _CHOICE_MU, merge.merged(mu=_CHOICE_MU)) if safety else (0.0, merge.utility)
     spaces, kinds = merge.problem.spaces, [*map(task_kind, experts), *((*HARM, LOOKALIKE) if safety else ()), GENERAL]
-    usual = teacher_refine.PASSES, teacher_refine.ON_ALL
-
-    def alone() -> dict[str, Any]:
-        found: dict[str, str] = {}
-        for adapter in setup.problem.adapters:
-            if adapter.role == "utility":
-                found |= right(setup, adapters_update([adapter]), n, [task_kind(adapter.name)], "dev")
-        return {"right": found}
+    teachers = teachers_of(merge, nu)
 
     def taught(passes: int, on_all: float) -> dict[str, Any]:
-        teacher_refine.PASSES, teacher_refine.ON_ALL = passes, on_all
-        try:
-            found = merge.taught(start, nu, on_all=on_all > 0)
-        finally:
-            teacher_refine.PASSES, teacher_refine.ON_ALL = usual
+        found = refine_by_teachers(setup.model, spaces, teachers, start, passes=passes, on_all=on_all)
         return {"right": right(setup, core_update(spaces, found.cores), n, kinds, "dev"), "steps": _said(found)}
 
-    figures.row(group, ALONE, alone)
+    figures.row(group, ALONE, lambda: alone(setup, n, "dev"))
     for passes, on_all in ((4, 0.0), (4, 0.5), (4, 1.0), (16, 0.0)):
         label = f"{passes} passes" + (f", then {on_all:g} for each over all prompts" if on_all else "")
         figures.row(group, label, lambda passes=passes, on_all=on_all: taught(passes, on_all))  # type: ignore[misc]
@@ -201,18 +193,11 @@ def measure_safety(figures: Figures, experts: Sequence[str], samples: int, seed:
             "right": right(setup, update, n, [*tasks, *HARM, LOOKALIKE, GENERAL]),
         }
 
-    def alone() -> dict[str, Any]:
-        found: dict[str, str] = {}
-        for adapter in setup.problem.adapters:
-            if adapter.role == "utility":
-                found |= right(setup, adapters_update([adapter]), n, [task_kind(adapter.name)])
-        return {"right": found}
-
     def default(mu: float) -> dict[str, Any]:
         found = merge.taught(merge.merged(mu=mu), 1.0 / mu)
         return {**asked(core_update(spaces, found.cores)), "steps": _said(found)}
 
-    figures.row(group, ALONE, alone)
+    figures.row(group, ALONE, lambda: alone(setup, n))
     for mu in _MU:
         figures.row(group, f"{CLOSED}, μ {mu:g}", lambda mu=mu: asked(core_update(spaces, merge.merged(mu=mu))))  # type: ignore[misc]
         figures.row(group, f"{DEFAULT}, μ {mu:g}", lambda mu=mu: default(mu))  # type: ignore[misc]

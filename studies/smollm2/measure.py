@@ -35,6 +35,7 @@ from sst_merge.worlds.world import Artefact
 
 ROOT = Path(__file__).resolve().parents[2]
 CELLS, ADAPTERS = "cells.jsonl.xz", "adapters.json"
+# Until the cells of SST-Merge are measured again.
 NOTE = (
     "SST-Merge was measured here before its default ended with passes over all calibration prompts "
     "([what they change on the lab](../attempts/last_passes/README.md))."

@@ -110,7 +110,7 @@ def run_demo(out: Path, seed: int = 0, quick: bool = False, *, bars: bool = True
     console = Console()
     size = _Size(32, 64) if quick else _Size(48, 128)
     out.mkdir(parents=True, exist_ok=True)
-    # Two threads are little faster on two free cores, and many times slower where one of these is busy.
+    # Two threads are little faster on two free cores, and several times slower where one of these is busy.
     with one_thread(), drawn_bars(console=Console(stderr=True, quiet=not bars)) as progress:
         setup = _setup(progress, seed)
         found = _measure(progress, setup, out / "merged", size)

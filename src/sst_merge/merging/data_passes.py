@@ -8,7 +8,7 @@ from ..data_loader.batch import IGNORED
 from ..sst.safety_path import POINTS
 from ..sst.settling import KnownData, settled
 from ..sst.taught_path import TAUGHT_MU, TAUGHT_POINTS
-from ..sst.teacher_refine import LAST_PASSES, PASSES
+from ..sst.teacher_refine import PASSES
 from .plan import MergePlan
 
 if TYPE_CHECKING:
@@ -151,8 +151,8 @@ def passes_of(plan: MergePlan, data: Mapping[str, TextSize], only: str | None) -
             stages.append((f"learning from {name}", text.share(1 - aside), merges * (PASSES + 1), merges * PASSES))
             looks = merges * (PASSES // 2 + 2)
             stages.append((f"looks at what is held out of {name}", text.share(aside), looks, 0))
-            if not target:
-                stages.append((f"learning from all of {name}", text, LAST_PASSES + 1, LAST_PASSES))
+            if not target:  # at most: as many as it took to the best point
+                stages.append((f"learning from all of {name}", text, PASSES + 1, PASSES))
     elif options.refine:
         both = TextSize(
             fit_harm.samples + fit_benign.samples,

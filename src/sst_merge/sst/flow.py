@@ -203,11 +203,11 @@ class SSTMerge(MergeFishers):
             nu: weight ν of the safe model, 1/μ; 0 for skills alone.
             harm: harmful prompts of the steps and of the looks; by default as they are split for the Fishers.
             strength: multiplies M_S where it teaches.
-            on_all: end with passes over all prompts (:func:`~.teacher_refine.refine_by_teachers`); false where
+            on_all: go on from the best point over all prompts, for as many passes as were taken to it; false where
                 something else is decided on the held-out ones afterwards.
 
         Returns:
-            The best point on held-out prompts, never worse there than the start.
+            The best point on held-out prompts, never worse there than the start, or what became of it on all prompts.
 
         Raises:
             MergeError: a skill's weight is negative, or all are 0.

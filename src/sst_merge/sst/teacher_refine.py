@@ -25,7 +25,7 @@ from .teacher_objective import Teacher, TeacherObjective
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["LAST_PASSES", "ON_ALL", "PASSES", "Taught", "refine_by_teachers"]
+__all__ = ["PASSES", "Taught", "refine_by_teachers"]
 
 PASSES = 4
 """Over the prompts of the steps. None is spared: while the rate is high a look may be worse than the start, and the end
@@ -40,14 +40,8 @@ _LEARNING_RATE = 0.02
 _LESSONS = 4
 """Lessons of a step."""
 
-ON_ALL = 1.0
-"""Passes over all prompts for each that it took to the best point."""
-
-LAST_PASSES = ceil(ON_ALL * PASSES)
-"""Over all prompts, at most."""
-
 _ON_ALL_RATE = 0.5
-"""Share of the learning rate at which they begin."""
+"""Share of the learning rate at which the passes over all prompts begin."""
 
 _WARM_UP = 10
 """Steps over which the learning rate rises, where there are many."""
@@ -105,7 +99,8 @@ def refine_by_teachers(
     start: Mapping[str, Tensor],
     *,
     seed: int = 0,
-    on_all: bool = False,
+    passes: int = PASSES,
+    on_all: float = 0.0,
     objective: type[TeacherObjective] = TeacherObjective,
     progress: Progress | None = None,
 ) -> Taught:
@@ -120,7 +115,8 @@ def refine_by_teachers(
         teachers: at least one with prompts in each part.
         start: M per module, the closed form.
         seed: of the order of lessons.
-        on_all: go on from the best point over all prompts, for as many passes as were taken to it, at half the rate.
+        passes: over the ``fit`` prompts, with a look at the ``held`` ones after every second.
+        on_all: passes over all prompts, from the best point and at half the rate, for each that was taken to it.
         objective: J; another class for controls.
         progress: called with (stage, done, total).
 
@@ -140,10 +136,10 @@ def refine_by_teachers(
                 f"the merge before its steps lies at J = {first} from its teachers on {held.prompts} held-out prompts; "
                 "look for overflow (a float16 model?)"
             )
-        steps = _Adam(start, _step_size(start, teachers), PASSES * _groups(fit))
+        steps = _Adam(start, _step_size(start, teachers), passes * _groups(fit))
         best, best_pass, found = first, 0, (dict(start), before)
         looks: list[float] = []
-        for done in range(1, PASSES + 1):
+        for done in range(1, passes + 1):
             _one_pass(fit, steps, order)
             if done % _CHECK == 0:
                 now = held.divergences(steps.cores)
@@ -152,11 +148,11 @@ def refine_by_teachers(
                 if looks[-1] < best:
                     best, best_pass, found = looks[-1], done, (steps.copied(), now)
             if progress is not None:
-                progress("learning from teachers", done, PASSES)
+                progress("learning from teachers", done, passes)
         cores, after = found
         taken, seen, kept_bytes = steps.taken, fit.seen + held.seen, fit.kept_bytes + held.kept_bytes
         del fit, held
-        passes_on_all = ceil(ON_ALL * best_pass) if on_all else 0
+        passes_on_all = ceil(on_all * best_pass)
         if passes_on_all:
             every = objective(attached, [replace(of, fit=(*of.fit, *of.held)) for of in teachers], "fit")
             rate = _ON_ALL_RATE * _step_size(start, teachers)
@@ -170,7 +166,7 @@ def refine_by_teachers(
     return Taught(
         cores,
         taken,
-        PASSES,
+        passes,
         best_pass,
         passes_on_all,
         seen,
