@@ -552,6 +552,47 @@ def test_alignguard_on_an_aligned_base_needs_the_word(model) -> None:
     assert_deltas(found, {m: delta(SKILL, m) + delta(OTHER, m) for m in MODULES})
 
 
+# --- AlignMerge -----------------------------------------------------------------------------------------------------
+
+
+def test_align_merge_is_the_minimum_of_its_objective(build: Any, model) -> None:
+    held = 3.0
+    heavy = SAFE.with_(weight=0.5)  # the anchor is the safety adapter itself, whatever its weight
+    found = run("align_merge", [SKILL, heavy], model, structure="block", share=0.8, strength=held)
+    for m, (u, v, p, g, _) in alignguard_parts(build, model, 0.8).items():
+        moved = (u.T @ (delta(found, m) - delta(SAFE, m)) @ v).flatten()
+        expert = (u.T @ (delta(SKILL, m) - delta(SAFE, m)) @ v).flatten()
+        # Half of the gradient of Σ λᵢ ‖δ − Δᵢ‖²_G + λ_A ‖P δ‖²_G with the anchor as an expert at 0.
+        gradient = 2 / 3 * g @ (moved - expert) + 1 / 3 * g @ moved + held * p @ g @ p @ moved
+        assert float(gradient.norm()) <= 1e-6 * float((g @ expert).norm())
+        assert float((p @ expert).norm()) > 1e-3 * float(expert.norm())
+        # What G does not see is the average.
+        values, vectors = torch.linalg.eigh(g)
+        unseen = vectors[:, values < 1e-12 * values[-1]]
+        assert torch.allclose(unseen.T @ moved, 2 / 3 * unseen.T @ expert, atol=1e-7)
+
+
+@pytest.mark.parametrize("structure", ["block", "kronecker"])
+def test_align_merge_limits(model, structure) -> None:
+    average = {m: 0.5 * delta(SKILL, m) + 0.5 * delta(SAFE, m) for m in MODULES}
+    for options in ({"strength": 0.0}, {"m": 0}, {"share": 0.0}):
+        assert_deltas(run("align_merge", [SKILL, SAFE], model, structure=structure, **options), average)
+    if structure == "kronecker":  # of full rank here: nothing moves away from the anchor
+        anchored = run("align_merge", [SKILL, SAFE], model, structure=structure, m=10_000, strength=1e9)
+        assert_deltas(anchored, {m: delta(SAFE, m) for m in MODULES}, 1e-6)
+
+
+def test_align_merge_on_an_aligned_base_needs_the_word(model) -> None:
+    with pytest.raises(MergeError, match="aligned_base: true"):
+        run("align_merge", [SKILL, OTHER], model)
+    with pytest.raises(MergeError, match="expected one anchor"):
+        run("align_merge", [SKILL, SAFE], model, aligned_base=True)
+    found = run("align_merge", [SKILL, OTHER], model, aligned_base=True, m=0)
+    assert_deltas(found, {m: (delta(SKILL, m) + delta(OTHER, m)) / 2 for m in MODULES})
+    with pytest.raises(MergeError, match="weight above 0"):
+        run("align_merge", [SKILL, SAFE.with_(weight=0.0)], model)
+
+
 # --- weights of two bases -------------------------------------------------------------------------------------------
 
 

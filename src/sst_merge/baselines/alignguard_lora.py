@@ -25,10 +25,11 @@ from pydantic import Field
 from torch import Tensor
 
 from ..errors import MergeError
-from ..fim_calculator import KroneckerFisher, LayerFisher, auto_structure, compute_fim, point_cores
+from ..fim_calculator import LayerFisher, auto_structure, compute_fim, point_cores
 from ..gevp_solver import solve_linear
 from ..methods import Layer, MergeProblem, MethodOptions, Needs, Prepared, Promises, Reads, merge_method
 from ..methods.parts.own_data import required_model, ticker
+from ..methods.parts.top_directions import TopDirections
 from ..methods.sweeps import SUMS, MethodSweep
 
 __all__ = ["alignguard_lora"]
@@ -73,59 +74,10 @@ class AlignGuardOptions(MethodOptions):
 
 
 @dataclass(frozen=True)
-class _SafetyDirections:
-    """P_A of one module: the span of the top eigenvectors of a Fisher.
-
-    Attributes:
-        left: eigenvectors of the output side, (p, a); for a block Fisher those that span P_A, (pq, n).
-        right: eigenvectors of the input side, (q, b), or None for a block Fisher.
-        mask: which products of them span P_A, (a, b); for a block Fisher all of them, (n,).
-    """
-
-    left: Tensor
-    right: Tensor | None
-    mask: Tensor
-
-    @classmethod
-    def of(cls, fisher: LayerFisher, *, m: int | None, share: float) -> "_SafetyDirections":
-        """The m top eigenvectors of a layer's Fisher; without m the fewest that hold a share of its trace."""
-        if isinstance(fisher, KroneckerFisher):
-            left_values, left = torch.linalg.eigh(fisher.grad_factor)
-            right_values, right = torch.linalg.eigh(fisher.input_factor)
-            values = torch.outer(left_values.clamp_min(0.0), right_values.clamp_min(0.0))
-            return cls(left, right, _top(values.flatten(), m, share).reshape(values.shape))
-        values, vectors = torch.linalg.eigh(fisher.dense())
-        mask = _top(values.clamp_min(0.0), m, share)
-        return cls(vectors[:, mask], None, mask[mask])
-
-    @property
-    def count(self) -> int:
-        """How many eigenvectors span P_A."""
-        return int(self.mask.sum())
-
-    def project(self, core: Tensor) -> Tensor:
-        """P_A M, (p, q), in float64 on the CPU as M is."""
-        if self.right is not None:
-            return self.left @ (self.mask * (self.left.T @ core @ self.right)) @ self.right.T
-        return (self.left @ (self.left.T @ core.reshape(-1))).reshape(core.shape)
-
-
-def _top(values: Tensor, m: int | None, share: float) -> Tensor:
-    """The m largest, or the fewest that hold a share of the sum; none where all are 0."""
-    ordered, order = torch.sort(values, descending=True, stable=True)
-    total = ordered.sum()
-    if m is None:
-        m = int((ordered.cumsum(0) < (share - 1e-12) * total).sum()) + 1 if share > 0 else 0
-    chosen = torch.zeros_like(values, dtype=torch.bool)
-    chosen[order[: min(m, int((ordered > 0).sum()))]] = True
-    return chosen
-
-
-@dataclass(frozen=True)
 class _Module:
     """What one module's merge needs: P_A, and F and H for the penalty."""
 
-    directions: _SafetyDirections
+    directions: TopDirections
     safety: LayerFisher
     benign: LayerFisher | None
 
@@ -165,7 +117,7 @@ def _prepare(problem: MergeProblem, options: AlignGuardOptions) -> Prepared:
         )
     state = {
         module: _Module(
-            _SafetyDirections.of(layer, m=options.m, share=options.share),
+            TopDirections.of(layer, m=options.m, share=options.share),
             layer,
             None if benign is None else benign.layers[module],
         )
