@@ -10,7 +10,7 @@ Then P_A and G commute, G drops out, and the minimum is the weighted average, le
 
     δ = (I − λ_A / (1 + λ_A) P_A) Σᵢ λᵢ Δᵢ
 
-The anchor is the average of the safety adapters, each an expert at the anchor itself, or with ``aligned_base`` the base.
+The anchor is the average of the safety adapters, themselves experts there, or with ``aligned_base`` the base.
 
 Deviations. The third term of the paper, a soft budget on how well safe and unsafe answers separate in hidden states
 (AQI), is left out: neither the budget nor how its index is differentiated is published with code. Data of G and the
@@ -57,13 +57,13 @@ def _prepare(problem: MergeProblem, options: AlignMergeOptions) -> Prepared:
     size = sum(abs(adapter.weight) for adapter in safety)
     if safety and options.aligned_base:
         raise MergeError(
-            f"method 'align_merge' found safety adapter {safety[0].name!r} and aligned_base: true; expected one anchor: "
-            f"leave the adapter out where the base itself is aligned, or leave out aligned_base"
+            f"method 'align_merge' found safety adapter {safety[0].name!r} and aligned_base: true; expected one "
+            f"anchor: leave the adapter out where the base itself is aligned, or leave out aligned_base"
         )
     if size == 0 and not options.aligned_base:
         raise MergeError(
-            "method 'align_merge' found no adapter of role safety with a weight above 0; give one, or set aligned_base: "
-            "true where the base itself is aligned and the experts must not disturb that"
+            "method 'align_merge' found no adapter of role safety with a weight above 0; give one, or set "
+            "aligned_base: true where the base itself is aligned and the experts must not disturb that"
         )
     structure = auto_structure(problem.spaces) if options.structure == "auto" else options.structure
     anchor = {module: core / size for module, core in point_cores(safety, problem.spaces).items()}
