@@ -14,6 +14,7 @@ from .pages import YOUR_OWN, DemoPage, PageTable, demo_page
 from .rate_plot import rate_plot
 from .retention_plot import retention_plot
 from .safety_utility_plot import safety_utility_plot
+from .search_page import MergePoint, search_page
 from .table_formats import csv_table, json_table, latex_table
 from .tables import figure_text, markdown_table, rate_with_interval, rich_table
 from .tax_bars import tax_bars
@@ -24,6 +25,7 @@ __all__ = [
     "AnswerGroup",
     "DemoPage",
     "HeatMap",
+    "MergePoint",
     "PageTable",
     "SaidBy",
     "answer_page",
@@ -43,6 +45,7 @@ __all__ = [
     "retention_plot",
     "rich_table",
     "safety_utility_plot",
+    "search_page",
     "tax_bars",
     "write_evaluation_report",
 ]

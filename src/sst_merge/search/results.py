@@ -10,11 +10,11 @@ from typing import Any
 
 from ..files import write_text
 from ..measures.intervals import rate
+from ..reporting import MergePoint, search_page
 from ..worlds.outcomes import Counts
 from .config import Wanted
 from .front import chosen, front, within
 from .merge_files import point_merge, write_merge_file
-from .page import PagePoint, search_page
 from .study import Trial
 
 __all__ = ["Results", "merge_command", "merge_file", "rate_text", "write_results"]
@@ -75,7 +75,7 @@ def write_results(out: Path, trials: Sequence[Trial], wanted: Wanted, merge: Map
         best_file.unlink(missing_ok=True)  # of an earlier search that asked for less
     page = out / "index.html"
     points = [_page_point(out, trial, wanted, edge, best) for trial in done]
-    write_text(page, search_page(points, wanted, title))
+    write_text(page, search_page(points, safety=wanted.safety, over_refusal=wanted.over_refusal, title=title))
     return Results(tuple(edge), best, (*written, page))
 
 
@@ -154,13 +154,13 @@ def _cell(value: Any) -> Any:
     return value
 
 
-def _page_point(out: Path, trial: Trial, wanted: Wanted, edge: Sequence[Trial], best: Trial | None) -> PagePoint:
+def _page_point(out: Path, trial: Trial, wanted: Wanted, edge: Sequence[Trial], best: Trial | None) -> MergePoint:
     import shlex
 
     found = trial.measured
     assert found is not None
     skills = [f"{name}: {score:.2f} of {n}" for name, (score, n) in found.skills.items()]
-    return PagePoint(
+    return MergePoint(
         number=trial.number,
         label=trial.point.label,
         settings=trial.point.settings,
