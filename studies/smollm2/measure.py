@@ -2,7 +2,7 @@
 
 Finished cells lie in ``cells.jsonl.xz`` beside the page, one a line, with everything that their results depend on, and
 ``adapters.json`` says how each adapter was trained, with its SHA-256. They are unpacked first, so that a fresh machine
-goes on from them; adapters that cells still need are trained again, and must come out with the same SHA-256 on the same
+goes on from them; adapters that unfinished cells need are trained again, and come out with the same SHA-256 on the same
 kind of processor. A cell belongs to the code that measured it. With ``--keep-older`` a cell of other code counts where
 everything else is equal (model, data, adapters by SHA-256, method and options); the page lists the commits.
 
@@ -145,21 +145,23 @@ def _same_inputs(kept: Mapping[str, Any], cell: Cell) -> bool:
     return old == {name: new.get(name) for name in old} and added == {name: defaults.get(name) for name in added}
 
 
-def adapters_of(experiments: Experiments, names: list[str]) -> list[dict[str, Any]]:
+def adapters_of(experiments: Experiments, names: list[str], known: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """How the adapters of some experiments were trained.
 
     Args:
         experiments: finished.
         names: of experiments.
+        known: entries of before, for adapters that are not on this machine.
 
     Returns:
         One entry per adapter, in the order of their names.
     """
-    found: dict[str, dict[str, Any]] = {}
+    found = {str(Artefact(of["base"], of["adapter"], of["seed"])): dict(of) for of in known}
     for parameters in [entry.cell.parameters for name in names for entry in experiments.planned(name)]:
         for artefact in artefacts_of(parameters):
-            if artefact.adapter is not None and str(artefact) not in found:
-                found[str(artefact)] = trained(world_of(parameters["problem"]["world"]).make(artefact), artefact)
+            folder = world_of(parameters["problem"]["world"]).find(artefact)
+            if artefact.adapter is not None and folder is not None:
+                found[str(artefact)] = trained(folder, artefact)
     return [found[name] for name in sorted(found)]
 
 
@@ -216,13 +218,20 @@ def main() -> None:
     for name in options.experiments:
         if options.keep_older:
             print(f"{name}: cells of other commits: {dict(keep_older(experiments.store, experiments.planned(name)))}")
-        (experiments.report if options.only_page else experiments.run)(name)
-    if options.only_page:
-        adapters = json.loads((options.out / ADAPTERS).read_text(encoding="utf-8"))
-    else:
+        if options.only_page:
+            experiments.report(name)
+            continue
+        experiments.train(name)
+        if options.keep_older:
+            # An adapter that is there now is part of the names of its finished cells, too.
+            keep_older(experiments.store, experiments.planned(name))
+        experiments.run(name)
+    listed = options.out / ADAPTERS
+    adapters = json.loads(listed.read_text(encoding="utf-8")) if listed.is_file() else []
+    if not options.only_page:
         print(f"{pack(options.out, experiments.store)} bytes packed")
-        adapters = adapters_of(experiments, options.experiments)
-        with atomic_file(options.out / ADAPTERS) as aside:
+        adapters = adapters_of(experiments, options.experiments, adapters)
+        with atomic_file(listed) as aside:
             aside.write_text(json.dumps(adapters, indent=1) + "\n", encoding="utf-8")
     page = experiments.page(options.experiments).replace("# Results\n", "# SmolLM2-135M-Instruct\n", 1)
     page = page.replace("\n## Targets\n", f"\n{NOTE}\n\n## Targets\n", 1)

@@ -125,6 +125,24 @@ def test_finished_cells_are_not_done_again(tax: Experiments) -> None:
     assert {cell.key: tax.store.path(cell).stat().st_mtime_ns for cell in cells} == before
 
 
+def test_adapters_of_finished_cells_are_not_trained(
+    tax: Experiments, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Empty:
+        def find(self, artefact: object) -> None:
+            return None
+
+    trained: list[str] = []
+    monkeypatch.setattr("sst_merge.experiments.training.world_of", lambda world: Empty())
+    monkeypatch.setattr(
+        "sst_merge.experiments.run.run_cells", lambda cells, store, **_: trained.extend(c.title for c in cells)
+    )
+    tax.train("exp1")
+    assert not trained
+    Experiments(tax.config, tmp_path).train("exp1")
+    assert any("safety" in title for title in trained) and any("swap_pairs" in title for title in trained)
+
+
 def test_experiment_3_shares_cells_with_experiment_1(tax: Experiments) -> None:
     done = {entry.cell.key for entry in tax.planned("exp1")}
     planned = tax.planned("exp3")

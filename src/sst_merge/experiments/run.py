@@ -89,7 +89,7 @@ class Experiments:
             Numbers of cells and an estimate of the time.
         """
         planned = [entry for name in names for entry in self.planned(name)]
-        cells = [*_training(planned), *(entry.cell for entry in planned)]
+        cells = [*self._untrained(planned), *(entry.cell for entry in planned)]
         kinds = Expectation(self.store).outline(cells)
         return Outline(kinds, sum(of.seconds for of in kinds.values()) / self.config.workers)
 
@@ -109,7 +109,7 @@ class Experiments:
         with _logged(self.out), ExitStack() as own:
             processes: Executors = workers or own.enter_context(Workers(self.config.workers))
             started = time.perf_counter()
-            self._train(name, processes, progress)
+            self.train(name, workers=processes, progress=progress)
             planned = self.planned(name)
             # What takes longest goes first, so that none of it is left for one worker at the end.
             seconds = Expectation(self.store).seconds
@@ -150,14 +150,23 @@ class Experiments:
             ran.append(Ran(name, report, [k["run"] for k in kept], sum(k["seconds"] for k in kept), len(kept)))
         return results_page(self.config, ran)
 
-    def _train(self, name: str, workers: Executors, progress: Progress | None) -> None:
-        """Bases, and adapters beside them where their base is there; the world keeps everything."""
-        for stage in training_stages(_training(self.planned(name))):
-            run_cells(stage, self.store, workers=workers, stage="training", progress=progress, again=True)
+    def train(self, name: str, *, workers: Executors | None = None, progress: Progress | None = None) -> None:
+        """Train the bases and adapters that an experiment's unfinished cells still need; the world keeps them.
 
+        Args:
+            name: of the experiment.
+            workers: as for :meth:`run`.
+            progress: called with (stage, done, total).
+        """
+        with ExitStack() as own:
+            processes: Executors = workers or own.enter_context(Workers(self.config.workers))
+            # Adapters beside their bases where these are there.
+            for stage in training_stages(self._untrained(self.planned(name))):
+                run_cells(stage, self.store, workers=processes, stage="training", progress=progress, again=True)
 
-def _training(planned: Sequence[Planned]) -> list[Cell]:
-    return training_cells([entry.cell.parameters for entry in planned])
+    def _untrained(self, planned: Sequence[Planned]) -> list[Cell]:
+        unfinished = [entry.cell for entry in planned if not self.store.has(entry.cell)]
+        return training_cells([cell.parameters for cell in unfinished])
 
 
 def _write_records(path: Path, planned: Sequence[Planned], store: CellStore) -> Path:
