@@ -121,6 +121,16 @@ def test_json_round_trip():
         json_table([(1,)], COLUMNS)
 
 
+def test_an_interval_without_ends_is_null_in_json_and_infinite_in_csv():
+    # A mean of a single value, such as one MMLU question of a subject, has such an interval.
+    table = [("a", 0.5, -math.inf, math.inf)]
+    names = ("name", "value", "low", "high")
+    assert json.loads(json_table(table, names)) == [{"name": "a", "value": 0.5, "low": None, "high": None}]
+    assert csv_table(table, names).splitlines()[1] == "a,0.5,-inf,inf"
+    with pytest.raises(ValueError, match="JSON"):
+        json_table([("a", math.nan, 0.0, 1.0)], names)
+
+
 def test_tables_without_rows_and_with_equal_headings():
     assert csv_table([], ("a", "b")) == "a,b\n"
     assert json_table([], ("a", "b")) == "[]\n"

@@ -15,6 +15,7 @@ from .flags import read_config, with_flags
 from .sections import SectionedCommand
 from .together import Faults
 from .tracks import tracked, with_track
+from .voice import words_without
 
 if TYPE_CHECKING:
     from ..evaluation import EvaluationRun
@@ -54,6 +55,9 @@ def _list_suites() -> None:
 @click.option("--workers", type=click.IntRange(1, 64), default=1, help="processes, each with a copy of the base")
 @click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler whose workers have the models answer")
 @click.option("--list-suites", is_flag=True, help="show all suites and stop")
+@click.option(
+    "--dry-run", is_flag=True, help="check everything, say what will be asked and how long it takes, and stop"
+)
 def evaluate(
     config: Path | None,
     judge_check: str | None,
@@ -61,6 +65,7 @@ def evaluate(
     list_suites: bool,
     workers: int,
     scheduler: str | None,
+    dry_run: bool,
     **values: Any,
 ) -> None:
     """Check, evaluate, print."""
@@ -104,33 +109,41 @@ def evaluate(
     faults.tell()
     judges = _judges(checked, suites)
     base, world_seed = (checked.base, 0) if lab is None else (str(lab.base_path), lab.seed)
+    for name in left_out:
+        warn(f"suite {name} runs code that the models write and is left out; --allow-code-execution lets it run")
+    asked: dict[str, Any] = {
+        "judges": judges,
+        "samples": checked.samples,
+        "max_new_tokens": checked.max_new_tokens,
+        "driftcheck": checked.driftcheck,
+        "exclude": exclude,
+        "attempts": checked.attempts,
+        "reference": checked.reference,
+        "settings": checked,
+        "allow_code": checked.allow_code,
+        "allow_noop": checked.allow_noop,
+        "world_seed": world_seed,
+        "force": checked.force,
+    }
+    if dry_run:
+        from .evaluate_plan import say_plan
+
+        finish(say_plan(base, adapters, suites, checked, asked), then=shell(*words_without("--dry-run")))
+        return
     elsewhere = None
     if away:
         from .evaluate_elsewhere import asker
 
         prompts = tuple(prompt for source in exclude for prompt in source.prompts)
         elsewhere = asker(checked, base, world, world_seed, prompts, count=workers, scheduler=scheduler)
-    for name in left_out:
-        warn(f"suite {name} runs code that the models write and is left out; --allow-code-execution lets it run")
     with progress_bars() as progress, tracked(checked, checked.out):
         run = evaluate_models(
             base,
             adapters,
             suites,
             checked.out,
-            judges=judges,
-            samples=checked.samples,
-            max_new_tokens=checked.max_new_tokens,
-            driftcheck=checked.driftcheck,
-            exclude=exclude,
-            attempts=checked.attempts,
-            reference=checked.reference,
-            settings=checked,
-            allow_code=checked.allow_code,
-            allow_noop=checked.allow_noop,
+            **asked,
             cache=checked.cache,
-            world_seed=world_seed,
-            force=checked.force,
             write_report=write_evaluation_report,
             progress=progress,
             ask_elsewhere=elsewhere,

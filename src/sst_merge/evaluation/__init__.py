@@ -4,6 +4,7 @@ from .._moved import moved_from
 from .adapters import EvaluatedAdapter, check_adapters, find_adapters
 from .config import EvaluationConfig
 from .metrics_reporter import summarize
+from .plan import EvaluationPlan, plan_evaluation
 from .records import Record, read_records
 from .run import EvaluationRun, evaluate_models
 from .settings import ModelSettings
@@ -13,6 +14,7 @@ __all__ = [
     "Comparison",
     "EvaluatedAdapter",
     "EvaluationConfig",
+    "EvaluationPlan",
     "EvaluationRun",
     "ModelSettings",
     "Record",
@@ -20,6 +22,7 @@ __all__ = [
     "check_adapters",
     "evaluate_models",
     "find_adapters",
+    "plan_evaluation",
     "read_records",
     "read_summary",
     "summarize",

@@ -1,9 +1,9 @@
 """A suite as lm-evaluation-harness tasks: built once, asked of every model, answers turned into records."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import DataError
 from ..suites import LEFT_OUT, Suite
@@ -13,13 +13,31 @@ from .records import Record
 
 if TYPE_CHECKING:
     from lm_eval.api.task import Task
+    from transformers import PreTrainedTokenizerBase
 
     from .serving import ServedModel
 
-__all__ = ["LoadedSuite", "load_suites"]
+__all__ = ["AskedOnce", "LoadedSuite", "load_suites"]
 
 # What lm-evaluation-harness's own metrics are called in our records.
 _OWN_NAMES = {"acc": "correct", "exact_match": "correct"}
+_LONGEST_ANSWER = 256  # of a task that sets no limit, lm-evaluation-harness's own
+
+
+class AskedOnce(NamedTuple):
+    """One request to a model.
+
+    Attributes:
+        prompt: what it reads.
+        option: text whose likelihood is asked after the prompt; empty where an answer is written.
+        longest: tokens of the answer at most; None where an option is scored.
+        times: answers that are drawn.
+    """
+
+    prompt: str
+    option: str
+    longest: int | None
+    times: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +68,29 @@ class LoadedSuite:
     def sampled(self) -> bool:
         """Whether answers are drawn, not the likeliest."""
         return any(settings.get("do_sample") for settings in self.decoding.values())
+
+    def requests(self, tokenizer: "PreTrainedTokenizerBase", *, chat_template: bool) -> Iterator[AskedOnce]:
+        """Everything that a model will be asked; the requests are built, and asked of nobody."""
+
+        def template(history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+            return str(
+                tokenizer.apply_chat_template(
+                    history,
+                    tokenize=False,
+                    add_generation_prompt=add_generation_prompt,
+                    continue_final_message=not add_generation_prompt,
+                )
+            )
+
+        more = {"apply_chat_template": True, "fewshot_as_multiturn": True, "chat_template": template}
+        for task in self.tasks.values():
+            task.build_all_requests(**more if chat_template else {})
+            for one in task.instances:
+                if one.request_type == "generate_until":
+                    prompt, settings = one.args
+                    yield AskedOnce(prompt, "", int(settings.get("max_gen_toks", _LONGEST_ANSWER)), one.repeats or 1)
+                else:
+                    yield AskedOnce(one.args[0], one.args[1] if len(one.args) > 1 else "", None, 1)
 
     def ask(self, model: "ServedModel", name: str, *, chat_template: bool, allow_code: bool) -> list[Record]:
         """Ask a model, with the store open: one record a sample, in the order of the data."""

@@ -2,26 +2,22 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError
 from ..judges import Judge
 from ..processes import once
 from ..progress import Progress
 from ..suites import Suite
-from .adapters import BASE_NAME, adapted_modules, check_adapters, check_names
+from .adapters import BASE_NAME
 from .answering import ask_all, code_allowed
 from .answers import digest
 from .calibration import CalibrationPrompts
-from .checks import check_base, check_reference, check_request
 from .helpfulness import with_helpfulness
 from .judging import judge_records
-from .loading import load_suites
-from .merge_sources import find_merge_sources
 from .metrics_reporter import summarize
-from .output import ANSWERS, ReportWriter, check_output, write_results
+from .output import ANSWERS, ReportWriter, write_results
+from .plan import plan_evaluation
 from .provenance import suite_facts
 from .records import Record
 from .settings import ModelSettings
@@ -135,30 +131,26 @@ def evaluate_models(
         [('custom_questions', 'yes ?')]
     """
     settings = settings or ModelSettings()
-    check_output(out, force=force)
-    check_names(adapters.items())
-    check_request(suites, judges, allow_code=allow_code, driftcheck=driftcheck, attempts=attempts)
-    compared_with = check_reference(reference, (BASE_NAME, *adapters))
-    if find_spec("lm_eval") is None:
-        raise ConfigError("evaluate needs lm-evaluation-harness: pip install 'sst-merge[eval]'")
-    from ..lora_utils import BaseModelIndex
-
+    plan = plan_evaluation(
+        base,
+        adapters,
+        suites,
+        out,
+        judges=judges,
+        samples=samples,
+        max_new_tokens=max_new_tokens,
+        driftcheck=driftcheck,
+        exclude=exclude,
+        attempts=attempts,
+        reference=reference,
+        settings=settings,
+        allow_code=allow_code,
+        allow_noop=allow_noop,
+        world_seed=world_seed,
+        force=force,
+    )
+    checked, sources, loaded = plan.adapters, plan.sources, plan.suites
     with quiet_libraries():
-        index = BaseModelIndex.load(base, modules=adapted_modules(adapters), generative=True, access=settings.access)
-        checked = check_adapters(adapters, index, allow_noop=allow_noop)
-        sources = find_merge_sources(checked)
-        checked = [*check_adapters(sources.found, index, allow_noop=allow_noop), *checked]
-        check_base(suites, base, world_seed)
-        loaded = load_suites(
-            suites,
-            samples=samples,
-            seed=settings.seed,
-            world_seed=world_seed,
-            max_new_tokens=max_new_tokens,
-            exclude=[prompt for source in exclude for prompt in source.prompts],
-            driftcheck=driftcheck,
-            attempts=attempts,
-        )
         cache = cache or out / ANSWERS
         cache.mkdir(parents=True, exist_ok=True)
         if ask_elsewhere is not None:
@@ -187,7 +179,7 @@ def evaluate_models(
         (record for group in records.values() for record in group),
         by_name,
         required=(BASE_NAME, *(adapter.name for adapter in checked)),
-        reference=compared_with,
+        reference=plan.reference,
         merges=sources.merges,
         seed=settings.seed,
     )

@@ -1,6 +1,7 @@
 """The same table for other programs: CSV, JSON and LaTeX, full precision where a machine reads it."""
 
 import json
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -23,9 +24,13 @@ def csv_table(rows: Sequence[Sequence[object]], columns: Sequence[str]) -> str:
 
 
 def json_table(rows: Sequence[Sequence[object]], columns: Sequence[str]) -> str:
-    """A table as a JSON array of objects, what is absent as null."""
+    """A table as a JSON array of objects: what is absent, and what is infinite, as null, for JSON has no infinity.
+
+    A mean of one value has an interval without ends.
+    """
+    finite = [[None if isinstance(cell, float) and math.isinf(cell) else cell for cell in row] for row in rows]
     # DataFrame.to_json cuts floats at 15 digits.
-    records = _frame(rows, columns).to_dict(orient="records")
+    records = _frame(finite, columns).to_dict(orient="records")
     return json.dumps(records, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
 
 

@@ -1,0 +1,117 @@
+"""``sst-merge evaluate --dry-run``: who will be asked what, how much that is, and whether memory holds it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import BaseModelError, ConfigError
+from ..evaluation.config import EvaluationConfig
+from ..machine import free_memory, operations_per_second, resident_memory
+from ..texts import counted, duration, memory_size
+from .console import print_table, say, warn
+
+if TYPE_CHECKING:
+    from ..evaluation import EvaluationPlan
+    from ..evaluation.workload import Workload
+    from ..suites import Suite
+
+__all__ = ["say_plan"]
+
+_CPU_BATCH = 16  # prompts, where the batch size is `auto`
+
+
+def say_plan(
+    base: str,
+    adapters: Mapping[str, Path],
+    suites: "Sequence[Suite]",
+    config: EvaluationConfig,
+    asked: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Check an evaluation and tell what it will do; adapters and prompts are read, no model is loaded.
+
+    Args:
+        base: folder or hub id.
+        adapters: name → folder.
+        suites: what is asked.
+        config: of the evaluation.
+        asked: further arguments of :func:`~sst_merge.evaluation.plan_evaluation`.
+
+    Returns:
+        The same as plain values.
+
+    Raises:
+        ConfigError: memory does not hold it.
+    """
+    from ..data_loader import load_tokenizer
+    from ..evaluation import plan_evaluation
+    from ..evaluation.silence_libraries import quiet_libraries
+    from ..evaluation.workload import workload
+
+    plan = plan_evaluation(base, adapters, suites, config.out, **asked)
+    for warning in plan.sources.warnings:
+        warn(warning)
+    say(f"models   {len(plan.models)}: {', '.join(plan.models)}")
+    found: dict[str, Any] = {"models": list(plan.models), "out": str(config.out)}
+    counts = [{"suite": item.suite.name, "prompts": item.samples} for item in plan.suites]
+    try:
+        tokenizer = load_tokenizer(base, access=config.access)
+    except BaseModelError as error:
+        print_table("Asked of each model", ["suite", "prompts"], [[str(v) for v in row.values()] for row in counts])
+        say(f"time     not estimated: {error}")
+        return found | {"suites": counts}
+    template = config.chat_template
+    if template is None:
+        template = bool(getattr(tokenizer, "chat_template", None))
+    with quiet_libraries():
+        loads = [workload(item, tokenizer, chat_template=template) for item in plan.suites]
+    rows = [
+        [load.suite, str(load.prompts), f"{load.answers or '–'}", f"{load.read:,}", f"{load.written or '–'}"]
+        for load in loads
+    ]
+    columns = ["suite", "prompts", "answers written", "tokens read", "written at most"]
+    print_table(f"Asked of each of {counted(len(plan.models), 'model')}", columns, rows)
+    found["suites"] = [
+        {"suite": load.suite, "prompts": load.prompts, "answers": load.answers, "read": load.read}
+        | {"written_at_most": load.written}
+        for load in loads
+    ]
+    return found | _costs(plan, loads, config)
+
+
+def _costs(plan: "EvaluationPlan", loads: "Sequence[Workload]", config: EvaluationConfig) -> dict[str, Any]:
+    if config.backend == "vllm":
+        say("time     not estimated: vLLM plans its own batches and memory")
+        return {}
+    import torch
+
+    from ..data_loader import resolve_device
+    from ..evaluation.workload import evaluation_costs
+
+    device = resolve_device(config.device)
+    auto = "float32" if device == "cpu" else plan.base.dtype or "float32"
+    dtype = auto if config.dtype == "auto" else config.dtype
+    batch = config.batch_size if isinstance(config.batch_size, int) else _CPU_BATCH if device == "cpu" else 1
+    costs = evaluation_costs(
+        plan.base,
+        loads,
+        itemsize=getattr(torch, dtype).itemsize,
+        batch_size=batch,
+        operations=operations_per_second(dtype, device, size=512),
+    )
+    count = len(plan.models)
+    program = 0 if device.startswith("cuda") else resident_memory()
+    needed = program + costs.weights + costs.logits
+    parts = f"program {memory_size(program)}, weights {memory_size(costs.weights)}, logits {memory_size(costs.logits)}"
+    say(f"memory   about {memory_size(needed)} and what answers keep of their prompts: {parts}")
+    say(
+        f"time     about {duration(costs.shortest)} a model to read, {duration(costs.longest)} where all answers are "
+        f"as long as they may be, in {dtype} on {device}, within a factor of three; {counted(count, 'model')}: "
+        f"{duration(count * costs.shortest)} to {duration(count * costs.longest)}"
+    )
+    free = free_memory() if device == "cpu" else None
+    if free is not None and needed > free + program:
+        raise ConfigError(
+            f"this evaluation needs about {memory_size(needed)} of memory, and {memory_size(free + program)} are "
+            f"there; give a smaller batch (--batch-size), a smaller type (--dtype bfloat16), or take a larger machine"
+        )
+    return {"memory": needed, "seconds_a_model": {"shortest": costs.shortest, "longest": costs.longest}}
