@@ -11,7 +11,6 @@ everything else is equal (model, data, adapters by SHA-256, method and options);
 """
 
 import json
-import lzma
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from packed_cells import pack, unpack
 from study import study_options, write_page
 
 from sst_merge.experiments.cells import Cell, CellStore, canonical
@@ -34,58 +34,12 @@ from sst_merge.reporting import markdown_table
 from sst_merge.worlds.world import Artefact
 
 ROOT = Path(__file__).resolve().parents[2]
-CELLS, ADAPTERS = "cells.jsonl.xz", "adapters.json"
+ADAPTERS = "adapters.json"
 # Until the cells of SST-Merge are measured again.
 NOTE = (
     "SST-Merge was measured here before its default ended with passes over all calibration prompts "
     "([what they change on the lab](../attempts/last_passes/README.md))."
 )
-
-
-def unpack(folder: Path, store: CellStore) -> int:
-    """Put packed cells where experiments look for them.
-
-    Args:
-        folder: with ``cells.jsonl.xz``, or without.
-        store: of the experiments.
-
-    Returns:
-        How many there were.
-    """
-    packed = folder / CELLS
-    if not packed.is_file():
-        return 0
-    lines = lzma.decompress(packed.read_bytes()).decode().splitlines()
-    for line in lines:
-        kept = json.loads(line)
-        path = store.folder / kept["kind"] / f"{kept.pop('key')}.json"
-        if not path.is_file():
-            with atomic_file(path) as aside:
-                aside.write_text(canonical(kept) + "\n", encoding="utf-8")
-    return len(lines)
-
-
-def pack(folder: Path, store: CellStore) -> int:
-    """Write all finished cells into one small file; the same cells give the same bytes.
-
-    Args:
-        folder: for ``cells.jsonl.xz``.
-        store: of the experiments.
-
-    Returns:
-        Bytes.
-    """
-    paths = sorted(path for path in store.folder.glob("*/*.json") if path.parent.name != "training")
-    # A cell of older code that stands for a newer one is the same file under a second name.
-    once = {path.read_bytes(): path for path in reversed(paths)}
-    lines = [
-        canonical({**json.loads(content), "key": path.stem})
-        for content, path in sorted(once.items(), key=lambda of: of[1])
-    ]
-    small = lzma.compress("".join(f"{line}\n" for line in lines).encode(), preset=9)
-    with atomic_file(folder / CELLS) as aside:
-        aside.write_bytes(small)
-    return len(small)
 
 
 def keep_older(store: CellStore, planned: Sequence[Planned]) -> Counter[str]:

@@ -33,7 +33,7 @@ def test_requests_are_those_that_the_model_gets(
         models, served = open_model(base)
         tokenizer = models.lm.tokenizer
         requests = list(planned.requests(tokenizer, chat_template=True))
-        load = workload(planned, tokenizer, chat_template=True)
+        load = workload(planned, tokenizer, chat_template=True, batch_size=4)
         served.store = AnswerStore(tmp_path / "answers.jsonl", {})
         loaded.ask(served, "base", chat_template=True, allow_code=False)
 
@@ -45,7 +45,7 @@ def test_requests_are_those_that_the_model_gets(
         assert sorted((r.prompt, r.option) for r in requests) == sorted(asked)
         # The four options have one token each, so a prompt is read once.
         assert {size(option) for _, option in asked} == {1}
-        assert load.read == sum(size(prompt) + 1 for prompt in {prompt for prompt, _ in asked})
+        assert load.read == sum(map(size, {prompt for prompt, _ in asked}))
         assert (load.answers, load.written) == (0, 0)
         assert load.scored == max(size(prompt) + size(option) for prompt, option in asked)
     else:

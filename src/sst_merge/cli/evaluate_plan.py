@@ -42,8 +42,9 @@ def say_plan(
     Raises:
         ConfigError: memory does not hold it.
     """
-    from ..data_loader import load_tokenizer
+    from ..data_loader import load_tokenizer, resolve_device
     from ..evaluation import plan_evaluation
+    from ..evaluation.beginnings import LARGE_VOCABULARY
     from ..evaluation.silence_libraries import quiet_libraries
     from ..evaluation.workload import workload
 
@@ -62,8 +63,14 @@ def say_plan(
     template = config.chat_template
     if template is None:
         template = bool(getattr(tokenizer, "chat_template", None))
+    device = resolve_device(config.device)
+    batch = config.batch_size if isinstance(config.batch_size, int) else _CPU_BATCH if device == "cpu" else 1
+    vocabulary = max((s.d_in for s in plan.base.modules.values() if not s.kind.reads_vectors), default=0)
+    spares = config.backend == "hf" and vocabulary >= LARGE_VOCABULARY
     with quiet_libraries():
-        loads = [workload(item, tokenizer, chat_template=template) for item in plan.suites]
+        loads = [
+            workload(item, tokenizer, chat_template=template, batch_size=batch, spares=spares) for item in plan.suites
+        ]
     rows = [
         [load.suite, str(load.prompts), f"{load.answers or '–'}", f"{load.read:,}", f"{load.written or '–'}"]
         for load in loads
@@ -75,22 +82,21 @@ def say_plan(
         | {"written_at_most": load.written}
         for load in loads
     ]
-    return found | _costs(plan, loads, config)
-
-
-def _costs(plan: "EvaluationPlan", loads: "Sequence[Workload]", config: EvaluationConfig) -> dict[str, Any]:
     if config.backend == "vllm":
         say("time     not estimated: vLLM plans its own batches and memory")
-        return {}
+        return found
+    return found | _costs(plan, loads, config, device, batch)
+
+
+def _costs(
+    plan: "EvaluationPlan", loads: "Sequence[Workload]", config: EvaluationConfig, device: str, batch: int
+) -> dict[str, Any]:
     import torch
 
-    from ..data_loader import resolve_device
     from ..evaluation.workload import evaluation_costs
 
-    device = resolve_device(config.device)
     auto = "float32" if device == "cpu" else plan.base.dtype or "float32"
     dtype = auto if config.dtype == "auto" else config.dtype
-    batch = config.batch_size if isinstance(config.batch_size, int) else _CPU_BATCH if device == "cpu" else 1
     costs = evaluation_costs(
         plan.base,
         loads,

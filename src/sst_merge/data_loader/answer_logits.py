@@ -17,7 +17,7 @@ from .batch import IGNORED, Batch
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["AnswerLogits", "answer_logits", "can_share_prefix"]
+__all__ = ["AnswerLogits", "answer_logits", "can_share_prefix", "logits_at"]
 
 _SHARED_LAYERS = {"DynamicLayer", "DynamicSlidingWindowLayer"}
 
@@ -76,22 +76,53 @@ def answer_logits(model: "nn.Module", batch: Batch, *, prefix: int = 0, **inputs
     """
     samples, positions = (batch.labels[:, 1:] != IGNORED).nonzero(as_tuple=True)
     targets = batch.labels[samples, positions + 1]
-    ids = batch.input_ids[:, prefix:]
     if prefix:
         _check_prefix(batch, prefix)
-        inputs |= {"past_key_values": _read_prefix(model, batch, prefix), "use_cache": True}
+    logits = logits_at(model, batch.input_ids, batch.attention_mask, samples, positions, prefix=prefix, **inputs)
+    return AnswerLogits(logits, targets.to(logits.device), samples.to(logits.device))
+
+
+def logits_at(
+    model: "nn.Module",
+    ids: "Tensor",
+    mask: "Tensor",
+    samples: "Tensor",
+    positions: "Tensor",
+    *,
+    prefix: int = 0,
+    **inputs: Any,
+) -> "Tensor":
+    """One forward pass; the vocabulary is computed at chosen positions alone, as in :func:`answer_logits`.
+
+    Args:
+        model: a Hugging Face causal language model, with or without PEFT.
+        ids: (b, t) tokens, on the device of the model's embedding.
+        mask: (b, t), 1 on tokens and 0 on padding.
+        samples: (n,) rows.
+        positions: (n,) of these rows, none below `prefix`.
+        prefix: tokens that all rows begin with, and none of them as padding; read once.
+        inputs: passed on to the model.
+
+    Returns:
+        (n, vocabulary): predictions of the tokens that follow.
+
+    Raises:
+        BaseModelError: the logits have another shape than the tokens.
+    """
+    later = ids[:, prefix:]
+    if prefix:
+        inputs |= {"past_key_values": _read_prefix(model, ids, prefix), "use_cache": True}
         positions = positions - prefix
-    with _output_at(model, (ids.shape[0], ids.shape[1]), samples, positions) as picked:
-        logits = model(input_ids=ids, attention_mask=batch.attention_mask, **inputs).logits
-    expected = (1, len(targets)) if picked else tuple(ids.shape)
+    with _output_at(model, (later.shape[0], later.shape[1]), samples, positions) as picked:
+        logits: Tensor = model(input_ids=later, attention_mask=mask, **inputs).logits
+    expected = (1, len(samples)) if picked else tuple(later.shape)
     if tuple(logits.shape[:2]) != expected:
         raise BaseModelError(
-            f"{type(model).__name__}: logits of shape {tuple(logits.shape)} for tokens {tuple(ids.shape)}, expected "
+            f"{type(model).__name__}: logits of shape {tuple(logits.shape)} for tokens {tuple(later.shape)}, expected "
             f"({', '.join(map(str, expected))}, vocabulary); a causal language model is needed"
         )
     where = logits.device
-    samples, positions = samples.to(where), positions.to(where)
-    return AnswerLogits(logits[0] if picked else logits[samples, positions], targets.to(where), samples)
+    return logits[0] if picked else logits[samples.to(where), positions.to(where)]
 
 
 def can_share_prefix(model: "nn.Module") -> bool:
@@ -130,12 +161,12 @@ def _check_prefix(batch: Batch, prefix: int) -> None:
         )
 
 
-def _read_prefix(model: "nn.Module", batch: Batch, prefix: int) -> Any:
+def _read_prefix(model: "nn.Module", ids: "Tensor", prefix: int) -> Any:
     """Keys and values of the first tokens, for every row."""
-    none = batch.labels.new_zeros(0)
+    none = ids.new_zeros(0)
     with _output_at(model, (1, prefix), none, none):
-        cache = model(input_ids=batch.input_ids[:1, :prefix], use_cache=True).past_key_values
-    cache.batch_repeat_interleave(len(batch))
+        cache = model(input_ids=ids[:1, :prefix], use_cache=True).past_key_values
+    cache.batch_repeat_interleave(len(ids))
     return cache
 
 

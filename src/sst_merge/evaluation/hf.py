@@ -28,7 +28,7 @@ class HuggingFaceModels:
 
     def __init__(self, base: str, settings: ModelSettings, adapters: Sequence[EvaluatedAdapter] = ()) -> None:
         """Load the base and its tokenizer."""
-        from lm_eval.models.huggingface import HFLM
+        from .sparing import SparingHFLM
 
         device = resolve_device(settings.device)
         # Half types are slow and rounded on a CPU, whatever the file holds.
@@ -42,7 +42,7 @@ class HuggingFaceModels:
             access=settings.access,
         )
         tokenizer = load_tokenizer(base, access=settings.access)
-        self.lm = HFLM(pretrained=model, tokenizer=tokenizer, max_batch_size=64)
+        self.lm = SparingHFLM(pretrained=model, tokenizer=tokenizer, max_batch_size=64)
         self._base_model = self.lm._model
         self.batch_size = self._batch_size(settings)
         self.lm.batch_size_per_gpu = self.batch_size

@@ -19,6 +19,7 @@ from lm_eval.api.model import LM, TemplateLM
 
 from .. import processes
 from .answers import AnswerStore
+from .beginnings import pack_tokens, row_batches, unpack_tokens
 from .shared_answers import exchange_answers
 
 __all__ = ["Plan", "ServedModel"]
@@ -82,7 +83,10 @@ class ServedModel(LM):  # type: ignore[misc]
         plan = self._plan("loglikelihood", requests, self._plan_options)
 
         def run(indices: Sequence[int]) -> list[Any]:
-            batch = [(requests[i].args, _unpack(plan.encoded[i][0]), _unpack(plan.encoded[i][1])) for i in indices]
+            batch = [
+                (requests[i].args, unpack_tokens(plan.encoded[i][0]), unpack_tokens(plan.encoded[i][1]))
+                for i in indices
+            ]
             return self.inner._loglikelihood_tokens(batch, disable_tqdm=True)
 
         return [(float(value), bool(greedy)) for value, greedy in self._serve(plan, run)]
@@ -145,9 +149,18 @@ class ServedModel(LM):  # type: ignore[misc]
             tokens = encoded[longest][0] + encoded[longest][1]
             return -len(tokens), tokens
 
-        ordered = sorted(groups.values(), key=order)
-        batches = [[i for group in chunk for i in group] for chunk in self._chunks(ordered)]
+        chunks = [[groups[row] for row in chunk] for chunk in self._by_beginning(list(groups))]
+        batches = [
+            [i for group in chunk for i in group]
+            for chunk in chunks or self._chunks(sorted(groups.values(), key=order))
+        ]
         return Plan(_keys("loglikelihood", requests), batches, encoded)
+
+    def _by_beginning(self, rows: Sequence[bytes]) -> list[list[bytes]]:
+        """Rows in batches that begin alike, where the model reads that once and it pays; else none."""
+        if not getattr(self.inner, "spares", False):
+            return []
+        return [[rows[i] for i in batch.rows] for batch in row_batches(rows, self._batch_size) or ()]
 
     def _encode_options(self, requests: list[Instance]) -> list[tuple[bytes, bytes]]:
         """Tokens of all requests; a context that several options share is tokenised and kept once."""
@@ -166,8 +179,8 @@ class ServedModel(LM):  # type: ignore[misc]
                     pair = self._without_context(encode(continuation, add_special_tokens=False))
                 else:
                     pair = self.inner._encode_pair(context, continuation)
-                before = _pack(pair[0])
-                found.append((packed.setdefault(before, before), _pack(pair[1])))
+                before = pack_tokens(pair[0])
+                found.append((packed.setdefault(before, before), pack_tokens(pair[1])))
         finally:
             del self.inner.tok_encode
         return found
@@ -209,17 +222,3 @@ def _keys(kind: str, requests: Sequence[Instance]) -> list[str]:
         count = seen[key] = seen.get(key, 0) + 1
         keys.append(key if count == 1 else f"{key}#{count}")
     return keys
-
-
-def _pack(tokens: Sequence[int]) -> bytes:
-    """Four bytes a token, so that bytes compare as the tokens do."""
-    import numpy as np
-
-    return np.asarray(tokens, dtype=">u4").tobytes()
-
-
-def _unpack(packed: bytes) -> list[int]:
-    import numpy as np
-
-    found: list[int] = np.frombuffer(packed, dtype=">u4").tolist()
-    return found

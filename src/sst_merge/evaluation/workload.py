@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .beginnings import pack_tokens, row_batches
 from .loading import LoadedSuite
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Workload:
         answers: that are written, several to a prompt where a suite draws them; 0 where options are scored.
         read: tokens of prompts and of the options that are scored.
         written: tokens of all answers, where each is as long as it may be.
-        scored: tokens of the longest text of which every position is scored.
+        scored: tokens, at most, of one row whose logits are computed to score them.
     """
 
     suite: str
@@ -44,7 +45,7 @@ class EvaluationCosts:
 
     Attributes:
         weights: bytes of the base.
-        logits: bytes, at most, of a batch whose every position is scored.
+        logits: bytes, at most, of what is scored of a batch.
         shortest: seconds where nothing is written but options are scored and prompts read.
         longest: seconds where every answer is as long as it may be.
     """
@@ -55,48 +56,52 @@ class EvaluationCosts:
     longest: float
 
 
-def workload(item: LoadedSuite, tokenizer: "PreTrainedTokenizerBase", *, chat_template: bool) -> Workload:
+def workload(
+    item: LoadedSuite,
+    tokenizer: "PreTrainedTokenizerBase",
+    *,
+    chat_template: bool,
+    batch_size: int,
+    spares: bool = False,
+) -> Workload:
     """Count what a suite asks, by its own requests.
 
     Args:
         item: the suite, its samples drawn.
         tokenizer: of the base.
         chat_template: whether prompts go through it.
+        batch_size: prompts a batch.
+        spares: whether logits are computed at options alone and what a batch begins with is read once, as large
+            vocabularies have it (:mod:`.sparing`).
 
     Returns:
         Counts for one model.
     """
 
-    def count(texts: Sequence[str]) -> list[int]:
-        return [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]] if texts else []
+    def encoded(texts: Sequence[str]) -> list[list[int]]:
+        found: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+        return found
 
-    written: list[tuple[str, int, int]] = []
-    scored: dict[tuple[str, str], None] = {}
-    for request in item.requests(tokenizer, chat_template=chat_template):
-        if request.longest is None:
-            scored[request.prompt, request.option] = None
-        else:
-            written.append((request.prompt, request.longest, request.times))
-    sizes = count([prompt for prompt, _, _ in written])
-    read = sum(size * times for size, (_, _, times) in zip(sizes, written, strict=True))
-    options = count([option for _, option in scored])
-    prompts = count([prompt for prompt, _ in scored])
-    alone: set[str] = set()
-    longest = 0
-    for (prompt, _), before, size in zip(scored, prompts, options, strict=True):
-        longest = max(longest, before + size)
-        # Options of one token are looked up in one pass over their prompt.
-        if size > 1 or prompt not in alone:
-            read += before + size
-        if size == 1:
-            alone.add(prompt)
+    asked = list(item.requests(tokenizer, chat_template=chat_template))
+    written = [one for one in asked if one.longest is not None]
+    scored = [one for one in asked if one.longest is None]
+    read = sum(len(ids) * one.times for ids, one in zip(encoded([one.prompt for one in written]), written, strict=True))
+    prompts, options = encoded([one.prompt for one in scored]), encoded([one.option for one in scored])
+    # Options that differ in their last token alone are looked up in one pass.
+    rows = {pack_tokens([*prompt, *option[:-1]]) for prompt, option in zip(prompts, options, strict=True)} - {b""}
+    batches = row_batches(sorted(rows), batch_size) if spares else None
+    read += sum(map(len, rows)) // 4 - sum((len(batch.rows) - 1) * batch.shared for batch in batches or ())
+    at_once = [
+        len(option) if spares and option else len(prompt) + len(option)
+        for prompt, option in zip(prompts, options, strict=True)
+    ]
     return Workload(
         item.suite.name,
         item.samples,
-        sum(times for _, _, times in written),
+        sum(one.times for one in written),
         read,
-        sum(most * times for _, most, times in written),
-        longest,
+        sum((one.longest or 0) * one.times for one in written),
+        max(at_once, default=0),
     )
 
 

@@ -99,13 +99,13 @@ class OwnArena:
         self._problem, self._asking, self._model = problem, asking, problem.model
         _check_weights(problem, self._model)
         try:
-            from lm_eval.models.huggingface import HFLM
+            from ..evaluation.sparing import SparingHFLM
         except ImportError as error:
             raise ConfigError("search asks suites by lm-evaluation-harness: pip install 'sst-merge[eval]'") from error
         from ..evaluation.serving import ServedModel
 
         with quiet_libraries():
-            lm = HFLM(pretrained=self._model, tokenizer=tokenizer, max_batch_size=asking.batch_size)
+            lm = SparingHFLM(pretrained=self._model, tokenizer=tokenizer, max_batch_size=asking.batch_size)
             self._loaded: list[LoadedSuite] = load_suites(
                 asking.suites, samples=asking.samples, seed=asking.seed, max_new_tokens=asking.max_new_tokens
             )

