@@ -6,7 +6,8 @@
     base and adapter for each. How many times faster.
 
 Option scoring is MMLU (5 examples) on stories260K where SST_MERGE_DATA names the data folder, and generation is the
-lab's jailbreaks; both models are tiny, so that overhead weighs as much as it ever can.
+lab's jailbreaks; both models are tiny, so that overhead weighs as much as it ever can. A third case is MMLU on a random
+Llama of hidden size 256 with a vocabulary of 49,152 tokens, where ours computes logits at options alone.
 
     SST_MERGE_DATA=... python studies/evaluation/measure.py --out studies/evaluation
 """
@@ -54,6 +55,7 @@ class Case:
     adapters: dict[str, Path]
     samples: int
     chat_template: bool
+    batch: int = BATCH
 
 
 def cases(samples: int, work: Path) -> list[Case]:
@@ -68,8 +70,25 @@ def cases(samples: int, work: Path) -> list[Case]:
     if os.environ.get("SST_MERGE_DATA"):
         base = Path(os.environ["SST_MERGE_DATA"]) / "models/stories260K"
         made = {f"random{seed}": random_adapter(base, work / f"random{seed}", seed) for seed in range(len(names))}
-        found.append(Case("options, mmlu", str(base), get_suites(("mmlu",))[0], made, samples, False))
+        (mmlu,) = get_suites(("mmlu",))
+        found.append(Case("options, mmlu", str(base), mmlu, made, samples, False))
+        large = large_vocabulary(work / "large")
+        made = {f"random{seed}": random_adapter(large, work / f"large{seed}", seed) for seed in range(len(names))}
+        # In batches of 16 the logits of lm-evaluation-harness would take 13 GB.
+        found.append(Case("options, mmlu, 49,152 tokens", str(large), mmlu, made, samples, False, batch=4))
     return found
+
+
+def large_vocabulary(folder: Path) -> Path:
+    """A random Llama with the tokenizer of SmolLM2."""
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(Path(os.environ["SST_MERGE_DATA"]) / "tokenizers/smollm2_135m_instruct")
+    sizes = {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 6, "num_attention_heads": 4}
+    torch.manual_seed(0)
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 def random_adapter(base: Path, folder: Path, seed: int) -> Path:
@@ -91,7 +110,7 @@ def load(case: Case) -> LoadedSuite:
 
 def ours(case: Case, models: HuggingFaceModels, adapters: Sequence[EvaluatedAdapter | None], folder: Path) -> list[Any]:
     """All answers by our runner."""
-    served, loaded, found = ServedModel(models.lm, batch_size=BATCH, seed=0), load(case), []
+    served, loaded, found = ServedModel(models.lm, batch_size=case.batch, seed=0), load(case), []
     for number, adapter in enumerate(adapters):
         models.use(adapter)
         with AnswerStore(Path(tempfile.mkdtemp(dir=folder)) / f"{number}.jsonl", {}) as store:
@@ -119,7 +138,7 @@ def new_model(case: Case, adapter: Path | None = None) -> Any:
     from lm_eval.models.huggingface import HFLM
 
     options = {} if adapter is None else {"peft": str(adapter)}
-    return HFLM(case.base, device="cpu", dtype="float32", batch_size=BATCH, **options)
+    return HFLM(case.base, device="cpu", dtype="float32", batch_size=case.batch, **options)
 
 
 def seconds(function: Callable[[], object]) -> float:
@@ -131,7 +150,7 @@ def seconds(function: Callable[[], object]) -> float:
 
 def measure(case: Case, repeats: int, folder: Path) -> dict[str, Any]:
     """Both parts of one case; who goes first changes from turn to turn."""
-    settings = ModelSettings(device="cpu", dtype="float32", batch_size=BATCH)
+    settings = ModelSettings(device="cpu", dtype="float32", batch_size=case.batch)
     checked = check_adapters(case.adapters, BaseModelIndex.load(case.base))
     models, theirs = HuggingFaceModels(case.base, settings), new_model(case)
     ours(case, models, [None], folder)
@@ -182,14 +201,16 @@ def main() -> None:
             rows.append([name, part, *(f"{m:.2f}" for m in mean), rate_with_interval(value, (low, high), digits=3)])
     head = (
         f"Processor seconds, mean of {args.repeats} turns, and the geometric mean of the turns' ratios ours / "
-        f"lm-evaluation-harness alone with its 95 % t-interval; {args.samples} samples, batches of {BATCH}, "
-        f"{args.threads} thread, a machine shared with other work (hence processor time). {versions()}, "
+        f"lm-evaluation-harness alone with its 95 % t-interval; {args.samples} samples, batches of {BATCH} (of 4 with "
+        f"49,152 tokens), {args.threads} thread, a machine shared with other work (hence processor time). {versions()}, "
         f"lm_eval {version('lm_eval')}. Made by "
         "`studies/evaluation/measure.py`.\n\n"
         "“One model” is in memory before the clock starts, and ours writes every answer to disk as well; target "
         "≤ 1.05. With several adapters, ours loads the base once and shares requests and tokens; "
         "lm-evaluation-harness loads base and adapter for each, and both loads are in the time. The answers are the "
-        "same bit for bit (`tests/evaluation/test_evaluation_harness.py`).\n\n"
+        "same bit for bit (`tests/evaluation/test_evaluation_harness.py`), those with 49,152 tokens up to rounding "
+        "(`tests/evaluation/test_option_scoring.py`): there ours computes logits at options alone, and reads once what "
+        "the questions of a batch begin with.\n\n"
     )
     text = "# Speed of the evaluation\n\n" + head + markdown_table(rows, ["task", "models", "ours", "alone", "ratio"])
     write_page(args.out, text, results)
