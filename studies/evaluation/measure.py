@@ -202,8 +202,8 @@ def main() -> None:
     head = (
         f"Processor seconds, mean of {args.repeats} turns, and the geometric mean of the turns' ratios ours / "
         f"lm-evaluation-harness alone with its 95 % t-interval; {args.samples} samples, batches of {BATCH} (of 4 with "
-        f"49,152 tokens), {args.threads} thread, a machine shared with other work (hence processor time). {versions()}, "
-        f"lm_eval {version('lm_eval')}. Made by "
+        f"49,152 tokens), {args.threads} thread, a machine shared with other work (hence processor time). "
+        f"{versions()}, lm_eval {version('lm_eval')}. Made by "
         "`studies/evaluation/measure.py`.\n\n"
         "“One model” is in memory before the clock starts, and ours writes every answer to disk as well; target "
         "≤ 1.05. With several adapters, ours loads the base once and shares requests and tokens; "
