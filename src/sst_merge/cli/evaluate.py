@@ -45,7 +45,7 @@ def _list_suites() -> None:
     epilog="Example: sst-merge evaluate --base meta-llama/Llama-2-7b-chat-hf --adapter merged=out/merged "
     "--suite safety --suite mmlu --samples 200 --out out/evaluation",
     cls=SectionedCommand,
-    first=("base", "adapters", "adapter_folders", "suites", "list_suites", "samples", "out"),
+    first=("base", "adapters", "adapter_folders", "suites", "list_suites", "samples", "out", "dry_run"),
     subjects={"judge": "Judges", "labels": "Judges"},
 )
 @with_flags(EvaluationConfig)

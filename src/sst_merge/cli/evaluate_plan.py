@@ -108,12 +108,14 @@ def _costs(
     program = 0 if device.startswith("cuda") else resident_memory()
     needed = program + costs.weights + costs.logits
     parts = f"program {memory_size(program)}, weights {memory_size(costs.weights)}, logits {memory_size(costs.logits)}"
-    say(f"memory   about {memory_size(needed)} and what answers keep of their prompts: {parts}")
-    say(
-        f"time     about {duration(costs.shortest)} a model to read, {duration(costs.longest)} where all answers are "
-        f"as long as they may be, in {dtype} on {device}, within a factor of three; {counted(count, 'model')}: "
-        f"{duration(count * costs.shortest)} to {duration(count * costs.longest)}"
-    )
+    say(f"memory   about {memory_size(needed)}: {parts}; keys and values of what is answered come on top")
+    say(f"time     a model about {duration(costs.shortest)} to read,")
+    say(f"         {duration(costs.longest)} where all answers are as long as they may be")
+    if count > 1:
+        say(
+            f"         {counted(count, 'model')} {duration(count * costs.shortest)} to {duration(count * costs.longest)}"
+        )
+    say(f"         in {dtype} on {device}, within a factor of three")
     free = free_memory() if device == "cpu" else None
     if free is not None and needed > free + program:
         raise ConfigError(
