@@ -112,9 +112,8 @@ def _costs(
     say(f"time     a model about {duration(costs.shortest)} to read,")
     say(f"         {duration(costs.longest)} where all answers are as long as they may be")
     if count > 1:
-        say(
-            f"         {counted(count, 'model')} {duration(count * costs.shortest)} to {duration(count * costs.longest)}"
-        )
+        every = f"{duration(count * costs.shortest)} to {duration(count * costs.longest)}"
+        say(f"         {counted(count, 'model')} {every}")
     say(f"         in {dtype} on {device}, within a factor of three")
     free = free_memory() if device == "cpu" else None
     if free is not None and needed > free + program:
