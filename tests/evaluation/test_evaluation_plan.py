@@ -73,7 +73,6 @@ def test_a_dry_run_loads_no_model_and_writes_nothing(tmp_path: Path, monkeypatch
     said = CliRunner().invoke(cli, arguments)
     assert said.exit_code == 0 and "2 models" in said.output and "--dry-run" not in said.output.splitlines()[-1]
     assert not (tmp_path / "out").exists()
-    monkeypatch.setattr("sst_merge.cli.evaluate_plan.free_memory", lambda: 0)
-    monkeypatch.setattr("sst_merge.cli.evaluate_plan.resident_memory", lambda: 0)
+    monkeypatch.setattr("sst_merge.cli.evaluate_plan.available_memory", lambda device, spread: 0)
     refused = CliRunner().invoke(cli, arguments)
     assert refused.exit_code == 2 and "--batch-size" in refused.output

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..merging import MergeInputs, MergePlan
     from ..merging.data_cost import PassCosts
 
-__all__ = ["memory_option", "parse_size", "planned_memory", "say_data_costs", "tokens_a_sample"]
+__all__ = ["available_memory", "memory_option", "parse_size", "planned_memory", "say_data_costs", "tokens_a_sample"]
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
@@ -122,7 +122,7 @@ def say_data_costs(
         say(
             f"         {duration(taught)} of it for the adapters' teaching, which refine: 0 leaves out (--set refine=0)"
         )
-    available = memory if memory is not None else _available(device, spread=config.device_map is not None)
+    available = memory if memory is not None else available_memory(device, spread=config.device_map is not None)
     if available is not None:
         batch_size, length = config.data.batch_size, None
         if config.data.batch_tokens is not None:
@@ -140,8 +140,8 @@ def say_data_costs(
     return _plain(costs, available)
 
 
-def _available(device: str, *, spread: bool) -> int | None:
-    """Bytes that a process may come to have; None where that is not known, or on several devices."""
+def available_memory(device: str, *, spread: bool) -> int | None:
+    """Bytes that this process may come to have on a device; None where that is not known, or spread over several."""
     if spread:
         return None
     if not device.startswith("cuda"):  # one memory, or what the CPU and Apple's GPUs share

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BaseModelError, ConfigError
 from ..evaluation.config import EvaluationConfig
-from ..machine import free_memory, operations_per_second, resident_memory
+from ..machine import operations_per_second, resident_memory
 from ..texts import counted, duration, memory_size
 from .console import print_table, say, warn
+from .estimates import available_memory
 
 if TYPE_CHECKING:
     from ..evaluation import EvaluationPlan
@@ -85,22 +86,30 @@ def say_plan(
     if config.backend == "vllm":
         say("time     not estimated: vLLM plans its own batches and memory")
         return found
-    return found | _costs(plan, loads, config, device, batch)
+    return found | _costs(base, plan, loads, config, device, batch)
 
 
 def _costs(
-    plan: "EvaluationPlan", loads: "Sequence[Workload]", config: EvaluationConfig, device: str, batch: int
+    base: str,
+    plan: "EvaluationPlan",
+    loads: "Sequence[Workload]",
+    config: EvaluationConfig,
+    device: str,
+    batch: int,
 ) -> dict[str, Any]:
     import torch
 
+    from ..data_loader import quantised_base
     from ..evaluation.workload import evaluation_costs
 
     auto = "float32" if device == "cpu" else plan.base.dtype or "float32"
     dtype = auto if config.dtype == "auto" else config.dtype
+    packed = quantised_base(base, config.access)
+    whole = getattr(torch, dtype).itemsize
     costs = evaluation_costs(
         plan.base,
         loads,
-        itemsize=getattr(torch, dtype).itemsize,
+        itemsize=whole if packed is None or packed.bits is None else packed.bits / 8,
         batch_size=batch,
         operations=operations_per_second(dtype, device, size=512),
     )
@@ -115,10 +124,10 @@ def _costs(
         every = f"{duration(count * costs.shortest)} to {duration(count * costs.longest)}"
         say(f"         {counted(count, 'model')} {every}")
     say(f"         in {dtype} on {device}, within a factor of three")
-    free = free_memory() if device == "cpu" else None
-    if free is not None and needed > free + program:
+    there = available_memory(device, spread=config.device_map is not None)
+    if there is not None and needed > there:
         raise ConfigError(
-            f"this evaluation needs about {memory_size(needed)} of memory, and {memory_size(free + program)} are "
+            f"this evaluation needs about {memory_size(needed)} of memory, and {memory_size(there)} are "
             f"there; give a smaller batch (--batch-size), a smaller type (--dtype bfloat16), or take a larger machine"
         )
     return {"memory": needed, "seconds_a_model": {"shortest": costs.shortest, "longest": costs.longest}}

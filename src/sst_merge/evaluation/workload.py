@@ -109,7 +109,7 @@ def evaluation_costs(
     base: "BaseModelIndex",
     workloads: Sequence[Workload],
     *,
-    itemsize: int,
+    itemsize: float,
     batch_size: int,
     operations: float,
 ) -> EvaluationCosts:
@@ -118,7 +118,7 @@ def evaluation_costs(
     Args:
         base: layers of the base.
         workloads: of its suites.
-        itemsize: bytes of a number of the weights.
+        itemsize: bytes of a number of the weights, a share of one where they are quantised.
         batch_size: prompts a batch.
         operations: floating-point operations a second in that type.
 
@@ -130,5 +130,5 @@ def evaluation_costs(
     read, written = sum(load.read for load in workloads), sum(load.written for load in workloads)
     each = 2.0 * base.parameters / (_PRODUCTS * operations)
     return EvaluationCosts(
-        base.parameters * itemsize, _COPIES * 4 * batch_size * logits, read * each, (read + written) * each
+        round(base.parameters * itemsize), _COPIES * 4 * batch_size * logits, read * each, (read + written) * each
     )
