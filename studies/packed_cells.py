@@ -2,12 +2,17 @@
 
 import json
 import lzma
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from sst_merge.experiments.cells import CellStore, canonical
+from sst_merge.experiments.cells import Cell, CellStore, canonical
+from sst_merge.experiments.plan import Planned
 from sst_merge.files import atomic_file
+from sst_merge.methods import get_method
 
-__all__ = ["pack", "unpack"]
+__all__ = ["keep_older", "pack", "unpack"]
 
 _CELLS = "cells.jsonl.xz"
 
@@ -56,3 +61,60 @@ def pack(folder: Path, store: CellStore) -> int:
     with atomic_file(folder / _CELLS) as aside:
         aside.write_bytes(small)
     return len(small)
+
+
+def keep_older(store: CellStore, planned: Sequence[Planned]) -> Counter[str]:
+    """Let cells of other code stand where this code has none and everything else is equal.
+
+    An adapter that is not on this machine matches any; an option that is new must stand at its default; of several
+    cells the latest is taken.
+
+    Args:
+        store: of the experiments.
+        planned: all cells that are wanted.
+
+    Returns:
+        Commit → cells that are taken over from it.
+    """
+    found: dict[str, list[tuple[str, Path, Mapping[str, Any]]]] = defaultdict(list)
+    for path in store.folder.glob("*/*.json"):
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if "artefacts" in kept["depends"]:
+            entry = (kept["run"]["finished"], path, kept)
+            found[_but_code(kept["kind"], kept["parameters"], kept["depends"])].append(entry)
+    taken: Counter[str] = Counter()
+    for entry in planned:
+        cell, path = entry.cell, store.path(entry.cell)
+        if path.is_file():
+            continue
+        same = [of for of in found[_but_code(cell.kind, cell.parameters, cell.depends)] if _same_inputs(of[2], cell)]
+        if same:
+            _, older, kept = max(same, key=lambda of: of[0])
+            with atomic_file(path) as aside:
+                aside.write_bytes(older.read_bytes())
+            taken[str(kept["run"]["commit"])] += 1
+    return taken
+
+
+def _but_code(kind: str, parameters: Mapping[str, Any], depends: Mapping[str, Any]) -> str:
+    # All options of a merge, given or not, are compared by themselves; what is on request alone changes no result.
+    swept = {
+        name: value for name, value in parameters.get("swept", {}).items() if name not in {"options", "on_request"}
+    }
+    parameters = {**parameters, "swept": swept}
+    rest = {name: value for name, value in depends.items() if name not in {"artefacts", "code", "options", "version"}}
+    return canonical([kind, parameters, rest])
+
+
+def _same_inputs(kept: Mapping[str, Any], cell: Cell) -> bool:
+    """The same adapters, and the same options; one that was not there yet must stand at its default."""
+    before, here = kept["depends"], cell.depends
+    if not all(here["artefacts"].get(name) in {"missing", digest} for name, digest in before["artefacts"].items()):
+        return False
+    swept = cell.parameters.get("swept") or cell.parameters.get("staged")
+    # The knob takes every value of the sweep, whatever it is by default.
+    knob = (swept or {}).get("knob")
+    old, new = ({k: v for k, v in of.get("options", {}).items() if k != knob} for of in (before, here))
+    added = {name: value for name, value in new.items() if name not in old}
+    defaults = get_method(swept["method"]).options().model_dump(mode="json") if added and swept else {}
+    return old == {name: new.get(name) for name in old} and added == {name: defaults.get(name) for name in added}

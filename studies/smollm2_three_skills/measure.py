@@ -5,7 +5,8 @@
 
 A merge of SST-Merge takes about half an hour of one core here, so it is measured at its default strength, and at those
 of ``--mu``, each kept when it is finished. Measures, tables and cells are those of experiment 1. Finished cells lie in
-``cells.jsonl.xz`` beside the page and are unpacked first; adapters that unfinished ones need are trained.
+``cells.jsonl.xz`` beside the page and are unpacked first; with ``--keep-older`` cells of other code count where all
+else is equal. Where a cell is missing, so may be adapters, which are trained.
 """
 
 import json
@@ -17,7 +18,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from packed_cells import pack, unpack
+from packed_cells import keep_older, pack, unpack
 from study import study_options, versions, write_page
 
 from sst_merge.experiments.cells import Cell, CellStore
@@ -68,23 +69,33 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=Path(__file__).with_name("measured.yaml"))
     parser.add_argument("--results", type=Path, required=True, help="working folder: cells, tables, pictures")
     parser.add_argument(
-        "--mu", type=float, nargs="+", default=[1.0, 0.2], help="strengths of SST-Merge, the weakest first"
+        "--mu", type=float, nargs="+", default=[5.0, 1.0], help="strengths of SST-Merge, the weakest first"
     )
+    parser.add_argument("--keep-older", action="store_true", help="use cells of other code where all else is equal")
     parser.add_argument("--only", nargs="+", help="labels of the methods to measure; no page")
     options = parser.parse_args()
     experiments = Experiments(load_experiment_config(options.config), options.results)
     print(f"{unpack(options.out, experiments.store)} cells unpacked")
-    experiments.train("exp1")
-    planned = [entry for entry in experiments.planned("exp1") if not options.only or entry.label in options.only]
-    ours = [entry.cell for entry in planned if entry.label == OURS]
-    cells = [at_strengths(cell, [value]) for cell in ours for value in options.mu]
-    cells += [entry.cell for entry in planned if entry.label != OURS]
-    run_cells(cells, experiments.store, stage="three skills")
+
+    def entries() -> list[Planned]:
+        planned = [entry for entry in experiments.planned("exp1") if not options.only or entry.label in options.only]
+        single = [
+            replace(entry, cell=cell)
+            for entry in planned
+            for cell in ([at_strengths(entry.cell, [mu]) for mu in options.mu] if entry.label == OURS else [entry.cell])
+        ]
+        if options.keep_older:
+            print(f"cells of other commits: {dict(keep_older(experiments.store, single))}")
+        return single
+
+    if not all(experiments.store.has(entry.cell) for entry in entries()):
+        experiments.train("exp1")
+    run_cells([entry.cell for entry in entries()], experiments.store, stage="three skills")
     if options.only:
         return
     whole = [
         replace(entry, cell=joined(entry.cell, options.mu, experiments.store)) if entry.label == OURS else entry
-        for entry in planned
+        for entry in experiments.planned("exp1")
     ]
     folder = options.results / "three_skills"
     folder.mkdir(parents=True, exist_ok=True)
