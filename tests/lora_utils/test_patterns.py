@@ -65,10 +65,12 @@ def test_many_patterns_cost_little(anchored: bool, tmp_path: Path) -> None:
     config: dict[str, Any] = {"peft_type": "LORA", "r": 1, "lora_alpha": 2, "rank_pattern": escaped}
     config["alpha_pattern"] = {pattern: 2 * rank for pattern, rank in escaped.items()}
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
-    began = time.process_time()
-    adapter = Adapter.load(tmp_path)
-    spent = time.process_time() - began
+    took = []
+    for _ in range(3):  # the quickest says most where other work goes on
+        began = time.process_time()
+        adapter = Adapter.load(tmp_path)
+        took.append(time.process_time() - began)
     assert len(adapter.modules) == 2000
     assert {module: adapter.rank(module) for module in modules} == ranks
     assert adapter.delta(modules[2]).tolist() == [[2.0 * 3] * 2] * 2
-    assert spent < 0.5
+    assert min(took) < 1.0, "every module against every pattern takes several seconds"

@@ -66,7 +66,8 @@ def _prepare(problem: MergeProblem, options: AlignMergeOptions) -> Prepared:
             "aligned_base: true where the base itself is aligned and the experts must not disturb that"
         )
     structure = auto_structure(problem.spaces) if options.structure == "auto" else options.structure
-    anchor = {module: core / size for module, core in point_cores(safety, problem.spaces).items()}
+    # A single one is itself the anchor, to the last bit, whatever its weight.
+    anchor = point_cores([adapter.with_(weight=adapter.weight / size) for adapter in safety], problem.spaces)
     fisher: Fisher = compute_fim(
         model,
         problem.spaces,
