@@ -12,84 +12,23 @@ everything else is equal (model, data, adapters by SHA-256, method and options);
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from packed_cells import keep_older, pack, unpack
 from study import study_options, write_page
+from trained_adapters import list_adapters, training_table
 
 from sst_merge.experiments.config import ExperimentConfig, load_experiment_config
 from sst_merge.experiments.run import EXPERIMENTS, Experiments
-from sst_merge.experiments.setups import world_of
-from sst_merge.experiments.training import artefacts_of
-from sst_merge.files import atomic_file, file_sha256
-from sst_merge.reporting import markdown_table
-from sst_merge.worlds.world import Artefact
 
 ROOT = Path(__file__).resolve().parents[2]
-ADAPTERS = "adapters.json"
 # Until the cells of SST-Merge are measured again.
 NOTE = (
     "SST-Merge was measured here before its default ended with passes over all calibration prompts "
     "([what they change on the lab](../attempts/last_passes/README.md))."
 )
-
-
-def adapters_of(experiments: Experiments, names: list[str], known: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """How the adapters of some experiments were trained.
-
-    Args:
-        experiments: finished.
-        names: of experiments.
-        known: entries of before, for adapters that are not on this machine.
-
-    Returns:
-        One entry per adapter, in the order of their names.
-    """
-    found = {str(Artefact(of["base"], of["adapter"], of["seed"])): dict(of) for of in known}
-    for parameters in [entry.cell.parameters for name in names for entry in experiments.planned(name)]:
-        for artefact in artefacts_of(parameters):
-            folder = world_of(parameters["problem"]["world"]).find(artefact)
-            if artefact.adapter is not None and folder is not None:
-                found[str(artefact)] = trained(folder, artefact)
-    return [found[name] for name in sorted(found)]
-
-
-def trained(folder: Path, artefact: Artefact) -> dict[str, Any]:
-    """One adapter's report, without its losses.
-
-    Args:
-        folder: of the adapter.
-        artefact: that it is.
-
-    Returns:
-        Plain values.
-    """
-    report = json.loads((folder / "training_report.json").read_text(encoding="utf-8"))
-    losses = report.pop("losses")
-    weights = file_sha256(folder / "adapter_model.safetensors")
-    ends = {"first_loss": losses[0], "last_loss": losses[-1]}
-    own = {"adapter": artefact.adapter, "base": artefact.base, "seed": artefact.seed, "sha256": weights}
-    return report | {"trained_on": report.get("base")} | ends | own
-
-
-def training_table(adapters: list[dict[str, Any]]) -> str:
-    """Rows, steps and time of every adapter.
-
-    Args:
-        adapters: of :func:`adapters_of`.
-
-    Returns:
-        Markdown.
-    """
-    rows = [
-        [a["adapter"], a["base"], a["seed"], a["rows"], a["steps"], f"{a['seconds'] / 60:.1f}", a["sha256"][:12]]
-        for a in adapters
-    ]
-    return markdown_table(rows, ["Adapter", "Base", "Seed", "Rows", "Steps", "Minutes", "SHA-256"])
 
 
 def main() -> None:
@@ -119,13 +58,9 @@ def main() -> None:
             # An adapter that is there now is part of the names of its finished cells, too.
             keep_older(experiments.store, experiments.planned(name))
         experiments.run(name)
-    listed = options.out / ADAPTERS
-    adapters = json.loads(listed.read_text(encoding="utf-8")) if listed.is_file() else []
+    adapters = list_adapters(options.out, experiments, options.experiments, only_known=options.only_page)
     if not options.only_page:
         print(f"{pack(options.out, experiments.store)} bytes packed")
-        adapters = adapters_of(experiments, options.experiments, adapters)
-        with atomic_file(listed) as aside:
-            aside.write_text(json.dumps(adapters, indent=1) + "\n", encoding="utf-8")
     page = experiments.page(options.experiments).replace("# Results\n", "# SmolLM2-135M-Instruct\n", 1)
     page = page.replace("\n## Targets\n", f"\n{NOTE}\n\n## Targets\n", 1)
     figures = {

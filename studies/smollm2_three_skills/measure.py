@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from packed_cells import keep_older, pack, unpack
 from study import study_options, versions, write_page
+from trained_adapters import list_adapters, training_table
 
 from sst_merge.experiments.cells import Cell, CellStore
 from sst_merge.experiments.config import load_experiment_config
@@ -103,7 +104,9 @@ def main() -> None:
     write_report(report, folder)
     figures = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["figures"]
     print(f"{pack(options.out, experiments.store)} bytes packed")
-    write_page(options.out, page(report_markdown(report), whole, experiments.store, options.mu), figures)
+    text = page(report_markdown(report), whole, experiments.store, options.mu)
+    adapters = training_table(list_adapters(options.out, experiments, ["exp1"]))
+    write_page(options.out, f"{text}\n## Adapters\n\n{adapters}\n", figures)
 
 
 if __name__ == "__main__":
