@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BaseModelError, ConfigError
 from ..evaluation.config import EvaluationConfig
+from ..evaluation.settings import CPU_BATCH
 from ..machine import operations_per_second, resident_memory
 from ..texts import counted, duration, memory_size
 from .console import print_table, say, warn
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from ..suites import Suite
 
 __all__ = ["say_plan"]
-
-_CPU_BATCH = 16  # prompts, where the batch size is `auto`
 
 
 def say_plan(
@@ -47,7 +46,7 @@ def say_plan(
     from ..evaluation import plan_evaluation
     from ..evaluation.beginnings import LARGE_VOCABULARY
     from ..evaluation.silence_libraries import quiet_libraries
-    from ..evaluation.workload import workload
+    from ..evaluation.workload import vocabulary_of, workload
 
     plan = plan_evaluation(base, adapters, suites, config.out, **asked)
     for warning in plan.sources.warnings:
@@ -65,9 +64,8 @@ def say_plan(
     if template is None:
         template = bool(getattr(tokenizer, "chat_template", None))
     device = resolve_device(config.device)
-    batch = config.batch_size if isinstance(config.batch_size, int) else _CPU_BATCH if device == "cpu" else 1
-    vocabulary = max((s.d_in for s in plan.base.modules.values() if not s.kind.reads_vectors), default=0)
-    spares = config.backend == "hf" and vocabulary >= LARGE_VOCABULARY
+    batch = config.batch_size if isinstance(config.batch_size, int) else CPU_BATCH if device == "cpu" else 1
+    spares = config.backend == "hf" and vocabulary_of(plan.base) >= LARGE_VOCABULARY
     with quiet_libraries():
         loads = [
             workload(item, tokenizer, chat_template=template, batch_size=batch, spares=spares) for item in plan.suites
@@ -102,8 +100,7 @@ def _costs(
     from ..data_loader import quantised_base
     from ..evaluation.workload import evaluation_costs
 
-    auto = "float32" if device == "cpu" else plan.base.dtype or "float32"
-    dtype = auto if config.dtype == "auto" else config.dtype
+    dtype = config.dtype_on(device, plan.base.dtype)
     packed = quantised_base(base, config.access)
     whole = getattr(torch, dtype).itemsize
     costs = evaluation_costs(

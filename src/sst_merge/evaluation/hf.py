@@ -8,14 +8,14 @@ from ..data_loader.base_model import load_base_model, load_tokenizer, resolve_de
 from ..errors import AdapterError
 from .adapters import EvaluatedAdapter
 from .resolved_patterns import resolved_config
-from .settings import ModelSettings
+from .settings import CPU_BATCH, ModelSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["HuggingFaceModels"]
 
-_PROBE_ROWS, _PROBE_LENGTH, _CPU_BATCH, _LONG_PROMPT = 2, 24, 16, 2048
+_PROBE_ROWS, _PROBE_LENGTH, _LONG_PROMPT = 2, 24, 2048
 
 
 class HuggingFaceModels:
@@ -31,8 +31,7 @@ class HuggingFaceModels:
         from .sparing import SparingHFLM
 
         device = resolve_device(settings.device)
-        # Half types are slow and rounded on a CPU, whatever the file holds.
-        dtype = "float32" if settings.dtype == "auto" and device == "cpu" else settings.dtype
+        dtype = settings.dtype_on(device, "auto")
         model = load_base_model(
             base,
             modules={module for adapter in adapters for module in adapter.modules},
@@ -126,7 +125,7 @@ class HuggingFaceModels:
         if settings.batch_size != "auto":
             return settings.batch_size
         if self.lm.device.type == "cpu":
-            return _CPU_BATCH
+            return CPU_BATCH
         # Tried on a long prompt, not on all positions: those of newer models would leave room for one prompt alone.
         length = min(_LONG_PROMPT, self.lm.max_length - 1)
         return int(self.lm._detect_batch_size([("", [1] * length, [1])], 0))

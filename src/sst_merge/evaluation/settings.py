@@ -8,7 +8,10 @@ from ..data_loader import BaseAccessFields
 from ..errors import ConfigError
 from ..yaml_config import Seed, faults
 
-__all__ = ["ModelSettings"]
+__all__ = ["CPU_BATCH", "ModelSettings"]
+
+CPU_BATCH = 16
+"""Prompts a batch on a CPU, where none is asked for."""
 
 
 def _number_or_auto(value: object) -> object:
@@ -52,6 +55,17 @@ class ModelSettings(BaseAccessFields):
         json_schema_extra={"flag": "--apply-chat-template"},
     )
     seed: Seed = Field(default=0, description="of drawn samples, few-shot examples and sampled answers")
+
+    def dtype_on(self, device: str, stored: str | None) -> str:
+        """The type of the weights; half types are slow and rounded on a CPU, whatever the file holds.
+
+        Args:
+            device: where the model computes.
+            stored: type in the files, where that is known.
+        """
+        if self.dtype != "auto":
+            return self.dtype
+        return "float32" if device == "cpu" or stored is None else stored
 
     if not TYPE_CHECKING:  # type checkers know the fields from the class
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from ..lora_utils import BaseModelIndex
 
-__all__ = ["EvaluationCosts", "Workload", "evaluation_costs", "workload"]
+__all__ = ["EvaluationCosts", "Workload", "evaluation_costs", "vocabulary_of", "workload"]
 
 _PRODUCTS = 0.5  # of the speed of large matrix products, what a pass reaches
 _COPIES = 3  # of the logits while their log-probabilities are taken
@@ -105,6 +105,11 @@ def workload(
     )
 
 
+def vocabulary_of(base: "BaseModelIndex") -> int:
+    """Tokens that a base knows; 0 without an embedding."""
+    return max((shape.d_in for shape in base.modules.values() if not shape.kind.reads_vectors), default=0)
+
+
 def evaluation_costs(
     base: "BaseModelIndex",
     workloads: Sequence[Workload],
@@ -125,8 +130,7 @@ def evaluation_costs(
     Returns:
         Estimates: time within a factor of three.
     """
-    vocabularies = [shape.d_in for shape in base.modules.values() if not shape.kind.reads_vectors]
-    logits = max((load.scored for load in workloads), default=0) * max(vocabularies, default=0)
+    logits = max((load.scored for load in workloads), default=0) * vocabulary_of(base)
     read, written = sum(load.read for load in workloads), sum(load.written for load in workloads)
     each = 2.0 * base.parameters / (_PRODUCTS * operations)
     return EvaluationCosts(
