@@ -73,4 +73,4 @@ def test_many_patterns_cost_little(anchored: bool, tmp_path: Path) -> None:
     assert len(adapter.modules) == 2000
     assert {module: adapter.rank(module) for module in modules} == ranks
     assert adapter.delta(modules[2]).tolist() == [[2.0 * 3] * 2] * 2
-    assert min(took) < 1.0, "every module against every pattern takes several seconds"
+    assert min(took) < 0.5
