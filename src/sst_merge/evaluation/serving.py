@@ -3,8 +3,9 @@
 lm-evaluation-harness hands all requests of a suite to its model at once; here they are cut into the very batches that
 it would make, in its order, and each batch is one step: looked up, run by lm-evaluation-harness's own model, written
 down, counted. Options of a large vocabulary whose prompts begin alike are cut into batches by that (:mod:`.beginnings`)
-and scored by a model that spares the rest (:mod:`.sparing`). Batches are a function of the requests alone, so that a run that was killed continues with the same
-batches and ends in the same numbers, and a sampled answer, seeded by its batch, is the same as well.
+and scored by a model that spares the rest (:mod:`.sparing`). Batches are a function of the requests alone, so that a
+run that was killed continues with the same batches and ends in the same numbers, and a sampled answer, seeded by its
+batch, is the same as well.
 """
 
 import hashlib
