@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from sst_merge.cli.main import cli
 from sst_merge.errors import MergeError
 from sst_merge.lora_utils import Adapter, LoraFactors
-from sst_merge.merging import MergeSettings, merge_to_folder, number_of_workers, plan_merge
+from sst_merge.merging import MergeSettings, merge, merge_to_folder, number_of_workers, plan_merge
 from sst_merge.merging.workers import require_module_memory
 
 SHAPES = {"layers.2.q": (12, 9), "layers.10.q": (12, 9), "layers.2.up": (7, 15), "norm": (5, 5)}
@@ -49,6 +49,29 @@ def test_any_number_of_processes_writes_the_same_bytes(method: str, adapters: li
         found[workers] = [(tmp_path / str(workers) / name).read_bytes() for name in FILES]
     assert all(files == found[1] for files in found.values())
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(map(str, found))
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+@pytest.mark.parametrize("odd", [(), ("layers.1",), ("layers.0", "layers.2")])
+def test_tensors_go_to_places_known_before_or_come_from_the_workers(
+    dtype: torch.dtype | None, odd: tuple[str, ...], build: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Modules whose rank is smaller than was expected, as an update and twice it need no more columns than one."""
+    shapes = {f"layers.{i}": (12, 9) for i in range(4)}
+    one = build.random_adapter(shapes, name="one", rank=2, seed=1)
+    other = build.random_adapter(shapes, name="other", rank=2, seed=2)
+    factors = {module: (one if module in odd else other).factors(module) for module in shapes}
+    plan = plan_merge([one, Adapter.from_factors(factors, name="other")])
+    # Written from memory, where nothing is expected of the file.
+    merge([one, Adapter.from_factors(factors, name="other")]).save(tmp_path / "memory", dtype=dtype)
+    sent = []
+    monkeypatch.setattr(torch, "from_numpy", lambda array: sent.append(array.shape) or torch.as_tensor(array))
+    for workers in (1, 2):
+        merge_to_folder(plan, tmp_path / str(workers), workers=workers, dtype=dtype)
+        found = [(folder / FILES[0]).read_bytes() for folder in (tmp_path / "memory", tmp_path / str(workers))]
+        assert found[0] == found[1]
+        assert sorted(path.name for path in (tmp_path / str(workers)).iterdir()) == sorted(FILES)
+    assert sent == [shape for _ in odd for shape in ((12, 2), (2, 9))]
 
 
 def test_a_refused_module_is_named_as_in_one_process(build: Any, tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ Nothing is rounded but the products cᵢBᵢ, and the time is that of copying. T
 smallest possible one; only updates that share their A, such as one adapter given twice, share columns too.
 """
 
-import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -16,6 +16,8 @@ from ..lora_utils import LoraFactors
 from .space import common_layout
 
 __all__ = ["side_by_side"]
+
+_BLOCK = 64
 
 
 def side_by_side(factors: Sequence[LoraFactors | None], coefficients: Sequence[float]) -> tuple[LoraFactors, float]:
@@ -47,25 +49,52 @@ def side_by_side(factors: Sequence[LoraFactors | None], coefficients: Sequence[f
     """
     there = [(f, c) for f, c in zip(factors, coefficients, strict=True) if f is not None]
     kind, bias = common_layout([f for f, _ in there])
-    blocks: list[tuple[Tensor, Tensor]] = []
+    parts: list[tuple[LoraFactors, float]] = []
     for update, coefficient in there:
-        b = update.b if coefficient == 1.0 else coefficient * update.b
-        shared = next((i for i, (_, a) in enumerate(blocks) if _same(a, update.a)), None)
+        shared = next((i for i, (of, _) in enumerate(parts) if _same(of.a, update.a)), None)
         if shared is None:
-            blocks.append((b, update.a))
+            parts.append((update, coefficient))
         else:
-            blocks[shared] = (blocks[shared][0] + b, update.a)
-    total = LoraFactors(torch.cat([b for b, _ in blocks], dim=1), torch.cat([a for _, a in blocks], dim=0), kind, bias)
-    norms_b, norms_a = total.direction_norms()
+            of, its = parts[shared]
+            parts[shared] = (replace(of, b=its * of.b + coefficient * update.b), 1.0)
+    norms_b = torch.cat([abs(c) * f.direction_norms[0] for f, c in parts])
+    norms_a = torch.cat([f.direction_norms[1] for f, _ in parts])
     used = (norms_b > 0) & (norms_a > 0)
     if not bool(used.any()):
-        return LoraFactors(total.b[:, :1], total.a[:1], kind, bias), 0.0
-    b, a = (total.b, total.a) if bool(used.all()) else (total.b[:, used], total.a[used])
-    ratios = (norms_a[used] / norms_b[used]).tolist()
-    powers = b.new_tensor([2.0 ** round(math.log2(ratio) / 2) for ratio in ratios])
-    b, a = b * powers, a / powers[:, None]
-    squares = ((b.T @ b) * (a @ a.T)).sum(dtype=torch.float64)
-    return LoraFactors(b, a, kind, bias), float(squares.clamp_min(0)) ** 0.5
+        first = parts[0][0]
+        return LoraFactors(torch.zeros_like(first.b[:, :1]), first.a[:1], kind, bias), 0.0
+    # Of directions that add nothing the ratio is not asked for.
+    ratios = torch.where(used, norms_a, 1.0) / torch.where(used, norms_b, 1.0)
+    powers = (ratios.log2() / 2).round().exp2()
+    b, a = _scaled(parts, powers)
+    if not bool(used.all()):
+        b, a = b[:, used], a[used]
+    return LoraFactors(b, a, kind, bias), _norm(b, a)
+
+
+def _scaled(parts: Sequence[tuple[LoraFactors, float]], powers: Tensor) -> tuple[Tensor, Tensor]:
+    """[… cᵢBᵢPᵢ …] and [… Pᵢ⁻¹Aᵢ …], each entry written once."""
+    first = parts[0][0]
+    b = first.b.new_empty(first.b.shape[0], len(powers))
+    a = first.a.new_empty(len(powers), first.a.shape[1])
+    began = 0
+    for update, coefficient in parts:
+        here = slice(began, began := began + update.rank)
+        power = powers[here].to(first.b)
+        torch.mul(update.b, coefficient * power, out=b[:, here])
+        torch.div(update.a, power[:, None], out=a[here])
+    return b, a
+
+
+def _norm(b: Tensor, a: Tensor) -> float:
+    """‖BA‖_F by (BᵀB) ∘ (AAᵀ), of whose equal halves the lower one is left out, block by block."""
+    total = 0.0
+    for begin in range(0, b.shape[1], _BLOCK):
+        rest = slice(begin, None)
+        products = (b[:, begin : begin + _BLOCK].T @ b[:, rest]) * (a[begin : begin + _BLOCK] @ a[rest].T)
+        products[:, _BLOCK:] *= 2
+        total += float(products.sum(dtype=torch.float64))
+    return max(total, 0.0) ** 0.5
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

@@ -29,7 +29,7 @@ from .spellings import spelled_alike
 from .stored_form import StoredForm, read_stored_form
 from .values import all_finite, all_zero
 from .whole_weights import WholeWeight, heads_of, saved_part
-from .writing import Ranks, write_adapter, write_adapter_files
+from .writing import ExpectedFile, Ranks, write_adapter, write_adapter_files
 
 __all__ = [
     "Adapter",
@@ -44,6 +44,7 @@ __all__ = [
     "Converted",
     "ConvertedModule",
     "EmbeddingKind",
+    "ExpectedFile",
     "ExpertKind",
     "FileForm",
     "LinearKind",

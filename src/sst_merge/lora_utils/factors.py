@@ -6,6 +6,7 @@ it, so that every merge method, basis and Fisher treats it like any other input 
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -90,6 +91,7 @@ class LoraFactors:
         """ΔW as the base stores the weight: (d_in, d_out) for GPT-2's Conv1D and for embeddings."""
         return self.kind.stored(self.delta(dtype))
 
+    @cached_property
     def direction_norms(self) -> tuple[Tensor, Tensor]:
         """Norms of every column of B and of every row of A, (r,) each, in float64."""
         return _norms(self.b, 0), _norms(self.a, 1)

@@ -1,7 +1,7 @@
 """Where an adapter's factors come from: a safetensors file, or memory.
 
-The file is opened anew for every module and its tensors are copied out, so that the pages of a mapped file leave
-the process with the mapping: twenty 7B-size adapters stay at the size of one layer each.
+The file is opened anew for every module and its tensors are copied out, so that twenty 7B-size adapters stay at the
+size of one layer each.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,9 @@ from torch import Tensor
 
 from ..errors import AdapterError
 from .entries import ModuleEntry
+from .experts import ExpertKind
 from .factors import LoraFactors
+from .stored_tensors import stored_tensors
 from .values import all_finite, all_zero
 
 __all__ = ["FileSource", "MemorySource", "RemoteSource", "RenamedSource", "Source"]
@@ -49,8 +51,11 @@ class FileSource:
     file: Path
     entries: Mapping[str, ModuleEntry]
 
-    def _tensors(self, keys: tuple[str, ...]) -> list[Tensor]:
-        try:
+    def _tensors(self, entry: ModuleEntry) -> list[Tensor]:
+        keys = entry.keys
+        if not isinstance(entry.layout.kind, ExpertKind):
+            return stored_tensors(self.file, keys)
+        try:  # Of a stack only what is this module's is read.
             with safe_open(self.file, framework="pt") as handle:
                 return [handle.get_tensor(key) for key in keys]
         except (SafetensorError, OSError) as error:
@@ -59,13 +64,13 @@ class FileSource:
     def read(self, module: str, dtype: torch.dtype | None) -> LoraFactors:
         """Copy a module's tensors out of the file; float32, or float64 where the file has it, by default."""
         entry = self.entries[module]
-        mapped = self._tensors(entry.keys)
+        stored = self._tensors(entry)
         # Half types are widened before the scale goes in, or s·B would be rounded once more.
-        target = dtype or torch.promote_types(torch.float32, torch.promote_types(mapped[0].dtype, mapped[1].dtype))
+        target = dtype or torch.promote_types(torch.float32, torch.promote_types(stored[0].dtype, stored[1].dtype))
         working = target if target in {torch.float32, torch.float64} else torch.float32
-        # Of a stack only what is this module's is copied.
-        parts = (*entry.layout.kind.from_file(mapped[0], mapped[1]), *mapped[2:])
-        a, b, *bias = (part.to(working, copy=True) for part in parts)
+        parts = (*entry.layout.kind.from_file(stored[0], stored[1]), *stored[2:])
+        mapped = isinstance(entry.layout.kind, ExpertKind)
+        a, b, *bias = (part.to(working, copy=mapped) for part in parts)
         if bias:
             b = torch.cat([b, bias[0][:, None]], dim=1)
             a = _bordered(a)
@@ -75,9 +80,9 @@ class FileSource:
     def check(self, module: str) -> bool:
         """Refuse NaN and Inf in a module's tensors; whether they make no update, because one factor is zero."""
         entry = self.entries[module]
-        keys, mapped = entry.keys, self._tensors(entry.keys)
-        a, b, *bias = tensors = [*entry.layout.kind.from_file(mapped[0], mapped[1]), *mapped[2:]]
-        for key, tensor in zip(keys, tensors, strict=True):
+        stored = self._tensors(entry)
+        a, b, *bias = tensors = [*entry.layout.kind.from_file(stored[0], stored[1]), *stored[2:]]
+        for key, tensor in zip(entry.keys, tensors, strict=True):
             _check_finite(tensor, f"{self.file}: tensor {key!r}")
         return (all_zero(a) or all_zero(b)) and all(map(all_zero, bias))
 

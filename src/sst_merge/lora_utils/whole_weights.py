@@ -3,7 +3,6 @@
 They are no low-rank update, so no method merges them. They are carried from one file to another as they are.
 """
 
-import json
 import struct
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import AdapterError
+from .stored_tensors import tensor_places
 from .values import all_finite
 
 if TYPE_CHECKING:
@@ -55,11 +55,9 @@ class WholeWeight:
         """
         try:
             with self.file.open("rb") as stream:
-                (length,) = struct.unpack("<Q", stream.read(8))
-                entry = json.loads(stream.read(length))[self.key]
-                start, end = entry["data_offsets"]
-                stream.seek(8 + length + start)
-                left = end - start
+                place = tensor_places(self.file, stream)[self.key]
+                stream.seek(place.start)
+                left = place.end - place.start
                 while left and (chunk := stream.read(min(left, _CHUNK))):
                     left -= len(chunk)
                     yield chunk

@@ -4,9 +4,10 @@ Modules arrive one at a time and their tensors go straight to disk (:mod:`.tenso
 again before it gets its name (:mod:`.opening`).
 """
 
+import io
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -26,10 +27,10 @@ from .layouts import ModuleKind
 from .opening import check_opens
 from .patterns import ModulePatterns
 from .settings import CONFIG_NAME
-from .tensor_file import TensorFile
+from .tensor_file import Foretold, TensorFile, write_at
 from .whole_weights import WholeWeight
 
-__all__ = ["Ranks", "write_adapter", "write_adapter_files"]
+__all__ = ["ExpectedFile", "Ranks", "write_adapter", "write_adapter_files"]
 
 Ranks = Literal["uniform", "pattern"]
 """Where ranks differ: all modules get the largest by rows of zeros, or each keeps its own (``rank_pattern``)."""
@@ -97,6 +98,55 @@ def write_adapter(
     return Path(path)
 
 
+class ExpectedFile:
+    """The weights of an adapter before they are there: with their places known, each is written once, by any process.
+
+    Args:
+        modules: names and factors without values, on the device ``meta``, as they will most likely come.
+        dtype: as in :func:`write_adapter`.
+        ranks: as in :func:`write_adapter`.
+    """
+
+    def __init__(
+        self, modules: Iterable[tuple[str, LoraFactors]], *, dtype: torch.dtype | None, ranks: Ranks = "uniform"
+    ) -> None:
+        self.layout = _foretold(modules, dtype, ranks)
+        self.file: Path | None = None
+
+    def opened(self, file: Path) -> Foretold | None:
+        """Say where the data go to from now on; returns their layout."""
+        self.file = file
+        return self.layout
+
+    def write(self, module: str, factors: LoraFactors) -> bool:
+        """Write a module's tensors to their places, in any process, while :func:`write_adapter_files` runs in one.
+
+        Returns:
+            False, and nothing was written, where they have no place: that process has to write them.
+
+        Raises:
+            AdapterError: values that are not finite or do not fit the type.
+        """
+        if self.layout is None or self.file is None:
+            return False
+        a, b, _ = _parts(factors)
+        tensors = [(key, tensor) for key, tensor, _ in _factor_tensors(module, factors.kind, a, b)]
+        return write_at(self.file, tensors, self.layout)
+
+
+def _foretold(modules: Iterable[tuple[str, LoraFactors]], dtype: torch.dtype | None, ranks: Ranks) -> Foretold | None:
+    """The layout of a file of modules; None where it depends on values (biases) or on other modules (experts)."""
+    tensors = TensorFile(io.BytesIO(), dtype)
+    most = 0
+    for module, factors in modules:
+        if factors.bias or isinstance(factors.kind, ExpertKind):
+            return None
+        most = max(most, factors.rank)
+        for key, tensor, rank_dimension in _factor_tensors(module, factors.kind, factors.a, factors.b):
+            tensors.write(key, tensor, rank_dimension=rank_dimension)
+    return tensors.foretold(most if ranks == "uniform" else None)
+
+
 def write_adapter_files(
     folder: Path,
     modules: Iterable[tuple[str, LoraFactors]],
@@ -107,6 +157,7 @@ def write_adapter_files(
     ranks: Ranks = "uniform",
     whole: Mapping[str, WholeWeight] = _NO_WEIGHTS,
     modules_to_save: tuple[str, ...] = (),
+    expected: ExpectedFile | None = None,
 ) -> tuple[int, torch.dtype]:
     """Write the two files of a PEFT adapter into a folder that is there, and open them; see :func:`write_adapter`.
 
@@ -119,13 +170,16 @@ def write_adapter_files(
         ranks: as in :func:`write_adapter`.
         whole: as in :func:`write_adapter`.
         modules_to_save: as in :func:`write_adapter`.
+        expected: how the modules will most likely come; the file is the same without. Those that
+            :meth:`ExpectedFile.write` took come on the device ``meta``.
 
     Returns:
         r of the configuration, and the type of the factors.
     """
     data = folder / ".data"
     with data.open("wb") as stream:
-        tensors = TensorFile(stream, dtype)
+        foretold = None if expected is None or whole else expected.opened(data)
+        tensors = TensorFile(stream, dtype, foretold)
         layout = _write_modules(tensors, modules)
         for name, weight in sorted(whole.items(), key=lambda item: natural_key(item[0])):
             tensors.copy(f"{PREFIX}{name}", weight)
@@ -183,11 +237,8 @@ def _write_modules(tensors: TensorFile, modules: Iterable[tuple[str, LoraFactors
             continue
         if factors.kind.bare:
             parameters[factors.kind.tensor_name(module)] = b.shape[1]
-        form = factors.kind.form
-        leaf = f".{form.leaf}" if form.leaf else ""
-        stored_a, stored_b = factors.kind.to_file(a, b)
-        tensors.write(f"{PREFIX}{module}.{form.a}{leaf}", stored_a, rank_dimension=0)
-        tensors.write(f"{PREFIX}{module}.{form.b}{leaf}", stored_b, rank_dimension=1)
+        for key, tensor, rank_dimension in _factor_tensors(module, factors.kind, a, b):
+            tensors.write(key, tensor, rank_dimension=rank_dimension)
         if bias is not None:
             tensors.write(_bias_key(module, factors.kind), bias)
             biased.add(module)
@@ -213,6 +264,15 @@ def _write_modules(tensors: TensorFile, modules: Iterable[tuple[str, LoraFactors
             "(fan_in_fan_out is one switch for all); leave one of them out of the merge (--leave-out)"
         )
     return _Layout(ranks, parameters | experts.ranks, layers, transposed, bool(biased))
+
+
+def _factor_tensors(module: str, kind: ModuleKind, a: Tensor, b: Tensor) -> Iterator[tuple[str, Tensor, int]]:
+    """A module's two tensors as the file has them: key, tensor, and its dimension that is the rank."""
+    form = kind.form
+    leaf = f".{form.leaf}" if form.leaf else ""
+    stored_a, stored_b = kind.to_file(a, b)
+    yield f"{PREFIX}{module}.{form.a}{leaf}", stored_a, 0
+    yield f"{PREFIX}{module}.{form.b}{leaf}", stored_b, 1
 
 
 def _bias_key(module: str, kind: ModuleKind) -> str:

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..lora_utils import Adapter, ModuleKind, natural_key
+import torch
+
+from ..lora_utils import Adapter, LoraFactors, ModuleKind, natural_key
 
 __all__ = ["ModulePlan", "planned_modules"]
 
@@ -33,6 +35,14 @@ class ModulePlan:
     def parameters(self, rank: int | None = None) -> int:
         """Numbers that the merged factors hold at most, with rows of zeros up to a rank."""
         return (rank or self.rank) * (self.d_out + self.d_in + int(self.bias))
+
+    def expected(self, dtype: torch.dtype) -> LoraFactors:
+        """The merged update without its values, on the device ``meta``, where it has the rank that it may have."""
+        b, a = (
+            torch.empty(*shape, dtype=dtype, device="meta")
+            for shape in ((self.d_out, self.rank), (self.rank, self.d_in + int(self.bias)))
+        )
+        return LoraFactors(b, a, self.kind, self.bias)
 
 
 def planned_modules(adapters: Sequence[Adapter]) -> list[ModulePlan]:

@@ -42,7 +42,7 @@ def check_range(
     for update, weight, name in zip(factors, weights, names, strict=True):
         if update is None:
             continue
-        b, a = update.direction_norms()
+        b, a = update.direction_norms
         found = [size for size in (abs(weight) * b * a).tolist() if size > 0]
         sizes += [(size, name) for size in found]
         last_place = max([last_place, *(size * torch.finfo(dtype).eps for size in found)])

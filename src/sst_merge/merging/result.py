@@ -14,6 +14,7 @@ from ..errors import MergeError
 from ..files import atomic_folder
 from ..lora_utils import (
     Adapter,
+    ExpectedFile,
     LoraFactors,
     Ranks,
     WholeWeight,
@@ -112,6 +113,7 @@ def write_merge(
     extra_files: Mapping[str, FileText],
     copies: Mapping[str, Path],
     inputs: Sequence[Path],
+    expected: ExpectedFile | None = None,
 ) -> MergeReport:
     """Stream modules to disk, then ask for the report, add the hashes of what was written, and finish the folder.
 
@@ -129,6 +131,7 @@ def write_merge(
         extra_files: file name → text, or a function of the finished report.
         copies: relative name → file that is copied there as it is, such as a tokenizer's.
         inputs: folders that were read.
+        expected: as in :func:`~sst_merge.lora_utils.write_adapter_files`.
 
     Returns:
         The report as written.
@@ -151,6 +154,7 @@ def write_merge(
             ranks=ranks,
             whole=whole,
             modules_to_save=modules_to_save,
+            expected=expected,
         )
         hashes = adapter_fingerprints(folder)
         if clash := sorted((hashes.keys() | {_REPORT_NAME}) & {*extra_files, *copies}):

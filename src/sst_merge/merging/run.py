@@ -14,7 +14,7 @@ import torch
 
 from .. import processes
 from ..fim_calculator import parts_beside, remove_parts
-from ..lora_utils import Adapter, Ranks
+from ..lora_utils import Adapter, ExpectedFile, Ranks
 from ..methods import MergeProblem, Prepared
 from ..progress import Progress
 from ..texts import counted
@@ -99,7 +99,13 @@ def merge_to_folder(
     Returns:
         The report as written to ``merge_report.json``.
     """
-    run = _Run(plan, inputs, progress, values, keep=parts_beside(Path(path)), workers=number_of_workers(plan, workers))
+    expected = ExpectedFile(
+        ((module.name, module.expected(plan.settings.compute_dtype)) for module in plan.modules),
+        dtype=dtype,
+        ranks=ranks,
+    )
+    keep = parts_beside(Path(path))
+    run = _Run(plan, inputs, progress, values, keep=keep, workers=number_of_workers(plan, workers), expected=expected)
     run.check()
 
     def write() -> MergeReport:
@@ -118,6 +124,7 @@ def merge_to_folder(
                 extra_files=extra_files,
                 copies=copies,
                 inputs=plan.input_folders,
+                expected=expected,
             )
 
     if processes.count() == 1:
@@ -187,6 +194,7 @@ class _Run:
         timings: seconds by stage, as far as done.
         keep: where several processes keep their parts of statistics.
         workers: processes that merge modules.
+        expected: the file, to which workers may write.
     """
 
     plan: MergePlan
@@ -200,6 +208,7 @@ class _Run:
     timings: dict[str, float] = field(default_factory=dict)
     keep: Path | None = None
     workers: int = 1
+    expected: ExpectedFile | None = None
 
     def check(self) -> None:
         """Refuse missing data, then read every value of every adapter once, where that was not done before."""
@@ -236,7 +245,7 @@ class _Run:
 
     def _merged(self, spaces: "Mapping[str, CoreSpace] | None") -> Iterator[MergedModule]:
         if self.workers > 1:
-            return merged_by_workers(self.plan, self.workers, progress=self.progress)
+            return merged_by_workers(self.plan, self.workers, into=self.expected, progress=self.progress)
         return merged_modules(self.plan, state=self.prepared.state, spaces=spaces, progress=self.progress)
 
     def report(self) -> MergeReport:

@@ -1,8 +1,9 @@
-"""The modules of one merge over several processes: each reads, merges and sends its own, one writes them in order.
+"""The modules of one merge over several processes: each reads, merges and writes its own; one finishes the file.
 
 Modules are independent and every one draws from (seed, its name), so the result has the same bytes whatever the number
 of processes. They are started anew and never forked from this one, whose torch may have threads. Each reads its
-modules' tensors from the files itself; here at most two finished modules a process wait to be written.
+modules' tensors from the files itself, and writes the merged ones to their places in the output where these are known
+before; the others are sent, and at most two finished modules a process wait to be written here.
 """
 
 import io
@@ -24,7 +25,7 @@ import torch
 
 from ..errors import MergeError
 from ..executors import end_with_parent
-from ..lora_utils import LoraFactors, ModuleKind
+from ..lora_utils import ExpectedFile, LoraFactors, ModuleKind
 from ..machine import free_memory, usable_cores
 from ..methods import MergeMethod, get_method
 from ..progress import Progress
@@ -123,12 +124,15 @@ def require_module_memory(plan: MergePlan, workers: int, available: int) -> None
     raise MergeError(f"{found}; take a machine with more memory{other}")
 
 
-def merged_by_workers(plan: MergePlan, workers: int, *, progress: Progress | None = None) -> Iterator[MergedModule]:
+def merged_by_workers(
+    plan: MergePlan, workers: int, *, into: ExpectedFile | None = None, progress: Progress | None = None
+) -> Iterator[MergedModule]:
     """Merge the plan's modules in several processes; as :func:`~.engine.merged_modules` in one.
 
     Args:
         plan: a checked merge, by a method that prepares nothing.
         workers: processes.
+        into: the output, open, where they write themselves; the factors of what they wrote are on the device ``meta``.
         progress: called with ("merge", done, total).
 
     Yields:
@@ -147,7 +151,7 @@ def merged_by_workers(plan: MergePlan, workers: int, *, progress: Progress | Non
             f"one: workers=1 (--workers 1)"
         ) from error
     with _starting(workers):
-        pool = ProcessPoolExecutor(workers, mp_context=_context(), initializer=_start, initargs=(packed,))
+        pool = ProcessPoolExecutor(workers, mp_context=_context(), initializer=_start, initargs=(packed, into))
     waiting: deque[Future[_Sent]] = deque()
     left = iter(range(len(names)))
     done = 0
@@ -192,7 +196,8 @@ class _Sent:
 
     Attributes:
         name: canonical module name.
-        arrays: B and A.
+        arrays: B and A; where they are written already, their shapes.
+        dtype: of both.
         kind: of the layer.
         bias: whether A has a column for a bias.
         figures: for the report.
@@ -201,19 +206,23 @@ class _Sent:
 
     name: str
     arrays: tuple[Any, Any]
+    dtype: torch.dtype
     kind: ModuleKind
     bias: bool
     figures: ModuleFigures
     drowned: tuple[str, ...]
 
     @classmethod
-    def of(cls, merged: MergedModule) -> "_Sent":
+    def of(cls, merged: MergedModule, *, written: bool) -> "_Sent":
         factors = merged.factors
-        arrays = factors.b.numpy(), factors.a.numpy()
-        return cls(merged.name, arrays, factors.kind, factors.bias, merged.figures, merged.drowned)
+        b, a = (tensor.shape if written else tensor.numpy() for tensor in (factors.b, factors.a))
+        return cls(merged.name, (b, a), factors.b.dtype, factors.kind, factors.bias, merged.figures, merged.drowned)
 
     def received(self) -> MergedModule:
-        b, a = map(torch.from_numpy, self.arrays)
+        b, a = (
+            torch.empty(it, dtype=self.dtype, device="meta") if isinstance(it, torch.Size) else torch.from_numpy(it)
+            for it in self.arrays
+        )
         return MergedModule(self.name, LoraFactors(b, a, self.kind, self.bias), self.figures, self.drowned)
 
 
@@ -249,17 +258,18 @@ def _packed(plan: MergePlan) -> bytes:
     return stream.getvalue()
 
 
-_given: list[MergePlan] = []  # of the process that merges, one
+_given: list[tuple[MergePlan, ExpectedFile | None]] = []  # of the process that merges, one
 
 
-def _start(packed: bytes) -> None:
+def _start(packed: bytes, into: ExpectedFile | None) -> None:
     """In a new process: one thread, no end by the keyboard's interrupt, which the parent handles, but by its end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
-    _given.append(pickle.loads(packed))
+    _given.append((pickle.loads(packed), into))
 
 
 def _merge(index: int) -> _Sent:
-    (plan,) = _given
-    return _Sent.of(next(merged_modules(replace(plan, modules=(plan.modules[index],)))))
+    ((plan, into),) = _given
+    merged = next(merged_modules(replace(plan, modules=(plan.modules[index],))))
+    return _Sent.of(merged, written=into is not None and into.write(merged.name, merged.factors))
