@@ -60,8 +60,7 @@ def page(tables: str, planned: Sequence[Planned], store: CellStore, values: Sequ
         f"{', '.join(cell['skills'])}; {cell['harm']} harmful and {cell['benign']} benign calibration prompts, half of "
         f"these from the skills. SST-Merge has μ = {strengths} alone, where the others have five strengths to choose "
         f"from, so its hypervolume is what these points cover. Minutes of processor time: {minutes}. Measured at "
-        f"{', '.join(commits)}; {versions()}. Made by `studies/smollm2_three_skills/measure.py`. Not measured: "
-        f"training on the calibration data alone, and joint training.\n\n"
+        f"{', '.join(commits)}; {versions()}. Made by `studies/smollm2_three_skills/measure.py`.\n\n"
     ) + tables.partition("\n\n")[2]
 
 

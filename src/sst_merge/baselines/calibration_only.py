@@ -91,7 +91,7 @@ def _root_mean_square(problem: MergeProblem) -> float:
 
 def _likelihood(attached: CoreModel, batch: Batch) -> Tensor:
     """Mean log-probability per answer token: a scalar, nats."""
-    return token_logprobs(attached.answers(batch))[0].mean()
+    return token_logprobs(attached.answers(batch, share=True))[0].mean()
 
 
 @merge_method(

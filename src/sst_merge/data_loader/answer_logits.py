@@ -17,7 +17,10 @@ from .batch import IGNORED, Batch
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["AnswerLogits", "answer_logits", "can_share_prefix", "logits_at"]
+__all__ = ["PASS_TOKENS", "AnswerLogits", "answer_logits", "can_share_prefix", "logits_at", "shared_prefix"]
+
+PASS_TOKENS = 32
+"""What one more forward pass costs, in tokens: weights are read again, and small matrices multiply slowly."""
 
 _SHARED_LAYERS = {"DynamicLayer", "DynamicSlidingWindowLayer"}
 
@@ -144,6 +147,31 @@ def can_share_prefix(model: "nn.Module") -> bool:
     cache = getattr(output, "past_key_values", None)
     layers = getattr(cache, "layers", ())
     return type(cache).__name__ == "DynamicCache" and {type(layer).__name__ for layer in layers} <= _SHARED_LAYERS
+
+
+def shared_prefix(batch: Batch) -> int:
+    """How many tokens all rows begin with, where reading them once for all is worth a pass of its own.
+
+    Args:
+        batch: every row with an answer.
+
+    Returns:
+        A `prefix` for :func:`answer_logits`: one token of every prompt is left, to predict the answer; 0 where too
+        little is spared.
+
+    Example:
+        >>> import torch
+        >>> from sst_merge import Batch
+        >>> ids = torch.arange(60).repeat(3, 1)  # a long prompt that all have, and an answer of one token
+        >>> labels = torch.where(torch.arange(60) < 59, -100, ids)
+        >>> shared_prefix(Batch(ids, torch.ones_like(ids), labels))
+        58
+    """
+    rows = len(batch)
+    same = (batch.input_ids == batch.input_ids[:1]).all(0) & (batch.attention_mask == 1).all(0)
+    asked = (batch.labels == IGNORED).all(0)
+    found = min(int(same.int().cumprod(0).sum()), int(asked.int().cumprod(0).sum()) - 1)
+    return found if (rows - 1) * found > PASS_TOKENS else 0
 
 
 def _check_prefix(batch: Batch, prefix: int) -> None:

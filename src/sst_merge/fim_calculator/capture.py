@@ -10,6 +10,7 @@ for a float64 model.
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from torch.utils.hooks import RemovableHandle
 from typing_extensions import Self
 
 from ..core_space import CoreSpace
-from ..data_loader.answer_logits import AnswerLogits, answer_logits
+from ..data_loader.answer_logits import AnswerLogits, answer_logits, can_share_prefix, shared_prefix
 from ..data_loader.batch import IGNORED, Batch
 from ..data_loader.devices import onto
 from ..errors import BaseModelError, DataError, FisherError
@@ -171,7 +172,7 @@ class CoreModel:
         assert isinstance(logits, Tensor)
         return logits
 
-    def answers(self, batch: Batch) -> AnswerLogits:
+    def answers(self, batch: Batch, *, share: bool = False) -> AnswerLogits:
         """One forward pass, of which the logits that predict an answer token are kept.
 
         Where the output layer is large and is not looked at itself, it computes at these positions alone: with prompts
@@ -179,6 +180,8 @@ class CoreModel:
 
         Args:
             batch: of b samples.
+            share: read what all samples begin with once, where that spares work: the same logits and gradients up to
+                rounding. Not for a caller that observes activations, whose tokens are then in two passes.
 
         Returns:
             As :func:`~sst_merge.data_loader.answer_logits`.
@@ -193,11 +196,22 @@ class CoreModel:
             )
         if not self._picks_positions():
             return AnswerLogits.of(self.logits(batch), batch)
+        prefix = shared_prefix(batch) if share and self._callback is None else 0
+        if prefix and not self._shares_prefixes:
+            prefix = 0
         inputs = self._inputs(batch)
         moved = Batch(
             inputs.pop("input_ids"), inputs.pop("attention_mask"), batch.labels.to(device_of(self._embedding()))
         )
-        return answer_logits(self.model, moved, **inputs)
+        if prefix and "position_ids" in inputs:
+            inputs["position_ids"] = inputs["position_ids"][:, prefix:]
+        return answer_logits(self.model, moved, prefix=prefix, **inputs)
+
+    @cached_property
+    def _shares_prefixes(self) -> bool:
+        """Whether beginnings may be read once; layers that compute again, or in several processes, keep them whole."""
+        again = any(getattr(module, "gradient_checkpointing", False) for module in self.model.modules())
+        return not again and not self.shared_layers and can_share_prefix(self.model)
 
     def _picks_positions(self) -> bool:
         """Whether the output layer is worth sparing, and may see positions out of their samples."""

@@ -60,7 +60,7 @@ def token_log_odds(answers: AnswerLogits) -> tuple[Tensor, Tensor]:
 
 def answer_log_probabilities(attached: CoreModel, batch: Batch) -> Tensor:
     """Log-probabilities where an answer token is predicted, (answer tokens, vocabulary), in float32 or float64."""
-    return log_softmax(_wide(attached.answers(batch).logits), dim=-1)
+    return log_softmax(_wide(attached.answers(batch, share=True).logits), dim=-1)
 
 
 def _wide(logits: Tensor) -> Tensor:

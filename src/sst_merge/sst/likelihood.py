@@ -32,7 +32,7 @@ class Candidate:
 
 def refusal_log_probability(attached: CoreModel, batch: Batch) -> Tensor:
     """Mean log-probability per answer token of every sample, summed over the batch: a scalar, nats."""
-    log_p, sample = token_logprobs(attached.answers(batch))
+    log_p, sample = token_logprobs(attached.answers(batch, share=True))
     sample = sample.to(log_p.device)
     sums = log_p.new_zeros(len(batch)).index_add(0, sample, log_p)
     return (sums / torch.bincount(sample, minlength=len(batch))).sum()

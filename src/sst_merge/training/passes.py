@@ -5,11 +5,9 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from ..data_loader import EncodedRow
+from ..data_loader.answer_logits import PASS_TOKENS
 
 __all__ = ["Pass", "cut_into_passes"]
-
-_OVERHEAD = 32
-"""What one more forward pass costs, in tokens: weights are read again, and small matrices multiply slowly."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ class Pass:
     @property
     def cost(self) -> int:
         """Tokens, and what its forward passes cost on top."""
-        return self.tokens + _OVERHEAD * (2 if self.prefix else 1)
+        return self.tokens + PASS_TOKENS * (2 if self.prefix else 1)
 
 
 def cut_into_passes(

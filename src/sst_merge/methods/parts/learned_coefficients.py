@@ -15,7 +15,7 @@ __all__ = ["learn_coefficients"]
 
 def _mean_log_likelihood(attached: CoreModel, batch: Batch) -> Tensor:
     """Mean over samples of the mean log-probability per answer token, a scalar in nats."""
-    log_p, sample = token_logprobs(attached.answers(batch))
+    log_p, sample = token_logprobs(attached.answers(batch, share=True))
     sample = sample.to(log_p.device)
     sums = log_p.new_zeros(len(batch)).index_add(0, sample, log_p)
     return (sums / torch.bincount(sample, minlength=len(batch))).mean()
