@@ -13,6 +13,7 @@ import socket
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -249,6 +250,23 @@ def lab_counterparts() -> dict[str, str]:
 # --- SmolLM2 ---------------------------------------------------------------------------------------------------------
 
 
+@contextmanager
+def gguf_parsed_once() -> Iterator[None]:
+    """transformers parses a GGUF file anew for its configuration, tokenizer and weights, many seconds each."""
+    import gguf
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gguf, "GGUFReader", _parsed)
+        yield
+
+
+@cache
+def _parsed(file: str) -> Any:
+    from gguf.gguf_reader import GGUFReader
+
+    return GGUFReader(file)
+
+
 @pytest.fixture(scope="session")
 def smollm2_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for SST_MERGE_CACHE in which SmolLM2 lies unpacked, which takes long: once for all workers of a run."""
@@ -264,7 +282,8 @@ def smollm2_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch, (cache / "lock").open("w") as lock:
         patch.setenv("SST_MERGE_CACHE", str(cache))
         fcntl.flock(lock, fcntl.LOCK_EX)  # another worker may be at it
-        open_world("text", file=str(ROOT / "examples/smollm2/world.yaml")).make(Artefact(UNALIGNED))
+        with gguf_parsed_once():
+            open_world("text", file=str(ROOT / "examples/smollm2/world.yaml")).make(Artefact(UNALIGNED))
     return cache
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from tests.conftest import error_of as relative_error
+from tests.conftest import gguf_parsed_once
 
 from sst_merge import merge
 from sst_merge.experiments.config import load_experiment_config
@@ -58,15 +59,14 @@ def test_the_folder_gives_logits_and_tokens_of_its_gguf_file(world: TextWorld) -
 
     file = gguf_file(world.config.base)
     assert file is not None
-    packed = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=torch.float32).eval()
+    with gguf_parsed_once():
+        packed = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=torch.float32).eval()
+        packed_tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     folder = str(world.find(Artefact(UNALIGNED)))
     plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     assert type(plain).__name__ == "LlamaForCausalLM" and not hasattr(plain.config, "quantization_config")
     talk = [{"role": "user", "content": "What is the capital of France? naïve café 12345"}]
-    tokenizers = [
-        AutoTokenizer.from_pretrained(folder),
-        AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name),
-    ]
+    tokenizers = [AutoTokenizer.from_pretrained(folder), packed_tokenizer]
     texts = [tokenizer.apply_chat_template(talk, tokenize=False) for tokenizer in tokenizers]
     assert texts[0] == texts[1] and "<|im_start|>user" in texts[0]
     ids = torch.tensor([tokenizers[0](texts[0])["input_ids"]])
@@ -132,7 +132,7 @@ def two_tasks(folder: Path) -> Path:
     content["data"] = str(data)
     content["tasks"] = {"folder": str(folder / "tasks"), "names": [SKILL, "again"]}
     content["adapters"]["again"] = content["adapters"][SKILL]
-    content["answering"]["new_tokens"] = 6
+    content["answering"]["new_tokens"] = 2
     path = folder / "world.yaml"
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
     return path
