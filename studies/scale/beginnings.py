@@ -30,8 +30,8 @@ SHARES = ((24, 56), (37, 70), (128, 160))
 _HEADING = f"""# Beginnings that are read once
 
 Forward and backward pass of {ROWS} rows with {ANSWER} answer tokens each, through random weights of SmolLM2-135M's
-shape with the cores of three adapters of rank 16 (all linear layers): every row whole, and what all begin with read once.
-Medians, ratios inside a round with their 95 % interval. Made by `studies/scale/beginnings.py`.
+shape with the cores of three adapters of rank 16 (all linear layers): every row whole, and what all begin with read
+once. Medians, ratios inside a round with their 95 % interval. Made by `studies/scale/beginnings.py`.
 """
 
 
