@@ -29,6 +29,7 @@ from sst_merge.experiments.report import report_markdown, write_report
 from sst_merge.experiments.run import Experiments
 from sst_merge.experiments.runner import run_cells
 from sst_merge.experiments.safety_tax_report import safety_tax_report
+from sst_merge.measures.intervals import wilson_interval
 
 OURS = "SST-Merge"
 
@@ -48,6 +49,20 @@ def joined(cell: Cell, values: Sequence[float], store: CellStore) -> Cell:
     return whole
 
 
+def experts(alone: dict[str, Any]) -> str:
+    """What the adapters that are merged answer right, each on the test prompts of its own skill."""
+    rights = {
+        name.removeprefix("expert "): right
+        for name, part in alone.items()
+        if name.startswith("expert ")
+        for right in part["test"]["right"].values()
+    }
+    right, asked = sum(each.count("1") for each in rights.values()), sum(map(len, rights.values()))
+    low, high = wilson_interval(right, asked)
+    each = ", ".join(f"{name} {of.count('1')} of {len(of)}" for name, of in rights.items())
+    return f"The experts themselves answer {right / asked:.3f} [{low:.3f}, {high:.3f}] of the skills' prompts ({each})."
+
+
 def page(tables: str, planned: Sequence[Planned], store: CellStore, values: Sequence[float]) -> str:
     """The published page."""
     kept = [(entry.label, store.load(entry.cell)) for entry in planned]
@@ -61,6 +76,7 @@ def page(tables: str, planned: Sequence[Planned], store: CellStore, values: Sequ
         f"these from the skills. SST-Merge has μ = {strengths} alone, where the others have five strengths to choose "
         f"from, so its hypervolume is what these points cover. Minutes of processor time: {minutes}. Measured at "
         f"{', '.join(commits)}; {versions()}. Made by `studies/smollm2_three_skills/measure.py`.\n\n"
+        f"{experts(dict(kept)['alone']['result'])}\n\n"
     ) + tables.partition("\n\n")[2]
 
 
