@@ -127,6 +127,23 @@ def test_sum_over_different_ranks_missing_modules_signs_and_zeros(build: Any, re
     assert [result.adapter.rank(m) for m in result.adapter.modules] == [3, 7, 3]
 
 
+@pytest.mark.parametrize("method", ["task_arithmetic", "ties", "tsv_m"])
+def test_factors_that_are_still_being_trained_merge_as_they_are(method: str, tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    pairs = [(torch.randn(8, 2, generator=generator), torch.randn(2, 6, generator=generator)) for _ in range(2)]
+    plain, trained = (
+        [
+            Adapter.from_factors({"layer": LoraFactors(*(t.clone().requires_grad_(grad) for t in pair))}, name=name)
+            for name, pair in zip("ab", pairs, strict=True)
+        ]
+        for grad in (False, True)
+    )
+    found = merge(trained, method)
+    found.save(tmp_path / "merged")
+    assert not found.adapter.factors("layer").b.requires_grad
+    assert torch.equal(found.adapter.delta("layer"), merge(plain, method).adapter.delta("layer"))
+
+
 def test_one_adapter_with_bias_and_one_without(build: Any, relative_error: Any, tmp_path: Path) -> None:
     biased = variant(build, "bias", tmp_path / "biased", seed=1)
     plain = variant(build, "bias", tmp_path / "plain", seed=2, weight=0.5, lora_bias=False, r=5)

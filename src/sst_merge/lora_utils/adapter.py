@@ -161,7 +161,8 @@ class Adapter(ModuleUpdates):
         """An adapter that lives in memory.
 
         Args:
-            factors: canonical module name → its update; the tensors are kept, not copied.
+            factors: canonical module name → its update; the tensors are kept, not copied, and no gradient goes
+                through them.
             name: how messages and reports call it.
             role: ``utility`` or ``safety``.
             weight: factor in a weighted merge.
@@ -175,7 +176,7 @@ class Adapter(ModuleUpdates):
         """
         if not factors:
             raise AdapterError(f"adapter {name!r}: no modules; expected the factors of at least one")
-        kept = {module: factors[module] for module in sorted(factors, key=natural_key)}
+        kept = {module: factors[module].detach() for module in sorted(factors, key=natural_key)}
         layouts = {m: ModuleLayout(f.d_out, f.d_in, f.rank, f.kind, f.bias) for m, f in kept.items()}
         return cls(
             name=name,

@@ -11,16 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from ..errors import AdapterError
-from ..reading import reading
 from .conversion import Conversion, Converted, ConvertedSource, FormedUpdate, convert_aside
 from .factors import LoraFactors
 from .header import Header
 from .open_base import OpenBase
 from .sources import FileSource
+from .stored_tensors import stored_tensors
 
 __all__ = ["dora_delta", "fold_dora"]
 
@@ -84,8 +83,7 @@ def dora_delta(weight: Tensor, factors: LoraFactors, magnitude: Tensor) -> Tenso
 
 
 def _magnitude(file: Path, key: str) -> Tensor:
-    with reading(file, AdapterError, "a magnitude", "save the adapter again"), safe_open(file, "pt") as handle:
-        found: Tensor = handle.get_tensor(key)
+    (found,) = stored_tensors(file, [key])
     if not bool(torch.isfinite(found).all()):
         raise AdapterError(f"{file}: tensor {key!r} holds NaN or Inf, expected finite numbers: use another checkpoint")
     return found

@@ -103,6 +103,10 @@ class LoraFactors:
         column = self.a.new_zeros(self.a.shape[0], 1)
         return LoraFactors(self.b, torch.cat([self.a, column], dim=1), self.kind, bias=True)
 
+    def detach(self) -> "LoraFactors":
+        """The same tensors, through which no gradient goes."""
+        return LoraFactors(self.b.detach(), self.a.detach(), self.kind, self.bias)
+
     def to(self, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "LoraFactors":
         """The same update on another device or in another type."""
         b, a = self.b.to(device=device, dtype=dtype), self.a.to(device=device, dtype=dtype)

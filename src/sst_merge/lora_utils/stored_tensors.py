@@ -18,9 +18,10 @@ from torch import Tensor
 
 from ..errors import AdapterError
 
-__all__ = ["Place", "stored_tensors", "tensor_places"]
+__all__ = ["FLOAT_TYPES", "Place", "stored_tensors", "tensor_places"]
 
-_TYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
+FLOAT_TYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
+"""Plain floats, by what safetensors calls them."""
 
 
 class Place(NamedTuple):
@@ -60,7 +61,7 @@ def stored_tensors(file: Path, keys: Sequence[str]) -> list[Tensor]:
                 stream.seek(place.start)
                 if stream.readinto(raw.numpy().data) < raw.numel():
                     raise AdapterError(f"{file}: ends inside of tensor {key!r}; was it replaced?")
-                found.append(raw.view(_TYPES[place.dtype]).reshape(place.shape))
+                found.append(raw.view(FLOAT_TYPES[place.dtype]).reshape(place.shape))
             return found
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, struct.error) as error:
         raise AdapterError(f"{file}: cannot read {key!r} any more ({error}); was it replaced?") from error

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from ..errors import AdapterError
+from .stored_tensors import FLOAT_TYPES
 from .values import all_finite, all_zero
 from .whole_weights import WholeWeight
 
 __all__ = ["Foretold", "TensorFile", "write_at"]
 
-_TYPES = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64"}
-_FLOATS = {name: dtype for dtype, name in _TYPES.items()}
+_TYPES = {dtype: name for name, dtype in FLOAT_TYPES.items()}
 _CHUNK = 1 << 20
 
 
@@ -250,7 +250,7 @@ def _padded(source: BinaryIO, entry: _Entry, rank: int | None) -> Iterator[bytes
             yield chunk
         return
     assert entry.rank_dimension is not None
-    read = torch.frombuffer(bytearray(source.read(entry.size)), dtype=_FLOATS[entry.dtype]).reshape(entry.shape)
+    read = torch.frombuffer(bytearray(source.read(entry.size)), dtype=FLOAT_TYPES[entry.dtype]).reshape(entry.shape)
     padded = read.new_zeros(entry.padded_shape(rank))
     padded.narrow(entry.rank_dimension, 0, entry.shape[entry.rank_dimension]).copy_(read)
     yield _bytes(padded).data
