@@ -10,6 +10,7 @@ from .conversion import Conversion, Converted, ConvertedModule
 from .convolutions import Conv1dLayerKind, Conv2dLayerKind, Conv3dLayerKind
 from .copies import true_copies
 from .entries import natural_key
+from .expected_file import ExpectedFile, Ranks
 from .experts import ExpertKind, RouterKind, expert_module, parameter_of
 from .factors import LoraFactors
 from .folders import adapter_fingerprints
@@ -29,7 +30,7 @@ from .spellings import spelled_alike
 from .stored_form import StoredForm, read_stored_form
 from .values import all_finite, all_zero
 from .whole_weights import WholeWeight, heads_of, saved_part
-from .writing import ExpectedFile, Ranks, write_adapter, write_adapter_files
+from .writing import write_adapter, write_adapter_files
 
 __all__ = [
     "Adapter",

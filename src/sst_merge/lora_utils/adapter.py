@@ -14,6 +14,7 @@ from ..errors import AdapterError
 from ..reading import reads
 from .conversion import Conversion, Converted
 from .entries import ModuleLayout, natural_key
+from .expected_file import Ranks
 from .factors import LoraFactors
 from .folders import adapter_fingerprints
 from .layouts import ModuleKind
@@ -22,7 +23,7 @@ from .module_updates import ModuleUpdates
 from .opening import fitting_task_type
 from .sources import MemorySource, RenamedSource, Source
 from .whole_weights import WholeWeight, renamed_whole
-from .writing import Ranks, write_adapter
+from .writing import write_adapter
 
 __all__ = ["Adapter", "Role"]
 

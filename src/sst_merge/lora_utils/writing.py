@@ -4,36 +4,32 @@ Modules arrive one at a time and their tensors go straight to disk (:mod:`.tenso
 again before it gets its name (:mod:`.opening`).
 """
 
-import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
 
 import torch
-from torch import Tensor
 
 from ..errors import AdapterError
 from ..files import atomic_folder
 from .entries import natural_key
+from .expected_file import ExpectedFile, Ranks
 from .expert_files import ExpertFile
 from .experts import ExpertKind
 from .factors import LoraFactors
+from .file_factors import factor_parts, factor_tensors
 from .header import PREFIX, WEIGHTS_NAME
 from .layouts import ModuleKind
 from .opening import check_opens
 from .patterns import ModulePatterns
 from .settings import CONFIG_NAME
-from .tensor_file import Foretold, TensorFile, write_at
+from .tensor_file import TensorFile
 from .whole_weights import WholeWeight
 
-__all__ = ["ExpectedFile", "Ranks", "write_adapter", "write_adapter_files"]
-
-Ranks = Literal["uniform", "pattern"]
-"""Where ranks differ: all modules get the largest by rows of zeros, or each keeps its own (``rank_pattern``)."""
+__all__ = ["write_adapter", "write_adapter_files"]
 
 _NO_WEIGHTS: Mapping[str, WholeWeight] = MappingProxyType({})
 
@@ -96,55 +92,6 @@ def write_adapter(
         for name, text in extra_files.items():
             (folder / name).write_text(text, encoding="utf-8")
     return Path(path)
-
-
-class ExpectedFile:
-    """The weights of an adapter before they are there: with their places known, each is written once, by any process.
-
-    Args:
-        modules: names and factors without values, on the device ``meta``, as they will most likely come.
-        dtype: as in :func:`write_adapter`.
-        ranks: as in :func:`write_adapter`.
-    """
-
-    def __init__(
-        self, modules: Iterable[tuple[str, LoraFactors]], *, dtype: torch.dtype | None, ranks: Ranks = "uniform"
-    ) -> None:
-        self.layout = _foretold(modules, dtype, ranks)
-        self.file: Path | None = None
-
-    def opened(self, file: Path) -> Foretold | None:
-        """Say where the data go to from now on; returns their layout."""
-        self.file = file
-        return self.layout
-
-    def write(self, module: str, factors: LoraFactors) -> bool:
-        """Write a module's tensors to their places, in any process, while :func:`write_adapter_files` runs in one.
-
-        Returns:
-            False, and nothing was written, where they have no place: that process has to write them.
-
-        Raises:
-            AdapterError: values that are not finite or do not fit the type.
-        """
-        if self.layout is None or self.file is None:
-            return False
-        a, b, _ = _parts(factors)
-        tensors = [(key, tensor) for key, tensor, _ in _factor_tensors(module, factors.kind, a, b)]
-        return write_at(self.file, tensors, self.layout)
-
-
-def _foretold(modules: Iterable[tuple[str, LoraFactors]], dtype: torch.dtype | None, ranks: Ranks) -> Foretold | None:
-    """The layout of a file of modules; None where it depends on values (biases) or on other modules (experts)."""
-    tensors = TensorFile(io.BytesIO(), dtype)
-    most = 0
-    for module, factors in modules:
-        if factors.bias or isinstance(factors.kind, ExpertKind):
-            return None
-        most = max(most, factors.rank)
-        for key, tensor, rank_dimension in _factor_tensors(module, factors.kind, factors.a, factors.b):
-            tensors.write(key, tensor, rank_dimension=rank_dimension)
-    return tensors.foretold(most if ranks == "uniform" else None)
 
 
 def write_adapter_files(
@@ -230,14 +177,14 @@ def _write_modules(tensors: TensorFile, modules: Iterable[tuple[str, LoraFactors
                 f"module {module!r} has type {factors.b.dtype}, the modules before it {tensors.dtype}; name one dtype "
                 f"to write them all in"
             )
-        a, b, bias = _parts(factors)
+        a, b, bias = factor_parts(factors)
         ranks[module], outputs[module], kinds[module] = b.shape[1], b.shape[0], factors.kind
         if isinstance(factors.kind, ExpertKind):
             experts.add(module, factors.kind, a, b)
             continue
         if factors.kind.bare:
             parameters[factors.kind.tensor_name(module)] = b.shape[1]
-        for key, tensor, rank_dimension in _factor_tensors(module, factors.kind, a, b):
+        for key, tensor, rank_dimension in factor_tensors(module, factors.kind, a, b):
             tensors.write(key, tensor, rank_dimension=rank_dimension)
         if bias is not None:
             tensors.write(_bias_key(module, factors.kind), bias)
@@ -266,30 +213,8 @@ def _write_modules(tensors: TensorFile, modules: Iterable[tuple[str, LoraFactors
     return _Layout(ranks, parameters | experts.ranks, layers, transposed, bool(biased))
 
 
-def _factor_tensors(module: str, kind: ModuleKind, a: Tensor, b: Tensor) -> Iterator[tuple[str, Tensor, int]]:
-    """A module's two tensors as the file has them: key, tensor, and its dimension that is the rank."""
-    form = kind.form
-    leaf = f".{form.leaf}" if form.leaf else ""
-    stored_a, stored_b = kind.to_file(a, b)
-    yield f"{PREFIX}{module}.{form.a}{leaf}", stored_a, 0
-    yield f"{PREFIX}{module}.{form.b}{leaf}", stored_b, 1
-
-
 def _bias_key(module: str, kind: ModuleKind) -> str:
     return f"{PREFIX}{module}.{kind.form.b}.bias"
-
-
-def _parts(factors: LoraFactors) -> tuple[Tensor, Tensor, Tensor | None]:
-    """A (r, d_in), B (d_out, r) and B's bias apart, without a direction that only the bias needs."""
-    a, b, bias = factors.a[:, : factors.d_in], factors.b, factors.bias_delta()
-    if bias is not None:
-        # A bias that was read from a file is a rank direction of its own, whose row of A is zero once the constant
-        # input is cut off; without it, reading and writing again would raise the rank each time.
-        used = a.ne(0).any(dim=1)
-        a, b = a[used], b[:, used]
-    if a.shape[0] == 0:
-        a, b = factors.a.new_zeros(1, factors.d_in), factors.b.new_zeros(factors.d_out, 1)
-    return a, b, bias
 
 
 def _config(
