@@ -1,5 +1,6 @@
 """Finished cells of experiments in one small file beside a study's page, so that a fresh machine goes on from them."""
 
+import argparse
 import json
 import lzma
 from collections import Counter, defaultdict
@@ -7,14 +8,84 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from study import study_options
+
 from sst_merge.experiments.cells import Cell, CellStore, canonical
 from sst_merge.experiments.plan import Planned
+from sst_merge.experiments.run import Experiments
 from sst_merge.files import atomic_file
 from sst_merge.methods import get_method
 
-__all__ = ["keep_older", "pack", "unpack"]
+__all__ = ["figures_of", "finish", "keep_older", "pack", "packed_options", "unpack"]
 
 _CELLS = "cells.jsonl.xz"
+
+
+def packed_options(doc: str | None, config: Path) -> argparse.ArgumentParser:
+    """A parser with what every study of packed cells asks for.
+
+    Args:
+        doc: the script's docstring.
+        config: of the experiments, where none is given.
+
+    Returns:
+        The parser.
+    """
+    parser = study_options(doc)
+    parser.add_argument("--config", type=Path, default=config, help="of the experiments")
+    parser.add_argument("--results", type=Path, required=True, help="working folder: cells, tables, pictures")
+    parser.add_argument("--only-pack", action="store_true", help="pack what is finished, and write no page")
+    parser.add_argument("--keep-older", action="store_true", help="use cells of other code where all else is equal")
+    parser.add_argument("--only-page", action="store_true", help="train and measure nothing; every cell must be there")
+    return parser
+
+
+def finish(experiments: Experiments, names: Sequence[str], options: argparse.Namespace) -> bool:
+    """Run what packed cells lack, and write the reports of some experiments.
+
+    Args:
+        experiments: of one configuration.
+        names: of experiments.
+        options: of :func:`packed_options`.
+
+    Returns:
+        Whether all of it is there; with ``--only-pack`` cells were packed and nothing else was done.
+    """
+    print(f"{unpack(options.out, experiments.store)} cells unpacked")
+    if options.only_pack:
+        print(f"{pack(options.out, experiments.store)} bytes packed")
+        return False
+    for name in names:
+        if options.keep_older:
+            print(f"{name}: cells of other commits: {dict(keep_older(experiments.store, experiments.planned(name)))}")
+        if options.only_page:
+            experiments.report(name)
+            continue
+        experiments.train(name)
+        if options.keep_older:
+            # An adapter that is there now is part of the names of its finished cells, too.
+            keep_older(experiments.store, experiments.planned(name))
+        experiments.run(name)
+    if not options.only_page:
+        print(f"{pack(options.out, experiments.store)} bytes packed")
+    return True
+
+
+def figures_of(results: Path, names: Sequence[str]) -> dict[str, Any]:
+    """What the reports of some experiments say, as plain values.
+
+    Args:
+        results: working folder of the experiments.
+        names: of finished experiments.
+
+    Returns:
+        Experiment → figures.
+    """
+    found = {}
+    for name in names:
+        (summary,) = results.glob(f"{name}_*/summary.json")
+        found[name] = json.loads(summary.read_text(encoding="utf-8"))["figures"]
+    return found
 
 
 def unpack(folder: Path, store: CellStore) -> int:

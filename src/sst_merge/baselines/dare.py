@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..methods import Layer, Promises, StrengthOptions, merge_method
 from ..methods.parts.entrywise import Normalization, Rescaling, added, disjoint_merge, merge_dropped
+from ..methods.parts.updates import scaled
 from ..methods.sweeps import LESS, SAFETY_WEIGHT, SUMS, TRIMMED, MethodSweep, TwoStageSweep
 
 __all__ = ["dare_linear", "dare_ties"]
@@ -63,7 +64,8 @@ class DareTiesOptions(DareLinearOptions):
 )
 def dare_linear(layer: Layer, options: DareLinearOptions, state: None) -> Tensor:
     """λ Σ wᵢ τ̃ᵢ."""
-    return options.strength * merge_dropped(layer, lambda _: options.density, options.rescale, added)
+    merged = merge_dropped(layer, lambda _: options.density, options.rescale, added)
+    return scaled(merged, options.strength)
 
 
 @merge_method(
@@ -81,4 +83,4 @@ def dare_ties(layer: Layer, options: DareTiesOptions, state: None) -> Tensor:
     def elected(updates: Iterator[Tensor]) -> Tensor:
         return disjoint_merge(updates, layer.weights, normalize=options.normalize)
 
-    return options.strength * merge_dropped(layer, lambda _: options.density, options.rescale, elected)
+    return scaled(merge_dropped(layer, lambda _: options.density, options.rescale, elected), options.strength)

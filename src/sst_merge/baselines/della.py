@@ -21,7 +21,7 @@ from typing_extensions import Self
 
 from ..methods import Layer, Promises, StrengthOptions, merge_method
 from ..methods.parts.entrywise import Normalization, Rescaling, added, disjoint_merge, merge_dropped
-from ..methods.parts.updates import row_blocks
+from ..methods.parts.updates import row_blocks, scaled
 from ..methods.sweeps import SAFETY_WEIGHT, TRIMMED, MethodSweep
 
 __all__ = ["DellaOptions", "della"]
@@ -73,7 +73,8 @@ def della(layer: Layer, options: DellaOptions, state: None) -> Tensor:
     def probability(tau: Tensor) -> Tensor:
         return _keep_probability(tau, options)
 
-    return options.strength * merge_dropped(layer, probability, options.rescale, elected if options.elect else added)
+    merged = merge_dropped(layer, probability, options.rescale, elected if options.elect else added)
+    return scaled(merged, options.strength)
 
 
 def _keep_probability(tau: Tensor, options: DellaOptions) -> Tensor:

@@ -74,7 +74,7 @@ def rescaled(dropped: Tensor, update: Tensor, density: float | Tensor, rescale: 
     """Make up for the dropped entries.
 
     Args:
-        dropped: the update with some entries set to 0.
+        dropped: the update with some entries set to 0; may be changed in place.
         update: the whole update.
         density: probability with which entries were kept; a number or one per entry.
         rescale: ``paper`` divides by the density, which keeps every entry's expectation; ``l1`` restores the update's
@@ -86,7 +86,7 @@ def rescaled(dropped: Tensor, update: Tensor, density: float | Tensor, rescale: 
     if rescale == "none":
         return dropped
     if rescale == "paper":
-        return dropped / density
+        return dropped.div_(density)
     left = dropped.abs().sum()
     return torch.where(left > 0, dropped * (update.abs().sum() / left), dropped)
 
@@ -117,7 +117,7 @@ def merge_dropped(
             tau = layer.rows(index, rows)
             probability = density(tau)
             kept = drop(tau, probability, draws[index])
-            yield weight * rescaled(kept, tau, probability, rescale)
+            yield scaled(rescaled(kept, tau, probability, rescale), weight)
 
     if rescale == "l1":  # one number for a whole update
         return combine(updates(slice(None)))
@@ -125,9 +125,8 @@ def merge_dropped(
 
 
 def added(updates: Iterator[Tensor]) -> Tensor:
-    """Σᵢ uᵢ of at least one update, from 0 on."""
-    first = next(updates)
-    total = torch.zeros_like(first) + first
+    """Σᵢ uᵢ of at least one update that nobody else holds, from 0 on: a lone −0 becomes 0."""
+    total = next(updates).add_(0.0)
     for update in updates:
         total += update
     return total
