@@ -136,6 +136,34 @@ def test_objective_and_gradient_are_those_of_the_whole_model(relative_error: Any
             TeacherObjective(attached, teachers, "held")
 
 
+def test_small_lessons_go_through_the_model_together(
+    relative_error: Any, model: Any, adapters: Any, monkeypatch: Any
+) -> None:
+    """One pass for lessons of several teachers and widths, another for one that would be mostly padding."""
+    spaces = build_spaces(adapters, dtype=torch.float64)
+    one = role_patches(adapters[:1], spaces).utility
+    lessons = [some_batches(1, 8), some_batches(2, 5, length=9), some_batches(3, 4, length=40)]
+    teachers = [Teacher(str(i), one if i else None, 0.3 + i, batches, ()) for i, batches in enumerate(lessons)]
+    start = {m: 0.5 * core for m, core in one.items()}
+    with CoreModel(model, spaces) as attached:
+        passes: list[int] = []
+        asked = attached.answers
+        monkeypatch.setattr(attached, "answers", lambda batch, **how: passes.append(len(batch)) or asked(batch, **how))
+
+        def found(largest: int) -> tuple[list[int], list[float], dict[str, Tensor]]:
+            monkeypatch.setattr(teacher_objective, "_PASS", largest)
+            objective = TeacherObjective(attached, teachers, "fit")
+            divergences = objective.divergences(start)  # asks every teacher once
+            passes.clear()
+            gradient = objective.gradient(start)
+            return list(passes), divergences, gradient
+
+        (each, apart, expected), (few, together, gradient) = found(0), found(768)
+    assert sorted(each) == [4, 5, 8] and sorted(few) == [4, 13]
+    assert together == pytest.approx(apart, rel=1e-9)
+    assert max(relative_error(gradient[m], expected[m]) for m in spaces) < 1e-9
+
+
 def calibration(seed: int, n: int) -> list[Batch]:
     """Rows of few different tokens, so that what is learnt on some holds on others."""
     ids = torch.randint(0, 5, (n, 7), generator=torch.Generator().manual_seed(seed))

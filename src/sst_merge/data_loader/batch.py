@@ -1,5 +1,6 @@
 """What a model is shown: padded token ids, and which of them are the response."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-__all__ = ["IGNORED", "Batch"]
+__all__ = ["IGNORED", "Batch", "joined"]
 
 IGNORED = -100
 """Label of a token that carries no loss (prompt and padding)."""
@@ -76,3 +77,26 @@ class Batch:
     def to(self, device: "torch.device | str") -> "Batch":
         """The same batch on another device."""
         return Batch(self.input_ids.to(device), self.attention_mask.to(device), self.labels.to(device))
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """Batches as one, in their order, each padded on the right to the width of the widest.
+
+    Args:
+        batches: at least one.
+
+    Returns:
+        All their samples; the batch itself where there is one.
+    """
+    if len(batches) == 1:
+        return batches[0]
+    import torch
+
+    width = max(batch.input_ids.shape[1] for batch in batches)
+
+    def all_of(name: str, padding: int) -> "Tensor":
+        tensors: list[Tensor] = [getattr(batch, name) for batch in batches]
+        wide = [torch.nn.functional.pad(of, (0, width - of.shape[1]), value=padding) for of in tensors]
+        return torch.cat(wide)
+
+    return Batch(all_of("input_ids", 0), all_of("attention_mask", 0), all_of("labels", IGNORED))

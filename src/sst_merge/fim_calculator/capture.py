@@ -19,7 +19,7 @@ from torch.utils.hooks import RemovableHandle
 from typing_extensions import Self
 
 from ..core_space import CoreSpace
-from ..data_loader.answer_logits import AnswerLogits, answer_logits, can_share_prefix, shared_prefix
+from ..data_loader.answer_logits import PASS_TOKENS, AnswerLogits, answer_logits, can_share_prefix, shared_prefix
 from ..data_loader.batch import IGNORED, Batch
 from ..data_loader.devices import onto
 from ..errors import BaseModelError, DataError, FisherError
@@ -196,9 +196,7 @@ class CoreModel:
             )
         if not self._picks_positions():
             return AnswerLogits.of(self.logits(batch), batch)
-        prefix = shared_prefix(batch) if share and self._callback is None else 0
-        if prefix and not self._shares_prefixes:
-            prefix = 0
+        prefix = self._beginning(batch) if share and self._callback is None else 0
         inputs = self._inputs(batch)
         moved = Batch(
             inputs.pop("input_ids"), inputs.pop("attention_mask"), batch.labels.to(device_of(self._embedding()))
@@ -206,6 +204,17 @@ class CoreModel:
         if prefix and "position_ids" in inputs:
             inputs["position_ids"] = inputs["position_ids"][:, prefix:]
         return answer_logits(self.model, moved, prefix=prefix, **inputs)
+
+    def cost(self, batch: Batch) -> int:
+        """Tokens that a pass of :meth:`answers` computes with ``share``, and what each of its passes costs on top."""
+        rows, width = batch.input_ids.shape
+        prefix = self._beginning(batch) if self._picks_positions() else 0
+        return prefix + rows * (width - prefix) + PASS_TOKENS * (2 if prefix else 1)
+
+    def _beginning(self, batch: Batch) -> int:
+        """Tokens that all samples begin with and that are read once; 0 where that spares nothing or is not exact."""
+        prefix = shared_prefix(batch)
+        return prefix if prefix and self._shares_prefixes else 0
 
     @cached_property
     def _shares_prefixes(self) -> bool:

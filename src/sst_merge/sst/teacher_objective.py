@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import processes
-from ..data_loader.batch import IGNORED, Batch
+from ..data_loader.batch import IGNORED, Batch, joined
 from ..data_loader.devices import in_float64
 from ..errors import DataError
 from ..fim_calculator import CoreModel, answer_log_probabilities
@@ -22,7 +22,10 @@ from .top_distribution import TOP, TopDistribution
 __all__ = ["LESSON", "Lesson", "Teacher", "TeacherObjective"]
 
 LESSON = 8
-"""Prompts of one forward and backward pass, at most."""
+"""Prompts of one teacher that count as one, at most."""
+
+_PASS = 768
+"""Padded tokens up to which several lessons go through the model together: more of them multiply no faster."""
 
 _KEPT_BYTES = 1 << 29
 """What teachers said is kept up to this size; beyond it they are asked again."""
@@ -102,10 +105,9 @@ class TeacherObjective:
         """
         found = [0.0] * len(self.teachers)
         with torch.no_grad():
-            for index, lesson in enumerate(self.lessons):
-                self.seen += len(lesson.batch)
-                if processes.mine(index):
-                    found[lesson.teacher] += lesson.share * float(self._divergence(index, cores))
+            for group in self._passes(range(len(self.lessons))):
+                for index, divergence in zip(group, self._divergences(group, cores).tolist(), strict=True):
+                    found[self.lessons[index].teacher] += self.lessons[index].share * divergence
         return processes.sums("divergences from teachers", found)
 
     def total(self, divergences: Sequence[float]) -> float:
@@ -124,12 +126,9 @@ class TeacherObjective:
         """
         variables = {m: core.detach().clone().requires_grad_(True) for m, core in cores.items()}
         total = {m: torch.zeros_like(core) for m, core in cores.items()}
-        for place, index in enumerate(range(len(self.lessons)) if chosen is None else chosen):
-            lesson = self.lessons[index]
-            self.seen += len(lesson.batch)
-            if not processes.mine(place):
-                continue
-            loss = self.teachers[lesson.teacher].weight * lesson.share * self._divergence(index, variables)
+        for group in self._passes(range(len(self.lessons)) if chosen is None else chosen):
+            divergences = self._divergences(group, variables)
+            loss = divergences @ divergences.new_tensor([self._weight(index) for index in group])
             parts = torch.autograd.grad(loss, list(variables.values()), allow_unused=True)
             for m, part in zip(variables, parts, strict=True):
                 if part is not None:
@@ -137,12 +136,41 @@ class TeacherObjective:
         processes.add_up("gradient of lessons", list(total.values()))
         return total
 
-    def _divergence(self, index: int, cores: Mapping[str, Tensor]) -> Tensor:
-        """Mean over the prompts of a lesson of the mean over their answers' tokens."""
-        said, batch = self.said(index), self.lessons[index].batch
+    def _weight(self, index: int) -> float:
+        """Of a lesson in J."""
+        lesson = self.lessons[index]
+        return self.teachers[lesson.teacher].weight * lesson.share
+
+    def _passes(self, chosen: Sequence[int]) -> list[list[int]]:
+        """Lessons that go through the model together in this process, where that spares work."""
+        self.seen += sum(len(self.lessons[index].batch) for index in chosen)
+        mine = [index for place, index in enumerate(chosen) if processes.mine(place)]
+        found: list[list[int]] = []
+        # Of like width beside each other, so that little is padded.
+        for index in sorted(mine, key=lambda i: (self.lessons[i].batch.input_ids.shape[1], i)):
+            if found and self._spares(found[-1], index):
+                found[-1].append(index)
+            else:
+                found.append([index])
+        return found
+
+    def _spares(self, group: Sequence[int], index: int) -> bool:
+        """Whether one more lesson in a pass costs less than a pass of its own."""
+        one, before = self.lessons[index].batch, [self.lessons[i].batch for i in group]
+        if (sum(map(len, before)) + len(one)) * one.input_ids.shape[1] > _PASS:
+            return False
+        cost = self.attached.cost
+        return cost(joined([*before, one])) < cost(joined(before)) + cost(one)
+
+    def _divergences(self, group: Sequence[int], cores: Mapping[str, Tensor]) -> Tensor:
+        """Per lesson the mean over its prompts of the mean over their answers' tokens; one pass for all of them."""
+        said, batches = [self.said(index) for index in group], [self.lessons[index].batch for index in group]
         self.attached.set_point(cores)
-        by_token = said.divergence(answer_log_probabilities(self.attached, batch))
-        return (by_token * _token_shares(batch).to(by_token)).sum()
+        shares = [_token_shares(batch) for batch in batches]
+        together = answer_log_probabilities(self.attached, joined(batches))
+        parts = torch.split(together, [len(of) for of in shares])
+        by_token = [of.divergence(part) for of, part in zip(said, parts, strict=True)]
+        return torch.stack([of @ share.to(of) for of, share in zip(by_token, shares, strict=True)])
 
     def said(self, index: int) -> TopDistribution:
         """What the teacher of a lesson says at its answers."""
