@@ -14,8 +14,6 @@ from study import study_options, write_page
 from sst_merge.experiments.config import load_experiment_config
 from sst_merge.experiments.run import Experiments
 
-_MADE_BY_ALL = "Made by `sst-merge experiment page` from the cells of a run of `run_all_experiments.sh`"
-
 
 def main() -> None:
     """Run what is missing, and write the page."""
@@ -25,10 +23,8 @@ def main() -> None:
     options = parser.parse_args()
     experiments = Experiments(load_experiment_config(options.config), options.results)
     experiments.run("exp1")
-    page = experiments.page(["exp1"]).replace("# Results\n", "# Skills merged into an aligned base\n", 1)
-    page = page.replace(
-        _MADE_BY_ALL, "Made by `studies/lab_drift/measure.py` from the cells of its run of experiment 1", 1
-    )
+    made_by = "`studies/lab_drift/measure.py` from the cells of its run of experiment 1"
+    page = experiments.page(["exp1"], title="Skills merged into an aligned base", made_by=made_by)
     (summary,) = options.results.glob("exp1_*/summary.json")
     write_page(options.out, page, json.loads(summary.read_text(encoding="utf-8"))["figures"])
 

@@ -39,7 +39,8 @@ def main() -> None:
     if not finish(experiments, options.experiments, options):
         return
     adapters = list_adapters(options.out, experiments, options.experiments, only_known=options.only_page)
-    page = experiments.page(options.experiments).replace("# Results\n", "# SmolLM2-135M-Instruct\n", 1)
+    made_by = "`studies/smollm2/measure.py` from its packed cells"
+    page = experiments.page(options.experiments, title="SmolLM2-135M-Instruct", made_by=made_by)
     page = page.replace("\n## Targets\n", f"\n{NOTE}\n\n## Targets\n", 1)
     write_page(
         options.out,

@@ -153,6 +153,7 @@ def test_experiment_3_shares_cells_with_experiment_1(tax: Experiments) -> None:
     assert set(figures["ablation"]) == {"defaults", "hard filter", "random subspace"}
     assert figures["ablation"]["hard filter"]["quotient held-out"][0] > 0
     page = tax.page(["exp1", "exp3"])
+    assert tax.page(["exp1"], title="Some", made_by="hand").startswith("# Some\n\nMade by hand; do not edit.\n")
     for said in ("- commit: ", "torch ", "seeds of adapters: 0", "cells, ", "Safety tax", "Peak MiB"):
         assert said in page
 

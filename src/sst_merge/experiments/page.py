@@ -9,7 +9,10 @@ from .config import ExperimentConfig
 from .report import Report, report_markdown
 from .targets import targets_table
 
-__all__ = ["Ran", "results_page"]
+__all__ = ["WHOLE_RUN", "Ran", "results_page"]
+
+WHOLE_RUN = "`sst-merge experiment page` from the cells of a run of `run_all_experiments.sh`"
+"""What makes the page of all experiments."""
 
 
 @dataclass(frozen=True)
@@ -31,21 +34,25 @@ class Ran:
     cells: int
 
 
-def results_page(config: ExperimentConfig, ran: Sequence[Ran]) -> str:
+def results_page(
+    config: ExperimentConfig, ran: Sequence[Ran], *, title: str = "Results", made_by: str = WHOLE_RUN
+) -> str:
     """The page.
 
     Args:
         config: of the experiments.
         ran: the experiments, in order.
+        title: its heading.
+        made_by: what makes it, and from what.
 
     Returns:
         Markdown; the same cells give the same text.
     """
     runs = [run for of in ran for run in of.runs]
     lines = [
-        "# Results",
+        f"# {title}",
         "",
-        "Made by `sst-merge experiment page` from the cells of a run of `run_all_experiments.sh`; do not edit.",
+        f"Made by {made_by}; do not edit.",
         f"{config.world.summary} What the figures mean",
         "is said in `docs/sst_merge_implementation/design.md`, sections 7 and 9.",
         "",

@@ -18,7 +18,7 @@ from .comparison_report import comparison_report
 from .config import ExperimentConfig
 from .estimate import Estimate, Expectation
 from .interference_report import interference_report
-from .page import Ran, results_page
+from .page import WHOLE_RUN, Ran, results_page
 from .plan import Planned, Planner
 from .report import Report, write_report
 from .runner import Workers, run_cells
@@ -133,11 +133,13 @@ class Experiments:
         records = _write_records(folder / "records.jsonl", planned, self.store)
         return [records, *write_report(_REPORTS[name](self.config, planned, self.store, folder), folder)]
 
-    def page(self, names: Sequence[str]) -> str:
+    def page(self, names: Sequence[str], *, title: str = "Results", made_by: str = WHOLE_RUN) -> str:
         """The page of results: every table, and what they come from.
 
         Args:
             names: of the experiments; their cells are finished.
+            title: its heading.
+            made_by: what makes it, and from what.
 
         Returns:
             Markdown.
@@ -148,7 +150,7 @@ class Experiments:
             kept = [self.store.load(cell) for cell in {entry.cell.key: entry.cell for entry in planned}.values()]
             report = _REPORTS[name](self.config, planned, self.store, folder)
             ran.append(Ran(name, report, [k["run"] for k in kept], sum(k["seconds"] for k in kept), len(kept)))
-        return results_page(self.config, ran)
+        return results_page(self.config, ran, title=title, made_by=made_by)
 
     def train(self, name: str, *, workers: Executors | None = None, progress: Progress | None = None) -> None:
         """Train the bases and adapters that an experiment's unfinished cells still need; the world keeps them.
