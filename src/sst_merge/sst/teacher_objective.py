@@ -104,6 +104,7 @@ class TeacherObjective:
             One figure a teacher, in their order; 0 for one without prompts in this part.
         """
         found = [0.0] * len(self.teachers)
+        self.seen += self.prompts
         with torch.no_grad():
             for group in self._passes(range(len(self.lessons))):
                 for index, divergence in zip(group, self._divergences(group, cores).tolist(), strict=True):
@@ -126,7 +127,9 @@ class TeacherObjective:
         """
         variables = {m: core.detach().clone().requires_grad_(True) for m, core in cores.items()}
         total = {m: torch.zeros_like(core) for m, core in cores.items()}
-        for group in self._passes(range(len(self.lessons)) if chosen is None else chosen):
+        chosen = range(len(self.lessons)) if chosen is None else chosen
+        self.seen += sum(len(self.lessons[index].batch) for index in chosen)
+        for group in self._passes(chosen):
             divergences = self._divergences(group, variables)
             loss = divergences @ divergences.new_tensor([self._weight(index) for index in group])
             parts = torch.autograd.grad(loss, list(variables.values()), allow_unused=True)
@@ -143,7 +146,6 @@ class TeacherObjective:
 
     def _passes(self, chosen: Sequence[int]) -> list[list[int]]:
         """Lessons that go through the model together in this process, where that spares work."""
-        self.seen += sum(len(self.lessons[index].batch) for index in chosen)
         mine = [index for place, index in enumerate(chosen) if processes.mine(place)]
         found: list[list[int]] = []
         # Of like width beside each other, so that little is padded.
