@@ -93,3 +93,14 @@ def test_a_fisher_counts_as_many_multiplications_as_are_carried_out(script: Call
     with Products() as fisher:
         compute_fim(model, spaces, batches, point=point, structure="kronecker", estimator="empirical")
     assert vocabulary.counted(shape, 6, 0.25) == pytest.approx(fisher.found / plain.found, rel=0.03)
+
+
+def test_the_steps_of_filters_are_counted(script: Callable[[str], ModuleType], tmp_path: Path) -> None:
+    """Two experts of the lab: every module's system, in both bases."""
+    steps = script("studies/scale/steps.py")
+    steps.main(["--out", str(tmp_path), "--sets", "2", "--samples", "4", "--rounds", "1"])
+    found = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))["2"]
+    for counts in found["products"].values():
+        assert len(counts["mean"]) == len(counts["both"]) == 28
+        assert 0 < sum(counts["both"]) < sum(counts["mean"])
+    assert len(found["time of lessons together over apart"]) == 1
