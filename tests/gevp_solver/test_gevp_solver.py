@@ -248,8 +248,11 @@ def test_the_preconditioner_of_two_terms_is_their_inverse() -> None:
     np.testing.assert_allclose(found.rough_inverse()(core).reshape(-1), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("nested", [True, False])
 @pytest.mark.parametrize("mu", [0.01, 1.0, 30.0])
-def test_two_operators_take_fewer_steps_in_a_basis_for_both(mu: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_operators_take_fewer_steps_in_a_basis_for_both(
+    mu: float, nested: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """F_h + μ Σ Fᵢ over spectra of many decades, the Fᵢ alike: the same solution in fewer products."""
     generator = torch.Generator().manual_seed(0)
     sides = [torch.linalg.qr(torch.randn(n, n, generator=generator).double()).Q for n in (12, 16)]
@@ -264,7 +267,10 @@ def test_two_operators_take_fewer_steps_in_a_basis_for_both(mu: float, monkeypat
         return KroneckerFisher(samples=1, tokens=1, gradient_outer=factors[0], input_outer=factors[1])
 
     harm, *benign = (DampedFisher(fisher(turned), 1e-3) for turned in (3.0, 0.01, 0.01, 0.01))
-    operator = OperatorSum((harm, OperatorSum(tuple(benign), (1.0, 1.0, 1.0))), (1.0, mu))
+    if nested:
+        operator = OperatorSum((harm, OperatorSum(tuple(benign), (1.0, 1.0, 1.0))), (1.0, mu))
+    else:  # one term outweighs the others
+        operator = OperatorSum((*benign, harm), (1.0, 1.0, 1.0, 3.0 * mu + 3.0))
     target = torch.randn(operator.shape, generator=generator).double()
     plain, taken = KroneckerSum.matvec, []
     monkeypatch.setattr(KroneckerSum, "matvec", lambda self, core: taken.append(None) or plain(self, core))

@@ -2,8 +2,8 @@
 
 What conjugate gradients need for many adapters: twenty Kronecker Fishers have a spectrum over many decades, of which
 the diagonal in the given basis says little. In the eigenbasis of the mean factors it says nearly everything. No
-orthogonal basis fits a sum of two operators such as F_h + μF_b; one in which the mean factors of both are diagonal
-takes a third of the steps on the lab.
+orthogonal basis fits a sum of two operators such as F_h + μF_b, or of one large term and all others; one in which the
+mean factors of both are diagonal takes a third of the filter's steps on the lab.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ class KroneckerSum:
         left: Gᵢ, (terms, p, p), symmetric positive semi-definite.
         right: Aᵢ, (terms, q, q), the same.
         ridge: ≥ 0.
-        first: how many of the terms are the first of two operators; 0 where there are not two.
+        first: how many of the terms are the first of two operators, or outweigh all the others; 0 where none are.
     """
 
     left: Tensor
@@ -47,9 +47,16 @@ class KroneckerSum:
             return None
         left = torch.stack([g.double() for g, _, _ in terms])
         right = torch.stack([a.double() for _, a, _ in terms])
+        ridge = sum(ridge for _, _, ridge in terms)
         two: tuple[Any, ...] = getattr(operator, "terms", ())
-        first = len(two[0].kronecker_terms()) if len(two) == 2 else 0
-        return cls(left, right, sum(ridge for _, _, ridge in terms), first)
+        if len(two) == 2:
+            return cls(left, right, ridge, len(two[0].kronecker_terms()))
+        traces = _mean_diagonal(left) * _mean_diagonal(right)
+        largest = int(traces.argmax())
+        if len(terms) == 1 or traces[largest] < traces.sum() / 2:
+            return cls(left, right, ridge)
+        order = [largest, *(i for i in range(len(terms)) if i != largest)]
+        return cls(left[order], right[order], ridge, 1)
 
     def matvec(self, core: Tensor) -> Tensor:
         """The operator applied to a core, (p, q)."""
