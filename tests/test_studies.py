@@ -66,9 +66,10 @@ def test_figures_are_json_without_nan(file: Path) -> None:
     ],
 )
 def test_packed_cells_of_other_code_stand_in_only_where_all_else_is_equal(
-    tmp_path: Path, changed: dict[str, Any], taken: bool
+    tmp_path: Path, changed: dict[str, Any], taken: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study = runpy.run_path(str(STUDIES / "smollm2" / "measure.py"))
+    monkeypatch.syspath_prepend(STUDIES)
+    study = runpy.run_path(str(STUDIES / "packed_cells.py"))
     depends = {"code": "old", "version": "1", "world": "w", "artefacts": {"safety": "abc"}, "options": {}}
     store = CellStore(tmp_path / "there")
     store.save(

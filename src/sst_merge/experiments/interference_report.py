@@ -110,13 +110,22 @@ def _rates(right: Mapping[str, str]) -> list[float]:
 
 
 def _table(name: str, stage: str, figures: Figures) -> PageTable:
-    rows: list[list[object]] = [[label, *(figure_text(own[key]) for key in _SHOWN)] for label, own in figures.items()]
+    rows: list[list[object]] = [[label, *(_shown(own, key) for key in _SHOWN)] for label, own in figures.items()]
     if stage == "safe":
         for row, own in zip(rows, figures.values(), strict=True):
             row.append(None if own["reached"] is None else f"{own['reached']} of {own['sets']}")
+    sets = max(own["sets"] for own in figures.values())
+    over = f"mean over {sets} sets of experts, 95 % intervals over sets and prompts"
+    over = over if sets > 1 else "one set of experts, 95 % intervals over prompts"
     return PageTable(
-        caption=f"{name}: mean over {max(own['sets'] for own in figures.values())} sets of experts, 95 % intervals "
-        "over sets and prompts; strengths chosen on dev prompts",
+        caption=f"{name}: {over}; strengths chosen on dev prompts",
         columns=["Method", *_SHOWN.values(), *(["Safe on dev"] if stage == "safe" else [])],
         rows=rows,
     )
+
+
+def _shown(own: Mapping[str, Any], key: str) -> object:
+    """A figure; between sets, of which there is one, nothing is known of the worst task's."""
+    figure: Figure | None = own[key]
+    alone = key == "worst task" and own["sets"] == 1
+    return f"{figure.value:.3f}" if alone and figure is not None else figure_text(figure)

@@ -1,6 +1,6 @@
 """``docs/results.md``: every table of the experiments, with what it comes from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,8 +60,7 @@ def results_page(
         f"- versions: {_versions(runs)}",
         f"- machine: {_machines(runs)}; {config.workers} processes, one thread each",
         f"- seeds of adapters: {_list(config.seeds)}; world {config.world.label}{_second(config)}",
-        f"- prompts per kind: {config.prompts.test} test, {config.prompts.dev} dev; calibration: "
-        f"{config.calibration.harm} harmful, {config.calibration.benign} benign; {config.n_resamples} bootstrap draws",
+        *_prompts(config, {of.name for of in ran}),
         f"- finished: {min(run['finished'] for run in runs)} to {max(run['finished'] for run in runs)}",
         *(f"- {of.name}: {of.cells} cells, {of.seconds / 60:.1f} minutes of processor time" for of in ran),
         "",
@@ -73,6 +72,17 @@ def results_page(
     lines += ["## Targets", "", f"{goals.caption}. What was tried where one is missed: `docs/targets.md`.", ""]
     lines += [markdown_table(goals.rows, goals.columns)]
     return "\n".join(lines) + "\n" + "\n".join(report_markdown(of.report, level=2) for of in ran)
+
+
+def _prompts(config: ExperimentConfig, names: Collection[str]) -> list[str]:
+    """How many prompts the experiments that ran were given, a line for each number."""
+    many, harm, draws = config.interference, config.calibration.harm, f"{config.n_resamples} bootstrap draws"
+    whole = f"{config.prompts.test} test, {config.prompts.dev} dev; calibration: {harm} harmful, "
+    whole += f"{config.calibration.benign} benign; {draws}"
+    own = f"{many.prompts.test} test, {many.prompts.dev} dev; calibration: {harm} harmful, "
+    own += f"{many.samples_per_skill} benign of every expert and as many common ones; {draws}"
+    found = [f"- prompts per kind: {whole}"] if {"exp1", "exp3"} & set(names) else []
+    return [*found, *([f"- prompts per kind of experiment 2: {own}"] if "exp2" in names else [])]
 
 
 def _list(values: Sequence[object]) -> str:

@@ -3,7 +3,7 @@
 What conjugate gradients need for many adapters: twenty Kronecker Fishers have a spectrum over many decades, of which
 the diagonal in the given basis says little. In the eigenbasis of the mean factors it says nearly everything. No
 orthogonal basis fits a sum of two operators such as F_h + μF_b, or of one large term and all others; one in which the
-mean factors of both are diagonal takes a third of the filter's steps on the lab.
+mean factors of both are diagonal takes a quarter to a third of the filter's steps on the lab.
 """
 
 from collections.abc import Callable
