@@ -54,7 +54,8 @@ def interference_report(config: ExperimentConfig, planned: Sequence[Planned], st
                 results |= {JOINT: {n: {"safe": {"test": models[JOINT]["test"]}} for n, models in cells.alone.items()}}
             figures = _figures(results, cells.alone, stage, config.n_resamples)
             report.figures[f"{part}, {group}, {said}"] = figures
-            report.tables.append(_table(f"{group}, {part}, {said}", stage, figures))
+            where = group if part == "experts" else f"{group}, {part}"
+            report.tables.append(_table(f"{where}, {said}", stage, figures))
             for label, own in figures.items():
                 points = curves.setdefault((part, stage), {}).setdefault(label, {})
                 points[int(group.split()[0])] = own["retention"]
