@@ -248,6 +248,15 @@ def test_the_preconditioner_of_two_terms_is_their_inverse() -> None:
     np.testing.assert_allclose(found.rough_inverse()(core).reshape(-1), expected, rtol=1e-6)
 
 
+def test_an_operator_beside_which_the_other_sees_nothing_is_solved() -> None:
+    rows = samples(20, 30)
+    harm, nothing = structured("kronecker", rows), structured("kronecker", torch.zeros_like(rows))
+    operator = OperatorSum((DampedFisher(harm, 0.0), DampedFisher(nothing, 0.0)), (1.0, 0.5))
+    target = samples(1, 3)[0]
+    expected = np.linalg.solve(harm.dense().numpy(), target.reshape(-1).numpy())
+    np.testing.assert_allclose(solve_linear(operator, target).reshape(-1), expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("nested", [True, False])
 @pytest.mark.parametrize("mu", [0.01, 1.0, 30.0])
 def test_two_operators_take_fewer_steps_in_a_basis_for_both(

@@ -81,7 +81,8 @@ class KroneckerSum:
             return torch.linalg.eigh(weighted.sum(0))[1]
         one, two = weighted[: self.first].sum(0), weighted[self.first :].sum(0)
         # The ridge stands beside the second operator: what it outweighs of that, it keeps from turning the basis.
-        share = (self.ridge / two.diagonal().mean()).clamp(_LEAST_SHARE, 1.0)
+        seen = two.diagonal().mean().clamp_min(torch.finfo(two.dtype).tiny)
+        share = (self.ridge / seen).clamp(_LEAST_SHARE, 1.0)
         return _diagonal_together(_of_mean_one(one), _of_mean_one(two) + share * torch.eye(len(two)).to(two))
 
 
