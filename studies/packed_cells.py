@@ -1,4 +1,4 @@
-"""Finished cells of experiments in one small file beside a study's page, so that a fresh machine goes on from them."""
+"""Finished cells of experiments in one small file beside a study's page, and runs that go on from it."""
 
 import argparse
 import json

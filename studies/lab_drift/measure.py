@@ -3,12 +3,12 @@
 python studies/lab_drift/measure.py --out studies/lab_drift --results results/lab_drift
 """
 
-import json
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from packed_cells import figures_of
 from study import study_options, write_page
 
 from sst_merge.experiments.config import load_experiment_config
@@ -25,8 +25,7 @@ def main() -> None:
     experiments.run("exp1")
     made_by = "`studies/lab_drift/measure.py` from the cells of its run of experiment 1"
     page = experiments.page(["exp1"], title="Skills merged into an aligned base", made_by=made_by)
-    (summary,) = options.results.glob("exp1_*/summary.json")
-    write_page(options.out, page, json.loads(summary.read_text(encoding="utf-8"))["figures"])
+    write_page(options.out, page, figures_of(options.results, ["exp1"])["exp1"])
 
 
 if __name__ == "__main__":
