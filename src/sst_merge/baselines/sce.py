@@ -14,7 +14,7 @@ Others: mergekit's ``select_topk`` is 1 by default, it selects nothing where the
 where updates cancel, where nothing is elected here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from pydantic import Field
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..methods import Layer, Promises, StrengthOptions, merge_method
 from ..methods.parts.thresholds import magnitude_threshold
-from ..methods.parts.updates import weighted_updates
+from ..methods.parts.updates import by_rows, row_blocks, scaled, sum_of
 from ..methods.sweeps import AVERAGES, SAFETY_WEIGHT, MethodSweep
 
 __all__ = ["sce"]
@@ -52,38 +52,47 @@ class SceOptions(StrengthOptions):
 def sce(layer: Layer, options: SceOptions, state: None) -> Tensor:
     """λ · the agreeing selected entries, weighted by η."""
     # Squares of tiny updates would underflow; η and the selection do not depend on the scale.
-    scale = max(float(tau.abs().max()) for tau in weighted_updates(layer))
-    zero = torch.zeros_like(layer.patches[0])
+    scale = max(float(tau.abs().max()) for rows in row_blocks(layer.shape) for tau in _updates(layer, rows))
     if scale == 0.0:
-        return zero
-    selected = _selection(layer, options.density, scale)
+        return torch.zeros_like(layer.patches[0])
+    variance = by_rows(layer, lambda rows: _variance(layer, rows, scale))
+    least = magnitude_threshold(variance, max(1, int(options.density * variance.numel())))
 
-    def updates() -> Iterator[Tensor]:
-        for tau in weighted_updates(layer):
-            yield torch.where(selected, tau, 0.0)
+    def selected(rows: slice) -> Iterator[Tensor]:
+        mask = (variance[rows] >= least).to(variance.dtype)
+        for tau in _updates(layer, rows):
+            yield tau * mask
 
-    energies = [float((tau / scale).double().square().sum()) for tau in updates()]
-    elected = sum(updates(), start=zero).sign()
-    merged, share = zero.clone(), zero.clone()
-    for tau, energy in zip(updates(), energies, strict=True):
-        eta = energy / sum(energies)
-        agrees = (tau.sign() == elected) & (tau != 0)
-        merged += eta * torch.where(agrees, tau, 0.0)
-        # A number times a mask would be float32, whatever the update is.
-        share.add_(agrees.to(share.dtype), alpha=eta)
-    if options.normalize:
-        merged = torch.where(share > 0, merged / share, 0.0)
-    return options.strength * merged
+    energies = [0.0] * len(layer.weights)
+    for rows in row_blocks(layer.shape):
+        for index, tau in enumerate(selected(rows)):
+            energies[index] += float((tau / scale).double().square().sum())
+    eta = [energy / sum(energies) for energy in energies]
+    return by_rows(layer, lambda rows: scaled(_agreeing(selected, rows, eta, options), options.strength))
 
 
-def _selection(layer: Layer, density: float, scale: float) -> Tensor:
-    """Mask of the entries of largest variance, (d_out, d_in)."""
-    count = len(layer.patches)
-    mean = torch.zeros_like(layer.patches[0])
-    for tau in weighted_updates(layer):
-        mean += tau / scale
-    mean /= count
-    variance = torch.zeros_like(mean)
-    for tau in weighted_updates(layer):
-        variance += (tau / scale - mean).square()
-    return variance >= magnitude_threshold(variance, max(1, int(density * variance.numel())))
+def _agreeing(
+    selected: Callable[[slice], Iterator[Tensor]], rows: slice, eta: Sequence[float], options: SceOptions
+) -> Tensor:
+    """Some rows of Σ ηᵢ τ̂ᵢ over the updates that have the elected sign, divided by their Σ ηᵢ unless told otherwise."""
+    elected = sum_of(selected(rows)).sign_()
+    merged, share = torch.zeros_like(elected), torch.zeros_like(elected)
+    for tau, weight in zip(selected(rows), eta, strict=True):
+        # 1 where the signs agree, which two zeros do not.
+        agrees = (tau.sign() * elected).clamp_min_(0.0)
+        merged.addcmul_(tau, agrees, value=weight)
+        share.add_(agrees, alpha=weight)
+    # Where no update agrees both are 0, and 0 / 0 would not be.
+    return merged.div_(share.clamp_min_(torch.finfo(share.dtype).tiny)) if options.normalize else merged
+
+
+def _updates(layer: Layer, rows: slice) -> Iterator[Tensor]:
+    """Some rows of wᵢ τᵢ, one update after the other."""
+    for index, weight in enumerate(layer.weights):
+        yield scaled(layer.rows(index, rows), weight)
+
+
+def _variance(layer: Layer, rows: slice, scale: float) -> Tensor:
+    """Some rows of Σᵢ (τᵢ − mean)², of updates divided by a scale."""
+    mean = sum_of(tau / scale for tau in _updates(layer, rows)) / len(layer.weights)
+    return sum_of((tau / scale - mean).square_() for tau in _updates(layer, rows))
