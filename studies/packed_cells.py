@@ -8,17 +8,36 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from study import study_options
+from study import study_options, write_page
 
 from sst_merge.experiments.cells import Cell, CellStore, canonical
+from sst_merge.experiments.config import load_experiment_config
 from sst_merge.experiments.plan import Planned
 from sst_merge.experiments.run import Experiments
 from sst_merge.files import atomic_file
 from sst_merge.methods import get_method
 
-__all__ = ["figures_of", "finish", "keep_older", "pack", "packed_options", "unpack"]
+__all__ = ["figures_of", "finish", "keep_older", "pack", "packed_options", "packed_study", "unpack"]
 
 _CELLS = "cells.jsonl.xz"
+
+
+def packed_study(doc: str | None, script: Path, names: Sequence[str], title: str) -> None:
+    """A whole study of the lab: run what is missing, pack, write the page.
+
+    Args:
+        doc: the script's docstring.
+        script: ``measure.py``, beside the ``measured.yaml`` that says what is measured.
+        names: of experiments.
+        title: of the page.
+    """
+    options = packed_options(doc, script.with_name("measured.yaml")).parse_args()
+    experiments = Experiments(load_experiment_config(options.config), options.results)
+    if not finish(experiments, names, options):
+        return
+    made_by = f"`studies/{script.parent.name}/measure.py` from its packed cells"
+    page = experiments.page(names, title=title, made_by=made_by)
+    write_page(options.out, page, figures_of(options.results, names))
 
 
 def packed_options(doc: str | None, config: Path) -> argparse.ArgumentParser:
@@ -151,8 +170,8 @@ def keep_older(store: CellStore, planned: Sequence[Planned]) -> Counter[str]:
     for path in store.folder.glob("*/*.json"):
         kept = json.loads(path.read_text(encoding="utf-8"))
         if "artefacts" in kept["depends"]:
-            entry = (kept["run"]["finished"], path, kept)
-            found[_but_code(kept["kind"], kept["parameters"], kept["depends"])].append(entry)
+            dated = (kept["run"]["finished"], path, kept)
+            found[_but_code(kept["kind"], kept["parameters"], kept["depends"])].append(dated)
     taken: Counter[str] = Counter()
     for entry in planned:
         cell, path = entry.cell, store.path(entry.cell)

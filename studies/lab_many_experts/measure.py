@@ -12,25 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from packed_cells import figures_of, finish, packed_options
-from study import write_page
-
-from sst_merge.experiments.config import load_experiment_config
-from sst_merge.experiments.run import Experiments
-
-_EXPERIMENTS = ("exp2",)
-
-
-def main() -> None:
-    """Run what is missing, pack, write the page."""
-    options = packed_options(__doc__, Path(__file__).with_name("measured.yaml")).parse_args()
-    experiments = Experiments(load_experiment_config(options.config), options.results)
-    if not finish(experiments, _EXPERIMENTS, options):
-        return
-    made_by = "`studies/lab_many_experts/measure.py` from its packed cells"
-    page = experiments.page(_EXPERIMENTS, title="Many experts on the lab", made_by=made_by)
-    write_page(options.out, page, figures_of(options.results, _EXPERIMENTS))
-
+from packed_cells import packed_study
 
 if __name__ == "__main__":
-    main()
+    packed_study(__doc__, Path(__file__), ("exp2",), "Many experts on the lab")

@@ -75,6 +75,7 @@ def test_every_method_sweep_has_valid_strengths() -> None:
     ablation = ablation_sweeps(load_experiment_config(LAB).comparison.ablation)
     for swept, _ in ablation.values():
         assert len(swept.values) == 9
+    assert {"closed form", "core inputs", "core inputs, teachers"} <= set(ablation)
     assert {"1024 samples", "16 samples", "without the skills' data", "hard filter", "random subspace"} <= set(ablation)
     variants = [
         (sweep.method, sweep.knob, parse_options(methods["sst"], sweep.options).model_dump_json(), str(otherwise))

@@ -15,6 +15,13 @@ if TYPE_CHECKING:
 
 __all__ = ["ablation_sweeps"]
 
+_PARTS: Mapping[str, Mapping[str, Any]] = {
+    "closed form": {"refine": 0},
+    "core inputs": {"inputs": "core"},
+    "core inputs, teachers": {"inputs": "core", "refine": "teachers"},
+}
+"""What the default adds to the filter on the core, one part taken away at a time."""
+
 _HARD_K = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 96.0, 144.0, 200.0)
 
 
@@ -39,6 +46,9 @@ def ablation_sweeps(config: "AblationConfig") -> dict[str, tuple[MethodSweep, Ma
             found[label] = (replace(standard, label=label, options=options), otherwise or {})
 
     add("defaults", {})
+    if config.parts:
+        for label, options in _PARTS.items():
+            add(label, options)
     for name, values in (("structure", config.structures), ("estimator", config.estimators), ("point", config.points)):
         for value in values:
             add(f"{name} {value}", {"fisher": {name: value}})

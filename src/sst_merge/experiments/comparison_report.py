@@ -170,7 +170,8 @@ def _ablation_table(figures: Figures) -> PageTable:
     return PageTable(
         caption="SST-Merge with one part changed at a time, and structures × points: strength chosen on dev prompts "
         "(safety ≥ 0.9); λ is the median over seeds of the best directions' median safety efficiency, on the samples "
-        "that the Fishers saw and on held-out ones",
+        "that the Fishers saw and on held-out ones. Structures other than kronecker and the hard filter go with core "
+        "inputs and without teachers: compare them with that row",
         columns=[
             "Variant",
             "Reached",

@@ -182,6 +182,7 @@ class AblationConfig(Section):
 
     seeds: Seeds
     prompts: Prompts
+    parts: bool = Field(default=True, description="without teachers, without wide inputs, without both")
     structures: tuple[str, ...] = ("diagonal", "kronecker", "block", "lowrank")
     estimators: tuple[str, ...] = ("log_odds", "empirical", "sampled")
     points: tuple[str, ...] = ("trust", "merged", "own", "base")
