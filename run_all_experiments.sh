@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All three experiments and docs/results.md's text, resumable: what is finished below results/ is not done again.
+# All three experiments and a page of all tables, resumable: what is finished below results/ is not done again.
 #   ./run_all_experiments.sh             1½ to 3 hours on 2 cores; then results/results.md
 #   ./run_all_experiments.sh --quick     minutes; then results/quick/results.md
 # Other flags go to every `sst-merge experiment`, such as --workers 4 or --out FOLDER.

@@ -84,6 +84,46 @@ def test_packed_cells_of_other_code_stand_in_only_where_all_else_is_equal(
     assert found == ({"c": 1} if taken and changed else {})
 
 
+def test_results_are_those_of_the_pages() -> None:
+    study = runpy.run_path(str(STUDIES / "results.py"))
+    page = (STUDIES.parent / "docs/results.md").read_text(encoding="utf-8")
+    assert page == study["page"](), "python studies/results.py --out docs/results.md"
+
+
+def test_results_join_the_tables_of_a_page_by_their_rows(tmp_path: Path) -> None:
+    (tmp_path / "some").mkdir()
+    text = """# Some
+
+2 experts: first
+
+| Method | Retention | Safe on dev | Other |
+| --- | ---: | --- | --- |
+| one | 0.5 | 1 of 3 | x |
+| two | 0.6 | 2 of 3 | x |
+
+4 experts: second
+
+| Method | Other | Retention | Safe on dev |
+| --- | --- | ---: | --- |
+| base | x | 0.9 | 3 of 3 |
+| two | x | 0.8 | 1 of 2 |
+| one | x | 0.7 | 0 of 2 |
+"""
+    (tmp_path / "some/README.md").write_text(text, encoding="utf-8")
+    study = runpy.run_path(str(STUDIES / "results.py"))
+
+    def joined(*captions: str, column: str = "Retention") -> list[str]:
+        tables = tuple((caption, (column, "Safe on dev")) for caption in captions)
+        table: str = study["_joined"](tmp_path, study["Section"]("Heading", "Text.", "some", tables))
+        return table.splitlines()
+
+    assert joined("2 experts:", "4 experts:")[2:] == ["| one | 0.5 | 0.7 | 1 of 5 |", "| two | 0.6 | 0.8 | 3 of 5 |"]
+    with pytest.raises(ValueError, match="no column 'Loss'"):
+        joined("2 experts:", column="Loss")
+    with pytest.raises(ValueError, match="begins with '8 experts:'"):
+        joined("8 experts:")
+
+
 @pytest.mark.parametrize(("n", "low", "high"), [(5, 1, 5), (7, 1, 7), (10, 2, 9), (15, 4, 12), (20, 6, 15)])
 def test_interval_of_the_median_has_the_ranks_of_the_tables(n: int, low: int, high: int) -> None:
     # Ranks of the 95 % interval of a median as tables of the sign test give them; below six values there is none.

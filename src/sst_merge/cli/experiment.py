@@ -21,7 +21,7 @@ _CONFIG = Path("configs/experiment_config.yaml")
 
 @click.command(
     help="Run an experiment in the configuration's world: exp1 (safety tax and drift), exp2 (many experts), exp3 "
-    "(every method, ablation), or all; page prints docs/results.md from finished ones. Finished work is not repeated.",
+    "(every method, ablation), or all; page prints all their tables from finished ones. Finished work is not repeated.",
 )
 @click.argument("name", type=click.Choice(_NAMES))
 @click.option("--config", type=click.Path(path_type=Path), default=_CONFIG, show_default=True, help="YAML file")

@@ -1,4 +1,4 @@
-"""``docs/results.md``: every table of the experiments, with what it comes from."""
+"""Every table of the experiments, with what it comes from."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
