@@ -95,6 +95,12 @@ _SECTIONS: tuple[Section, ...] = (
         "lab_many_experts",
         tuple((f"{size} experts, with safety", (_RETENTION, _SAFE)) for size in _SIZES),
     ),
+    Section(
+        "Every method on one skill and safety, lab",
+        "All registered methods, ordered by their mean rank; one seed of adapters.",
+        "lab_methods",
+        (("Every method at the strength", ("Mean rank", "Safety", "Over-refusal", "Utility", "Knowledge", "Reached")),),
+    ),
     _tax(
         "One skill and safety, SmolLM2",
         "Question types, which cost nothing there: even a plain sum keeps them.",

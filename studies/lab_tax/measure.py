@@ -1,8 +1,6 @@
 """The safety tax on the lab: every method swept over its whole range, several seeds of adapters.
 
     python studies/lab_tax/measure.py --seeds 0 1 2 --skills swap_pairs --out studies/lab_tax
-    python studies/lab_tax/measure.py --methods every --n-dev 64 --n-test 128 --seeds 0 --skills add \
-        --out studies/lab_methods
     python studies/lab_tax/measure.py --methods "Task Arithmetic" RegMean SST-Merge "SST-Merge, closed form" \
         "SST-Merge, core inputs" "Random subspace" "Calibration data alone" --n-dev 64 --n-test 128 --seeds 0 1 2 3 4 \
         --skills swap_pairs --joint --title "Safety tax on the lab: one skill" --out studies/lab_one_skill

@@ -9,7 +9,7 @@ import numpy as np
 from ..measures.figure import Figure
 from ..measures.ranking import rank_intervals
 from ..measures.sweeps import SeedSweep, seed_sweeps
-from ..reporting import PageTable, figure_text
+from ..reporting import PageTable, figure_text, rate_with_interval
 from .cells import CellStore
 from .config import ExperimentConfig
 from .outcome_texts import unpacked
@@ -130,7 +130,7 @@ def _rank_table(ranks: Figures, costs: Mapping[str, Mapping[str, Figure | None]]
         row += [f"{figure_text(found)} ({own['ranks'][name]:.0f})" for name, found in own["measures"].items()]
         for key, (_, digits) in shown_costs.items():
             place = 1 + sum(other < values[key][label] for other in values[key].values())
-            row.append(f"{figure_text(costs[label][key], digits=digits)} ({place})")
+            row.append(f"{_cost_text(costs[label][key], digits)} ({place})")
         rows.append([*row, f"{own['reached']} of {own['seeds']}"])
     return PageTable(
         caption="Every method at the strength that dev prompts choose (safety ≥ 0.9; where none is, at its safest): "
@@ -141,14 +141,20 @@ def _rank_table(ranks: Figures, costs: Mapping[str, Mapping[str, Figure | None]]
     )
 
 
+def _cost_text(figure: Figure | None, digits: int) -> str:
+    """A figure of a cost; one process alone has no interval."""
+    if figure is not None and figure.n == 1:
+        return rate_with_interval(figure.value, digits=digits)
+    return figure_text(figure, digits=digits)
+
+
 def _value(figure: Figure | None) -> float:
     return np.inf if figure is None else figure.value
 
 
 def _cost_table(costs: Mapping[str, Mapping[str, Figure | None]]) -> PageTable:
     rows = [
-        [label, *(figure_text(own[key], digits=digits) for key, (_, digits) in _COSTS.items())]
-        for label, own in costs.items()
+        [label, *(_cost_text(own[key], digits) for key, (_, digits) in _COSTS.items())] for label, own in costs.items()
     ]
     return PageTable(
         caption="What a merge costs: seconds with all preparation, seconds of a second strength afterwards, rise of "
