@@ -153,6 +153,7 @@ def _joined(studies: Path, section: Section) -> str:
             for row in rows:
                 if row[0] in cells:
                     cells[row[0]].setdefault(heading, []).append(row[columns.index(name)])
+    # Counts come last.
     headings = sorted(dict.fromkeys(heading for row in cells.values() for heading in row), key=_SAFE.__eq__)
     lines = [[name, *(_together(row.get(heading, ["–"])) for heading in headings)] for name, row in cells.items()]
     return markdown_table(lines, [named, *headings])

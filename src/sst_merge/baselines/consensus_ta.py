@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ..methods import Layer, Promises, StrengthOptions, merge_method
-from ..methods.parts.updates import by_rows, scaled, sum_of
+from ..methods.parts.updates import by_rows, scaled, sum_of, weighted_rows
 from ..methods.sweeps import LESS, SAFETY_WEIGHT, SUMS, MethodSweep
 
 __all__ = ["consensus_ta"]
@@ -48,7 +48,7 @@ def consensus_ta(layer: Layer, options: ConsensusOptions, state: None) -> Tensor
     wanted = min(options.agreeing, count)
 
     def agreed(rows: slice) -> Tensor:
-        parts = [scaled(layer.rows(index, rows), weight) for index, weight in enumerate(layer.weights)]
+        parts = list(weighted_rows(layer, rows))
         total = sum_of(parts)
         votes = torch.zeros_like(total, dtype=torch.int32)
         for part in parts:

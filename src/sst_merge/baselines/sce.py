@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..methods import Layer, Promises, StrengthOptions, merge_method
 from ..methods.parts.thresholds import magnitude_threshold
-from ..methods.parts.updates import by_rows, row_blocks, scaled, sum_of
+from ..methods.parts.updates import by_rows, row_blocks, scaled, sum_of, weighted_rows
 from ..methods.sweeps import AVERAGES, SAFETY_WEIGHT, MethodSweep
 
 __all__ = ["sce"]
@@ -52,7 +52,7 @@ class SceOptions(StrengthOptions):
 def sce(layer: Layer, options: SceOptions, state: None) -> Tensor:
     """λ · the agreeing selected entries, weighted by η."""
     # Squares of tiny updates would underflow; η and the selection do not depend on the scale.
-    scale = max(float(tau.abs().max()) for rows in row_blocks(layer.shape) for tau in _updates(layer, rows))
+    scale = max(float(tau.abs().max()) for rows in row_blocks(layer.shape) for tau in weighted_rows(layer, rows))
     if scale == 0.0:
         return torch.zeros_like(layer.patches[0])
     variance = by_rows(layer, lambda rows: _variance(layer, rows, scale))
@@ -60,7 +60,7 @@ def sce(layer: Layer, options: SceOptions, state: None) -> Tensor:
 
     def selected(rows: slice) -> Iterator[Tensor]:
         mask = (variance[rows] >= least).to(variance.dtype)
-        for tau in _updates(layer, rows):
+        for tau in weighted_rows(layer, rows):
             yield tau * mask
 
     energies = [0.0] * len(layer.weights)
@@ -86,13 +86,7 @@ def _agreeing(
     return merged.div_(share.clamp_min_(torch.finfo(share.dtype).tiny)) if options.normalize else merged
 
 
-def _updates(layer: Layer, rows: slice) -> Iterator[Tensor]:
-    """Some rows of wᵢ τᵢ, one update after the other."""
-    for index, weight in enumerate(layer.weights):
-        yield scaled(layer.rows(index, rows), weight)
-
-
 def _variance(layer: Layer, rows: slice, scale: float) -> Tensor:
     """Some rows of Σᵢ (τᵢ − mean)², of updates divided by a scale."""
-    mean = sum_of(tau / scale for tau in _updates(layer, rows)) / len(layer.weights)
-    return sum_of((tau / scale - mean).square_() for tau in _updates(layer, rows))
+    mean = sum_of(tau / scale for tau in weighted_rows(layer, rows)) / len(layer.weights)
+    return sum_of((tau / scale - mean).square_() for tau in weighted_rows(layer, rows))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .. import Layer
 
-__all__ = ["blocks", "by_rows", "row_blocks", "scaled", "sum_of", "weighted_updates"]
+__all__ = ["blocks", "by_rows", "row_blocks", "scaled", "sum_of", "weighted_rows", "weighted_updates"]
 
 BLOCK = 1 << 17
 """Numbers in a block: half a megabyte of float32, which stays in the processor's cache."""
@@ -19,6 +19,12 @@ def weighted_updates(layer: Layer) -> Iterator[Tensor]:
     """wᵢ τᵢ of one adapter after the other."""
     for patch, weight in zip(layer.patches, layer.weights, strict=True):
         yield scaled(patch, weight)
+
+
+def weighted_rows(layer: Layer, rows: slice) -> Iterator[Tensor]:
+    """Some rows of wᵢ τᵢ, one adapter after the other."""
+    for index, weight in enumerate(layer.weights):
+        yield scaled(layer.rows(index, rows), weight)
 
 
 def scaled(update: Tensor, weight: float) -> Tensor:
