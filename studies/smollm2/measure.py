@@ -23,9 +23,9 @@ from sst_merge.experiments.config import load_experiment_config
 from sst_merge.experiments.run import EXPERIMENTS, Experiments
 
 ROOT = Path(__file__).resolve().parents[2]
-# Until the cells of SST-Merge are measured again.
+# Until that cell is measured again.
 NOTE = (
-    "SST-Merge was measured here before its default ended with passes over all calibration prompts "
+    "On slot filling SST-Merge was measured before its default ended with passes over all calibration prompts "
     "([what they change on the lab](../attempts/last_passes/README.md))."
 )
 
