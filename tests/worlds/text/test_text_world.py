@@ -23,6 +23,7 @@ from sst_merge.worlds.asking import all_kinds, ask
 from sst_merge.worlds.merge_setup import merge_setup
 from sst_merge.worlds.outcomes import HARM
 from sst_merge.worlds.registry import open_world
+from sst_merge.worlds.text.base import make_base
 from sst_merge.worlds.text.config import TextConfig
 from sst_merge.worlds.text.forward import Reader
 from sst_merge.worlds.text.measures import Encoder, text_outcomes, token_f1
@@ -375,6 +376,30 @@ def test_gguf_without_its_reader_is_named(parts: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("sst_merge.worlds.text.base.find_spec", lambda name: None)
     with pytest.raises(BaseModelError, match=r"package gguf, which is not installed; run: pip install gguf"):
         _open(parts, base={"gguf": "model.gguf", "tokenizer": str(parts / "unaligned")})
+
+
+def test_two_processes_may_convert_the_same_base_at_once(parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (parts / "model.gguf").write_bytes(b"GGUF")
+    monkeypatch.setenv("SST_MERGE_CACHE", str(parts / "cache"))
+    monkeypatch.setattr("sst_merge.worlds.text.base.find_spec", lambda name: object())
+    from transformers import AutoModelForCausalLM
+
+    plain = AutoModelForCausalLM.from_pretrained(parts / "unaligned")
+    began, ends = list[Path](), list[Path]()
+
+    def converted(file: Path) -> Any:
+        began.append(file)
+        if len(began) == 1:  # another process begins later and ends first
+            ends.append(make_base(world.config))
+        return plain
+
+    monkeypatch.setattr("sst_merge.worlds.text.base._plain_model", converted)
+    world = _open(parts, base={"gguf": "model.gguf", "tokenizer": str(parts / "unaligned")}, adapters={})
+    folder = world.make(Artefact(UNALIGNED))
+    assert ends == [folder] and len(began) == 2 and make_base(world.config) == folder
+    assert [each.name for each in folder.parent.iterdir() if each.is_dir()] == [folder.name]
+    read = AutoModelForCausalLM.from_pretrained(folder).state_dict()
+    assert all(torch.equal(read[name], value) for name, value in plain.state_dict().items())
 
 
 def test_what_does_not_fit_into_memory_is_refused_before_it_is_loaded(parts: Path) -> None:

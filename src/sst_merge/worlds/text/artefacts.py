@@ -226,7 +226,7 @@ class TextArtefacts:
         model = load_base_model(str(base), dtype="float32")
         update = adapters_update([Adapter.load(adapter, name="folded in")])
         added = UpdatedModel(model, list(update))
-        with added, atomic_folder(folder, force=False) as aside:
+        with added, atomic_folder(folder, keep_existing=True) as aside:
             added.set(update)
             model.save_pretrained(aside)
             self.tokenizer.save_pretrained(aside)

@@ -189,7 +189,7 @@ def make_base(config: TextConfig) -> Path:
     if config.base.model is not None:
         return fetched(config.base.model, config.base.revision)
     tokenizer = world_tokenizer(config)
-    with atomic_folder(_converted(config), force=False) as aside:
+    with atomic_folder(_converted(config), keep_existing=True) as aside:
         plain = _plain_model(Path(source))
         plain.save_pretrained(aside)
         tokenizer.save_pretrained(aside)
