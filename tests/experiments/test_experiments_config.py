@@ -9,6 +9,7 @@ from sst_merge.errors import ConfigError
 from sst_merge.experiments.ablation import ablation_sweeps
 from sst_merge.experiments.config import load_experiment_config
 from sst_merge.experiments.method_sweeps import DRIFT_SWEEPS, TWO_STAGE_SWEEPS
+from sst_merge.experiments.plan import Planner
 from sst_merge.experiments.subsets import poisoned_subsets, random_subsets
 from sst_merge.methods import available_methods, parse_options
 
@@ -42,6 +43,16 @@ def test_the_shipped_configuration_says_what_the_plan_asks_for() -> None:
         ("\nseeds: [0, 1, 2, 3, 4]", "\nseeds: [1, 1]", "seed 1 is given twice"),
         ("thresholds: [0.8, 0.9, 0.95]", "thresholds: [90]", "refusal rates"),
         ("skills: [swap_pairs], methods: all", "skills: [swap_pears], methods: all", "no expert 'swap_pears'"),
+        (
+            "skills: [swap_pairs], methods: all",
+            "skills: [swap_pairs], seeds: [7], methods: all",
+            "'one skill' has seed 7.*0, 1,",
+        ),
+        (
+            "skills: [swap_pairs], methods: all",
+            "skills: [swap_pairs], seeds: [1, 1], methods: all",
+            "seed of 'one skill' 1 is",
+        ),
         ("sizes: [2, 4, 8, 12, 16, 20]", "sizes: [2, 40]", "between 2 and 20"),
         ("n_resamples: 500", "n_resamples: 5", "with quick"),
         ("world: {name: lab, seed: 0}", "world: {name: lap, seed: 0}", "no world 'lap' .*; installed are .*lab"),
@@ -53,6 +64,23 @@ def test_a_wrong_field_is_named(tmp_path: Path, old: str, new: str, said: str) -
     with pytest.raises(ConfigError, match=said) as caught:
         load_experiment_config(path)
     assert str(path) in str(caught.value)
+
+
+def test_a_group_may_be_measured_with_some_of_the_seeds(tmp_path: Path) -> None:
+    all_seeds = Planner(load_experiment_config(LAB))
+    fewer = Planner(
+        load_experiment_config(
+            _changed(
+                tmp_path, "skills: [swap_pairs], methods: all", "skills: [swap_pairs], seeds: [3, 1], methods: all"
+            )
+        )
+    )
+    for experiment in ("safety_tax", "comparison"):
+        before, after = getattr(all_seeds, experiment)(), getattr(fewer, experiment)()
+        of_group = {e.seed for e in after if e.part in {"tax", "methods"} and e.group == "one skill"}
+        assert of_group == {1, 3}
+        left_out = [e for e in before if e.group == "one skill" and e.part != "cost" and e.seed not in {1, 3}]
+        assert left_out and {e.cell.key for e in before} - {e.cell.key for e in after} >= {e.cell.key for e in left_out}
 
 
 def test_overrides_win_over_the_quick_section() -> None:

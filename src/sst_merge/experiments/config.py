@@ -3,7 +3,7 @@
 ``quick:`` holds the fields that the quick version replaces, nested as above it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -105,7 +105,12 @@ class SkillGroup(Section):
     name: str = Field(min_length=1)
     skills: Skills = Field(min_length=1, description="skill adapters of the world")
     methods: Names = Field(default=(), description="labels of method_sweeps; all: every registered method")
+    seeds: tuple[int, ...] = Field(default=(), description="of the experiment's seeds these alone; all by default")
     joint: bool = Field(default=False, description="also train one adapter on the data of all that are merged")
+
+    def seeds_of(self, seeds: Sequence[int]) -> tuple[int, ...]:
+        """Those of the experiment's seeds that this group is measured with, in their order."""
+        return tuple(seed for seed in seeds if not self.seeds or seed in self.seeds)
 
 
 class SecondWorld(Section):
@@ -228,15 +233,16 @@ class ExperimentConfig(Section):
 
     @model_validator(mode="after")
     def _in_the_world(self) -> "ExperimentConfig":
-        drift = self.safety_tax.drift
-        groups = {"safety_tax": self.safety_tax.groups, "safety_tax.drift": () if drift is None else drift.groups}
-        for section, of in groups.items():
-            for group in of:
-                _check_skills(f"{section}.groups", group.skills, self.world)
-        second = self.safety_tax.second_base
-        for group in second.groups if second is not None else ():
-            assert second is not None
-            _check_skills("safety_tax.second_base.groups", group.skills, second.world)
+        drift, second = self.safety_tax.drift, self.safety_tax.second_base
+        parts = [("safety_tax", self.safety_tax.groups, self.world, self.seeds)]
+        if drift is not None:
+            parts.append(("safety_tax.drift", drift.groups, self.world, self.seeds))
+        if second is not None:
+            parts.append(("safety_tax.second_base", second.groups, second.world, second.seeds))
+        for section, groups, world, seeds in parts:
+            for group in groups:
+                _check_skills(f"{section}.groups", group.skills, world)
+                _check_seeds(f"{section}.groups", group, seeds)
         many = self.interference
         _check_skills("interference.families", many.families, self.world)
         experts = len(many.families or plain_experts(self.world.experts))
@@ -252,6 +258,16 @@ def _check_skills(field: str, skills: tuple[str, ...], world: WorldChoice) -> No
     if unknown:
         close = did_you_mean(unknown[0], known)
         raise ValueError(f"{field}: no expert {unknown[0]!r}{close}; world {world.label} has {', '.join(known)}")
+
+
+def _check_seeds(field: str, group: SkillGroup, seeds: Seeds) -> None:
+    _distinct(group.seeds, f"{field}: seed of {group.name!r}")
+    others = sorted(set(group.seeds) - set(seeds))
+    if others:
+        raise ValueError(
+            f"{field}: {group.name!r} has seed {others[0]}; a group's seeds are some of the experiment's, "
+            f"{', '.join(map(str, seeds))}"
+        )
 
 
 def load_experiment_config(

@@ -59,7 +59,7 @@ def results_page(
         f"- commit: {_several(runs, 'commit')}",
         f"- versions: {_versions(runs)}",
         f"- machine: {_machines(runs)}; {config.workers} processes, one thread each",
-        f"- seeds of adapters: {_list(config.seeds)}; world {config.world.label}{_second(config)}",
+        f"- seeds of adapters: {_list(config.seeds)}; world {config.world.label}{_second(config)}{_fewer(config)}",
         *_prompts(config, {of.name for of in ran}),
         f"- finished: {min(run['finished'] for run in runs)} to {max(run['finished'] for run in runs)}",
         *(f"- {of.name}: {of.cells} cells, {of.seconds / 60:.1f} minutes of processor time" for of in ran),
@@ -106,3 +106,10 @@ def _machines(runs: Sequence[Mapping[str, Any]]) -> str:
 def _second(config: ExperimentConfig) -> str:
     second = config.safety_tax.second_base
     return "" if second is None else f"; second base: world {second.world.label}, adapter seeds {_list(second.seeds)}"
+
+
+def _fewer(config: ExperimentConfig) -> str:
+    """Groups of experiment 1 that are measured with some of the seeds alone."""
+    tax = config.safety_tax
+    groups = [*tax.groups, *(tax.drift.groups if tax.drift is not None else ())]
+    return "".join(f"; {group.name}: seeds {_list(group.seeds)} alone" for group in groups if group.seeds)

@@ -11,7 +11,7 @@ from ..worlds.outcomes import HARM, task_kind
 from ..worlds.world import ALIGNED, SAFETY, UNALIGNED, joint
 from .ablation import ablation_sweeps
 from .cells import Cell
-from .config import ExperimentConfig, WorldChoice
+from .config import ExperimentConfig, SkillGroup, WorldChoice
 from .method_sweeps import DRIFT_SWEEPS, METHOD_SWEEPS, TWO_STAGE_SWEEPS, chosen_sweeps
 from .provenance import code_digest, folder_digest, versions
 from .setups import world_of
@@ -65,7 +65,7 @@ class Planner:
         found: list[Planned] = []
         config = self.config
         for seed in config.seeds:
-            for group in config.safety_tax.groups:
+            for group in _with_seed(config.safety_tax.groups, seed, config.seeds):
                 methods = config.safety_tax.methods or group.methods
                 found += self._sweeps(
                     "tax", group.name, group.skills, methods, config.world, seed, together=group.joint
@@ -73,7 +73,7 @@ class Planner:
         drift = config.safety_tax.drift
         for seed in config.seeds if drift is not None else ():
             assert drift is not None
-            for group in drift.groups:
+            for group in _with_seed(drift.groups, seed, config.seeds):
                 methods = config.safety_tax.methods or group.methods
                 fitting = [m for m in methods if m in DRIFT_SWEEPS or m in _DRIFT_METHODS]
                 if fitting or not methods:
@@ -81,7 +81,7 @@ class Planner:
         second = config.safety_tax.second_base
         for seed in second.seeds if second is not None else ():
             assert second is not None
-            for group in second.groups:
+            for group in _with_seed(second.groups, seed, second.seeds):
                 name = f"{second.world.label}, {group.name}"
                 found += self._sweeps(
                     "second base", name, group.skills, group.methods, second.world, seed, together=group.joint
@@ -115,13 +115,13 @@ class Planner:
         """
         config, group = self.config, self.config.safety_tax.groups[0]
         found: list[Planned] = []
-        for seed in config.seeds:
+        for seed in group.seeds_of(config.seeds):
             found += self._sweeps(
                 "methods", group.name, group.skills, config.comparison.methods, config.world, seed, together=group.joint
             )
         for seed in config.comparison.ablation.seeds:
             found += self._ablation(group.skills, seed)
-        problem = self._problem(group.skills, config.seeds[0])
+        problem = self._problem(group.skills, group.seeds_of(config.seeds)[0])
         for label, swept in chosen_sweeps(config.comparison.methods, METHOD_SWEEPS).items():
             for repeat in range(config.comparison.cost_repeats):
                 parameters = {"problem": problem, "swept": _plain(swept), "repeat": repeat}
@@ -273,6 +273,10 @@ class Planner:
             depends["options"] = parse_options(get_method(method), options).model_dump(mode="json")
         depends["code"] = code_digest(*modules, method=method)
         return Cell(kind, title, parameters, depends)
+
+
+def _with_seed(groups: Sequence[SkillGroup], seed: int, seeds: Sequence[int]) -> list[SkillGroup]:
+    return [group for group in groups if seed in group.seeds_of(seeds)]
 
 
 def _plain(swept: MethodSweep) -> dict[str, Any]:
