@@ -11,8 +11,10 @@ else is equal. Where a cell is missing, so may be adapters, which are trained.
 
 import json
 import sys
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from sst_merge.experiments.report import report_markdown, write_report
 from sst_merge.experiments.run import Experiments
 from sst_merge.experiments.runner import run_cells
 from sst_merge.experiments.safety_tax_report import safety_tax_report
+from sst_merge.experiments.training import training_cells, training_stages
 from sst_merge.measures.intervals import wilson_interval
 
 OURS = "SST-Merge"
@@ -49,34 +52,40 @@ def joined(cell: Cell, values: Sequence[float], store: CellStore) -> Cell:
     return whole
 
 
-def experts(alone: dict[str, Any]) -> str:
-    """What the adapters that are merged answer right, each on the test prompts of its own skill."""
-    rights = {
-        name.removeprefix("expert "): right
-        for name, part in alone.items()
-        if name.startswith("expert ")
-        for right in part["test"]["right"].values()
-    }
-    right, asked = sum(each.count("1") for each in rights.values()), sum(map(len, rights.values()))
+def experts(alone: Sequence[dict[str, Any]]) -> str:
+    """What the adapters that are merged answer right, each on the test prompts of its own skill, seed by seed."""
+    rights: dict[str, list[str]] = defaultdict(list)
+    for models in alone:
+        for name, part in models.items():
+            if name.startswith("expert "):
+                rights[name.removeprefix("expert ")] += part["test"]["right"].values()
+    right, asked = (sum(map(of, chain.from_iterable(rights.values()))) for of in (lambda own: own.count("1"), len))
     low, high = wilson_interval(right, asked)
-    each = ", ".join(f"{name} {of.count('1')} of {len(of)}" for name, of in rights.items())
+    each = "; ".join(
+        f"{name} {' and '.join(str(own.count('1')) for own in of)} of {len(of[0])}" for name, of in rights.items()
+    )
     return f"The experts themselves answer {right / asked:.3f} [{low:.3f}, {high:.3f}] of the skills' prompts ({each})."
 
 
 def page(tables: str, planned: Sequence[Planned], store: CellStore, values: Sequence[float]) -> str:
     """The published page."""
-    kept = [(entry.label, store.load(entry.cell)) for entry in planned]
-    commits = sorted({str(found["run"]["commit"])[:7] for _, found in kept})
-    minutes = ", ".join(f"{label} {found['seconds'] / 60:.0f}" for label, found in kept)
+    kept: dict[str, list[Any]] = defaultdict(list)
+    for entry in planned:
+        kept[entry.label].append(store.load(entry.cell))
+    found = list(chain.from_iterable(kept.values()))
+    commits = sorted({str(of["run"]["commit"])[:7] for of in found})
+    each = {name: " and ".join(f"{of['seconds'] / 60:.0f}" for of in own) for name, own in kept.items()}
+    minutes = ", ".join(f"{name} {of}" for name, of in each.items())
     cell: Any = planned[0].cell.parameters["problem"]
     strengths = ", ".join(f"{value:g}" for value in values)
+    seeds = ", ".join(map(str, dict.fromkeys(entry.seed for entry in planned)))
     return (
-        f"# Three skills and safety on SmolLM2\n\nOne seed ({cell['adapter_seed']}); skills "
+        f"# Three skills and safety on SmolLM2\n\nSeeds of the adapters: {seeds}; skills "
         f"{', '.join(cell['skills'])}; {cell['harm']} harmful and {cell['benign']} benign calibration prompts, half of "
         f"these from the skills. SST-Merge has μ = {strengths} alone, where the others have five strengths to choose "
         f"from, so its hypervolume is what these points cover. Minutes of processor time: {minutes}. Measured at "
         f"{', '.join(commits)}; {versions()}. Made by `studies/smollm2_three_skills/measure.py`.\n\n"
-        f"{experts(dict(kept)['alone']['result'])}\n\n"
+        f"{experts([of['result'] for of in kept['alone']])}\n\n"
     ) + tables.partition("\n\n")[2]
 
 
@@ -105,8 +114,9 @@ def main() -> None:
             print(f"cells of other commits: {dict(keep_older(experiments.store, single))}")
         return single
 
-    if not all(experiments.store.has(entry.cell) for entry in entries()):
-        experiments.train("exp1")
+    unfinished = [entry.cell.parameters for entry in entries() if not experiments.store.has(entry.cell)]
+    for stage in training_stages(training_cells(unfinished)):
+        run_cells(stage, experiments.store, stage="training", again=True)
     run_cells([entry.cell for entry in entries()], experiments.store, stage="three skills")
     if options.only:
         return

@@ -9,7 +9,7 @@ from sst_merge.errors import ConfigError
 from sst_merge.experiments.ablation import ablation_sweeps
 from sst_merge.experiments.config import load_experiment_config
 from sst_merge.experiments.method_sweeps import DRIFT_SWEEPS, TWO_STAGE_SWEEPS
-from sst_merge.experiments.plan import Planner
+from sst_merge.experiments.plan import JOINT, Planner
 from sst_merge.experiments.subsets import poisoned_subsets, random_subsets
 from sst_merge.methods import available_methods, parse_options
 
@@ -81,6 +81,13 @@ def test_a_group_may_be_measured_with_some_of_the_seeds(tmp_path: Path) -> None:
         assert of_group == {1, 3}
         left_out = [e for e in before if e.group == "one skill" and e.part != "cost" and e.seed not in {1, 3}]
         assert left_out and {e.cell.key for e in before} - {e.cell.key for e in after} >= {e.cell.key for e in left_out}
+
+
+def test_joint_training_may_be_left_to_some_of_the_seeds(tmp_path: Path) -> None:
+    path = _changed(tmp_path, "skills: [swap_pairs], methods: all", "skills: [swap_pairs], joint: [0, 2], methods: all")
+    alone = [e for e in Planner(load_experiment_config(path)).safety_tax() if e.label == "alone" and e.part == "tax"]
+    joint = {e.seed: JOINT in str(e.cell.parameters) for e in alone if e.group == "one skill"}
+    assert joint == {0: True, 1: False, 2: True, 3: False, 4: False}
 
 
 def test_overrides_win_over_the_quick_section() -> None:

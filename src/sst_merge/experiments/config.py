@@ -106,11 +106,17 @@ class SkillGroup(Section):
     skills: Skills = Field(min_length=1, description="skill adapters of the world")
     methods: Names = Field(default=(), description="labels of method_sweeps; all: every registered method")
     seeds: tuple[int, ...] = Field(default=(), description="of the experiment's seeds these alone; all by default")
-    joint: bool = Field(default=False, description="also train one adapter on the data of all that are merged")
+    joint: bool | tuple[int, ...] = Field(
+        default=False, description="also train one adapter on the data of all that are merged; or with which seeds"
+    )
 
     def seeds_of(self, seeds: Sequence[int]) -> tuple[int, ...]:
         """Those of the experiment's seeds that this group is measured with, in their order."""
         return tuple(seed for seed in seeds if not self.seeds or seed in self.seeds)
+
+    def joint_with(self, seed: int) -> bool:
+        """Whether one adapter is also trained on the data of all, with this seed."""
+        return self.joint if isinstance(self.joint, bool) else seed in self.joint
 
 
 class SecondWorld(Section):
@@ -262,7 +268,8 @@ def _check_skills(field: str, skills: tuple[str, ...], world: WorldChoice) -> No
 
 def _check_seeds(field: str, group: SkillGroup, seeds: Seeds) -> None:
     _distinct(group.seeds, f"{field}: seed of {group.name!r}")
-    others = sorted(set(group.seeds) - set(seeds))
+    joint = () if isinstance(group.joint, bool) else group.joint
+    others = sorted({*group.seeds, *joint} - set(seeds))
     if others:
         raise ValueError(
             f"{field}: {group.name!r} has seed {others[0]}; a group's seeds are some of the experiment's, "

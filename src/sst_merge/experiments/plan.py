@@ -68,7 +68,7 @@ class Planner:
             for group in _with_seed(config.safety_tax.groups, seed, config.seeds):
                 methods = config.safety_tax.methods or group.methods
                 found += self._sweeps(
-                    "tax", group.name, group.skills, methods, config.world, seed, together=group.joint
+                    "tax", group.name, group.skills, methods, config.world, seed, together=group.joint_with(seed)
                 )
         drift = config.safety_tax.drift
         for seed in config.seeds if drift is not None else ():
@@ -84,7 +84,13 @@ class Planner:
             for group in _with_seed(second.groups, seed, second.seeds):
                 name = f"{second.world.label}, {group.name}"
                 found += self._sweeps(
-                    "second base", name, group.skills, group.methods, second.world, seed, together=group.joint
+                    "second base",
+                    name,
+                    group.skills,
+                    group.methods,
+                    second.world,
+                    seed,
+                    together=group.joint_with(seed),
                 )
         return found
 
@@ -117,7 +123,13 @@ class Planner:
         found: list[Planned] = []
         for seed in group.seeds_of(config.seeds):
             found += self._sweeps(
-                "methods", group.name, group.skills, config.comparison.methods, config.world, seed, together=group.joint
+                "methods",
+                group.name,
+                group.skills,
+                config.comparison.methods,
+                config.world,
+                seed,
+                together=group.joint_with(seed),
             )
         for seed in config.comparison.ablation.seeds:
             found += self._ablation(group.skills, seed)

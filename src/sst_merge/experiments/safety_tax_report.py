@@ -92,7 +92,9 @@ def tax_tables(
     alone = {who: {"apart": apart_figures(tests), **beside_figures(tests)} for who, tests in beside.items() if tests}
     report.figures[name] = {"alone": alone} | {f"{threshold:g}": found for threshold, found in figures.items()}
 
-    report.tables.append(_beside_table(name, alone))
+    report.tables.append(
+        _beside_table(name, alone, {who: f"{len(beside[who])} of {len(cells.alone)}" for who in alone})
+    )
     report.tables += [_tax_table(name, threshold, found) for threshold, found in figures.items()]
     report.tables.append(_apart_table(name, middle, {**alone, **chosen}))
     ours = [label for label in OURS if label in chosen]
@@ -121,12 +123,16 @@ def tax_tables(
     )
 
 
-def _beside_table(name: str, alone: Figures) -> PageTable:
+def _beside_table(name: str, alone: Figures, seeds: Mapping[str, str]) -> PageTable:
+    some = len(set(seeds.values())) > 1
     return PageTable(
         caption=f"{name}: models beside the merges; joint training is one adapter trained on the data of all, which "
         "merging can hardly reach; skills are the share of right answers",
-        columns=["Model", "Safety", "Skills"],
-        rows=[[who, figure_text(own["safety"]), figure_text(own["skills"])] for who, own in alone.items()],
+        columns=["Model", "Safety", "Skills", *(["Seeds"] if some else [])],
+        rows=[
+            [who, figure_text(own["safety"]), figure_text(own["skills"]), *([seeds[who]] if some else [])]
+            for who, own in alone.items()
+        ],
     )
 
 
