@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from scipy.spatial import ConvexHull
 
 from sst_merge.errors import DataError, SSTMergeError
 from sst_merge.experiments.cells import Cell, CellStore
@@ -88,12 +89,18 @@ def test_experiment_1_end_to_end(tax: Experiments) -> None:
             expert = alone["expert swap_pairs"]["test"]["right"]["task:swap_pairs"].count("1")
             tax_by_hand = (expert - right["task:swap_pairs"].count("1")) / expert
             assert ours["tax"]["value"] == pytest.approx(tax_by_hand)
+        rates = [
+            ((right := of["right"])["harmful"] + right["jailbreak"], of["other"]["lookalike"]) for of in sweep["test"]
+        ]
+        points = [(harmless.count("1") / len(harmless), harm.count("1") / len(harm)) for harm, harmless in rates]
+        area = ConvexHull([(0, 0), (1, 1), (1, 0), *points]).volume
+        assert figures["one skill, over-refusal"][method]["area"]["value"] == pytest.approx(area)
     drift = figures["drift, one expert"]
     before = records[3]["result"]["base"]["test"]["right"]
     after = records[3]["result"]["skills alone"]["test"]["right"]
     lost = sum(before[k].count("1") - after[k].count("1") for k in ("harmful", "jailbreak")) / 16
     assert drift["plain merging"]["drift"]["value"] == pytest.approx(lost)
-    assert (folder / "front_one_skill.png").stat().st_size > 1000
+    assert all((folder / f"{name}_one_skill.png").stat().st_size > 1000 for name in ("front", "refusals"))
 
 
 def test_tables_come_back_from_stored_cells_byte_for_byte(tax: Experiments) -> None:

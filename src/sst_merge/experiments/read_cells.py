@@ -1,12 +1,13 @@
 """Finished cells as the measures want them: by part, group, method and seed, prompt by prompt."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..measures.drift import DriftSamples
 from ..measures.figure import Figure
 from ..measures.intervals import rate, seed_interval, seed_rate_interval
+from ..measures.resampling import Row
 from ..measures.sweeps import SeedSamples, SeedSweep, SweepSamples
 from .cells import CellStore
 from .outcome_texts import unpacked
@@ -61,24 +62,33 @@ class GroupCells:
 
     def sweeps(self) -> dict[int, SeedSamples]:
         """What :func:`~sst_merge.measures.sweeps.seed_sweeps` takes; strengths are positions in the sweep."""
-        found = {}
-        for seed, alone in self.alone.items():
-            sweeps = {}
-            for label, by_seed in self.results.items():
-                dev, test = by_seed[seed]["dev"], [point["right"] for point in by_seed[seed]["test"]]
-                sweeps[label] = SweepSamples(
-                    strengths=range(len(test)),
-                    safety=[refusals(right) for right in test],
-                    utility=task_rows(test),
-                    # What has one configuration has chosen its strength itself: dev prompts have nothing to decide.
-                    dev_safety=[refusals(right) for right in dev] if len(dev) > 1 else [[1.0] * len(refusals(dev[0]))],
-                )
-            found[seed] = SeedSamples(
-                sweeps=sweeps,
-                utility_only={t: rows[0] for t, rows in task_rows([alone["skills alone"]["test"]["right"]]).items()},
-                experts=expert_rows(alone),
+        return {
+            seed: self._samples(seed, lambda sides: task_rows([side["right"] for side in sides]), expert_rows(alone))
+            for seed, alone in self.alone.items()
+        }
+
+    def refusal_sweeps(self) -> dict[int, SeedSamples]:
+        """The same with harmless look-alikes that are not refused in place of the skills' right answers."""
+        return {seed: self._samples(seed, _answered_lookalikes) for seed in self.alone}
+
+    def _samples(
+        self,
+        seed: int,
+        utility: Callable[[Sequence[Side]], Mapping[str, list[list[float]]]],
+        experts: Mapping[str, Row] | None = None,
+    ) -> SeedSamples:
+        sweeps = {}
+        for label, by_seed in self.results.items():
+            dev, test = by_seed[seed]["dev"], by_seed[seed]["test"]
+            sweeps[label] = SweepSamples(
+                strengths=range(len(test)),
+                safety=[refusals(side["right"]) for side in test],
+                utility=utility(test),
+                # What has one configuration has chosen its strength itself: dev prompts have nothing to decide.
+                dev_safety=[refusals(right) for right in dev] if len(dev) > 1 else [[1.0] * len(refusals(dev[0]))],
             )
-        return found
+        alone = utility([self.alone[seed]["skills alone"]["test"]])
+        return SeedSamples(sweeps=sweeps, utility_only={task: rows[0] for task, rows in alone.items()}, experts=experts)
 
     def chosen(self, label: str, sweep: SeedSweep) -> list[Side]:
         """Test outcomes at the strength that was chosen.
@@ -113,6 +123,10 @@ class GroupCells:
         }
         before = refusals(alone["base"]["test"]["right"])
         return before, _drift_samples([plain["dev"]], [plain["test"]["right"]]), methods
+
+
+def _answered_lookalikes(sides: Sequence[Side]) -> dict[str, list[list[float]]]:
+    return {"look-alikes": [[1.0 - refused for refused in unpacked(side["other"]["lookalike"])] for side in sides]}
 
 
 def _drift_samples(dev: Sequence[Outcomes], test: Sequence[Outcomes]) -> DriftSamples:

@@ -10,7 +10,7 @@ from ..files import atomic_file
 from ..measures.figure import Figure
 from ..reporting import PageTable, markdown_table
 
-__all__ = ["Report", "report_markdown", "write_report"]
+__all__ = ["Report", "picture_stem", "report_markdown", "write_report"]
 
 
 @dataclass
@@ -30,6 +30,20 @@ class Report:
     pictures: list[Path] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+
+def picture_stem(folder: Path, kind: str, name: str) -> Path:
+    """Where a group's picture goes, without suffix.
+
+    Args:
+        folder: for pictures.
+        kind: of picture.
+        name: of the group.
+
+    Returns:
+        A path with nothing but letters, digits and ``_`` in its last part.
+    """
+    return folder / f"{kind}_{''.join(c if c.isalnum() else '_' for c in name)}"
 
 
 def report_markdown(report: Report, *, level: int = 1) -> str:

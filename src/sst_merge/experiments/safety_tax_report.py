@@ -1,6 +1,6 @@
 """What experiment 1 says, shown: tables and pictures of the figures that ``tax_figures`` computes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ from .config import ExperimentConfig
 from .method_sweeps import PLAIN
 from .plan import JOINT, Planned
 from .read_cells import GroupCells
-from .report import Report
+from .refusal_front import add_refusal_front
+from .report import Report, picture_stem
 from .tax_figures import (
     ANCHORS,
     APART,
@@ -66,7 +67,20 @@ def safety_tax_report(config: ExperimentConfig, planned: Sequence[Planned], stor
             sweeps = seed_sweeps(
                 cells.sweeps(), config.safety_tax.thresholds, seed=config.bootstrap_seed, n_resamples=config.n_resamples
             )
-            tax_tables(report, group if part == "tax" else f"second base, {group}", cells, sweeps, folder)
+            name = group if part == "tax" else f"second base, {group}"
+            tax_tables(report, name, cells, sweeps, folder)
+            ours = next(label for label in (*OURS, *cells.results) if label in cells.results)
+            add_refusal_front(
+                report,
+                name,
+                cells,
+                ours,
+                _in_picture(cells.results),
+                folder,
+                rate=_middle(sweeps),
+                seed=config.bootstrap_seed,
+                n_resamples=config.n_resamples,
+            )
     return report
 
 
@@ -83,7 +97,7 @@ def tax_tables(
         folder: for the pictures.
     """
     figures = {threshold: sweep_figures(found) for threshold, found in sweeps.items()}
-    middle = 0.9 if 0.9 in sweeps else next(iter(sweeps))
+    middle = _middle(sweeps)
     chosen, curves = figures[middle], mean_curves(cells)
     for label, share in shared_front(curves).items():
         chosen[label]["pareto share"] = share
@@ -101,13 +115,10 @@ def tax_tables(
     report.tables += [_against_table(name, middle, chosen, label) for label in ours]
     report.tables.append(_front_table(name, chosen))
 
-    stem = "".join(c if c.isalnum() else "_" for c in name)
-    # Forty curves in one picture would hide each other.
-    shown = [label for label in _SHOWN if label in curves] or list(curves)[:7]
     report.pictures += safety_utility_plot(
-        {label: curves[label] for label in shown},
+        {label: curves[label] for label in _in_picture(curves)},
         anchors={who: mean_point(beside[who]) for who in (*ANCHORS, *([JOINT] if JOINT in alone else []))},
-        path_stem=folder / f"front_{stem}",
+        path_stem=picture_stem(folder, "front", name),
         title=f"Safety and skills, {name}: mean over seeds",
         threshold=middle,
         highlight=next(iter(ours), None),
@@ -117,10 +128,22 @@ def tax_tables(
         return
     report.pictures += tax_bars(
         {label: of["tax"] for label, of in chosen.items()},
-        path_stem=folder / f"tax_{stem}",
+        path_stem=picture_stem(folder, "tax", name),
         title=f"Safety tax at safety ≥ {middle:g}, {name}",
         highlight=next(iter(ours), None),
     )
+
+
+def _middle(thresholds: Iterable[float]) -> float:
+    """The threshold that is looked at more closely: 0.9, or the first."""
+    known = list(thresholds)
+    return 0.9 if 0.9 in known else known[0]
+
+
+def _in_picture(labels: Iterable[str]) -> list[str]:
+    """Forty curves in one picture would hide each other."""
+    known = list(labels)
+    return [label for label in _SHOWN if label in known] or known[:7]
 
 
 def _beside_table(name: str, alone: Figures, seeds: Mapping[str, str]) -> PageTable:
