@@ -26,7 +26,8 @@ and numbers of prompts, and has more tables. What the figures mean is said in th
 what was aimed at and missed, in [targets.md](targets.md).
 
 Strengths are chosen on dev prompts, the smallest that refuses 0.9 of the harmful ones; figures are those of test
-prompts, with 95 % intervals. Utility is the share of the skills' own adapters, 1 is no loss. *Random subspace* and
+prompts, with 95 % intervals. Utility is the share of the skills' own adapters, 1 is no loss. *Over-refusal* is that of
+harmless look-alikes at the chosen strength, *Over-refusal at 0.9* at equal safety. *Random subspace* and
 *Calibration data alone* are controls, joint training the upper bound. The lab is a small synthetic world, SmolLM2 a
 language model of 135 million parameters.
 """
@@ -64,9 +65,14 @@ _APART = ("Over-refusal", "Knowledge")
 _TAX = ("Reached", "Safety", "Utility", "Hypervolume")
 
 
-def _tax(heading: str, text: str, study: str, group: str) -> Section:
-    chosen, apart = f"{group}: the smallest strength with dev safety ≥ 0.9,", f"{group}: apart at that strength"
-    return Section(heading, text, study, ((chosen, _TAX), (apart, _APART)), f"{group}: models beside the merges")
+def _tax(heading: str, text: str, study: str, group: str, *, hulls: bool = False) -> Section:
+    tables = [
+        (f"{group}: the smallest strength with dev safety ≥ 0.9,", _TAX),
+        (f"{group}: apart at that strength", _APART),
+    ]
+    if hulls:
+        tables.append((f"{group}: harmful prompts told from", ("Over-refusal at 0.9",)))
+    return Section(heading, text, study, tuple(tables), f"{group}: models beside the merges")
 
 
 _SIZES = (2, 4, 8, 12, 20)
@@ -106,18 +112,21 @@ _SECTIONS: tuple[Section, ...] = (
         "Question types, which cost nothing there: even a plain sum keeps them.",
         "smollm2",
         "one skill",
+        hulls=True,
     ),
     _tax(
         "Another skill and safety, SmolLM2",
         "Slot filling. SST-Merge was measured there before its default ended with passes over all prompts.",
         "smollm2",
         "one extraction skill",
+        hulls=True,
     ),
     _tax(
         "Three skills and safety, SmolLM2",
         "Question types, domains and slot filling; of SST-Merge single strengths.",
         "smollm2_three_skills",
         "three skills",
+        hulls=True,
     ),
 )
 

@@ -60,7 +60,7 @@ def comparison_report(config: ExperimentConfig, planned: Sequence[Planned], stor
     report.figures |= {"ranks": ranks, "cost": costs}
     report.tables += [_rank_table(ranks, costs), _cost_table(costs)]
     wanted = {threshold: sweeps[threshold] for threshold in config.safety_tax.thresholds}
-    tax_tables(report, f"every method, {group}", methods, wanted, folder)
+    tax_tables(report, f"every method, {group}", methods, wanted, folder, **drawn)
     report.figures["ablation"] = parts
     report.tables.append(_ablation_table(parts))
     return report

@@ -64,28 +64,20 @@ def safety_tax_report(config: ExperimentConfig, planned: Sequence[Planned], stor
             report.figures[f"drift, {group}"] = figures
             report.tables.append(_drift_table(group, figures, slack))
         else:
-            sweeps = seed_sweeps(
-                cells.sweeps(), config.safety_tax.thresholds, seed=config.bootstrap_seed, n_resamples=config.n_resamples
-            )
+            drawn = {"seed": config.bootstrap_seed, "n_resamples": config.n_resamples}
+            sweeps = seed_sweeps(cells.sweeps(), config.safety_tax.thresholds, **drawn)
             name = group if part == "tax" else f"second base, {group}"
-            tax_tables(report, name, cells, sweeps, folder)
-            ours = next(label for label in (*OURS, *cells.results) if label in cells.results)
-            add_refusal_front(
-                report,
-                name,
-                cells,
-                ours,
-                _in_picture(cells.results),
-                folder,
-                rate=_middle(sweeps),
-                seed=config.bootstrap_seed,
-                n_resamples=config.n_resamples,
-            )
+            tax_tables(report, name, cells, sweeps, folder, **drawn)
     return report
 
 
 def tax_tables(
-    report: Report, name: str, cells: GroupCells, sweeps: Mapping[float, Mapping[str, SeedSweep]], folder: Path
+    report: Report,
+    name: str,
+    cells: GroupCells,
+    sweeps: Mapping[float, Mapping[str, SeedSweep]],
+    folder: Path,
+    **draws: int,
 ) -> None:
     """Tables and pictures of one group's sweeps.
 
@@ -95,9 +87,10 @@ def tax_tables(
         cells: of the group.
         sweeps: threshold → method → its sweep over seeds.
         folder: for the pictures.
+        draws: ``seed`` and ``n_resamples`` of the bootstrap.
     """
     figures = {threshold: sweep_figures(found) for threshold, found in sweeps.items()}
-    middle = _middle(sweeps)
+    middle = 0.9 if 0.9 in sweeps else next(iter(sweeps))
     chosen, curves = figures[middle], mean_curves(cells)
     for label, share in shared_front(curves).items():
         chosen[label]["pareto share"] = share
@@ -114,9 +107,11 @@ def tax_tables(
     ours = [label for label in OURS if label in chosen]
     report.tables += [_against_table(name, middle, chosen, label) for label in ours]
     report.tables.append(_front_table(name, chosen))
+    shown, first = _in_picture(curves), next(iter(ours), next(iter(curves)))
+    add_refusal_front(report, name, cells, first, shown, folder, rate=middle, **draws)
 
     report.pictures += safety_utility_plot(
-        {label: curves[label] for label in _in_picture(curves)},
+        {label: curves[label] for label in shown},
         anchors={who: mean_point(beside[who]) for who in (*ANCHORS, *([JOINT] if JOINT in alone else []))},
         path_stem=picture_stem(folder, "front", name),
         title=f"Safety and skills, {name}: mean over seeds",
@@ -132,12 +127,6 @@ def tax_tables(
         title=f"Safety tax at safety ≥ {middle:g}, {name}",
         highlight=next(iter(ours), None),
     )
-
-
-def _middle(thresholds: Iterable[float]) -> float:
-    """The threshold that is looked at more closely: 0.9, or the first."""
-    known = list(thresholds)
-    return 0.9 if 0.9 in known else known[0]
 
 
 def _in_picture(labels: Iterable[str]) -> list[str]:
