@@ -10,6 +10,7 @@ everything else is equal (model, data, adapters by SHA-256, method and options);
     SST_MERGE_DATA=DATA python studies/smollm2/measure.py --out studies/smollm2 --results results/smollm2 exp1
 """
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -34,6 +35,7 @@ def main() -> None:
     """Run, pack, write."""
     parser = packed_options(__doc__, ROOT / "configs" / "smollm2.yaml")
     parser.add_argument("experiments", nargs="+", choices=EXPERIMENTS, help="which of them")
+    parser.add_argument("--pictures", type=Path, help="also put the picture of safety against over-refusal there")
     options = parser.parse_args()
     experiments = Experiments(load_experiment_config(options.config), options.results)
     if not finish(experiments, options.experiments, options):
@@ -47,6 +49,9 @@ def main() -> None:
         f"{page}\n## Adapters\n\n{training_table(adapters)}\n",
         figures_of(options.results, options.experiments),
     )
+    if options.pictures is not None:
+        drawn = options.results / "exp1_safety_tax" / "refusals_one_skill.svg"
+        shutil.copyfile(drawn, options.pictures / "smollm2_refusals.svg")
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ OURS = (
 )
 """The variants of SST-Merge that are judged by the targets; others are shown, and neither judged nor rivals."""
 ALIGNGUARD = "AlignGuard-LoRA"
-_SHOWN = (*OURS, PLAIN, ALIGNGUARD, "TIES", "DARE linear", "Benign null space")
+_SHOWN = (*OURS, PLAIN, ALIGNGUARD, "TIES", "DARE linear", "RegMean", "Benign null space")
 Figures = Mapping[str, Mapping[str, Any]]
 
 
