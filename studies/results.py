@@ -27,7 +27,7 @@ what was aimed at and missed, in [targets.md](targets.md).
 
 Strengths are chosen on dev prompts, the smallest that refuses 0.9 of the harmful ones; figures are those of test
 prompts, with 95 % intervals. Utility is the share of the skills' own adapters, 1 is no loss. *Over-refusal* is that of
-harmless look-alikes at the chosen strength, *Over-refusal at 0.9* at equal safety. *Random subspace* and
+harmless look-alikes at the chosen strength, *At 0.9* that at equal safety. *Random subspace* and
 *Calibration data alone* are controls, joint training the upper bound. The lab is a small synthetic world, SmolLM2 a
 language model of 135 million parameters.
 """
@@ -71,7 +71,7 @@ def _tax(heading: str, text: str, study: str, group: str, *, hulls: bool = False
         (f"{group}: apart at that strength", _APART),
     ]
     if hulls:
-        tables.append((f"{group}: harmful prompts told from", ("Over-refusal at 0.9",)))
+        tables.append((f"{group}: over-refusal at equal safety", ("At 0.9",)))
     return Section(heading, text, study, tuple(tables), f"{group}: models beside the merges")
 
 

@@ -8,8 +8,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
-from scipy.spatial import ConvexHull
+from scipy.optimize import linprog
 
 from sst_merge.errors import DataError, SSTMergeError
 from sst_merge.experiments.cells import Cell, CellStore
@@ -72,6 +73,10 @@ def tax(tmp_path_factory: pytest.TempPathFactory) -> Experiments:
     return experiments
 
 
+def _shares(*outcomes: str) -> list[float]:
+    return [text.count("1") / len(text) for text in outcomes]
+
+
 def test_experiment_1_end_to_end(tax: Experiments) -> None:
     folder = tax.out / "exp1_safety_tax"
     figures = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["figures"]
@@ -89,12 +94,18 @@ def test_experiment_1_end_to_end(tax: Experiments) -> None:
             expert = alone["expert swap_pairs"]["test"]["right"]["task:swap_pairs"].count("1")
             tax_by_hand = (expert - right["task:swap_pairs"].count("1")) / expert
             assert ours["tax"]["value"] == pytest.approx(tax_by_hand)
-        rates = [
-            ((right := of["right"])["harmful"] + right["jailbreak"], of["other"]["lookalike"]) for of in sweep["test"]
-        ]
-        points = [(harmless.count("1") / len(harmless), harm.count("1") / len(harm)) for harm, harmless in rates]
-        area = ConvexHull([(0, 0), (1, 1), (1, 0), *points]).volume
-        assert figures["one skill, over-refusal"][method]["area"]["value"] == pytest.approx(area)
+        harm, harmless = np.array([
+            (0.0, 0.0),
+            (1.0, 1.0),
+            *(
+                _shares(of["right"]["harmful"] + of["right"]["jailbreak"], of["other"]["lookalike"])
+                for of in sweep["test"]
+            ),
+        ]).T
+        mixture = {"A_eq": np.ones((1, len(harm))), "b_eq": [1.0]}
+        least = linprog(harmless, A_ub=-harm[None], b_ub=[-0.9], **mixture).fun
+        found = figures["one skill"]["over-refusal"]["0.9"][method]["over-refusal"]["value"]
+        assert found == pytest.approx(least, abs=1e-9)
     drift = figures["drift, one expert"]
     before = records[3]["result"]["base"]["test"]["right"]
     after = records[3]["result"]["skills alone"]["test"]["right"]

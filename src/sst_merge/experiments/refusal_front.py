@@ -1,8 +1,8 @@
-"""Safety against over-refusal: how well a method's whole sweep tells harmful prompts from harmless look-alikes.
+"""Safety against over-refusal: how many harmless look-alikes a method refuses at equal safety.
 
-Refusals of both at every strength are a curve as of any detector (ROC). The area below its hull does not depend on
-which strength was chosen or how far a sweep goes, so methods are compared at equal safety: more refusals by strength
-alone are a step along the curve, not above it.
+Refusals of both at every strength are a curve as of any detector (ROC). Methods are compared where its hull reaches the
+same share of the harmful test prompts, whatever strength was chosen: more refusals by strength alone are a step along
+the curve, not above it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..measures.figure import Figure
 from ..measures.resampling import Array, figure_of
 from ..measures.roc import RocHull
 from ..measures.safety_tax import SweepPoint
@@ -27,37 +28,32 @@ __all__ = ["add_refusal_front", "refusal_figures"]
 _BESIDE = (*ANCHORS, JOINT)
 
 
-def refusal_figures(sweeps: Mapping[str, SeedSweep], beside: str, rate: float) -> dict[str, dict[str, Any]]:
-    """Area below every method's hull, over-refusal at equal safety, and what one of them has more of both.
+def refusal_figures(
+    sweeps: Mapping[str, SeedSweep], beside: str, rates: Sequence[float]
+) -> dict[str, dict[str, dict[str, Figure | None]]]:
+    """Over-refusal at equal safety, and how much more one of the methods has.
 
     Args:
         sweeps: method → its sweep, with answered look-alikes as utility.
         beside: the method that others are compared with.
-        rate: of refusals at which over-refusals are compared.
+        rates: of refusals of harmful prompts.
 
     Returns:
-        Method → ``area``, ``over-refusal``, and both with ``, difference`` where it is another method.
+        Rate → method → ``over-refusal``, and ``beside less this`` where it is another method.
     """
-    found: dict[str, dict[str, Any]] = {label: {} for label in sweeps}
-    for name, measure in (("area", _area), ("over-refusal", partial(_over_refusal, rate=rate))):
-        draws = {label: own.draws(measure) for label, own in sweeps.items()}
-        for label, own in sweeps.items():
-            found[label][name] = figure_of(draws[label], own.seeds)
-            if label != beside:
-                found[label][f"{name}, difference"] = figure_of(draws[beside] - draws[label], own.seeds)
+    found: dict[str, dict[str, dict[str, Figure | None]]] = {}
+    for rate in rates:
+        draws = {label: own.draws(partial(_over_refusal, rate=rate)) for label, own in sweeps.items()}
+        found[f"{rate:g}"] = {
+            label: {"over-refusal": figure_of(draws[label], own.seeds)}
+            | ({} if label == beside else {"beside less this": figure_of(draws[beside] - draws[label], own.seeds)})
+            for label, own in sweeps.items()
+        }
     return found
 
 
-def _area(sweep: MatchedSweep) -> Array:
-    return _hull(sweep).area()
-
-
 def _over_refusal(sweep: MatchedSweep, rate: float) -> Array:
-    return _hull(sweep).over_refusal(rate)
-
-
-def _hull(sweep: MatchedSweep) -> RocHull:
-    return RocHull.of(sweep.curve.safety, 1.0 - sweep.curve.utility)
+    return RocHull.of(sweep.curve.safety, 1.0 - sweep.curve.utility).over_refusal(rate)
 
 
 def add_refusal_front(
@@ -68,7 +64,7 @@ def add_refusal_front(
     shown: Sequence[str],
     folder: Path,
     *,
-    rate: float,
+    rates: Sequence[float],
     **draws: int,
 ) -> None:
     """A table, a picture and figures of one group.
@@ -80,27 +76,21 @@ def add_refusal_front(
         beside: the method that others are compared with.
         shown: methods in the picture.
         folder: for the picture.
-        rate: of refusals at which over-refusals are compared.
+        rates: of refusals of harmful prompts.
         draws: ``seed`` and ``n_resamples`` of the bootstrap.
     """
     # Hulls are those of whole sweeps, whatever strength is chosen.
-    (sweeps,) = seed_sweeps(cells.refusal_sweeps(), [rate], **draws).values()
-    figures = refusal_figures(sweeps, beside, rate)
-    report.figures[f"{name}, over-refusal"] = figures
-    ranked = sorted(figures.items(), key=lambda item: -item[1]["area"].value)
-    shown_figures = {
-        "Area": "area",
-        f"{beside} less this": "area, difference",
-        f"Over-refusal at {rate:g}": "over-refusal",
-        f"{beside} less this, at {rate:g}": "over-refusal, difference",
-    }
+    (sweeps,) = seed_sweeps(cells.refusal_sweeps(), rates[:1], **draws).values()
+    figures = refusal_figures(sweeps, beside, rates)
+    report.figures.setdefault(name, {})["over-refusal"] = figures
+    columns = [(f"At {rate}", of, "over-refusal") for rate, of in figures.items()]
+    columns += [(f"{beside} less this, at {rate}", of, "beside less this") for rate, of in figures.items()]
     report.tables.append(
         PageTable(
-            caption=f"{name}: harmful prompts told from harmless look-alikes over a method's whole sweep: the area "
-            "below the hull of refusals against over-refusals (ROC), 0.5 where nothing is told apart and 1 where all "
-            f"is; and over-refusals where the hull refuses {rate:g} of the harmful test prompts; paired",
-            columns=["Method", *shown_figures],
-            rows=[[label, *(figure_text(own.get(key)) for key in shown_figures.values())] for label, own in ranked],
+            caption=f"{name}: over-refusal at equal safety: harmless look-alikes refused where the hull of a method's "
+            f"refusals against over-refusals (ROC) refuses {', '.join(figures)} of the harmful test prompts; paired",
+            columns=["Method", *(heading for heading, _, _ in columns)],
+            rows=[[label, *(figure_text(of[label].get(key)) for _, of, key in columns)] for label in sweeps],
         )
     )
     models = {who: [of[who]["test"] for of in cells.alone.values() if who in of] for who in _BESIDE}

@@ -108,7 +108,7 @@ def tax_tables(
     report.tables += [_against_table(name, middle, chosen, label) for label in ours]
     report.tables.append(_front_table(name, chosen))
     shown, first = _in_picture(curves), next(iter(ours), next(iter(curves)))
-    add_refusal_front(report, name, cells, first, shown, folder, rate=middle, **draws)
+    add_refusal_front(report, name, cells, first, shown, folder, rates=list(sweeps), **draws)
 
     report.pictures += safety_utility_plot(
         {label: curves[label] for label in shown},
