@@ -70,7 +70,7 @@ def experts(alone: Sequence[dict[str, Any]]) -> str:
 def page(tables: str, planned: Sequence[Planned], store: CellStore, values: Sequence[float]) -> str:
     """The published page."""
     kept: dict[str, list[Any]] = defaultdict(list)
-    for entry in planned:
+    for entry in {entry.cell.key: entry for entry in planned}.values():
         kept[entry.label].append(store.load(entry.cell))
     found = list(chain.from_iterable(kept.values()))
     commits = sorted({str(of["run"]["commit"])[:7] for of in found})
