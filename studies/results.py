@@ -36,7 +36,8 @@ _TAIL = """## Not measured with today's default
 
 On the lab experiment 1 on the second base and a poisoned expert among many; both were with the former default, in one
 run of `./run_all_experiments.sh`: [former_default](../studies/former_default/README.md). Many experts were measured
-with one seed of adapters, SmolLM2 with one seed, without drift and without many experts.
+with one seed of adapters, SmolLM2 with one seed (of three skills two, page by page), without drift and without many
+experts.
 """
 
 
@@ -126,6 +127,13 @@ _SECTIONS: tuple[Section, ...] = (
         "Question types, domains and slot filling; of SST-Merge single strengths.",
         "smollm2_three_skills",
         "three skills",
+        hulls=True,
+    ),
+    _tax(
+        "The same with a second seed of adapters",
+        "The four adapters trained anew; of SST-Merge single strengths, and its closed form.",
+        "smollm2_three_skills",
+        "three skills, second seed",
         hulls=True,
     ),
 )
