@@ -36,7 +36,7 @@ _TAIL = """## Not measured with today's default
 
 On the lab experiment 1 on the second base and a poisoned expert among many; both were with the former default, in one
 run of `./run_all_experiments.sh`: [former_default](../studies/former_default/README.md). Many experts were measured
-with one seed of adapters, SmolLM2 with one seed (of three skills two, page by page), without drift and without many
+with one seed of adapters, SmolLM2 with one seed, some methods with a second, without drift and without many
 experts.
 """
 
@@ -116,6 +116,13 @@ _SECTIONS: tuple[Section, ...] = (
         hulls=True,
     ),
     _tax(
+        "The same with a second seed of adapters, one skill",
+        "Both adapters trained anew; two methods alone.",
+        "smollm2",
+        "one skill, second seed",
+        hulls=True,
+    ),
+    _tax(
         "Another skill and safety, SmolLM2",
         "Slot filling. SST-Merge was measured there before its default ended with passes over all prompts.",
         "smollm2",
@@ -130,7 +137,7 @@ _SECTIONS: tuple[Section, ...] = (
         hulls=True,
     ),
     _tax(
-        "The same with a second seed of adapters",
+        "The same with a second seed of adapters, three skills",
         "The four adapters trained anew; of SST-Merge single strengths, and its closed form.",
         "smollm2_three_skills",
         "three skills, second seed",
