@@ -115,7 +115,10 @@ def test_a_whole_model_and_an_adapter_of_it(place: Path, tmp_path: Path) -> None
     back = ("extract", "--base", place / "base", "--model", tmp_path / "full", "--rank", 12, "-o", tmp_path / "back")
     done = call(*back)
     assert done.exit_code == 0, done.output
-    assert "4 modules, 12 more are the base's own" in done.stdout
+    assert "4 modules, 12 more are the base's own; nothing but rounding is lost\n" in done.stdout
+    assert "Largest losses" not in done.stdout
+    fewer = call("extract", "--base", place / "base", "--model", tmp_path / "full", "--rank", 1, "-o", tmp_path / "one")
+    assert "% of the energy is lost\nLargest losses" in fewer.stdout
     found, merged = Adapter.load(tmp_path / "back"), Adapter.load(place / "merged")
     for module in merged.modules:
         expected = merged.delta(module)

@@ -13,6 +13,7 @@ __all__ = ["extract"]
 _TYPES = ("float32", "float16", "bfloat16")
 _SHOWN = 8  # modules in the table of losses
 _BESIDE = 0.01  # share of the difference without an update that is worth a warning
+_ROUNDING = 1e-12  # share of the energy: the last digits of float64, other ones on every kind of processor
 
 
 @click.command(
@@ -62,11 +63,13 @@ def extract(
             access=BaseAccess(trust_remote_code=trust_remote_code),
             progress=progress,
         )
-    worst = sorted(found.modules.items(), key=lambda item: -item[1].lost)[:_SHOWN]
-    count = len(found.modules)
-    say(f"{count} modules, {found.same} more are the base's own; {100 * found.lost:.3g} % of the energy is lost")
-    rows = [(module, str(figures.rank), f"{100 * figures.lost:.3g} %") for module, figures in worst]
-    print_table("Largest losses", ("module", "rank", "lost"), rows)
+    cut = [(module, figures) for module, figures in found.modules.items() if figures.lost > _ROUNDING]
+    lost = f"{100 * found.lost:.3g} % of the energy is lost" if cut else "nothing but rounding is lost"
+    say(f"{len(found.modules)} modules, {found.same} more are the base's own; {lost}")
+    if cut:
+        worst = sorted(cut, key=lambda item: -item[1].lost)[:_SHOWN]
+        rows = [(module, str(figures.rank), f"{100 * figures.lost:.3g} %") for module, figures in worst]
+        print_table("Largest losses", ("module", "rank", "lost"), rows)
     if found.elsewhere_share > _BESIDE:
         largest = max(found.elsewhere, key=lambda name: found.elsewhere[name])
         warn(
