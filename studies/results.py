@@ -117,7 +117,7 @@ _SECTIONS: tuple[Section, ...] = (
     ),
     _tax(
         "The same with a second seed of adapters, one skill",
-        "Both adapters trained anew; two methods alone.",
+        "Both adapters trained anew; three methods alone.",
         "smollm2",
         "one skill, second seed",
         hulls=True,
