@@ -45,11 +45,16 @@ def refusal_figures(
     for rate in rates:
         draws = {label: own.draws(partial(_over_refusal, rate=rate)) for label, own in sweeps.items()}
         found[f"{rate:g}"] = {
-            label: {"over-refusal": figure_of(draws[label], own.seeds)}
+            label: {"over-refusal": _share(figure_of(draws[label], own.seeds))}
             | ({} if label == beside else {"beside less this": figure_of(draws[beside] - draws[label], own.seeds)})
             for label, own in sweeps.items()
         }
     return found
+
+
+def _share(figure: Figure | None) -> Figure | None:
+    """With an interval that few seeds do not carry beyond 0 and 1."""
+    return figure.within(0, 1) if figure is not None else None
 
 
 def _over_refusal(sweep: MatchedSweep, rate: float) -> Array:
