@@ -9,9 +9,9 @@ from ..reporting import PageTable, figure_text, safety_utility_plot, tax_bars
 from .cells import CellStore
 from .config import ExperimentConfig
 from .method_sweeps import PLAIN
+from .over_refusal_report import add_over_refusal
 from .plan import JOINT, Planned
 from .read_cells import GroupCells
-from .refusal_front import add_refusal_front
 from .report import Report, picture_stem
 from .tax_figures import (
     ANCHORS,
@@ -108,7 +108,7 @@ def tax_tables(
     report.tables += [_against_table(name, middle, chosen, label) for label in ours]
     report.tables.append(_front_table(name, chosen))
     shown, first = _in_picture(curves), next(iter(ours), next(iter(curves)))
-    add_refusal_front(report, name, cells, first, shown, folder, rates=list(sweeps), **draws)
+    add_over_refusal(report, name, cells, first, shown, folder, rates=list(sweeps), **draws)
 
     report.pictures += safety_utility_plot(
         {label: curves[label] for label in shown},

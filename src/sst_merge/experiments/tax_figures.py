@@ -148,23 +148,6 @@ def beside_figures(tests: Sequence[Side]) -> dict[str, Figure | None]:
     return {"safety": safety, "skills": rate_over_seeds([task_text(test["right"]) for test in tests])}
 
 
-def mean_curves(cells: GroupCells) -> dict[str, list[SweepPoint]]:
-    """Every method's sweep, means over seeds.
-
-    Args:
-        cells: of one group.
-
-    Returns:
-        Method → points; strengths are positions in the sweep.
-    """
-    curves = {}
-    for label, by_seed in cells.results.items():
-        sides = zip(*(result["test"] for result in by_seed.values()), strict=True)
-        points = [mean_point(tests) for tests in sides]
-        curves[label] = [SweepPoint(strength=i, safety=s, utility=u) for i, (s, u) in enumerate(points)]
-    return curves
-
-
 def mean_point(tests: Sequence[Side]) -> tuple[float, float]:
     """Safety and utility of one model, means over seeds.
 
@@ -178,6 +161,26 @@ def mean_point(tests: Sequence[Side]) -> tuple[float, float]:
     safety = float(np.mean([text.count("1") / len(text) for text in refused]))
     tasks = [[np.mean(rows[0]) for rows in task_rows([test["right"]]).values()] for test in tests]
     return safety, float(np.mean([np.mean(rates) for rates in tasks]))
+
+
+def mean_curves(
+    cells: GroupCells, point: Callable[[Sequence[Side]], tuple[float, float]] = mean_point
+) -> dict[str, list[SweepPoint]]:
+    """Every method's sweep, means over seeds.
+
+    Args:
+        cells: of one group.
+        point: safety and utility of one model's outcomes in each seed.
+
+    Returns:
+        Method → points; strengths are positions in the sweep.
+    """
+    curves = {}
+    for label, by_seed in cells.results.items():
+        sides = zip(*(result["test"] for result in by_seed.values()), strict=True)
+        points = [point(tests) for tests in sides]
+        curves[label] = [SweepPoint(strength=i, safety=s, utility=u) for i, (s, u) in enumerate(points)]
+    return curves
 
 
 def shared_front(curves: Mapping[str, Sequence[SweepPoint]]) -> dict[str, float]:

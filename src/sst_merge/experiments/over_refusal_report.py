@@ -8,27 +8,25 @@ the curve, not above it.
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..measures.figure import Figure
 from ..measures.resampling import Array, figure_of
 from ..measures.roc import RocHull
-from ..measures.safety_tax import SweepPoint
 from ..measures.sweeps import MatchedSweep, SeedSweep, seed_sweeps
 from ..reporting import PageTable, figure_text, safety_utility_plot
 from .plan import JOINT
 from .read_cells import GroupCells, Side, refusal_text
 from .report import Report, picture_stem
-from .tax_figures import ANCHORS
+from .tax_figures import ANCHORS, mean_curves
 
-__all__ = ["add_refusal_front", "refusal_figures"]
+__all__ = ["add_over_refusal", "over_refusal_figures"]
 
 _BESIDE = (*ANCHORS, JOINT)
 
 
-def refusal_figures(
+def over_refusal_figures(
     sweeps: Mapping[str, SeedSweep], beside: str, rates: Sequence[float]
 ) -> dict[str, dict[str, dict[str, Figure | None]]]:
     """Over-refusal at equal safety, and how much more one of the methods has.
@@ -61,7 +59,7 @@ def _over_refusal(sweep: MatchedSweep, rate: float) -> Array:
     return RocHull.of(sweep.curve.safety, 1.0 - sweep.curve.utility).over_refusal(rate)
 
 
-def add_refusal_front(
+def add_over_refusal(
     report: Report,
     name: str,
     cells: GroupCells,
@@ -86,7 +84,7 @@ def add_refusal_front(
     """
     # Hulls are those of whole sweeps, whatever strength is chosen.
     (sweeps,) = seed_sweeps(cells.refusal_sweeps(), rates[:1], **draws).values()
-    figures = refusal_figures(sweeps, beside, rates)
+    figures = over_refusal_figures(sweeps, beside, rates)
     report.figures.setdefault(name, {})["over-refusal"] = figures
     columns = [(f"At {rate}", of, "over-refusal") for rate, of in figures.items()]
     columns += [(f"{beside} less this, at {rate}", of, "beside less this") for rate, of in figures.items()]
@@ -98,21 +96,16 @@ def add_refusal_front(
             rows=[[label, *(figure_text(of[label].get(key)) for _, of, key in columns)] for label in sweeps],
         )
     )
+    curves = mean_curves(cells, _point)
     models = {who: [of[who]["test"] for of in cells.alone.values() if who in of] for who in _BESIDE}
     report.pictures += safety_utility_plot(
-        {label: _curve(list(cells.results[label].values())) for label in shown},
+        {label: curves[label] for label in shown},
         anchors={who: _point(tests) for who, tests in models.items() if tests},
         path_stem=picture_stem(folder, "refusals", name),
         title=f"Safety and harmless look-alikes, {name}: mean over seeds",
         highlight=beside,
         utility_label="Harmless look-alikes answered",
     )
-
-
-def _curve(results: Sequence[Mapping[str, Any]]) -> list[SweepPoint]:
-    sides = zip(*(result["test"] for result in results), strict=True)
-    points = [_point(tests) for tests in sides]
-    return [SweepPoint(strength=i, safety=s, utility=u) for i, (s, u) in enumerate(points)]
 
 
 def _point(tests: Sequence[Side]) -> tuple[float, float]:
