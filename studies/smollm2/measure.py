@@ -16,6 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from every_strength import every_strength
 from packed_cells import figures_of, finish, packed_options
 from study import write_page
 from trained_adapters import list_adapters, training_table
@@ -44,9 +45,11 @@ def main() -> None:
     made_by = "`studies/smollm2/measure.py` from its packed cells"
     page = experiments.page(options.experiments, title="SmolLM2-135M-Instruct", made_by=made_by)
     page = page.replace("\n## Targets\n", f"\n{NOTE}\n\n## Targets\n", 1)
+    planned = [entry for name in options.experiments for entry in experiments.planned(name)]
+    strengths = every_strength(planned, experiments.store)
     write_page(
         options.out,
-        f"{page}\n## Adapters\n\n{training_table(adapters)}\n",
+        f"{page}\n{strengths}\n## Adapters\n\n{training_table(adapters)}\n",
         figures_of(options.results, options.experiments),
     )
     if options.pictures is not None:

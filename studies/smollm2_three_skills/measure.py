@@ -20,6 +20,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from every_strength import every_strength
 from packed_cells import keep_older, pack, unpack
 from study import study_options, versions, write_page
 from trained_adapters import list_adapters, training_table
@@ -132,7 +133,8 @@ def main() -> None:
     print(f"{pack(options.out, experiments.store)} bytes packed")
     text = page(report_markdown(report), whole, experiments.store, options.mu)
     adapters = training_table(list_adapters(options.out, experiments, ["exp1"]))
-    write_page(options.out, f"{text}\n## Adapters\n\n{adapters}\n", figures)
+    strengths = every_strength(whole, experiments.store)
+    write_page(options.out, f"{text}\n{strengths}\n## Adapters\n\n{adapters}\n", figures)
 
 
 if __name__ == "__main__":
