@@ -12,6 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from .._version import __version__
 from ..errors import DataError
 from ..files import file_sha256
@@ -20,7 +22,7 @@ from ..methods import available_methods, get_method
 __all__ = ["code_digest", "commit", "folder_digest", "machine", "reached_modules", "versions"]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-_VERSIONED = ("torch", "numpy", "scipy", "transformers", "peft", "safetensors")
+_VERSIONED = ("numpy", "scipy", "transformers", "peft", "safetensors")
 
 
 def folder_digest(folder: Path | None) -> str:
@@ -170,7 +172,8 @@ def versions() -> dict[str, str]:
     Returns:
         Package → version.
     """
-    found = {"sst-merge": __version__, "python": platform.python_version()}
+    # torch with its build (+cu130), which the metadata of wheels leave out.
+    found = {"sst-merge": __version__, "python": platform.python_version(), "torch": str(torch.__version__)}
     for name in _VERSIONED:
         try:
             found[name] = version(name)

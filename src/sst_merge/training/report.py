@@ -82,8 +82,11 @@ def deciding_versions() -> dict[str, str]:
     Returns:
         Package → version.
     """
-    found = {name: version(name) for name in ("torch", "transformers", "peft", "accelerate", "tokenizers")}
-    return {"sst_merge": __version__, **found}
+    import torch
+
+    found = {name: version(name) for name in ("transformers", "peft", "accelerate", "tokenizers")}
+    # With its build (+cu130), which the metadata of wheels leave out.
+    return {"sst_merge": __version__, "torch": str(torch.__version__), **found}
 
 
 def write_report(report: TrainingReport, folder: Path, base: str) -> None:
