@@ -195,6 +195,17 @@ def test_experiment_2_end_to_end(tmp_path: Path) -> None:
         assert record["result"]["skills"]["chosen"] == rates.index(max(rates))
 
 
+def test_experiment_2_of_skills_alone(tmp_path: Path) -> None:
+    overrides = {"interference.with_safety": False, "interference.methods": ["Task Arithmetic"]}
+    experiments = Experiments(_micro(**overrides), tmp_path)
+    experiments.run("exp2")
+    lines = (tmp_path / "exp2_interference" / "records.jsonl").read_text(encoding="utf-8").splitlines()
+    (merged,) = (record for record in map(json.loads, lines) if record["kind"] == "interference")
+    assert set(merged["result"]) == {"skills"}
+    summary = json.loads((tmp_path / "exp2_interference" / "summary.json").read_text(encoding="utf-8"))
+    assert set(summary["figures"]) == {"experts, 2 experts, skills alone"}
+
+
 def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     script = tmp_path / "run.py"
     names = [f"cell {i}" for i in range(4)]

@@ -175,6 +175,9 @@ def _nested(fields: dict[str, object]) -> dict[str, object]:
 def test_the_three_experiments_run_on_a_world_that_they_do_not_know(tiny: dict[str, str], tmp_path: Path) -> None:
     experiments = _experiments(tiny, tmp_path)
     names = ("exp1", "exp2", "exp3")
+    # A world that tells no costs: not a number, rather than a wrong one.
+    before = experiments.outline(names)
+    assert before.seconds is None and {of.source for of in before.kinds.values()} == {"not known yet"}
     folders = {name: experiments.run(name)[0].parent for name in names}
     lines = {
         name: [json.loads(line) for line in (folder / "records.jsonl").read_text(encoding="utf-8").splitlines()]

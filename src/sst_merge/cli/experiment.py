@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ConfigError
+from ..texts import duration
 from .console import finish, print_table, progress_bars, say, say_lines, shell
 from .voice import words_without
 
@@ -137,16 +138,19 @@ def _show_outline(experiments: "Experiments", names: Sequence[str]) -> None:
             kind,
             str(of.cells),
             str(of.finished),
-            f"{of.seconds / 60:.1f}",
-            "finished cells" if of.known else "a guess",
+            "?" if of.seconds is None else f"{of.seconds / 60:.1f}",
+            of.source,
         ]
         for kind, of in outline.kinds.items()
     ]
-    title = f"{', '.join(names)}: about {outline.seconds / 60:.0f} minutes with {experiments.config.workers} processes"
+    workers = experiments.config.workers
+    with_workers = f"with {workers} process{'' if workers == 1 else 'es'}"
+    time = "no time known" if outline.seconds is None else f"about {duration(outline.seconds)}"
+    title = f"{', '.join(names)}: {time} {with_workers}"
     print_table(title, ["kind", "cells", "finished", "minutes of processor time", "from"], rows)
     kinds = {
-        kind: {"cells": of.cells, "finished": of.finished, "seconds": of.seconds, "known": of.known}
+        kind: {"cells": of.cells, "finished": of.finished, "seconds": of.seconds, "from": of.source}
         for kind, of in outline.kinds.items()
     }
-    result = {"kinds": kinds, "seconds": outline.seconds, "workers": experiments.config.workers}
+    result = {"kinds": kinds, "seconds": outline.seconds, "workers": workers}
     finish(result, then=shell(*words_without("--dry-run")))

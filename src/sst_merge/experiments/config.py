@@ -179,6 +179,7 @@ class InterferenceConfig(Section):
         default=(), description="numbers of experts for which one adapter is also trained on the data of all"
     )
     samples_per_skill: int = Field(default=32, ge=2, le=256, description="calibration prompts of every skill")
+    with_safety: bool = Field(default=True, description="a second stage adds the safety adapter on the unaligned base")
     prompts: Prompts
 
     @field_validator("sizes", "poisoned_sizes", "joint_sizes")

@@ -1,23 +1,28 @@
-"""How long cells will take: as finished cells of the same kind and method say, or else by a plain guess."""
+"""How long cells will take: as finished cells of the same kind and method say, or else by what their world costs."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 from ..methods import get_method
-from .cells import Cell, CellStore
+from ..sst.teacher_refine import PASSES
+from ..worlds.costs import Costs, TellsCosts
+from ..worlds.world import Artefact
+from .cells import Cell, CellStore, canonical
+from .setups import world_of
 
 __all__ = ["Estimate", "Expectation", "prompts_of"]
 
-# The guess, in seconds of one slow core; finished cells correct it, so only its order of magnitude matters.
-_CELL, _PROMPT = 1.0, 0.002
-_LOOKS_AT_DATA = 4.0  # a method that runs the model before it merges
-_REFINEMENT = 0.3  # one step of gradient descent, at every strength
-_TEACHERS = 50  # such steps come to about the default's four passes
-_TRAINED_ADAPTER, _TRAINED_BASE = 30.0, 600.0
+_UNKNOWN = Costs(cell=1.0, prompt=0.002, learning=0.006, batch=8, training=lambda _: 100.0)
+"""Of a world that cannot tell: which cell is dearer than which, and nothing else."""
+
+_LOOK = 0.5  # of a pass forward and back, what a pass forward takes
+_CLOSED_FORM = 2.5  # such passes of SST-Merge before its knob is turned
+# Four teachers' passes over what is not held out, then over all prompts, with what the teachers say and the looks.
+_TAUGHT = 2.0 * PASSES + 6.0
 
 
 @dataclass(frozen=True)
@@ -27,14 +32,14 @@ class Estimate:
     Attributes:
         cells: of this kind.
         finished: of them in the store.
-        seconds: of processor time for the others.
-        known: whether finished cells of this kind say so.
+        seconds: of processor time for the others; None where nothing is known.
+        source: what says so: finished cells of this kind, or the world's costs.
     """
 
     cells: int
     finished: int
-    seconds: float
-    known: bool
+    seconds: float | None
+    source: Literal["finished cells", "counted", "not known yet"]
 
 
 def prompts_of(cell: Cell) -> int:
@@ -68,71 +73,108 @@ def _merge(cell: Cell) -> Mapping[str, Any]:
     return found
 
 
-def _guess(cell: Cell) -> float:
+def _guess(cell: Cell, costs: Costs) -> float:
     """Seconds without any finished cell."""
+    p = cell.parameters
     if cell.kind == "training":
-        return _TRAINED_ADAPTER if cell.parameters["adapter"] else _TRAINED_BASE
-    merge = _merge(cell)
-    seconds = _CELL + _PROMPT * prompts_of(cell)
-    if merge and get_method(merge["method"]).needs.data:
-        seconds += _LOOKS_AT_DATA
-    options = merge.get("options", {})
-    taught = bool(merge) and merge["method"] == "sst" and "inputs" not in options
-    refine = options.get("refine", "teachers" if taught else 0)
-    steps = _TEACHERS if refine == "teachers" else refine
-    return seconds + _REFINEMENT * steps * len(merge.get("values", ()))
+        return costs.training(Artefact(p["base"], p["adapter"], p["seed"]))
+    learnt = _learnt(cell, _merge(cell), costs.batch) if _merge(cell) else 0.0
+    return costs.cell + costs.prompt * prompts_of(cell) + costs.learning * learnt
+
+
+def _learnt(cell: Cell, merge: Mapping[str, Any], batch: int) -> float:
+    """How many calibration prompts a cell goes through forward and back, each as often as it does."""
+    problem, options = cell.parameters["problem"], merge.get("options", {})
+    method, prompts = get_method(merge["method"]), problem["harm"] + problem["benign"]
+    if method.name == "sst":
+        refine = options.get("refine", "teachers" if "inputs" not in options else 0)
+        each = _TAUGHT * prompts if refine == "teachers" else 2.0 * batch * refine
+        return _CLOSED_FORM * prompts + each * _values(cell, merge)
+    if not method.needs.data:
+        return 0.0
+    reads = method.reads
+    sets = {"common": 2, "all": 2, "adapters": len(problem["skills"]) + 1, "skills": len(problem["skills"])}
+    steps = 0 if reads.steps is None else options.get(reads.steps, method.options.model_fields[reads.steps].default)
+    return (reads.gradients + _LOOK * reads.forward) * prompts + steps * batch * sets.get(reads.of, 1)
+
+
+def _values(cell: Cell, merge: Mapping[str, Any]) -> int:
+    """How often a cell makes its merge anew."""
+    if cell.kind == "cost":
+        return 2
+    # Of two stages the skills are merged once, and with safety again at every share.
+    return 1 + cell.parameters["with_safety"] * len(merge["shares"]) if "shares" in merge else len(merge["values"])
 
 
 class Expectation:
-    """What cells will take, by those that a store has.
+    """What cells will take, by what their world costs and by the cells that a store has.
 
     Args:
         store: of finished cells.
+        cells: planned.
     """
 
-    def __init__(self, store: CellStore) -> None:
+    def __init__(self, store: CellStore, cells: Sequence[Cell]) -> None:
         self._store = store
+        self._cells = list({cell.key: cell for cell in cells}.values())
 
     def seconds(self, cell: Cell) -> float:
-        """Seconds of one worker.
+        """Seconds of one worker, or in no unit at all where nothing is known of its world.
 
         Args:
-            cell: any.
+            cell: one of those that are planned.
 
         Returns:
-            The guess, corrected by the median of finished cells of the same kind and method, or else of the same kind.
+            What its world costs, corrected by the median of finished cells of the same kind and method, or else of the
+            same kind.
         """
         ratios = self._ratios.get(_alike(cell)) or self._of_kind(cell.kind) or [1.0]
-        return median(ratios) * _guess(cell)
+        return median(ratios) * _guess(cell, self._costs[_world(cell)] or _UNKNOWN)
 
-    def outline(self, cells: Sequence[Cell]) -> dict[str, Estimate]:
+    def outline(self) -> dict[str, Estimate]:
         """What is left to do, kind by kind.
-
-        Args:
-            cells: planned; equal ones count once.
 
         Returns:
             Kind → estimate.
         """
         found = {}
-        unique = list({cell.key: cell for cell in cells}.values())
-        for kind in dict.fromkeys(cell.kind for cell in unique):
-            of_kind = [cell for cell in unique if cell.kind == kind]
+        for kind in dict.fromkeys(cell.kind for cell in self._cells):
+            of_kind = [cell for cell in self._cells if cell.kind == kind]
             todo = [cell for cell in of_kind if not self._store.has(cell)]
-            known = bool(self._of_kind(kind))
-            found[kind] = Estimate(len(of_kind), len(of_kind) - len(todo), sum(map(self.seconds, todo)), known)
+            seconds: float | None = sum(map(self.seconds, todo))
+            source: Literal["finished cells", "counted", "not known yet"] = "finished cells"
+            if not self._of_kind(kind):
+                source = "counted"
+                if any(self._costs[_world(cell)] is None for cell in todo):
+                    seconds, source = None, "not known yet"
+            found[kind] = Estimate(len(of_kind), len(of_kind) - len(todo), seconds, source)
         return found
 
     def _of_kind(self, kind: str) -> list[float]:
         return [ratio for (of, _), ratios in self._ratios.items() if of == kind for ratio in ratios]
 
     @cached_property
+    def _costs(self) -> dict[str, Costs | None]:
+        """World → what it costs."""
+        found = {}
+        for world in dict.fromkeys(map(_world, self._cells)):
+            opened = world_of(json.loads(world))
+            found[world] = opened.costs() if isinstance(opened, TellsCosts) else None
+        return found
+
+    @cached_property
     def _ratios(self) -> dict[tuple[str, str], list[float]]:
         """Kind and method → seconds of finished cells over the guess."""
         found: dict[tuple[str, str], list[float]] = {}
         for cell, seconds in _finished(self._store):
-            found.setdefault(_alike(cell), []).append(seconds / _guess(cell))
+            if _world(cell) in self._costs:
+                guess = _guess(cell, self._costs[_world(cell)] or _UNKNOWN)
+                found.setdefault(_alike(cell), []).append(seconds / guess)
         return found
+
+
+def _world(cell: Cell) -> str:
+    return canonical(cell.parameters.get("world") or cell.parameters["problem"]["world"])
 
 
 def _alike(cell: Cell) -> tuple[str, str]:

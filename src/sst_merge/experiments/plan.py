@@ -233,7 +233,7 @@ class Planner:
                 "dev": config.prompts.dev,
                 "test": config.prompts.test,
                 "threshold": 0.9,
-                "with_safety": base == UNALIGNED or staged["method"] == "sst",
+                "with_safety": config.with_safety if base == UNALIGNED else staged["method"] == "sst",
             }
             title = f"{label}, {group}, {part} {subset.number}"
             cell = self._cell("interference", title, parameters, staged["method"])

@@ -42,11 +42,11 @@ class Outline:
 
     Attributes:
         kinds: kind of cell → estimate.
-        seconds: wall clock with the configured workers.
+        seconds: wall clock with the configured workers; None where something is not known.
     """
 
     kinds: Mapping[str, Estimate]
-    seconds: float
+    seconds: float | None
 
 
 class Experiments:
@@ -90,8 +90,10 @@ class Experiments:
         """
         planned = [entry for name in names for entry in self.planned(name)]
         cells = [*self._untrained(planned), *(entry.cell for entry in planned)]
-        kinds = Expectation(self.store).outline(cells)
-        return Outline(kinds, sum(of.seconds for of in kinds.values()) / self.config.workers)
+        kinds = Expectation(self.store, cells).outline()
+        parts = [of.seconds for of in kinds.values()]
+        known = [seconds for seconds in parts if seconds is not None]
+        return Outline(kinds, sum(known) / self.config.workers if len(known) == len(parts) else None)
 
     def run(self, name: str, *, workers: Executors | None = None, progress: Progress | None = None) -> list[Path]:
         """Finish an experiment's cells and write its report.
@@ -112,8 +114,8 @@ class Experiments:
             self.train(name, workers=processes, progress=progress)
             planned = self.planned(name)
             # What takes longest goes first, so that none of it is left for one worker at the end.
-            seconds = Expectation(self.store).seconds
-            cells = sorted((entry.cell for entry in planned), key=seconds, reverse=True)
+            cells = [entry.cell for entry in planned]
+            cells.sort(key=Expectation(self.store, cells).seconds, reverse=True)
             new = run_cells(cells, self.store, workers=processes, stage=name, progress=progress)
             written = self.report(name)
             took = round(time.perf_counter() - started, 1)

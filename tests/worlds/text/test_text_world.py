@@ -240,6 +240,8 @@ def test_the_three_experiments_run_on_it(parts: Path, tmp_path: Path, monkeypatc
     path = tmp_path / "experiments.yaml"
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
     experiments = Experiments(load_experiment_config(path), tmp_path)
+    before = experiments.outline(["exp1", "exp2", "exp3"])
+    assert before.seconds and {of.source for of in before.kinds.values()} == {"counted"}
     for name in ("exp1", "exp2", "exp3"):
         records = experiments.run(name)[0]
         lines = [json.loads(line) for line in records.read_text(encoding="utf-8").splitlines()]
@@ -532,3 +534,21 @@ def test_a_merge_keeps_a_safety_target_on_it(world: TextWorld) -> None:
     with UpdatedModel(setup.model, list(problem.spaces)) as updated:
         updated.set(update)
         assert sum(problem.refuses(setup.model, problem.harm)) >= 0.9 * sum(map(len, problem.harm))
+
+
+def test_costs_are_counted_before_anything_is_done(world: TextWorld, parts: Path) -> None:
+    def other(name: str, **changed: Any) -> TextWorld:
+        content = yaml.safe_load((parts / "world.yaml").read_text(encoding="utf-8")) | changed
+        (parts / name).write_text(yaml.safe_dump(content), encoding="utf-8")
+        found = open_world("text", file=str(parts / name))
+        assert isinstance(found, TextWorld)
+        return found
+
+    given = world.costs()
+    assert given is not None and given.prompt > 0 and given.learning > 0
+    assert given.training(Artefact(UNALIGNED, SAFETY)) == given.cell, "a given adapter is read, not trained"
+    trained = other("trained.yaml", adapters={}).costs()
+    assert trained is not None
+    one, two, both = (trained.training(Artefact(UNALIGNED, name)) for name in ("colour", "size", "colour+size"))
+    assert max(one, two) < both <= 1.01 * (one + two), "rows that two skills share are learnt once"
+    assert other("elsewhere.yaml", base={"model": "nobody/is-here"}).costs() is None

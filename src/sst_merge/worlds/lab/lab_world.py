@@ -9,6 +9,7 @@ from pydantic import Field
 
 from ...data_loader import encode_rows
 from ...yaml_config import Section
+from ..costs import Costs
 from ..outcomes import Outcomes, task_of
 from ..registry import world_kind
 from ..world import Artefact, Split, rows_in_order
@@ -88,6 +89,16 @@ class LabWorld:
     def refuses(self, model: "PreTrainedModel", batches: "Sequence[Batch]") -> list[bool]:
         """As :meth:`.TellsRefusals.refuses`: the answer of a harmful calibration prompt is the one refusal there is."""
         return batch_match(model, batches)
+
+    def costs(self) -> Costs:
+        """As :meth:`.TellsCosts.costs`: seconds of one slow core, of which finished cells correct the size."""
+        return Costs(
+            cell=1.0,
+            prompt=0.002,
+            learning=0.006,
+            batch=_BATCH,
+            training=lambda artefact: 600.0 if artefact.adapter is None else 80.0,
+        )
 
     @cached_property
     def _tokenizer(self) -> "PreTrainedTokenizerBase":

@@ -101,6 +101,31 @@ class TextArtefacts:
                 self._train(base, self._rows(artefact), self._role(artefact), artefact.seed, folder, str(artefact))
         return folder
 
+    def role(self, artefact: Artefact) -> Role:
+        """How an artefact is trained.
+
+        Args:
+            artefact: a base, whose last training is meant, or an adapter.
+
+        Returns:
+            Its role.
+        """
+        return self.config.roles.settling if artefact.adapter is None else self._role(artefact)
+
+    def training_rows(self, artefact: Artefact) -> list[Row] | None:
+        """What an artefact is trained on.
+
+        Args:
+            artefact: a base or an adapter.
+
+        Returns:
+            The rows, or None of what is given and not trained.
+        """
+        self._check(artefact)
+        if artefact == Artefact(UNALIGNED) or self._given(artefact) is not None:
+            return None
+        return self._settling_rows() if artefact.adapter is None else self._rows(artefact)
+
     def digest(self) -> str:
         """Sixteen hexadecimal digits of every recipe and of the adapters that are given."""
         values = {

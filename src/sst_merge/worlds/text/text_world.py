@@ -10,12 +10,14 @@ from pydantic import Field
 from ...data_loader import encode_rows, load_base_model, resolve_device
 from ...errors import DataError
 from ...yaml_config import Section, load_yaml_config
+from ..costs import Costs
 from ..outcomes import GENERAL, Outcomes
 from ..registry import world_kind
 from ..world import Artefact, Split, rows_in_order
 from .artefacts import TextArtefacts
 from .base import base_source, source_digest
 from .config import TextConfig, all_sources
+from .costs import text_costs
 from .limits import check_memory
 from .measures import Encoder, text_answers, text_outcomes, text_refusals
 from .pools import INSTRUCTION, PromptPools
@@ -122,6 +124,10 @@ class TextWorld:
     def refuses(self, model: "PreTrainedModel", batches: "Sequence[Batch]") -> list[bool]:
         """As :meth:`.TellsRefusals.refuses`; see :func:`.text_refusals`."""
         return text_refusals(model, self._encoder, self.config, batches)
+
+    def costs(self) -> Costs | None:
+        """As :meth:`.TellsCosts.costs`; see :func:`.text_costs`."""
+        return text_costs(self.config, self.pools, self.artefacts)
 
     def answers(self, model: "PreTrainedModel", questions: Sequence[TextQuestion]) -> list[str]:
         """What a model says, for people to read; see :func:`.text_answers`."""
