@@ -1,6 +1,7 @@
 """What cells save time with: a merge that is made once serves many strengths only where it may."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from sst_merge.experiments.interference_work import _skills_path
 from sst_merge.experiments.method_sweeps import DRIFT_SWEEPS, TWO_STAGE_SWEEPS, AnySweep
 from sst_merge.experiments.updates_by_knob import SkillsThenSafety, swept_updates, updates_by_knob
 from sst_merge.methods import SAFETY_WEIGHT, MergeProblem
+from sst_merge.sst import SSTMerge
 from sst_merge.worlds.merge_setup import MergeSetup, merge_setup
 from sst_merge.worlds.registry import open_world
 from sst_merge.worlds.updates import Update
@@ -71,6 +73,24 @@ def test_the_skills_of_sst_merge_are_the_same_with_a_safety_adapter(experts: Mer
     options = TWO_STAGE_SWEEPS["SST-Merge, core inputs"].options
     with_safety, alone = (SkillsThenSafety(p, options) for p in (experts.problem, _skills(experts.problem)))
     _assert_same(with_safety.skills(1.2), alone.skills(1.2))
+
+
+def test_skills_alone_need_no_fishers_of_the_merge_with_safety(
+    experts: MergeSetup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+
+    class Counted(SSTMerge):
+        def __init__(self, problem: MergeProblem, *given: Any, **named: Any) -> None:
+            made.append(len(problem.adapters))
+            super().__init__(problem, *given, **named)
+
+    monkeypatch.setattr("sst_merge.experiments.updates_by_knob.SSTMerge", Counted)
+    path = SkillsThenSafety(experts.problem, TWO_STAGE_SWEEPS["SST-Merge, closed form"].options)
+    path.skills(1.0)
+    assert made == [len(_skills(experts.problem).adapters)]
+    path.safe(1.0, 1.0)
+    assert made == [len(_skills(experts.problem).adapters), len(experts.problem.adapters)]
 
 
 @pytest.mark.parametrize("method", ["regmean", "fisher_merging"])
