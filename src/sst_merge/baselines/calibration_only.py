@@ -64,7 +64,7 @@ def _trained(problem: MergeProblem, options: CalibrationOnlyOptions) -> tuple[di
         for step in range(options.steps):
             attached.set_point(cores)
             objective = _likelihood(attached, benign[step % len(benign)])
-            if problem.harm:
+            if problem.harm and options.harm_weight:
                 harmful = _likelihood(attached, problem.harm[step % len(problem.harm)])
                 objective = objective + options.harm_weight * harmful
             optimizer.zero_grad()

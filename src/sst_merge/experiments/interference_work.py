@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..methods import SAFETY_WEIGHT, MergeProblem, TwoStageSweep
+from ..methods import SAFETY_WEIGHT, MergeProblem, TwoStageSweep, get_method
 from ..worlds.asking import all_kinds
 from ..worlds.merge_setup import MergeSetup
 from ..worlds.outcomes import HARM, task_kind
@@ -36,6 +36,9 @@ def interference_cell(parameters: Mapping[str, Any]) -> dict[str, Any]:
     problem = replace(setup.problem, cache={})
     if not parameters["with_safety"]:
         problem = replace(problem, adapters=[a for a in problem.adapters if a.role == "utility"])
+        if "harm_weight" in get_method(staged.method).options.model_fields:
+            # What a method learns here is skills, as the others merge skills alone.
+            staged = replace(staged, options={**staged.options, "harm_weight": 0.0})
     # Its skills are the same with and without a safety adapter; with core inputs both stages share their Fishers.
     sst = SkillsThenSafety(problem, staged.options) if staged.method == "sst" else None
     found: dict[str, Any] = {}
