@@ -10,12 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy.optimize import linprog
 
+from sst_merge.baselines import calibration_only
+from sst_merge.data_loader.batch import Batch
 from sst_merge.errors import DataError, SSTMergeError
 from sst_merge.experiments.cells import Cell, CellStore
 from sst_merge.experiments.config import ExperimentConfig, load_experiment_config
 from sst_merge.experiments.estimate import prompts_of
+from sst_merge.experiments.interference_work import interference_cell
 from sst_merge.experiments.provenance import code_digest
 from sst_merge.experiments.run import Experiments
 from sst_merge.experiments.runner import run_cells
@@ -204,6 +208,26 @@ def test_experiment_2_of_skills_alone(tmp_path: Path) -> None:
     assert set(merged["result"]) == {"skills"}
     summary = json.loads((tmp_path / "exp2_interference" / "summary.json").read_text(encoding="utf-8"))
     assert set(summary["figures"]) == {"experts, 2 experts, skills alone"}
+
+
+@pytest.mark.parametrize("with_safety", [True, False])
+def test_the_control_learns_refusals_only_where_they_are_asked_for(
+    with_safety: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = {"interference.with_safety": with_safety, "interference.methods": ["Calibration data alone"]}
+    planned = Experiments(_micro(**overrides), tmp_path).planned("exp2")
+    (parameters,) = (entry.cell.parameters for entry in planned if entry.cell.kind == "interference")
+    staged = {**parameters["staged"], "options": {"steps": 2}}
+    learnt: list[int] = []
+
+    def counting(attached: object, batch: Batch) -> torch.Tensor:
+        learnt.append(len(batch))
+        return likelihood(attached, batch)
+
+    likelihood = calibration_only._likelihood
+    monkeypatch.setattr(calibration_only, "_likelihood", counting)
+    interference_cell({**parameters, "staged": staged})
+    assert len(learnt) == 2 * (1 + with_safety)
 
 
 def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
