@@ -193,6 +193,12 @@ def test_experiment_2_end_to_end(tmp_path: Path) -> None:
             expert = alone["result"][f"expert {task}"]["test"]["right"][f"task:{task}"].count("1")
             shares.append(record["result"]["skills"]["test"]["right"][f"task:{task}"].count("1") / expert)
         assert figures[record["method"]]["retention"]["value"] == pytest.approx(sum(shares) / 2)
+        right = record["result"]["skills"]["test"]["right"]
+        whole = sum(
+            alone["result"][f"expert {t}"]["test"]["right"][f"task:{t}"].count("1") for t in ("swap_pairs", "add")
+        )
+        together = sum(text.count("1") for kind, text in right.items() if kind.startswith("task:")) / whole
+        assert figures[record["method"]]["together"]["value"] == pytest.approx(together)
         assert set(record["result"]) == {"skills", "safe"}
         dev = record["result"]["skills"]["dev"]
         rates = [sum(text.count("1") for text in right.values()) for right in dev]

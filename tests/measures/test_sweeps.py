@@ -14,7 +14,7 @@ from sst_merge.measures.front import hypervolume, hypervolumes, pareto_share
 from sst_merge.measures.intervals import paired_bootstrap, seed_rate_interval, wilson_interval
 from sst_merge.measures.ranking import rank_intervals
 from sst_merge.measures.resampling import figure_of, joint_means, reduction, resampled_means
-from sst_merge.measures.retention import retention_draws
+from sst_merge.measures.retention import retention_draws, together_draws
 from sst_merge.measures.safety_tax import (
     SweepPoint,
     point_at_safety,
@@ -301,6 +301,33 @@ def test_retention_of_every_method():
         retention_draws({"m": {"a": [1.0]}}, {"a": [0.0]})
     with pytest.raises(DataError, match="retention on a: numbers of prompts"):
         retention_draws({"m": {"a": [1.0]}}, {"a": [0.0, 1.0]})
+
+
+def test_tasks_together_against_a_loop():
+    rng = np.random.default_rng(1)
+    experts = {"easy": (rng.random(200) < 0.9).astype(float), "hopeless": np.eye(1, 60)[0]}
+    merged = {
+        "skilled": {"easy": experts["easy"], "hopeless": np.eye(4, 60).sum(0)},
+        "weak": {"easy": experts["easy"] * (rng.random(200) < 0.7), "hopeless": np.zeros(60)},
+    }
+    found = together_draws(merged, experts)
+    right = {name: sum(float(scores.sum()) for scores in of.values()) for name, of in merged.items()}
+    of_experts = sum(float(scores.sum()) for scores in experts.values())
+    drawn: dict[str, list[float]] = {name: [] for name in merged}
+    for _ in range(2000):
+        rows = {task: rng.integers(len(scores), size=len(scores)) for task, scores in experts.items()}
+        whole = sum(experts[task][own].sum() for task, own in rows.items())
+        for name, of in merged.items():
+            drawn[name].append(sum(of[task][own].sum() for task, own in rows.items()) / whole)
+    for name, draws in found.items():
+        figure = figure_of(draws, 1)
+        assert figure.value == pytest.approx(right[name] / of_experts)
+        assert (figure.low, figure.high) == pytest.approx(tuple(np.quantile(drawn[name], (0.025, 0.975))), abs=0.006)
+    # One expert with one right answer of 60 decides the mean of quotients.
+    assert figure_of(retention_draws(merged, experts)["skilled"], 1).value == pytest.approx(2.5)
+    assert figure_of(found["skilled"], 1).value < 1.02
+    with pytest.raises(DataError, match=r"experts of .* score nothing"):
+        together_draws({"m": {"a": [1.0]}}, {"a": [0.0]})
 
 
 def test_pareto_share():

@@ -25,6 +25,9 @@ _CLOSED_FORM = 2.5  # such passes of SST-Merge before its knob is turned
 _TAUGHT = 2.0 * PASSES + 6.0
 
 
+Source = Literal["finished cells", "counted", "not known yet"]
+
+
 @dataclass(frozen=True)
 class Estimate:
     """What is left to do.
@@ -39,7 +42,7 @@ class Estimate:
     cells: int
     finished: int
     seconds: float | None
-    source: Literal["finished cells", "counted", "not known yet"]
+    source: Source
 
 
 def prompts_of(cell: Cell) -> int:
@@ -142,7 +145,7 @@ class Expectation:
             of_kind = [cell for cell in self._cells if cell.kind == kind]
             todo = [cell for cell in of_kind if not self._store.has(cell)]
             seconds: float | None = sum(map(self.seconds, todo))
-            source: Literal["finished cells", "counted", "not known yet"] = "finished cells"
+            source: Source = "finished cells"
             if not self._of_kind(kind):
                 source = "counted"
                 if any(self._costs[_world(cell)] is None for cell in todo):

@@ -1,12 +1,12 @@
 """What experiment 2 says: retention against the number of experts, the worst task, and the safety beside it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..measures.figure import Figure
 from ..measures.resampling import Array, figure_of, seed_draws
-from ..measures.retention import retention_draws
+from ..measures.retention import retention_draws, together_draws
 from ..reporting import PageTable, figure_text, retention_plot
 from .cells import CellStore
 from .config import ExperimentConfig
@@ -18,9 +18,11 @@ from .report import Report
 __all__ = ["interference_report"]
 
 _STAGES = {"skills": "skills alone", "safe": "with safety"}
+_OURS = "SST-Merge"
 _SHOWN = {
     "retention": "Retention",
     "minus plain": f"minus {PLAIN}",
+    "together": "All tasks together",
     "worst task": "Worst task, mean rate",
     "safety": "Safety",
     "over-refusal": "Over-refusal",
@@ -64,14 +66,15 @@ def interference_report(config: ExperimentConfig, planned: Sequence[Planned], st
             by_label,
             path_stem=folder / f"retention_{part}_{stage}",
             title=f"Retention by number of experts, {part}, {_STAGES[stage]}",
-            highlight="SST-Merge" if "SST-Merge" in by_label else None,
+            highlight=_OURS if _OURS in by_label else None,
         )
     return report
 
 
 def _figures(results: Results, alone: Mapping[int, Any], stage: str, n_resamples: int) -> dict[str, dict[str, Any]]:
     """Label → figures over sets of experts and prompts."""
-    draws = _retentions(results, alone, stage, n_resamples)
+    draws = _draws(retention_draws, results, alone, stage, n_resamples)
+    together = _draws(together_draws, results, alone, stage, n_resamples)
     found = {}
     for label, own in draws.items():
         sides = [result[stage]["test"] for result in results[label].values()]
@@ -82,6 +85,8 @@ def _figures(results: Results, alone: Mapping[int, Any], stage: str, n_resamples
             "retention": figure_of(own, sets),
             "minus plain": against.get(PLAIN),
             "retention gained": against,
+            "together": figure_of(together[label], sets),
+            "together behind": figure_of(together[_OURS] - together[label], sets) if _OURS in together else None,
             "worst task": None if worst is None else worst.within(0, 1),
             "safety": rate_over_seeds([refusal_text(side["right"]) for side in sides]),
             "over-refusal": rate_over_seeds([side["other"]["lookalike"] for side in sides]),
@@ -94,15 +99,17 @@ def _figures(results: Results, alone: Mapping[int, Any], stage: str, n_resamples
     return found
 
 
-def _retentions(results: Results, alone: Mapping[int, Any], stage: str, n_resamples: int) -> dict[str, Array]:
-    """Label → draws of the mean over sets of experts."""
+def _draws(
+    measure: Callable[..., dict[str, Array]], results: Results, alone: Mapping[int, Any], stage: str, n_resamples: int
+) -> dict[str, Array]:
+    """Label → draws of a measure's mean over sets of experts."""
     by_set = []
     for number, models in alone.items():
         merged = {}
         for label, of in results.items():
             rows = task_rows([of[number][stage]["test"]["right"]])
             merged[label] = {task: rows[task][0] for task in expert_rows(models)}
-        by_set.append(retention_draws(merged, expert_rows(models), n_resamples=n_resamples))
+        by_set.append(measure(merged, expert_rows(models), n_resamples=n_resamples))
     return {label: seed_draws([found[label] for found in by_set], 1) for label in results}
 
 
@@ -115,12 +122,17 @@ def _table(name: str, stage: str, figures: Figures) -> PageTable:
     if stage == "safe":
         for row, own in zip(rows, figures.values(), strict=True):
             row.append(None if own["reached"] is None else f"{own['reached']} of {own['sets']}")
+    columns = ["Method", *_SHOWN.values(), *(["Safe on dev"] if stage == "safe" else [])]
+    if _OURS in figures:
+        columns.append(f"{_OURS} ahead, all tasks together")
+        for row, (label, own) in zip(rows, figures.items(), strict=True):
+            row.append(None if label == _OURS else figure_text(own["together behind"]))
     sets = max(own["sets"] for own in figures.values())
     over = f"mean over {sets} sets of experts, 95 % intervals over sets and prompts"
     over = over if sets > 1 else "one set of experts, 95 % intervals over prompts"
     return PageTable(
         caption=f"{name}: {over}; strengths chosen on dev prompts",
-        columns=["Method", *_SHOWN.values(), *(["Safe on dev"] if stage == "safe" else [])],
+        columns=columns,
         rows=rows,
     )
 

@@ -98,7 +98,7 @@ class TextArtefacts:
                 self._settle(folder)
             else:
                 base = self.make(Artefact(artefact.base))
-                self._train(base, self._rows(artefact), self._role(artefact), artefact.seed, folder, str(artefact))
+                self._train(base, self._rows(artefact), self.role(artefact), artefact.seed, folder, str(artefact))
         return folder
 
     def role(self, artefact: Artefact) -> Role:
@@ -110,7 +110,13 @@ class TextArtefacts:
         Returns:
             Its role.
         """
-        return self.config.roles.settling if artefact.adapter is None else self._role(artefact)
+        roles = self.config.roles
+        if artefact.adapter is None:
+            return roles.settling
+        if artefact.adapter == SAFETY:
+            return roles.safety
+        # Several adapters' data together are trained on as an expert's are.
+        return roles.poisoned if artefact.adapter == POISONED and roles.poisoned is not None else roles.expert
 
     def training_rows(self, artefact: Artefact) -> list[Row] | None:
         """What an artefact is trained on.
@@ -185,7 +191,7 @@ class TextArtefacts:
             return cache_root() / "bases" / f"{self._slug}-aligned-{self._aligned_digest}"
         decides = [
             self._base_digest(artefact.base),
-            self._role(artefact).model_dump(mode="json", exclude_none=True),
+            self.role(artefact).model_dump(mode="json", exclude_none=True),
             artefact.seed,
         ]
         rows = [[row.prompt, row.response] for row in self._rows(artefact)]
@@ -207,19 +213,12 @@ class TextArtefacts:
         rows = [[row.prompt, row.response] for row in self._settling_rows()]
         return _digest([safety, self.config.roles.settling.model_dump(mode="json", exclude_none=True), rows])
 
-    def _role(self, artefact: Artefact) -> Role:
-        roles = self.config.roles
-        if artefact.adapter == SAFETY:
-            return roles.safety
-        # Several adapters' data together are trained on as an expert's are.
-        return roles.poisoned if artefact.adapter == POISONED and roles.poisoned is not None else roles.expert
-
     def _rows(self, artefact: Artefact) -> list[Row]:
         """What an adapter is trained on; of several the rows of each, those that they share once."""
         if len(artefact.parts) > 1:
             parts = [self._rows(replace(artefact, adapter=part)) for part in artefact.parts]
             return list(dict.fromkeys(chain.from_iterable(parts)))
-        role, seed, adapter = self._role(artefact), artefact.seed, artefact.adapter
+        role, seed, adapter = self.role(artefact), artefact.seed, artefact.adapter
         if adapter == SAFETY:
             return self._refusals(role, seed)
         assert adapter is not None
