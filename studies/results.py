@@ -36,8 +36,8 @@ _TAIL = """## Not measured with today's default
 
 On the lab experiment 1 on the second base and a poisoned expert among many; both were with the former default, in one
 run of `./run_all_experiments.sh`: [former_default](../studies/former_default/README.md). Many experts were measured
-with one seed of adapters, SmolLM2 with one seed, some methods with a second, without drift and without many
-experts.
+with one seed of adapters, SmolLM2 with one seed, some methods with a second, without drift; twelve experts there with
+one seed and skills alone.
 """
 
 
@@ -62,6 +62,7 @@ class Section:
 
 
 _RETENTION, _SAFE = "Retention", "Safe on dev"
+_AHEAD = "SST-Merge ahead, all tasks together"
 _APART = ("Over-refusal", "Knowledge")
 _TAX = ("Reached", "Safety", "Utility", "Hypervolume")
 
@@ -142,6 +143,12 @@ _SECTIONS: tuple[Section, ...] = (
         "smollm2_three_skills",
         "three skills, second seed",
         hulls=True,
+    ),
+    Section(
+        "Twelve experts, SmolLM2",
+        "Skills alone, 20 prompts of each expert; right answers over all tasks as a share of the experts' own.",
+        "smollm2_many_experts",
+        (("12 experts, skills alone", ("All tasks together", _AHEAD)),),
     ),
 )
 
