@@ -4,20 +4,24 @@
     python studies/lab_teachers/measure.py --out studies/attempts/last_passes --parts choice
     python studies/lab_teachers/measure.py --out studies/attempts/last_passes --parts choice-safety --sets 3:64 \
         --seeds 0 1 2 --n 128
+    python studies/lab_teachers/measure.py --out studies/attempts/fewer_prompts --parts common common-safety --n 96 \
+        --sets 3:32 3:64 8:32 8:64
 
 Experts of one adapter seed on the unaligned base of lab 0. Rows of a set of skills alone: RegMean, SST-Merge's closed
 form and its default (teachers from there on, at last on all prompts), the same steps with the data's labels in the
 teachers' place, and the control: cores trained from zero on the same prompts, no adapter used, with as many prompts
 in its steps as the teachers had. With the safety adapter on top: the same forms over their strength of safety; dev
 prompts choose the smallest safety of at least 0.9, test prompts are reported. ``--parts choice`` and
-``choice-safety``: other lengths of the teachers' lessons, on dev prompts, the latter at μ = 0.3. Every row is saved
-when it is done and not measured again.
+``choice-safety``: other lengths of the teachers' lessons, on dev prompts, the latter at μ = 0.3; ``common`` and
+``common-safety``: with as many common prompts as the skills have, how many of them one pass takes, smaller rates after
+a bad first look, and Adam's floor. Every row is saved when it is done and not measured again.
 """
 
 import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -37,7 +41,7 @@ from sst_merge.methods import SAFETY_WEIGHT
 from sst_merge.reporting import figure_text, markdown_table
 from sst_merge.sst import SSTMerge, SSTOptions
 from sst_merge.sst.teacher_objective import Teacher, TeacherObjective
-from sst_merge.sst.teacher_refine import Taught, refine_by_teachers
+from sst_merge.sst.teacher_refine import PASSES, RATES, Taught, refine_by_teachers
 from sst_merge.sst.teachers import teachers_of
 from sst_merge.sst.top_distribution import TopDistribution
 from sst_merge.worlds.merge_setup import MergeSetup, merge_setup
@@ -57,6 +61,7 @@ _SHARE = 0.9
 _MU = (3.0, 1.0, 0.3, 0.1)
 _WEIGHTS = (1.0, 2.0, 4.0)
 _CHOICE_MU = 0.3
+_FLOORS = (0.0, 1.0, 3.0, 10.0)
 _DEV = "Dev prompts"
 
 
@@ -93,9 +98,9 @@ class Figures:
         return found
 
 
-def set_up(experts: Sequence[str], samples: int, seed: int, *, safety: bool) -> MergeSetup:
-    """Experts with so many calibration prompts of each and a tenth of general ones."""
-    benign = int(len(experts) * samples / _SHARE) + 1
+def set_up(experts: Sequence[str], samples: int, seed: int, *, safety: bool, share: float = _SHARE) -> MergeSetup:
+    """Experts with so many calibration prompts of each, and general ones in the rest of all, a tenth by default."""
+    benign = int(len(experts) * samples / share) + 1
     harm = 128 if safety else 2  # without the adapter they play no part
     return merge_setup(
         open_world("lab", seed=0),
@@ -104,7 +109,7 @@ def set_up(experts: Sequence[str], samples: int, seed: int, *, safety: bool) -> 
         adapter_seed=seed,
         harm_samples=harm,
         benign_samples=benign,
-        skill_share=_SHARE,
+        skill_share=share,
     )
 
 
@@ -157,26 +162,41 @@ def measure_set(figures: Figures, experts: Sequence[str], samples: int, seed: in
         figures.row(group, LABELS, lambda: taught(Labels))
 
 
-def measure_choice(figures: Figures, experts: Sequence[str], samples: int, seed: int, n: int, safety: bool) -> None:
-    """Other lengths of the teachers' lessons, on dev prompts: passes of the steps, and over all prompts for each."""
+def measure_choice(
+    figures: Figures, experts: Sequence[str], samples: int, seed: int, n: int, *, safety: bool, common: bool
+) -> None:
+    """Other lengths of the teachers' lessons, on dev prompts: passes of the steps, and over all prompts for each.
+
+    With ``common`` half of the benign prompts are common ones, and what differs is how many of them one pass takes,
+    the rates that are tried, and the floor.
+    """
     with_safety = " and safety" if safety else ""
     group = f"{_DEV}: {len(experts)} experts{with_safety}, {samples} calibration prompts each, seed {seed}"
-    setup = set_up(experts, samples, seed, safety=safety)
+    setup = set_up(experts, samples, seed, safety=safety, share=0.5 if common else _SHARE)
     given = {"mu": _CHOICE_MU} if safety else {}
     options = SSTOptions.model_validate({"refine": "teachers", **given})
     merge = SSTMerge(setup.problem, options, skills_only=not safety)
     nu, start = (1.0 / _CHOICE_MU, merge.merged(mu=_CHOICE_MU)) if safety else (0.0, merge.utility)
     spaces, kinds = merge.problem.spaces, [*map(task_kind, experts), *((*HARM, LOOKALIKE) if safety else ()), GENERAL]
-    teachers = teachers_of(merge, nu)
+    few = teachers_of(merge, nu)
+    every = [replace(teacher, per_pass=None) for teacher in few]
 
-    def taught(passes: int, on_all: float) -> dict[str, Any]:
-        found = refine_by_teachers(setup.model, spaces, teachers, start, passes=passes, on_all=on_all)
+    def taught(teachers: Sequence[Teacher], passes: int, on_all: float, **how: Any) -> dict[str, Any]:
+        found = refine_by_teachers(setup.model, spaces, teachers, start, passes=passes, on_all=on_all, **how)
         return {"right": right(setup, core_update(spaces, found.cores), n, kinds, "dev"), "steps": _said(found)}
 
     figures.row(group, ALONE, lambda: alone(setup, n, "dev"))
+    if common:
+        figures.row(group, CLOSED, lambda: {"right": right(setup, core_update(spaces, start), n, kinds, "dev")})
+        former = {"rates": RATES[:1], "floor": 0.0}
+        ways = {"all common prompts, one rate, no floor": (every, former), "as many as of a skill": (few, former)}
+        ways |= {f"and smaller rates, floor {floor:g}": (few, {"floor": floor}) for floor in _FLOORS}
+        for label, (teachers, how) in ways.items():
+            figures.row(group, label, lambda teachers=teachers, how=how: taught(teachers, PASSES, 1.0, **how))  # type: ignore[misc]
+        return
     for passes, on_all in ((4, 0.0), (4, 0.5), (4, 1.0), (16, 0.0)):
         label = f"{passes} passes" + (f", then {on_all:g} for each over all prompts" if on_all else "")
-        figures.row(group, label, lambda passes=passes, on_all=on_all: taught(passes, on_all))  # type: ignore[misc]
+        figures.row(group, label, lambda passes=passes, on_all=on_all: taught(every, passes, on_all))  # type: ignore[misc]
 
 
 def measure_safety(figures: Figures, experts: Sequence[str], samples: int, seed: int, n: int) -> None:
@@ -278,7 +298,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="*", default=["20:128"], help="experts:prompts of each; none: the page alone")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the adapters")
     parser.add_argument("--n", type=int, default=48, help="prompts per kind")
-    parts = ["skills", "safety", "labels", "choice", "choice-safety"]
+    parts = ["skills", "safety", "labels", "choice", "choice-safety", "common", "common-safety"]
     parser.add_argument("--parts", nargs="+", default=parts[:1], choices=parts)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -291,18 +311,21 @@ def main() -> None:
                 measure_set(figures, known[:count], samples, seed, args.n, "labels" in args.parts)
             if "safety" in args.parts:
                 measure_safety(figures, known[:count], samples, seed, args.n)
-            for part, safety in (("choice", False), ("choice-safety", True)):
+            for part in ("choice", "choice-safety", "common", "common-safety"):
                 if part in args.parts:
-                    measure_choice(figures, known[:count], samples, seed, args.n, safety)
+                    which = {"safety": part.endswith("safety"), "common": part.startswith("common")}
+                    measure_choice(figures, known[:count], samples, seed, args.n, **which)
+    kind = "common" if any(part.startswith("common") for part in args.parts) else "choice"
+    titles = {"choice": "How long the experts teach", "common": "How the experts teach where prompts are few"}
     dev = all(group.startswith(_DEV) for group in figures.found)
     about = (
-        "With safety at μ = 0.3. Made by `studies/lab_teachers/measure.py`, parts `choice` and `choice-safety`."
+        f"With safety at μ = 0.3. Made by `studies/lab_teachers/measure.py`, parts `{kind}` and `{kind}-safety`."
         if dev
         else "That SST-Merge ends with passes over all prompts was decided on dev prompts "
         "([last_passes](../attempts/last_passes/README.md)).\nMade by `studies/lab_teachers/measure.py`."
     )
     page = [
-        f"# {'How long the experts teach' if dev else 'Experts as their own teachers'}\n",
+        f"# {titles[kind] if dev else 'Experts as their own teachers'}\n",
         "Lab seed 0, unaligned base; retention is the share of each expert's own right answers, in the mean.\n"
         "Intervals over prompts: bootstrap for retention, Wilson for rates. Seconds of processor time, those of asking "
         f"the prompts among them. {versions()}.\n{about}\n",

@@ -1,5 +1,6 @@
 """Teachers: what they said is kept truly, J and its gradient are the whole model's, and steps never go astray."""
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,9 +20,9 @@ from sst_merge.experiments.updates_by_knob import SkillsThenSafety, swept_update
 from sst_merge.fim_calculator import CoreModel, build_spaces, role_patches
 from sst_merge.lora_utils import Adapter, LoraFactors
 from sst_merge.methods import MergeProblem
-from sst_merge.sst import SSTMerge, SSTOptions, teacher_objective, teacher_refine
+from sst_merge.sst import SSTMerge, SSTOptions, teacher_objective, teacher_refine, teacher_steps
 from sst_merge.sst.teacher_objective import Teacher, TeacherObjective
-from sst_merge.sst.teacher_refine import refine_by_teachers
+from sst_merge.sst.teacher_refine import Taught, refine_by_teachers
 from sst_merge.sst.teachers import teachers_of
 from sst_merge.sst.top_distribution import TopDistribution
 
@@ -128,10 +129,14 @@ def test_objective_and_gradient_are_those_of_the_whole_model(relative_error: Any
         assert found == pytest.approx([float(part.detach()) for part in parts], rel=1e-9)
         assert objective.total(found) == pytest.approx(float(total.detach()), rel=1e-9)
         gradient = objective.gradient(start)
-        halves = [objective.gradient(start, chosen) for chosen in ((0, 3), (1, 2))]
+        halves = [objective.gradient(start, dict.fromkeys(chosen, 1.0)) for chosen in ((0, 3), (1, 2))]
+        tripled = objective.gradient(start, {0: 3.0, 3: 1.0})
+        lone = objective.gradient(start, {0: 1.0})
         for m in spaces:
             assert relative_error(gradient[m], expected[m]) < 1e-9
             assert relative_error(halves[0][m] + halves[1][m], expected[m]) < 1e-9
+            # Passes of other widths round elsewhere: the model's norms are float32.
+            assert relative_error(tripled[m], halves[0][m] + 2 * lone[m]) < 1e-6
         with pytest.raises(DataError, match="no teacher has held prompts"):
             TeacherObjective(attached, teachers, "held")
 
@@ -162,6 +167,31 @@ def test_small_lessons_go_through_the_model_together(
     assert sorted(each) == [4, 5, 8] and sorted(few) == [4, 13]
     assert together == pytest.approx(apart, rel=1e-9)
     assert max(relative_error(gradient[m], expected[m]) for m in spaces) < 1e-9
+
+
+def test_a_pass_takes_as_many_common_prompts_as_of_a_skill_and_all_have_their_turn(
+    relative_error: Any, model: Any, adapters: Any
+) -> None:
+    """Over the passes in which every lesson has had its turn the gradients add up to those of all lessons."""
+    spaces = build_spaces(adapters, dtype=torch.float64)
+    one = role_patches(adapters[:1], spaces).utility
+    teachers = [
+        Teacher("one", one, 1.0, some_batches(1, 16), ()),
+        Teacher("base", None, 1.0, some_batches(3, 48), (), per_pass=16),
+    ]
+    start = {m: 0.5 * core for m, core in one.items()}
+    with CoreModel(model, spaces) as attached:
+        objective = TeacherObjective(attached, teachers, "fit")
+        turns = teacher_steps.Turns(objective, random.Random(0))
+        passes = [turns.one_pass() for _ in range(3)]
+        gradients = [objective.gradient(start, group) for groups in passes for group in groups]
+        expected = objective.gradient(start)
+    each = [[index for group in groups for index in group] for groups in passes]
+    assert [sorted(index for index in of if index < 2) for of in each] == [[0, 1]] * 3
+    assert sorted(index for of in each for index in of if index >= 2) == list(range(2, 8))
+    assert all(len(of) == turns.lessons == 4 for of in each) and {len(groups) for groups in passes} == {turns.groups}
+    for m in spaces:
+        assert relative_error(torch.stack([of[m] for of in gradients]).sum(0) / 3, expected[m]) < 1e-6
 
 
 def calibration(seed: int, n: int) -> list[Batch]:
@@ -197,6 +227,8 @@ def test_everyone_teaches_on_what_is_their_own(model: Any, adapters: Any) -> Non
         assert rows([*teacher.fit, *teacher.held]) == rows(prompts[name])
         assert teacher.fit and teacher.held
     assert found["base"].cores is None
+    assert found["base"].per_pass == max(sum(map(len, found[name].fit)) for name in ("one", "two"))
+    assert {found[name].per_pass for name in ("one", "two", "safety")} == {None}
     for module, core in sst.each["one"].items():  # itself, whatever its weight
         torch.testing.assert_close(found["one"].cores[module], core)
     assert [teacher.name for teacher in teachers_of(sst, 0.0)] == ["one", "two", "base"]
@@ -262,16 +294,25 @@ def test_every_kind_of_merge_comes_nearer_to_its_teachers(
     assert any("skills alone" in warning for warning in found.report.warnings) == (names[-1] == "base")
 
 
-def test_the_best_point_is_kept_and_never_worse_than_the_start(model: Any, adapters: Any, monkeypatch: Any) -> None:
-    """Steps far too large find nothing better, so the start comes back."""
+def test_the_best_point_is_kept_and_never_worse_than_the_start(model: Any, adapters: Any) -> None:
+    """Steps far too large find nothing better, so smaller ones are tried, and at last the start comes back."""
     sst = SSTMerge(problem_of(model, adapters), SSTOptions(mu=0.5, **TAUGHT))
     start = sst.merged(mu=0.5)
-    monkeypatch.setattr(teacher_refine, "_LEARNING_RATE", 30.0)
-    wild = sst.taught(start, 2.0)
-    assert (wild.after, wild.best_pass, wild.passes) == (wild.before, 0, teacher_refine.PASSES)
+    teachers, spaces = teachers_of(sst, 2.0), sst.problem.spaces
+
+    def taught(*rates: float) -> Taught:
+        return refine_by_teachers(model, spaces, teachers, start, on_all=1.0, rates=rates, floor=0.0)
+
+    wild = taught(40.0, 30.0)
+    assert (wild.after, wild.best_pass, wild.passes) == (wild.before, 0, 2 + teacher_refine.PASSES)
+    assert wild.rate == 30.0 and len(wild.looks) == 3 and min(wild.looks) > wild.before
     assert all(torch.equal(wild.cores[m], start[m]) for m in SHAPES)
+    # As if the smaller rate had been the first.
+    later, alone = taught(30.0, 0.05, 0.01), taught(0.05, 0.01)
+    assert later.rate == alone.rate == 0.05 and later.passes == 2 + alone.passes and later.looks[1:] == alone.looks
+    assert later.seen > alone.seen and later.steps > alone.steps
+    assert all(torch.equal(later.cores[m], alone.cores[m]) for m in SHAPES)
     # The best point is the best of all that were looked at.
-    monkeypatch.setattr(teacher_refine, "_LEARNING_RATE", 0.05)
     looked: list[float] = []
 
     class Watched(TeacherObjective):
@@ -287,7 +328,31 @@ def test_the_best_point_is_kept_and_never_worse_than_the_start(model: Any, adapt
         assert held.total(held.divergences(found.cores)) == found.after
 
 
-def test_the_last_passes_are_over_all_prompts(model: Any, adapters: Any, monkeypatch: Any) -> None:
+def test_steps_are_adam_s_and_with_a_high_floor_those_of_plain_gradients(relative_error: Any) -> None:
+    """Against PyTorch's Adam, whose eps is the floor where all gradients are alike from step to step."""
+    generator = torch.Generator().manual_seed(3)
+    start = {m: torch.randn(3, 4, generator=generator, dtype=torch.float64) for m in ("a", "b")}
+    gradient = {
+        m: torch.randn(3, 4, generator=generator, dtype=torch.float64) * size
+        for m, size in zip("ab", (1, 9), strict=True)
+    }
+    rms = float(torch.cat([g.flatten() for g in gradient.values()]).square().mean().sqrt())
+    for floor in (0.0, 0.5, 1e6):
+        steps = teacher_steps.AdamSteps(start, 0.1, 10, floor)
+        expected = {m: core.clone() for m, core in start.items()}
+        adam = torch.optim.Adam(list(expected.values()), lr=0.1, betas=(0.9, 0.99), eps=max(2 * floor * rms, 1e-12))
+        for taken in range(10):
+            for m, core in expected.items():
+                core.grad = 2 * gradient[m]
+            adam.param_groups[0]["lr"] = 0.1 * (1 - taken / 10)
+            adam.step()
+            steps.take(gradient, 2.0)
+        assert max(relative_error(steps.cores[m], expected[m]) for m in start) < 1e-9
+    moved = {m: (steps.cores[m] - start[m]) / gradient[m] for m in start}
+    assert float(torch.cat([of.flatten() for of in moved.values()]).std()) < 1e-5 * abs(float(moved["a"][0, 0]))
+
+
+def test_the_last_passes_are_over_all_prompts(model: Any, adapters: Any) -> None:
     """From the best point, as long as the way to it was; where there is none, nothing more is learnt."""
     problem = replace(problem_of(model, adapters[:2]), seed=4)
     sst = SSTMerge(problem, SSTOptions(mu=0.5, inputs="wide", **TAUGHT))
@@ -310,8 +375,7 @@ def test_the_last_passes_are_over_all_prompts(model: Any, adapters: Any, monkeyp
         objective = TeacherObjective(attached, teachers, "held")
         assert objective.total(objective.divergences(found.cores)) < found.after
     assert all(torch.equal(found.cores[m], sst.taught_skills().cores[m]) for m in SHAPES)
-    monkeypatch.setattr(teacher_refine, "_LEARNING_RATE", 30.0)
-    wild = refine_by_teachers(model, spaces, teachers, start, on_all=True)
+    wild = refine_by_teachers(model, spaces, teachers, start, on_all=True, rates=(30.0,))
     assert (wild.best_pass, wild.on_all) == (0, 0)
     assert all(torch.equal(wild.cores[m], start[m]) for m in SHAPES)
 

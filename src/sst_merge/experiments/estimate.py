@@ -91,7 +91,7 @@ def _learnt(cell: Cell, merge: Mapping[str, Any], batch: int) -> float:
     method, prompts = get_method(merge["method"]), problem["harm"] + problem["benign"]
     if method.name == "sst":
         refine = options.get("refine", "teachers" if "inputs" not in options else 0)
-        each = _TAUGHT * prompts if refine == "teachers" else 2.0 * batch * refine
+        each = _TAUGHT * _taught_prompts(problem) if refine == "teachers" else 2.0 * batch * refine
         return _CLOSED_FORM * prompts + each * _values(cell, merge)
     if not method.needs.data:
         return 0.0
@@ -99,6 +99,13 @@ def _learnt(cell: Cell, merge: Mapping[str, Any], batch: int) -> float:
     sets = {"common": 2, "all": 2, "adapters": len(problem["skills"]) + 1, "skills": len(problem["skills"])}
     steps = 0 if reads.steps is None else options.get(reads.steps, method.options.model_fields[reads.steps].default)
     return (reads.gradients + _LOOK * reads.forward) * prompts + steps * batch * sets.get(reads.of, 1)
+
+
+def _taught_prompts(problem: Mapping[str, Any]) -> float:
+    """Of one pass of teachers: of the common prompts it takes no more than of one skill."""
+    own = problem["skill_share"] * problem["benign"]
+    common = problem["benign"] - own
+    return float(problem["harm"] + own + (min(common, own / len(problem["skills"])) if own else common))
 
 
 def _values(cell: Cell, merge: Mapping[str, Any]) -> int:

@@ -205,7 +205,4 @@ class SkillsThenSafety:
 
     @cached_property
     def _skills_alone(self) -> Mapping[str, Tensor]:
-        # Asking whether both are the same would make the other one's Fishers.
-        if self._options.inputs == "core":
-            return self._skills
         return self._alone.taught_skills().cores if self._taught else self._alone.utility

@@ -146,13 +146,18 @@ def passes_of(plan: MergePlan, data: Mapping[str, TextSize], only: str | None) -
         shared = {"common prompts": benign} | ({"harmful prompts": fit_harm if target else harm} if safe else {})
         several = len(known.skills) > 1 and bool(teachers)
         for name, text in {**teachers, **shared}.items():
+            # Where they are the base's, a pass takes no more of them than of a skill.
+            few = name == "common prompts" and len(teachers) == len(known.skills)
+            most = max((own[skill].samples for skill in teachers), default=0) / max(1, text.samples) if few else 1.0
+            passes = PASSES * min(1.0, most)
             # A target's path has two taught merges with safety, and the skills' own where several have data.
             merges = 1 if not target else len(TAUGHT_MU) + int(several and name != "harmful prompts")
-            stages.append((f"learning from {name}", text.share(1 - aside), merges * (PASSES + 1), merges * PASSES))
+            # At the first rate; where the first look is worse than the start, some passes come again.
+            stages.append((f"learning from {name}", text.share(1 - aside), merges * (passes + 1), merges * passes))
             looks = merges * (PASSES // 2 + 2)
             stages.append((f"looks at what is held out of {name}", text.share(aside), looks, 0))
             if not target:  # at most: as many as it took to the best point
-                stages.append((f"learning from all of {name}", text, PASSES + 1, PASSES))
+                stages.append((f"learning from all of {name}", text, passes, passes))
     elif options.refine:
         both = TextSize(
             fit_harm.samples + fit_benign.samples,

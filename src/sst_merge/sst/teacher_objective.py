@@ -41,6 +41,8 @@ class Teacher:
         weight: of its divergence in J, ≥ 0.
         fit: prompts with answers for the steps.
         held: prompts that no step sees.
+        per_pass: how many prompts of the steps one pass takes, other ones in every pass until all have had their turn;
+            all by default.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Teacher:
     weight: float
     fit: tuple[Batch, ...]
     held: tuple[Batch, ...]
+    per_pass: int | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,21 @@ class TeacherObjective:
         """Memory of what teachers said."""
         return sum(kept.nbytes for kept in self._kept.values())
 
+    def remember(self, fit: "TeacherObjective", held: "TeacherObjective") -> None:
+        """Take over what the same teachers said, where this objective is over the prompts of both parts.
+
+        Args:
+            fit: of one part; it forgets.
+            held: of the other; so does it.
+        """
+        parts = (fit, held)
+        # Per teacher the lessons of the steps come first.
+        places = sorted((of.teacher, part, i) for part in (0, 1) for i, of in enumerate(parts[part].lessons))
+        for index, (_, part, i) in enumerate(places):
+            said = parts[part]._kept.pop(i, None)
+            if said is not None and self.kept_bytes + said.nbytes <= _KEPT_BYTES:
+                self._kept[index] = said
+
     def divergences(self, cores: Mapping[str, Tensor]) -> list[float]:
         """D_T(M; X) of every teacher, nats per answer token; forward passes only.
 
@@ -115,23 +133,24 @@ class TeacherObjective:
         """J of the teachers' divergences."""
         return sum(t.weight * value for t, value in zip(self.teachers, divergences, strict=True))
 
-    def gradient(self, cores: Mapping[str, Tensor], chosen: Sequence[int] | None = None) -> dict[str, Tensor]:
+    def gradient(self, cores: Mapping[str, Tensor], chosen: Mapping[int, float] | None = None) -> dict[str, Tensor]:
         """∇J(M), or the part of it that some lessons contribute.
 
         Args:
             cores: M per module.
-            chosen: indices of lessons; all by default. The sum over a partition is the whole gradient.
+            chosen: index of a lesson → factor of its part; all with factor 1 by default. With factors of 1 the sum over
+                a partition is the whole gradient.
 
         Returns:
             Gradient per module, in the cores' type.
         """
         variables = {m: core.detach().clone().requires_grad_(True) for m, core in cores.items()}
         total = {m: torch.zeros_like(core) for m, core in cores.items()}
-        chosen = range(len(self.lessons)) if chosen is None else chosen
+        chosen = dict.fromkeys(range(len(self.lessons)), 1.0) if chosen is None else chosen
         self.seen += sum(len(self.lessons[index].batch) for index in chosen)
-        for group in self._passes(chosen):
+        for group in self._passes(list(chosen)):
             divergences = self._divergences(group, variables)
-            loss = divergences @ divergences.new_tensor([self._weight(index) for index in group])
+            loss = divergences @ divergences.new_tensor([chosen[index] * self._weight(index) for index in group])
             parts = torch.autograd.grad(loss, list(variables.values()), allow_unused=True)
             for m, part in zip(variables, parts, strict=True):
                 if part is not None:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from math import ceil, inf
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from .. import processes
@@ -21,11 +20,12 @@ from ..fim_calculator import CoreModel
 from ..progress import Progress
 from ..tracking import record
 from .teacher_objective import Teacher, TeacherObjective
+from .teacher_steps import AdamSteps, Turns, size_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["PASSES", "Taught", "refine_by_teachers"]
+__all__ = ["FLOOR", "PASSES", "RATES", "Taught", "refine_by_teachers"]
 
 PASSES = 4
 """Over the prompts of the steps. None is spared: while the rate is high a look may be worse than the start, and the end
@@ -34,17 +34,15 @@ still better."""
 _CHECK = 2
 """Passes between two looks at the held-out prompts."""
 
-_LEARNING_RATE = 0.02
-"""Relative to the root mean square of the cores at the start."""
+RATES = (0.02, 0.005, 0.00125)
+"""Relative to the root mean square of the cores at the start (where they are zero, of the largest teacher's). Where the
+first look is worse than the start, as with few prompts, the next one starts anew."""
 
-_LESSONS = 4
-"""Lessons of a step."""
+FLOOR = 3.0
+"""Added to what an entry's gradients are divided by, relative to the root mean square of all entries' gradients."""
 
 _ON_ALL_RATE = 0.5
 """Share of the learning rate at which the passes over all prompts begin."""
-
-_WARM_UP = 10
-"""Steps over which the learning rate rises, where there are many."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +52,9 @@ class Taught:
     Attributes:
         cores: M per module.
         steps: taken.
-        passes: over the prompts of the steps.
-        best_pass: after how many of them the best point was found; 0 is the start.
+        rate: at which the best point was found, relative to the size of the cores at the start.
+        passes: over the prompts of the steps, at all rates that were tried.
+        best_pass: after how many of them at that rate the best point was found; 0 is the start.
         on_all: passes from there on over all prompts, the held-out ones among them.
         seen: prompts that went through the model: forward and backward in steps, forward alone on held-out prompts.
         kept_bytes: memory of what the teachers said.
@@ -68,6 +67,7 @@ class Taught:
 
     cores: dict[str, Tensor]
     steps: int
+    rate: float
     passes: int
     best_pass: int
     on_all: int
@@ -82,6 +82,7 @@ class Taught:
         """Plain values for a report."""
         return {
             "steps": self.steps,
+            "learning_rate": self.rate,
             "passes": self.passes,
             "best_pass": self.best_pass,
             "passes_over_all": self.on_all,
@@ -101,13 +102,16 @@ def refine_by_teachers(
     seed: int = 0,
     passes: int = PASSES,
     on_all: float = 0.0,
+    rates: Sequence[float] = RATES,
+    floor: float = FLOOR,
     objective: type[TeacherObjective] = TeacherObjective,
     progress: Progress | None = None,
 ) -> Taught:
     """Steps on J over the ``fit`` prompts, from a start to the best point on the ``held`` prompts.
 
     Adam (arXiv:1412.6980) at a rate that falls linearly to zero; a step takes a few lessons, spread over the teachers
-    as evenly as their numbers of prompts allow.
+    as evenly as their numbers of prompts allow. Where the first look is worse than the start, all begins anew at a
+    quarter of the rate, twice at most.
 
     Args:
         model: the base model.
@@ -115,8 +119,10 @@ def refine_by_teachers(
         teachers: at least one with prompts in each part.
         start: M per module, the closed form.
         seed: of the order of lessons.
-        passes: over the ``fit`` prompts, with a look at the ``held`` ones after every second.
+        passes: over the ``fit`` prompts at one rate, with a look at the ``held`` ones after every second.
         on_all: passes over all prompts, from the best point and at half the rate, for each that was taken to it.
+        rates: of Adam, relative to the size of the start, from the first that is tried to the last.
+        floor: added to what Adam divides gradients by, relative to the root mean square of all entries' gradients.
         objective: J; another class for controls.
         progress: called with (stage, done, total).
 
@@ -126,7 +132,8 @@ def refine_by_teachers(
     Raises:
         DataError: no prompts in one part, or J of the start is not a number.
     """
-    order = random.Random(f"sst-merge teachers/{seed}")
+    told = progress or (lambda *_: None)
+    size = size_of(start) or max(size_of(teacher.cores or {}) for teacher in teachers)
     with CoreModel(model, spaces) as attached:
         fit, held = objective(attached, teachers, "fit"), objective(attached, teachers, "held")
         before = held.divergences(start)
@@ -136,51 +143,70 @@ def refine_by_teachers(
                 f"the merge before its steps lies at J = {first} from its teachers on {held.prompts} held-out prompts; "
                 "look for overflow (a float16 model?)"
             )
-        steps = _Adam(start, _step_size(start, teachers), passes * _groups(fit))
-        best, best_pass, found = first, 0, (dict(start), before)
+        best = _Look(dict(start), before, first, 0)
         looks: list[float] = []
-        for done in range(1, passes + 1):
-            _one_pass(fit, steps, order)
-            if done % _CHECK == 0:
-                now = held.divergences(steps.cores)
-                looks.append(held.total(now))
-                record("learning from teachers", done, {"held_out": looks[-1]})
-                if looks[-1] < best:
-                    best, best_pass, found = looks[-1], done, (steps.copied(), now)
-            if progress is not None:
-                progress("learning from teachers", done, passes)
-        cores, after = found
-        taken, seen, kept_bytes = steps.taken, fit.seen + held.seen, fit.kept_bytes + held.kept_bytes
-        del fit, held
-        passes_on_all = ceil(on_all * best_pass)
+        taken = gone = 0
+        for place, rate in enumerate(rates):
+            order = random.Random(f"sst-merge teachers/{seed}")
+            turns = Turns(fit, order)
+            steps = AdamSteps(start, rate * size, passes * turns.groups, floor)
+            for done in range(1, passes + 1):
+                _one_pass(fit, steps, turns)
+                gone += 1
+                told("learning from teachers", done, passes)
+                if done % _CHECK == 0:
+                    now = held.divergences(steps.cores)
+                    looks.append(held.total(now))
+                    record("learning from teachers", gone, {"held_out": looks[-1]})
+                    if looks[-1] < best.total:
+                        best = _Look(steps.copied(), now, looks[-1], done)
+                    if done == _CHECK and not best.done and place + 1 < len(rates):
+                        break
+            taken += steps.taken
+            if done == passes:
+                break
+        cores = best.cores
+        seen, kept_bytes = fit.seen + held.seen, fit.kept_bytes + held.kept_bytes
+        passes_on_all = ceil(on_all * best.done)
         if passes_on_all:
             every = objective(attached, [replace(of, fit=(*of.fit, *of.held)) for of in teachers], "fit")
-            rate = _ON_ALL_RATE * _step_size(start, teachers)
-            steps = _Adam(cores, rate, passes_on_all * _groups(every))
+            every.remember(fit, held)
+            turns = Turns(every, order)
+            steps = AdamSteps(cores, _ON_ALL_RATE * rate * size, passes_on_all * turns.groups, floor)
             for done in range(1, passes_on_all + 1):
-                _one_pass(every, steps, order)
-                if progress is not None:
-                    progress("learning from teachers on all prompts", done, passes_on_all)
+                _one_pass(every, steps, turns)
+                told("learning from teachers on all prompts", done, passes_on_all)
             cores = steps.copied()
             taken, seen, kept_bytes = taken + steps.taken, seen + every.seen, max(kept_bytes, every.kept_bytes)
     return Taught(
         cores,
         taken,
-        passes,
-        best_pass,
+        rate,
+        gone,
+        best.done,
         passes_on_all,
         seen,
         int(*processes.sums("memory of teachers", [kept_bytes])),
-        tuple(map(_figures, teachers, before, after)),
+        tuple(map(_figures, teachers, before, best.divergences)),
         first,
         tuple(looks),
-        best,
+        best.total,
     )
 
 
-def _one_pass(objective: TeacherObjective, steps: "_Adam", order: random.Random) -> None:
-    for group in _in_groups(objective, order):
-        steps.take(objective.gradient(steps.cores, group), len(objective.lessons) / len(group))
+@dataclass(frozen=True)
+class _Look:
+    """A point, its divergence from every teacher, their sum J, and after how many passes it was found."""
+
+    cores: dict[str, Tensor]
+    divergences: list[float]
+    total: float
+    done: int
+
+
+def _one_pass(objective: TeacherObjective, steps: AdamSteps, turns: Turns) -> None:
+    for group in turns.one_pass():
+        steps.take(objective.gradient(steps.cores, group), turns.lessons / len(group))
 
 
 def _figures(teacher: Teacher, before: float, after: float) -> dict[str, object]:
@@ -192,62 +218,3 @@ def _figures(teacher: Teacher, before: float, after: float) -> dict[str, object]
         "before": before,
         "after": after,
     }
-
-
-class _Adam:
-    """Adam with a rate that rises and then falls to zero.
-
-    Args:
-        start: cores.
-        rate: its highest.
-        total: steps until it is zero.
-    """
-
-    def __init__(self, start: Mapping[str, Tensor], rate: float, total: int) -> None:
-        self.cores = {m: core.detach().clone() for m, core in start.items()}
-        self.rate, self.total, self.taken = rate, total, 0
-        # Gradients of J may be far below the usual 1e-8.
-        self._adam = torch.optim.Adam(list(self.cores.values()), lr=rate, betas=(0.9, 0.99), eps=1e-12)
-
-    def take(self, gradient: Mapping[str, Tensor], factor: float) -> None:
-        """One step along a gradient times a factor."""
-        for module, core in self.cores.items():
-            core.grad = factor * gradient[module]
-        warm_up = max(1, min(_WARM_UP, self.total // 8))
-        scale = min(1.0, (self.taken + 1) / warm_up) * (1.0 - self.taken / self.total)
-        self._adam.param_groups[0]["lr"] = self.rate * scale
-        self._adam.step()
-        self.taken += 1
-
-    def copied(self) -> dict[str, Tensor]:
-        """The cores, which later steps leave alone."""
-        return {module: core.detach().clone() for module, core in self.cores.items()}
-
-
-def _step_size(start: Mapping[str, Tensor], teachers: Sequence[Teacher]) -> float:
-    """A share of the cores' size; where they are zero, of the largest teacher's."""
-    return _LEARNING_RATE * (_size(start) or max(_size(teacher.cores or {}) for teacher in teachers))
-
-
-def _size(cores: Mapping[str, Tensor]) -> float:
-    """Root mean square of all entries; 0 of none."""
-    if not cores:
-        return 0.0
-    return float(torch.cat([core.flatten().double() for core in cores.values()]).square().mean().sqrt())
-
-
-def _groups(objective: TeacherObjective) -> int:
-    return max(1, round(len(objective.lessons) / _LESSONS))
-
-
-def _in_groups(objective: TeacherObjective, order: random.Random) -> list[list[int]]:
-    """All lessons once, in groups; each teacher's lie in a random order, at even distances over the whole."""
-    by_teacher: dict[int, list[int]] = {}
-    for index, lesson in enumerate(objective.lessons):
-        by_teacher.setdefault(lesson.teacher, []).append(index)
-    placed: list[tuple[float, int]] = []
-    for indices in by_teacher.values():
-        order.shuffle(indices)
-        placed += [((place + order.random()) / len(indices), index) for place, index in enumerate(indices)]
-    ordered, count = [index for _, index in sorted(placed)], _groups(objective)
-    return [ordered[len(ordered) * i // count : len(ordered) * (i + 1) // count] for i in range(count)]

@@ -1,7 +1,8 @@
 """Who teaches what in one merge: every skill on prompts of its own, the safe model on harmful ones, the base on others.
 
 A skill without prompts of its own is taught by the merged skills on the benign prompts that are nobody's. Where every
-skill has its own, those prompts are the base's: on them nothing should change.
+skill has its own, those prompts are the base's: on them nothing should change. One pass takes no more of them than of
+the skill that has most.
 """
 
 from collections.abc import Sequence
@@ -54,7 +55,9 @@ def teachers_of(
     if untaught:
         found.append(Teacher("merged skills", merge.utility, untaught, fit, held))
     else:
-        found.append(Teacher("base", None, 1.0 / len(skills), fit, held))
+        # It weighs as one skill, and takes the time of one.
+        most = max(sum(map(len, teacher.fit)) for teacher in found)
+        found.append(Teacher("base", None, 1.0 / len(skills), fit, held, per_pass=most))
     if nu:
         safe = None if options.aligned_base else {m: strength * core for m, core in merge.patches.safety.items()}
         fit, held = map(tuple, harm or (merge.fit_harm, merge.held_harm))
