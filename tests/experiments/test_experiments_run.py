@@ -20,6 +20,7 @@ from sst_merge.experiments.cells import Cell, CellStore
 from sst_merge.experiments.config import ExperimentConfig, load_experiment_config
 from sst_merge.experiments.estimate import prompts_of
 from sst_merge.experiments.interference_work import interference_cell
+from sst_merge.experiments.method_sweeps import TWO_STAGE_SWEEPS
 from sst_merge.experiments.provenance import code_digest
 from sst_merge.experiments.run import Experiments
 from sst_merge.experiments.runner import run_cells
@@ -203,6 +204,12 @@ def test_experiment_2_end_to_end(tmp_path: Path) -> None:
         dev = record["result"]["skills"]["dev"]
         rates = [sum(text.count("1") for text in right.values()) for right in dev]
         assert record["result"]["skills"]["chosen"] == rates.index(max(rates))
+        # Safety goes up to the first share that is safe on dev prompts.
+        safe, shares = record["result"]["safe"], len(TWO_STAGE_SWEEPS[record["method"]].shares)
+        refused = [sum(text.count("1") for text in of.values()) / sum(map(len, of.values())) for of in safe["dev"]]
+        assert safe["reached"] == (refused[-1] >= 0.9) and all(rate < 0.9 for rate in refused[:-1])
+        assert safe["chosen"] == (len(refused) - 1 if safe["reached"] else refused.index(max(refused)))
+        assert safe["reached"] or len(refused) == shares
 
 
 def test_experiment_2_of_skills_alone(tmp_path: Path) -> None:
@@ -214,6 +221,21 @@ def test_experiment_2_of_skills_alone(tmp_path: Path) -> None:
     assert set(merged["result"]) == {"skills"}
     summary = json.loads((tmp_path / "exp2_interference" / "summary.json").read_text(encoding="utf-8"))
     assert set(summary["figures"]) == {"experts, 2 experts, skills alone"}
+    # An expert that learnt nothing: the mean is over the other one, and the table says so; all together as before.
+    (cell,) = (entry.cell for entry in experiments.planned("exp2") if entry.label == "alone")
+    found = experiments.store.load(cell)
+    right = found["result"]["expert add"]["test"]["right"]
+    right["task:add"] = "0" * len(right["task:add"])
+    experiments.store.path(cell).write_text(json.dumps(found), encoding="utf-8")
+    experiments.report("exp2")
+    summary = json.loads((tmp_path / "exp2_interference" / "summary.json").read_text(encoding="utf-8"))
+    figures = summary["figures"]["experts, 2 experts, skills alone"]["Task Arithmetic"]
+    swapped = found["result"]["expert swap_pairs"]["test"]["right"]["task:swap_pairs"].count("1")
+    kept = {task: text.count("1") for task, text in merged["result"]["skills"]["test"]["right"].items()}
+    assert figures["retention"]["value"] == pytest.approx(kept["task:swap_pairs"] / swapped)
+    whole = kept["task:swap_pairs"] + kept["task:add"]
+    assert figures["together"]["value"] == pytest.approx(whole / swapped)
+    assert "retention without add, of which the expert has no right answer" in experiments.page(["exp2"])
 
 
 @pytest.mark.parametrize("with_safety", [True, False])

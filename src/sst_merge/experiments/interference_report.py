@@ -1,6 +1,6 @@
 """What experiment 2 says: retention against the number of experts, the worst task, and the safety beside it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,8 @@ def interference_report(config: ExperimentConfig, planned: Sequence[Planned], st
             figures = _figures(results, cells.alone, stage, config.n_resamples)
             report.figures[f"{part}, {group}, {said}"] = figures
             where = group if part == "experts" else f"{group}, {part}"
-            report.tables.append(_table(f"{where}, {said}", stage, figures))
+            silent = sorted({task for models in cells.alone.values() for task in _silent(models)})
+            report.tables.append(_table(f"{where}, {said}", stage, figures, silent))
             for label, own in figures.items():
                 points = curves.setdefault((part, stage), {}).setdefault(label, {})
                 points[int(group.split()[0])] = own["retention"]
@@ -73,7 +74,8 @@ def interference_report(config: ExperimentConfig, planned: Sequence[Planned], st
 
 def _figures(results: Results, alone: Mapping[int, Any], stage: str, n_resamples: int) -> dict[str, dict[str, Any]]:
     """Label → figures over sets of experts and prompts."""
-    draws = _draws(retention_draws, results, alone, stage, n_resamples)
+    # An expert without any right answer has nothing that could be retained; all tasks together count it as it is.
+    draws = _draws(retention_draws, results, alone, stage, n_resamples, leave_out=_silent)
     together = _draws(together_draws, results, alone, stage, n_resamples)
     found = {}
     for label, own in draws.items():
@@ -100,24 +102,38 @@ def _figures(results: Results, alone: Mapping[int, Any], stage: str, n_resamples
 
 
 def _draws(
-    measure: Callable[..., dict[str, Array]], results: Results, alone: Mapping[int, Any], stage: str, n_resamples: int
+    measure: Callable[..., dict[str, Array]],
+    results: Results,
+    alone: Mapping[int, Any],
+    stage: str,
+    n_resamples: int,
+    leave_out: Callable[[Mapping[str, Any]], Collection[str]] = lambda _: (),
 ) -> dict[str, Array]:
     """Label → draws of a measure's mean over sets of experts."""
     by_set = []
     for number, models in alone.items():
+        without = leave_out(models)
+        experts = {task: row for task, row in expert_rows(models).items() if task not in without}
         merged = {}
         for label, of in results.items():
             rows = task_rows([of[number][stage]["test"]["right"]])
-            merged[label] = {task: rows[task][0] for task in expert_rows(models)}
-        by_set.append(measure(merged, expert_rows(models), n_resamples=n_resamples))
+            merged[label] = {task: rows[task][0] for task in experts}
+        by_set.append(measure(merged, experts, n_resamples=n_resamples))
     return {label: seed_draws([found[label] for found in by_set], 1) for label in results}
+
+
+def _silent(models: Mapping[str, Any]) -> list[str]:
+    """Tasks whose experts have no right answer; none where no expert has any, which is an error."""
+    rows = expert_rows(models)
+    found = [task for task, row in rows.items() if not any(row)]
+    return [] if len(found) == len(rows) else found
 
 
 def _rates(right: Mapping[str, str]) -> list[float]:
     return [text.count("1") / len(text) for kind, text in right.items() if kind.startswith("task:")]
 
 
-def _table(name: str, stage: str, figures: Figures) -> PageTable:
+def _table(name: str, stage: str, figures: Figures, silent: Sequence[str]) -> PageTable:
     rows: list[list[object]] = [[label, *(_shown(own, key) for key in _SHOWN)] for label, own in figures.items()]
     if stage == "safe":
         for row, own in zip(rows, figures.values(), strict=True):
@@ -130,6 +146,8 @@ def _table(name: str, stage: str, figures: Figures) -> PageTable:
     sets = max(own["sets"] for own in figures.values())
     over = f"mean over {sets} sets of experts, 95 % intervals over sets and prompts"
     over = over if sets > 1 else "one set of experts, 95 % intervals over prompts"
+    if silent:
+        over += f", retention without {', '.join(silent)}, of which the expert has no right answer"
     return PageTable(
         caption=f"{name}: {over}; strengths chosen on dev prompts",
         columns=columns,

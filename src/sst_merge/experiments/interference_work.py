@@ -24,7 +24,7 @@ def interference_cell(parameters: Mapping[str, Any]) -> dict[str, Any]:
             ``with_safety``: whether a second stage adds the safety adapter.
 
     Returns:
-        For each stage the dev outcomes of all strengths, the chosen one, and the test outcomes of that one.
+        For each stage the dev outcomes of the strengths that were tried, the chosen one, and the test outcomes of it.
     """
     setup = setup_of(parameters["problem"])
     fields = dict(parameters["staged"])
@@ -51,24 +51,37 @@ def interference_cell(parameters: Mapping[str, Any]) -> dict[str, Any]:
     if parameters["with_safety"]:
         # Without a safety adapter the base itself is the safe model, which SST-Merge's filter goes back to.
         path = _safety_path(problem, staged, staged.strengths[chosen], len(setup.tasks), sst)
-        stage = _stage(setup, path, staged.shares, dev_safety)
-        refused = [sum(row.count("1") for row in right.values()) / (2 * dev_n) for right in stage["dev"]]
-        reached = [i for i, rate in enumerate(refused) if rate >= threshold - 1e-12]
+
+        def refused(right: Mapping[str, str]) -> float:
+            return sum(row.count("1") for row in right.values()) / (2 * dev_n)
+
+        # The first that is safe is taken, so that stronger ones need not be made.
+        stage = _stage(setup, path, staged.shares, dev_safety, lambda right: refused(right) >= threshold - 1e-12)
+        rates = [refused(right) for right in stage["dev"]]
         # A method that never gets safe is reported at its safest, and the table says so.
-        best = reached[0] if reached else refused.index(max(refused))
-        found["safe"] = stage | _tested(setup, stage["updates"][best], best, test) | {"reached": bool(reached)}
+        best = len(rates) - 1 if stage["enough"] else rates.index(max(rates))
+        found["safe"] = stage | _tested(setup, stage["updates"][best], best, test) | {"reached": stage["enough"]}
     for part in found.values():
-        del part["updates"]
+        del part["updates"], part["enough"]
     return found
 
 
 def _stage(
-    setup: MergeSetup, path: Callable[[float], Update], values: tuple[float, ...], asked: Mapping[str, int]
+    setup: MergeSetup,
+    path: Callable[[float], Update],
+    values: tuple[float, ...],
+    asked: Mapping[str, int],
+    enough: Callable[[Mapping[str, str]], bool] = lambda _: False,
 ) -> dict[str, Any]:
-    updates = [path(value) for value in values]
-    with setup.answering() as answer:
-        dev = [right_texts(answer(update, asked, split="dev", right_only=True)) for update in updates]
-    return {"dev": dev, "updates": updates}
+    """Merges one after the other and what they answer, up to the first that is enough."""
+    updates, dev = [], []
+    for value in values:
+        updates.append(path(value))
+        with setup.answering() as answer:
+            dev.append(right_texts(answer(updates[-1], asked, split="dev", right_only=True)))
+        if enough(dev[-1]):
+            return {"dev": dev, "updates": updates, "enough": True}
+    return {"dev": dev, "updates": updates, "enough": False}
 
 
 def _tested(setup: MergeSetup, update: Update, chosen: int, asked: Mapping[str, int]) -> dict[str, Any]:
