@@ -5,7 +5,7 @@
     python studies/lab_teachers/measure.py --out studies/attempts/last_passes --parts choice-safety --sets 3:64 \
         --seeds 0 1 2 --n 128
     python studies/lab_teachers/measure.py --out studies/attempts/fewer_prompts --parts common common-safety --n 96 \
-        --sets 3:32 3:64 8:32 8:64
+        --sets 3:32 3:64 8:32
 
 Experts of one adapter seed on the unaligned base of lab 0. Rows of a set of skills alone: RegMean, SST-Merge's closed
 form and its default (teachers from there on, at last on all prompts), the same steps with the data's labels in the

@@ -104,7 +104,7 @@ def lessons_of(merge: SSTMerge, rounds: int) -> tuple[list[float], int]:
             def run() -> None:
                 with patch.object(teacher_objective, "_PASS", largest):
                     for group in groups:
-                        objective.gradient(cores, group)
+                        objective.gradient(cores, dict.fromkeys(group, 1.0))
 
             return run
 
