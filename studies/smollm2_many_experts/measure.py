@@ -23,11 +23,6 @@ from sst_merge.experiments.run import Experiments
 from sst_merge.reporting import markdown_table
 
 EXP2 = ["exp2"]
-# Of the two commits that the page names.
-NOTE = (
-    "SST-Merge was measured at the older commit, whose code also made Fishers that nothing used there: its minutes are "
-    "some too many. Since then the control learns no refusals here. Neither touches a figure of another cell."
-)
 TABLE = """## Task by task
 
 Right answers on the test prompts of every task. Of each method the strength is shown that has the most right answers on
@@ -67,7 +62,6 @@ def main() -> None:
     adapters = list_adapters(options.out, experiments, EXP2, only_known=options.only_page)
     made_by = "`studies/smollm2_many_experts/measure.py` from its packed cells"
     page = experiments.page(EXP2, title="Many experts on SmolLM2", made_by=made_by)
-    page = page.replace("\n## Targets\n", f"\n{NOTE}\n\n## Targets\n", 1)
     text = f"{page}\n{TABLE}{by_task(experiments)}\n## Adapters\n\n{training_table(adapters)}\n"
     write_page(options.out, text, figures_of(options.results, EXP2))
 
