@@ -98,8 +98,14 @@ _SECTIONS: tuple[Section, ...] = (
         (("Drift, three experts", ("Drift", "Utility")),),
     ),
     Section(
-        "2 to 20 experts and safety, lab",
+        "2 to 20 experts and safety, lab, today's teachers",
         "What is left of every skill (retention) with the safety adapter on top, 32 prompts of each expert.",
+        "lab_many_experts_taught",
+        tuple((f"{size} experts, with safety", (_RETENTION, _SAFE)) for size in _SIZES),
+    ),
+    Section(
+        "2 to 20 experts and safety, lab",
+        "The same sets by more methods, with the steps that SST-Merge's teachers took before.",
         "lab_many_experts",
         tuple((f"{size} experts, with safety", (_RETENTION, _SAFE)) for size in _SIZES),
     ),
