@@ -98,10 +98,10 @@ _SECTIONS: tuple[Section, ...] = (
         (("Drift, three experts", ("Drift", "Utility")),),
     ),
     Section(
-        "2 to 20 experts and safety, lab, today's teachers",
+        "4 to 20 experts and safety, lab, today's teachers",
         "What is left of every skill (retention) with the safety adapter on top, 32 prompts of each expert.",
         "lab_many_experts_taught",
-        tuple((f"{size} experts, with safety", (_RETENTION, _SAFE)) for size in _SIZES),
+        tuple((f"{size} experts, with safety", (_RETENTION, _SAFE)) for size in _SIZES[1:]),
     ),
     Section(
         "2 to 20 experts and safety, lab",

@@ -1,4 +1,4 @@
-"""Sets of 2 to 20 experts merged, skills alone and with safety on top: experiment 2 on the lab, with today's teachers.
+"""Sets of 4 to 20 experts merged, skills alone and with safety on top: experiment 2 on the lab, with today's teachers.
 
 The sets are those of ``studies/lab_many_experts``, which has more methods, and SST-Merge with the steps that its teachers
 took before. Finished cells lie in ``cells.jsonl.xz`` beside the page and are unpacked first; experts that unfinished
