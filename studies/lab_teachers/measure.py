@@ -227,9 +227,12 @@ def measure_safety(figures: Figures, experts: Sequence[str], samples: int, seed:
 
 def _lessons(steps: Mapping[str, int], teachers: Sequence[Teacher]) -> int:
     """Prompts in the steps of the default, one counted as often as it was seen."""
-    fit = sum(len(batch) for teacher in teachers for batch in teacher.fit)
-    held = sum(len(batch) for teacher in teachers for batch in teacher.held)
-    return steps["passes"] * fit + steps["passes_over_all"] * (fit + held)
+
+    def one_pass(*parts: str) -> int:
+        found = [(t.per_pass, sum(len(b) for part in parts for b in getattr(t, part))) for t in teachers]
+        return sum(there if most is None else min(most, there) for most, there in found)
+
+    return steps["passes"] * one_pass("fit") + steps["passes_over_all"] * one_pass("fit", "held")
 
 
 def _said(taught: Taught) -> dict[str, Any]:

@@ -192,6 +192,24 @@ def test_the_default_reads_as_much_as_is_said(build: Any) -> None:
     assert seen == pytest.approx(sum(one.tokens for one in costs.passes), rel=0.1)
 
 
+@pytest.mark.usefixtures("first_rate")
+def test_of_many_common_prompts_the_teachers_read_as_many_as_of_a_skill(build: Any) -> None:
+    """What is said counts that, too: four passes over all of them would be more than twice as much."""
+    model = build.tiny_model("llama")
+    plan, index, adapters = planned(build, model)
+    texts = {
+        name: batches(build, *size) for name, size in {"harm": (16, 12), "benign": (96, 12), "own": (16, 12)}.items()
+    }
+    data = {name if name != "own" else "benign of utility": TextSize.of(text) for name, text in texts.items()}
+    costs = pass_costs(plan, index, data, dtype="float32", program=0, operations=1e9)
+    found: list[Any] = []
+    given = {"harm": texts["harm"], "benign": texts["benign"], "adapter_benign": {"utility": texts["own"]}}
+    seen = tokens_seen(model, lambda: found.append(merge(adapters, "sst", model=model, mu=0.5, **given)))
+    taught = found[0].report.method_report["teachers"]
+    assert taught["best_pass"] == taught["passes_over_all"] == taught["passes"]  # otherwise it may be less
+    assert seen == pytest.approx(sum(one.tokens for one in costs.passes), rel=0.1)
+
+
 PARTS = {"program": 300, "weights": 600, "activations": 800}
 
 

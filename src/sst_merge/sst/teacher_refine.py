@@ -52,7 +52,8 @@ class Taught:
     Attributes:
         cores: M per module.
         steps: taken.
-        rate: at which the best point was found, relative to the size of the cores at the start.
+        rate: the last that was tried, at which the best point was found where it is not the start; relative to the
+            size of the cores there.
         passes: over the prompts of the steps, at all rates that were tried.
         best_pass: after how many of them at that rate the best point was found; 0 is the start.
         on_all: passes from there on over all prompts, the held-out ones among them.
@@ -150,6 +151,7 @@ def refine_by_teachers(
             order = random.Random(f"sst-merge teachers/{seed}")
             turns = Turns(fit, order)
             steps = AdamSteps(start, rate * size, passes * turns.groups, floor)
+            anew = False
             for done in range(1, passes + 1):
                 _one_pass(fit, steps, turns)
                 gone += 1
@@ -160,10 +162,11 @@ def refine_by_teachers(
                     record("learning from teachers", gone, {"held_out": looks[-1]})
                     if looks[-1] < best.total:
                         best = _Look(steps.copied(), now, looks[-1], done)
-                    if done == _CHECK and not best.done and place + 1 < len(rates):
-                        break
+                    anew = done == _CHECK and not best.done and place + 1 < len(rates)
+                if anew:
+                    break
             taken += steps.taken
-            if done == passes:
+            if not anew:
                 break
         cores = best.cores
         seen, kept_bytes = fit.seen + held.seen, fit.kept_bytes + held.kept_bytes

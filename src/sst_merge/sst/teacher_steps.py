@@ -68,10 +68,8 @@ def size_of(tensors: Mapping[str, Tensor], power: int = 2) -> float:
     if not tensors:
         return 0.0
     sums = [of.double().pow(power).sum() for of in tensors.values()]
-    return (
-        float(torch.stack([one.to(sums[0].device) for one in sums]).sum() / sum(map(torch.numel, tensors.values())))
-        ** 0.5
-    )
+    total = torch.stack([one.to(sums[0].device) for one in sums]).sum()
+    return float(total / sum(map(torch.numel, tensors.values()))) ** 0.5
 
 
 class Turns:
