@@ -11,6 +11,7 @@ import shutil
 import string
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -27,7 +28,16 @@ from ._left_behind import (
 )
 from .errors import OutputExistsError
 
-__all__ = ["atomic_file", "atomic_folder", "file_name", "file_sha256", "sealed_files", "unfinished", "write_text"]
+__all__ = [
+    "atomic_file",
+    "atomic_folder",
+    "file_name",
+    "file_sha256",
+    "sealed_files",
+    "synced",
+    "unfinished",
+    "write_text",
+]
 
 _CHUNK = 1 << 20
 _PLAIN = frozenset(string.ascii_letters + string.digits + "._-")
@@ -116,6 +126,25 @@ def sealed_files(folder: str | Path, *, seal: str) -> Iterator[Path]:
                 shutil.rmtree(place)
             piece.replace(place)
         _sync_folder(target)
+
+
+@contextmanager
+def synced(folder: Path) -> Iterator[None]:
+    """Send the files of a folder to disk while the block runs, which may read them; so little is left to wait for.
+
+    Args:
+        folder: of files that are written and closed.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        OSError: the system could not write one.
+    """
+    with ThreadPoolExecutor(1) as aside:
+        sent = aside.submit(_sync_all, folder)
+        yield
+        sent.result()
 
 
 def unfinished(folder: str | Path, *, seal: str) -> bool:

@@ -1,10 +1,6 @@
-"""Several processes write the bytes that one does, say what was wrong, and leave nothing behind."""
+"""Several threads write the bytes that one does, say what was wrong, and leave nothing behind."""
 
-import multiprocessing
-import os
-import re
-import signal
-import time
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +9,13 @@ import torch
 from click.testing import CliRunner
 
 from sst_merge.cli.main import cli
+from sst_merge.core_space import StackedSpace
 from sst_merge.errors import MergeError
-from sst_merge.lora_utils import Adapter, LoraFactors
+from sst_merge.lora_utils import Adapter, ExpectedFile, LoraFactors
+from sst_merge.lora_utils.sources import FileSource
+from sst_merge.lora_utils.tensor_file import TensorFile
 from sst_merge.merging import MergeSettings, merge, merge_to_folder, number_of_workers, plan_merge
-from sst_merge.merging.workers import require_module_memory
+from sst_merge.merging.workers import require_module_memory, workers_and_why
 
 SHAPES = {"layers.2.q": (12, 9), "layers.10.q": (12, 9), "layers.2.up": (7, 15), "norm": (5, 5)}
 FILES = ("adapter_model.safetensors", "adapter_config.json", "merge_report.json")
@@ -42,7 +41,7 @@ def many(build: Any) -> list[Adapter]:
 
 
 @pytest.mark.parametrize("method", ["task_arithmetic", "dare_linear", "della"])
-def test_any_number_of_processes_writes_the_same_bytes(method: str, adapters: list[Adapter], tmp_path: Path) -> None:
+def test_any_number_of_threads_writes_the_same_bytes(method: str, adapters: list[Adapter], tmp_path: Path) -> None:
     found = {}
     for workers in (1, 2, 3) if method == "task_arithmetic" else (1, 2):
         merge_to_folder(plan_merge(adapters, method), tmp_path / str(workers), workers=workers)
@@ -64,17 +63,22 @@ def test_tensors_go_to_places_known_before_or_come_from_the_workers(
     plan = plan_merge([one, Adapter.from_factors(factors, name="other")])
     # Written from memory, where nothing is expected of the file.
     merge([one, Adapter.from_factors(factors, name="other")]).save(tmp_path / "memory", dtype=dtype)
-    sent = []
-    monkeypatch.setattr(torch, "from_numpy", lambda array: sent.append(array.shape) or torch.as_tensor(array))
+    took: dict[str, bool] = {}
+    write = ExpectedFile.write
+
+    def writing(expected: ExpectedFile, module: str, factors: LoraFactors) -> bool:
+        return took.setdefault(module, write(expected, module, factors))
+
+    monkeypatch.setattr(ExpectedFile, "write", writing)
     for workers in (1, 2):
         merge_to_folder(plan, tmp_path / str(workers), workers=workers, dtype=dtype)
         found = [(folder / FILES[0]).read_bytes() for folder in (tmp_path / "memory", tmp_path / str(workers))]
         assert found[0] == found[1]
         assert sorted(path.name for path in (tmp_path / str(workers)).iterdir()) == sorted(FILES)
-    assert sent == [shape for _ in odd for shape in ((12, 2), (2, 9))]
+    assert took == {module: module not in odd for module in shapes}
 
 
-def test_a_refused_module_is_named_as_in_one_process(build: Any, tmp_path: Path) -> None:
+def test_a_refused_module_is_named_as_in_one_thread(build: Any, tmp_path: Path) -> None:
     small, wild = many(build)
     factors = {module: wild.factors(module) for module in wild.modules}
     factors["layers.7"] = LoraFactors(factors["layers.7"].b * 1e20, factors["layers.7"].a)
@@ -88,57 +92,73 @@ def test_a_refused_module_is_named_as_in_one_process(build: Any, tmp_path: Path)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_killed_process_ends_the_merge_and_leaves_nothing(build: Any, tmp_path: Path) -> None:
-    def kill(stage: str, done: int, total: int) -> None:
+def test_an_interrupted_merge_leaves_nothing_and_no_thread(build: Any, tmp_path: Path) -> None:
+    def interrupt(stage: str, done: int, total: int) -> None:
         if stage == "merge" and done == 1:
-            os.kill(multiprocessing.active_children()[-1].pid or 0, signal.SIGKILL)
-            # Its end is seen when the other process is ended, too; until then that one could merge all that is left.
-            deadline = time.monotonic() + 60
-            while multiprocessing.active_children() and time.monotonic() < deadline:
-                time.sleep(0.01)
+            raise KeyboardInterrupt
 
-    with pytest.raises(MergeError, match=r"ended before module 'layers\.\d+' was merged.*--workers 1"):
-        merge_to_folder(plan_merge(many(build)), tmp_path / "out", workers=2, progress=kill)
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        merge_to_folder(plan_merge(many(build)), tmp_path / "out", workers=2, progress=interrupt)
     assert not list(tmp_path.iterdir())
+    assert threading.active_count() == before
 
 
-@pytest.mark.parametrize(
-    ("at", "error", "message"),
-    [
-        ("ProcessPoolExecutor.submit", OSError("no room"), "2 worker processes cannot be started here (no room)"),
-        ("_packed", TypeError("cannot pickle it"), "by 'task_arithmetic' cannot be sent to worker processes (cannot"),
-    ],
-)
-def test_processes_that_cannot_be_started_are_refused(
-    at: str, error: Exception, message: str, build: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_module_is_read_merged_and_written_on_one_thread_of_torch(
+    workers: int, adapters: list[Adapter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> None:
-        raise error
+    """A second one waits for a core at every small step where another program has it: many times slower."""
+    found: dict[str, set[int]] = {}
 
-    monkeypatch.setattr(f"sst_merge.merging.workers.{at}", refuse)
-    with pytest.raises(MergeError, match=re.escape(message) + r".*--workers 1") as refused:
-        merge_to_folder(plan_merge(many(build)), tmp_path / "out", workers=2)
-    assert refused.value.__cause__ is error
-    assert not list(tmp_path.iterdir())
+    def spied(of: type, name: str) -> None:
+        real = getattr(of, name)
+
+        def spy(*given: Any, **named: Any) -> Any:
+            found.setdefault(name, set()).add(torch.get_num_threads())
+            return real(*given, **named)
+
+        monkeypatch.setattr(of, name, spy)
+
+    spied(FileSource, "check")
+    spied(FileSource, "read")
+    spied(StackedSpace, "lift")
+    spied(TensorFile, "write")
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        merge_to_folder(plan_merge(adapters, "tsv_m"), tmp_path / "out", workers=workers)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert found == {"check": {1}, "read": {1}, "lift": {1}, "write": {1}}
 
 
-def test_auto_starts_none_for_a_small_merge(
+def test_auto_takes_what_cores_threads_modules_and_memory_allow(
     build: Any, adapters: list[Adapter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sst_merge.merging.workers.usable_cores", lambda: 64)
     monkeypatch.setattr("sst_merge.merging.workers.free_memory", lambda: 64 << 30)
-    assert number_of_workers(plan_merge(adapters), "auto") == 1
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    assert number_of_workers(plan_merge(adapters), "auto") == len(SHAPES)
     # Expanded zeros take no memory: 20 adapters of rank 16 on 3 layers of Llama-2-7B, from the headers' point of view.
     shapes = {f"layers.{i}": (4096, 11008) for i in range(60)}
     wide = {m: LoraFactors(torch.zeros(1).expand(o, 16), torch.zeros(1).expand(16, i)) for m, (o, i) in shapes.items()}
     plan = plan_merge([Adapter.from_factors(wide, name=str(i)) for i in range(20)], "model_stock")
     assert number_of_workers(plan, "auto") == 8
+    with monkeypatch.context() as fewer:
+        fewer.setattr(torch, "get_num_threads", lambda: 3)
+        assert number_of_workers(plan, "auto") == 3
+        fewer.setattr("sst_merge.merging.workers.usable_cores", lambda: 2)
+        assert number_of_workers(plan, "auto") == 2
+    # A module needs 8 (4 · 320 · 15104 + 22 · 320²) bytes, 165 MiB, and the process 300 MiB.
+    assert workers_and_why(plan, "auto", available=2 << 30) == (4, None)
     monkeypatch.setattr("sst_merge.merging.workers.free_memory", lambda: 2 << 30)
-    assert number_of_workers(plan, "auto") == 2
+    assert number_of_workers(plan, "auto") == 4
     assert number_of_workers(plan, 100) == 60
     assert number_of_workers(plan_merge(plan.adapters, settings=MergeSettings(device="cuda")), 4) == 1
-    with pytest.raises(MergeError, match=r"2\.0 GiB are there for 8 processes; one process needs .* \(--workers 1\)"):
-        require_module_memory(plan, 8, 2 << 30)
+    with pytest.raises(MergeError, match=r"1\.5 GiB are there for 8 threads; one thread needs .* \(--workers 1\)"):
+        require_module_memory(plan, 8, 3 << 29)
     with pytest.raises(MergeError, match=r"ties forms ΔW, other methods do not \(such as --method task_arithmetic\)"):
         require_module_memory(plan_merge(plan.adapters, "ties"), 1, 2 << 30)
     with pytest.raises(MergeError, match=r"workers = 0 .* at least 1, or auto"):

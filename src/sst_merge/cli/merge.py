@@ -119,7 +119,7 @@ def merge(
         ),
     )
     dtype = torch_type(checked.output.dtype) if checked.output.dtype else None
-    workers, why = workers_and_why(plan, checked.workers)
+    workers, why = workers_and_why(plan, checked.workers, available=planned_bytes if dry_run else None)
     if why is not None:
         note(f"workers  {workers}, not {checked.workers}: {why}")
     with progress_bars() as progress:

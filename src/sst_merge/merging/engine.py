@@ -1,4 +1,8 @@
-"""One module after another: factors in, core space, method, factors out; memory holds one module."""
+"""One module after another: factors in, core space, method, factors out; memory holds one module.
+
+All of it runs on one thread of torch: the bytes are the same everywhere, and the many small steps of a module gain
+nothing from a second thread but are many times slower where another program takes that one's core.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +24,7 @@ from .plan import MergePlan
 from .ranges import check_range
 from .report import ModuleFigures
 
-__all__ = ["MergedModule", "merged_modules", "module_generator"]
+__all__ = ["MergedModule", "merged_module", "merged_modules", "module_generator"]
 
 # Cores and thin bases cost little in float64, and their rounding would otherwise eat up float32's last digit.
 _CORE_DTYPE = torch.float64
@@ -64,32 +68,51 @@ def merged_modules(
     Raises:
         MergeError: the method or the lift refuses a module; its name is put before the message.
     """
+    for index, module in enumerate(plan.modules):
+        yield merged_module(plan, module, state=state, space=spaces[module.name] if spaces is not None else None)
+        if progress is not None:
+            progress("merge", index + 1, len(plan.modules))
+
+
+def merged_module(
+    plan: MergePlan, module: ModulePlan, *, state: Any = None, space: CoreSpace | None = None
+) -> MergedModule:
+    """Merge one module.
+
+    Args:
+        plan: a checked merge.
+        module: one of its modules.
+        state: what the method prepared.
+        space: core space that the preparation used; by default it is made here, in any basis.
+
+    Returns:
+        The merged module.
+
+    Raises:
+        MergeError: the method or the lift refuses it; its name is put before the message.
+    """
     settings = plan.settings
     core = plan.method.domain == "core"
     if not core:
         keep_freed_memory()
     adapters = plan.merging_order
     weights, names = [a.weight for a in adapters], [a.name for a in adapters]
-    for index, module in enumerate(plan.modules):
-        added = plan.adds_factors(module)
-        merge_one = _merge_core if core else _merge_delta
-        dtype = _CORE_DTYPE if core and not added else settings.compute_dtype
+    added = plan.adds_factors(module)
+    merge_one = _merge_core if core else _merge_delta
+    dtype = _CORE_DTYPE if core and not added else settings.compute_dtype
+    with one_thread():
         factors = module_updates(adapters, module.name, dtype=dtype, device=settings.device)
         generator = module_generator(settings.seed, module.name)
-        space = spaces[module.name] if spaces is not None else None
         try:
             drowned = check_range(factors, weights, names, dtype=_CORE_DTYPE if core else settings.compute_dtype)
-            with one_thread():
-                if added:
-                    lifted, figures = _add(plan, factors)
-                else:
-                    lifted, figures = merge_one(plan, module, factors, generator, state, space)
+            if added:
+                lifted, figures = _add(plan, factors)
+            else:
+                lifted, figures = merge_one(plan, module, factors, generator, state, space)
         except MergeError as error:
             raise MergeError(f"module {module.name!r}: {error}") from error
         written = lifted.to(device="cpu", dtype=settings.compute_dtype)
-        yield MergedModule(module.name, written, figures, drowned)
-        if progress is not None:
-            progress("merge", index + 1, len(plan.modules))
+    return MergedModule(module.name, written, figures, drowned)
 
 
 def module_generator(seed: int, module: str) -> torch.Generator:

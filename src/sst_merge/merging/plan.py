@@ -25,6 +25,7 @@ from ..lora_utils import (
 from ..methods import MergeMethod, MethodOptions, Needs, get_method, parse_options
 from ..progress import Progress
 from ..texts import counted, duration, memory_size, visible
+from ..threads import one_thread
 from .cost import ModuleCost
 from .inputs import MergeInputs
 from .module_plan import ModulePlan, planned_modules
@@ -120,7 +121,8 @@ class MergePlan:
             AdapterError: NaN or Inf, with the tensor's name.
         """
         found = []
-        with ThreadPoolExecutor(threads) as pool:
+        # Each on one thread of torch: their steps are small.
+        with one_thread(), ThreadPoolExecutor(threads) as pool:
             zeros = pool.map(lambda a: a.check_values() if a.is_fetched else None, self.adapters)
             for done, (adapter, zero) in enumerate(zip(self.adapters, zeros, strict=True), start=1):
                 if zero is None:

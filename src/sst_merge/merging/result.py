@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..errors import MergeError
-from ..files import atomic_folder
+from ..files import atomic_folder, synced
 from ..lora_utils import (
     Adapter,
     ExpectedFile,
@@ -156,7 +156,8 @@ def write_merge(
             modules_to_save=modules_to_save,
             expected=expected,
         )
-        hashes = adapter_fingerprints(folder)
+        with synced(folder):
+            hashes = adapter_fingerprints(folder)
         if clash := sorted((hashes.keys() | {_REPORT_NAME}) & {*extra_files, *copies}):
             raise MergeError(f"extra file {clash[0]!r} is written by the merge itself; use another name")
         dtype_name = str(written_type).removeprefix("torch.")

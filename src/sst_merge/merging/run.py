@@ -48,7 +48,7 @@ def merge_in_memory(
     Returns:
         The merged adapter in memory, with its report.
     """
-    run = _Run(plan, inputs, progress)
+    run = _Run(plan, inputs, progress, workers=number_of_workers(plan, "auto"))
     run.check()
     factors = {merged.name: merged.factors for merged in run.modules()}
     adapter = Adapter.from_factors(
@@ -74,7 +74,7 @@ def merge_to_folder(
     copies: Mapping[str, Path] = MappingProxyType({}),
     progress: Progress | None = None,
     values: tuple[str, ...] | None = None,
-    workers: Workers = 1,
+    workers: Workers = "auto",
 ) -> MergeReport:
     """Carry a plan out straight to disk: memory holds one module, however large the adapters are.
 
@@ -92,9 +92,8 @@ def merge_to_folder(
         copies: relative name → file that is copied there as it is, such as a tokenizer's.
         progress: called with (stage, done, total).
         values: what :meth:`~.plan.MergePlan.read_values` returned, where it was called before.
-        workers: processes that merge modules, or ``auto``; the result has the same bytes
-            (:func:`~.workers.number_of_workers`). A script that asks for several keeps its own work below
-            ``if __name__ == "__main__":``, as everywhere where Python starts processes.
+        workers: threads that merge modules, or ``auto``; the result has the same bytes
+            (:func:`~.workers.number_of_workers`).
 
     Returns:
         The report as written to ``merge_report.json``.
@@ -193,8 +192,8 @@ class _Run:
         drowned: adapter → in how many modules nothing is left of it beside much larger ones.
         timings: seconds by stage, as far as done.
         keep: where several processes keep their parts of statistics.
-        workers: processes that merge modules.
-        expected: the file, to which workers may write.
+        workers: threads that merge modules.
+        expected: the file, to which they may write.
     """
 
     plan: MergePlan
@@ -228,10 +227,12 @@ class _Run:
         """
         spaces = self.prepare()
         began = time.perf_counter()
-        for merged in self._merged(spaces):
-            self.figures[merged.name] = merged.figures
-            self.drowned.update(merged.drowned)
-            yield merged
+        # What is done to a merged module, such as writing it, takes small steps, too.
+        with one_thread():
+            for merged in self._merged(spaces):
+                self.figures[merged.name] = merged.figures
+                self.drowned.update(merged.drowned)
+                yield merged
         self.timings["merge"] = time.perf_counter() - began
 
     def prepare(self) -> "Mapping[str, CoreSpace] | None":
