@@ -194,8 +194,8 @@ def main() -> None:
         f"`{exact}` is exact, to a file of {size}; the others are cut to rank {CUT}.\nSeconds of the wall's clock from "
         f"disk to disk with all checks and hashes; median of {given.rounds} rounds in turn, ratios inside\na round "
         "with their 95 % interval (below six rounds their range). All numbers of threads wrote the same bytes.\n"
-        f"*Beside*: another program multiplied matrices on one core. {usable_cores()} cores, load average {load[0]} before and "
-        f"{load[1]} after;\n{versions()}. Made by `studies/workers/measure.py`.\n\n"
+        f"*Beside*: another program multiplied matrices on one core. {usable_cores()} cores, load average {load[0]} "
+        f"before and {load[1]} after;\n{versions()}. Made by `studies/workers/measure.py`.\n\n"
     )
     columns = ["method", "layers", "beside", "threads", "seconds", "times as fast as one"]
     rows = [row for one in measured for row in one.rows()]
