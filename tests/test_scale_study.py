@@ -51,7 +51,10 @@ def test_the_script_for_a_card_runs_without_one(script: Callable[[str], ModuleTy
     (model,) = found["models"]
     expected = {"plain pass", "plain forward", "Fisher", "scoring", "plain generation", "writing", "merge"}
     assert set(model["stages"]) == expected and "refining coefficients" in model["merge_stages"]
-    assert all("cpu" in row and ("peft" in row) == (row["kind"] is not None) for row in found["without_data"]["rows"])
+    assert all(
+        {"cpu", "streams"} <= row.keys() and ("peft" in row) == (row["kind"] is not None)
+        for row in found["without_data"]["rows"]
+    )
     assert found["left_out"] == ["4-bit weights: they need a card"]
     page = (tmp_path / "all/README.md").read_text(encoding="utf-8")
     assert page.startswith("# On one card\n\nno card, the CPU") and "| tiny, bfloat16 | Fisher |" in page

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
-from gpu_stages import NEW_TOKENS, REFINED
+from gpu_stages import NEW_TOKENS, REFINED, STREAMS
 
 from sst_merge.reporting import markdown_table
 
@@ -76,21 +76,33 @@ def _with_data(found: Mapping[str, Any]) -> str:
 def _without_data(part: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     cells = []
     for row in part["rows"]:
-        card, cpu = (median(row[where]["seconds"]) for where in ("card", "cpu"))
+        card, cpu, streams = (median(row[where]["seconds"]) for where in ("card", "cpu", "streams"))
         theirs = median(row["peft"]["seconds"]) if "peft" in row else None
         cells.append((
             row["method"],
             f"{card:.3g}",
             f"{cpu:.3g}",
             f"{cpu / card:.1f} ×",
+            f"{card / streams:.2f} ×",
             row["kind"],
             None if theirs is None else f"{theirs:.3g}",
             None if theirs is None else f"{theirs / card:.1f} ×",
             _gib(row["card"]["extra_gib"]),
         ))
-    columns = ("method", "card, s", "CPU, s", "CPU / card", "PEFT", "PEFT on the card, s", "PEFT / card", "extra GiB")
+    columns = (
+        "method",
+        "card, s",
+        "CPU, s",
+        "CPU / card",
+        "streams",
+        "PEFT",
+        "PEFT on the card, s",
+        "PEFT / card",
+        "extra GiB",
+    )
     return (
         "## Merges without data\n\n"
         f"One layer of {part['size']}, {settings['adapters']} adapters of rank {settings['rank']}, output rank "
-        f"{settings['rank']}, from memory to memory; the second run of each.\n\n" + markdown_table(cells, columns)
+        f"{settings['rank']}, from memory to memory; the second run of each. *Streams*: how many times\nas fast "
+        f"{STREAMS} threads with a stream each are as one.\n\n" + markdown_table(cells, columns)
     )

@@ -12,7 +12,7 @@ from sst_merge.fim_calculator import CoreModel, build_spaces, compute_fim, point
 from sst_merge.lora_utils import Adapter
 from sst_merge.merging import merge
 
-__all__ = ["METHODS", "NEW_TOKENS", "REFINED", "with_data", "without_data"]
+__all__ = ["METHODS", "NEW_TOKENS", "REFINED", "STREAMS", "with_data", "without_data"]
 
 # Ours → PEFT's combination type by the same rule on ΔW, and the density of both.
 METHODS: dict[str, tuple[str | None, dict[str, float]]] = {
@@ -25,6 +25,7 @@ METHODS: dict[str, tuple[str | None, dict[str, float]]] = {
 }
 NEW_TOKENS = 16
 REFINED = 4
+STREAMS = 4
 _ALGEBRA = 0.2  # seconds a module at most, for QR, eigenproblems and lifts of a merge
 
 
@@ -105,7 +106,7 @@ def with_data(
 def without_data(
     shape: Shape, rows: list[dict[str, Any]], card: Card, clock: Clock, *, rank: int, adapters: int
 ) -> None:
-    """Merges of one layer: on the card, on the CPU, and by PEFT on the card.
+    """Merges of one layer: on the card by one thread and by several, on the CPU, and by PEFT on the card.
 
     Args:
         shape: of the model.
@@ -126,6 +127,8 @@ def without_data(
             for where in (card, Card("cpu", card.rounds)):
                 task = _merging(inputs, method, rank, where.device, options)
                 row["card" if where is card else "cpu"] = where.measured(task, rounds=1)
+            streams = _merging(inputs, method, rank, card.device, options | {"workers": STREAMS})
+            row["streams"] = card.measured(streams, rounds=1)
             if kind is not None:
                 row["peft"] = card.measured(lambda: _peft_merge(theirs, kind, rank, options), rounds=1)
             rows.append(row)

@@ -140,6 +140,19 @@ def plain(model: Any, batches: Sequence[Batch]) -> None:
         torch.autograd.grad(_log_likelihood(logits, moved), inputs)
 
 
+def training(model: Any, batches: Sequence[Batch]) -> None:
+    """Forward pass with the logits of every position, and backward pass to all weights: what ``backward()`` takes."""
+    weights = [weight.requires_grad_(True) for weight in model.parameters()]
+    try:
+        for batch in batches:
+            moved = batch.to(model.device)
+            logits = model(moved.input_ids, attention_mask=moved.attention_mask, use_cache=False).logits
+            torch.autograd.grad(_log_likelihood(logits, moved), weights)
+    finally:
+        for weight in weights:
+            weight.requires_grad_(False)
+
+
 @torch.no_grad()
 def forward(model: Any, batches: Sequence[Batch]) -> None:
     """Forward pass with the logits of every position, and the log-likelihood of the answers."""

@@ -17,7 +17,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from scale_models import Shape, plain, random_adapter, random_batches, random_model
+from scale_models import Shape, plain, random_adapter, random_batches, random_model, training
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -31,11 +31,13 @@ LLAMA_2 = Shape("7B, 32,000 tokens", 4096, 11008, 32, 32, 32, 32000)
 LLAMA_3 = Shape("8B, 128,256 tokens", 4096, 14336, 32, 32, 8, 128256)
 TINY = Shape("tiny", 32, 48, 2, 4, 2, 64)
 PLAIN, FISHER, TWICE, PLAIN_TWICE = "plain", "Fisher", "Fisher, layers twice", "plain, layers twice"
+TRAINING = "training"
 _HEADING = """# A Fisher where vocabularies are large
 
 A Kronecker Fisher at the merged point of three adapters of rank 16 (all linear layers), as a multiple of `plain`: a
 forward pass with the logits of every position, and a backward pass to the embedding's output. The same random tokens,
 of which the last quarter are answers; a Fisher computes logits there alone. *Layers twice*: gradient checkpointing.
+`training` is what `loss.backward()` takes: backward to all weights as well, half as many products again.
 Median over rounds with its 95 % interval. Made by `studies/scale/vocabulary.py`.
 """
 _READING = """\
@@ -84,7 +86,8 @@ def measured(shape: Shape, options: Any) -> dict[str, Any]:
 
         return run
 
-    tasks = {PLAIN: plainly, FISHER: fisher, PLAIN_TWICE: twice(plainly), TWICE: twice(fisher)}
+    tasks = {PLAIN: plainly, TRAINING: lambda: training(model, batches), FISHER: fisher}
+    tasks |= {PLAIN_TWICE: twice(plainly), TWICE: twice(fisher)}
     memory = {name: peak_memory(task) for name, task in tasks.items()}
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     for task in tasks.values():
@@ -124,8 +127,9 @@ def rows_of(shape: Shape, seconds: dict[str, list[float]], mib: dict[str, float]
     """The page's rows of one shape; memory is left out where it is not known."""
     rows = []
     core = 3 * rank
-    for name in (FISHER, PLAIN_TWICE, TWICE):
+    for name in (FISHER, TRAINING, PLAIN_TWICE, TWICE):
         ratio, low, high = interval([a / b for a, b in zip(seconds[name], seconds[PLAIN], strict=True)])
+        trained = interval([a / b for a, b in zip(seconds[name], seconds[TRAINING], strict=True)])
         expected = f"{counted(shape, core, 0.25):.2f}" if name == FISHER else ""
         rows.append([
             shape.name,
@@ -133,8 +137,10 @@ def rows_of(shape: Shape, seconds: dict[str, list[float]], mib: dict[str, float]
             f"{median(seconds[name]):.3g}",
             f"{ratio:.2f} [{low:.2f}, {high:.2f}]",
             expected,
+            "" if name == TRAINING else "{:.2f} [{:.2f}, {:.2f}]".format(*trained),
             "" if mib is None else f"{mib[name]:.0f}",
             "" if mib is None else f"{mib[name] / mib[PLAIN]:.2f}",
+            "" if mib is None or name == TRAINING else f"{mib[name] / mib[TRAINING]:.2f}",
         ])
     return rows
 
@@ -160,7 +166,7 @@ def page(figures: dict[str, Any]) -> str:
             many = replace(shape, name=f"{shape.name}, {shape.layers} layers (by the line)")
             seconds = {k: at_layers(one["seconds"][k], two["seconds"][k], shape.layers) for k in two["seconds"]}
             rows += rows_of(many, seconds, None, figures["rank"])
-    columns = ["model", "pass", "CPU seconds", "× plain", "counted", "MiB", "× plain's MiB"]
+    columns = ["model", "pass", "CPU seconds", "× plain", "counted", "× training", "MiB", "× plain's", "× training's"]
     return (
         f"{_HEADING}\n{figures['versions']}, one thread, float32; {figures['samples']} samples of {figures['tokens']} "
         f"tokens, {figures['rounds']} rounds.\n\n{markdown_table(rows, columns)}\n\n{_READING}"

@@ -410,7 +410,7 @@ def test_every_keyword_of_merge_reaches_its_record(monkeypatch: pytest.MonkeyPat
     parameters = inspect.signature(merge).parameters
     defaults = {**vars(MergeInputs()), **vars(MergeSettings())}
     del defaults["notes"]  # of those who read the data, which is done before
-    own = {"adapters", "method", "base", "progress", "options"}
+    own = {"adapters", "method", "base", "progress", "workers", "options"}
     assert set(parameters) == own | set(defaults)
     assert all(parameters[name].default == default for name, default in defaults.items())
 
@@ -420,8 +420,11 @@ def test_every_keyword_of_merge_reaches_its_record(monkeypatch: pytest.MonkeyPat
     assert set(given) == set(defaults)
     seen: dict[str, Any] = {}
     monkeypatch.setattr("sst_merge.merging.api.plan_merge", lambda *_, **keywords: seen.update(keywords))
-    monkeypatch.setattr("sst_merge.merging.api.merge_in_memory", lambda _, inputs, **__: seen.update(vars(inputs)))
-    merge([], base=object(), strength=3.0, **given)  # type: ignore[arg-type]
+    monkeypatch.setattr(
+        "sst_merge.merging.api.merge_in_memory", lambda _, inputs, **how: seen.update(vars(inputs) | how)
+    )
+    merge([], base=object(), strength=3.0, workers=3, **given)  # type: ignore[arg-type]
+    assert seen["workers"] == 3
     assert seen["options"] == {"strength": 3.0}
     assert {**seen, **vars(seen["settings"])}.items() >= given.items()
 

@@ -1,6 +1,7 @@
 """Several threads write the bytes that one does, say what was wrong, and leave nothing behind."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from sst_merge.lora_utils import Adapter, ExpectedFile, LoraFactors
 from sst_merge.lora_utils.sources import FileSource
 from sst_merge.lora_utils.tensor_file import TensorFile
 from sst_merge.merging import MergeSettings, merge, merge_to_folder, number_of_workers, plan_merge
+from sst_merge.merging.engine import MergedModule, merged_module
+from sst_merge.merging.module_plan import ModulePlan
+from sst_merge.merging.plan import MergePlan
 from sst_merge.merging.workers import require_module_memory, workers_and_why
 
 SHAPES = {"layers.2.q": (12, 9), "layers.10.q": (12, 9), "layers.2.up": (7, 15), "norm": (5, 5)}
@@ -134,6 +138,38 @@ def test_every_module_is_read_merged_and_written_on_one_thread_of_torch(
     assert found == {"check": {1}, "read": {1}, "lift": {1}, "write": {1}}
 
 
+def test_on_a_card_every_thread_has_a_stream_of_its_own(
+    build: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No card is here, so the CPU computes; each module is merged inside a new stream of the card that was named."""
+    plan = plan_merge(many(build))
+    merge_to_folder(plan, tmp_path / "cpu", workers=2)
+    inside, made = threading.local(), []
+
+    class Entered:
+        def __init__(self, stream: object) -> None:
+            self.stream = stream
+
+        def __enter__(self) -> None:
+            inside.stream = self.stream
+
+        def __exit__(self, *_: object) -> None:
+            inside.stream = None
+
+    def on_the_cpu(plan: MergePlan, module: ModulePlan) -> MergedModule:
+        made.append((inside.stream, threading.get_ident()))
+        return merged_module(replace(plan, settings=MergeSettings()), module)
+
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: (device, object()))
+    monkeypatch.setattr(torch.cuda, "stream", Entered)
+    monkeypatch.setattr("sst_merge.merging.workers.merged_module", on_the_cpu)
+    card = replace(plan, settings=MergeSettings(device="cuda:1"))
+    merge_to_folder(card, tmp_path / "card", workers=2)
+    assert (tmp_path / "card" / FILES[0]).read_bytes() == (tmp_path / "cpu" / FILES[0]).read_bytes()
+    assert {stream[0] for stream, _ in made} == {torch.device("cuda:1")}
+    assert len({id(stream[1]) for stream, _ in made}) == len(made) == 12
+
+
 def test_auto_takes_what_cores_threads_modules_and_memory_allow(
     build: Any, adapters: list[Adapter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,7 +192,8 @@ def test_auto_takes_what_cores_threads_modules_and_memory_allow(
     monkeypatch.setattr("sst_merge.merging.workers.free_memory", lambda: 2 << 30)
     assert number_of_workers(plan, "auto") == 4
     assert number_of_workers(plan, 100) == 60
-    assert number_of_workers(plan_merge(plan.adapters, settings=MergeSettings(device="cuda")), 4) == 1
+    on_a_card = plan_merge(plan.adapters, settings=MergeSettings(device="cuda"))
+    assert [number_of_workers(on_a_card, asked) for asked in ("auto", 4)] == [1, 4]
     with pytest.raises(MergeError, match=r"1\.5 GiB are there for 8 threads; one thread needs .* \(--workers 1\)"):
         require_module_memory(plan, 8, 3 << 29)
     with pytest.raises(MergeError, match=r"ties forms ΔW, other methods do not \(such as --method task_arithmetic\)"):

@@ -13,6 +13,7 @@ from .plan import plan_merge
 from .result import MergeResult
 from .run import merge_in_memory
 from .settings import MergeSettings
+from .workers import Workers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -43,6 +44,7 @@ def merge(
     assume_same_base: bool = False,
     modules_to_save_from: str | None = None,
     progress: Progress | None = None,
+    workers: Workers = "auto",
     **options: object,
 ) -> MergeResult:
     """Merge adapters into one by any registered method.
@@ -73,6 +75,8 @@ def merge(
         modules_to_save_from: name of the adapter whose whole weights (heads, embeddings) are written where several
             adapters have them and disagree.
         progress: called with (stage, done, total).
+        workers: threads that merge modules, or ``auto``; the result is the same
+            (:func:`~sst_merge.merging.number_of_workers`).
         options: options of the method.
 
     Returns:
@@ -112,7 +116,7 @@ def merge(
     )
     checked = inputs.base if base is None else base
     plan = plan_merge(adapters, method, options=options, settings=settings, given=inputs.given, base=checked)
-    return merge_in_memory(plan, inputs, progress=progress)
+    return merge_in_memory(plan, inputs, progress=progress, workers=workers)
 
 
 def merge_lora_adapters(

@@ -209,8 +209,8 @@ class MergeConfig(MeasuredBaseFields):
     )
     workers: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default="auto",
-        description="threads that merge modules, on the CPU by methods without data; same bytes. auto: one a core, "
-        "eight at most",
+        description="threads that merge modules, by methods without data; same bytes. auto: one a core, eight at "
+        "most; on a GPU one",
     )
     device_map: str | None = Field(default=None, description="how transformers spreads the base model, such as auto")
     force: bool = Field(default=False, description="replace an existing output")

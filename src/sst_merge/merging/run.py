@@ -36,7 +36,7 @@ _LOW_ENERGY = 0.99
 
 
 def merge_in_memory(
-    plan: MergePlan, inputs: MergeInputs = NO_INPUTS, *, progress: Progress | None = None
+    plan: MergePlan, inputs: MergeInputs = NO_INPUTS, *, progress: Progress | None = None, workers: Workers = "auto"
 ) -> MergeResult:
     """Carry a plan out.
 
@@ -44,11 +44,12 @@ def merge_in_memory(
         plan: a checked merge.
         inputs: model and data.
         progress: called with (stage, done, total).
+        workers: as for :func:`merge_to_folder`.
 
     Returns:
         The merged adapter in memory, with its report.
     """
-    run = _Run(plan, inputs, progress, workers=number_of_workers(plan, "auto"))
+    run = _Run(plan, inputs, progress, workers=number_of_workers(plan, workers))
     run.check()
     factors = {merged.name: merged.factors for merged in run.modules()}
     adapter = Adapter.from_factors(

@@ -4,12 +4,13 @@ Modules are independent and every one draws from (seed, its name), so the result
 of threads. They are enough: reading, algebra and writing all release Python's lock, and unlike processes threads need
 no second import of torch, no copy of the plan and no way to send tensors. Each writes its merged tensors to their
 places in the output where these are known before; at most two finished modules a thread wait for the one that writes
-the others.
+the others. On a GPU each has a stream of its own.
 """
 
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import islice
 from typing import Literal
@@ -45,8 +46,8 @@ def number_of_workers(plan: MergePlan, asked: Workers) -> int:
             :func:`torch.set_num_threads`), eight at most, and no more than half of the free memory holds.
 
     Returns:
-        1 where modules are not independent (the method looks at the whole merge before it merges them), and on a GPU,
-        which one thread fills; else the number, at most one a module.
+        1 where modules are not independent (the method looks at the whole merge before it merges them); else the
+        number, at most one a module. On a GPU ``auto`` is 1, and several have a stream each.
 
     Raises:
         MergeError: a number below 1.
@@ -73,7 +74,7 @@ def workers_and_why(plan: MergePlan, asked: Workers, *, available: int | None = 
     limit, why = _most_workers(plan)
     if asked != "auto":
         return (asked, None) if asked <= limit else (limit, why)
-    if limit == 1:
+    if limit == 1 or torch.device(plan.settings.device).type != "cpu":
         return 1, None
     free = free_memory() if available is None else available
     fitting = _MOST if free is None else (free // 2 - _OWN_BYTES) // plan.peak_bytes
@@ -84,9 +85,6 @@ def _most_workers(plan: MergePlan) -> tuple[int, str]:
     """How many threads could have work, and why no more could."""
     if plan.method.prepare is not None:
         return 1, f"method {plan.method.name} looks at the whole merge before it merges modules"
-    device = torch.device(plan.settings.device)
-    if device.type != "cpu":
-        return 1, f"one thread fills {device}"
     count = len(plan.modules)
     return count, f"there {'is' if count == 1 else 'are'} {counted(count, 'module')}"
 
@@ -134,7 +132,8 @@ def merged_by_workers(
     """
 
     def merge(module: ModulePlan) -> MergedModule:
-        merged = merged_module(plan, module)
+        with _stream_of_its_own(torch.device(plan.settings.device)):
+            merged = merged_module(plan, module)
         if into is None or not into.write(merged.name, merged.factors):
             return merged
         return replace(merged, factors=merged.factors.to(device="meta"))
@@ -152,3 +151,10 @@ def merged_by_workers(
                     progress("merge", done, count)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _stream_of_its_own(device: torch.device) -> AbstractContextManager[object]:
+    """Where this thread's work on a GPU does not wait for that of the others; what comes out of it is on the CPU."""
+    if device.type != "cuda":
+        return nullcontext()
+    return torch.cuda.stream(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
