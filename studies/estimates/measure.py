@@ -4,8 +4,9 @@
     python studies/estimates/measure.py --out studies/estimates --keep --shapes --base SMOLLM2_FOLDER
 
 Random Llamas and two random adapters are written to a temporary folder; every merge by ``sst`` (random tokens as data,
-μ given, ``inputs: core``) runs in a fork of this process, which has imported everything and computed nothing. With
-``--base FOLDER`` a real base is measured as well, such as SmolLM2's. The estimate is that of ``merge --dry-run``.
+μ given; ``inputs: core`` without teachers, or all of the default with data of the skill's own) runs in a fork of this
+process, which has imported everything and computed nothing. With ``--base FOLDER`` a real base is measured as well,
+such as SmolLM2's. The estimate is that of ``merge --dry-run``.
 """
 
 import json
@@ -33,10 +34,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from study import study_options, versions, write_page
 
+OWN = "benign of utility"
+
 
 @dataclass(frozen=True)
 class Shape:
-    """One merge: a base, adapters and data."""
+    """One merge: a base, adapters and data; by all of the default, or its closed form with ``inputs: core``."""
 
     name: str
     hidden: int = 512
@@ -49,8 +52,10 @@ class Shape:
     samples: int = 8
     dtype: str = "float32"
     structure: str = "kronecker"
+    default: bool = False
 
 
+LLAMA_1B = {"hidden": 2048, "inner": 8192, "layers": 16, "vocabulary": 128256}  # of Llama-3.2-1B
 SHAPES = (
     Shape("small", hidden=128, inner=344, vocabulary=2000),
     Shape("hidden 512"),
@@ -61,6 +66,13 @@ SHAPES = (
     Shape("wide vocabulary", hidden=256, inner=688, vocabulary=128000),
     Shape("rank 64", rank=64, length=24),
     Shape("block", rank=8, structure="block", length=24),
+    Shape("1B", **LLAMA_1B, batch=4, length=32, samples=4),
+    Shape("small, default", hidden=128, inner=344, vocabulary=2000, default=True),
+    Shape("hidden 512, default", default=True),
+    Shape("more layers, default", layers=12, length=24, default=True),
+    Shape("many at once, default", hidden=128, inner=512, batch=96, samples=96, default=True),
+    Shape("rank 64, default", rank=64, length=24, default=True),
+    Shape("1B, default", **LLAMA_1B, batch=4, length=32, samples=4, default=True),
 )
 
 
@@ -100,7 +112,7 @@ def planned(shape: Shape, base: Path | None) -> tuple[MergePlan, BaseModelIndex,
         factors = {n: LoraFactors(normal(s.d_out, shape.rank), normal(shape.rank, s.d_in)) for n, s in linear.items()}
         adapters.append(Adapter.from_factors(factors, name=role, role=role))
     data = {}
-    for kind in ("harm", "benign"):
+    for kind in ("harm", "benign", *([OWN] if shape.default else [])):
         ids = torch.randint(0, shape.vocabulary, (shape.samples, shape.length), generator=generator)
         labels = ids.where(torch.arange(shape.length) >= shape.length // 2, -100)
         rows = range(0, shape.samples, shape.batch)
@@ -108,8 +120,9 @@ def planned(shape: Shape, base: Path | None) -> tuple[MergePlan, BaseModelIndex,
             Batch(ids[i : i + shape.batch], torch.ones_like(ids[i : i + shape.batch]), labels[i : i + shape.batch])
             for i in rows
         ]
-    options = {"mu": 1.0, "inputs": "core", "fisher": {"structure": shape.structure}}
-    plan = plan_merge(adapters, "sst", options=options, given=("model", "harm", "benign"), base=index)
+    core = {} if shape.default else {"inputs": "core", "refine": 0, "fisher": {"structure": shape.structure}}
+    given = ("model", *data)
+    plan = plan_merge(adapters, "sst", options={"mu": 1.0, **core}, given=given, base=index)
     return plan, index, data
 
 
@@ -145,7 +158,8 @@ def measured(shape: Shape, base: Path) -> dict[str, int]:
     plan, _, data = planned(shape, base)
     before = resident_memory()
     model = load_base_model(str(base), modules=list(plan.adapters[0].modules), dtype=shape.dtype, device="cpu")
-    merge_in_memory(plan, MergeInputs(model=model, harm=data["harm"], benign=data["benign"]))
+    own = {"utility": data[OWN]} if shape.default else {}
+    merge_in_memory(plan, MergeInputs(model=model, harm=data["harm"], benign=data["benign"], adapter_benign=own))
     return {"before": before, "measured": peak_memory()}
 
 
@@ -161,7 +175,8 @@ def main() -> None:
     if given.base is not None:
         found = AutoConfig.from_pretrained(given.base)
         sizes = found.hidden_size, found.intermediate_size, found.num_hidden_layers, found.vocab_size
-        chosen.append((Shape(given.base.name, *sizes, batch=4, length=32, samples=4), given.base))
+        for name, default in ((given.base.name, False), (f"{given.base.name}, default", True)):
+            chosen.append((Shape(name, *sizes, batch=4, length=32, samples=4, default=default), given.base))
     rows = json.loads((given.out / "figures.json").read_text(encoding="utf-8")) if given.keep else []
     done = {row["shape"]["name"]: row for row in rows}
     for shape, base in chosen:
@@ -198,11 +213,12 @@ def page(figures: list[dict[str, Any]]) -> str:
     columns += ["statistics", "activations", "estimated", "measured", "deviation", "of what the merge adds"]
     return (
         "# Estimated and measured memory\n\n"
-        "What `merge --dry-run` says a merge by `sst` with `inputs: core` needs, and the largest resident size of the "
-        "process that did it, in MiB;\nthe default, `inputs: wide`, is not measured here. Two adapters on all linear "
-        "layers of a random Llama (or of the named base), random\ntokens of which half are answers; one process of one "
-        "thread. `program` is the process with everything imported, as measured\nbefore, and 32 MiB for what the first "
-        "computation brings in; the last column leaves it out.\n"
+        "What `merge --dry-run` says a merge by `sst` needs, and the largest resident size of the process that did it, "
+        "in MiB.\nRows without *default* have `inputs: core` and no teachers; the others are as a user gets them, with "
+        "as many prompts of the\nskill's own. Two adapters on all linear layers of a random Llama (or of the named "
+        "base), random tokens of which half are\nanswers; one process of one thread. `program` is the process with "
+        "everything imported, as measured before, and 32 MiB for\nwhat the first computation brings in; the last "
+        "column leaves it out.\n"
         "The estimate's few constants (copies of logits, numbers kept a token, libraries) were set on the rows `small` "
         "to `many at once`,\nso those show how well one rule fits them all, and the others how well it foretells. "
         f"{versions()}. Made by `studies/estimates/measure.py`.\n\n" + markdown_table(rows, columns)
