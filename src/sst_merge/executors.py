@@ -22,7 +22,7 @@ from ._version import __version__
 from .errors import ConfigError, SSTMergeError
 from .threads import one_thread
 
-__all__ = ["DaskWorkers", "Executors", "Workers", "end_with_parent", "share_out", "workers_of"]
+__all__ = ["DaskWorkers", "Executors", "Workers", "share_out", "workers_of"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -222,7 +222,7 @@ def share_out(
         ) from error
 
 
-def end_with_parent(wanted: Connection | None = None) -> None:
+def _end_with_parent(wanted: Connection) -> None:
     """In a thread of a worker process: end the process when its parent is gone; it would wait for work forever.
 
     Args:
@@ -230,7 +230,7 @@ def end_with_parent(wanted: Connection | None = None) -> None:
     """
     parent = multiprocessing.parent_process()
     if parent is not None:
-        wait_for([parent.sentinel, *([] if wanted is None else [wanted])])
+        wait_for([parent.sentinel, wanted])
         os._exit(1)
 
 
@@ -267,4 +267,4 @@ def _start_worker(wanted: Connection) -> None:
     torch.set_num_threads(1)
     with contextlib.suppress(RuntimeError):  # it may only be set before the first parallel work
         torch.set_num_interop_threads(1)
-    threading.Thread(target=end_with_parent, args=(wanted,), daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(wanted,), daemon=True).start()
