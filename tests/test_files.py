@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sst_merge.errors import OutputExistsError
-from sst_merge.files import atomic_file, atomic_folder, file_sha256, sealed_files, unfinished
+from sst_merge.files import atomic_file, atomic_folder, file_sha256, sealed_files, synced, unfinished
 
 
 def held(folder: Path) -> dict[str, str]:
@@ -241,3 +241,31 @@ def test_a_folder_moved_away_by_a_killed_process_comes_back(tmp_path: Path) -> N
     with pytest.raises(OutputExistsError, match="exists already"), atomic_folder(place):
         pytest.fail("the block must not run")
     assert held(tmp_path) == {"out/a": "old"} and list(tmp_path.iterdir()) == [place]
+
+
+def test_a_folder_goes_to_disk_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything is there when the block ends, and what the system refuses is raised then."""
+    for name in ("one", "two"):
+        (tmp_path / name).write_text(name, encoding="utf-8")
+    sync, begun, read = os.fsync, threading.Event(), threading.Event()
+    on_disk: set[int] = set()
+
+    def slowly(descriptor: int) -> None:
+        begun.set()
+        assert read.wait(10)
+        sync(descriptor)
+        on_disk.add(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(os, "fsync", slowly)
+    with synced(tmp_path):
+        assert begun.wait(10)
+        assert (tmp_path / "one").read_text(encoding="utf-8") == "one" and not on_disk
+        read.set()
+    assert on_disk == {place.stat().st_ino for place in (tmp_path, tmp_path / "one", tmp_path / "two")}
+
+    def full(_: int) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="no space left"), synced(tmp_path):
+        pass
