@@ -1,7 +1,9 @@
 """The studies: every script starts on the package as it is, every folder has its page, and figures can be read."""
 
 import json
+import re
 import runpy
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,41 @@ def test_every_script_answers_help(
     assert ended.value.code == 0
     text = capsys.readouterr().out
     assert script.stem in WITHOUT_PAGE or "--out OUT" in text
+
+
+def test_a_page_of_the_tax_is_written_from_figures_that_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --add and nothing missing no model answers anything: the same table as on the page."""
+    page = STUDIES / "lab_one_skill"
+    shutil.copyfile(page / "figures.json", tmp_path / "figures.json")
+    words = [
+        "--methods",
+        "RegMean",
+        "SST-Merge",
+        "--n-dev",
+        "64",
+        "--n-test",
+        "128",
+        "--seeds",
+        "0",
+        "1",
+        "2",
+        "3",
+        "4",
+    ]
+    script = STUDIES / "lab_tax" / "measure.py"
+    monkeypatch.setattr(sys, "argv", [script.name, *words, "--add", "--out", str(tmp_path)])
+    monkeypatch.setattr("sst_merge.worlds.lab.lab_world.LabWorld.make", lambda *_: pytest.fail("something is trained"))
+    runpy.run_path(str(script), run_name="__main__")
+    rows = [
+        re.search(r"^\| RegMean \| 5 of 5 .*$", (folder / "README.md").read_text("utf-8"), re.M)
+        for folder in (page, tmp_path)
+    ]
+    found = [row[0].split(" | ") for row in rows if row is not None]
+    # Task Arithmetic, which the last columns compare with, is not among these methods.
+    assert len(found) == 2 and found[0][:7] == found[1][:7]
+    capsys.readouterr()
 
 
 def test_every_folder_has_a_page() -> None:

@@ -178,7 +178,8 @@ def main() -> None:
         f"{args.n_dev} dev prompts. {versions()}, measured at {', '.join(measured.commits)}. Made by "
         "`studies/lab_tax/measure.py`."
     )
-    tax_tables(report, ", ".join(args.skills), cells, seed_sweeps(cells.sweeps(), [THRESHOLD], seed=0), args.out)
+    swept = seed_sweeps(cells.sweeps(), [THRESHOLD], seed=0)
+    tax_tables(report, ", ".join(args.skills), cells, swept, args.out, seed=0)
     write_page(args.out, report_markdown(report), measured.figures())
 
 
