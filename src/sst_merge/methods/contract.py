@@ -118,7 +118,8 @@ class MergeMethod:
         name: as written in a configuration.
         summary: one line.
         paper: where it comes from, or "control".
-        merge_layer: (layer, options, state) → merged matrix in the same domain.
+        merge_layer: (layer, options, state) → merged matrix in the same domain; without ``prepare`` called for several
+            layers at once, by threads.
         options: model of its options.
         domain: ``core`` (patches are core matrices) or ``delta`` (patches are ΔW, one layer at a time).
         needs: what it must be given.
