@@ -38,16 +38,22 @@ A Kronecker Fisher at the merged point of three adapters of rank 16 (all linear 
 forward pass with the logits of every position, and a backward pass to the embedding's output. The same random tokens,
 of which the last quarter are answers; a Fisher computes logits there alone. *Layers twice*: gradient checkpointing.
 `training` is what `loss.backward()` takes: backward to all weights as well, half as many products again.
-Median over rounds with its 95 % interval. Made by `studies/scale/vocabulary.py`.
+Median over rounds with its 95 % interval (below six rounds their range). Made by `studies/scale/vocabulary.py`.
 """
 _READING = """\
 *Counted* are multiply-adds of matrix products, without attention itself: what a Fisher spares in the output layer
-(three quarters of it), less what its cores cost. Measured and counted agree. So how much is spared depends on the
-output layer's share of the model: 0.55 of an 8B shape with two layers, 0.21 of SmolLM2, 0.07 of an 8B and 0.02 of a
-7B shape with all 32. **Less than 0.8 times a plain pass is out of reach at full depth, with a quarter of answers**:
-were cores free, SmolLM2 would have 0.84. Memory falls to a half where logits are most of it, and not to a third:
-activations for the way back are the rest. A line says nothing about it: with few layers the logits are the peak,
-with many the activations.
+(three quarters of it), less what its cores cost. Measured and counted agree within the intervals, which other work on
+the machine made wide. So how much is spared depends on the output layer's share of the model: 0.55 of an 8B shape with
+two layers, 0.21 of SmolLM2, 0.07 of an 8B and 0.02 of a 7B shape with all 32.
+
+**0.8 times the time.** Beside `training` it is kept at 7B and 8B shapes, and on SmolLM2 by the median. Beside `plain`,
+whose backward pass goes through activations alone, as a Fisher's does, it is out of reach at full depth with a quarter
+of answers: were cores free, SmolLM2 would have 0.84.
+
+**A third of the memory.** Beside `training` it is kept at 7B and 8B shapes with two layers, where gradients of the
+weights are most of it, and nearly on SmolLM2 with layers computed twice. Beside `plain` it is not: activations for the
+way back are the rest. A line says nothing about memory: with few layers the logits are the peak, with many the
+activations.
 """
 
 
