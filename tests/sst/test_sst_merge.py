@@ -1,5 +1,6 @@
 """SST-Merge against the design's formula computed densely, and the invariances it promises."""
 
+import gc
 import math
 from dataclasses import replace
 from itertools import pairwise
@@ -18,11 +19,11 @@ from sst_merge.fim_calculator.expansion_point import share_within_budget
 from sst_merge.lora_utils import Adapter, LoraFactors
 from sst_merge.merging.calibration_record import CalibrationRecord
 from sst_merge.methods import MergeProblem
-from sst_merge.sst import Candidate, SSTMerge, SSTOptions, optimize_merge_coefficients
+from sst_merge.sst import Candidate, SSTMerge, SSTOptions, optimize_merge_coefficients, wide_inputs
 from sst_merge.sst.calibration_split import split_batches
 from sst_merge.sst.likelihood import score_candidates
 from sst_merge.sst.refine import RefineTrail
-from sst_merge.sst.wide_inputs import with_wide_inputs
+from sst_merge.sst.wide_inputs import wide_inputs_bytes, with_wide_inputs
 
 MODULES = tuple(SHAPES)
 
@@ -389,6 +390,36 @@ def test_sketched_inputs_reach_regmeans_merge_in_one_pass(
         outside = (rows - rows @ wide.right @ wide.right.T).norm() / rows.norm()
         assert outside < bound
         assert outside < 0.5 * (rows - rows @ narrow.right @ narrow.right.T).norm() / rows.norm()
+
+
+@pytest.mark.parametrize("columns", [24, 4])
+def test_sketches_need_the_memory_that_is_estimated(
+    columns: int, monkeypatch: pytest.MonkeyPatch, model, adapters
+) -> None:
+    """Against the tensors that are alive when the last adapter's sketches are there; diagonals are not counted."""
+    experts = [*adapters, faint_adapter(SHAPES, "two", 33, "utility", 2.0)]
+    own = {"skill": batches(5), "two": batches(6)}
+    problem = MergeProblem(experts, build_spaces(experts, dtype=torch.float64), model, HARM, BENIGN, own)
+    monkeypatch.setattr(wide_inputs, "_PASSES", 0)
+    monkeypatch.setattr(wide_inputs, "_COLUMNS", columns)
+    real, alive = wide_inputs.input_sketches, []
+
+    def spied(*given: Any, **named: Any) -> Any:
+        found = real(*given, **named)
+        sums = [thing for thing in gc.get_objects() if isinstance(thing, wide_inputs._Sums)]
+        kept = [tensor for of in sums for tensor in (of.pulls, of.shares, of.root)]
+        kept += [tensor for sketch in found.values() for tensor in (sketch.test, sketch.image)]
+        alive.append(sum(tensor.numel() * tensor.element_size() for tensor in kept))
+        return found
+
+    monkeypatch.setattr(wide_inputs, "input_sketches", spied)
+    with_wide_inputs(problem, HARM, BENIGN, aligned_base=False)
+    sizes = {m: (*SHAPES[m], sum(a.factors(m).rank for a in experts if m in a.modules)) for m in MODULES}
+    assert len(alive) == 3
+    assert wide_inputs_bytes(sizes, 3) == pytest.approx(max(alive), rel=0.15)
+    # Where moments fit into the passes that they may take, they are collected instead.
+    monkeypatch.setattr(wide_inputs, "_PASSES", 3)
+    assert wide_inputs_bytes(sizes, 3) == 24 * sum(d_in**2 for _, d_in, _ in sizes.values())
 
 
 def test_wide_inputs_belong_to_the_fisher_utility() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import MergeError
 from ..lora_utils import BaseModelIndex
+from ..sst.wide_inputs import wide_inputs_bytes
 from ..texts import memory_size
 from .data_passes import TextSize, is_wide, passes_of
 from .plan import MergePlan
@@ -19,7 +20,6 @@ from .plan import MergePlan
 __all__ = ["DataPass", "PassCosts", "pass_costs", "require_memory"]
 
 _KEPT = 1.45
-_MOMENTS = 2 << 30  # bytes of second moments that are collected at once (sst.wide_inputs)
 # Copies of the logits at answers while log-odds are differentiated; the C library gives blocks above 32 MiB back to the
 # system at once, and keeps smaller ones.
 _COPIES_KEPT, _COPIES_LARGE, _LARGE_BLOCK = 7.0, 5.5, 32 << 20
@@ -246,10 +246,16 @@ class _Model:
         structure = getattr(getattr(options, "fisher", None), "structure", "kronecker")
         sums = sum(_numbers("kronecker" if structure == "auto" else structure, p, q) for p, q in self.widths)
         cores = sum(p * q for p, q in self.widths)
-        # Second moments of inputs are gone before a Fisher is collected.
-        gib = getattr(options, "memory_gib", 0.0)
-        limit = _MOMENTS if is_wide(plan) else int(gib * (1 << 30))
-        moments = min(limit, 24 * sum(into**2 for _, into in self.sides))
+        # Second moments of inputs, or sketches of them, are gone before a Fisher is collected.
+        if is_wide(plan):
+            reading = [module for module in plan.modules if module.kind.reads_vectors]
+            moments = wide_inputs_bytes(
+                {m.name: (m.d_out, m.d_in, sum(m.ranks)) for m in reading},
+                len(plan.adapters) + getattr(options, "aligned_base", False),
+            )
+        else:
+            gib = getattr(options, "memory_gib", 0.0)
+            moments = min(int(gib * (1 << 30)), 24 * sum(into**2 for _, into in self.sides))
         return max(moments, 8 * sums * (2 * count) + 4 * cores * (2 * held + len(plan.adapters) + 8))
 
 

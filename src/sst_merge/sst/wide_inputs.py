@@ -22,14 +22,14 @@ from ..core_space import CoreSpace
 from ..data_loader.batch import Batch
 from ..lora_utils import Adapter
 from ..methods import MergeProblem
-from ..methods.parts.input_moments import module_groups
+from ..methods.parts.input_moments import budget_groups, module_groups
 from ..methods.parts.input_sketches import InputSketch, input_sketches
 from ..methods.parts.own_data import OwnData, own_data, ticker
 from ..methods.parts.regression import OFF_DIAGONAL, RIDGE
 from ..methods.parts.widening import widened
 from .collect import required_model
 
-__all__ = ["with_wide_inputs"]
+__all__ = ["wide_inputs_bytes", "with_wide_inputs"]
 
 _BASE = "the base, which is safe as it is"
 _MEMORY_GIB, _PASSES = 2.0, 3
@@ -66,6 +66,27 @@ def with_wide_inputs(
     assert regmean.prepare is not None
     prepared = regmean.prepare(seen, regmean.options.model_validate({"memory_gib": _MEMORY_GIB}))
     return problem if prepared.spaces is None else replace(problem, spaces=prepared.spaces)
+
+
+def wide_inputs_bytes(modules: Mapping[str, tuple[int, int, int]], adapters: int) -> int:
+    """What :func:`with_wide_inputs` holds at most, beside the model and the spaces.
+
+    Args:
+        modules: name → d_out, d_in and the sum of the adapters' ranks; embeddings left out.
+        adapters: that are merged, the base among them where it is the safe model.
+
+    Returns:
+        Bytes.
+    """
+    moments = {name: 24.0 * d_in**2 for name, (_, d_in, _) in modules.items()}
+    if len(list(budget_groups(moments, _MEMORY_GIB))) <= _PASSES:
+        return int(min(_MEMORY_GIB * 2**30, sum(moments.values())))
+    numbers = 0
+    for d_out, d_in, total in modules.values():
+        # Ω and G Ω of the last adapter; two sums of (p, d) and the root of all adapters before it.
+        columns = min(d_in, total + _COLUMNS)
+        numbers += d_in * (2 * columns + 2 * min(d_out, total) + min(_ROOT, (adapters - 1) * columns))
+    return 8 * numbers
 
 
 def _unchanged(spaces: Mapping[str, CoreSpace]) -> Adapter:
