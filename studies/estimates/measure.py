@@ -221,8 +221,8 @@ def page(figures: list[dict[str, Any]]) -> str:
         "column leaves it out.\n"
         "The estimate's few constants (copies of logits, numbers kept a token, libraries) were set on the rows `small` "
         "to `many at once`,\nso those show how well one rule fits them all, and the others how well it foretells. "
-        "Sketches of inputs,\nwhich `1B, default` takes, are counted since that row was measured (+20 % before, as if they "
-        "were second moments).\n"
+        "Sketches of inputs,\nwhich `1B, default` takes, are counted since that row was measured (+20 % before, as if "
+        "they were second moments).\n"
         f"{versions()}. Made by `studies/estimates/measure.py`.\n\n" + markdown_table(rows, columns)
     )
 
