@@ -1,6 +1,6 @@
 """Many experts in one merge, with and without the experts as teachers, and what their data alone are worth.
 
-    python studies/lab_teachers/measure.py --out studies/lab_teachers
+    python studies/lab_teachers/measure.py --out studies/lab_teachers --parts skills safety
     python studies/lab_teachers/measure.py --out studies/attempts/last_passes --parts choice
     python studies/lab_teachers/measure.py --out studies/attempts/last_passes --parts choice-safety --sets 3:64 \
         --seeds 0 1 2 --n 128
@@ -390,8 +390,9 @@ def main() -> None:
     about = (
         f"With safety at μ = 0.3. Made by `studies/lab_teachers/measure.py`, parts `{kind}` and `{kind}-safety`."
         if dev
-        else "That SST-Merge ends with passes over all prompts was decided on dev prompts "
-        "([last_passes](../attempts/last_passes/README.md)).\nMade by `studies/lab_teachers/measure.py`."
+        else "That SST-Merge ends with passes over all prompts, and its rates and floor, were decided on dev prompts "
+        "of this seed\n([last_passes](../attempts/last_passes/README.md), "
+        "[fewer_prompts](../attempts/fewer_prompts/README.md)).\nMade by `studies/lab_teachers/measure.py`."
     )
     page = [
         f"# {titles[kind] if dev else 'Experts as their own teachers'}\n",
