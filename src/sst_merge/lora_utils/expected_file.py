@@ -1,4 +1,4 @@
-"""The file of an adapter as it will most likely be, so that any process can write its tensors to their places."""
+"""The file of an adapter as it will most likely be, so that any thread can write its tensors to their places."""
 
 import io
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ Ranks = Literal["uniform", "pattern"]
 
 
 class ExpectedFile:
-    """The weights of an adapter before they are there: with their places known, each is written once, by any process.
+    """The weights of an adapter before they are there: with their places known, each is written once, by any thread.
 
     Args:
         modules: names and factors without values, on the device ``meta``, as they will most likely come.
@@ -39,10 +39,10 @@ class ExpectedFile:
         return self.layout
 
     def write(self, module: str, factors: LoraFactors) -> bool:
-        """Write a module's tensors to their places while :func:`~.writing.write_adapter_files` runs, in any process.
+        """Write a module's tensors to their places while :func:`~.writing.write_adapter_files` runs, in any thread.
 
         Returns:
-            False, and nothing was written, where they have no place: that process has to write them.
+            False, and nothing was written, where they have no place: the thread that finishes the file writes them.
 
         Raises:
             AdapterError: values that are not finite or do not fit the type.

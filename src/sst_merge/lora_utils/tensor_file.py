@@ -2,7 +2,7 @@
 
 The data go straight to disk, so that memory holds one tensor however large the file is; the header, which comes first,
 is written last. Where all tensors came as they were foretold, it gets the room that was left for it, and other
-processes may have written some of them; else header and data are copied into a new file. Factors may be given a larger
+threads may have written some of them; else header and data are copied into a new file. Factors may be given a larger
 rank then, by rows of zeros.
 """
 
@@ -89,7 +89,7 @@ class Foretold:
 
 
 def write_at(file: Path, tensors: Sequence[tuple[str, Tensor]], layout: Foretold) -> bool:
-    """Write tensors to their places in a file that another process finishes (:meth:`TensorFile.write`).
+    """Write tensors to their places in a file that another thread finishes (:meth:`TensorFile.write`).
 
     Args:
         file: of the data.
