@@ -1,6 +1,7 @@
 """Many experts in one merge, with and without the experts as teachers, and what their data alone are worth.
 
     python studies/lab_teachers/measure.py --out studies/lab_teachers --parts skills safety
+    python studies/lab_teachers/measure.py --out studies/lab_teachers --parts safety --sets 12:32 8:32 20:32
     python studies/lab_teachers/measure.py --out studies/attempts/last_passes --parts choice
     python studies/lab_teachers/measure.py --out studies/attempts/last_passes --parts choice-safety --sets 3:64 \
         --seeds 0 1 2 --n 128
