@@ -144,7 +144,7 @@ def test_on_a_card_every_thread_has_a_stream_of_its_own(
     """No card is here, so the CPU computes; each module is merged inside a new stream of the card that was named."""
     plan = plan_merge(many(build))
     merge_to_folder(plan, tmp_path / "cpu", workers=2)
-    inside, made = threading.local(), []
+    inside, made, waited = threading.local(), [], []
 
     class Entered:
         def __init__(self, stream: object) -> None:
@@ -162,10 +162,12 @@ def test_on_a_card_every_thread_has_a_stream_of_its_own(
 
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: (device, object()))
     monkeypatch.setattr(torch.cuda, "stream", Entered)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: made or waited.append(torch.device(device)))
     monkeypatch.setattr("sst_merge.merging.workers.merged_module", on_the_cpu)
     card = replace(plan, settings=MergeSettings(device="cuda:1"))
     merge_to_folder(card, tmp_path / "card", workers=2)
     assert (tmp_path / "card" / FILES[0]).read_bytes() == (tmp_path / "cpu" / FILES[0]).read_bytes()
+    assert waited == [torch.device("cuda:1")]  # before the first module
     assert {stream[0] for stream, _ in made} == {torch.device("cuda:1")}
     assert len({id(stream[1]) for stream, _ in made}) == len(made) == 12
 

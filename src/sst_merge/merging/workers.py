@@ -138,6 +138,8 @@ def merged_by_workers(
             return merged
         return replace(merged, factors=merged.factors.to(device="meta"))
 
+    if torch.device(plan.settings.device).type == "cuda":
+        torch.cuda.synchronize(plan.settings.device)  # new streams wait for nothing, and adapters may lie on the card
     count = len(plan.modules)
     left = iter(plan.modules)
     waiting: deque[Future[MergedModule]] = deque()
