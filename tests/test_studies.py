@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sst_merge.experiments.cells import Cell, CellStore
@@ -38,28 +39,15 @@ def test_every_script_answers_help(
 
 
 def test_a_page_of_the_tax_is_written_from_figures_that_are_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With --add and nothing missing no model answers anything: the same table as on the page."""
     page = STUDIES / "lab_one_skill"
     shutil.copyfile(page / "figures.json", tmp_path / "figures.json")
-    words = [
-        "--methods",
-        "RegMean",
-        "SST-Merge",
-        "--n-dev",
-        "64",
-        "--n-test",
-        "128",
-        "--seeds",
-        "0",
-        "1",
-        "2",
-        "3",
-        "4",
-    ]
+    words = ["--methods", "RegMean", "SST-Merge", "--n-dev", "64", "--n-test", "128", "--add"]
+    words += ["--seeds", *map(str, range(5))]
     script = STUDIES / "lab_tax" / "measure.py"
-    monkeypatch.setattr(sys, "argv", [script.name, *words, "--add", "--out", str(tmp_path)])
+    monkeypatch.setattr(sys, "argv", [script.name, *words, "--out", str(tmp_path)])
     monkeypatch.setattr("sst_merge.worlds.lab.lab_world.LabWorld.make", lambda *_: pytest.fail("something is trained"))
     runpy.run_path(str(script), run_name="__main__")
     rows = [
@@ -69,7 +57,17 @@ def test_a_page_of_the_tax_is_written_from_figures_that_are_there(
     found = [row[0].split(" | ") for row in rows if row is not None]
     # Task Arithmetic, which the last columns compare with, is not among these methods.
     assert len(found) == 2 and found[0][:7] == found[1][:7]
-    capsys.readouterr()
+
+
+def test_what_is_kept_at_equal_safety_is_that_of_the_best_mixture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two strengths at 0.8 and 0.95 refused keep 0.9 and 0.8; two thirds of the way between them 0.9 are refused."""
+    script = STUDIES / "lab_teachers" / "measure.py"
+    monkeypatch.setattr(sys, "path", [str(script.parent), *sys.path])
+    kept_at = runpy.run_path(str(script), run_name="lab_teachers")["_kept_at"]
+    refused, kept = np.array([[0.8, 0.8], [0.95, 0.95], [1.0, 0.85]]), np.array([[0.9, 0.9], [0.8, 0.8], [0.5, 0.99]])
+    assert kept_at(refused, kept, 0.9) == pytest.approx([0.9 - 0.1 * 2 / 3, 0.99 - 0.19 / 2])
+    assert kept_at(refused[1:2], kept[1:2], 0.9) == pytest.approx([0.8, 0.8])
+    assert np.isnan(kept_at(refused[:1], kept[:1], 0.9)).all()
 
 
 def test_every_folder_has_a_page() -> None:
