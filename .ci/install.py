@@ -90,6 +90,14 @@ def uv_command() -> list[str]:
     return [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", sys.executable, *flags]
 
 
+def uv_environment() -> dict[str, str]:
+    """Trust whom pip trusts: the system's certificates, such as a company proxy's, or the file that pip is given."""
+    given = {"UV_SYSTEM_CERTS": "1"}
+    if "cert" in (settings := pip_settings()):
+        given["SSL_CERT_FILE"] = settings["cert"]
+    return given | os.environ
+
+
 def install_lowest() -> None:
     """Install by uv alone: pip knows no lowest versions."""
     try:
@@ -98,7 +106,7 @@ def install_lowest() -> None:
         sys.exit(str(error))
     # What is installed and fits stays, so torch goes first.
     for what in (TORCH, LOWEST):
-        if subprocess.run([*command, *what], check=False).returncode:
+        if subprocess.run([*command, *what], check=False, env=uv_environment()).returncode:
             sys.exit("uv failed, see above")
 
 
@@ -109,7 +117,7 @@ def main() -> None:
         return
     why_not = ""
     try:
-        if subprocess.run([*uv_command(), *WHAT], check=False).returncode:
+        if subprocess.run([*uv_command(), *WHAT], check=False, env=uv_environment()).returncode:
             why_not = "uv failed, see above"
     except RuntimeError as error:
         why_not = str(error)
