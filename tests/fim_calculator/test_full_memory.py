@@ -12,6 +12,10 @@ from sst_merge.errors import BaseModelError
 from sst_merge.fim_calculator import Fisher, TokenBudget, build_spaces, compute_fim, divergences
 from sst_merge.fim_calculator.capture import CoreModel
 from sst_merge.fim_calculator.structures.sums import SampleSums
+from sst_merge.methods.parts import input_moments as input_moments_module
+from sst_merge.methods.parts.input_moments import input_moments
+from sst_merge.methods.parts.input_sketches import input_sketches
+from sst_merge.sst.teacher_objective import Teacher, TeacherObjective
 
 MODULES = {"model.layers.0.self_attn.q_proj": (16, 16), "model.layers.1.mlp.down_proj": (16, 24)}
 
@@ -27,10 +31,10 @@ def spaces(build: Any) -> dict[str, CoreSpace]:
 
 
 @contextmanager
-def full_memory(model: Any, *, above: int, forward: bool) -> Iterator[list[tuple[int, int]]]:
-    """The first layer finds memory full with more rows than `above`; the shapes that it saw.
+def full_memory(model: Any, *, above: int, forward: bool, layer: int = 0) -> Iterator[list[tuple[int, int]]]:
+    """One layer finds memory full with more rows than `above`; the shapes that it saw.
 
-    In the backward pass the second layer has handed its gradients on before.
+    In the backward pass later layers have handed their gradients on before, in the forward pass earlier ones theirs.
     """
     seen: list[tuple[int, int]] = []
 
@@ -45,7 +49,7 @@ def full_memory(model: Any, *, above: int, forward: bool) -> Iterator[list[tuple
                 fail()
             states.register_hook(fail)
 
-    handle = model.model.layers[0].register_forward_pre_hook(look)
+    handle = model.model.layers[layer].register_forward_pre_hook(look)
     try:
         yield seen
     finally:
@@ -90,6 +94,99 @@ def test_forward_passes_go_on_in_halves(oracle: Any, model: Any, spaces: Any) ->
         with full_memory(model, above=3, forward=True), pytest.warns(UserWarning, match="the same result"):
             found = divergences(attached, cores, {}, batches)
     assert found == pytest.approx(expected, rel=1e-12) and min(found) > 0
+
+
+def moments_one_by_one(model: Any, samples: Any) -> dict[str, torch.Tensor]:
+    """E[x xᵀ] of every module from each sample alone, without padding."""
+    rows: dict[str, list[torch.Tensor]] = {name: [] for name in MODULES}
+    handles = [
+        model.get_submodule(name).register_forward_pre_hook(lambda _, args, name=name: rows[name].append(args[0][0]))
+        for name in MODULES
+    ]
+    for ids, _ in samples:
+        with torch.no_grad():
+            model(input_ids=torch.tensor([ids]))
+    for handle in handles:
+        handle.remove()
+    return {name: torch.cat(of).T @ torch.cat(of) / len(torch.cat(of)) for name, of in rows.items()}
+
+
+@pytest.mark.parametrize("above", [3, 2, 1])
+def test_inputs_are_shown_once_however_often_memory_is_full(
+    oracle: Any, relative_error: Any, model: Any, spaces: Any, above: int
+) -> None:
+    """The first layer's module has added its inputs when the second layer finds memory full."""
+    samples = oracle.random_samples(9)
+    batches, expected, done = oracle.batched(samples, 4), moments_one_by_one(model, samples), list[int]()
+    ask = lambda: input_moments(model, spaces, batches, list(MODULES), progress=done.append)  # noqa: E731
+    assert max(relative_error(of, expected[m]) for m, of in ask().items()) < 1e-9
+    done.clear()
+    with (
+        full_memory(model, above=above, forward=True, layer=1) as seen,
+        pytest.warns(UserWarning, match="with 4 samples"),
+    ):
+        found = ask()
+    # In one layer or in the other every sample was read; what is too wide is cut again.
+    assert seen[0][0] == 4 and len(seen) > 3 and done[-1] == 9
+    assert max(relative_error(of, expected[m]) for m, of in found.items()) < 1e-9
+
+
+def test_a_sketch_whose_sums_find_memory_full_is_the_same(
+    oracle: Any, relative_error: Any, model: Any, spaces: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = oracle.batched(oracle.random_samples(9), 4)
+
+    def sketches() -> Any:
+        more = torch.Generator().manual_seed(1)
+        return input_sketches(model, spaces, batches, list(MODULES), columns=3, generator=more)
+
+    expected, wide, tries = sketches(), input_moments_module.in_float64, list[int]()
+
+    def full(rows: torch.Tensor) -> torch.Tensor:
+        tries.append(len(rows))
+        # The second module's turn in the first batch, then the first module's in the half after the first half.
+        if len(tries) in (2, 4):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return wide(rows)
+
+    monkeypatch.setattr(input_moments_module, "in_float64", full)
+    with pytest.warns(UserWarning, match="with 2 samples"):
+        found = sketches()
+    assert found.keys() == expected.keys()
+    for name, sketch in found.items():
+        assert relative_error(sketch.image, expected[name].image) < 1e-9
+        assert relative_error(sketch.diagonal, expected[name].diagonal) < 1e-9
+
+
+def test_passes_that_somebody_else_counts_end_where_memory_is_full(oracle: Any, model: Any, spaces: Any) -> None:
+    batches = oracle.batched(oracle.random_samples(4), 4)
+    with full_memory(model, above=2, forward=True, layer=1), pytest.raises(torch.OutOfMemoryError):
+        input_moments(model, spaces, batches, list(MODULES), halves=False)
+
+
+@pytest.mark.parametrize("forward", [True, False], ids=["forward", "backward"])
+@pytest.mark.parametrize("above", [9, 3, 1])
+def test_teachers_go_on_in_halves_with_the_same_gradient(
+    oracle: Any, relative_error: Any, model: Any, spaces: Any, above: int, forward: bool
+) -> None:
+    """Lessons that go through the model together are taken apart, then their prompts."""
+    generator = torch.Generator().manual_seed(4)
+    cores = [
+        {m: torch.randn(space.shape, generator=generator, dtype=torch.float64) for m, space in spaces.items()}
+        for _ in range(2)
+    ]
+    one, two = (tuple(oracle.batched(oracle.random_samples(n), 8)) for n in (11, 5))
+    teachers = [Teacher("one", cores[0], 0.7, one, ()), Teacher("base", None, 0.3, two, ())]
+    with CoreModel(model, spaces) as attached:
+        plain = TeacherObjective(attached, teachers, "fit", top=5)
+        divergences, gradient = plain.divergences(cores[1]), plain.gradient(cores[1], {0: 2.0, 1: 1.0, 2: 1.0})
+        objective = TeacherObjective(attached, teachers, "fit", top=5)
+        with full_memory(model, above=above, forward=forward) as seen, pytest.warns(UserWarning, match="same result"):
+            if forward:
+                assert objective.divergences(cores[1]) == pytest.approx(divergences, rel=1e-9)
+            found = objective.gradient(cores[1], {0: 2.0, 1: 1.0, 2: 1.0})
+    assert max(rows for rows, _ in seen) > above
+    assert min(divergences) > 0 and max(relative_error(found[m], gradient[m]) for m in spaces) < 1e-9
 
 
 def test_a_single_sample_that_is_too_much_is_refused(oracle: Any, model: Any, spaces: Any) -> None:

@@ -95,7 +95,9 @@ class _BlockwiseMerge:
                 point = self._point | {m: own.cores[m] for m in chosen if m in own.cores}
                 tick = ticker(self._problem, f"inputs of adapter {own.name} behind {index} merged blocks", own.batches)
                 with self._states[own.name].at(index):
-                    return input_moments(self._model, self.spaces, own.batches, group, point=point, progress=tick)
+                    return input_moments(
+                        self._model, self.spaces, own.batches, group, point=point, progress=tick, halves=False
+                    )
 
             rows |= regression_rows(self._problem.spaces, self._adapters, group, moments_of, self._options)
         for module, found in rows.items():
@@ -108,7 +110,7 @@ class _BlockwiseMerge:
         """Compute the merged block for all data."""
         for own in self._adapters:
             with self._states[own.name].at(index, advance=True):
-                each_input(self._model, self.spaces, own.batches, (), lambda *_: None, point=self._point)
+                each_input(self._model, self.spaces, own.batches, (), lambda *_: None, point=self._point, halves=False)
         self.bytes = max(self.bytes, sum(states.bytes for states in self._states.values()))
 
 

@@ -74,9 +74,24 @@ class Batch:
         """
         return Batch(self.input_ids[which], self.attention_mask[which], self.labels[which])
 
+    @property
+    def width(self) -> int:
+        """Tokens of a sample, padding included."""
+        return self.input_ids.shape[1]
+
+    def halves(self) -> "list[Batch]":
+        """Both halves of the samples, without columns at the end that only the other half's samples reach."""
+        middle = (len(self) + 1) // 2
+        return [_ending_with_its_longest(self.rows(half)) for half in (slice(middle), slice(middle, None))]
+
     def to(self, device: "torch.device | str") -> "Batch":
         """The same batch on another device."""
         return Batch(self.input_ids.to(device), self.attention_mask.to(device), self.labels.to(device))
+
+
+def _ending_with_its_longest(batch: Batch) -> Batch:
+    end = int(batch.attention_mask.any(0).nonzero()[-1]) + 1
+    return Batch(batch.input_ids[:, :end], batch.attention_mask[:, :end], batch.labels[:, :end])
 
 
 def joined(batches: Sequence[Batch]) -> Batch:

@@ -5,17 +5,32 @@ What a pass adds up are sums over samples, so that it makes no difference how th
 
 import warnings
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import torch
 
-from ..data_loader.batch import Batch
 from ..errors import BaseModelError
 from ..machine import memory_is_full
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 __all__ = ["TokenBudget"]
 
+
+class _Samples(Protocol):
+    """Samples that go through a model together: a batch, or what is made of batches."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def width(self) -> int: ...
+
+    def halves(self) -> "list[Self]": ...
+
+
 Found = TypeVar("Found")
+Samples = TypeVar("Samples", bound=_Samples)
 
 
 class TokenBudget:
@@ -34,12 +49,13 @@ class TokenBudget:
         self._may_halve = halves
 
     def each(
-        self, batch: Batch, work: Callable[[Batch], Found], forget: Callable[[], bool] = lambda: True
-    ) -> Iterator[tuple[Batch, Found]]:
+        self, batch: Samples, work: Callable[[Samples], Found], forget: Callable[[], bool] = lambda: True
+    ) -> Iterator[tuple[Samples, Found]]:
         """Work through a batch, whole or in parts of consecutive samples; what fails is done again in halves.
 
         Args:
-            batch: of text.
+            batch: of text, :class:`~sst_merge.data_loader.batch.Batch` or another set of samples with a ``width`` in
+                tokens and ``halves()``.
             work: called with the batch or with a part of it.
             forget: undoes what `work` has done before memory was full; False where it cannot, and the error stands.
 
@@ -53,8 +69,8 @@ class TokenBudget:
         waiting = [batch]
         while waiting:
             part = waiting.pop(0)
-            if self.tokens is not None and len(part) > 1 and part.input_ids.numel() > self.tokens:
-                waiting[:0] = _halves(part)
+            if self.tokens is not None and len(part) > 1 and len(part) * part.width > self.tokens:
+                waiting[:0] = part.halves()
                 continue
             try:
                 found = work(part)
@@ -63,7 +79,7 @@ class TokenBudget:
                     raise
                 if len(part) == 1:
                     raise BaseModelError(
-                        f"memory is full with a single sample of {part.input_ids.shape[1]} tokens "
+                        f"memory is full with a single sample of {part.width} tokens "
                         f"({str(error).splitlines()[0]}); lower max_length of the data, load the model in bfloat16, or "
                         f"spread it over several devices (device_map)"
                     ) from error
@@ -74,8 +90,8 @@ class TokenBudget:
             self._halve(part)
             waiting.insert(0, part)
 
-    def _halve(self, part: Batch) -> None:
-        rows, length = part.input_ids.shape
+    def _halve(self, part: _Samples) -> None:
+        rows, length = len(part), part.width
         self.tokens = (rows + 1) // 2 * length
         warnings.warn(
             f"memory was full with {rows} samples of {length} tokens at a time; goes on with at most {self.tokens} "
@@ -84,14 +100,3 @@ class TokenBudget:
         )
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-def _halves(batch: Batch) -> list[Batch]:
-    """Both halves of the samples, without columns at the end that only the other half's samples reach."""
-    middle = (len(batch) + 1) // 2
-    return [_ending_with_its_longest(batch.rows(part)) for part in (slice(middle), slice(middle, None))]
-
-
-def _ending_with_its_longest(batch: Batch) -> Batch:
-    end = int(batch.attention_mask.any(0).nonzero()[-1]) + 1
-    return Batch(batch.input_ids[:, :end], batch.attention_mask[:, :end], batch.labels[:, :end])

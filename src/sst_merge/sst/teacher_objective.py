@@ -13,16 +13,13 @@ import torch
 from torch import Tensor
 
 from .. import processes
-from ..data_loader.batch import IGNORED, Batch, joined
-from ..data_loader.devices import in_float64
+from ..data_loader.batch import Batch, joined
 from ..errors import DataError
-from ..fim_calculator import CoreModel, answer_log_probabilities
+from ..fim_calculator import CoreModel, TokenBudget, answer_log_probabilities
+from .lessons import LessonGroup, LessonPart, lessons_of
 from .top_distribution import TOP, TopDistribution
 
-__all__ = ["LESSON", "Lesson", "Teacher", "TeacherObjective"]
-
-LESSON = 8
-"""Prompts of one teacher that count as one, at most."""
+__all__ = ["Teacher", "TeacherObjective"]
 
 _PASS = 768
 """Padded tokens up to which several lessons go through the model together: more of them multiply no faster."""
@@ -53,21 +50,6 @@ class Teacher:
     per_pass: int | None = None
 
 
-@dataclass(frozen=True)
-class Lesson:
-    """A few prompts of one teacher.
-
-    Attributes:
-        teacher: whose, as an index.
-        batch: at most :data:`LESSON` prompts.
-        share: of all the teacher's prompts here.
-    """
-
-    teacher: int
-    batch: Batch
-    share: float
-
-
 class TeacherObjective:
     """J over one part of the teachers' prompts; every teacher is asked once about each, when it first matters.
 
@@ -85,10 +67,11 @@ class TeacherObjective:
         self.attached, self.top = attached, top
         self.teachers = tuple(teachers)
         parts: list[tuple[Batch, ...]] = [getattr(teacher, part) for teacher in teachers]
-        self.lessons = tuple(lesson for index, batches in enumerate(parts) for lesson in _lessons(index, batches))
+        self.lessons = tuple(lesson for index, batches in enumerate(parts) for lesson in lessons_of(index, batches))
         if not self.lessons:
             raise DataError(f"no teacher has {part} prompts; found teachers {[t.name for t in teachers]}")
         self._kept: dict[int, TopDistribution] = {}
+        self._budget = TokenBudget(halves=not attached.shared_layers)
         self.prompts = sum(len(lesson.batch) for lesson in self.lessons)
         self.seen = 0
 
@@ -125,8 +108,10 @@ class TeacherObjective:
         self.seen += self.prompts
         with torch.no_grad():
             for group in self._passes(range(len(self.lessons))):
-                for index, divergence in zip(group, self._divergences(group, cores).tolist(), strict=True):
-                    found[self.lessons[index].teacher] += self.lessons[index].share * divergence
+                for done, divergences in self._budget.each(group, lambda of: self._divergences(of, cores).tolist()):
+                    for part, divergence in zip(done.parts, divergences, strict=True):
+                        lesson = self.lessons[part.index]
+                        found[lesson.teacher] += lesson.share * divergence
         return processes.sums("divergences from teachers", found)
 
     def total(self, divergences: Sequence[float]) -> float:
@@ -148,13 +133,18 @@ class TeacherObjective:
         total = {m: torch.zeros_like(core) for m, core in cores.items()}
         chosen = dict.fromkeys(range(len(self.lessons)), 1.0) if chosen is None else chosen
         self.seen += sum(len(self.lessons[index].batch) for index in chosen)
-        for group in self._passes(list(chosen)):
+
+        def differentiated(group: LessonGroup) -> tuple[Tensor | None, ...]:
             divergences = self._divergences(group, variables)
-            loss = divergences @ divergences.new_tensor([chosen[index] * self._weight(index) for index in group])
-            parts = torch.autograd.grad(loss, list(variables.values()), allow_unused=True)
-            for m, part in zip(variables, parts, strict=True):
-                if part is not None:
-                    total[m] += part
+            weights = [chosen[part.index] * self._weight(part.index) for part in group.parts]
+            loss = divergences @ divergences.new_tensor(weights)
+            return torch.autograd.grad(loss, list(variables.values()), allow_unused=True)
+
+        for group in self._passes(list(chosen)):
+            for _, gradients in self._budget.each(group, differentiated):
+                for m, gradient in zip(variables, gradients, strict=True):
+                    if gradient is not None:
+                        total[m] += gradient
         processes.add_up("gradient of lessons", list(total.values()))
         return total
 
@@ -163,7 +153,7 @@ class TeacherObjective:
         lesson = self.lessons[index]
         return self.teachers[lesson.teacher].weight * lesson.share
 
-    def _passes(self, chosen: Sequence[int]) -> list[list[int]]:
+    def _passes(self, chosen: Sequence[int]) -> list[LessonGroup]:
         """Lessons that go through the model together in this process, where that spares work."""
         mine = [index for place, index in enumerate(chosen) if processes.mine(place)]
         found: list[list[int]] = []
@@ -173,7 +163,7 @@ class TeacherObjective:
                 found[-1].append(index)
             else:
                 found.append([index])
-        return found
+        return [LessonGroup(tuple(LessonPart.whole(i, self.lessons[i].batch) for i in group)) for group in found]
 
     def _spares(self, group: Sequence[int], index: int) -> bool:
         """Whether one more lesson in a pass costs less than a pass of its own."""
@@ -183,15 +173,16 @@ class TeacherObjective:
         cost = self.attached.cost
         return cost(joined([*before, one])) < cost(joined(before)) + cost(one)
 
-    def _divergences(self, group: Sequence[int], cores: Mapping[str, Tensor]) -> Tensor:
-        """Per lesson the mean over its prompts of the mean over their answers' tokens; one pass for all of them."""
-        said, batches = [self.said(index) for index in group], [self.lessons[index].batch for index in group]
+    def _divergences(self, group: LessonGroup, cores: Mapping[str, Tensor]) -> Tensor:
+        """Per part of a lesson the sum over its answer tokens, each with its share; one pass for all of them."""
+        said = [self.said(part.index) for part in group.parts]
         self.attached.set_point(cores)
-        shares = [_token_shares(batch) for batch in batches]
-        together = answer_log_probabilities(self.attached, joined(batches))
-        parts = torch.split(together, [len(of) for of in shares])
-        by_token = [of.divergence(part) for of, part in zip(said, parts, strict=True)]
-        return torch.stack([of @ share.to(of) for of, share in zip(by_token, shares, strict=True)])
+        together = answer_log_probabilities(self.attached, group.batch)
+        found = torch.split(together, [len(part.shares) for part in group.parts])
+        by_token = [
+            of.at(part.positions).divergence(pupil) for of, part, pupil in zip(said, group.parts, found, strict=True)
+        ]
+        return torch.stack([of @ part.shares.to(of) for of, part in zip(by_token, group.parts, strict=True)])
 
     def said(self, index: int) -> TopDistribution:
         """What the teacher of a lesson says at its answers."""
@@ -199,24 +190,12 @@ class TeacherObjective:
             return self._kept[index]
         lesson = self.lessons[index]
         self.attached.set_point(self.teachers[lesson.teacher].cores)
+
+        def asked(batch: Batch) -> TopDistribution:
+            return TopDistribution.of(answer_log_probabilities(self.attached, batch), self.top)
+
         with torch.no_grad():
-            found = TopDistribution.of(answer_log_probabilities(self.attached, lesson.batch), self.top)
+            found = TopDistribution.joined([of for _, of in self._budget.each(lesson.batch, asked)])
         if self.kept_bytes + found.nbytes <= _KEPT_BYTES:
             self._kept[index] = found
         return found
-
-
-def _lessons(teacher: int, batches: Sequence[Batch]) -> list[Lesson]:
-    prompts = sum(len(batch) for batch in batches)
-    return [
-        Lesson(teacher, small, len(small) / prompts)
-        for batch in batches
-        for small in (batch.rows(slice(i, i + LESSON)) for i in range(0, len(batch), LESSON))
-    ]
-
-
-def _token_shares(batch: Batch) -> Tensor:
-    """1 / (prompts · |y|) of every answer token, in the order of :meth:`~.CoreModel.answers`."""
-    answers = batch.labels[:, 1:] != IGNORED
-    counts = answers.sum(1)
-    return (1.0 / (len(batch) * in_float64(counts))).repeat_interleave(counts)

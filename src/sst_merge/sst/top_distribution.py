@@ -4,6 +4,7 @@ KL over the partition {token₁}, …, {token_k}, {all others} is at most the fu
 and equals it where the vocabulary has no more than k + 1 tokens.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -44,6 +45,23 @@ class TopDistribution:
         p = _joined(log_p, tokens).exp()
         kept = None if tokens is None else tokens.int()
         return cls(p, kept, torch.special.xlogy(p, p).sum(-1))
+
+    @classmethod
+    def joined(cls, parts: "Sequence[TopDistribution]") -> "TopDistribution":
+        """Positions of several, in their order; the distribution itself where there is one."""
+        if len(parts) == 1:
+            return parts[0]
+        tokens = [part.tokens for part in parts if part.tokens is not None]
+        return cls(
+            torch.cat([part.probabilities for part in parts]),
+            torch.cat(tokens) if tokens else None,
+            torch.cat([part.negative_entropy for part in parts]),
+        )
+
+    def at(self, positions: slice) -> "TopDistribution":
+        """Some of the positions."""
+        tokens = None if self.tokens is None else self.tokens[positions]
+        return TopDistribution(self.probabilities[positions], tokens, self.negative_entropy[positions])
 
     def divergence(self, log_q: Tensor) -> Tensor:
         """KL(teacher ‖ q) over the partition, nats.

@@ -4,6 +4,7 @@ These are d_in × d_in, larger than any core, so that modules are taken in group
 group costs one pass over the data.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -16,7 +17,7 @@ from ...core_space import CoreSpace
 from ...data_loader.batch import Batch
 from ...data_loader.devices import in_float64
 from ...errors import DataError, MergeError
-from ...fim_calculator import CoreModel
+from ...fim_calculator import CoreModel, TokenBudget
 
 __all__ = ["EnoughError", "add_up", "budget_groups", "each_input", "grouped_moments", "input_moments", "module_groups"]
 
@@ -66,8 +67,11 @@ def each_input(
     *,
     point: Mapping[str, Tensor] | None = None,
     progress: Callable[[int], None] | None = None,
+    halves: bool = True,
 ) -> int:
     """One forward pass that shows what goes into modules, for all tokens that are not padding, prompt included.
+
+    Where memory is full a batch is read again in halves, and no module is shown the same inputs twice.
 
     Args:
         model: the base model; its weights are only read.
@@ -75,9 +79,10 @@ def each_input(
         batches: text.
         modules: linear modules to look at.
         add: called with a module and its inputs, (tokens, d_in), float64, with one more column for the constant input
-            where the space has a bias.
+            where the space has a bias; adds them wholly or, where memory is full, not at all.
         point: cores of the model whose activations are taken; the base itself by default.
         progress: called with the number of samples done.
+        halves: False where somebody else counts the batches of this pass; full memory is an error then.
 
     Returns:
         Number of tokens that this process has seen; several processes share the batches.
@@ -85,13 +90,17 @@ def each_input(
     Raises:
         DataError: no batches.
         MergeError: a module whose inputs cannot be told apart by token.
+        BaseModelError: memory does not hold a single sample.
     """
     if not batches:
         raise DataError("second moments of activations need at least one batch")
     mask = torch.zeros(0, dtype=torch.bool)
+    shown = _Shown()
 
     def hook(module: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def look(_: nn.Module, args: tuple[Any, ...]) -> None:
+            if shown.before(module):
+                return
             rows = spaces[module].kind.rows(args[0]).flatten(0, -2)
             if len(rows) != len(mask):
                 raise MergeError(
@@ -101,25 +110,72 @@ def each_input(
             if spaces[module].bias:
                 rows = torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1)
             add(module, rows)
+            shown.now[module] += 1
 
         return look
 
     tokens = samples = 0
     with CoreModel(model, spaces) as attached:
         attached.set_point(point)
+
+        def read(part: Batch) -> None:
+            nonlocal mask
+            mask = part.attention_mask.flatten().bool()
+            shown.begin(len(part))
+            with suppress(EnoughError):
+                attached.answers(part)
+
         handles = [model.get_submodule(m).register_forward_pre_hook(hook(m)) for m in modules]
         try:
+            budget = TokenBudget(halves=halves and not attached.shared_layers)
             for batch in processes.shard(batches):
-                mask = batch.attention_mask.flatten().bool()
-                with suppress(EnoughError):
-                    attached.answers(batch)
-                tokens, samples = tokens + batch.tokens, samples + len(batch)
-                if progress is not None:
-                    progress(samples)
+                for part, _ in budget.each(batch, read, shown.forget):
+                    shown.end()
+                    tokens, samples = tokens + part.tokens, samples + len(part)
+                    if progress is not None:
+                        progress(samples)
         finally:
             for handle in handles:
                 handle.remove()
     return tokens
+
+
+class _Shown:
+    """Which modules have been shown the inputs of samples that are read again after memory was full.
+
+    Attributes:
+        now: module → how often it has been called with the samples that are read now.
+    """
+
+    def __init__(self) -> None:
+        self.now: Counter[str] = Counter()
+        self._samples = 0
+        # Samples that are still to be read again, and the calls of theirs that have been shown; the next ones are last.
+        self._again: list[tuple[int, Counter[str]]] = []
+
+    def begin(self, samples: int) -> None:
+        """The next samples are read."""
+        self._samples, self.now = samples, Counter()
+
+    def before(self, module: str) -> bool:
+        """Whether this call of a module was shown before memory was full; it is counted then."""
+        known = bool(self._again) and self.now[module] < self._again[-1][1][module]
+        self.now[module] += known
+        return known
+
+    def end(self) -> None:
+        """The samples have been read to the end."""
+        if self._again:
+            left, calls = self._again.pop()
+            if left > self._samples:
+                self._again.append((left - self._samples, calls))
+
+    def forget(self) -> bool:
+        """Memory is full: the same samples come again, in parts."""
+        calls = self.now | self._again[-1][1] if self._again else self.now
+        self.end()
+        self._again.append((self._samples, calls))
+        return True
 
 
 def input_moments(
@@ -130,6 +186,7 @@ def input_moments(
     *,
     point: Mapping[str, Tensor] | None = None,
     progress: Callable[[int], None] | None = None,
+    halves: bool = True,
 ) -> dict[str, Tensor]:
     """E[x xᵀ] over all tokens that are not padding, prompt included (:func:`each_input`).
 
@@ -140,6 +197,7 @@ def input_moments(
         modules: as there.
         point: as there.
         progress: as there.
+        halves: as there.
 
     Returns:
         Module → (d_in, d_in), float64, on the module's device; one more row and column for the constant input where
@@ -151,7 +209,7 @@ def input_moments(
         product = rows.T @ rows
         sums[module] = sums[module] + product if module in sums else product
 
-    tokens = each_input(model, spaces, batches, modules, add, point=point, progress=progress)
+    tokens = each_input(model, spaces, batches, modules, add, point=point, progress=progress, halves=halves)
     if processes.count() > 1:
         sizes = {module: len(spaces[module].right) for module in modules}
         tokens = add_up(sums, {module: (size, size) for module, size in sizes.items()}, tokens)

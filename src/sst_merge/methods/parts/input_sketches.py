@@ -84,8 +84,10 @@ def input_sketches(
     def add(module: str, rows: Tensor) -> None:
         test = tests[module] = tests[module].to(rows.device)
         image, diagonal = rows.T @ (rows @ test), rows.square().sum(0)
-        images[module] = images[module] + image if module in images else image
-        diagonals[module] = diagonals[module] + diagonal if module in diagonals else diagonal
+        if module in images:
+            image, diagonal = images[module] + image, diagonals[module] + diagonal
+        # Both or neither, should memory be full.
+        images[module], diagonals[module] = image, diagonal
 
     tokens = each_input(model, spaces, batches, modules, add, point=point, progress=progress)
     if processes.count() > 1:
