@@ -300,18 +300,31 @@ def test_the_best_point_is_kept_and_never_worse_than_the_start(model: Any, adapt
     start = sst.merged(mu=0.5)
     teachers, spaces = teachers_of(sst, 2.0), sst.problem.spaces
 
+    told: list[tuple[str, int, int]] = []
+
     def taught(*rates: float) -> Taught:
-        return refine_by_teachers(model, spaces, teachers, start, on_all=1.0, rates=rates, floor=0.0)
+        told.clear()
+        return refine_by_teachers(
+            model, spaces, teachers, start, on_all=1.0, rates=rates, floor=0.0, progress=lambda *of: told.append(of)
+        )
 
     wild = taught(40.0, 30.0)
     assert (wild.after, wild.best_pass, wild.passes) == (wild.before, 0, 2 + teacher_refine.PASSES)
     assert wild.rate == 30.0 and len(wild.looks) == 3 and min(wild.looks) > wild.before
     assert all(torch.equal(wild.cores[m], start[m]) for m in SHAPES)
     # As if the smaller rate had been the first.
-    later, alone = taught(30.0, 0.05, 0.01), taught(0.05, 0.01)
+    alone, later = taught(0.05, 0.01), taught(30.0, 0.05, 0.01)
     assert later.rate == alone.rate == 0.05 and later.passes == 2 + alone.passes and later.looks[1:] == alone.looks
     assert later.seen > alone.seen and later.steps > alone.steps
     assert all(torch.equal(later.cores[m], alone.cores[m]) for m in SHAPES)
+    # Every step is told, and which bar it belongs to.
+    learning = "learning from teachers"
+    bars = dict.fromkeys(stage for stage, *_ in told)
+    assert list(bars) == [learning, f"{learning}, smaller steps", f"{learning} on all prompts"]
+    of = {bar: [(done, total) for stage, done, total in told if stage == bar] for bar in bars}
+    assert all([done for done, _ in steps] == list(range(1, len(steps) + 1)) for steps in of.values())
+    assert [len(steps) / steps[-1][1] for steps in of.values()] == [2 / teacher_refine.PASSES, 1.0, 1.0]
+    assert sum(map(len, of.values())) == later.steps
     # The best point is the best of all that were looked at.
     looked: list[float] = []
 

@@ -6,8 +6,9 @@ Where they decide nothing else afterwards, as many passes over all prompts follo
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import ceil, inf
 from typing import TYPE_CHECKING
 
@@ -152,10 +153,10 @@ def refine_by_teachers(
             turns = Turns(fit, order)
             steps = AdamSteps(start, rate * size, passes * turns.groups, floor)
             anew = False
+            stage = "learning from teachers, smaller steps" if place else "learning from teachers"
             for done in range(1, passes + 1):
-                _one_pass(fit, steps, turns)
+                _one_pass(fit, steps, turns, partial(told, stage))
                 gone += 1
-                told("learning from teachers", done, passes)
                 if done % _CHECK == 0:
                     now = held.divergences(steps.cores)
                     looks.append(held.total(now))
@@ -176,9 +177,8 @@ def refine_by_teachers(
             every.remember(fit, held)
             turns = Turns(every, order)
             steps = AdamSteps(cores, _ON_ALL_RATE * rate * size, passes_on_all * turns.groups, floor)
-            for done in range(1, passes_on_all + 1):
-                _one_pass(every, steps, turns)
-                told("learning from teachers on all prompts", done, passes_on_all)
+            for _ in range(passes_on_all):
+                _one_pass(every, steps, turns, partial(told, "learning from teachers on all prompts"))
             cores = steps.copied()
             taken, seen, kept_bytes = taken + steps.taken, seen + every.seen, max(kept_bytes, every.kept_bytes)
     return Taught(
@@ -207,9 +207,10 @@ class _Look:
     done: int
 
 
-def _one_pass(objective: TeacherObjective, steps: AdamSteps, turns: Turns) -> None:
+def _one_pass(objective: TeacherObjective, steps: AdamSteps, turns: Turns, told: Callable[[int, int], None]) -> None:
     for group in turns.one_pass():
         steps.take(objective.gradient(steps.cores, group), turns.lessons / len(group))
+        told(steps.taken, steps.total)
 
 
 def _figures(teacher: Teacher, before: float, after: float) -> dict[str, object]:
