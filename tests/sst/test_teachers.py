@@ -318,9 +318,8 @@ def test_the_best_point_is_kept_and_never_worse_than_the_start(model: Any, adapt
     assert later.seen > alone.seen and later.steps > alone.steps
     assert all(torch.equal(later.cores[m], alone.cores[m]) for m in SHAPES)
     # Every step is told, and which bar it belongs to.
-    learning = "learning from teachers"
     bars = dict.fromkeys(stage for stage, *_ in told)
-    assert list(bars) == [learning, f"{learning}, smaller steps", f"{learning} on all prompts"]
+    assert list(bars) == ["learning from teachers", "learning, smaller steps", "learning, all prompts"]
     of = {bar: [(done, total) for stage, done, total in told if stage == bar] for bar in bars}
     assert all([done for done, _ in steps] == list(range(1, len(steps) + 1)) for steps in of.values())
     assert [len(steps) / steps[-1][1] for steps in of.values()] == [2 / teacher_refine.PASSES, 1.0, 1.0]

@@ -153,7 +153,7 @@ def refine_by_teachers(
             turns = Turns(fit, order)
             steps = AdamSteps(start, rate * size, passes * turns.groups, floor)
             anew = False
-            stage = "learning from teachers, smaller steps" if place else "learning from teachers"
+            stage = "learning, smaller steps" if place else "learning from teachers"
             for done in range(1, passes + 1):
                 _one_pass(fit, steps, turns, partial(told, stage))
                 gone += 1
@@ -178,7 +178,7 @@ def refine_by_teachers(
             turns = Turns(every, order)
             steps = AdamSteps(cores, _ON_ALL_RATE * rate * size, passes_on_all * turns.groups, floor)
             for _ in range(passes_on_all):
-                _one_pass(every, steps, turns, partial(told, "learning from teachers on all prompts"))
+                _one_pass(every, steps, turns, partial(told, "learning, all prompts"))
             cores = steps.copied()
             taken, seen, kept_bytes = taken + steps.taken, seen + every.seen, max(kept_bytes, every.kept_bytes)
     return Taught(
