@@ -1,11 +1,10 @@
 """Passes that save memory find what others find: halved after a full memory, computed twice, cut by tokens."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
+from tests.full_memory import full_memory
 
 from sst_merge.core_space import CoreSpace
 from sst_merge.errors import BaseModelError
@@ -28,32 +27,6 @@ def model(build: Any) -> Any:
 @pytest.fixture(scope="module")
 def spaces(build: Any) -> dict[str, CoreSpace]:
     return build_spaces([build.random_adapter(MODULES, name="one", rank=2)], dtype=torch.float64)
-
-
-@contextmanager
-def full_memory(model: Any, *, above: int, forward: bool, layer: int = 0) -> Iterator[list[tuple[int, int]]]:
-    """One layer finds memory full with more rows than `above`; the shapes that it saw.
-
-    In the backward pass later layers have handed their gradients on before, in the forward pass earlier ones theirs.
-    """
-    seen: list[tuple[int, int]] = []
-
-    def fail(*_: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-
-    def look(_: Any, args: Any) -> None:
-        states = args[0]
-        seen.append((states.shape[0], states.shape[1]))
-        if states.shape[0] > above:
-            if forward or not states.requires_grad:
-                fail()
-            states.register_hook(fail)
-
-    handle = model.model.layers[layer].register_forward_pre_hook(look)
-    try:
-        yield seen
-    finally:
-        handle.remove()
 
 
 def collected(model: Any, spaces: Any, batches: Any, structure: str, **more: Any) -> Fisher:

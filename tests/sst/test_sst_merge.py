@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.full_memory import full_memory
 from tests.sst.conftest import THREE as SHAPES
 from tests.sst.conftest import batches, faint_adapter
 
@@ -245,6 +246,20 @@ def test_refine_is_the_same_without_room_for_references(model, adapters, monkeyp
     monkeypatch.setattr("sst_merge.sst.refine._REFERENCE_BYTES", 0)
     again = sst.refined(sst.change(mu=1.0), 0.05)
     assert all(torch.equal(kept[m], again[m]) for m in MODULES)
+
+
+@pytest.mark.parametrize("above", [3, 1])
+def test_refinement_goes_on_in_halves_where_memory_is_full(relative_error: Any, model, adapters, above) -> None:
+    """Beyond the budget and within it, so that both losses count."""
+    problem = MergeProblem(adapters, build_spaces(adapters, dtype=torch.float64), model, HARM, BENIGN)
+    sst = SSTMerge(problem, SSTOptions(tax_budget=0.05, refine=4))
+    change = sst.change(mu=1.0)
+    whole = sst.refined(change, 0.05)
+    with full_memory(model, above=above, forward=False) as seen, pytest.warns(UserWarning, match="the same result"):
+        found = sst.refined(change, 0.05)
+    assert max(rows for rows, _ in seen) > above
+    assert max(relative_error(found[m], whole[m]) for m in MODULES) < 1e-6
+    assert min(relative_error(whole[m], change[m]) for m in MODULES) > 1e-3
 
 
 @pytest.mark.parametrize("budgets", [(0.03, 0.05, 0.106, 10.0), (10.0, 0.106, 0.05, 0.03), (0.106, 0.03, 10.0, 0.05)])

@@ -75,6 +75,11 @@ class Batch:
         return Batch(self.input_ids[which], self.attention_mask[which], self.labels[which])
 
     @property
+    def answers(self) -> int:
+        """Number of response tokens that are predicted, which the first of a sample is not."""
+        return int((self.labels[:, 1:] != IGNORED).sum())
+
+    @property
     def width(self) -> int:
         """Tokens of a sample, padding included."""
         return self.input_ids.shape[1]

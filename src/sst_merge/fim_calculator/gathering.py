@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..core_space import CoreSpace
-from ..data_loader.batch import IGNORED, Batch
+from ..data_loader.batch import Batch
 from ..data_loader.devices import algebra_device
 from ..errors import FisherError
 from .capture import CoreModel
@@ -87,8 +87,7 @@ class Gathering:
             batch: of which only the number of answer tokens matters.
         """
         if self._draws is not None:
-            answers = int((batch.labels[:, 1:] != IGNORED).sum())
-            torch.rand(answers, 1, generator=self._draws, dtype=torch.float64)
+            torch.rand(batch.answers, 1, generator=self._draws, dtype=torch.float64)
 
     def layers(self) -> dict[str, LayerFisher]:
         """The statistics of every module, on the CPU; the sums are given up one by one."""

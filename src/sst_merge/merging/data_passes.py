@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..data_loader.batch import IGNORED
 from ..sst.safety_path import POINTS
 from ..sst.settling import KnownData, settled
 from ..sst.taught_path import TAUGHT_MU, TAUGHT_POINTS
@@ -38,7 +37,7 @@ class TextSize:
     @classmethod
     def of(cls, batches: "Sequence[Batch]") -> "TextSize":
         """Of encoded batches."""
-        sizes = [(batch.input_ids.numel(), int((batch.labels[:, 1:] != IGNORED).sum())) for batch in batches]
+        sizes = [(batch.input_ids.numel(), batch.answers) for batch in batches]
         return cls(
             sum(map(len, batches)),
             sum(tokens for tokens, _ in sizes),

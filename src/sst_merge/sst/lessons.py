@@ -62,9 +62,9 @@ class LessonPart:
         """Both halves of the prompts."""
         found, before = [], 0
         for batch in self.batch.halves():
-            answers = int((batch.labels[:, 1:] != IGNORED).sum())
-            found.append(LessonPart(self.index, batch, self.shares[before : before + answers], self.first + before))
-            before += answers
+            shares = self.shares[before : before + batch.answers]
+            found.append(LessonPart(self.index, batch, shares, self.first + before))
+            before += batch.answers
         return found
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..core_space import CoreSpace
 from ..data_loader.batch import Batch
 from ..errors import OptionError
-from ..fim_calculator import CoreModel, answer_log_probabilities, mean_divergence
+from ..fim_calculator import CoreModel, TokenBudget, answer_log_probabilities, mean_divergence
 from ..gevp_solver import LayeredGEVP
 from ..progress import Progress
 from ..tracking import record
@@ -117,16 +117,39 @@ def refine_coefficients(
 
     with CoreModel(model, spaces) as attached:
         kept: dict[int, Tensor] = {} if trail is None else trail.references
+        budget = TokenBudget(halves=not attached.shared_layers)
 
         def skilled(index: int) -> Tensor:
             if index in kept:
                 return kept[index]
             attached.set_point(utility)
             with torch.no_grad():
-                found = answer_log_probabilities(attached, benign[index])
+                asked = budget.each(benign[index], lambda part: answer_log_probabilities(attached, part))
+                found = torch.cat([part for _, part in asked])
             if sum(r.nbytes for r in kept.values()) + found.nbytes <= _REFERENCE_BYTES:
                 kept[index] = found
             return found
+
+        def differentiated(batch: Batch, value: Callable[[Batch, int], Tensor]) -> tuple[float, tuple[Tensor, ...]]:
+            """A sum over samples and its gradient; the function is also told how many answer tokens came before."""
+            total, before = 0.0, 0
+            gradient = tuple(torch.zeros_like(c) for c in coefficients.values())
+
+            def work(part: Batch) -> tuple[float, tuple[Tensor, ...]]:
+                attached.set_point(current())
+                found = value(part, before)
+                return float(found.detach()), torch.autograd.grad(
+                    found, list(coefficients.values()), materialize_grads=True
+                )
+
+            for part, (found, own) in budget.each(batch, work):
+                total, before = total + found, before + part.answers
+                for of, more in zip(gradient, own, strict=True):
+                    of.add_(more)
+            return total, gradient
+
+        def refused(part: Batch, _: int) -> Tensor:
+            return refusal_log_probability(attached, part)
 
         for step in range(first, steps):
             if trail is not None and within and step == len(trail.states):
@@ -134,19 +157,22 @@ def refine_coefficients(
                 trail.states.append((values, copy.deepcopy(optimizer.state_dict())))
             harm_batch, benign_batch = harm[step % len(harm)], benign[step % len(benign)]
             reference = skilled(step % len(benign))
-            cores = current()
-            attached.set_point(cores)
-            refusal = refusal_log_probability(attached, harm_batch) / len(harm_batch)
-            merged = answer_log_probabilities(attached, benign_batch)
-            divergence = mean_divergence(reference, merged) / len(reference)
+
+            def apart(part: Batch, before: int, reference: Tensor = reference) -> Tensor:
+                said = reference[before : before + part.answers]
+                return mean_divergence(said, answer_log_probabilities(attached, part)) / len(reference)
+
+            refusals, up = differentiated(harm_batch, refused)
+            divergence, away = differentiated(benign_batch, apart)
             if trail is not None and within and step == len(trail.divergences):
-                trail.divergences.append(float(divergence.detach()))
-            excess = (divergence - tax_budget).clamp_min(0.0) / tax_budget
-            within = within and not bool(excess.detach() > 0)
-            optimizer.zero_grad()
-            (barrier * tax_budget * excess.square() - refusal).backward()  # type: ignore[no-untyped-call]
+                trail.divergences.append(divergence)
+            excess = max(0.0, divergence - tax_budget) / tax_budget
+            within = within and not excess > 0
+            # Of barrier · budget · excess² − refusal.
+            for c, of_refusal, of_divergence in zip(coefficients.values(), up, away, strict=True):
+                c.grad = 2.0 * barrier * excess * of_divergence - of_refusal / len(harm_batch)
             optimizer.step()
-            record("refining", step + 1, {"refusal": refusal.detach(), "divergence": divergence.detach()})
+            record("refining", step + 1, {"refusal": refusals / len(harm_batch), "divergence": divergence})
             if progress is not None:
                 progress("refining coefficients", step + 1, steps)
     return {m: subspace.layers[m].expand(c.detach()).to(change[m]) for m, c in coefficients.items()}
