@@ -13,6 +13,7 @@ import yaml
 from tests.conftest import error_of as relative_error
 from tests.worlds.text.conftest import TASKS, splits_of, tiny_llama, words_of, world_file, write_lines, write_parts
 
+from sst_merge import training
 from sst_merge.data_loader import normalise_prompt
 from sst_merge.errors import AdapterError, BaseModelError, ConfigError, DataError
 from sst_merge.experiments.config import load_experiment_config
@@ -23,6 +24,7 @@ from sst_merge.worlds.asking import all_kinds, ask
 from sst_merge.worlds.merge_setup import merge_setup
 from sst_merge.worlds.outcomes import HARM
 from sst_merge.worlds.registry import open_world
+from sst_merge.worlds.text import artefacts
 from sst_merge.worlds.text.base import make_base
 from sst_merge.worlds.text.config import TextConfig
 from sst_merge.worlds.text.forward import Reader
@@ -511,6 +513,45 @@ def test_what_is_missing_is_trained_by_its_recipe_and_kept(parts: Path, monkeypa
     monkeypatch.setattr("sst_merge.training.train_adapter", lambda *_, **__: pytest.fail("trained"))
     with pytest.raises(ConfigError, match=r"training adapter colour on unaligned, seed 1 takes about"):
         slow.make(expert)
+
+
+def test_what_another_process_or_a_killed_one_has_made_is_taken(parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SST_MERGE_CACHE", str(parts / "cache"))
+    recipe = {"rank": 2, "epochs": 1, "learning_rate": 0.01, "batch_size": 8}
+    settling = {"own": 8, "instructions": 8, "recipe": recipe}
+    roles = {"expert": recipe_role(recipe), "safety": {"recipe": recipe}, "settling": settling}
+    world = _open(parts, adapters={}, base={"model": "unaligned", "dtype": "float32"}, roles=roles)
+    train, trained = training.train_adapter, list[str]()
+
+    def watched(base: str, rows: Any, out: Path, **more: Any) -> Any:
+        trained.append(out.name)
+        return train(base, rows, out, **more)
+
+    def quicker(base: str, rows: Any, out: Path, **more: Any) -> Any:
+        watched(base, rows, out, **more)
+        return train(base, rows, out, **more)
+
+    monkeypatch.setattr(training, "train_adapter", quicker)
+    expert = Artefact(UNALIGNED, "colour", 1)
+    assert world.make(expert) == world.find(expert)
+    monkeypatch.setattr(training, "train_adapter", watched)
+
+    # Killed when the settling adapter is there and the base is not.
+    fold, folds = artefacts.TextArtefacts._fold, list[str]()
+
+    def killed(self: Any, base: Path, adapter: Path, folder: Path) -> None:
+        folds.append(folder.name)
+        if len(folds) == 2:
+            raise KeyboardInterrupt
+        fold(self, base, adapter, folder)
+
+    monkeypatch.setattr(artefacts.TextArtefacts, "_fold", killed)
+    with pytest.raises(KeyboardInterrupt):
+        world.make(Artefact(ALIGNED))
+    assert world.find(Artefact(ALIGNED)) is None and trained.count("adapter") == 1
+    made = world.make(Artefact(ALIGNED))
+    assert folds == ["folded", made.name, made.name] and trained.count("adapter") == 1
+    assert [path.name for path in made.parent.iterdir()] == [made.name]
 
 
 def read_training(world: TextWorld, adapter: str) -> int:

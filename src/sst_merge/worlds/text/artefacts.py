@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...data_loader import Row, load_base_model, resolve_device
-from ...errors import AdapterError, DataError
+from ...errors import AdapterError, DataError, OutputExistsError
 from ...files import atomic_folder
 from ...lora_utils import Adapter, BaseModelIndex, check_against_base
 from ...lora_utils.places import adapter_place
@@ -239,11 +239,15 @@ class TextArtefacts:
         base, safety = self.make(Artefact(UNALIGNED)), self.make(Artefact(UNALIGNED, SAFETY))
         beside = folder.with_name(f".{folder.name}.settling")
         first, adapter = beside / "folded", beside / "adapter"
+        # What was finished before a kill, or by another process that settles the same base, is not done again.
         if not first.is_dir():
             self._fold(base, safety, first)
-        self._train(first, self._settling_rows(), self.config.roles.settling, 0, adapter, "the aligned base")
-        self._fold(first, adapter, folder)
-        shutil.rmtree(beside)
+        if not adapter.is_dir():
+            self._train(first, self._settling_rows(), self.config.roles.settling, 0, adapter, "the aligned base")
+        if not folder.is_dir():
+            self._fold(first, adapter, folder)
+        # The other process may be removing it, too.
+        shutil.rmtree(beside, ignore_errors=True)
 
     def _fold(self, base: Path, adapter: Path, folder: Path) -> None:
         """A base with an adapter added, as a folder of its own."""
@@ -267,7 +271,12 @@ class TextArtefacts:
             index = BaseModelIndex.load(base, task_type="CAUSAL_LM")
             dtype = training_dtype(recipe.dtype, device)
             check_minutes(self.config, estimated_seconds(plan, index, dtype=dtype, device=device), what)
-        train_adapter(str(base), rows, folder, recipe=recipe, seed=seed, tokenizer=self.tokenizer, device=device)
+        try:
+            train_adapter(str(base), rows, folder, recipe=recipe, seed=seed, tokenizer=self.tokenizer, device=device)
+        except OutputExistsError:
+            # Another process was quicker. Its adapter is the same: everything that decides it is in the folder's name.
+            if not folder.is_dir():
+                raise
 
 
 def _digest(values: Any) -> str:
