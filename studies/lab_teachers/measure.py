@@ -7,6 +7,7 @@
         --seeds 0 1 2 --n 128
     python studies/lab_teachers/measure.py --out studies/attempts/fewer_prompts --parts common common-safety --n 96 \
         --sets 3:32 3:64 8:32
+    python studies/lab_teachers/measure.py --out studies/attempts/worst_task --parts weights --n 96
 
 Experts of one adapter seed on the unaligned base of lab 0. Rows of a set of skills alone: RegMean, SST-Merge's closed
 form and its default (teachers from there on, at last on all prompts), the same steps with the data's labels in the
@@ -15,7 +16,8 @@ in its steps as the teachers had. With the safety adapter on top: the same forms
 prompts choose the smallest safety of at least 0.9, test prompts are reported. ``--parts choice`` and
 ``choice-safety``: other lengths of the teachers' lessons, on dev prompts, the latter at μ = 0.3; ``common`` and
 ``common-safety``: with as many common prompts as the skills have, how many of them one pass takes, smaller rates after
-a bad first look, and Adam's floor. Every row is saved when it is done and not measured again.
+a bad first look, and Adam's floor; ``weights``: skills that the closed form keeps worst weigh more. Every row is saved
+when it is done and not measured again.
 """
 
 import json
@@ -37,6 +39,7 @@ from sst_merge.experiments.outcome_texts import right_texts
 from sst_merge.experiments.subsets import plain_experts
 from sst_merge.experiments.updates_by_knob import updates_by_knob
 from sst_merge.files import atomic_file
+from sst_merge.fim_calculator import CoreModel
 from sst_merge.measures.intervals import rate
 from sst_merge.measures.resampling import Array, figure_of, joint_means
 from sst_merge.measures.retention import retention_draws
@@ -65,7 +68,14 @@ _MU = (3.0, 1.0, 0.3, 0.1)
 _SHARES = (0.2, 0.4, 0.55, 0.7, 0.85)  # of the safety adapter in an average
 _CHOICE_MU = 0.3
 _FLOORS = (0.0, 1.0, 3.0, 10.0)
+_POWERS = (0.0, 0.5, 1.0, 2.0)
 _DEV = "Dev prompts"
+_TITLES = {
+    "common": "How the experts teach where prompts are few",
+    "weights": "Whether weights help the worst task",
+    "choice": "How long the experts teach",
+}
+"""Of pages over dev prompts: what their parts begin with."""
 _EQUAL = (0.9, 0.95)
 _DRAWS = 2000  # of prompts, as many as of retention
 _AT_EQUAL = (
@@ -206,6 +216,32 @@ def measure_choice(
     for passes, on_all in ((4, 0.0), (4, 0.5), (4, 1.0), (16, 0.0)):
         label = f"{passes} passes" + (f", then {on_all:g} for each over all prompts" if on_all else "")
         figures.row(group, label, lambda passes=passes, on_all=on_all: taught(every, passes, on_all))  # type: ignore[misc]
+
+
+def measure_weights(figures: Figures, experts: Sequence[str], samples: int, seed: int, n: int) -> None:
+    """Skills alone, on dev prompts: a skill's weight times a power of its divergence from the closed form."""
+    group = f"{_DEV}: {len(experts)} experts, {samples} calibration prompts each, seed {seed}"
+    setup = set_up(experts, samples, seed, safety=False)
+    merge = SSTMerge(setup.problem, SSTOptions.model_validate({"refine": "teachers"}), skills_only=True)
+    spaces, kinds = merge.problem.spaces, [*map(task_kind, experts), GENERAL]
+    teachers, start = teachers_of(merge, 0.0), merge.utility
+    with CoreModel(setup.model, spaces) as attached:
+        apart = TeacherObjective(attached, teachers, "fit").divergences(start)
+    skills = {t.name: value for t, value in zip(teachers, apart, strict=True) if t.cores is not None}
+
+    def taught(power: float) -> dict[str, Any]:
+        mean = sum(value**power for value in skills.values()) / len(skills)
+        weighed = [
+            replace(t, weight=t.weight * skills[t.name] ** power / mean) if t.name in skills else t for t in teachers
+        ]
+        found = refine_by_teachers(setup.model, spaces, weighed, start, on_all=1.0)
+        return {"right": right(setup, core_update(spaces, found.cores), n, kinds, "dev"), "steps": _said(found)}
+
+    figures.row(group, ALONE, lambda: alone(setup, n, "dev"))
+    figures.row(group, CLOSED, lambda: {"right": right(setup, core_update(spaces, start), n, kinds, "dev")})
+    for power in _POWERS:
+        label = f"weights times divergence^{power:g}" if power else "weights as they are"
+        figures.row(group, label, lambda power=power: taught(power))  # type: ignore[misc]
 
 
 def measure_safety(figures: Figures, experts: Sequence[str], samples: int, seed: int, n: int) -> None:
@@ -368,7 +404,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="*", default=["20:128"], help="experts:prompts of each; none: the page alone")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the adapters")
     parser.add_argument("--n", type=int, default=48, help="prompts per kind")
-    parts = ["skills", "safety", "labels", "choice", "choice-safety", "common", "common-safety"]
+    parts = ["skills", "safety", "labels", "choice", "choice-safety", "common", "common-safety", "weights"]
     parser.add_argument("--parts", nargs="+", default=parts[:1], choices=parts)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -381,22 +417,24 @@ def main() -> None:
                 measure_set(figures, known[:count], samples, seed, args.n, "labels" in args.parts)
             if "safety" in args.parts:
                 measure_safety(figures, known[:count], samples, seed, args.n)
+            if "weights" in args.parts:
+                measure_weights(figures, known[:count], samples, seed, args.n)
             for part in ("choice", "choice-safety", "common", "common-safety"):
                 if part in args.parts:
                     which = {"safety": part.endswith("safety"), "common": part.startswith("common")}
                     measure_choice(figures, known[:count], samples, seed, args.n, **which)
-    kind = "common" if any(part.startswith("common") for part in args.parts) else "choice"
-    titles = {"choice": "How long the experts teach", "common": "How the experts teach where prompts are few"}
+    kind = next((kind for kind in _TITLES if any(part.startswith(kind) for part in args.parts)), "choice")
     dev = all(group.startswith(_DEV) for group in figures.found)
+    of = "part `weights`" if kind == "weights" else f"parts `{kind}` and `{kind}-safety`"
     about = (
-        f"With safety at μ = 0.3. Made by `studies/lab_teachers/measure.py`, parts `{kind}` and `{kind}-safety`."
+        f"{'' if kind == 'weights' else 'With safety at μ = 0.3. '}Made by `studies/lab_teachers/measure.py`, {of}."
         if dev
         else "That SST-Merge ends with passes over all prompts, and its rates and floor, were decided on dev prompts "
         "of this seed\n([last_passes](../attempts/last_passes/README.md), "
         "[fewer_prompts](../attempts/fewer_prompts/README.md)).\nMade by `studies/lab_teachers/measure.py`."
     )
     page = [
-        f"# {titles[kind] if dev else 'Experts as their own teachers'}\n",
+        f"# {_TITLES[kind] if dev else 'Experts as their own teachers'}\n",
         "Lab seed 0, unaligned base; retention is the share of each expert's own right answers, in the mean.\n"
         "Intervals over prompts: bootstrap for retention, Wilson for rates. Seconds of processor time, those of asking "
         f"the prompts among them. {versions()}.\n{about}\n",
