@@ -117,7 +117,7 @@ def test_a_sketch_whose_sums_find_memory_full_is_the_same(
 
     def full(rows: torch.Tensor) -> torch.Tensor:
         tries.append(len(rows))
-        # The second module's turn in the first batch, then the first module's in the half after the first half.
+        # The second module's turn, in the first batch and then in its second half: nobody shows the first one's again.
         if len(tries) in (2, 4):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return wide(rows)

